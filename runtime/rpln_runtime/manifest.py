@@ -1,0 +1,176 @@
+"""rpln.json, the contract between exporter and runtime: what a bundle holds, how to feed it, and how it was proven.
+
+Reading a manifest checks its schema, that no path leaves the folder, and size and SHA-256 of every file it names.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final, TypeAlias
+
+from rpln_runtime.errors import ManifestError
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "rpln.json"
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFile:
+    """A file of the bundle: its path relative to the folder (POSIX), its size in bytes and its SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """A graph input or output: `shape` holds sizes and, for dynamic axes, their names (limits: `Manifest.axes`)."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """The range a dynamic axis may take, both ends included; `maximum` None means unbounded."""
+
+    minimum: int
+    maximum: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """One ONNX graph of the bundle and the variant it serves."""
+
+    variant: str
+    path: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The checkpoint that was exported: a folder's name or hub id, and the SHA-256 over its weights."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """All a runtime must know to run a bundle. `usable_length` is in tokens, special tokens included."""
+
+    task: str
+    graphs: tuple[Graph, ...]
+    axes: dict[str, Axis]
+    usable_length: int
+    vocab_size: int
+    type_vocab_size: int
+    pad_token_id: int
+    mask_token_id: int | None
+    problem_type: str | None
+    labels: tuple[str, ...]
+    precision: str
+    recipe: str
+    passes: dict[str, int]
+    target: str
+    source: Source
+    versions: dict[str, str]
+    validation: Json
+    files: tuple[BundleFile, ...] = ()
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
+    """Read and check `folder`/rpln.json; with `verify`, also hash every file it names.
+
+    Raises ManifestError for a missing, foreign or altered bundle.
+    """
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ManifestError(f"{path} is not valid JSON ({error}). Export the checkpoint again.") from error
+    found = document.get("schema_version") if isinstance(document, dict) else None
+    if found != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{path} has schema version {found!r}, this rpln-runtime reads {SCHEMA_VERSION}. "
+            "Export the checkpoint again, or install the rpln-runtime that matches the bundle."
+        )
+    manifest = _manifest_from_json(document, path)
+    for file in manifest.files:
+        _check_file(folder, file, verify=verify)
+    for graph in manifest.graphs:
+        if graph.path not in {file.path for file in manifest.files}:
+            raise ManifestError(f"{path} lists no file {graph.path!r} for its graph. Export the checkpoint again.")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest` as `folder`/rpln.json, its file list made anew from what the folder holds."""
+    files = tuple(
+        bundle_file_from_path(folder, path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST_NAME
+    )
+    document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
+    (folder / MANIFEST_NAME).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def bundle_file_from_path(folder: Path, path: Path) -> BundleFile:
+    """Describe the file `path` that lies in `folder`."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return BundleFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
+
+
+def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
+    parts = PurePosixPath(file.path)
+    if parts.is_absolute() or ".." in parts.parts or PureWindowsPath(file.path).anchor or "\\" in file.path:
+        raise ManifestError(f"{MANIFEST_NAME} names {file.path!r}, which leaves the folder {folder}. Do not use it.")
+    path = folder / parts
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ManifestError(f"{path} is a link that leaves the folder {folder}. Do not use it.")
+    if not path.is_file():
+        raise ManifestError(f"{path} is missing. Copy the whole bundle, or export the checkpoint again.")
+    if path.stat().st_size != file.size:
+        raise ManifestError(
+            f"{path} has {path.stat().st_size:,} bytes, the manifest says {file.size:,}: a truncated or altered copy. "
+            "Copy the bundle again."
+        )
+    if verify and bundle_file_from_path(folder, path) != file:
+        raise ManifestError(f"{path} differs from what was exported (SHA-256). Copy the bundle again.")
+
+
+def _manifest_from_json(document: Json, path: Path) -> Manifest:
+    try:
+        return Manifest(
+            **{
+                **document,
+                "graphs": tuple(_graph_from_json(graph) for graph in document["graphs"]),
+                "axes": {name: Axis(**axis) for name, axis in document["axes"].items()},
+                "labels": tuple(document["labels"]),
+                "source": Source(**document["source"]),
+                "files": tuple(BundleFile(**file) for file in document["files"]),
+            }
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path} is not a manifest of schema {SCHEMA_VERSION} ({error}). Export again.") from error
+
+
+def _graph_from_json(graph: Json) -> Graph:
+    tensors = {side: tuple(_tensor_from_json(tensor) for tensor in graph[side]) for side in ("inputs", "outputs")}
+    return Graph(**{**graph, **tensors})
+
+
+def _tensor_from_json(tensor: Json) -> TensorSpec:
+    return TensorSpec(**{**tensor, "shape": tuple(tensor["shape"])})

@@ -1,0 +1,133 @@
+"""TASKS: one row per task, torch-free, read by the exporter and the runtime alike.
+
+To add a task: one row here, one head in `rpln_model.heads.HEADS`, one row in `rpln_runtime.postprocess.POSTPROCESS`
+(docs/adding-a-task.md). Names are the pipeline tags of transformers and Optimum, so is every tensor name.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+BATCH: Final = "batch"
+SEQUENCE: Final = "sequence"
+CHOICES: Final = "choices"
+BATCH_CHOICES: Final = "batch*choices"
+
+INT64: Final = "int64"
+FLOAT32: Final = "float32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A graph input or output. An axis is the name of a dynamic one, the name of a config field, or a fixed size.
+
+    `per_layer` is how many tensors stand behind the name, as an offset to the number of layers: None for one tensor,
+    0 for `attentions.0` .. `attentions.{L-1}`, 1 for `hidden_states.0` .. `hidden_states.{L}`.
+    """
+
+    name: str
+    axes: tuple[str | int, ...]
+    dtype: str = FLOAT32
+    per_layer: int | None = None
+
+    @property
+    def per_token(self) -> bool:
+        """Whether rows of the tensor belong to tokens, so that its values at padding mean nothing."""
+        return SEQUENCE in self.axes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is exported for a task and which function turns its outputs into answers."""
+
+    name: str
+    architecture: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    postprocess: str
+    variants: tuple[str, ...] = ("full",)
+    optional_inputs: tuple[Tensor, ...] = ()
+    optional_outputs: tuple[Tensor, ...] = ()
+
+
+def _ids(*axes: str) -> tuple[Tensor, ...]:
+    return tuple(Tensor(name=name, axes=axes, dtype=INT64) for name in ("input_ids", "attention_mask"))
+
+
+def _optional_inputs(*axes: str) -> tuple[Tensor, ...]:
+    return (
+        Tensor(name="token_type_ids", axes=axes, dtype=INT64),
+        Tensor(name="position_ids", axes=axes, dtype=INT64),
+        Tensor(name="inputs_embeds", axes=(*axes, "hidden_size")),
+        Tensor(name="head_mask", axes=("num_hidden_layers", "num_attention_heads")),
+    )
+
+
+TOKENS: Final = (BATCH, SEQUENCE)
+CHOICE_TOKENS: Final = (BATCH, CHOICES, SEQUENCE)
+
+
+def _internals(batch: str) -> tuple[Tensor, ...]:
+    return (
+        Tensor(name="hidden_states", axes=(batch, SEQUENCE, "hidden_size"), per_layer=1),
+        Tensor(name="attentions", axes=(batch, "num_attention_heads", SEQUENCE, SEQUENCE), per_layer=0),
+    )
+
+
+_ROWS: Final = (
+    Task(
+        name="feature-extraction",
+        architecture="RobertaPreLayerNormModel",
+        inputs=_ids(*TOKENS),
+        outputs=(Tensor(name="last_hidden_state", axes=(*TOKENS, "hidden_size")),),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=(Tensor(name="pooler_output", axes=(BATCH, "hidden_size")), *_internals(BATCH)),
+        postprocess="feature_extraction",
+    ),
+    Task(
+        name="fill-mask",
+        architecture="RobertaPreLayerNormForMaskedLM",
+        inputs=_ids(*TOKENS),
+        outputs=(Tensor(name="logits", axes=(*TOKENS, "vocab_size")),),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=_internals(BATCH),
+        postprocess="fill_mask",
+    ),
+    Task(
+        name="text-classification",
+        architecture="RobertaPreLayerNormForSequenceClassification",
+        inputs=_ids(*TOKENS),
+        outputs=(Tensor(name="logits", axes=(BATCH, "num_labels")),),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=_internals(BATCH),
+        postprocess="text_classification",
+    ),
+    Task(
+        name="token-classification",
+        architecture="RobertaPreLayerNormForTokenClassification",
+        inputs=_ids(*TOKENS),
+        outputs=(Tensor(name="logits", axes=(*TOKENS, "num_labels")),),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=_internals(BATCH),
+        postprocess="token_classification",
+    ),
+    Task(
+        name="question-answering",
+        architecture="RobertaPreLayerNormForQuestionAnswering",
+        inputs=_ids(*TOKENS),
+        outputs=(Tensor(name="start_logits", axes=TOKENS), Tensor(name="end_logits", axes=TOKENS)),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=_internals(BATCH),
+        postprocess="question_answering",
+    ),
+    Task(
+        name="multiple-choice",
+        architecture="RobertaPreLayerNormForMultipleChoice",
+        inputs=_ids(*CHOICE_TOKENS),
+        outputs=(Tensor(name="logits", axes=(BATCH, CHOICES)),),
+        optional_inputs=_optional_inputs(*CHOICE_TOKENS),
+        optional_outputs=_internals(BATCH_CHOICES),
+        postprocess="multiple_choice",
+    ),
+)
+
+TASKS: Final[dict[str, Task]] = {row.name: row for row in _ROWS}
