@@ -1,0 +1,76 @@
+# make help says what there is. Everything is installed into .venv and .venv-transformers457 inside this folder.
+PYTHON ?= python3
+VENV := .venv
+VENV457 := .venv-transformers457
+
+DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
+DEMO_SENTENCE := The old man the boat, and the crew watch the stars.
+
+# What an installation depends on: newer than its stamp, and make installs again.
+PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint golden train bench clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:  ## show this list
+	@echo "make TARGET [PYTHON=python3.12]    (Python 3.11 to 3.13; PYTHON counts when .venv is made)"
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a sentence with the bundle
+	$(VENV)/bin/rpln-export --task token-classification --fp16
+	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
+
+test: $(VENV)/.installed-cpu,test $(VENV457)/.installed-cpu,optimum,test  ## run every test, on transformers 5 and 4.57
+	$(VENV)/bin/python -m pytest
+	$(VENV457)/bin/python -m pytest $(wildcard tests/model tests/optimum)
+
+lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+golden: $(VENV)/.installed-cpu,test  ## write the golden graphs anew; read the diff before committing it
+	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden
+
+train: $(VENV)/.installed-cpu  ## train the embedded checkpoint again (about 15 minutes)
+	$(VENV)/bin/python -m training.train_pos_tagger
+
+bench: $(VENV)/.installed-cpu,test  ## time and peak memory of an export, step by step
+	$(VENV)/bin/python benchmarks/export.py
+
+clean:  ## remove both environments, caches and the demo's bundle
+	rm -rf $(VENV) $(VENV457) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# An environment is made once; its stamps are named after the extras it got.
+define install
+	@echo "== Installing rpln-runtime and rpln-export[$*] into $(@D), versions as in $<. torch is large: minutes at first."
+	$(@D)/bin/python -m pip install --quiet --constraint $< --editable runtime --editable ".[$*]"
+	@touch $@
+endef
+
+$(VENV)/.installed-%: constraints.txt $(PACKAGING) | $(VENV)/bin/python
+	$(install)
+
+$(VENV457)/.installed-%: constraints-transformers457.txt $(PACKAGING) | $(VENV457)/bin/python
+	$(install)
+
+define check_python
+import sys
+version = "%d.%d.%d" % sys.version_info[:3]
+if sys.version_info < (3, 11):
+    sys.exit("$(PYTHON) is Python " + version + "; 3.11 or newer is needed. Say which one to use: make PYTHON=python3.12")
+try:
+    import ensurepip, venv
+except ImportError as error:
+    sys.exit("$(PYTHON) cannot make virtual environments (%s). On Debian and Ubuntu: apt-get install python3-venv" % error)
+endef
+export check_python
+
+$(VENV)/bin/python $(VENV457)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON). Say which Python to use, 3.11 or newer: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c "$$check_python"
+	@echo "== Making $(@D:/bin=) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(@D:/bin=)

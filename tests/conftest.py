@@ -1,0 +1,40 @@
+"""What every test shares: no hub, one thread, the markers' rules and the flag of the golden graphs."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports transformers or torch: the hub is never asked, and two cores are not fought over.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+_HAS_GPU = Path("/proc/driver/nvidia/version").exists()
+_HAS_OPTIMUM = importlib.util.find_spec("optimum") is not None
+
+# tests/optimum runs in the second environment of `make test`: optimum-onnx refuses transformers 5.
+collect_ignore = [] if _HAS_OPTIMUM else ["optimum"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--refresh-golden", action="store_true", help="write the golden graphs anew instead of comparing")
+
+
+def pytest_report_header() -> list[str]:
+    return [] if _HAS_OPTIMUM else ["tests/optimum: left to the environment with optimum-onnx (transformers 4.57)"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if _HAS_GPU:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA driver: /proc/driver/nvidia/version does not exist"))
+
+
+@pytest.fixture
+def refresh_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written anew."""
+    return bool(request.config.getoption("--refresh-golden"))
