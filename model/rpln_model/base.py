@@ -1,0 +1,199 @@
+"""What every model of this package can do: initialise, tie, prune, resize, load and save."""
+
+from pathlib import Path
+from typing import Any, Literal, Self, cast, overload
+
+import torch
+from torch import Tensor, nn
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_model.checkpoints import BASE_MODEL_PREFIX, LoadingInfo, load_config, load_model, save_model
+from rpln_model.config import check_config, pruned_heads, updated_config
+
+
+class RobertaPreLayerNormPreTrainedModel(nn.Module):
+    """A network with a configuration. Subclasses build their modules and end `__init__` with `finish_init`."""
+
+    base_model_prefix = BASE_MODEL_PREFIX
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        check_config(config)
+        super().__init__()
+        self.config = config
+
+    @property
+    def base_model(self) -> Any:
+        """The `RobertaPreLayerNormModel` inside, or this model where it is one."""
+        return getattr(self, BASE_MODEL_PREFIX, self)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def num_parameters(self, *, only_trainable: bool = False) -> int:
+        """How many numbers the weights are; shared ones count once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    # -- initial values ------------------------------------------------------------------------------------------
+
+    def finish_init(self) -> None:
+        """Give every parameter its initial value, then join what is shared."""
+        for module in self.modules():
+            for name, _ in module.named_parameters(recurse=False):
+                self.init_parameter(module, name)
+        self.tie_weights()
+
+    @torch.no_grad()
+    def init_parameter(self, module: nn.Module, name: str) -> None:
+        """Normal with deviation `initializer_range`, but 0 for biases and padding rows, 1 for LayerNorm's factors."""
+        parameter = cast(Tensor, getattr(module, name))
+        if name == "bias":
+            parameter.zero_()
+        elif isinstance(module, nn.LayerNorm):
+            parameter.fill_(1.0)
+        else:
+            parameter.normal_(0.0, self.config.initializer_range)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            parameter[module.padding_idx].zero_()
+
+    # -- embeddings ----------------------------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.base_model.get_input_embeddings())
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.base_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The projection onto the vocabulary, where the model has one."""
+        return None
+
+    def shared_names(self) -> tuple[tuple[str, ...], ...]:
+        """State-dict names of one parameter each; where a checkpoint has several of them, the first is used."""
+        return ()
+
+    def tie_weights(self) -> None:
+        """Make one parameter of those that `shared_names` lists together."""
+        for first, *others in self.shared_names():
+            parameter = self.get_parameter(first)
+            for other in others:
+                path, _, name = other.rpartition(".")
+                setattr(self.get_submodule(path), name, parameter)
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Cut or extend the vocabulary, in the output projection too. New rows are the mean of the old ones."""
+        old = self.get_input_embeddings()
+        new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=old.padding_idx, device="meta")
+        new.weight = _resized(old.weight, new_num_tokens)
+        self.set_input_embeddings(new)
+        output = self.get_output_embeddings()
+        if output is not None:
+            output.weight = _resized(output.weight, new_num_tokens)
+            output.bias = _resized(output.bias, new_num_tokens)
+            output.out_features = new_num_tokens
+        self.config.vocab_size = new_num_tokens
+        self.tie_weights()
+        return new
+
+    def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
+        """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model.
+
+        The config's `pruned_heads` records them, so that a saved model loads with the same shape.
+
+        Raises:
+            ConfigError: no such layer or head, or none would be left in a layer.
+        """
+        heads = {layer: set(gone) for layer, gone in heads_to_prune.items()}
+        self.base_model.encoder.prune_heads(heads)
+        recorded = pruned_heads(self.config)
+        for layer, gone in heads.items():
+            recorded[layer] = recorded.get(layer, set()) | gone
+        self.config.pruned_heads = {layer: sorted(gone) for layer, gone in recorded.items()}
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: RobertaPreLayerNormConfig | None = ...,
+        revision: str | None = ...,
+        dtype: torch.dtype | None = ...,
+        ignore_mismatched_sizes: bool = ...,
+        output_loading_info: Literal[False] = ...,
+        **config_overrides: object,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: RobertaPreLayerNormConfig | None = ...,
+        revision: str | None = ...,
+        dtype: torch.dtype | None = ...,
+        ignore_mismatched_sizes: bool = ...,
+        output_loading_info: Literal[True],
+        **config_overrides: object,
+    ) -> tuple[Self, LoadingInfo]: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: RobertaPreLayerNormConfig | None = None,
+        revision: str | None = None,
+        dtype: torch.dtype | None = None,
+        ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        **config_overrides: object,
+    ) -> Self | tuple[Self, LoadingInfo]:
+        """The model of a checkpoint, in eval mode.
+
+        Args:
+            source: a folder, or an id on the hub (fetched with huggingface_hub, which heeds HF_HUB_OFFLINE).
+            config: used instead of the checkpoint's own.
+            revision: branch, tag or commit on the hub.
+            dtype: of the weights, float32 when not given, whatever the file holds.
+            ignore_mismatched_sizes: initialise weights whose shape differs instead of refusing the checkpoint.
+            output_loading_info: also return which weights were missing, unexpected or mismatched.
+            config_overrides: config fields to set first, such as `num_labels=3` or `is_decoder=True`.
+
+        Raises:
+            CheckpointError: nothing to load, or something broken; the message says what to do.
+            ConfigError: the configuration describes no network of this architecture.
+            TypeError: an override is no field of the config.
+        """
+        if config is None:
+            config = load_config(source, revision=revision)
+        config = updated_config(config, config_overrides)
+        model, info = load_model(
+            lambda: cls(config),
+            source,
+            revision=revision,
+            dtype=dtype or torch.float32,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
+        return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB") -> None:
+        """Write `config.json` and safetensors, in several files above `max_shard_size` bytes (or "5GB").
+
+        Raises:
+            CheckpointError: the folder cannot be written, or the config holds a callable.
+        """
+        save_model(self, save_directory, max_shard_size=max_shard_size)
+
+
+def _resized(parameter: nn.Parameter, rows: int) -> nn.Parameter:
+    old = parameter.detach()
+    mean = old.mean(dim=0, keepdim=True).expand(max(0, rows - old.shape[0]), *old.shape[1:])
+    return nn.Parameter(torch.cat([old[:rows], mean]), requires_grad=parameter.requires_grad)

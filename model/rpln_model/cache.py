@@ -1,0 +1,99 @@
+"""Keys and values of earlier tokens: what a caller may pass in, and what one layer sees of it.
+
+A past is a `Cache` of transformers (or anything with its `update` and `get_seq_length`), which is extended in place
+and handed back, or a tuple with (key, value) or (key, value, cross key, cross value) per layer, each
+(batch, heads, tokens, head size), for which an `EncoderDecoderCache` comes back, as in transformers 4.57.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+
+from rpln_model.errors import ModelInputError
+
+KeyValue = tuple[Tensor, Tensor]
+Past = Any  # a transformers Cache, its work-alike, or tuples of tensors: see the module's docstring
+
+
+def cache_from_past(past_key_values: Past | None, *, use_cache: bool, layers: int) -> Any:
+    """The cache a forward pass reads and extends, or None when there is neither a past nor a wish to keep one."""
+    if past_key_values is None:
+        return _empty_cache() if use_cache else None
+    if not isinstance(past_key_values, tuple | list):
+        return past_key_values
+    if len(past_key_values) != layers:
+        raise ModelInputError(f"past_key_values has {len(past_key_values)} layers; expected {layers}, one per layer")
+    cache = _empty_cache()
+    for layer, tensors in enumerate(past_key_values):
+        if len(tensors) not in (2, 4):
+            raise ModelInputError(
+                f"past_key_values has {len(tensors)} tensors for layer {layer}; expected (key, value) "
+                "or (key, value, cross key, cross value)"
+            )
+        cache.self_attention_cache.update(*tensors[:2], layer)
+        if len(tensors) == 4:
+            cache.cross_attention_cache.update(*tensors[2:], layer)
+            cache.is_updated[layer] = True
+    return cache
+
+
+def _empty_cache() -> Any:
+    return EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+
+class Slot(Protocol):
+    """One attention's place in a cache."""
+
+    def stored(self) -> KeyValue | None:
+        """Keys and values that make projecting unnecessary."""
+
+    def update(self, key: Tensor, value: Tensor) -> KeyValue:
+        """Store new keys and values; return all there are to attend to."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfSlot:
+    """Grows by the new tokens."""
+
+    cache: Any
+    layer: int
+
+    def stored(self) -> None:
+        return None
+
+    def update(self, key: Tensor, value: Tensor) -> KeyValue:
+        pair: KeyValue = self.cache.update(key, value, self.layer)
+        return pair
+
+
+@dataclass(frozen=True, slots=True)
+class CrossSlot:
+    """Filled once: the encoder's output does not change while a sequence is decoded."""
+
+    cache: Any
+    layer: int
+
+    def stored(self) -> KeyValue | None:
+        if not self.cache.is_updated.get(self.layer):
+            return None
+        layer = self.cache.cross_attention_cache.layers[self.layer]
+        return layer.keys, layer.values
+
+    def update(self, key: Tensor, value: Tensor) -> KeyValue:
+        pair: KeyValue = self.cache.cross_attention_cache.update(key, value, self.layer)
+        self.cache.is_updated[self.layer] = True
+        return pair
+
+
+def slots(cache: Any, layer: int) -> tuple[Slot | None, Slot | None]:
+    """Where the self-attention and the cross-attention of a layer keep their keys and values.
+
+    A cache without a part for cross-attention keeps only the first; the second is then projected anew each time.
+    """
+    if cache is None:
+        return None, None
+    if hasattr(cache, "cross_attention_cache"):
+        return SelfSlot(cache.self_attention_cache, layer), CrossSlot(cache, layer)
+    return SelfSlot(cache, layer), None

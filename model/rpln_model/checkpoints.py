@@ -1,0 +1,239 @@
+"""Checkpoints in, checkpoints out, in the layout and with the names that transformers uses."""
+
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import huggingface_hub
+import torch
+from torch import Tensor, nn
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_model.config import MODEL_TYPE, updated_config
+from rpln_model.errors import CheckpointError
+from rpln_model.weights import CONFIG, INDEX_SUFFIX, PICKLE, SAFETENSORS, local_folder, read_weights
+
+if TYPE_CHECKING:
+    from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+
+_log = logging.getLogger(__name__)
+_Model = TypeVar("_Model", bound="RobertaPreLayerNormPreTrainedModel")
+
+BASE_MODEL_PREFIX: Final = "roberta_prelayernorm"
+
+# Buffers that transformers saved until 4.31; they hold no weights.
+_OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadingInfo:
+    """How a checkpoint's tensors and a model's parameters differ, by the model's names."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+
+def load_config(source: str | Path, *, revision: str | None = None) -> RobertaPreLayerNormConfig:
+    """The configuration in a folder or on the hub.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it is of another architecture.
+    """
+    path = local_folder(source, revision=revision) / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"no {CONFIG} in {path.parent}; expected the folder of a {MODEL_TYPE} checkpoint")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    model_type = fields.get("model_type") if isinstance(fields, dict) else None
+    if model_type != MODEL_TYPE:
+        raise CheckpointError(
+            f"{path} describes a model of type {model_type!r}; expected {MODEL_TYPE!r}. No other architecture can be "
+            "loaded: its weights mean something else even where their names agree."
+        )
+    try:
+        config = RobertaPreLayerNormConfig.from_dict(fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no valid configuration: {error}") from error
+    config.name_or_path = str(source)
+    return config
+
+
+def load_model(
+    build: Callable[[], _Model],
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    ignore_mismatched_sizes: bool = False,
+) -> tuple[_Model, LoadingInfo]:
+    """A model made by `build`, in eval mode, with the checkpoint's weights; what the checkpoint lacks is initialised.
+
+    The model is made without memory and its parameters are the mapped files' own, so that the peak is about once the
+    weights in `dtype`.
+
+    Raises:
+        CheckpointError: weights that cannot be read, or whose shapes are not the model's.
+    """
+    with torch.device("meta"):
+        model = build()
+    folder = local_folder(source, revision=revision)
+    weights = _shared(_renamed(read_weights(folder), model), model)
+    expected = model.state_dict()
+    mismatched = tuple(name for name in expected if name in weights and weights[name].shape != expected[name].shape)
+    if mismatched and not ignore_mismatched_sizes:
+        raise _wrong_shapes(folder, mismatched, weights, expected)
+    used = {name: weights[name].to(dtype) for name in expected if name in weights and name not in mismatched}
+    model.load_state_dict(used, strict=False, assign=True)
+    model.tie_weights()
+    info = LoadingInfo(
+        missing=tuple(name for name in _initialise_absent(model, dtype) if name not in mismatched),
+        unexpected=tuple(sorted(weights.keys() - expected)),
+        mismatched=mismatched,
+    )
+    _report(info, model, folder)
+    return model.eval(), info
+
+
+def _renamed(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The tensors under the model's names: a head's checkpoint in the base model and the other way round."""
+    prefix = f"{BASE_MODEL_PREFIX}."
+    weights = {name: tensor for name, tensor in weights.items() if not name.endswith(_OLD_BUFFERS)}
+    in_checkpoint = any(name.startswith(prefix) for name in weights)
+    in_model = hasattr(model, BASE_MODEL_PREFIX)
+    if in_checkpoint and not in_model:
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    if in_model and not in_checkpoint:
+        weights = {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _shared(weights: dict[str, Tensor], model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
+    """One tensor under every name of a shared parameter, whichever of its names the checkpoint has."""
+    result = dict(weights)
+    for names in model.shared_names():
+        first, *others = [name for name in names if name in weights] or [None]
+        if first is None:
+            continue
+        for other in others:
+            if not torch.equal(weights[first], weights[other]):
+                _log.warning(
+                    "%s differs from %s in the checkpoint, although they are one; the latter is used", other, first
+                )
+        result.update(dict.fromkeys(names, weights[first]))
+    return result
+
+
+def _wrong_shapes(
+    folder: Path, names: tuple[str, ...], weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> CheckpointError:
+    listed = "; ".join(f"{name} is {tuple(weights[name].shape)}, not {tuple(expected[name].shape)}" for name in names)
+    return CheckpointError(
+        f"weights in {folder} do not fit the configuration: {listed}. Correct {CONFIG} or the override that changed a "
+        "size, or pass ignore_mismatched_sizes=True to initialise these tensors anew."
+    )
+
+
+def _initialise_absent(model: "RobertaPreLayerNormPreTrainedModel", dtype: torch.dtype) -> list[str]:
+    """Give real memory and initial values to what is still on the meta device; return its names."""
+    absent = []
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.is_meta:
+                absent.append(f"{path}.{name}" if path else name)
+                value = nn.Parameter(torch.empty(parameter.shape, dtype=dtype), requires_grad=parameter.requires_grad)
+                setattr(module, name, value)
+                model.init_parameter(module, name)
+    model.tie_weights()
+    second_names = {name for names in model.shared_names() for name in names[1:]}
+    return [name for name in absent if name not in second_names]
+
+
+def _report(info: LoadingInfo, model: nn.Module, folder: Path) -> None:
+    kind = type(model).__name__
+    if info.unexpected:
+        _log.info("%s has no place for these weights of %s: %s", kind, folder, ", ".join(info.unexpected))
+    anew = (*info.missing, *info.mismatched)
+    if anew:
+        _log.warning(
+            "These weights of %s are not in %s or have another shape there, and are initialised at random: %s. "
+            "Train the model before you use it.",
+            kind,
+            folder,
+            ", ".join(anew),
+        )
+
+
+def check_finite(model: nn.Module) -> None:
+    """Refuse a model whose weights hold NaN or infinity.
+
+    Raises:
+        CheckpointError: naming the tensors.
+    """
+    # The extremes show both (NaN passes through them) and, unlike isfinite, need no memory of the tensor's size.
+    bad = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.numel() and not all(math.isfinite(extreme.item()) for extreme in parameter.detach().aminmax())
+    ]
+    if bad:
+        raise CheckpointError(
+            f"NaN or infinite values in {', '.join(bad)}. Nothing computed from them means anything; load an earlier "
+            "checkpoint of this training, or one in a wider dtype."
+        )
+
+
+def save_model(
+    model: "RobertaPreLayerNormPreTrainedModel", folder: str | Path, *, max_shard_size: int | str = "5GB"
+) -> None:
+    """Write `config.json` and safetensors that transformers 4.57, 5.x and this package load.
+
+    Files appear under their names only when all of them are complete; weights of an older save are removed.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or the config holds a callable, which no file can.
+    """
+    folder = Path(folder)
+    config = updated_config(
+        model.config, {"architectures": [type(model).__name__], "dtype": str(model.dtype).removeprefix("torch.")}
+    )
+    if callable(config.hidden_act):
+        raise CheckpointError("hidden_act is a callable, which config.json cannot hold; set it to a name to save")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+            config.save_pretrained(temporary)
+            huggingface_hub.save_torch_state_dict(
+                _saved_tensors(model), temporary, max_shard_size=max_shard_size, metadata={"format": "pt"}
+            )
+            _publish(Path(temporary), folder)
+    except OSError as error:
+        raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
+
+
+def _saved_tensors(model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
+    """Shared parameters once, except an untied decoder's bias: transformers 5.x does not join that to its other name."""
+    tensors = dict(model.state_dict())
+    for names in model.shared_names():
+        for name in names[1:]:
+            del tensors[name]
+    return tensors
+
+
+def _publish(source: Path, folder: Path) -> None:
+    new = {path.name for path in source.iterdir()}
+    # The index and the config name what the other files hold, so that they come last.
+    for name in sorted(new, key=lambda name: (name.endswith(".json"), name)):
+        os.replace(source / name, folder / name)
+    for pattern in ("model*.safetensors", SAFETENSORS + INDEX_SUFFIX, "pytorch_model*.bin", PICKLE + INDEX_SUFFIX):
+        for stale in folder.glob(pattern):
+            if stale.name not in new:
+                stale.unlink()

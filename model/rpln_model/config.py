@@ -1,0 +1,118 @@
+"""What the network reads from a `RobertaPreLayerNormConfig`, whichever line of transformers made it.
+
+transformers 5.x dropped fields that 4.56 documents (`position_embedding_type`, `pruned_heads`), turned one into a
+deprecated alias (`use_return_dict`) and checks types (`hidden_act` must be a string). The accessors below give every
+field its documented meaning on both lines; nothing else in this package reads those fields.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_model.activations import ACTIVATIONS, Activation
+from rpln_model.errors import ConfigError
+
+MODEL_TYPE: Final = "roberta-prelayernorm"
+ABSOLUTE: Final = "absolute"
+RELATIVE_KEY: Final = "relative_key"
+RELATIVE_KEY_QUERY: Final = "relative_key_query"
+POSITION_TYPES: Final = (ABSOLUTE, RELATIVE_KEY, RELATIVE_KEY_QUERY)
+
+# Documented fields that a default config of transformers 5.x does not have.
+_DROPPED_FIELDS: Final = frozenset({"position_embedding_type", "pruned_heads", "torchscript"})
+
+
+def usable_length(config: RobertaPreLayerNormConfig) -> int:
+    """How many tokens a sequence may have: positions count from `pad_token_id + 1` in a table of fixed size."""
+    return int(config.max_position_embeddings - config.pad_token_id - 1)
+
+
+def position_type(config: RobertaPreLayerNormConfig) -> str:
+    """One of POSITION_TYPES."""
+    return str(getattr(config, "position_embedding_type", ABSOLUTE))
+
+
+def returns_dict(config: RobertaPreLayerNormConfig) -> bool:
+    """Whether a forward pass returns a `ModelOutput` when the caller does not say."""
+    return bool(config.return_dict) and not getattr(config, "torchscript", False)
+
+
+def pruned_heads(config: RobertaPreLayerNormConfig) -> dict[int, set[int]]:
+    """Layer -> the heads that are gone from it, numbered as in the unpruned model."""
+    recorded = getattr(config, "pruned_heads", None) or {}
+    return {int(layer): set(heads) for layer, heads in recorded.items()}
+
+
+def activation(config: RobertaPreLayerNormConfig) -> Activation:
+    """The function `hidden_act` names, or is.
+
+    Raises:
+        ConfigError: the name is not in ACTIVATIONS.
+    """
+    hidden_act: Any = config.hidden_act
+    if callable(hidden_act):
+        return hidden_act  # type: ignore[no-any-return]  # a callable config field has no signature to check
+    if hidden_act not in ACTIVATIONS:
+        raise ConfigError(
+            f"hidden_act is {hidden_act!r}; expected a callable or one of {', '.join(sorted(ACTIVATIONS))}. "
+            "An activation with weights of its own (prelu, xielu) has no place in this architecture's checkpoints."
+        )
+    return ACTIVATIONS[hidden_act]
+
+
+def updated_config(config: RobertaPreLayerNormConfig, fields: Mapping[str, object]) -> RobertaPreLayerNormConfig:
+    """A deep copy of `config` with `fields` set. `hidden_act` may be a callable on either line of transformers.
+
+    Raises:
+        TypeError: a name is no field of the config.
+        ConfigError: a value has a type that the config refuses.
+    """
+    result = copy.deepcopy(config)
+    for name, value in fields.items():
+        if not hasattr(result, name) and name not in _DROPPED_FIELDS:
+            raise TypeError(f"{name!r} is neither an option of from_pretrained nor a field of {type(result).__name__}")
+        if name == "hidden_act" and callable(value):
+            # 5.x validates assignments and admits strings only, although its modules, too, call what is callable.
+            vars(result)[name] = value
+            continue
+        try:
+            setattr(result, name, value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"cannot set the config's {name} to {value!r}: {error}") from error
+    return result
+
+
+def check_config(config: RobertaPreLayerNormConfig) -> None:
+    """Refuse a config that describes no network of this architecture.
+
+    Raises:
+        ConfigError: naming the field, its value and what was expected.
+    """
+    if config.model_type != MODEL_TYPE:
+        raise ConfigError(
+            f"this config is of model_type {config.model_type!r}; expected {MODEL_TYPE!r}. Other architectures, "
+            "RoBERTa with its LayerNorm after each sublayer among them, are other networks under similar names."
+        )
+    if position_type(config) not in POSITION_TYPES:
+        raise ConfigError(
+            f"position_embedding_type is {position_type(config)!r}; expected one of {', '.join(POSITION_TYPES)}"
+        )
+    if config.hidden_size % config.num_attention_heads:
+        raise ConfigError(
+            f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {config.num_attention_heads}"
+        )
+    if not isinstance(config.pad_token_id, int) or not 0 <= config.pad_token_id < config.vocab_size:
+        raise ConfigError(
+            f"pad_token_id is {config.pad_token_id}; expected a row of the vocabulary (0 to {config.vocab_size - 1}): "
+            "positions are counted from it"
+        )
+    if usable_length(config) < 1:
+        raise ConfigError(
+            f"max_position_embeddings {config.max_position_embeddings} leaves no position after pad_token_id "
+            f"{config.pad_token_id}; expected at least {config.pad_token_id + 2}"
+        )
+    if config.add_cross_attention and not config.is_decoder:
+        raise ConfigError("add_cross_attention needs is_decoder=True: only a decoder attends to an encoder's output")
+    activation(config)

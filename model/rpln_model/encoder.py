@@ -1,0 +1,259 @@
+"""Embeddings, the stack of layers, and the model that every head stands on.
+
+Shape suffixes: see `rpln_model.layers`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import RobertaPreLayerNormConfig
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+from rpln_model.cache import Past, cache_from_past, slots
+from rpln_model.config import ABSOLUTE, position_type, pruned_heads, returns_dict
+from rpln_model.errors import ModelInputError
+from rpln_model.layers import Layer
+from rpln_model.masks import cross_attention_mask, head_masks, self_attention_mask
+
+
+class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
+    """Embeddings, layers, final LayerNorm, and a pooler over the first token unless `add_pooling_layer` is False."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.pooler = Pooler(config) if add_pooling_layer else None
+        self.encoder.prune_heads(pruned_heads(config))
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Past | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | BaseModelOutputWithPoolingAndCrossAttentions:
+        """The interface that transformers 4.56 documents for this model.
+
+        Args:
+            input_ids: int64 (batch, sequence). Exactly one of this and `inputs_embeds` is given.
+            attention_mask: 1 where a token may be attended to, 0 where not; (batch, past + sequence) or
+                (batch, sequence, past + sequence).
+            token_type_ids: int64 (batch, sequence) below `type_vocab_size`; 0 when not given.
+            position_ids: int64 (batch, sequence), rows of the position table; when not given they count tokens that
+                are not padding, from `pad_token_id + 1`.
+            head_mask: (heads,) or (layers, heads), 1 to keep a head and 0 to silence it.
+            inputs_embeds: (batch, sequence, hidden) in place of word embeddings.
+            encoder_hidden_states: (batch, encoder_sequence, hidden), what a decoder's cross-attention reads.
+            encoder_attention_mask: (batch, encoder_sequence) or (batch, sequence, encoder_sequence).
+            past_key_values: a Cache or tuples, see `rpln_model.cache`.
+            use_cache: whether a decoder returns `past_key_values`; the config's `use_cache` when not given.
+
+        Returns:
+            `last_hidden_state` (batch, sequence, hidden), `pooler_output` (batch, hidden), and where asked for
+            `hidden_states` (layers + 1, the last one before the final LayerNorm), `attentions` and
+            `cross_attentions` (per layer, (batch, heads, sequence, keys)); a tuple without the absent ones when
+            `return_dict` is False.
+
+        Raises:
+            ModelInputError: the arguments contradict each other or the config.
+        """
+        config = self.config
+        self._check_inputs(input_ids, inputs_embeds, encoder_hidden_states)
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+
+        cache = cache_from_past(past_key_values, use_cache=use_cache, layers=config.num_hidden_layers)
+        past_length = 0 if cache is None else cache.get_seq_length()
+        embedded_BTD = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past_length)
+        memory_BSD = encoder_hidden_states if config.is_decoder else None
+        stack = self.encoder(
+            embedded_BTD,
+            mask=self_attention_mask(
+                attention_mask, hidden_BTD=embedded_BTD, past_length=past_length, is_decoder=config.is_decoder
+            ),
+            head_mask=head_mask,
+            past_length=past_length,
+            memory_BSD=memory_BSD,
+            memory_mask=cross_attention_mask(encoder_attention_mask, hidden_BTD=embedded_BTD),
+            cache=cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        last_BTD = self.LayerNorm(stack.last_BTD)
+        pooled_BD = self.pooler(last_BTD) if self.pooler is not None else None
+
+        output = BaseModelOutputWithPoolingAndCrossAttentions(
+            last_hidden_state=last_BTD,
+            pooler_output=pooled_BD,
+            past_key_values=cache,
+            hidden_states=stack.hidden_states,
+            attentions=stack.attentions,
+            cross_attentions=stack.cross_attentions,
+        )
+        if returns_dict(config) if return_dict is None else return_dict:
+            return output
+        return last_BTD, pooled_BD, *internals(output)
+
+    def _check_inputs(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor | None, encoder_hidden_states: Tensor | None
+    ) -> None:
+        if input_ids is not None and inputs_embeds is not None:
+            raise ModelInputError("You cannot specify both input_ids and inputs_embeds at the same time")
+        if input_ids is None and inputs_embeds is None:
+            raise ModelInputError("You have to specify either input_ids or inputs_embeds")
+        if self.config.is_decoder and encoder_hidden_states is not None and not self.config.add_cross_attention:
+            raise ModelInputError(
+                "encoder_hidden_states were given, but this decoder has no cross-attention; "
+                "build it from a config with add_cross_attention=True"
+            )
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.word_embeddings = value
+
+
+def internals(output: BaseModelOutputWithPoolingAndCrossAttentions) -> tuple[Any, ...]:
+    """What follows the pooled output in a tuple: the cache, hidden states and attentions, as far as there are any."""
+    values = (output.past_key_values, output.hidden_states, output.attentions, output.cross_attentions)
+    return tuple(value for value in values if value is not None)
+
+
+class Embeddings(nn.Module):
+    """LN(word + token type + position); relative position types add none here."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        size, padding = config.hidden_size, config.pad_token_id
+        self.padding_idx = padding
+        self.absolute = position_type(config) == ABSOLUTE
+        self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=padding)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size, padding_idx=padding)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        self.LayerNorm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids_BT: Tensor | None,
+        token_type_ids_BT: Tensor | None,
+        position_ids_BT: Tensor | None,
+        inputs_embeds_BTD: Tensor | None,
+        past_length: int,
+    ) -> Tensor:
+        x_BTD = self.word_embeddings(input_ids_BT) if inputs_embeds_BTD is None else inputs_embeds_BTD
+        if token_type_ids_BT is None:
+            x_BTD = x_BTD + self.token_type_embeddings.weight[0]
+        else:
+            x_BTD = x_BTD + self.token_type_embeddings(token_type_ids_BT)
+        if self.absolute:
+            if position_ids_BT is None:
+                position_ids_BT = self._positions(input_ids_BT, x_BTD, past_length)
+            x_BTD = x_BTD + self.position_embeddings(position_ids_BT)
+        embedded_BTD: Tensor = self.dropout(self.LayerNorm(x_BTD))
+        return embedded_BTD
+
+    def _positions(self, input_ids_BT: Tensor | None, x_BTD: Tensor, past_length: int) -> Tensor:
+        """Padding sits at `padding_idx`; other tokens count up from there, on from the past's length.
+
+        Embeddings do not show what is padding, so that all of them count, and always from the start.
+        """
+        if input_ids_BT is None:
+            return torch.arange(x_BTD.shape[1], device=x_BTD.device)[None] + (self.padding_idx + 1)
+        real_BT = (input_ids_BT != self.padding_idx).long()
+        return (real_BT.cumsum(dim=1) + past_length) * real_BT + self.padding_idx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """The residual stream after the last layer, and what was asked to be kept on the way to it."""
+
+    last_BTD: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+    cross_attentions: tuple[Tensor, ...] | None
+
+
+class Encoder(nn.Module):
+    """The layers, one after another."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.max_position = config.max_position_embeddings
+        self.absolute = position_type(config) == ABSOLUTE
+        self.layer = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        *,
+        mask: Tensor | None,
+        head_mask: Tensor | None,
+        past_length: int,
+        memory_BSD: Tensor | None,
+        memory_mask: Tensor | None,
+        cache: Any,
+        output_attentions: bool,
+        output_hidden_states: bool,
+    ) -> Stack:
+        distance_TS = None if self.absolute else self._distances(x_BTD, past_length)
+        factors = head_masks(head_mask, layers=len(self.layer), dtype=x_BTD.dtype)
+        hidden: list[Tensor] = []
+        attentions: list[Tensor] = []
+        cross_attentions: list[Tensor] = []
+        for index, layer in enumerate(self.layer):
+            if output_hidden_states:
+                hidden.append(x_BTD)
+            x_BTD, probabilities, cross_probabilities = layer(
+                x_BTD, mask, factors[index], distance_TS, memory_BSD, memory_mask, slots(cache, index)
+            )
+            if output_attentions:
+                attentions.append(probabilities)
+            if output_attentions and memory_BSD is not None:
+                cross_attentions.append(cross_probabilities)
+        return Stack(
+            last_BTD=x_BTD,
+            hidden_states=(*hidden, x_BTD) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+            cross_attentions=tuple(cross_attentions) if output_attentions and memory_BSD is not None else None,
+        )
+
+    def prune_heads(self, heads: dict[int, set[int]]) -> None:
+        """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model."""
+        for index, gone in heads.items():
+            self.layer[index].attention.prune(gone)
+
+    def _distances(self, x_BTD: Tensor, past_length: int) -> Tensor:
+        """Rows of the distance tables: how far each query is behind each key, from `-(P - 1)` to `P - 1` as row 0 on."""
+        tokens = x_BTD.shape[1]
+        query_T = torch.arange(tokens, device=x_BTD.device) + past_length
+        key_S = torch.arange(past_length + tokens, device=x_BTD.device)
+        return query_T[:, None] - key_S + (self.max_position - 1)
+
+
+class Pooler(nn.Module):
+    """tanh of a linear layer over the first token, whatever that token is (padding too, under left padding)."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x_BTD[:, 0]))

@@ -1,0 +1,421 @@
+"""HEADS: architecture name -> class. To add a head: one class, one row.
+
+Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
+`rpln_model.encoder.RobertaPreLayerNormModel.forward`, and so is what comes back beside the loss and the logits.
+"""
+
+import logging
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import RobertaPreLayerNormConfig
+from transformers.modeling_outputs import (
+    CausalLMOutputWithCrossAttentions,
+    MaskedLMOutput,
+    MultipleChoiceModelOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+from rpln_model.cache import Past
+from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.config import returns_dict
+from rpln_model.encoder import RobertaPreLayerNormModel, internals
+from rpln_model.losses import next_token_loss, sequence_loss, span_loss, token_loss
+
+_log = logging.getLogger(__name__)
+
+
+class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel):
+    """Logits over the vocabulary for every token, each seen in the whole of its context."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        if config.is_decoder:
+            _log.warning(
+                "RobertaPreLayerNormForMaskedLM of a decoder's config: its tokens see only what is before them"
+            )
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.lm_head = LMHead(config)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | MaskedLMOutput:
+        """`logits` (batch, sequence, vocabulary), and a `loss` given int64 `labels` (batch, sequence), -100 ignored."""
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BTV = self.lm_head(outputs.last_hidden_state)
+        loss = None if labels is None else token_loss(logits_BTV, labels)
+        if not _wants_dict(self.config, return_dict):
+            return _tuple(loss, logits_BTV, *internals(outputs))
+        return MaskedLMOutput(
+            loss=loss, logits=logits_BTV, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head.decoder = new_embeddings
+
+    def shared_names(self) -> tuple[tuple[str, ...], ...]:
+        return _lm_shared_names(self.config)
+
+
+class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
+    """Logits over the vocabulary for the token after each token."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        if not config.is_decoder:
+            _log.warning(
+                "RobertaPreLayerNormForCausalLM of an encoder's config: set is_decoder=True to hide what follows"
+            )
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.lm_head = LMHead(config)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Past | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
+        """`logits` (batch, sequence, vocabulary), and given `labels` (batch, sequence) the `loss`; no cache with it.
+
+        Labels are the input ids themselves: the shift by one token happens here. -100 is ignored.
+        """
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BTV = self.lm_head(outputs.last_hidden_state)
+        loss = None if labels is None else next_token_loss(logits_BTV, labels)
+        if not _wants_dict(self.config, return_dict):
+            return _tuple(loss, logits_BTV, *internals(outputs))
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head.decoder = new_embeddings
+
+    def shared_names(self) -> tuple[tuple[str, ...], ...]:
+        return _lm_shared_names(self.config)
+
+
+class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrainedModel):
+    """Logits over the labels, or regression targets, of a whole sequence."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.classifier = ClassificationHead(config)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | SequenceClassifierOutput:
+        """`logits` (batch, labels), and given `labels` the `loss` of the config's `problem_type`.
+
+        Labels are int64 (batch,) for single_label_classification, float (batch, labels) for
+        multi_label_classification, float (batch,) or (batch, labels) for regression.
+        """
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(outputs.last_hidden_state)
+        loss = None if labels is None else sequence_loss(logits, labels, self.config)
+        if not _wants_dict(self.config, return_dict):
+            return _tuple(loss, logits, *internals(outputs))
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedModel):
+    """Logits over the labels for every token."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | TokenClassifierOutput:
+        """`logits` (batch, sequence, labels), and a `loss` given int64 `labels` (batch, sequence), -100 ignored."""
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        loss = None if labels is None else token_loss(logits, labels)
+        if not _wants_dict(self.config, return_dict):
+            return _tuple(loss, logits, *internals(outputs))
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel):
+    """For every token, how well an answer starts there and how well it ends there."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | QuestionAnsweringModelOutput:
+        """`start_logits` and `end_logits` (batch, sequence), and a `loss` given both int64 positions (batch,)."""
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        start_BT, end_BT = self.qa_outputs(outputs.last_hidden_state).unbind(dim=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_BT, end_BT, start_positions, end_positions)
+        if not _wants_dict(self.config, return_dict):
+            return _tuple(loss, start_BT, end_BT, *internals(outputs))
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_BT,
+            end_logits=end_BT,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
+    """Logits over the choices that a prompt is paired with."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | MultipleChoiceModelOutput:
+        """`logits` (batch, choices), and a `loss` given int64 `labels` (batch,).
+
+        Inputs are (batch, choices, sequence), `inputs_embeds` with hidden behind; hidden states and attentions come
+        back with batch and choices in one dimension.
+        """
+        outputs = self.roberta_prelayernorm(
+            _merged(input_ids),
+            attention_mask=_merged(attention_mask),
+            token_type_ids=_merged(token_type_ids),
+            position_ids=_merged(position_ids),
+            head_mask=head_mask,
+            inputs_embeds=_merged(inputs_embeds),
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        given = input_ids if input_ids is not None else inputs_embeds
+        assert given is not None  # the model has refused otherwise
+        scores = self.classifier(self.dropout(outputs.pooler_output))
+        logits = scores.view(-1, given.shape[1])
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        if not _wants_dict(self.config, return_dict):
+            return _tuple(loss, logits, *internals(outputs))
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+HEADS: Final[dict[str, type[RobertaPreLayerNormPreTrainedModel]]] = {
+    head.__name__: head
+    for head in (
+        RobertaPreLayerNormModel,
+        RobertaPreLayerNormForMaskedLM,
+        RobertaPreLayerNormForCausalLM,
+        RobertaPreLayerNormForSequenceClassification,
+        RobertaPreLayerNormForTokenClassification,
+        RobertaPreLayerNormForQuestionAnswering,
+        RobertaPreLayerNormForMultipleChoice,
+    )
+}
+
+
+class LMHead(nn.Module):
+    """LN(gelu(x)) onto the vocabulary; `bias` is the decoder's own under its second state-dict name."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.bias = self.decoder.bias
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
+        return logits_BTV
+
+
+class ClassificationHead(nn.Module):
+    """tanh layer and output layer over the first token, whatever that token is."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BD = torch.tanh(self.dense(self.dropout(x_BTD[:, 0])))
+        logits: Tensor = self.out_proj(self.dropout(x_BD))
+        return logits
+
+
+def _classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
+    given = config.classifier_dropout
+    return float(config.hidden_dropout_prob if given is None else given)
+
+
+def _lm_shared_names(config: RobertaPreLayerNormConfig) -> tuple[tuple[str, ...], ...]:
+    biases = ("lm_head.decoder.bias", "lm_head.bias")
+    weights = (f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight", "lm_head.decoder.weight")
+    return (biases, weights) if config.tie_word_embeddings else (biases,)
+
+
+def _merged(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.flatten(0, 1)
+
+
+def _wants_dict(config: RobertaPreLayerNormConfig, return_dict: bool | None) -> bool:
+    return returns_dict(config) if return_dict is None else return_dict
+
+
+def _tuple(loss: Tensor | None, *outputs: Any) -> tuple[Any, ...]:
+    return outputs if loss is None else (loss, *outputs)

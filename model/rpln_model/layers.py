@@ -1,0 +1,193 @@
+"""One layer of the network. A module's name is its part of the state-dict key, equal to transformers'.
+
+Shape suffixes, here and in the files that build on this one:
+    B batch        T query tokens (the sequence)   S key tokens (sequence, past and sequence, or encoder sequence)
+    H heads        K head size                     D hidden size = H * K before pruning
+    L layers       V vocabulary
+Sizes that vary are never read where `unflatten`, `flatten` or broadcasting will do, so that a trace stays dynamic.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_model.cache import KeyValue, Slot
+from rpln_model.config import ABSOLUTE, RELATIVE_KEY_QUERY, activation, position_type
+
+
+class Layer(nn.Module):
+    """x = x + Attention(LN(x));  x = x + CrossAttention(LN(x), memory);  x = x + FeedForward(LN(x))."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.chunk_size = config.chunk_size_feed_forward
+        self.attention = Attention(config, positions=position_type(config))
+        if config.add_cross_attention:
+            self.crossattention = Attention(config, positions=ABSOLUTE)
+        self.intermediate = Intermediate(config)
+        self.output = Projection(config.intermediate_size, config.hidden_size, dropout=config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask: Tensor | None,
+        head_mask: Tensor | None,
+        distance_TS: Tensor | None,
+        memory_BSD: Tensor | None,
+        memory_mask: Tensor | None,
+        slots: tuple[Slot | None, Slot | None],
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns the new residual stream, the attention probabilities and, given a memory, those over it."""
+        self_slot, cross_slot = slots
+        cross_probabilities_BHTS = None
+
+        change_BTD, probabilities_BHTS = self.attention(x_BTD, None, mask, head_mask, distance_TS, self_slot)
+        x_BTD = x_BTD + change_BTD
+        if memory_BSD is not None:
+            change_BTD, cross_probabilities_BHTS = self.crossattention(
+                x_BTD, memory_BSD, memory_mask, head_mask, None, cross_slot
+            )
+            x_BTD = x_BTD + change_BTD
+        x_BTD = x_BTD + self._feed_forward(x_BTD)
+        return x_BTD, probabilities_BHTS, cross_probabilities_BHTS
+
+    def _feed_forward(self, x_BTD: Tensor) -> Tensor:
+        # Chunks bound the memory of eager execution; a graph computes the same without them.
+        if self.chunk_size and not torch.compiler.is_exporting():
+            chunks = x_BTD.split(self.chunk_size, dim=1)
+            return torch.cat([self.output(self.intermediate(chunk)) for chunk in chunks], dim=1)
+        change_BTD: Tensor = self.output(self.intermediate(x_BTD))
+        return change_BTD
+
+
+class Attention(nn.Module):
+    """LayerNorm, attention over the tokens themselves or over a memory, output projection."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig, *, positions: str) -> None:
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self = AttentionHeads(config, positions=positions)
+        self.output = Projection(config.hidden_size, config.hidden_size, dropout=config.hidden_dropout_prob)
+        self.heads = list(range(config.num_attention_heads))
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        memory_BSD: Tensor | None,
+        mask: Tensor | None,
+        head_mask: Tensor | None,
+        distance_TS: Tensor | None,
+        slot: Slot | None,
+    ) -> tuple[Tensor, Tensor]:
+        normed_BTD = self.LayerNorm(x_BTD)
+        source_BSD = normed_BTD if memory_BSD is None else memory_BSD
+        context_BTD, probabilities_BHTS = self.self(normed_BTD, source_BSD, mask, head_mask, distance_TS, slot)
+        return self.output(context_BTD), probabilities_BHTS
+
+    def prune(self, heads: set[int]) -> None:
+        """Remove heads, numbered as in the unpruned model; those already gone are passed over."""
+        kept = [place for place, head in enumerate(self.heads) if head not in heads]
+        size = self.self.head_size
+        rows = torch.cat([torch.arange(place * size, (place + 1) * size) for place in kept])
+        for name in ("query", "key", "value"):
+            setattr(self.self, name, _selected(getattr(self.self, name), rows, dim=0))
+        self.output.dense = _selected(self.output.dense, rows, dim=1)
+        self.heads = [self.heads[place] for place in kept]
+
+
+class AttentionHeads(nn.Module):
+    """softmax((Q K^T + relative positions) / sqrt(K) + mask) V, always written out: no fused kernel hides a step.
+
+    Relative positions are those of Shaw et al. 2018 (relative_key) and Huang et al. 2020, method 4
+    (relative_key_query).
+    """
+
+    def __init__(self, config: RobertaPreLayerNormConfig, *, positions: str) -> None:
+        super().__init__()
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.scale = self.head_size**-0.5
+        self.positions = positions
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        if positions != ABSOLUTE:
+            self.distance_embedding = nn.Embedding(2 * config.max_position_embeddings - 1, self.head_size)
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        source_BSD: Tensor,
+        mask: Tensor | None,
+        head_mask: Tensor | None,
+        distance_TS: Tensor | None,
+        slot: Slot | None,
+    ) -> tuple[Tensor, Tensor]:
+        query_BHTK = self._heads(self.query(x_BTD))
+        key_BHSK, value_BHSK = self._key_value(source_BSD, slot)
+
+        scores_BHTS = query_BHTK @ key_BHSK.transpose(-1, -2)
+        if distance_TS is not None:
+            scores_BHTS = scores_BHTS + self._relative_scores(query_BHTK, key_BHSK, distance_TS)
+        scores_BHTS = scores_BHTS * self.scale
+        if mask is not None:
+            scores_BHTS = scores_BHTS + mask
+        probabilities_BHTS = self.dropout(scores_BHTS.softmax(dim=-1))
+        if head_mask is not None:
+            probabilities_BHTS = probabilities_BHTS * head_mask
+
+        context_BTD = (probabilities_BHTS @ value_BHSK).transpose(1, 2).flatten(2)
+        return context_BTD, probabilities_BHTS
+
+    def _key_value(self, source_BSD: Tensor, slot: Slot | None) -> KeyValue:
+        if slot is not None and (stored := slot.stored()) is not None:
+            return stored
+        key_BHSK, value_BHSK = self._heads(self.key(source_BSD)), self._heads(self.value(source_BSD))
+        return (key_BHSK, value_BHSK) if slot is None else slot.update(key_BHSK, value_BHSK)
+
+    def _heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+    def _relative_scores(self, query_BHTK: Tensor, key_BHSK: Tensor, distance_TS: Tensor) -> Tensor:
+        position_TSK = self.distance_embedding(distance_TS)
+        scores_BHTS = torch.einsum("bhtk,tsk->bhts", query_BHTK, position_TSK)
+        if self.positions == RELATIVE_KEY_QUERY:
+            scores_BHTS = scores_BHTS + torch.einsum("bhsk,tsk->bhts", key_BHSK, position_TSK)
+        return scores_BHTS
+
+
+class Intermediate(nn.Module):
+    """The first half of the feed-forward network: LayerNorm, expansion, activation."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = activation(config)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.activation(self.dense(self.LayerNorm(x_BTD)))
+
+
+class Projection(nn.Module):
+    """Back to the residual stream: what this returns is added to it."""
+
+    def __init__(self, inputs: int, outputs: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, outputs)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.dropout(self.dense(x))
+        return change
+
+
+def _selected(linear: nn.Linear, rows: Tensor, *, dim: int) -> nn.Linear:
+    """The linear layer with only some of its outputs (dim 0) or inputs (dim 1)."""
+    rows = rows.to(linear.weight.device)
+    weight = linear.weight.detach().index_select(dim, rows)
+    bias = linear.bias.detach() if dim == 1 else linear.bias.detach().index_select(0, rows)
+    selected = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    selected.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
+    selected.bias = nn.Parameter(bias, requires_grad=linear.bias.requires_grad)
+    return selected.train(linear.training)

@@ -1,0 +1,69 @@
+"""Masks in the form that attention adds or multiplies, each made once per forward pass.
+
+Shape suffixes: see `rpln_model.layers`. Additive masks hold 0 where a key may be seen and the dtype's lowest finite
+value where not: a row with no key at all then gives a uniform softmax instead of NaN (as in transformers).
+"""
+
+import torch
+from torch import Tensor
+
+from rpln_model.errors import ModelInputError
+
+
+def self_attention_mask(
+    attention_mask: Tensor | None, *, hidden_BTD: Tensor, past_length: int, is_decoder: bool
+) -> Tensor | None:
+    """The additive mask over T queries and S keys, broadcastable to (batch, heads, T, S); None hides nothing.
+
+    `attention_mask` is (batch, S), to which a decoder adds causality, or (batch, T, S), taken as it is. Values
+    between 0 and 1 hide a key in proportion, as in transformers.
+    """
+    if attention_mask is not None and attention_mask.dim() == 3:
+        return _additive(attention_mask[:, None], hidden_BTD)
+    if attention_mask is not None and attention_mask.dim() != 2:
+        raise ModelInputError(
+            f"attention_mask has {attention_mask.dim()} dimensions; expected (batch, sequence) "
+            "or (batch, sequence, sequence)"
+        )
+    queries = hidden_BTD.shape[1]
+    if not is_decoder:
+        return None if attention_mask is None else _additive(attention_mask[:, None, None], hidden_BTD)
+    if attention_mask is None:
+        return _additive(_causal(queries, past_length + queries, hidden_BTD), hidden_BTD)
+    causal_TS = _causal(queries, attention_mask.shape[-1], hidden_BTD)
+    return _additive(attention_mask[:, None, None] * causal_TS.to(attention_mask.dtype), hidden_BTD)
+
+
+def cross_attention_mask(attention_mask: Tensor | None, *, hidden_BTD: Tensor) -> Tensor | None:
+    """The additive mask over an encoder's S tokens, from (batch, S) or (batch, T, S); None hides nothing."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() not in (2, 3):
+        raise ModelInputError(
+            f"encoder_attention_mask has {attention_mask.dim()} dimensions; expected (batch, encoder_sequence) "
+            "or (batch, sequence, encoder_sequence)"
+        )
+    return _additive(
+        attention_mask[:, None] if attention_mask.dim() == 3 else attention_mask[:, None, None], hidden_BTD
+    )
+
+
+def head_masks(head_mask: Tensor | None, *, layers: int, dtype: torch.dtype) -> list[Tensor | None]:
+    """Per layer the factors of its heads, (1, heads, 1, 1), from (heads,) or (layers, heads)."""
+    if head_mask is None:
+        return [None] * layers
+    if head_mask.dim() not in (1, 2):
+        raise ModelInputError(f"head_mask has {head_mask.dim()} dimensions; expected (heads,) or (layers, heads)")
+    factors_LH = head_mask.to(dtype).expand(layers, -1)
+    return [factors_LH[layer][None, :, None, None] for layer in range(layers)]
+
+
+def _causal(queries: int, keys: int, like: Tensor) -> Tensor:
+    """The queries are the last of the keys, and each sees itself and what is before it."""
+    key_S = torch.arange(keys, device=like.device)
+    query_T = torch.arange(queries, device=like.device) + (keys - queries)
+    return key_S <= query_T[:, None]
+
+
+def _additive(keep: Tensor, like: Tensor) -> Tensor:
+    return (1.0 - keep.to(like.dtype)) * torch.finfo(like.dtype).min

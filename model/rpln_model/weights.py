@@ -1,0 +1,147 @@
+"""Weight files: finding them in a folder or on the hub, reading them without executing or copying anything.
+
+Formats, as transformers writes them: `model.safetensors`, or `model.safetensors.index.json` naming its shards, or the
+same two as `pytorch_model.bin` (read with `weights_only=True`: a pickle that would run code is refused).
+"""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from rpln_model.errors import CheckpointError
+
+SAFETENSORS: Final = "model.safetensors"
+PICKLE: Final = "pytorch_model.bin"
+INDEX_SUFFIX: Final = ".index.json"
+CONFIG: Final = "config.json"
+
+_FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
+_HUB_ERRORS: Final = (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    OSError,
+)
+
+
+def local_folder(source: str | Path, *, revision: str | None) -> Path:
+    """The checkpoint's folder: `source` itself, or the hub's files for that id in the local cache.
+
+    Downloads what is missing unless HF_HUB_OFFLINE is set; safetensors are preferred to pickles.
+
+    Raises:
+        CheckpointError: no such folder, and no such model on the hub or in its cache.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(source, Path) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{source} {problem}; expected a folder with {CONFIG} and weights, or a hub id")
+    snapshot = _download(source, revision, [CONFIG, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
+    if not list(snapshot.glob("model*.safetensors")):
+        snapshot = _download(source, revision, [CONFIG, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])
+    return snapshot
+
+
+def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
+    try:
+        return Path(huggingface_hub.snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+    except _HUB_ERRORS as error:
+        at = f" at revision {revision}" if revision else ""
+        raise CheckpointError(
+            f"{model_id!r}{at} is neither a folder here nor a model that could be fetched from the hub or its cache "
+            f"({type(error).__name__}: {error}). Check the name, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN."
+        ) from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of the folder's checkpoint by name, mapped from the files and not yet in memory.
+
+    Raises:
+        CheckpointError: there are no weights, or a file is missing, truncated, corrupt or not what its name says.
+    """
+    for name, read in _READERS.items():
+        if (folder / name).is_file():
+            return read(folder / name)
+        if (folder / f"{name}{INDEX_SUFFIX}").is_file():
+            shards = _shards(folder / f"{name}{INDEX_SUFFIX}")
+            return {key: tensor for shard in shards for key, tensor in read(shard).items()}
+    for name, option in _FOREIGN.items():
+        if (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder} holds weights only as {name}; expected {SAFETENSORS} or {PICKLE}. Convert them with "
+                f"transformers 4: AutoModel...from_pretrained(folder, {option}=True).save_pretrained(folder)"
+            )
+    raise CheckpointError(
+        f"no weights in {folder}; expected {', '.join(_READERS)} or one of them with {INDEX_SUFFIX} and its shards"
+    )
+
+
+def _shards(index: Path) -> Iterable[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f'{index} is no weight index ({type(error).__name__}: {error}); expected {{"weight_map": {{tensor: file}}}}'
+        ) from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise CheckpointError(f"{index} names {name!r}; a shard must be a file in the same folder")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index} names {name}, which is not in the folder; copy or download it again")
+    return [index.parent / name for name in names]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safe_open is no dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _corrupt(path, error) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        # Only the zip format (torch 1.6 on) can be mapped; older files are read whole.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise _corrupt(path, error) from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{path} holds no state dict; expected tensors by name")
+    return content
+
+
+def _corrupt(path: Path, error: Exception) -> CheckpointError:
+    with path.open("rb") as file:
+        if file.read(64).startswith(b"version https://git-lfs"):
+            return CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
+    reason = str(error).strip().split("\n")[0]
+    return CheckpointError(f"{path} is truncated, corrupt or unsafe ({type(error).__name__}: {reason}); fetch it again")
+
+
+_READERS: Final[dict[str, Callable[[Path], dict[str, Tensor]]]] = {
+    SAFETENSORS: _read_safetensors,
+    PICKLE: _read_pickle,
+}
