@@ -1,0 +1,80 @@
+"""EXTRAS: the optional parts of the project, what cannot be done without each, and the error that names its command."""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
+
+from rpln_runtime.errors import MissingExtraError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """An extra of the distribution rpln-export: the distribution and module it brings, and what its absence costs."""
+
+    name: str
+    distribution: str
+    module: str
+    cost: str
+
+    @property
+    def command(self) -> str:
+        """The pip command that installs it."""
+        return f'pip install "rpln-export[{self.name}]"'
+
+
+_ROWS: Final = (
+    Extra(
+        name="cpu",
+        distribution="onnxruntime",
+        module="onnxruntime",
+        cost="No graph can be validated, so nothing is exported; no bundle runs on the CPU.",
+    ),
+    Extra(
+        name="gpu",
+        distribution="onnxruntime-gpu",
+        module="onnxruntime",
+        cost="No bundle runs on an NVIDIA GPU by ONNX Runtime.",
+    ),
+    Extra(
+        name="tensorrt",
+        distribution="tensorrt",
+        module="tensorrt",
+        cost="No TensorRT engine is built or run.",
+    ),
+    Extra(
+        name="tensorrt-rtx",
+        distribution="tensorrt-rtx",
+        module="tensorrt_rtx",
+        cost="No engine is built on a machine without a GPU, or for GeForce RTX.",
+    ),
+    Extra(
+        name="openvino",
+        distribution="openvino",
+        module="openvino",
+        cost="OpenVINO is no candidate for the CPU target.",
+    ),
+    Extra(
+        name="optimum",
+        distribution="optimum-onnx",
+        module="optimum.onnxruntime",
+        cost="Bundles are not loaded by Optimum's ORTModelFor* classes here; they need transformers 4.57.",
+    ),
+)
+
+EXTRAS: Final[dict[str, Extra]] = {row.name: row for row in _ROWS}
+
+
+def require_extra(name: str) -> ModuleType:
+    """Import the module that the extra `name` brings.
+
+    Raises MissingExtraError, naming the pip command, when it is not installed; a broken installation raises the
+    ImportError it has.
+    """
+    extra = EXTRAS[name]
+    try:
+        return importlib.import_module(extra.module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{extra.module}.".startswith(f"{error.name}."):
+            raise
+        raise MissingExtraError(f"{extra.distribution} is not installed. {extra.cost} Do: {extra.command}") from error

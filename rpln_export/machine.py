@@ -1,0 +1,123 @@
+"""What this machine has, read without importing any of it: distributions, ONNX Runtime's providers, GPUs, driver."""
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from packaging.utils import canonicalize_name
+
+_DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
+_TIMEOUT: Final = 60.0  # seconds; a child that imports ONNX Runtime takes one
+_PRINT_PROVIDERS: Final = "import json, onnxruntime; print(json.dumps(onnxruntime.get_available_providers()))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """An installed distribution: its version, and its requirements as its metadata states them."""
+
+    version: str
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The facts that a diagnosis judges.
+
+    `distributions` has normalised names (`onnxruntime-gpu`, `onnx-ir`). `torch_cuda` is the CUDA version that torch was
+    built for. `providers` is what ONNX Runtime was built with, empty when it cannot be imported; `providers_error` then
+    says why. `driver` is the version of NVIDIA's driver, `gpus` a line for each GPU it serves.
+    """
+
+    python: str
+    executable: str
+    distributions: Mapping[str, Distribution]
+    torch_cuda: str | None = None
+    providers: tuple[str, ...] = ()
+    providers_error: str | None = None
+    driver: str | None = None
+    gpus: tuple[str, ...] = ()
+
+
+def read_machine() -> Machine:
+    """Look at the running Python's environment and at NVIDIA's driver, if there is one."""
+    providers, providers_error = _providers()
+    return Machine(
+        python=sys.version.split(maxsplit=1)[0],
+        executable=sys.executable,
+        distributions=_distributions(),
+        torch_cuda=_torch_cuda(),
+        providers=providers,
+        providers_error=providers_error,
+        driver=_driver(),
+        gpus=_gpus(),
+    )
+
+
+def _distributions() -> dict[str, Distribution]:
+    # Reversed, because the first of two that share a name is the one that an import finds.
+    found = reversed(list(importlib.metadata.distributions()))
+    return {
+        canonicalize_name(one.name): Distribution(version=one.version, requires=tuple(one.requires or ()))
+        for one in found
+    }
+
+
+def _providers() -> tuple[tuple[str, ...], str | None]:
+    """Ask a child process: a wheel that another one has overwritten may crash whoever imports it."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return (), None
+    output, error = _run(sys.executable, "-c", _PRINT_PROVIDERS)
+    return (tuple(json.loads(output)), None) if error is None else ((), error)
+
+
+def _torch_cuda() -> str | None:
+    """Read the file that torch.version is: importing torch takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    source = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b.*= *'([\d.]+)'", source, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _driver() -> str | None:
+    """Read the kernel module's own file; where there is none, as in WSL and on Windows, ask nvidia-smi."""
+    if _DRIVER_FILE.is_file():
+        found = re.search(r"\b\d+\.\d+(\.\d+)?\b", _DRIVER_FILE.read_text(encoding="utf-8"))
+        return found[0] if found else "of unknown version"
+    versions = _nvidia_smi("driver_version")
+    return versions[0] if versions else None
+
+
+def _gpus() -> tuple[str, ...]:
+    return _nvidia_smi("name,compute_cap,memory.total")
+
+
+def _nvidia_smi(fields: str) -> tuple[str, ...]:
+    """One line for each GPU, none where there is no GPU, driver or tool."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    output, error = _run(tool, f"--query-gpu={fields}", "--format=csv,noheader")
+    return tuple(output.splitlines()) if error is None else ()
+
+
+def _run(*command: str) -> tuple[str, str | None]:
+    """Return what a command printed, and None or the last line of what went wrong."""
+    try:
+        # No shell, and nothing of the commands comes from a user.
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)  # noqa: S603
+    except subprocess.CalledProcessError as error:
+        lines = (error.stderr or "").strip().splitlines()
+        return "", lines[-1] if lines else f"exit code {error.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    return done.stdout, None
