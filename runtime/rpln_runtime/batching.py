@@ -1,0 +1,99 @@
+"""Batches of similar length: little padding, bounded memory.
+
+Shapes: B batch, S sequence.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from rpln_runtime.errors import InputError
+from rpln_runtime.manifest import Graph, Manifest, TensorSpec
+from rpln_runtime.tasks import CHOICES, SEQUENCE
+from rpln_runtime.tokenization import Encoding
+
+# Past these sizes a bigger batch is no quicker.
+_MOST_TOKENS: Final = 4096
+_MOST_OUTPUT_BYTES: Final = 1 << 28
+
+
+def batches(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
+    """Split the indices of `lengths` into batches of at most `batch_size` rows and `batch_tokens` padded tokens.
+
+    Longest first, so that memory peaks at once. A row longer than `batch_tokens` is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(order):
+        longest = max(lengths[order[start]], 1)
+        rows = max(min(batch_size, batch_tokens // longest), 1)
+        yield order[start : start + rows]
+        start += rows
+
+
+def token_budget(specs: Sequence[TensorSpec], usable_length: int) -> int:
+    """Return how many padded tokens a batch may hold so that the outputs `specs` stay within 256 MiB."""
+    per_token = sum(
+        math.prod(size if isinstance(size, int) else usable_length for size in spec.shape[2:])
+        * np.dtype(spec.dtype).itemsize
+        for spec in specs
+        if SEQUENCE in spec.shape
+    )
+    return min(_MOST_TOKENS, _MOST_OUTPUT_BYTES // max(per_token, 1))
+
+
+def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: Manifest) -> dict[str, np.ndarray]:
+    """Pad `encodings` on the right and return an array for every input of `graph`.
+
+    Tensors of multiple choice, (batch, choices, sequence), get one choice a row: the graph scores each on its own.
+    Raises InputError for an input that does not follow from text.
+    """
+    pad = manifest.pad_token_id
+    ids_BS = _padded([encoding.ids for encoding in encodings], pad)
+    real_BS = ids_BS != pad
+    arrays = {
+        "input_ids": ids_BS,
+        "attention_mask": _padded([np.ones_like(encoding.ids) for encoding in encodings], 0),
+        "token_type_ids": _padded([encoding.type_ids for encoding in encodings], 0),
+        # RoBERTa counts the tokens that are not padding, from pad_token_id + 1; padding stays at pad_token_id.
+        "position_ids": np.cumsum(real_BS, axis=1) * real_BS + pad,
+    }
+    feeds = {}
+    for spec in graph.inputs:
+        if all(isinstance(axis, int) for axis in spec.shape):
+            feeds[spec.name] = np.ones(
+                [int(axis) for axis in spec.shape], spec.dtype
+            )  # head_mask: every head takes part
+        elif spec.name in arrays:
+            feeds[spec.name] = np.expand_dims(arrays[spec.name], 1) if CHOICES in spec.shape else arrays[spec.name]
+        else:
+            raise InputError(
+                f"the graph takes {spec.name!r}, which does not follow from text: use load() and Session.run, "
+                "or export without it."
+            )
+    return feeds
+
+
+def rows_from_outputs(
+    outputs: Mapping[str, np.ndarray], encodings: Sequence[Encoding], graph: Graph
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield what each encoding got, padding cut off, in fp32. Each row is a view of the batch: take what you need."""
+    axes = {spec.name: spec.shape[1:] for spec in graph.outputs}
+    for row, encoding in enumerate(encodings):
+        yield {
+            name: _cut(array[row], axes[name], len(encoding)).astype(np.float32, copy=False)
+            for name, array in outputs.items()
+        }
+
+
+def _cut(array: np.ndarray, axes: tuple[str | int, ...], length: int) -> np.ndarray:
+    return array[tuple(slice(length) if axis == SEQUENCE else slice(None) for axis in axes)]
+
+
+def _padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:
+    array = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+    for target, row in zip(array, rows, strict=True):
+        target[: len(row)] = row
+    return array

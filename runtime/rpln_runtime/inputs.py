@@ -1,0 +1,86 @@
+"""Checks of what is fed to a graph. Every refusal names the input, the value it has and the limit."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from rpln_runtime.errors import InputError
+from rpln_runtime.manifest import Graph, Manifest, TensorSpec
+from rpln_runtime.tasks import SEQUENCE
+
+# Values run from 0 up to this number, itself excluded.
+_VALUE_LIMITS: Final[dict[str, Callable[[Manifest], int]]] = {
+    "input_ids": lambda manifest: manifest.vocab_size,
+    "attention_mask": lambda _: 2,
+    "token_type_ids": lambda manifest: manifest.type_vocab_size,
+    # RoBERTa counts positions from pad_token_id + 1, so its table has that many rows more than usable positions.
+    "position_ids": lambda manifest: manifest.usable_length + manifest.pad_token_id + 1,
+}
+
+
+def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> dict[str, int]:
+    """Check `feeds` against the inputs of `graph` and return the size of every dynamic axis.
+
+    Raises InputError for an unknown or missing name, a wrong dtype or rank, sizes that disagree or leave their range,
+    and ids that leave theirs.
+    """
+    _check_names(feeds, graph)
+    sizes: dict[str, tuple[str, int]] = {}
+    for spec in graph.inputs:
+        _check_type(feeds[spec.name], spec)
+        _check_shape(feeds[spec.name].shape, spec, manifest, sizes)
+    for spec in graph.inputs:
+        if spec.name in _VALUE_LIMITS:
+            _check_values(feeds[spec.name], spec.name, _VALUE_LIMITS[spec.name](manifest))
+    return {axis: size for axis, (_, size) in sizes.items()}
+
+
+def _check_names(feeds: Mapping[str, np.ndarray], graph: Graph) -> None:
+    names = [spec.name for spec in graph.inputs]
+    for name in feeds:
+        if name not in names:
+            raise InputError(f"unknown input {name!r}: the graph takes {', '.join(names)}.")
+    for name in names:
+        if name not in feeds:
+            raise InputError(f"input {name!r} is missing: the graph takes {', '.join(names)}.")
+
+
+def _check_type(array: Any, spec: TensorSpec) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{spec.name} is a {type(array).__name__}, expected a numpy array of {spec.dtype}.")
+    if array.dtype != np.dtype(spec.dtype):
+        raise InputError(f"{spec.name} has dtype {array.dtype}, expected {spec.dtype}: convert it with .astype().")
+    if array.ndim != len(spec.shape):
+        raise InputError(
+            f"{spec.name} has rank {array.ndim} (shape {array.shape}), expected rank {len(spec.shape)}: "
+            f"({', '.join(map(str, spec.shape))})."
+        )
+
+
+def _check_shape(
+    shape: tuple[int, ...], spec: TensorSpec, manifest: Manifest, sizes: dict[str, tuple[str, int]]
+) -> None:
+    """Check each size against the graph, the limits of its axis, and the inputs before, noted in `sizes`."""
+    for position, (axis, size) in enumerate(zip(spec.shape, shape, strict=True)):
+        if isinstance(axis, int):
+            if size != axis:
+                raise InputError(f"{spec.name} has size {size} in axis {position}, expected {axis}.")
+            continue
+        limits = manifest.axes[axis]
+        if size < limits.minimum or (limits.maximum is not None and size > limits.maximum):
+            upper = "unbounded" if limits.maximum is None else limits.maximum
+            raise InputError(
+                f"{spec.name} has size {size} in axis {axis!r}, expected {limits.minimum} to {upper}."
+                + (" Cut the text, or split it into windows." if axis == SEQUENCE and size > limits.minimum else "")
+            )
+        other, expected = sizes.setdefault(axis, (spec.name, size))
+        if size != expected:
+            raise InputError(f"{spec.name} has size {size} in axis {axis!r}, {other} has {expected}: make them equal.")
+
+
+def _check_values(array: np.ndarray, name: str, limit: int) -> None:
+    outside = (array < 0) | (array >= limit)
+    if outside.any():
+        where = tuple(int(index) for index in np.argwhere(outside)[0])
+        raise InputError(f"{name} holds {array[where]} at {where}, expected 0 to {limit - 1}.")

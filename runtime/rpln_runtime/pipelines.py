@@ -1,0 +1,130 @@
+"""Text in, answers out: tokenizer, batches, graph and post-processing of a bundle behind one call."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rpln_runtime.batching import batches, feeds_from_encodings, rows_from_outputs, token_budget
+from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.postprocess.base import Case, Postprocess, Row
+from rpln_runtime.session import Session, load
+from rpln_runtime.tasks import TASKS, Task
+from rpln_runtime.tokenization import Encoding, Tokenizer
+
+_BATCH_SIZE: Final = 32
+
+
+def pipeline(
+    folder: str | Path,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    batch_size: int = _BATCH_SIZE,
+    verify: bool = True,
+    **options: Any,
+) -> "Pipeline":
+    """Open the bundle in `folder` for text.
+
+    `provider`, `threads` and `verify` are those of `load`, `batch_size` the most rows in a batch. The other options
+    are those of the bundle's task, see the classes in `rpln_runtime.postprocess`; a call may override them:
+
+        tag = pipeline("demo-token-classification-fp16", aggregation_strategy="simple")
+        tag("Ada Lovelace lived in London.")
+        tag(["One text.", "Another."], aggregation_strategy="none")
+
+    Raises what `load` raises, and InputError for an option that the task does not have or a value out of range.
+    """
+    session = load(folder, provider=provider, threads=threads, verify=verify)
+    task = _task_from_name(session.manifest.task)
+    tokenizer = Tokenizer.from_bundle(Path(folder), session.manifest)
+    row = _postprocess_from_task(task)
+    _check_options(row, options, task.name)
+    postprocess = row(manifest=session.manifest, tokenizer=tokenizer, **options)
+    return Pipeline(session, postprocess, task, batch_size=batch_size)
+
+
+class Pipeline:
+    """A bundle's task, ready to be called. Threads may share it.
+
+    Attributes:
+        session: the graph that runs.
+        postprocess: the options in force.
+    """
+
+    def __init__(self, session: Session, postprocess: Postprocess[Any], task: Task, *, batch_size: int) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, expected 1 or more.")
+        self.session = session
+        self.postprocess = postprocess
+        self._task = task
+        self._batch_size = batch_size
+        # Only what the task needs is computed for, not hidden states and the like that the graph gives besides.
+        self._outputs = [tensor.name for tensor in task.outputs]
+
+    def __call__(self, inputs: Any = None, /, **named: Any) -> Any:
+        """Answer one item, or each of a list of items.
+
+        An item is a text, or a mapping with the fields of the task, such as question and context; the fields of a
+        single item may also be given by name. Other names are options for this call alone.
+
+        Raises InputError for what is no item of this task and for an unknown option.
+        """
+        postprocess = self.postprocess
+        if inputs is None:
+            inputs = {name: named.pop(name) for name in postprocess.fields if name in named}
+        if named:
+            _check_options(type(postprocess), named, self._task.name)
+            postprocess = dataclasses.replace(postprocess, **named)
+        single = isinstance(inputs, str | Mapping)
+        return postprocess.results(self._answers([inputs] if single else _listed(inputs), postprocess), single=single)
+
+    def _answers(self, items: Sequence[Any], postprocess: Postprocess[Any]) -> list[Any]:
+        encodings = [postprocess.encode(item) for item in items]
+        scores = iter(self._scores([row for rows in encodings for row in rows], postprocess))
+        return [
+            postprocess.answer(Case(item, rows, [next(scores) for _ in rows]))
+            for item, rows in zip(items, encodings, strict=True)
+        ]
+
+    def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any]) -> list[Any]:
+        graph, manifest = self.session.graph, self.session.manifest
+        needed = [spec for spec in graph.outputs if spec.name in self._outputs]
+        budget = token_budget(needed, manifest.usable_length)
+        scores: list[Any] = [None] * len(encodings)
+        for batch in batches([len(row) for row in encodings], batch_size=self._batch_size, batch_tokens=budget):
+            rows = [encodings[index] for index in batch]
+            outputs = self.session.run(feeds_from_encodings(rows, graph, manifest), outputs=self._outputs)
+            for index, row in zip(batch, rows_from_outputs(outputs, rows, graph), strict=True):
+                scores[index] = postprocess.score(Row(encodings[index], row))
+        return scores
+
+
+def _task_from_name(name: str) -> Task:
+    if name not in TASKS:
+        raise ManifestError(
+            f"the bundle's task is {name!r}, this rpln-runtime knows {', '.join(TASKS)}. "
+            "Run: pip install --upgrade rpln-runtime"
+        )
+    return TASKS[name]
+
+
+def _postprocess_from_task(task: Task) -> type[Postprocess[Any]]:
+    if task.postprocess is None:
+        raise InputError(f"{task.name} has no pipeline: use load() and Session.run.")
+    return POSTPROCESS[task.postprocess]
+
+
+def _check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:
+    inherited = {field.name for field in dataclasses.fields(Postprocess)}
+    known = [field.name for field in dataclasses.fields(row) if field.name not in inherited]
+    for name in options:
+        if name not in known:
+            raise InputError(f"unknown option {name!r} for {task}: expected one of {', '.join(known)}.")
+
+
+def _listed(inputs: Any) -> list[Any]:
+    if not isinstance(inputs, Iterable):
+        raise InputError(f"inputs are a {type(inputs).__name__}, expected a text, a mapping, or a list of these.")
+    return list(inputs)

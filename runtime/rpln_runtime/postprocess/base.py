@@ -1,0 +1,107 @@
+"""What the post-processing of every task has in common: tokens in, rows of the batch back, an answer out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from rpln_runtime.errors import InputError
+from rpln_runtime.manifest import Manifest
+from rpln_runtime.tokenization import Encoding, Tokenizer, truncate
+
+Scores = TypeVar("Scores")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a batch that has run: its tokens, and the outputs of the graph for them, fp32 and without padding."""
+
+    encoding: Encoding
+    outputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Case(Generic[Scores]):
+    """An item that has run: what was asked, the rows it became, and the scores of each."""
+
+    item: Any
+    encodings: Sequence[Encoding]
+    scores: Sequence[Scores]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postprocess(ABC, Generic[Scores]):
+    """How a task's items become rows of a batch, and what the graph says of these rows an answer.
+
+    Subclasses are tables of the task's options, checked when they are made (InputError), with defaults.
+    `fields` names the parts of an item that is no single text, such as question and context.
+    """
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def encode(self, item: Any) -> list[Encoding]:
+        """Return the rows to run for `item`. Raises InputError for an item that is not what the task takes."""
+
+    @abstractmethod
+    def score(self, row: Row) -> Scores:
+        """Reduce the outputs of one row to what the answer needs of them.
+
+        It runs as soon as the row's batch is done and must return no view, so that the batch's memory is freed.
+        """
+
+    @abstractmethod
+    def answer(self, case: Case[Scores]) -> Any:
+        """Return the answer for an item from the scores of its rows."""
+
+    def results(self, answers: list[Any], *, single: bool) -> Any:
+        """Return what the caller gets: one answer for one item, a list for a list."""
+        return answers[0] if single else answers
+
+    def fit(self, encoding: Encoding, *, truncation: bool) -> Encoding:
+        """Cut `encoding` to the usable length when `truncation` allows it. Raises InputError when it does not."""
+        limit = self.manifest.usable_length
+        if len(encoding) > limit and not truncation:
+            raise InputError(
+                f"a text has {len(encoding)} tokens, the limit of this model is {limit}: "
+                "shorten it, or pass truncation=True to leave out what lies beyond."
+            )
+        return truncate(encoding, limit)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise InputError unless the option `name` has one of `choices` as its `value`."""
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """Raise InputError unless the option `name` is at least `minimum`."""
+    if value < minimum:
+        raise InputError(f"{name} is {value}, expected {minimum} or more.")
+
+
+def fields_from_item(item: Any, fields: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, Any]:
+    """Return `item`, which must be a mapping with exactly `fields`, of which `optional` may be left out.
+
+    Raises InputError otherwise.
+    """
+    expected = "a mapping with " + ", ".join(map(repr, fields))
+    if not isinstance(item, Mapping):
+        raise InputError(f"an item is a {type(item).__name__}, expected {expected}.")
+    missing = [field for field in fields if field not in item and field not in optional]
+    unknown = [field for field in item if field not in fields]
+    if missing or unknown:
+        raise InputError(f"an item has the keys {', '.join(map(repr, item))}, expected {expected}.")
+    return dict(item)

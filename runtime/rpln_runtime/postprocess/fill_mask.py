@@ -1,0 +1,132 @@
+"""Fill-mask: the likeliest tokens for every mask token of a text.
+
+Results equal those of transformers' FillMaskPipeline (4.57 and 5.x), except that a list of one text gets a list of one
+answer, and that a text that is too long is refused unless `truncation` is asked for.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+
+from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_at_least, softmax
+from rpln_runtime.tokenization import Encoding
+
+
+class Filling(TypedDict):
+    """A token for the mask, its probability, and the text with it."""
+
+    score: float
+    token: int
+    token_str: str
+    sequence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The best tokens of every mask of a text, best first: probabilities and ids, (masks, top_k)."""
+
+    probabilities: np.ndarray
+    ids: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillMask(Postprocess[Candidates]):
+    """Options of fill-mask.
+
+    Attributes:
+        top_k: how many tokens to answer with for every mask.
+        targets: the only tokens to choose from, by name as in the vocabulary (a word after a space starts with "Ġ").
+            What is no token stands for the first token of its text, with a warning.
+        truncation: whether a text that is too long is cut.
+    """
+
+    top_k: int = 5
+    targets: str | Sequence[str] | None = None
+    truncation: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least("top_k", self.top_k, 1)
+        if self.manifest.mask_token_id is None:
+            raise ManifestError("the bundle's tokenizer has no mask token: export one that has, for fill-mask.")
+
+    def encode(self, item: Any) -> list[Encoding]:
+        """Encode a text. Raises InputError for one without a mask token."""
+        encoding = self.fit(self.tokenizer.encode(item), truncation=self.truncation)
+        if not self._masks(encoding).size:
+            mask = self.tokenizer.token(self.manifest.mask_token_id or 0)
+            raise InputError(
+                f"a text has no {mask} among its {len(encoding)} tokens: put it where a token is to fill in."
+            )
+        return [encoding]
+
+    def score(self, row: Row) -> Candidates:
+        """Return the best tokens of every mask."""
+        probabilities = softmax(row.outputs["logits"][self._masks(row.encoding)])
+        return best_tokens(probabilities, top_k=self.top_k, allowed=self._target_ids())
+
+    def answer(self, case: Case[Candidates]) -> list[Filling] | list[list[Filling]]:
+        """Return the fillings of the text's mask, or a list of them for each mask when there are several."""
+        (encoding,), (candidates,) = case.encodings, case.scores
+        masks = self._masks(encoding)
+        fillings = [
+            [
+                self._filling(encoding, int(mask), int(token_id), float(probability), alone=len(masks) == 1)
+                for token_id, probability in zip(ids, probabilities, strict=True)
+            ]
+            for mask, ids, probabilities in zip(masks, candidates.ids, candidates.probabilities, strict=True)
+        ]
+        return fillings[0] if len(masks) == 1 else fillings
+
+    def _masks(self, encoding: Encoding) -> np.ndarray:
+        return np.flatnonzero(encoding.ids == self.manifest.mask_token_id)
+
+    def _filling(self, encoding: Encoding, mask: int, token_id: int, probability: float, *, alone: bool) -> Filling:
+        ids = encoding.ids.copy()
+        ids[mask] = token_id
+        text_ids = ids[ids != self.manifest.pad_token_id].tolist()
+        return Filling(
+            score=probability,
+            token=token_id,
+            token_str=self.tokenizer.decode([token_id]),
+            # Masks are special tokens: among several, the others have to stay visible.
+            sequence=self.tokenizer.decode(text_ids, skip_special_tokens=alone),
+        )
+
+    def _target_ids(self) -> np.ndarray | None:
+        if self.targets is None:
+            return None
+        targets = [self.targets] if isinstance(self.targets, str) else self.targets
+        ids = {token_id for target in targets if (token_id := self._target_id(target)) is not None}
+        if not ids:
+            raise InputError(f"targets {list(targets)} hold no token: expected at least one.")
+        return np.array(sorted(ids))
+
+    def _target_id(self, target: str) -> int | None:
+        token_id = self.tokenizer.token_id(target)
+        if token_id is not None:
+            return token_id
+        encoding = self.tokenizer.encode(target)
+        inside = encoding.ids[encoding.sequences == 0]
+        if not inside.size:
+            return None
+        warnings.warn(
+            f"target {target!r} is no token of the vocabulary, its first token {self.tokenizer.token(inside[0])!r} "
+            "stands for it.",
+            stacklevel=2,
+        )
+        return int(inside[0])
+
+
+def best_tokens(probabilities: np.ndarray, *, top_k: int, allowed: np.ndarray | None) -> Candidates:
+    """Return the `top_k` likeliest tokens, best first, of `probabilities`, (masks, vocabulary), among ids `allowed`."""
+    ids = np.arange(probabilities.shape[-1]) if allowed is None else allowed
+    chosen = probabilities[:, ids]
+    top_k = min(top_k, len(ids))
+    best = np.argpartition(-chosen, top_k - 1, axis=-1)[:, :top_k]
+    order = np.argsort(-np.take_along_axis(chosen, best, -1), axis=-1, kind="stable")
+    best = np.take_along_axis(best, order, -1)
+    return Candidates(probabilities=np.take_along_axis(chosen, best, -1), ids=ids[best])

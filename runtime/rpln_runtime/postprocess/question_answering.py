@@ -1,0 +1,138 @@
+"""Question answering: the spans of a context that answer a question.
+
+Results equal those of transformers' QuestionAnsweringPipeline (4.57; 5.x has none), except that one item gets a dict
+for top_k = 1 and a list otherwise, a list of one item gets a list of one answer, and a context with fewer spans than
+top_k is not filled up with empty ones of score 0.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
+
+import numpy as np
+
+from rpln_runtime.errors import InputError
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_at_least, fields_from_item, softmax
+from rpln_runtime.tokenization import Encoding, windows
+
+_CONTEXT = 1
+
+
+class Answer(TypedDict):
+    """An answer: `context[start:end]`, and the probability of its first and last token in their window."""
+
+    score: float
+    start: int
+    end: int
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` of the context, with their score."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpans:
+    """The best spans of a window, best first, and the score of there being no answer in it."""
+
+    spans: list[Span]
+    no_answer: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionAnswering(Postprocess[WindowSpans]):
+    """Options of question answering.
+
+    Attributes:
+        top_k: how many answers to give; 1 gives a dict, more give a list.
+        handle_impossible_answer: whether the empty answer takes part.
+        max_answer_len: the most tokens an answer may have.
+        max_seq_len: the most tokens in a window, question included; None: 384 or the usable length.
+        doc_stride: how many tokens two windows share; None: 128 or half of `max_seq_len`.
+        align_to_words: whether an answer is widened to whole words.
+    """
+
+    top_k: int = 1
+    handle_impossible_answer: bool = False
+    max_answer_len: int = 15
+    max_seq_len: int | None = None
+    doc_stride: int | None = None
+    align_to_words: bool = True
+
+    fields: ClassVar[tuple[str, ...]] = ("question", "context")
+
+    def __post_init__(self) -> None:
+        check_at_least("top_k", self.top_k, 1)
+        check_at_least("max_answer_len", self.max_answer_len, 1)
+        if self.doc_stride is not None:
+            check_at_least("doc_stride", self.doc_stride, 0)
+        limit = self.manifest.usable_length
+        if self.max_seq_len is not None and not 1 <= self.max_seq_len <= limit:
+            raise InputError(f"max_seq_len is {self.max_seq_len}, expected 1 to {limit}, the limit of this model.")
+
+    def encode(self, item: Any) -> list[Encoding]:
+        """Encode a mapping with `question` and `context`, the context in windows."""
+        pair = fields_from_item(item, self.fields)
+        for name, text in pair.items():
+            if text == "":
+                raise InputError(f"the {name} is empty, expected a text.")
+        max_length = self.max_seq_len or min(self.manifest.usable_length, 384)
+        stride = min(max_length // 2, 128) if self.doc_stride is None else self.doc_stride
+        encoding = self.tokenizer.encode(pair["question"], pair["context"])
+        return windows(encoding, max_length=max_length, stride=stride, sequence=_CONTEXT)
+
+    def score(self, row: Row) -> WindowSpans:
+        """Return the best spans of one window."""
+        context = row.encoding.sequences == _CONTEXT
+        # The first token stands for "no answer": it takes its share of the probabilities and is then set aside.
+        candidates = context.copy()
+        candidates[0] = True
+        start, end = (
+            softmax(np.where(candidates, row.outputs[name], -np.inf)) for name in ("start_logits", "end_logits")
+        )
+        # Words may swallow spans, so look at more of them.
+        count = self.top_k * 2 + 10 if self.align_to_words else self.top_k
+        spans = best_spans(start * context, end * context, count=count, max_length=self.max_answer_len)
+        return WindowSpans(
+            spans=[self._span(row.encoding, first, last, score) for first, last, score in spans],
+            no_answer=float(start[0] * end[0]),
+        )
+
+    def answer(self, case: Case[WindowSpans]) -> Answer | list[Answer]:
+        """Return the best answers; those of equal text, in any window and case, are one with their scores added."""
+        by_text: dict[str, Answer] = {}
+        for span in (span for window in case.scores for span in window.spans):
+            text = case.item["context"][span.start : span.end]
+            found = by_text.setdefault(text.lower(), Answer(score=0.0, start=span.start, end=span.end, answer=text))
+            found["score"] += span.score
+        answers = list(by_text.values())
+        if self.handle_impossible_answer or not answers:
+            no_answer = min(window.no_answer for window in case.scores)
+            answers.append(Answer(score=no_answer, start=0, end=0, answer=""))
+        answers.sort(key=lambda answer: answer["score"], reverse=True)
+        return answers[0] if self.top_k == 1 else answers[: self.top_k]
+
+    def _span(self, encoding: Encoding, first: int, last: int, score: float) -> Span:
+        if self.align_to_words:
+            context = encoding.sequences == _CONTEXT
+            first = int(np.flatnonzero(context & (encoding.words == encoding.words[first]))[0])
+            last = int(np.flatnonzero(context & (encoding.words == encoding.words[last]))[-1])
+        return Span(int(encoding.offsets[first, 0]), int(encoding.offsets[last, 1]), score)
+
+
+def best_spans(start: np.ndarray, end: np.ndarray, *, count: int, max_length: int) -> list[tuple[int, int, float]]:
+    """Return the `count` best spans as (first token, last token, score), best first.
+
+    `start` and `end` are probabilities, (tokens). The score of a span of at most `max_length` tokens is their product;
+    spans of score 0 are left out.
+    """
+    scores = np.tril(np.triu(np.outer(start, end)), max_length - 1).ravel()
+    count = min(count, int(np.count_nonzero(scores)))
+    best = np.argpartition(-scores, count - 1)[:count] if count else np.array([], np.int64)
+    best = best[np.argsort(-scores[best], kind="stable")]
+    firsts, lasts = np.unravel_index(best, (len(start), len(end)))
+    return list(zip(firsts.tolist(), lasts.tolist(), scores[best].tolist(), strict=True))

@@ -1,0 +1,112 @@
+"""A session: one graph of a bundle on one execution provider, numpy arrays in, numpy arrays out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.inputs import check_feeds
+from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest
+from rpln_runtime.providers import inference_session
+
+_ONNXRUNTIME_TYPES: Final = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "int64": "tensor(int64)",
+}
+
+
+def load(
+    folder: str | Path,
+    *,
+    provider: str = "cpu",
+    threads: int | None = None,
+    variant: str = "full",
+    verify: bool = True,
+) -> "Session":
+    """Open the bundle in `folder`.
+
+    `provider` is a name of `rpln_runtime.providers.PROVIDERS`, `threads` how many threads one operator may use (None:
+    as many as there are cores), `variant` the graph to run; `verify` hashes every file of the bundle first.
+
+    Raises ManifestError for an incomplete, altered or foreign bundle, ProviderError when another provider than
+    `provider` would run, MissingExtraError without onnxruntime, InputError for an argument out of range.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, expected 1 or more, or None for as many as there are cores.")
+    folder = Path(folder)
+    manifest = read_manifest(folder, verify=verify)
+    graph = _graph_from_variant(manifest, variant)
+    onnx_session = inference_session(folder / graph.path, provider=provider, threads=threads)
+    _check_signature(onnx_session, graph, folder)
+    return Session(manifest, graph, onnx_session, provider=provider)
+
+
+class Session:
+    """A loaded graph. Threads may share it.
+
+    Attributes:
+        manifest: what the bundle says of itself.
+        graph: the graph that runs, with the names, dtypes and axes of its inputs and outputs.
+        provider: the provider it runs on, as it was asked for.
+    """
+
+    def __init__(self, manifest: Manifest, graph: Graph, onnx_session: Any, *, provider: str) -> None:
+        self.manifest = manifest
+        self.graph = graph
+        self.provider = provider
+        self._onnx_session = onnx_session
+
+    def run(self, feeds: Mapping[str, np.ndarray], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run the graph on `feeds`, an array for every input, and return the named `outputs` (None: all of them).
+
+        Dtypes, axes and their ranges are those of `graph.inputs` and `manifest.axes`; ids must lie in the vocabulary.
+        Raises InputError for anything else, before the graph runs.
+        """
+        sizes = check_feeds(feeds, self.graph, self.manifest)
+        binding = self._onnx_session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        results = {spec.name: _empty(spec, sizes) for spec in self._output_specs(outputs)}
+        for name, array in results.items():
+            # The graph writes into numpy's own memory: `InferenceSession.run` would copy every output once more.
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._onnx_session.run_with_iobinding(binding)
+        return results
+
+    def _output_specs(self, outputs: Sequence[str] | None) -> Sequence[TensorSpec]:
+        specs = {spec.name: spec for spec in self.graph.outputs}
+        for name in outputs or ():
+            if name not in specs:
+                raise InputError(f"unknown output {name!r}: the graph gives {', '.join(specs)}.")
+        return self.graph.outputs if outputs is None else [specs[name] for name in outputs]
+
+
+def _graph_from_variant(manifest: Manifest, variant: str) -> Graph:
+    graphs = {graph.variant: graph for graph in manifest.graphs}
+    if variant not in graphs:
+        raise ManifestError(f"the bundle has no variant {variant!r}: expected one of {', '.join(graphs)}.")
+    return graphs[variant]
+
+
+def _check_signature(onnx_session: Any, graph: Graph, folder: Path) -> None:
+    """Compare names and dtypes in the file with the manifest's: all that runs later relies on the manifest."""
+    for side, specs in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        found = {node.name: node.type for node in getattr(onnx_session, f"get_{side}")()}
+        expected = {spec.name: _ONNXRUNTIME_TYPES.get(spec.dtype, spec.dtype) for spec in specs}
+        if found != expected:
+            raise ManifestError(
+                f"{folder / graph.path} has the {side} {found}, the manifest says {expected}. "
+                "Export the checkpoint again."
+            )
+
+
+def _empty(spec: TensorSpec, sizes: Mapping[str, int]) -> np.ndarray:
+    """Memory for an output. Its axes are sizes, axes of the inputs, or products of these ("batch*choices")."""
+    shape = [
+        axis if isinstance(axis, int) else math.prod(sizes[factor] for factor in axis.split("*")) for axis in spec.shape
+    ]
+    return np.empty(shape, spec.dtype)
