@@ -8,7 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from rpln_runtime.errors import ManifestError
 
@@ -98,7 +98,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is not valid JSON ({error}). Export the checkpoint again.") from error
     found = document.get("schema_version") if isinstance(document, dict) else None
     if found != SCHEMA_VERSION:
@@ -106,12 +106,14 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             f"{path} has schema version {found!r}, this rpln-runtime reads {SCHEMA_VERSION}. "
             "Export the checkpoint again, or install the rpln-runtime that matches the bundle."
         )
-    manifest = _manifest_from_json(document, path)
+    try:
+        manifest: Manifest = _value_from_json(Manifest, document, "the manifest")
+    except TypeError as error:
+        raise ManifestError(f"{path} breaks schema {SCHEMA_VERSION}: {error}. Export the checkpoint again.") from error
     for file in manifest.files:
         _check_file(folder, file, verify=verify)
     for graph in manifest.graphs:
-        if graph.path not in {file.path for file in manifest.files}:
-            raise ManifestError(f"{path} lists no file {graph.path!r} for its graph. Export the checkpoint again.")
+        _check_graph(path, graph, manifest)
     return manifest
 
 
@@ -135,7 +137,8 @@ def bundle_file_from_path(folder: Path, path: Path) -> BundleFile:
 
 def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
     parts = PurePosixPath(file.path)
-    if parts.is_absolute() or ".." in parts.parts or PureWindowsPath(file.path).anchor or "\\" in file.path:
+    foreign = PureWindowsPath(file.path).anchor or "\\" in file.path or "\0" in file.path
+    if parts.is_absolute() or ".." in parts.parts or foreign:
         raise ManifestError(f"{MANIFEST_NAME} names {file.path!r}, which leaves the folder {folder}. Do not use it.")
     path = folder / parts
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -151,26 +154,42 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
         raise ManifestError(f"{path} differs from what was exported (SHA-256). Copy the bundle again.")
 
 
-def _manifest_from_json(document: Json, path: Path) -> Manifest:
-    try:
-        return Manifest(
-            **{
-                **document,
-                "graphs": tuple(_graph_from_json(graph) for graph in document["graphs"]),
-                "axes": {name: Axis(**axis) for name, axis in document["axes"].items()},
-                "labels": tuple(document["labels"]),
-                "source": Source(**document["source"]),
-                "files": tuple(BundleFile(**file) for file in document["files"]),
-            }
+def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
+    if graph.path not in {file.path for file in manifest.files}:
+        raise ManifestError(f"{path} lists no file {graph.path!r} for its graph. Export the checkpoint again.")
+    fed = {axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str)}
+    given = {
+        factor for spec in graph.outputs for axis in spec.shape if isinstance(axis, str) for factor in axis.split("*")
+    }
+    if unknown := (fed - manifest.axes.keys()) | (given - fed):
+        raise ManifestError(
+            f"{path} names the axes {', '.join(sorted(unknown))} in {graph.path!r} and says nothing of their sizes. "
+            "Export the checkpoint again."
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{path} is not a manifest of schema {SCHEMA_VERSION} ({error}). Export again.") from error
 
 
-def _graph_from_json(graph: Json) -> Graph:
-    tensors = {side: tuple(_tensor_from_json(tensor) for tensor in graph[side]) for side in ("inputs", "outputs")}
-    return Graph(**{**graph, **tensors})
+def _value_from_json(hint: Any, value: Any, where: str) -> Any:
+    """Read `value` as the type `hint`: a dataclass, a tuple, a dict, a plain type, or a union of plain types.
+
+    Raises TypeError that names `where` in the document it is something else.
+    """
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_from_json(hint, value, where)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value_from_json(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _value_from_json(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    # A bool is an int to Python, and no size or id.
+    if hint is Any or type(value) in (arguments or (hint,)):
+        return value
+    raise TypeError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}")
 
 
-def _tensor_from_json(tensor: Json) -> TensorSpec:
-    return TensorSpec(**{**tensor, "shape": tuple(tensor["shape"])})
+def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
+    names = [field.name for field in dataclasses.fields(row)]
+    if not isinstance(value, dict) or value.keys() != set(names):
+        found = sorted(value) if isinstance(value, dict) else value
+        raise TypeError(f"{where} holds {found!r}, expected {sorted(names)}")
+    hints = get_type_hints(row)
+    return row(**{name: _value_from_json(hints[name], value[name], f"{where}.{name}") for name in names})
