@@ -1,6 +1,7 @@
 """RoBERTa-PreLayerNorm in plain torch modules: the interface of transformers, traceable without surprises."""
 
 from rpln_model.checkpoints import LoadingInfo, check_finite
+from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError, RplnModelError
 from rpln_model.heads import (
     HEADS,
@@ -10,7 +11,6 @@ from rpln_model.heads import (
     RobertaPreLayerNormForQuestionAnswering,
     RobertaPreLayerNormForSequenceClassification,
     RobertaPreLayerNormForTokenClassification,
-    RobertaPreLayerNormModel,
 )
 
 __all__ = [

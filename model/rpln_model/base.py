@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_model.checkpoints import BASE_MODEL_PREFIX, LoadingInfo, load_config, load_model, save_model
+from rpln_model.checkpoints import BASE_MODEL_PREFIX, LoadingInfo, Shared, load_config, load_model, save_model
 from rpln_model.config import check_config, pruned_heads, updated_config
 
 
@@ -28,10 +28,12 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the weights."""
         return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return next(self.parameters()).device
 
     def num_parameters(self, *, only_trainable: bool = False) -> int:
@@ -41,8 +43,9 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     # -- initial values ------------------------------------------------------------------------------------------
 
     def finish_init(self) -> None:
-        """Give every parameter its initial value, then join what is shared."""
-        for module in self.modules():
+        """Give every parameter its initial value, then join what is shared. A base model inside has done its own."""
+        own = [child for child in self.children() if not isinstance(child, RobertaPreLayerNormPreTrainedModel)]
+        for module in (module for child in own for module in child.modules()):
             for name, _ in module.named_parameters(recurse=False):
                 self.init_parameter(module, name)
         self.tie_weights()
@@ -63,38 +66,33 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     # -- embeddings ----------------------------------------------------------------------------------------------
 
     def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word embeddings."""
         return cast(nn.Embedding, self.base_model.get_input_embeddings())
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the table of word embeddings; `tie_weights` then joins an output projection to it."""
         self.base_model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear | None:
         """The projection onto the vocabulary, where the model has one."""
         return None
 
-    def shared_names(self) -> tuple[tuple[str, ...], ...]:
-        """State-dict names of one parameter each; where a checkpoint has several of them, the first is used."""
+    def shared_names(self) -> tuple[Shared, ...]:
+        """The parameters that have two names in the state dict."""
         return ()
 
     def tie_weights(self) -> None:
         """Make one parameter of those that `shared_names` lists together."""
-        for first, *others in self.shared_names():
-            parameter = self.get_parameter(first)
-            for other in others:
-                path, _, name = other.rpartition(".")
-                setattr(self.get_submodule(path), name, parameter)
+        for shared in self.shared_names():
+            path, _, name = shared.alias.rpartition(".")
+            setattr(self.get_submodule(path), name, self.get_parameter(shared.name))
 
     def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Cut or extend the vocabulary, in the output projection too. New rows are the mean of the old ones."""
+        """Cut or extend the vocabulary, in an output projection too. New rows are the mean of the old ones."""
         old = self.get_input_embeddings()
         new = nn.Embedding(new_num_tokens, old.embedding_dim, padding_idx=old.padding_idx, device="meta")
-        new.weight = _resized(old.weight, new_num_tokens)
+        new.weight = resized(old.weight, new_num_tokens)
         self.set_input_embeddings(new)
-        output = self.get_output_embeddings()
-        if output is not None:
-            output.weight = _resized(output.weight, new_num_tokens)
-            output.bias = _resized(output.bias, new_num_tokens)
-            output.out_features = new_num_tokens
         self.config.vocab_size = new_num_tokens
         self.tie_weights()
         return new
@@ -193,7 +191,8 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         save_model(self, save_directory, max_shard_size=max_shard_size)
 
 
-def _resized(parameter: nn.Parameter, rows: int) -> nn.Parameter:
+def resized(parameter: Tensor, rows: int) -> nn.Parameter:
+    """The first `rows` rows of a parameter, or all of them with their mean behind, repeated."""
     old = parameter.detach()
     mean = old.mean(dim=0, keepdim=True).expand(max(0, rows - old.shape[0]), *old.shape[1:])
     return nn.Parameter(torch.cat([old[:rows], mean]), requires_grad=parameter.requires_grad)

@@ -17,6 +17,17 @@ KeyValue = tuple[Tensor, Tensor]
 Past = Any  # a transformers Cache, its work-alike, or tuples of tensors: see the module's docstring
 
 
+def length_of_past(past_key_values: Past | None) -> int:
+    """How many tokens came before, padding included."""
+    # Not int(...): while a graph is traced, the length is a symbol.
+    length: int = 0
+    if isinstance(past_key_values, tuple | list):
+        length = past_key_values[0][0].shape[-2]
+    elif past_key_values is not None:
+        length = past_key_values.get_seq_length()
+    return length
+
+
 def cache_from_past(past_key_values: Past | None, *, use_cache: bool, layers: int) -> Any:
     """The cache a forward pass reads and extends, or None when there is neither a past nor a wish to keep one."""
     if past_key_values is None:
@@ -61,9 +72,10 @@ class SelfSlot:
     layer: int
 
     def stored(self) -> None:
-        return None
+        """New tokens always have to be projected."""
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
+        """The earlier tokens' keys and values with the new ones behind."""
         pair: KeyValue = self.cache.update(key, value, self.layer)
         return pair
 
@@ -76,12 +88,14 @@ class CrossSlot:
     layer: int
 
     def stored(self) -> KeyValue | None:
+        """The encoder's keys and values, once they are there."""
         if not self.cache.is_updated.get(self.layer):
             return None
         layer = self.cache.cross_attention_cache.layers[self.layer]
         return layer.keys, layer.values
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
+        """Keep the encoder's keys and values for the steps to come."""
         pair: KeyValue = self.cache.cross_attention_cache.update(key, value, self.layer)
         self.cache.is_updated[self.layer] = True
         return pair

@@ -3,12 +3,11 @@
 import json
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import huggingface_hub
 import torch
@@ -29,6 +28,14 @@ BASE_MODEL_PREFIX: Final = "roberta_prelayernorm"
 
 # Buffers that transformers saved until 4.31; they hold no weights.
 _OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+class Shared(NamedTuple):
+    """A parameter with two names in the state dict."""
+
+    name: str  # under which a checkpoint has it
+    alias: str
+    read: str  # the one of the two that counts where a checkpoint has both and they differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +124,16 @@ def _renamed(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _shared(weights: dict[str, Tensor], model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
-    """One tensor under every name of a shared parameter, whichever of its names the checkpoint has."""
+    """One tensor under both names of a shared parameter, whichever of them the checkpoint has."""
     result = dict(weights)
-    for names in model.shared_names():
-        first, *others = [name for name in names if name in weights] or [None]
-        if first is None:
+    for shared in model.shared_names():
+        present = [name for name in (shared.name, shared.alias) if name in weights]
+        if not present:
             continue
-        for other in others:
-            if not torch.equal(weights[first], weights[other]):
-                _log.warning(
-                    "%s differs from %s in the checkpoint, although they are one; the latter is used", other, first
-                )
-        result.update(dict.fromkeys(names, weights[first]))
+        used = shared.read if len(present) == 2 else present[0]
+        if len(present) == 2 and not torch.equal(weights[shared.name], weights[shared.alias]):
+            _log.warning("%s and %s differ in the checkpoint, but are one here; %s is used", *present, used)
+        result.update(dict.fromkeys((shared.name, shared.alias), weights[used]))
     return result
 
 
@@ -153,8 +158,8 @@ def _initialise_absent(model: "RobertaPreLayerNormPreTrainedModel", dtype: torch
                 setattr(module, name, value)
                 model.init_parameter(module, name)
     model.tie_weights()
-    second_names = {name for names in model.shared_names() for name in names[1:]}
-    return [name for name in absent if name not in second_names]
+    aliases = {shared.alias for shared in model.shared_names()}
+    return [name for name in absent if name not in aliases]
 
 
 def _report(info: LoadingInfo, model: nn.Module, folder: Path) -> None:
@@ -215,16 +220,19 @@ def save_model(
                 _saved_tensors(model), temporary, max_shard_size=max_shard_size, metadata={"format": "pt"}
             )
             _publish(Path(temporary), folder)
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 
 def _saved_tensors(model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
-    """Shared parameters once, except an untied decoder's bias: transformers 5.x does not join that to its other name."""
+    """The state dict, shared parameters under one name."""
     tensors = dict(model.state_dict())
-    for names in model.shared_names():
-        for name in names[1:]:
-            del tensors[name]
+    for shared in model.shared_names():
+        if model.config.tie_word_embeddings:
+            del tensors[shared.alias]
+        else:
+            # transformers 5.x joins the two names only where embeddings are tied, and safetensors joins none.
+            tensors[shared.alias] = tensors[shared.alias].clone()
     return tensors
 
 
@@ -232,7 +240,7 @@ def _publish(source: Path, folder: Path) -> None:
     new = {path.name for path in source.iterdir()}
     # The index and the config name what the other files hold, so that they come last.
     for name in sorted(new, key=lambda name: (name.endswith(".json"), name)):
-        os.replace(source / name, folder / name)
+        (source / name).replace(folder / name)
     for pattern in ("model*.safetensors", SAFETENSORS + INDEX_SUFFIX, "pytorch_model*.bin", PICKLE + INDEX_SUFFIX):
         for stale in folder.glob(pattern):
             if stale.name not in new:

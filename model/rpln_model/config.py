@@ -7,7 +7,7 @@ field its documented meaning on both lines; nothing else in this package reads t
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from transformers import RobertaPreLayerNormConfig
 
@@ -20,13 +20,39 @@ RELATIVE_KEY: Final = "relative_key"
 RELATIVE_KEY_QUERY: Final = "relative_key_query"
 POSITION_TYPES: Final = (ABSOLUTE, RELATIVE_KEY, RELATIVE_KEY_QUERY)
 
-# Documented fields that a default config of transformers 5.x does not have.
-_DROPPED_FIELDS: Final = frozenset({"position_embedding_type", "pruned_heads", "torchscript"})
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+REGRESSION: Final = "regression"
+SINGLE_LABEL: Final = "single_label_classification"
+MULTI_LABEL: Final = "multi_label_classification"
+PROBLEM_TYPES: Final = (REGRESSION, SINGLE_LABEL, MULTI_LABEL)
+
+# Documented fields that are no plain attributes of a config, on one line of transformers or on both.
+_OTHER_FIELDS: Final = frozenset({"num_labels", "output_attentions", "position_embedding_type", "pruned_heads"})
 
 
 def usable_length(config: RobertaPreLayerNormConfig) -> int:
     """How many tokens a sequence may have: positions count from `pad_token_id + 1` in a table of fixed size."""
-    return int(config.max_position_embeddings - config.pad_token_id - 1)
+    return config.max_position_embeddings - padding_row(config) - 1
+
+
+def padding_row(config: RobertaPreLayerNormConfig) -> int:
+    """`pad_token_id`: the row of padding in the word table and, since positions count from it, in the position table.
+
+    Raises:
+        ConfigError: there is none, or it is outside the vocabulary.
+    """
+    row = config.pad_token_id
+    if not isinstance(row, int) or not 0 <= row < config.vocab_size:
+        raise ConfigError(
+            f"pad_token_id is {row}; expected a row of the vocabulary, 0 to {config.vocab_size - 1}: positions are "
+            "counted from it"
+        )
+    return row
+
+
+def label_count(config: RobertaPreLayerNormConfig) -> int:
+    """How many outputs a classifier has."""
+    return int(config.num_labels or 0)
 
 
 def position_type(config: RobertaPreLayerNormConfig) -> str:
@@ -71,7 +97,7 @@ def updated_config(config: RobertaPreLayerNormConfig, fields: Mapping[str, objec
     """
     result = copy.deepcopy(config)
     for name, value in fields.items():
-        if not hasattr(result, name) and name not in _DROPPED_FIELDS:
+        if (name not in vars(result) and name not in _OTHER_FIELDS) or name.startswith("_"):
             raise TypeError(f"{name!r} is neither an option of from_pretrained nor a field of {type(result).__name__}")
         if name == "hidden_act" and callable(value):
             # 5.x validates assignments and admits strings only, although its modules, too, call what is callable.
@@ -103,15 +129,14 @@ def check_config(config: RobertaPreLayerNormConfig) -> None:
         raise ConfigError(
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {config.num_attention_heads}"
         )
-    if not isinstance(config.pad_token_id, int) or not 0 <= config.pad_token_id < config.vocab_size:
-        raise ConfigError(
-            f"pad_token_id is {config.pad_token_id}; expected a row of the vocabulary (0 to {config.vocab_size - 1}): "
-            "positions are counted from it"
-        )
     if usable_length(config) < 1:
         raise ConfigError(
             f"max_position_embeddings {config.max_position_embeddings} leaves no position after pad_token_id "
-            f"{config.pad_token_id}; expected at least {config.pad_token_id + 2}"
+            f"{config.pad_token_id}; expected at least {padding_row(config) + 2}"
+        )
+    if config.problem_type not in (None, *PROBLEM_TYPES):
+        raise ConfigError(
+            f"problem_type is {config.problem_type!r}; expected one of {', '.join(PROBLEM_TYPES)}, or none"
         )
     if config.add_cross_attention and not config.is_decoder:
         raise ConfigError("add_cross_attention needs is_decoder=True: only a decoder attends to an encoder's output")

@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001, FBT002, PLR0917 - the documented interface fixes these arguments' order and types
 """Embeddings, the stack of layers, and the model that every head stands on.
 
 Shape suffixes: see `rpln_model.layers`.
@@ -12,9 +13,9 @@ from transformers import RobertaPreLayerNormConfig
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
-from rpln_model.cache import Past, cache_from_past, slots
-from rpln_model.config import ABSOLUTE, position_type, pruned_heads, returns_dict
-from rpln_model.errors import ModelInputError
+from rpln_model.cache import Past, cache_from_past, length_of_past, slots
+from rpln_model.config import ABSOLUTE, padding_row, position_type, pruned_heads, returns_dict
+from rpln_model.errors import ConfigError, ModelInputError
 from rpln_model.layers import Layer
 from rpln_model.masks import cross_attention_mask, head_masks, self_attention_mask
 
@@ -61,7 +62,10 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             encoder_hidden_states: (batch, encoder_sequence, hidden), what a decoder's cross-attention reads.
             encoder_attention_mask: (batch, encoder_sequence) or (batch, sequence, encoder_sequence).
             past_key_values: a Cache or tuples, see `rpln_model.cache`.
-            use_cache: whether a decoder returns `past_key_values`; the config's `use_cache` when not given.
+            use_cache: whether a decoder returns `past_key_values`; like the next three, the config's when not given.
+            output_attentions: whether to return attention probabilities.
+            output_hidden_states: whether to return the residual stream before each layer and after the last.
+            return_dict: whether to return a `ModelOutput`.
 
         Returns:
             `last_hidden_state` (batch, sequence, hidden), `pooler_output` (batch, hidden), and where asked for
@@ -78,8 +82,8 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
 
+        past_length = length_of_past(past_key_values)
         cache = cache_from_past(past_key_values, use_cache=use_cache, layers=config.num_hidden_layers)
-        past_length = 0 if cache is None else cache.get_seq_length()
         embedded_BTD = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past_length)
         memory_BSD = encoder_hidden_states if config.is_decoder else None
         stack = self.encoder(
@@ -90,12 +94,14 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             head_mask=head_mask,
             past_length=past_length,
             memory_BSD=memory_BSD,
-            memory_mask=cross_attention_mask(encoder_attention_mask, hidden_BTD=embedded_BTD),
+            memory_mask=cross_attention_mask(encoder_attention_mask, hidden_BTD=embedded_BTD)
+            if memory_BSD is not None
+            else None,
             cache=cache,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        last_BTD = self.LayerNorm(stack.last_BTD)
+        last_BTD = self.LayerNorm(stack.last)
         pooled_BD = self.pooler(last_BTD) if self.pooler is not None else None
 
         output = BaseModelOutputWithPoolingAndCrossAttentions(
@@ -124,9 +130,11 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             )
 
     def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word embeddings."""
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the table of word embeddings; `tie_weights` then joins an output projection to it."""
         self.embeddings.word_embeddings = value
 
 
@@ -141,7 +149,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
-        size, padding = config.hidden_size, config.pad_token_id
+        size, padding = config.hidden_size, padding_row(config)
         self.padding_idx = padding
         self.absolute = position_type(config) == ABSOLUTE
         self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=padding)
@@ -158,6 +166,7 @@ class Embeddings(nn.Module):
         inputs_embeds_BTD: Tensor | None,
         past_length: int,
     ) -> Tensor:
+        """(batch, sequence, hidden), where the residual stream begins."""
         x_BTD = self.word_embeddings(input_ids_BT) if inputs_embeds_BTD is None else inputs_embeds_BTD
         if token_type_ids_BT is None:
             x_BTD = x_BTD + self.token_type_embeddings.weight[0]
@@ -176,8 +185,9 @@ class Embeddings(nn.Module):
         Embeddings do not show what is padding, so that all of them count, and always from the start.
         """
         if input_ids_BT is None:
-            return torch.arange(x_BTD.shape[1], device=x_BTD.device)[None] + (self.padding_idx + 1)
-        real_BT = (input_ids_BT != self.padding_idx).long()
+            first = self.padding_idx + 1
+            return torch.arange(first, first + x_BTD.shape[1], device=x_BTD.device)[None]
+        real_BT = input_ids_BT.ne(self.padding_idx).long()
         return (real_BT.cumsum(dim=1) + past_length) * real_BT + self.padding_idx
 
 
@@ -185,7 +195,7 @@ class Embeddings(nn.Module):
 class Stack:
     """The residual stream after the last layer, and what was asked to be kept on the way to it."""
 
-    last_BTD: Tensor
+    last: Tensor
     hidden_states: tuple[Tensor, ...] | None
     attentions: tuple[Tensor, ...] | None
     cross_attentions: tuple[Tensor, ...] | None
@@ -198,7 +208,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.max_position = config.max_position_embeddings
         self.absolute = position_type(config) == ABSOLUTE
-        self.layer = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
         self,
@@ -213,6 +223,7 @@ class Encoder(nn.Module):
         output_attentions: bool,
         output_hidden_states: bool,
     ) -> Stack:
+        """Run all layers over the embeddings; `head_mask` is the caller's, the other masks are additive."""
         distance_TS = None if self.absolute else self._distances(x_BTD, past_length)
         factors = head_masks(head_mask, layers=len(self.layer), dtype=x_BTD.dtype)
         hidden: list[Tensor] = []
@@ -222,26 +233,40 @@ class Encoder(nn.Module):
             if output_hidden_states:
                 hidden.append(x_BTD)
             x_BTD, probabilities, cross_probabilities = layer(
-                x_BTD, mask, factors[index], distance_TS, memory_BSD, memory_mask, slots(cache, index)
+                x_BTD,
+                mask=mask,
+                head_mask=factors[index],
+                distance_TS=distance_TS,
+                memory_BSD=memory_BSD,
+                memory_mask=memory_mask,
+                slots=slots(cache, index),
             )
             if output_attentions:
                 attentions.append(probabilities)
             if output_attentions and memory_BSD is not None:
                 cross_attentions.append(cross_probabilities)
         return Stack(
-            last_BTD=x_BTD,
+            last=x_BTD,
             hidden_states=(*hidden, x_BTD) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
             cross_attentions=tuple(cross_attentions) if output_attentions and memory_BSD is not None else None,
         )
 
     def prune_heads(self, heads: dict[int, set[int]]) -> None:
-        """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model."""
+        """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model.
+
+        Raises:
+            ConfigError: no such layer or head, or none would be left in a layer.
+        """
         for index, gone in heads.items():
-            self.layer[index].attention.prune(gone)
+            if not 0 <= index < len(self.layer):
+                raise ConfigError(f"cannot prune heads of layer {index}: the layers are 0 to {len(self.layer) - 1}")
+            layer = self.layer[index]
+            assert isinstance(layer, Layer)
+            layer.attention.prune(gone)
 
     def _distances(self, x_BTD: Tensor, past_length: int) -> Tensor:
-        """Rows of the distance tables: how far each query is behind each key, from `-(P - 1)` to `P - 1` as row 0 on."""
+        """Rows of the distance tables: query position minus key position, of which row 0 is the lowest there can be."""
         tokens = x_BTD.shape[1]
         query_T = torch.arange(tokens, device=x_BTD.device) + past_length
         key_S = torch.arange(past_length + tokens, device=x_BTD.device)
@@ -256,4 +281,5 @@ class Pooler(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, hidden)."""
         return torch.tanh(self.dense(x_BTD[:, 0]))

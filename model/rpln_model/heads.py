@@ -1,3 +1,4 @@
+# ruff: noqa: FBT001, PLR0917 - the documented interface fixes these arguments' order and types
 """HEADS: architecture name -> class. To add a head: one class, one row.
 
 Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
@@ -20,17 +21,52 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
-from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel, resized
 from rpln_model.cache import Past
-from rpln_model.checkpoints import BASE_MODEL_PREFIX
-from rpln_model.config import returns_dict
+from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
+from rpln_model.config import label_count, returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel, internals
 from rpln_model.losses import next_token_loss, sequence_loss, span_loss, token_loss
 
 _log = logging.getLogger(__name__)
 
 
-class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel):
+class _LanguageModel(RobertaPreLayerNormPreTrainedModel):
+    """A model with a language-modelling head; its projection is the word table's own where embeddings are tied."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.lm_head = LMHead(config)
+        self.finish_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection onto the vocabulary."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the projection onto the vocabulary, and its bias under both its names."""
+        self.lm_head.decoder = new_embeddings
+        self.lm_head.bias = new_embeddings.bias
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Cut or extend the vocabulary, in the output projection too. New rows are the mean of the old ones."""
+        old = self.lm_head.decoder
+        new = nn.Linear(old.in_features, new_num_tokens, device="meta")
+        new.weight, new.bias = resized(old.weight, new_num_tokens), resized(old.bias, new_num_tokens)
+        self.set_output_embeddings(new)
+        return super().resize_token_embeddings(new_num_tokens)
+
+    def shared_names(self) -> tuple[Shared, ...]:
+        """The decoder's bias, and its weight where embeddings are tied."""
+        # transformers computes with the decoder's bias; the one beside it may be a leftover (5.x, not tied).
+        bias = Shared("lm_head.bias", "lm_head.decoder.bias", read="lm_head.decoder.bias")
+        words = f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight"
+        weight = Shared(words, "lm_head.decoder.weight", read=words)
+        return (bias, weight) if self.config.tie_word_embeddings else (bias,)
+
+
+class RobertaPreLayerNormForMaskedLM(_LanguageModel):
     """Logits over the vocabulary for every token, each seen in the whole of its context."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
@@ -39,9 +75,6 @@ class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel):
             _log.warning(
                 "RobertaPreLayerNormForMaskedLM of a decoder's config: its tokens see only what is before them"
             )
-        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
-        self.lm_head = LMHead(config)
-        self.finish_init()
 
     def forward(
         self,
@@ -80,17 +113,8 @@ class RobertaPreLayerNormForMaskedLM(RobertaPreLayerNormPreTrainedModel):
             loss=loss, logits=logits_BTV, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head.decoder
 
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        self.lm_head.decoder = new_embeddings
-
-    def shared_names(self) -> tuple[tuple[str, ...], ...]:
-        return _lm_shared_names(self.config)
-
-
-class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
+class RobertaPreLayerNormForCausalLM(_LanguageModel):
     """Logits over the vocabulary for the token after each token."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
@@ -99,9 +123,6 @@ class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
             _log.warning(
                 "RobertaPreLayerNormForCausalLM of an encoder's config: set is_decoder=True to hide what follows"
             )
-        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
-        self.lm_head = LMHead(config)
-        self.finish_init()
 
     def forward(
         self,
@@ -151,15 +172,6 @@ class RobertaPreLayerNormForCausalLM(RobertaPreLayerNormPreTrainedModel):
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
         )
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        self.lm_head.decoder = new_embeddings
-
-    def shared_names(self) -> tuple[tuple[str, ...], ...]:
-        return _lm_shared_names(self.config)
 
 
 class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrainedModel):
@@ -216,7 +228,7 @@ class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedMod
         super().__init__(config)
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, label_count(config))
         self.finish_init()
 
     def forward(
@@ -259,7 +271,7 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
-        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+        self.qa_outputs = nn.Linear(config.hidden_size, label_count(config))
         self.finish_init()
 
     def forward(
@@ -379,6 +391,7 @@ class LMHead(nn.Module):
         self.bias = self.decoder.bias
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
         logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
         return logits_BTV
 
@@ -390,9 +403,10 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(_classifier_dropout(config))
-        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.out_proj = nn.Linear(config.hidden_size, label_count(config))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, labels)."""
         x_BD = torch.tanh(self.dense(self.dropout(x_BTD[:, 0])))
         logits: Tensor = self.out_proj(self.dropout(x_BD))
         return logits
@@ -403,14 +417,9 @@ def _classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
     return float(config.hidden_dropout_prob if given is None else given)
 
 
-def _lm_shared_names(config: RobertaPreLayerNormConfig) -> tuple[tuple[str, ...], ...]:
-    biases = ("lm_head.decoder.bias", "lm_head.bias")
-    weights = (f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight", "lm_head.decoder.weight")
-    return (biases, weights) if config.tie_word_embeddings else (biases,)
-
-
 def _merged(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.flatten(0, 1)
+    """(batch, choices, ...) -> (batch * choices, ...)."""
+    return None if x is None else x.reshape(-1, *x.shape[2:])
 
 
 def _wants_dict(config: RobertaPreLayerNormConfig, return_dict: bool | None) -> bool:

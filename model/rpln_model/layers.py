@@ -13,6 +13,7 @@ from transformers import RobertaPreLayerNormConfig
 
 from rpln_model.cache import KeyValue, Slot
 from rpln_model.config import ABSOLUTE, RELATIVE_KEY_QUERY, activation, position_type
+from rpln_model.errors import ConfigError
 
 
 class Layer(nn.Module):
@@ -30,6 +31,7 @@ class Layer(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
+        *,
         mask: Tensor | None,
         head_mask: Tensor | None,
         distance_TS: Tensor | None,
@@ -37,15 +39,17 @@ class Layer(nn.Module):
         memory_mask: Tensor | None,
         slots: tuple[Slot | None, Slot | None],
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Returns the new residual stream, the attention probabilities and, given a memory, those over it."""
+        """The new residual stream, the attention's probabilities and, given a memory, those over the memory."""
         self_slot, cross_slot = slots
         cross_probabilities_BHTS = None
 
-        change_BTD, probabilities_BHTS = self.attention(x_BTD, None, mask, head_mask, distance_TS, self_slot)
+        change_BTD, probabilities_BHTS = self.attention(
+            x_BTD, mask=mask, head_mask=head_mask, distance_TS=distance_TS, slot=self_slot
+        )
         x_BTD = x_BTD + change_BTD
         if memory_BSD is not None:
             change_BTD, cross_probabilities_BHTS = self.crossattention(
-                x_BTD, memory_BSD, memory_mask, head_mask, None, cross_slot
+                x_BTD, memory_BSD=memory_BSD, mask=memory_mask, head_mask=head_mask, slot=cross_slot
             )
             x_BTD = x_BTD + change_BTD
         x_BTD = x_BTD + self._feed_forward(x_BTD)
@@ -54,7 +58,7 @@ class Layer(nn.Module):
     def _feed_forward(self, x_BTD: Tensor) -> Tensor:
         # Chunks bound the memory of eager execution; a graph computes the same without them.
         if self.chunk_size and not torch.compiler.is_exporting():
-            chunks = x_BTD.split(self.chunk_size, dim=1)
+            chunks = torch.split(x_BTD, self.chunk_size, dim=1)
             return torch.cat([self.output(self.intermediate(chunk)) for chunk in chunks], dim=1)
         change_BTD: Tensor = self.output(self.intermediate(x_BTD))
         return change_BTD
@@ -68,25 +72,40 @@ class Attention(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self = AttentionHeads(config, positions=positions)
         self.output = Projection(config.hidden_size, config.hidden_size, dropout=config.hidden_dropout_prob)
-        self.heads = list(range(config.num_attention_heads))
+        self.all_heads = config.num_attention_heads
+        self.heads = list(range(self.all_heads))
 
     def forward(
         self,
         x_BTD: Tensor,
-        memory_BSD: Tensor | None,
+        *,
         mask: Tensor | None,
         head_mask: Tensor | None,
-        distance_TS: Tensor | None,
         slot: Slot | None,
+        distance_TS: Tensor | None = None,
+        memory_BSD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """What to add to the residual stream, and the attention's probabilities."""
         normed_BTD = self.LayerNorm(x_BTD)
         source_BSD = normed_BTD if memory_BSD is None else memory_BSD
-        context_BTD, probabilities_BHTS = self.self(normed_BTD, source_BSD, mask, head_mask, distance_TS, slot)
+        context_BTD, probabilities_BHTS = self.self(
+            normed_BTD, source_BSD, mask=mask, head_mask=head_mask, distance_TS=distance_TS, slot=slot
+        )
         return self.output(context_BTD), probabilities_BHTS
 
     def prune(self, heads: set[int]) -> None:
-        """Remove heads, numbered as in the unpruned model; those already gone are passed over."""
+        """Remove heads, numbered as in the unpruned model; those already gone are passed over.
+
+        Raises:
+            ConfigError: no such head, or none would be left.
+        """
+        unknown = heads.difference(range(self.all_heads))
         kept = [place for place, head in enumerate(self.heads) if head not in heads]
+        if unknown or not kept:
+            raise ConfigError(
+                f"cannot prune heads {sorted(heads)} of a layer whose heads are {self.heads}: "
+                + ("there is no such head" if unknown else "none would be left")
+            )
         size = self.self.head_size
         rows = torch.cat([torch.arange(place * size, (place + 1) * size) for place in kept])
         for name in ("query", "key", "value"):
@@ -118,11 +137,13 @@ class AttentionHeads(nn.Module):
         self,
         x_BTD: Tensor,
         source_BSD: Tensor,
+        *,
         mask: Tensor | None,
         head_mask: Tensor | None,
         distance_TS: Tensor | None,
         slot: Slot | None,
     ) -> tuple[Tensor, Tensor]:
+        """The heads' contexts side by side, and the probabilities as dropout and the head mask leave them."""
         query_BHTK = self._heads(self.query(x_BTD))
         key_BHSK, value_BHSK = self._key_value(source_BSD, slot)
 
@@ -146,7 +167,8 @@ class AttentionHeads(nn.Module):
         return (key_BHSK, value_BHSK) if slot is None else slot.update(key_BHSK, value_BHSK)
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        x_BTHK: Tensor = x_BTD.unflatten(-1, (-1, self.head_size))  # type: ignore[no-untyped-call]  # untyped in torch
+        return x_BTHK.transpose(1, 2)
 
     def _relative_scores(self, query_BHTK: Tensor, key_BHSK: Tensor, distance_TS: Tensor) -> Tensor:
         position_TSK = self.distance_embedding(distance_TS)
@@ -166,6 +188,7 @@ class Intermediate(nn.Module):
         self.activation = activation(config)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, sequence, intermediate)."""
         return self.activation(self.dense(self.LayerNorm(x_BTD)))
 
 
@@ -178,6 +201,7 @@ class Projection(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
         change: Tensor = self.dropout(self.dense(x))
         return change
 

@@ -54,6 +54,8 @@ def head_masks(head_mask: Tensor | None, *, layers: int, dtype: torch.dtype) -> 
         return [None] * layers
     if head_mask.dim() not in (1, 2):
         raise ModelInputError(f"head_mask has {head_mask.dim()} dimensions; expected (heads,) or (layers, heads)")
+    if head_mask.dim() == 2 and head_mask.shape[0] != layers:
+        raise ModelInputError(f"head_mask is for {head_mask.shape[0]} layers; this model has {layers}")
     factors_LH = head_mask.to(dtype).expand(layers, -1)
     return [factors_LH[layer][None, :, None, None] for layer in range(layers)]
 
