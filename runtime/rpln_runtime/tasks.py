@@ -37,13 +37,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is exported for a task and which function turns its outputs into answers."""
+    """What is exported for a task, and which row of POSTPROCESS turns its outputs into answers (None: raw only)."""
 
     name: str
     architecture: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    postprocess: str
+    postprocess: str | None
     variants: tuple[str, ...] = ("full",)
     optional_inputs: tuple[Tensor, ...] = ()
     optional_outputs: tuple[Tensor, ...] = ()
@@ -127,6 +127,15 @@ _ROWS: Final = (
         optional_inputs=_optional_inputs(*CHOICE_TOKENS),
         optional_outputs=_internals(BATCH_CHOICES),
         postprocess="multiple_choice",
+    ),
+    Task(
+        name="text-generation",
+        architecture="RobertaPreLayerNormForCausalLM",
+        inputs=_ids(*TOKENS),
+        outputs=(Tensor(name="logits", axes=(*TOKENS, "vocab_size")),),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=_internals(BATCH),
+        postprocess=None,
     ),
 )
 

@@ -1,0 +1,11 @@
+"""Passes over onnx_ir models, one idea a file. `CLEAN_UP` runs after every trace; `rpln_graphs.recipes` lists the rest."""
+
+from typing import Final
+
+from rpln_graphs.passes.base import CountingPass
+from rpln_graphs.passes.fold_constants import FoldConstants
+from rpln_graphs.passes.materialize_reshape import MaterializeReshape
+from rpln_graphs.passes.name_values import NameValues
+from rpln_graphs.passes.transpose_weights import TransposeWeights
+
+CLEAN_UP: Final[tuple[type[CountingPass], ...]] = (TransposeWeights, FoldConstants, MaterializeReshape, NameValues)

@@ -1,0 +1,35 @@
+"""Constants, shape arithmetic, Identity, common subexpressions, dead code -> none: what export knows is computed there.
+
+onnxscript's folding and rewrite rules and onnx_ir's common passes do all of it. Two things are kept from them: weights
+(`TransposeWeights` has turned them already), and equal initializers, which later passes may scale differently.
+"""
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer, rewriter
+
+from rpln_graphs.passes.base import CountingPass
+
+ROUNDS = 2
+"""Folding enables rewrites and rewrites enable folding; a third round changes nothing on any graph of this family."""
+
+
+class FoldConstants(CountingPass):
+    """Counts the nodes removed."""
+
+    def rewrite(self, model: ir.Model) -> int:
+        before = len(model.graph)
+        common.InlinePass()(model)
+        for _ in range(ROUNDS):
+            optimizer.fold_constants(model, onnx_shape_inference=True)
+            rewriter.rewrite(model)
+        for tidy in (
+            common.IdentityEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            common.CommonSubexpressionEliminationPass(),
+            common.RemoveUnusedNodesPass(),
+            common.OutputFixPass(),
+        ):
+            tidy(model)
+        return before - len(model.graph)

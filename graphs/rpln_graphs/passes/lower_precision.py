@@ -1,0 +1,141 @@
+"""float graph -> strongly typed fp16 or bf16 graph: types are written into the graph, with a Cast at each boundary.
+
+Rules:
+1. A node computes in the lower type unless its operator is in FLOAT_OPERATORS, or any of its float inputs, outputs or
+   weights was measured beyond what the lower type safely holds; then it stays fp32. (Mask arithmetic with -3.4e38 stays
+   fp32 by this rule, and so does a feed-forward block whose activation passes 65,504.)
+2. LayerNormalization computes its statistics in fp32 by its own stash_type = 1.
+3. Initializers are stored in the lower type unless all of their readers stay fp32: no weight is stored twice.
+4. Graph inputs and outputs get the I/O type; integers stay integers.
+
+Metadata of the model tells the type, and which MatMul stayed fp32 and how far its values reach.
+"""
+
+import json
+from typing import Final, Self
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.passes.base import FLOAT16_MAX, HEADROOM, Context, CountingPass, Ranges, replace_initializer
+
+FLOAT: Final = ir.DataType.FLOAT
+SAFE_RANGE: Final = {
+    ir.DataType.FLOAT16: FLOAT16_MAX / HEADROOM,
+    ir.DataType.BFLOAT16: 3.3895e38 / HEADROOM,
+}
+FLOAT_OPERATORS: Final = frozenset({"Softmax"})
+KEPT_KEY: Final = "rpln.kept_float"
+
+
+class LowerPrecision(CountingPass):
+    """Counts the nodes that compute in the lower type."""
+
+    calibrated = True
+
+    def __init__(self, *, dtype: ir.DataType, io_dtype: ir.DataType = FLOAT, ranges: Ranges | None = None) -> None:
+        self.dtype = dtype
+        self.io_dtype = io_dtype
+        self.ranges = ranges
+
+    @classmethod
+    def configure(cls, model: ir.Model, context: Context) -> Self:
+        return cls(dtype=context.dtype, io_dtype=context.io_dtype, ranges=context.ranges)
+
+    def rewrite(self, model: ir.Model) -> int:
+        kept = {node: reach for node in model.graph if (reach := self._reach_if_kept(node)) is not None}
+        lowered = [node for node in model.graph if node not in kept and _touches_float(node)]
+        typing = _Typing(model, self.dtype, self.io_dtype, lowered=set(lowered))
+        typing.type_inputs()
+        typing.type_initializers()
+        typing.type_nodes()
+        typing.type_outputs()
+        matmuls = {node.name: reach for node, reach in kept.items() if node.op_type in {"MatMul", "Gemm"}}
+        model.metadata_props[KEPT_KEY] = json.dumps(matmuls)
+        return len(lowered)
+
+    def _reach_if_kept(self, node: ir.Node) -> float | None:
+        """How far the values of `node` reach if that, or its operator, keeps it in fp32 (rule 1); else None."""
+        if not _touches_float(node):
+            return None
+        reach = 0.0
+        if self.ranges is not None:
+            reach = max(self.ranges[value.name or ""] for value in (*node.inputs, *node.outputs) if _is_float(value))
+        return reach if reach > SAFE_RANGE[self.dtype] or node.op_type in FLOAT_OPERATORS else None
+
+
+class _Typing:
+    """One run over a graph; values are retyped from the inputs down, so each reader knows what it is given."""
+
+    def __init__(
+        self, model: ir.Model, dtype: ir.DataType, io_dtype: ir.DataType, *, lowered: set[ir.Node]
+    ) -> None:
+        self.graph = model.graph
+        self.dtype = dtype
+        self.io_dtype = io_dtype
+        self.lowered = lowered
+        self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+
+    def type_inputs(self) -> None:
+        for value in self.graph.inputs:
+            if _is_float(value):
+                value.dtype = self.io_dtype
+
+    def type_initializers(self) -> None:
+        for value in self.graph.initializers.values():
+            if _is_float(value) and any(use.node in self.lowered for use in value.uses()):
+                _convert_initializer(value, self.dtype)
+
+    def type_nodes(self) -> None:
+        for node in list(self.graph):
+            wanted = self.dtype if node in self.lowered else FLOAT
+            for position, value in enumerate(node.inputs):
+                if value is not None and value.dtype in {FLOAT, *SAFE_RANGE} and value.dtype != wanted:
+                    node.replace_input_with(position, self._cast(value, wanted, before=node))
+            for value in node.outputs:
+                if _is_float(value):
+                    value.dtype = wanted
+            if node.op_type == "Cast" and node.attributes["to"].as_int() == FLOAT:
+                node.attributes["to"] = ir.AttrInt64("to", wanted)
+
+    def type_outputs(self) -> None:
+        for position, value in enumerate(self.graph.outputs):
+            if value.dtype in {FLOAT, *SAFE_RANGE} and value.dtype != self.io_dtype:
+                name = value.name
+                value.name = f"{name}.{value.dtype.name.lower()}"
+                node = _cast_node(value, self.io_dtype, name or "")
+                self.graph.append(node)
+                self.graph.outputs[position] = node.outputs[0]
+
+    def _cast(self, value: ir.Value, dtype: ir.DataType, *, before: ir.Node) -> ir.Value:
+        key = (value, dtype)
+        if key not in self.casts:
+            node = _cast_node(value, dtype, f"{value.name}.{dtype.name.lower()}")
+            self.graph.insert_before(before, node)
+            self.casts[key] = node.outputs[0]
+        return self.casts[key]
+
+
+def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": ir.AttrInt64("to", dtype)}, name=f"{name}.Cast")
+    output = node.outputs[0]
+    output.name, output.shape, output.type = name, value.shape, ir.TensorType(dtype)
+    return node
+
+
+def _convert_initializer(value: ir.Value, dtype: ir.DataType) -> None:
+    tensor = value.const_value
+    assert tensor is not None
+
+    def converted() -> ir.TensorProtocol:
+        return ir.Tensor(np.asarray(tensor.numpy()).astype(dtype.numpy()), name=tensor.name)
+
+    replace_initializer(value, ir.LazyTensor(converted, dtype=dtype, shape=tensor.shape, name=tensor.name))
+
+
+def _touches_float(node: ir.Node) -> bool:
+    return any(_is_float(value) for value in (*node.inputs, *node.outputs))
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype == FLOAT

@@ -1,0 +1,65 @@
+"""val_87, node_linear_3 -> encoder.layer.0.attention.self.query.MatMul: names that read like the model.
+
+Rules:
+1. A node and its first output are called <module>.<operator>, numbered where a module has several: `Add`, `Add_1`.
+2. Initializers keep their state-dict names, without the wrapper's and the base model's prefix.
+3. Constants that are no parameters (parameters have a dot in their names) are called after the first node that reads
+   them: <node>.<input position>.
+4. Graph inputs and outputs keep the names they were given.
+"""
+
+import ast
+from collections import Counter
+
+import onnx_ir as ir
+
+from rpln_graphs.passes.base import CountingPass
+
+PREFIXES = ("model.", "roberta_prelayernorm.")
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What torch calls the scope of arithmetic on symbolic sizes."""
+
+
+class NameValues(CountingPass):
+    """Counts the nodes named."""
+
+    def rewrite(self, model: ir.Model) -> int:
+        graph = model.graph
+        for initializer in list(graph.initializers.values()):
+            initializer.name = _without_prefix(initializer.name or "")
+        fixed = {id(value) for value in (*graph.inputs, *graph.outputs)}
+        seen: Counter[str] = Counter()
+        for node in graph:
+            base = ".".join(filter(None, (module_from_node(node), node.op_type)))
+            name = f"{base}_{seen[base]}" if seen[base] else base
+            seen[base] += 1
+            node.name = name
+            _name_outputs(node, name, fixed)
+            _name_constants(node, name)
+        return len(graph)
+
+
+def module_from_node(node: ir.Node) -> str:
+    """The dotted path of the torch module that `node` was traced from; empty for the model itself."""
+    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
+    modules = [scope for scope in scopes[:-1] if scope != NO_MODULE]  # the last scope is the torch operator
+    return _without_prefix(modules[-1] + ".").removesuffix(".") if modules else ""
+
+
+def _without_prefix(name: str) -> str:
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _name_outputs(node: ir.Node, name: str, fixed: set[int]) -> None:
+    for position, output in enumerate(node.outputs):
+        if id(output) not in fixed:
+            output.name = f"{name}.{position}" if position else name
+
+
+def _name_constants(node: ir.Node, name: str) -> None:
+    for position, value in enumerate(node.inputs):
+        if value is not None and value.is_initializer() and "." not in (value.name or ""):
+            value.name = f"{name}.{position}"

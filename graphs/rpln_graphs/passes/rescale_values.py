@@ -1,0 +1,49 @@
+"""V -> 2^-k V, (P V) W_o -> (P 2^-k V) (2^k W_o): attention values leave fp16's range never, the output is unchanged.
+
+Softmax rows sum to 1, so the context P V is bounded by V; scaling weight and bias of the value projection by a power of
+two, and the output projection's weight by its inverse, is exact. Each attention gets the smallest k that it needs.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import onnx_ir as ir
+
+from rpln_graphs.passes.base import Context, CountingPass, Ranges, scale_initializer
+from rpln_graphs.passes.rescale_residual import shift_for_range
+
+VALUE = ".self.value"
+
+
+class RescaleValues(CountingPass):
+    """Counts the attentions rescaled; none where all values fit as they are."""
+
+    calibrated = True
+
+    def __init__(self, *, shifts: Mapping[str, int]) -> None:
+        self.shifts = shifts
+
+    @classmethod
+    def configure(cls, model: ir.Model, context: Context) -> Self:
+        attentions = (
+            name.removesuffix(f"{VALUE}.weight.T")
+            for name in model.graph.initializers
+            if name.endswith(f"{VALUE}.weight.T")
+        )
+        shifts = {attention: shift_for_range(_value_peak(attention, context.ranges)) for attention in attentions}
+        return cls(shifts={attention: shift for attention, shift in shifts.items() if shift})
+
+    def rewrite(self, model: ir.Model) -> int:
+        initializers = model.graph.initializers
+        for attention, shift in self.shifts.items():
+            scale_initializer(initializers[f"{attention}{VALUE}.weight.T"], 2.0**-shift)
+            scale_initializer(initializers[f"{attention}{VALUE}.bias"], 2.0**-shift)
+            scale_initializer(initializers[f"{attention}.output.dense.weight.T"], 2.0**shift)
+        return len(self.shifts)
+
+
+def _value_peak(attention: str, ranges: Ranges) -> float:
+    """The largest magnitude of any value computed in the attention's value projection, before and after its bias."""
+    module = f"{attention}{VALUE}."
+    parameters = {f"{module}weight.T", f"{module}bias"}
+    return max(peak for name, peak in ranges.items() if name.startswith(module) and name not in parameters)

@@ -1,0 +1,95 @@
+"""RECIPES: one row per precision and target: which passes, in which order, and what counts as equal afterwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import onnx_ir as ir
+
+from rpln_graphs.errors import PassError
+from rpln_graphs.passes.base import Context, CountingPass, Network, Ranges, counts_from_model
+from rpln_graphs.passes.lower_precision import LowerPrecision
+from rpln_graphs.passes.rescale_residual import RescaleResidual
+from rpln_graphs.passes.rescale_values import RescaleValues
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What validation accepts: the largest difference, and the share of equal argmaxes where that is asked for.
+
+    `relative_to_range` measures the difference against the largest magnitude of the reference output.
+    """
+
+    difference: float
+    relative_to_range: bool = False
+    argmax_agreement: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a traced fp32 graph becomes the one that is shipped."""
+
+    name: str
+    dtype: ir.DataType
+    passes: tuple[type[CountingPass], ...]
+    tolerance: Tolerance
+    target: str
+
+    @property
+    def precision(self) -> str:
+        return self.dtype.name.lower()
+
+    @property
+    def lowers(self) -> bool:
+        """Whether the graph computes in a type that the CPU provider does not compute in."""
+        return self.dtype != ir.DataType.FLOAT
+
+
+HALF: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995)
+
+RECIPES: Final = {
+    row.name: row
+    for row in (
+        Recipe(name="fp32", dtype=ir.DataType.FLOAT, passes=(), tolerance=Tolerance(difference=1e-4), target="cpu"),
+        Recipe(
+            name="fp16",
+            dtype=ir.DataType.FLOAT16,
+            passes=(RescaleResidual, RescaleValues, LowerPrecision),
+            tolerance=HALF,
+            target="cuda",
+        ),
+        Recipe(name="bf16", dtype=ir.DataType.BFLOAT16, passes=(LowerPrecision,), tolerance=HALF, target="cuda"),
+    )
+}
+
+
+def apply_recipe(
+    model: ir.Model,
+    recipe: Recipe,
+    network: Network,
+    *,
+    io_dtype: ir.DataType = ir.DataType.FLOAT,
+    measure: Callable[[ir.Model], Ranges],
+) -> dict[str, int]:
+    """Run the recipe's passes over `model` in place and return every pass applied so far with its count.
+
+    `measure` is called for passes that are calibrated, and again only after the graph has changed. Raises PassError
+    when a pass changes another number of places than its formula says.
+    """
+    ranges: Ranges | None = None
+    for kind in recipe.passes:
+        if kind.calibrated and ranges is None:
+            ranges = measure(model)
+        step = kind.configure(model, Context(dtype=recipe.dtype, io_dtype=io_dtype, ranges=ranges or {}))
+        if step(model).modified:
+            ranges = None
+        _check_count(kind.__name__, counts_from_model(model)[kind.__name__], step.expected(network))
+    return counts_from_model(model)
+
+
+def _check_count(name: str, count: int, expected: int | None) -> None:
+    if expected is not None and count != expected:
+        raise PassError(
+            f"{name} changed {count} places of the graph, its formula says {expected}. The traced graph is not the one "
+            "this pass knows: please report it with the versions of torch and onnxscript (rpln doctor)."
+        )

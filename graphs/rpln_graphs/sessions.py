@@ -1,0 +1,30 @@
+"""onnx_ir model -> onnxruntime session with every optimization off: what the graph says is what is computed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from rpln_runtime.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":
+    """Save `model` to `folder` and load it on CPU, node for node as written.
+
+    The folder may go once the session is made. Raises MissingExtraError without onnxruntime.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            'Measuring and validating a graph needs onnxruntime: pip install "rpln-export[cpu]"'
+        ) from error
+    path = folder / "model.onnx"
+    ir.save(model, path, external_data="model.onnx.data")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

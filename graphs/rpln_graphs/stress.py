@@ -1,0 +1,113 @@
+"""The stress set: inputs chosen to break an export. Batches x lengths x masks x token types x extreme ids."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpln_runtime.tasks import CHOICES, INT64, Tensor
+
+Feeds = dict[str, NDArray[np.generic]]
+
+BATCHES: Final = (1, 2, 7)
+LENGTHS: Final = (1, 2, 5, 16, 33)
+MASKS: Final = ("none", "right", "left", "holes", "empty")
+"""`empty`: besides rows with holes, one row that is all padding."""
+CHOICE_COUNT: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds the inputs of one network; `sizes` resolves axes named after config fields."""
+
+    usable_length: int
+    vocab_size: int
+    type_vocab_size: int
+    pad_token_id: int
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One batch of the stress set. `mask` is [rows, sequence], whatever the task's input rank, 1 at real tokens."""
+
+    name: str
+    feeds: Feeds
+    mask: NDArray[np.int64]
+
+
+def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
+    """The stress set for a graph with these inputs, the same on every call.
+
+    Every batch size meets every length and every mask at least once; the usable maximum comes at batch 1.
+    """
+    rng = np.random.default_rng(0)
+    lengths = [length for length in LENGTHS if length < limits.usable_length]
+    for position, length in enumerate(lengths):
+        for offset, batch in enumerate(BATCHES):
+            for mask in _masks_for(position + offset, batch, length):
+                yield _case(inputs, limits, rng, batch=batch, length=length, mask=mask)
+    for mask in ("none", "left"):
+        yield _case(inputs, limits, rng, batch=1, length=limits.usable_length, mask=mask)
+
+
+def _masks_for(turn: int, batch: int, length: int) -> tuple[str, ...]:
+    """All masks for one batch size per length, in turn; the plain one for the others. A single token has no padding."""
+    if length == 1:
+        return ("none", "empty") if batch > 1 else ("none",)
+    if turn % len(BATCHES):
+        return ("none", "left")
+    return MASKS if batch > 1 else MASKS[:-1]
+
+
+def _case(
+    inputs: Sequence[Tensor], limits: Limits, rng: np.random.Generator, *, batch: int, length: int, mask: str
+) -> Case:
+    choices = CHOICE_COUNT if any(CHOICES in tensor.axes for tensor in inputs) else 1
+    rows = batch * choices
+    keep = _mask(mask, rows, length, rng)
+    sizes = {**limits.sizes, "batch": batch, "choices": choices, "sequence": length}
+    made = {
+        "input_ids": lambda: np.where(keep == 1, _ids(limits, rng, keep.shape), limits.pad_token_id),
+        "attention_mask": lambda: keep,
+        "token_type_ids": lambda: rng.integers(0, limits.type_vocab_size, keep.shape),
+        "position_ids": lambda: limits.pad_token_id + np.cumsum(keep, axis=-1) * keep,
+        "inputs_embeds": lambda: rng.standard_normal((*keep.shape, limits.sizes["hidden_size"])),
+        "head_mask": lambda: rng.integers(0, 2, [limits.sizes[axis] for axis in _config_axes(inputs, "head_mask")]),
+    }
+    feeds: Feeds = {}
+    for tensor in inputs:
+        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes]
+        dtype = np.int64 if tensor.dtype == INT64 else np.float32
+        feeds[tensor.name] = made[tensor.name]().reshape(shape).astype(dtype)
+    return Case(name=f"batch {batch} x length {length}, mask {mask}", feeds=feeds, mask=keep)
+
+
+def _config_axes(inputs: Sequence[Tensor], name: str) -> list[str]:
+    return [str(axis) for tensor in inputs if tensor.name == name for axis in tensor.axes]
+
+
+def _ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Random ids of any token but padding, with the two extreme ids of the vocabulary at the row's ends."""
+    ids = rng.integers(0, limits.vocab_size, shape)
+    ids[:, -1] = limits.vocab_size - 1
+    ids[:, 0] = 0
+    return np.where(ids == limits.pad_token_id, (limits.pad_token_id + 1) % limits.vocab_size, ids)
+
+
+def _mask(kind: str, rows: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """[rows, length], 1 at real tokens; each row but an `empty` one keeps at least one."""
+    real = rng.integers(1, length + 1, (rows, 1))
+    position = np.arange(length)
+    masks = {
+        "none": np.ones((rows, length), dtype=np.int64),
+        "right": (position < real).astype(np.int64),
+        "left": (position >= length - real).astype(np.int64),
+        "holes": (rng.random((rows, length)) < 0.6).astype(np.int64),
+    }
+    masks["holes"][:, length // 2] = 1
+    masks["empty"] = masks["holes"].copy()
+    masks["empty"][rows - 1] = 0
+    return masks[kind]

@@ -1,0 +1,75 @@
+"""Finds the first block whose contribution to the residual stream drifts: what a failed validation names."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
+from rpln_graphs.passes.base import residual_norms
+from rpln_graphs.passes.rescale_residual import SHIFT_KEY
+from rpln_graphs.sessions import session_from_model
+from rpln_graphs.stress import Case
+
+Stream = dict[str, NDArray[Any]]
+"""The residual stream [rows, sequence, hidden] as each LayerNorm reads it, by the name of the LayerNorm's module."""
+
+
+def first_drift(model: nn.Module, graph: ir.Model, case: Case, *, difference: float) -> str:
+    """Say which block of `graph` is the first to differ from eager torch by more than `difference`.
+
+    The difference is relative to the range of the residual stream at that place; residual rescaling is undone, and a
+    graph in a lower type computes with rounding after each operator.
+    """
+    expected = _eager_stream(model, case)
+    found = _graph_stream(graph, case)
+    real = case.mask.astype(bool)
+    block = "embeddings"
+    for norm, reference in expected.items():
+        reach = float(np.abs(reference[real]).max())
+        error = float(np.abs(found[norm] - reference)[real].max())
+        if not error <= difference * reach:
+            return f"{block} is the first to drift: the residual stream behind it, of range {reach:.3g}, is {error:.3g} off"
+        block = norm.removesuffix(".LayerNorm")
+    return "the residual stream agrees behind every layer: the final LayerNorm or the head differs"
+
+
+def _eager_stream(model: nn.Module, case: Case) -> Stream:
+    stream: Stream = {}
+
+    def record(name: str) -> Any:
+        return lambda module, inputs: stream.update({name: inputs[0].numpy()})
+
+    base = model.base_model
+    norms = {
+        name: module
+        for name, module in base.named_modules()
+        if isinstance(module, nn.LayerNorm) and name != "embeddings.LayerNorm"
+    }
+    handles = [module.register_forward_pre_hook(record(name)) for name, module in norms.items()]
+    try:
+        with torch.inference_mode():
+            model(**{name: torch.from_numpy(array) for name, array in case.feeds.items()})
+    finally:
+        for handle in handles:
+            handle.remove()
+    return stream
+
+
+def _graph_stream(graph: ir.Model, case: Case) -> Stream:
+    lowered = any(value.dtype in LOWER_TYPES for node in graph.graph for value in node.outputs)
+    copy = rounding_copy(graph) if lowered else graph.clone()
+    norms = residual_norms(copy)
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(dict.fromkeys(node.inputs[0] for node in norms.values()))
+    names = [value.name for value in copy.graph.outputs]
+    with tempfile.TemporaryDirectory() as folder:
+        values = session_from_model(copy, Path(folder)).run(names, case.feeds)
+    by_name = dict(zip(names, values, strict=True))
+    scale = 2.0 ** int(graph.metadata_props.get(SHIFT_KEY, "0"))
+    return {norm: by_name[node.inputs[0].name] * scale for norm, node in norms.items()}

@@ -1,0 +1,88 @@
+"""What a bundle holds beside its graphs: the configuration, the tokenizer, and the manifest that describes it all."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any, Final
+
+import onnx_ir as ir
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_export.plan import ExportPlan
+from rpln_export.tokenizer import save_tokenizer
+from rpln_graphs.passes.base import Network, counts_from_model
+from rpln_graphs.save import graph_from_model, precision_from_model
+from rpln_graphs.stress import Limits
+from rpln_model.config import label_count, usable_length
+from rpln_runtime.manifest import Axis, Manifest, Source
+from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, SEQUENCE
+
+VARIANT: Final = "full"
+TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
+
+
+def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
+    """Write config.json, as transformers and Optimum read it, and the tokenizer's files."""
+    config = RobertaPreLayerNormConfig.from_dict(plan.config.to_dict())
+    config.architectures = [plan.task.architecture]
+    config.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+
+
+def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, *, path: str) -> Manifest:
+    """The manifest of a bundle whose one graph is stored at `path`; its validation is still empty."""
+    config = plan.config
+    described = graph_from_model(graph, variant=VARIANT, path=path)
+    axes = {size for tensor in (*described.inputs, *described.outputs) for size in tensor.shape if isinstance(size, str)}
+    return Manifest(
+        task=plan.task.name,
+        graphs=(described,),
+        axes={axis: Axis(minimum=1, maximum=axis_maximum(axis, config)) for axis in sorted(axes)},
+        usable_length=usable_length(config),
+        vocab_size=config.vocab_size,
+        type_vocab_size=config.type_vocab_size,
+        pad_token_id=config.pad_token_id,
+        mask_token_id=tokenizer.mask_token_id,
+        problem_type=config.problem_type,
+        labels=tuple(config.id2label[index] for index in range(label_count(config))),
+        precision=next(iter(precision_from_model(graph))),
+        recipe=plan.recipe.name,
+        passes=counts_from_model(graph),
+        target=plan.recipe.target,
+        source=source,
+        versions=tool_versions(),
+        validation={},
+    )
+
+
+def axis_maximum(axis: str, config: RobertaPreLayerNormConfig) -> int | None:
+    """The largest size a dynamic axis may take; None where only memory bounds it."""
+    limits = {BATCH: None, CHOICES: None, BATCH_CHOICES: None, SEQUENCE: usable_length(config)}
+    return limits[axis]
+
+
+def network_from_config(config: RobertaPreLayerNormConfig) -> Network:
+    """What the passes' formulas depend on."""
+    return Network(layers=config.num_hidden_layers, cross_attention=config.add_cross_attention)
+
+
+def stress_limits(config: RobertaPreLayerNormConfig) -> Limits:
+    """What bounds the stress set's inputs."""
+    return Limits(
+        usable_length=usable_length(config),
+        vocab_size=config.vocab_size,
+        type_vocab_size=config.type_vocab_size,
+        pad_token_id=config.pad_token_id,
+        sizes={name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """The installed versions of what has a part in an export."""
+    return {tool: version for tool in TOOLS if (version := _version(tool))}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

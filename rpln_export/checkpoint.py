@@ -1,0 +1,65 @@
+"""Checkpoint -> eager model, refused where it does not hold what the task needs."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rpln_export.errors import PlanError
+from rpln_export.plan import ExportPlan
+from rpln_model import HEADS, check_finite
+from rpln_model.weights import local_folder
+from rpln_runtime.manifest import Source
+
+
+def load_model(plan: ExportPlan) -> Any:
+    """The task's model with the checkpoint's weights, in fp32 and eval mode.
+
+    Raises PlanError when the checkpoint lacks weights that the task's outputs depend on (unless the plan allows a
+    random head), rpln_model's CheckpointError for weights that are broken or not finite.
+    """
+    with _without_warning_of_missing_weights():
+        model, info = HEADS[plan.task.architecture].from_pretrained(
+            plan.source, config=plan.config, revision=plan.revision, output_loading_info=True
+        )
+    missing = [name for name in info.missing if not _is_unused(name, plan)]
+    if missing and not plan.allow_random_head:
+        raise PlanError(
+            f"{plan.name} lacks the weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
+            f"trained for (its config says {', '.join(plan.config.architectures or ['nothing'])}), or go on with random "
+            "weights by --allow-random-head."
+        )
+    check_finite(model)
+    return model
+
+
+def source_from_plan(plan: ExportPlan) -> Source:
+    """The checkpoint's name and the SHA-256 over its weight files, in order of their names."""
+    digest = hashlib.sha256()
+    for path in _weight_files(local_folder(plan.source, revision=plan.revision)):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return Source(name=plan.name, sha256=digest.hexdigest())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"})
+
+
+def _is_unused(name: str, plan: ExportPlan) -> bool:
+    """A pooler that no output reads may be missing, as it is in most masked-LM checkpoints."""
+    return name.startswith("pooler.") and all(tensor.name != "pooler_output" for tensor in plan.outputs)
+
+
+@contextmanager
+def _without_warning_of_missing_weights() -> Iterator[None]:
+    """The model package warns of missing weights; here they are an error with more to say, or asked for."""
+    logger = logging.getLogger("rpln_model.checkpoints")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

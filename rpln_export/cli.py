@@ -1,0 +1,234 @@
+"""The two commands: `rpln-export` makes a bundle, `rpln` does what follows. click only: parse -> plan -> call.
+
+What a command needs is imported when it runs: `--help` must not wait for torch.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from rpln_export._version import __version__
+
+EXAMPLES: Final = """
+\b
+Examples:
+  rpln-export --task token-classification --fp16        the embedded part-of-speech tagger
+  rpln-export ./my-checkpoint                           the task its config names, in fp32
+  rpln-export org/name --task fill-mask --bf16 -o out   a checkpoint on the Hugging Face hub
+  rpln-export ./mlm --task feature-extraction --outputs hidden_states,attentions
+\b
+Exit codes: 0 done; 1 other error; 2 not possible as asked; 3 input the graph cannot take; 4 broken bundle;
+  5 provider not available; 6 extra not installed (the message names the pip command); 7 broken checkpoint;
+  8 graph could not be made; 9 destination; 10 not equal to eager torch; 130 interrupted.
+"""
+
+
+INTERRUPTED: Final = 130
+
+
+def _names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    return [name for name in value.split(",") if name]
+
+
+def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE.")
+    return [(name, text) for name, _, text in (value.partition("=") for value in values)]
+
+
+@click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
+@click.argument("checkpoint", required=False)
+@click.option("--task", help="What the checkpoint does. [default: read from its config's architectures]")
+@click.option("--fp16", "precision", flag_value="fp16", help="Half precision, for CUDA and TensorRT.")
+@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, for CUDA and TensorRT.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder. [default: CHECKPOINT-TASK-PRECISION]")
+@click.option("--opset", type=int, help="ONNX opset. [default: 20]")
+@click.option("--inputs", default="", callback=_names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask.")
+@click.option("--outputs", default="", callback=_names, help="More outputs: hidden_states,attentions,pooler_output.")
+@click.option("--io-dtype", default="fp32", help="Type of float inputs and outputs: fp32, or fp16 with --fp16.")
+@click.option("--tokenizer", help="Folder or hub id of the tokenizer. [default: CHECKPOINT]")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="Text file, one example a line, to measure ranges on.")
+@click.option("--is-decoder", is_flag=True, help="Make a causal decoder of a masked-LM checkpoint.")
+@click.option("--allow-random-head", is_flag=True, help="Go on where the checkpoint lacks the task's head.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.version_option(__version__)
+def export_command(
+    checkpoint: str | None,
+    task: str | None,
+    precision: str | None,
+    output: Path | None,
+    opset: int | None,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    io_dtype: str,
+    tokenizer: str | None,
+    revision: str | None,
+    calibration: Path | None,
+    is_decoder: bool,
+    allow_random_head: bool,
+    as_json: bool,
+) -> None:
+    """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder or hub id) to ONNX that is proven equal to eager torch."""
+    with _user_errors():
+        from rpln_export.pipeline import export
+        from rpln_export.plan import make_plan
+        from rpln_export.show import ProgressWatcher, print_report
+        from rpln_graphs.trace import DEFAULT_OPSET
+
+        plan = make_plan(
+            checkpoint,
+            task=task,
+            precision=precision or "fp32",
+            destination=output,
+            revision=revision,
+            inputs=inputs,
+            outputs=outputs,
+            opset=DEFAULT_OPSET if opset is None else opset,
+            io_dtype=io_dtype,
+            tokenizer=tokenizer,
+            calibration=calibration,
+            is_decoder=is_decoder,
+            allow_random_head=allow_random_head,
+        )
+        with ProgressWatcher() as watcher:
+            report = export(plan, watcher)
+        if as_json:
+            click.echo(json.dumps(report.to_json(), indent=2))
+        else:
+            print_report(report)
+
+
+@click.group(context_settings={"max_content_width": 110})
+@click.version_option(__version__)
+def rpln_command() -> None:
+    """What follows an export: run a bundle, validate it again, look inside, and check this machine."""
+
+
+@rpln_command.command("run")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1)
+@click.option("--field", "fields", multiple=True, callback=_pairs, help="NAME=VALUE of a task with several, as question.")
+@click.option("--option", "options", multiple=True, callback=_pairs, help="NAME=VALUE of the task, as top_k=3.")
+@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, tensorrt or openvino; never another.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+def run_command(
+    folder: Path,
+    texts: Sequence[str],
+    fields: Sequence[tuple[str, str]],
+    options: Sequence[tuple[str, str]],
+    provider: str,
+    as_json: bool,
+) -> None:
+    """Run the bundle in FOLDER on TEXTS, or on the fields of one item.
+
+    \b
+    rpln run tagger "The dog barked."
+    rpln run reader --field question="Who barked?" --field context="The dog barked."
+    rpln run chooser --field prompt="It rained." --field choices="I got wet." --field choices="I slept."
+    """
+    with _user_errors():
+        from rpln_export.show import print_answers
+        from rpln_runtime import pipeline
+
+        answer = pipeline(folder, provider=provider, **{name: _value(text) for name, text in options})
+        items = list(texts) if not fields else [_item(fields)]
+        if not items:
+            raise click.UsageError("nothing to run: give one or more texts, or --field NAME=VALUE.")
+        answers = [answer(item) for item in items]
+        if as_json:
+            click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
+        else:
+            print_answers(items, answers)
+
+
+@rpln_command.command("validate")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("checkpoint", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
+def validate_command(folder: Path, checkpoint: str | None, as_json: bool) -> None:
+    """Compare the bundle in FOLDER with the CHECKPOINT it was made from (default: the embedded one) once more."""
+    with _user_errors():
+        from rpln_export.revalidate import revalidate
+        from rpln_export.show import ProgressWatcher, print_comparisons
+
+        with ProgressWatcher() as watcher:
+            proof = revalidate(folder, checkpoint, watcher)
+        if as_json:
+            click.echo(json.dumps([comparison.to_json() for comparison in proof.comparisons], indent=2))
+        else:
+            print_comparisons(proof.comparisons)
+
+
+@rpln_command.command("inspect")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def inspect_command(folder: Path, as_json: bool) -> None:
+    """Show what the bundle in FOLDER holds: inputs, outputs, sizes, operators, precision."""
+    with _user_errors():
+        from rpln_export.inspection import inspect_bundle
+        from rpln_export.show import print_inspection
+
+        inspection = inspect_bundle(folder)
+        if as_json:
+            click.echo(json.dumps(inspection.to_json(), indent=2))
+        else:
+            print_inspection(inspection)
+
+
+@rpln_command.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor_command(as_json: bool) -> None:
+    """Show what is installed, what is missing and what that costs, and what is in conflict."""
+    from rich.console import Console
+
+    from rpln_export.doctor import diagnose, render_table, to_json
+
+    findings = diagnose()
+    if as_json:
+        click.echo(to_json(findings))
+    else:
+        Console().print(render_table(findings))
+    if any(finding.status == "problem" for finding in findings):
+        sys.exit(1)
+
+
+def _item(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
+    """One item of a task with several fields; a field given more than once is a list."""
+    item: dict[str, str | list[str]] = {}
+    for name, text in fields:
+        earlier = item.get(name)
+        item[name] = text if earlier is None else [*([earlier] if isinstance(earlier, str) else earlier), text]
+    return item
+
+
+def _value(text: str) -> Any:
+    """An option's value: JSON where it is that, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Report what the user can put right in a line on stderr and leave with its exit code; let bugs show themselves."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted: nothing was published.", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None or isinstance(error, click.ClickException):
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(code)

@@ -1,0 +1,110 @@
+"""A bundle appears at its destination whole or not at all; an older bundle stays until the new one is proven.
+
+Work happens in `.NAME.PID.partial` beside the destination, so that publishing is a rename on one file system. A killed
+process leaves such a folder behind; the next export to the same destination removes it.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rpln_export.errors import DestinationError
+from rpln_runtime.manifest import MANIFEST_NAME
+
+PARTIAL: Final = "partial"
+REPLACED: Final = "replaced"
+
+
+def check_destination(folder: Path, *, needed: int = 0) -> None:
+    """Refuse a destination that could not be published to; `needed` is the space in bytes that the bundle takes.
+
+    Raises DestinationError.
+    """
+    if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise DestinationError(
+            f"{folder} exists and is not a bundle, so it is not replaced. Choose another folder with -o, or remove it."
+        )
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DestinationError(f"{parent} cannot be written by this user. Choose another folder with -o.")
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise DestinationError(
+            f"{parent} has {free / 1e6:,.0f} MB free, the bundle needs about {needed / 1e6:,.0f} MB. "
+            "Make room or choose another folder with -o."
+        )
+
+
+@contextmanager
+def published(folder: Path) -> Iterator[Path]:
+    """Yield a folder to build in; it becomes `folder` when the block ends without an exception, else it is removed.
+
+    Raises DestinationError for what the file system refuses, a full disk among it.
+    """
+    folder = folder.absolute()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _recover(folder)
+        partial = _sibling(folder, PARTIAL)
+        partial.mkdir()
+    except OSError as error:
+        raise DestinationError(f"{folder} cannot be written: {error}. Choose another folder with -o.") from error
+    try:
+        yield partial
+        _replace(folder, partial)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO}:
+            raise
+        raise DestinationError(
+            f"writing the bundle failed: {error}. Nothing was left at {folder}; make room, or choose another with -o."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _replace(folder: Path, partial: Path) -> None:
+    if not folder.exists():
+        partial.rename(folder)
+        return
+    replaced = _sibling(folder, REPLACED)
+    folder.rename(replaced)
+    try:
+        partial.rename(folder)
+    except OSError:
+        replaced.rename(folder)
+        raise
+    shutil.rmtree(replaced)
+
+
+def _recover(folder: Path) -> None:
+    """Undo what processes that are no longer alive left half done: put a replaced bundle back, drop partial ones."""
+    for kind in (REPLACED, PARTIAL):
+        for path in folder.parent.glob(f".{folder.name}.*.{kind}"):
+            if _is_alive(int(path.name.split(".")[-2])):
+                continue
+            if kind == REPLACED and not folder.exists():
+                path.rename(folder)
+            else:
+                shutil.rmtree(path)
+
+
+def _sibling(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / MANIFEST_NAME).is_file()

@@ -1,0 +1,27 @@
+"""User errors of the pipeline, and all that the command line reports without a traceback."""
+
+from typing import Final
+
+from rpln_model.errors import RplnModelError
+from rpln_runtime.errors import RplnError
+
+
+class PlanError(RplnError):
+    """An export that cannot be done as asked; found before any work."""
+
+    exit_code = 2
+
+
+class DestinationError(RplnError):
+    """A place that cannot be written, is full, or holds something that is not a bundle."""
+
+    exit_code = 9
+
+
+class ValidationError(RplnError):
+    """A graph that differs from eager torch by more than its recipe tolerates."""
+
+    exit_code = 10
+
+
+USER_ERRORS: Final = (RplnError, RplnModelError)

@@ -1,0 +1,108 @@
+"""Proves a bundle's graph equal to eager torch, by every method that its precision allows, or says where it is not."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_export.bisect import first_drift
+from rpln_export.errors import ValidationError
+from rpln_export.validate import Comparison, Run, compare, failed
+from rpln_graphs.emulate import rounding_copy
+from rpln_graphs.recipes import Recipe
+from rpln_graphs.sessions import session_from_model
+from rpln_graphs.stress import Case
+from rpln_runtime.session import load
+from rpln_runtime.tasks import Tensor
+
+RUNTIME: Final = "rpln_runtime"
+ROUNDING: Final = "rounding copy"
+
+NOTES: Final = {
+    ir.DataType.FLOAT: (),
+    ir.DataType.FLOAT16: (
+        "ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between them, so the "
+        "rounding copy was run as well: the same graph, computing in fp32 and rounding to fp16 after every operator.",
+    ),
+    ir.DataType.BFLOAT16: (
+        "ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding copy was: "
+        "the same graph, computing in fp32 and rounding to bf16 after every operator.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The comparisons that were accepted, and what must be said about how they were made."""
+
+    comparisons: Sequence[Comparison]
+    notes: Sequence[str]
+
+
+def prove(
+    model: Any,
+    graph: ir.Model,
+    folder: Path,
+    outputs: Sequence[Tensor],
+    cases: Sequence[Case],
+    recipe: Recipe,
+    *,
+    advance: Callable[[int, int], None],
+) -> Proof:
+    """Compare the bundle in `folder`, whose graph is `graph`, with eager `model` over `cases`.
+
+    Raises ValidationError naming the output, the case and the first layer that drifts.
+    """
+    with _methods(graph, folder, recipe) as methods:
+        comparisons = compare(model, methods, outputs, cases, recipe.tolerance, advance=advance)
+    refused = failed(comparisons, recipe.tolerance)
+    if refused:
+        raise ValidationError(_refusal(refused, model, graph, cases, recipe))
+    return Proof(comparisons=comparisons, notes=NOTES[recipe.dtype])
+
+
+@contextmanager
+def _methods(graph: ir.Model, folder: Path, recipe: Recipe) -> Iterator[Mapping[str, Run]]:
+    """How the graph can be run here: by the runtime where the CPU has kernels, by its rounding copy where it rounds."""
+    methods: dict[str, Run] = {}
+    if recipe.dtype != ir.DataType.BFLOAT16:
+        methods[RUNTIME] = load(folder, verify=False).run
+    if recipe.lowers:
+        with tempfile.TemporaryDirectory() as rounding:
+            session = session_from_model(rounding_copy(graph), Path(rounding))
+        names = [value.name for value in graph.graph.outputs]
+        methods[ROUNDING] = lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
+    yield methods
+
+
+def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in feeds.items()
+    }
+
+
+def _refusal(
+    refused: Sequence[Comparison], model: Any, graph: ir.Model, cases: Sequence[Case], recipe: Recipe
+) -> str:
+    tolerance = recipe.tolerance
+    worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
+    case = next((case for case in cases if case.name == worst.worst_case), cases[0])
+    return "\n".join(
+        [
+            f"the {recipe.name} graph is not equal to eager torch, so nothing was published.",
+            *(
+                f"  {row.output} ({row.method}): difference {row.difference:.3g}, {tolerance.difference} accepted"
+                f"{'' if row.finite else ', not finite'}, {row.worst_case or 'no case'}"
+                + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
+                for row in refused
+            ),
+            f"  {first_drift(model, graph, case, difference=tolerance.difference)}.",
+            "Export in fp32 to tell whether precision is the reason; if it is not, please report this (rpln doctor).",
+        ]
+    )

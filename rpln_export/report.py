@@ -1,0 +1,130 @@
+"""One Report of an export -> report.json for machines and report.md for people."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx_ir as ir
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rpln_export.bundle import tool_versions
+from rpln_export.plan import ExportPlan
+from rpln_export.proof import Proof
+from rpln_export.steps import Step
+from rpln_export.validate import Comparison
+from rpln_graphs.passes.base import FLOAT16_MAX, counts_from_model
+from rpln_graphs.passes.lower_precision import KEPT_KEY
+from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
+from rpln_graphs.passes.rescale_values import RescaleValues
+from rpln_graphs.recipes import Tolerance
+from rpln_graphs.save import precision_from_model
+
+TEMPLATE: Final = "report.md.jinja"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescaling:
+    """Residual rescaling of a lower-precision graph; `peaks` are magnitudes over calibration data and stress set.
+
+    `headroom` is by which factor the residual stream may still grow before it overflows.
+    """
+
+    shift: int
+    residual_peak: float
+    headroom: float
+    rescaled_values: int
+    kept_float: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was exported, what it took, and how it was proven."""
+
+    name: str
+    task: str
+    recipe: str
+    opset: int
+    destination: str
+    parameters: int
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    sizes: Mapping[str, int]
+    weights: Mapping[str, int]
+    operators: Mapping[str, int]
+    passes: Mapping[str, int]
+    rescaling: Rescaling | None
+    tolerance: Tolerance
+    comparisons: Sequence[Comparison]
+    notes: Sequence[str]
+    steps: Sequence[Step]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        document = dataclasses.asdict(self)
+        document["comparisons"] = [comparison.to_json() for comparison in self.comparisons]
+        return document
+
+    def to_markdown(self) -> str:
+        environment = Environment(
+            loader=PackageLoader("rpln_export"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        return environment.get_template(TEMPLATE).render(report=self)
+
+    def write(self, folder: Path) -> None:
+        """Write report.json and report.md into `folder`."""
+        (folder / "report.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
+
+
+def report_from_export(
+    plan: ExportPlan, graph: ir.Model, model: Any, folder: Path, proof: Proof, steps: Sequence[Step]
+) -> Report:
+    """All there is to say about an export whose bundle lies in `folder`."""
+    return Report(
+        name=plan.name,
+        task=plan.task.name,
+        recipe=plan.recipe.name,
+        opset=graph.opset_imports[""],
+        destination=str(plan.destination),
+        parameters=model.num_parameters(),
+        inputs=[value.name or "" for value in graph.graph.inputs],
+        outputs=[value.name or "" for value in graph.graph.outputs],
+        sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        weights=precision_from_model(graph),
+        operators=dict(Counter(node.op_type for node in graph.graph).most_common()),
+        passes=counts_from_model(graph),
+        rescaling=_rescaling_from_model(graph),
+        tolerance=plan.recipe.tolerance,
+        comparisons=proof.comparisons,
+        notes=proof.notes,
+        steps=steps,
+        versions=tool_versions(),
+    )
+
+
+def summary_from_report(report: Report) -> dict[str, Any]:
+    """What the manifest keeps of the validation."""
+    rows = ("output", "method", "difference", "agreement", "cases")
+    return {
+        "tolerance": dataclasses.asdict(report.tolerance),
+        "comparisons": [{name: row.to_json()[name] for name in rows} for row in report.comparisons],
+        "notes": list(report.notes),
+    }
+
+
+def _rescaling_from_model(graph: ir.Model) -> Rescaling | None:
+    notes = graph.metadata_props
+    if SHIFT_KEY not in notes:
+        return None
+    shift, peak = int(notes[SHIFT_KEY]), float(notes[PEAK_KEY])
+    return Rescaling(
+        shift=shift,
+        residual_peak=peak,
+        headroom=FLOAT16_MAX / (peak * 2.0**-shift),
+        rescaled_values=counts_from_model(graph)[RescaleValues.__name__],
+        kept_float=json.loads(notes[KEPT_KEY]),
+    )

@@ -1,0 +1,121 @@
+"""What a person sees: progress on stderr, nothing where that is no terminal, and tables on stdout."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rpln_export.inspection import Inspection
+    from rpln_export.report import Report
+    from rpln_export.steps import Step
+    from rpln_export.validate import Comparison
+
+
+class ProgressWatcher:
+    """Shows each step as it runs; steps that count get a bar. Use as a context manager."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "ProgressWatcher":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start(self, name: str) -> None:
+        self._task = self._progress.add_task(name, total=None)
+
+    def advance(self, done: int, total: int) -> None:
+        assert self._task is not None
+        self._progress.update(self._task, completed=done, total=total)
+
+    def finish(self, step: "Step") -> None:
+        assert self._task is not None
+        self._progress.update(self._task, completed=1, total=1)
+
+
+def print_report(report: "Report") -> None:
+    """The essence of a report: what was proven, what it took, where it is."""
+    print_comparisons(report.comparisons)
+    console = _console()
+    if report.rescaling:
+        scaled = f"scaled by 2^-{report.rescaling.shift}" if report.rescaling.shift else "not scaled"
+        console.print(
+            f"residual stream up to {report.rescaling.residual_peak:.4g}, {scaled}: "
+            f"{report.rescaling.headroom:.0f} times below the limit of fp16"
+        )
+        for name, reach in report.rescaling.kept_float.items():
+            console.print(f"kept in fp32: {name}, whose values reach {reach:.4g}")
+    seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
+    size = sum(report.sizes.values())
+    console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}")
+
+
+def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
+    """The validation table."""
+    table = Table("output", "by", "cases", "largest difference", "argmax agreement")
+    for row in comparisons:
+        agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"
+        table.add_row(row.output, row.method, str(row.cases), f"{row.difference:.2e}", agreement)
+    _console().print(table)
+
+
+def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
+    """One table for each item; answers that are no rows are printed as JSON."""
+    console = _console()
+    for item, answer in zip(items, answers, strict=True):
+        console.print(f"[bold]{escape(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False))}")
+        rows = answer if isinstance(answer, list) else [answer]
+        if not rows or not all(isinstance(row, dict) for row in rows):
+            console.print_json(data=answer)
+            continue
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(escape(_cell(value)) for value in row.values()))
+        console.print(table)
+
+
+def print_inspection(inspection: "Inspection") -> None:
+    """The bundle's manifest in brief, and the operators of its graphs."""
+    console = _console()
+    manifest = inspection.manifest
+    console.print(
+        f"{manifest.task}, {manifest.precision} ({manifest.recipe}) for {manifest.target}, "
+        f"from {escape(manifest.source.name)}; up to {manifest.usable_length} tokens"
+    )
+    for graph, operators in zip(manifest.graphs, inspection.operators, strict=True):
+        table = Table("", "name", "type", "shape", title=f"{graph.path} ({graph.variant}, opset {graph.opset})")
+        for side, tensors in (("in", graph.inputs), ("out", graph.outputs)):
+            for tensor in tensors:
+                table.add_row(side, tensor.name, tensor.dtype, escape(str(list(tensor.shape))))
+        console.print(table)
+        console.print(", ".join(f"{operator} {count}" for operator, count in operators.items()))
+    files = Table("file", "bytes", "SHA-256")
+    for file in manifest.files:
+        files.add_row(file.path, f"{file.size:,}", file.sha256[:12])
+    console.print(files)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=110)

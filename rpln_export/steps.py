@@ -1,0 +1,66 @@
+"""Steps of an export: each is timed, its peak memory is read from the kernel, and whoever watches is told."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A finished step: `seconds` of wall-clock time and the process's peak resident memory in bytes while it ran."""
+
+    name: str
+    seconds: float
+    peak_memory: int
+
+
+class Watcher(Protocol):
+    """Is told what happens, to show it."""
+
+    def start(self, name: str) -> None:
+        """A step begins."""
+
+    def advance(self, done: int, total: int) -> None:
+        """The running step has done `done` of `total`."""
+
+    def finish(self, step: Step) -> None:
+        """The running step is over."""
+
+
+@dataclass(slots=True)
+class Steps:
+    """Runs steps one after another and keeps the record."""
+
+    watcher: Watcher
+    finished: list[Step] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Time the block; what it yields takes (done, total) of the work within."""
+        self.watcher.start(name)
+        _reset_peak_memory()
+        begun = time.perf_counter()
+        yield self.watcher.advance
+        step = Step(name=name, seconds=time.perf_counter() - begun, peak_memory=_peak_memory())
+        self.finished.append(step)
+        self.watcher.finish(step)
+
+
+def _reset_peak_memory() -> None:
+    """Linux starts a new peak on request; elsewhere the peak is that of the process so far."""
+    clear = Path("/proc/self/clear_refs")
+    if clear.exists():
+        clear.write_text("5", encoding="ascii")
+
+
+def _peak_memory() -> int:
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,39 @@
+"""The checkpoint's tokenizer: found, checked against the network, and written as the files that runtimes read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from rpln_export.errors import PlanError
+
+
+def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any:
+    """The fast tokenizer of a folder or hub id.
+
+    Raises PlanError when there is none, or when it makes ids that the network has no embedding for.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, use_fast=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PlanError(
+            f"no tokenizer could be read from {source} ({error}). Expected tokenizer.json, or vocab.json and merges.txt. "
+            "Name another folder or hub id with --tokenizer."
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise PlanError(f"{source} has only a slow tokenizer; a tokenizer.json is needed. Name another with --tokenizer.")
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocab_size:
+        raise PlanError(
+            f"the tokenizer of {source} makes ids up to {largest}, the network knows {vocab_size} (0 to {vocab_size - 1}). "
+            "Name the checkpoint's own tokenizer with --tokenizer."
+        )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json (transformers 5 no longer writes it)."""
+    tokenizer.save_pretrained(folder)
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")

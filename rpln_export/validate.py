@@ -1,0 +1,128 @@
+"""Eager fp32 torch against the saved graph, per output, over the stress set. Always on; a difference fails the export."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from rpln_graphs.recipes import Tolerance
+from rpln_graphs.stress import Case
+from rpln_graphs.trace import names_from_tensor
+from rpln_runtime.tasks import Tensor
+
+Array = NDArray[Any]
+Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+DECISIONS: Final = {"logits": -1, "start_logits": 1, "end_logits": 1}
+"""Outputs that an argmax is taken of, and along which axis."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """One output by one method over all cases. `difference` is the worst one, in the terms of the tolerance."""
+
+    output: str
+    method: str
+    difference: float = 0.0
+    worst_case: str = ""
+    decisions: int = 0
+    agreeing: int = 0
+    cases: int = 0
+    finite: bool = True
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of equal argmaxes; None where nothing is decided by this output."""
+        return self.agreeing / self.decisions if self.decisions else None
+
+    def accepted(self, tolerance: Tolerance) -> bool:
+        wanted = tolerance.argmax_agreement
+        agrees = wanted is None or self.agreement is None or self.agreement >= wanted
+        return self.finite and self.difference <= tolerance.difference and agrees
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "agreement": self.agreement}
+
+
+def compare(
+    model: nn.Module,
+    methods: Mapping[str, Run],
+    outputs: Sequence[Tensor],
+    cases: Sequence[Case],
+    tolerance: Tolerance,
+    *,
+    advance: Callable[[int, int], None],
+) -> list[Comparison]:
+    """Run each case through eager `model` and every method, and compare every output where it means something.
+
+    That is at real tokens for outputs that belong to tokens, and in every row that has a real token for the others,
+    at position 0 even where that is padding, as transformers does. Rows that are all padding must be finite.
+    """
+    layers = model.config.num_hidden_layers
+    tensors = {name: tensor for tensor in outputs for name in names_from_tensor(tensor, layers)}
+    rows = {(name, method): Comparison(output=name, method=method) for method in methods for name in tensors}
+    for done, case in enumerate(cases):
+        expected = eager_outputs(model, case.feeds, outputs)
+        for method, run in methods.items():
+            found = run(case.feeds)
+            for name, tensor in tensors.items():
+                _compare_case(rows[name, method], tensor, case, expected[name], found[name], tolerance)
+        advance(done + 1, len(cases))
+    return list(rows.values())
+
+
+def eager_outputs(model: nn.Module, feeds: Mapping[str, Array], outputs: Sequence[Tensor]) -> dict[str, Array]:
+    """The outputs of eager torch by the names that they have in the graph."""
+    with torch.inference_mode():
+        result = model(
+            **{name: torch.from_numpy(array) for name, array in feeds.items()},
+            output_hidden_states=any(tensor.name == "hidden_states" for tensor in outputs),
+            output_attentions=any(tensor.name == "attentions" for tensor in outputs),
+            return_dict=True,
+        )
+    named: dict[str, Array] = {}
+    for tensor in outputs:
+        values = result[tensor.name] if tensor.per_layer is not None else [result[tensor.name]]
+        names = names_from_tensor(tensor, model.config.num_hidden_layers)
+        named.update((name, value.numpy()) for name, value in zip(names, values, strict=True))
+    return named
+
+
+def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comparison]:
+    """The comparisons that the tolerance does not accept."""
+    return [comparison for comparison in comparisons if not comparison.accepted(tolerance)]
+
+
+def _compare_case(
+    row: Comparison, tensor: Tensor, case: Case, expected: Array, found: Array, tolerance: Tolerance
+) -> None:
+    where = meaningful(tensor, case, expected.shape)
+    difference = np.abs(found.astype(np.float32) - expected)[where].max(initial=0.0)
+    if tolerance.relative_to_range:
+        difference /= max(float(np.abs(expected[where]).max(initial=0.0)), np.finfo(np.float32).tiny)
+    row.finite &= bool(np.isfinite(found).all())
+    row.cases += 1
+    if not difference <= row.difference:  # so that NaN counts as worse
+        row.difference, row.worst_case = float(difference), case.name
+    if tensor.name in DECISIONS:
+        axis = DECISIONS[tensor.name]
+        mask = np.where(where, 0.0, -np.inf) if axis != -1 else 0.0
+        chosen = [(values + mask).argmax(axis) for values in (expected, found.astype(np.float32))]
+        counted = where.any(axis)
+        row.decisions += int(counted.sum())
+        row.agreeing += int((chosen[0] == chosen[1])[counted].sum())
+
+
+def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Which elements of an output are compared, as a mask of its shape."""
+    keep = case.mask.astype(bool)
+    if tensor.per_token:
+        sequence = tensor.axes.index("sequence")
+        aligned = keep.reshape(*shape[: min(sequence, 1)], *(1,) * (sequence - 1), keep.shape[-1])
+    else:
+        aligned = keep.any(-1).reshape(shape[: len([axis for axis in tensor.axes if axis in {"batch", "choices"}])])
+    return np.broadcast_to(aligned.reshape(*aligned.shape, *(1,) * (len(shape) - aligned.ndim)), shape)
