@@ -1,0 +1,14 @@
+"""Which line of transformers is the reference here, and what only 4.57 can be the reference for."""
+
+from importlib.metadata import version
+
+from packaging.version import Version
+
+TRANSFORMERS_4 = Version(version("transformers")) < Version("5")
+
+# 5.x knows absolute positions only, and neither head_mask, masks of three dimensions, pruning, nor tuples as pasts.
+POSITION_TYPES = ("absolute", "relative_key", "relative_key_query") if TRANSFORMERS_4 else ("absolute",)
+HEAD_MASKS = ("none", "heads", "layers_and_heads") if TRANSFORMERS_4 else ("none",)
+CROSS_MASKS = ("none", "padding", "queries_by_keys") if TRANSFORMERS_4 else ("none", "padding")
+SELF_MASKS = ("boolean", "float", "fractions", "queries_by_keys") if TRANSFORMERS_4 else ("boolean", "float")
+PASTS = ("tuple", "dynamic", "encoder_decoder") if TRANSFORMERS_4 else ("dynamic", "encoder_decoder")
