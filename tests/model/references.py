@@ -55,7 +55,7 @@ def shake(model: nn.Module, *, seed: int) -> None:
             if parameter.dim() == 2:
                 parameter.copy_(0.2 * noise)
             else:
-                parameter.copy_(0.3 * noise + (1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0))
+                parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))
 
 
 def counterpart(reference: Any) -> RobertaPreLayerNormPreTrainedModel:
