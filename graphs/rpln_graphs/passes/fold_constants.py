@@ -1,7 +1,8 @@
 """Constants, shape arithmetic, Identity, common subexpressions, dead code -> none: what export knows is computed there.
 
 onnxscript's folding and rewrite rules and onnx_ir's common passes do all of it. Two things are kept from them: weights
-(`TransposeWeights` has turned them already), and equal initializers, which later passes may scale differently.
+(`TransposeWeights` has turned them already, but for tied ones, which would be stored twice), and equal initializers,
+which later passes may scale differently.
 """
 
 import onnx_ir as ir
@@ -21,7 +22,7 @@ class FoldConstants(CountingPass):
         before = len(model.graph)
         common.InlinePass()(model)
         for _ in range(ROUNDS):
-            optimizer.fold_constants(model, onnx_shape_inference=True)
+            optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_may_be_folded)
             rewriter.rewrite(model)
         for tidy in (
             common.IdentityEliminationPass(),
@@ -33,3 +34,9 @@ class FoldConstants(CountingPass):
         ):
             tidy(model)
         return before - len(model.graph)
+
+
+def _may_be_folded(node: ir.Node) -> bool | None:
+    """False for the Transpose of a weight with other readers; None leaves the choice to onnxscript."""
+    weight = node.inputs[0] if node.op_type == "Transpose" else None
+    return False if weight is not None and weight.is_initializer() and len(weight.uses()) > 1 else None

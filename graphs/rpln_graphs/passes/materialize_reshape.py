@@ -2,7 +2,7 @@
 
 Rules, read off the shapes that inference gave input and output:
 1. A dimension that is static in the output is written as it is.
-2. A symbolic one that stands at the same place in the input is 0, "copy".
+2. A symbolic one that stands at the same place in the input is 0, "copy"; one without a name equals no other.
 3. One symbolic dimension may remain: it is -1, "the rest". With two or more, the node stays as it is.
 4. The input must have no static dimension 0, since `allowzero` is dropped.
 """
@@ -42,7 +42,7 @@ def _constant_target(node: ir.Node) -> tuple[int, ...] | None:
 def _entry(source: ir.Shape, position: int, size: int | ir.SymbolicDim) -> int:
     if isinstance(size, int):
         return size
-    return 0 if position < len(source) and source[position] == size else -1
+    return 0 if size.value is not None and position < len(source) and source[position] == size else -1
 
 
 def _shared_shape(graph: ir.Graph, target: tuple[int, ...]) -> ir.Value:
