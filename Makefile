@@ -4,7 +4,7 @@ VENV := .venv
 VENV457 := .venv-transformers457
 
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
-DEMO_SENTENCE := The old man the boat, and the crew watch the stars.
+DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
 # What an installation depends on: newer than its stamp, and make installs again.
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
@@ -47,13 +47,15 @@ clean:  ## remove both environments, caches and the demo's bundle
 # An environment is made once; its stamps are named after the extras it got.
 define install
 	@echo "== Installing rpln-runtime and rpln-export[$*] into $(@D), versions as in $<. torch is large: minutes at first."
-	$(@D)/bin/python -m pip install --quiet --constraint $< --editable runtime --editable ".[$*]"
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint $< --editable runtime --editable ".[$*]"
 	@touch $@
 endef
 
 $(VENV)/.installed-%: constraints.txt $(PACKAGING) | $(VENV)/bin/python
 	$(install)
 
+# One process runs there, which imports few of the ten thousand modules: compiling all of them takes longer.
+$(VENV457)/.installed-%: PIP_FLAGS := --no-compile
 $(VENV457)/.installed-%: constraints-transformers457.txt $(PACKAGING) | $(VENV457)/bin/python
 	$(install)
 
