@@ -38,7 +38,6 @@ def _read_as_float(graph: ir.Graph, value: ir.Value) -> None:
     if value.is_graph_input():
         lower = value.dtype
         assert lower is not None
-        value.dtype = ir.DataType.FLOAT
         _round(graph, None, value, lower)
         return
     widened = _cast(value, ir.DataType.FLOAT, f"{value.name}.widened")
@@ -49,7 +48,7 @@ def _read_as_float(graph: ir.Graph, value: ir.Value) -> None:
 
 def _round(graph: ir.Graph, node: ir.Node | None, value: ir.Value, lower: ir.DataType) -> None:
     """Insert value -> Cast(lower) -> Cast(float) before all readers of `value`, and before the graph's output."""
-    value.dtype = ir.DataType.FLOAT
+    value.type = ir.TensorType(ir.DataType.FLOAT)  # a new one: a clone's values share theirs with the original's
     narrowed = _cast(value, lower, f"{value.name}.rounded")
     widened = _cast(narrowed.outputs[0], ir.DataType.FLOAT, f"{value.name}.widened")
     value.replace_all_uses_with(widened.outputs[0], replace_graph_outputs=True)
