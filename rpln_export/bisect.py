@@ -64,7 +64,8 @@ def _eager_stream(model: nn.Module, case: Case) -> Stream:
 def _graph_stream(graph: ir.Model, case: Case) -> Stream:
     lowered = any(value.dtype in LOWER_TYPES for node in graph.graph for value in node.outputs)
     copy = rounding_copy(graph) if lowered else graph.clone()
-    norms = residual_norms(copy)
+    nodes = {node.name: node for node in copy.graph}
+    norms = {module: nodes[node.name] for module, node in residual_norms(graph).items()}
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(dict.fromkeys(node.inputs[0] for node in norms.values()))
     names = [value.name for value in copy.graph.outputs]
