@@ -101,20 +101,27 @@ def _compare_case(
     row: Comparison, tensor: Tensor, case: Case, expected: Array, found: Array, tolerance: Tolerance
 ) -> None:
     where = meaningful(tensor, case, expected.shape)
-    difference = np.abs(found.astype(np.float32) - expected)[where].max(initial=0.0)
-    if tolerance.relative_to_range:
-        difference /= max(float(np.abs(expected[where]).max(initial=0.0)), np.finfo(np.float32).tiny)
-    row.finite &= bool(np.isfinite(found).all())
+    found = found.astype(np.float32)
+    difference = _difference(expected[where], found[where], tolerance) if np.isfinite(found).all() else np.inf
+    row.finite &= difference < np.inf
     row.cases += 1
-    if not difference <= row.difference:  # so that NaN counts as worse
-        row.difference, row.worst_case = float(difference), case.name
+    if difference > row.difference:
+        row.difference, row.worst_case = difference, case.name
     if tensor.name in DECISIONS:
         axis = DECISIONS[tensor.name]
-        mask = np.where(where, 0.0, -np.inf) if axis != -1 else 0.0
-        chosen = [(values + mask).argmax(axis) for values in (expected, found.astype(np.float32))]
+        chosen = [np.where(where, values, -np.inf).argmax(axis) for values in (expected, found)]
         counted = where.any(axis)
         row.decisions += int(counted.sum())
         row.agreeing += int((chosen[0] == chosen[1])[counted].sum())
+
+
+def _difference(expected: Array, found: Array, tolerance: Tolerance) -> float:
+    """The largest difference, in the terms of the tolerance; infinite where eager torch itself is not finite."""
+    reach = float(np.abs(expected).max(initial=0.0))
+    if not np.isfinite(reach):
+        return np.inf
+    difference = float(np.abs(found - expected).max(initial=0.0))
+    return difference / max(reach, np.finfo(np.float32).tiny) if tolerance.relative_to_range else difference
 
 
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
