@@ -90,10 +90,10 @@ def _config_axes(inputs: Sequence[Tensor], name: str) -> list[str]:
 
 
 def _ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Random ids of any token but padding, with the two extreme ids of the vocabulary at the row's ends."""
+    """Random ids of any token but padding, the vocabulary's two extreme ids among them: the batch's first and last."""
     ids = rng.integers(0, limits.vocab_size, shape)
-    ids[:, -1] = limits.vocab_size - 1
-    ids[:, 0] = 0
+    ids[-1, -1] = limits.vocab_size - 1
+    ids[0, 0] = 0
     return np.where(ids == limits.pad_token_id, (limits.pad_token_id + 1) % limits.vocab_size, ids)
 
 
