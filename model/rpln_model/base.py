@@ -1,7 +1,8 @@
 """What every model of this package can do: initialise, tie, prune, resize, load and save."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, cast, overload
+from typing import Any, ClassVar, Literal, Self, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
     """A network with a configuration. Subclasses build their modules and end `__init__` with `finish_init`."""
 
     base_model_prefix = BASE_MODEL_PREFIX
+    # What `from_pretrained` hands to the constructor rather than to the config.
+    constructor_options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         check_config(config)
@@ -163,7 +166,8 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
             dtype: of the weights, float32 when not given, whatever the file holds.
             ignore_mismatched_sizes: initialise weights whose shape differs instead of refusing the checkpoint.
             output_loading_info: also return which weights were missing, unexpected or mismatched.
-            config_overrides: config fields to set first, such as `num_labels=3` or `is_decoder=True`.
+            config_overrides: config fields to set first, such as `num_labels=3` or `is_decoder=True`, and
+                `add_pooling_layer` for the base model.
 
         Raises:
             CheckpointError: nothing to load, or something broken; the message says what to do.
@@ -172,9 +176,10 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
         """
         if config is None:
             config = load_config(source, revision=revision)
+        options = {name: config_overrides.pop(name) for name in cls.constructor_options if name in config_overrides}
         config = updated_config(config, config_overrides)
         model, info = load_model(
-            lambda: cls(config),
+            partial(cls, config, **options),
             source,
             revision=revision,
             dtype=dtype or torch.float32,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import huggingface_hub
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import RobertaPreLayerNormConfig
 
@@ -25,9 +26,6 @@ _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model", bound="RobertaPreLayerNormPreTrainedModel")
 
 BASE_MODEL_PREFIX: Final = "roberta_prelayernorm"
-
-# Buffers that transformers saved until 4.31; they hold no weights.
-_OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 class Shared(NamedTuple):
@@ -68,7 +66,7 @@ def load_config(source: str | Path, *, revision: str | None = None) -> RobertaPr
         )
     try:
         config = RobertaPreLayerNormConfig.from_dict(fields)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is no valid configuration: {error}") from error
     config.name_or_path = str(source)
     return config
@@ -113,7 +111,6 @@ def load_model(
 def _renamed(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The tensors under the model's names: a head's checkpoint in the base model and the other way round."""
     prefix = f"{BASE_MODEL_PREFIX}."
-    weights = {name: tensor for name, tensor in weights.items() if not name.endswith(_OLD_BUFFERS)}
     in_checkpoint = any(name.startswith(prefix) for name in weights)
     in_model = hasattr(model, BASE_MODEL_PREFIX)
     if in_checkpoint and not in_model:
@@ -216,9 +213,7 @@ def save_model(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
             config.save_pretrained(temporary)
-            huggingface_hub.save_torch_state_dict(
-                _saved_tensors(model), temporary, max_shard_size=max_shard_size, metadata={"format": "pt"}
-            )
+            huggingface_hub.save_torch_state_dict(_saved_tensors(model), temporary, max_shard_size=max_shard_size)
             _publish(Path(temporary), folder)
     except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error

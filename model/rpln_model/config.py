@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_model.activations import ACTIVATIONS, Activation
@@ -25,6 +26,16 @@ REGRESSION: Final = "regression"
 SINGLE_LABEL: Final = "single_label_classification"
 MULTI_LABEL: Final = "multi_label_classification"
 PROBLEM_TYPES: Final = (REGRESSION, SINGLE_LABEL, MULTI_LABEL)
+
+_SIZES: Final = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 
 # Documented fields that are no plain attributes of a config, on one line of transformers or on both.
 _OTHER_FIELDS: Final = frozenset({"num_labels", "output_attentions", "position_embedding_type", "pruned_heads"})
@@ -105,7 +116,7 @@ def updated_config(config: RobertaPreLayerNormConfig, fields: Mapping[str, objec
             continue
         try:
             setattr(result, name, value)
-        except (TypeError, ValueError) as error:
+        except (StrictDataclassError, TypeError, ValueError) as error:
             raise ConfigError(f"cannot set the config's {name} to {value!r}: {error}") from error
     return result
 
@@ -121,6 +132,10 @@ def check_config(config: RobertaPreLayerNormConfig) -> None:
             f"this config is of model_type {config.model_type!r}; expected {MODEL_TYPE!r}. Other architectures, "
             "RoBERTa with its LayerNorm after each sublayer among them, are other networks under similar names."
         )
+    for name in _SIZES:
+        size = getattr(config, name)
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f"{name} is {size!r}; expected a positive integer")
     if position_type(config) not in POSITION_TYPES:
         raise ConfigError(
             f"position_embedding_type is {position_type(config)!r}; expected one of {', '.join(POSITION_TYPES)}"

@@ -23,6 +23,8 @@ from rpln_model.masks import cross_attention_mask, head_masks, self_attention_ma
 class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
     """Embeddings, layers, final LayerNorm, and a pooler over the first token unless `add_pooling_layer` is False."""
 
+    constructor_options = ("add_pooling_layer",)
+
     def __init__(self, config: RobertaPreLayerNormConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)

@@ -32,6 +32,9 @@ PICKLE: Final = "pytorch_model.bin"
 INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
 
+# Buffers that transformers saved until 4.31; they hold no weights.
+_OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
+
 _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 _HUB_ERRORS: Final = (
     EntryNotFoundError,
@@ -82,6 +85,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: there are no weights, or a file is missing, truncated, corrupt or not what its name says.
     """
+    weights = _read(folder)
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point() and not name.endswith(_OLD_BUFFERS):
+            raise CheckpointError(
+                f"{name} in {folder} holds {tensor.dtype}, which is no floating-point type; quantized weights cannot "
+                "be loaded, expected float32, float16 or bfloat16"
+            )
+    return {name: tensor for name, tensor in weights.items() if not name.endswith(_OLD_BUFFERS)}
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
     for name, read in _READERS.items():
         if (folder / name).is_file():
             return read(folder / name)

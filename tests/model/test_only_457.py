@@ -43,7 +43,7 @@ def test_relative_positions_of_decoders(positions: str) -> None:
 
 def logits_step_by_step(model: Any, ids: Tensor) -> Tensor:
     past, logits = None, []
-    for column in ids.split(1, dim=1):
+    for column in torch.split(ids, 1, dim=1):
         outputs = run(model, input_ids=column, past_key_values=past, use_cache=True)
         past = outputs.past_key_values
         logits.append(outputs.logits)

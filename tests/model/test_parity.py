@@ -94,7 +94,7 @@ def test_head_masks_silence_heads(head_mask: str) -> None:
 
 @pytest.mark.parametrize("is_decoder", [False, True])
 @pytest.mark.parametrize("kind", lines.SELF_MASKS)
-def test_masks_of_other_kinds(kind: str, is_decoder: bool) -> None:
+def test_masks_of_other_kinds(*, kind: str, is_decoder: bool) -> None:
     reference, ours = pair("RobertaPreLayerNormModel", is_decoder=is_decoder, use_cache=False)
     masks = {
         "boolean": padding_mask("holes", (3, LENGTH)).bool(),

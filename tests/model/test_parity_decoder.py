@@ -51,7 +51,7 @@ def memory_mask(kind: str) -> Inputs:
 @pytest.mark.parametrize("use_cache", [False, True])
 @pytest.mark.parametrize("cross_mask", lines.CROSS_MASKS)
 @pytest.mark.parametrize("architecture", [BASE, CAUSAL])
-def test_cross_attention(architecture: str, cross_mask: str, use_cache: bool) -> None:
+def test_cross_attention(*, architecture: str, cross_mask: str, use_cache: bool) -> None:
     reference, ours = pair(architecture, is_decoder=True, add_cross_attention=True)
     for mask in ("none", *MASKS):
         inputs: Inputs = {"input_ids": random_ids(3, LENGTH), **INTERNALS, "use_cache": use_cache}
@@ -92,16 +92,16 @@ def past_of(kind: str, layers: list[tuple[Tensor, ...]]) -> Any:
     if kind == "tuple":
         return tuple(layers)
     own, cross = DynamicCache(), DynamicCache()
-    for index, (key, value, *cross_pair) in enumerate(layers):
-        own.update(key, value, index)
-        if cross_pair:
-            cross.update(*cross_pair, index)
+    for index, tensors in enumerate(layers):
+        own.update(tensors[0], tensors[1], index)
+        if len(tensors) == 4:
+            cross.update(tensors[2], tensors[3], index)
     return own if kind == "dynamic" else EncoderDecoderCache(own, cross)
 
 
 @pytest.mark.parametrize("kind", lines.PASTS)
 @pytest.mark.parametrize("crossing", [False, True])
-def test_pasts_in_every_form(kind: str, crossing: bool) -> None:
+def test_pasts_in_every_form(*, kind: str, crossing: bool) -> None:
     if crossing and kind == "dynamic":
         kind = "encoder_decoder"  # transformers mixes up both attentions' keys in a cache with one part
     reference, ours = pair(CAUSAL, is_decoder=True, add_cross_attention=crossing)
@@ -146,14 +146,14 @@ def test_a_given_cache_grows_in_place_and_comes_back() -> None:
 @pytest.mark.parametrize("positions", ["absolute", "relative_key", "relative_key_query"])
 @pytest.mark.parametrize("steps", [[1] * LENGTH, [4, 1, 1, 1], [2, 3, 2]])
 @pytest.mark.parametrize("crossing", [False, True])
-def test_steps_with_a_cache_equal_one_pass_without(positions: str, steps: list[int], crossing: bool) -> None:
+def test_steps_with_a_cache_equal_one_pass_without(*, positions: str, steps: list[int], crossing: bool) -> None:
     ours = own_model(CAUSAL, position_embedding_type=positions, is_decoder=True, add_cross_attention=crossing)
     ids = random_ids(2, LENGTH)
     extra = {"encoder_hidden_states": random_values(2, MEMORY, HIDDEN)} if crossing else {}
     whole = run(ours, {"input_ids": ids, "use_cache": False, **extra})
     assert whole.past_key_values is None
     past, logits = None, []
-    for chunk in ids.split(steps, dim=1):
+    for chunk in torch.split(ids, steps, dim=1):
         outputs = run(ours, {"input_ids": chunk, "past_key_values": past, "use_cache": True, **extra})
         past = outputs.past_key_values
         logits.append(outputs.logits)

@@ -67,7 +67,7 @@ def test_impossible_pruning_is_refused(heads: dict[int, list[int]], message: str
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("size", [VOCABULARY + 6, VOCABULARY - 6, VOCABULARY])
-def test_resized_vocabularies_keep_what_they_had(size: int, tied: bool) -> None:
+def test_resized_vocabularies_keep_what_they_had(*, size: int, tied: bool) -> None:
     reference, ours = pair(MASKED_LM, tie_word_embeddings=tied)
     reference.resize_token_embeddings(size, mean_resizing=False)
     before = ours.get_input_embeddings().weight.detach().clone()

@@ -1,0 +1,260 @@
+"""Whatever is wrong with a checkpoint, one error says what, where and what to do; nothing in a file is executed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, RobertaConfig
+
+from rpln_model import HEADS, CheckpointError, ConfigError, LoadingInfo, RplnModelError, check_finite
+from rpln_model.checkpoints import load_config
+from tests.model.references import HIDDEN, LENGTH, own_model, random_ids, tiny_config
+
+TAGGER = "RobertaPreLayerNormForTokenClassification"
+WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+
+
+class Payload:
+    """What runs when a pickle is read without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.write_text, (self.path, "executed")
+
+
+def truncate(folder: Path, name: str, keep: float) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(keep * len(content))])
+
+
+def to_pickle(folder: Path) -> None:
+    torch.save(load_file(folder / WEIGHTS), folder / PICKLE)
+    (folder / WEIGHTS).unlink()
+
+
+def rename_weights(folder: Path, name: str) -> None:
+    (folder / WEIGHTS).rename(folder / name)
+
+
+def write_index(folder: Path, content: Any) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(json.dumps(content))
+
+
+def edit_config(folder: Path, **fields: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+    edit(tensors)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def pickled_list(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    torch.save([torch.ones(2)], folder / PICKLE)
+
+
+def truncated_pickle(folder: Path) -> None:
+    to_pickle(folder)
+    truncate(folder, PICKLE, 0.5)
+
+
+def lfs_pointer(folder: Path) -> None:
+    (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+
+def wide_classifier(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.weight"] = torch.zeros(5, HIDDEN)
+
+
+def integer_weights(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.weight"] = torch.zeros(2, HIDDEN, dtype=torch.int8)
+
+
+# What is done to the folder -> what the error says.
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (
+        lambda folder: (folder / WEIGHTS).unlink(),
+        r"no weights in .*; expected model\.safetensors, pytorch_model\.bin or one of them with \.index\.json",
+    ),
+    "only TensorFlow": (
+        lambda folder: rename_weights(folder, "tf_model.h5"),
+        r"weights only as tf_model\.h5; .* Convert them with transformers 4: .*from_tf=True",
+    ),
+    "only Flax": (
+        lambda folder: rename_weights(folder, "flax_model.msgpack"),
+        r"weights only as flax_model\.msgpack; .*from_flax=True",
+    ),
+    "empty": (
+        lambda folder: (folder / WEIGHTS).write_bytes(b""),
+        r"model\.safetensors is truncated, corrupt or unsafe \(SafetensorError: .*\); fetch it again",
+    ),
+    "truncated": (
+        lambda folder: truncate(folder, WEIGHTS, 0.7),
+        r"model\.safetensors is truncated, corrupt or unsafe \(SafetensorError: ",
+    ),
+    "noise": (
+        lambda folder: (folder / WEIGHTS).write_bytes(bytes(range(256)) * 8),
+        r"model\.safetensors is truncated, corrupt or unsafe",
+    ),
+    "Git LFS pointer": (lfs_pointer, r"model\.safetensors is a Git LFS pointer, .*; run `git lfs pull`"),
+    "truncated pickle": (truncated_pickle, r"pytorch_model\.bin is truncated, corrupt or unsafe \("),
+    "pickle of something else": (pickled_list, r"pytorch_model\.bin holds no state dict; expected tensors by name"),
+    "index is no index": (lambda folder: write_index(folder, [1]), r"index\.json is no weight index \(TypeError"),
+    "index without a map": (lambda folder: write_index(folder, {}), r"is no weight index \(KeyError: 'weight_map'\)"),
+    "index leaves the folder": (
+        lambda folder: write_index(folder, {"weight_map": {"a": "../other/model.safetensors"}}),
+        r"names '\.\./other/model\.safetensors'; a shard must be a file in the same folder",
+    ),
+    "index names the root": (
+        lambda folder: write_index(folder, {"weight_map": {"a": "/etc/passwd"}}),
+        r"names '/etc/passwd'; a shard must be a file in the same folder",
+    ),
+    "index names a number": (
+        lambda folder: write_index(folder, {"weight_map": {"a": 7}}),
+        r"names 7; a shard must be a file in the same folder",
+    ),
+    "missing shard": (
+        lambda folder: write_index(folder, {"weight_map": {"a": "model-00001-of-00002.safetensors"}}),
+        r"names model-00001-of-00002\.safetensors, which is not in the folder; copy or download it again",
+    ),
+    "wrong shape": (
+        lambda folder: edit_weights(folder, wide_classifier),
+        r"do not fit the configuration: classifier\.weight is \(5, 24\), not \(2, 24\)\. .*ignore_mismatched_sizes",
+    ),
+    "integers": (
+        lambda folder: edit_weights(folder, integer_weights),
+        r"classifier\.weight in .* holds torch\.int8, which is no floating-point type",
+    ),
+    "no config": (lambda folder: (folder / "config.json").unlink(), r"no config\.json in .*; expected the folder of a"),
+    "config is no JSON": (
+        lambda folder: (folder / "config.json").write_text("{"),
+        r"config\.json is not valid JSON: ",
+    ),
+    "config is a list": (
+        lambda folder: (folder / "config.json").write_text("[]"),
+        r"describes a model of type None; expected 'roberta-prelayernorm'",
+    ),
+    "another architecture": (
+        lambda folder: RobertaConfig().save_pretrained(folder),
+        r"config\.json describes a model of type 'roberta'; expected 'roberta-prelayernorm'",
+    ),
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    own_model(TAGGER).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_refused(damage: str, checkpoint: Path) -> None:
+    do, message = DAMAGE[damage]
+    do(checkpoint)
+    with pytest.raises(CheckpointError, match=message) as error:
+        HEADS[TAGGER].from_pretrained(checkpoint)
+    assert error.value.exit_code == 7
+    assert str(checkpoint) in str(error.value)
+
+
+def test_the_checkpoint_is_whole_before_it_is_damaged(checkpoint: Path) -> None:
+    assert HEADS[TAGGER].from_pretrained(checkpoint, output_loading_info=True)[1] == LoadingInfo(
+        missing=(), unexpected=(), mismatched=()
+    )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_refused_and_not_run(*, zipped: bool, checkpoint: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    content = load_file(checkpoint / WEIGHTS) | {"payload": Payload(proof)}
+    torch.save(content, checkpoint / PICKLE, _use_new_zipfile_serialization=zipped)
+    (checkpoint / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is truncated, corrupt or unsafe \(UnpicklingError"):
+        HEADS[TAGGER].from_pretrained(checkpoint)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("value", [1.5, "many", None])
+def test_a_config_value_of_a_wrong_type_is_refused(value: object, checkpoint: Path) -> None:
+    edit_config(checkpoint, hidden_size=value)
+    with pytest.raises(RplnModelError, match="hidden_size"):
+        HEADS[TAGGER].from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("./nowhere", r"\./nowhere does not exist; expected a folder with config\.json and weights, or a hub id"),
+        ("/nowhere/at/all", "/nowhere/at/all does not exist; expected a folder"),
+        (Path("nowhere"), "nowhere does not exist; expected a folder"),
+        (Path(__file__), r"test_bad_checkpoints\.py is a file; expected a folder"),
+        (__file__, r"test_bad_checkpoints\.py is a file; expected a folder"),
+    ],
+)
+def test_a_path_to_no_folder_is_refused(source: str | Path, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load_config(source)
+
+
+def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"classifier\.weight is \(2, 24\), not \(3, 24\); classifier\.bias is"):
+        HEADS[TAGGER].from_pretrained(checkpoint, num_labels=3)
+    model, info = HEADS[TAGGER].from_pretrained(
+        checkpoint, num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    assert info == LoadingInfo(missing=(), unexpected=(), mismatched=("classifier.weight", "classifier.bias"))
+    assert model(random_ids(1, LENGTH)).logits.isfinite().all()
+
+
+def test_a_given_config_of_another_architecture_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="this config is of model_type 'bert'; expected 'roberta-prelayernorm'"):
+        HEADS[TAGGER].from_pretrained(checkpoint, config=BertConfig())  # type: ignore[call-overload]  # what is tested
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_no_numbers_are_named(value: float, dtype: torch.dtype) -> None:
+    model = own_model(TAGGER).to(dtype)
+    check_finite(model)
+    with torch.no_grad():
+        model.get_parameter("roberta_prelayernorm.encoder.layer.1.output.dense.weight")[3, 5] = value
+        model.get_parameter("classifier.bias")[1] = value
+    with pytest.raises(
+        CheckpointError,
+        match=r"NaN or infinite values in roberta_prelayernorm\.encoder\.layer\.1\.output\.dense\.weight, classifier",
+    ):
+        check_finite(model)
+
+
+def test_the_largest_finite_values_pass() -> None:
+    model = own_model(TAGGER).half()
+    with torch.no_grad():
+        model.get_parameter("classifier.bias").fill_(torch.finfo(torch.float16).max)
+    check_finite(model)
+
+
+def test_a_config_without_a_network_is_refused() -> None:
+    for fields, message in (
+        ({"hidden_act": "nonsense"}, "hidden_act is 'nonsense'; expected a callable or one of celu, elu, "),
+        ({"hidden_act": "prelu"}, "An activation with weights of its own"),
+        ({"position_embedding_type": "rotary"}, "position_embedding_type is 'rotary'; expected one of absolute, "),
+        ({"num_attention_heads": 5}, "hidden_size 24 is not a multiple of num_attention_heads 5"),
+        ({"pad_token_id": None}, "pad_token_id is None; expected a row of the vocabulary, 0 to 42"),
+        ({"pad_token_id": 43}, "pad_token_id is 43; expected a row of the vocabulary, 0 to 42"),
+        ({"max_position_embeddings": 2}, "max_position_embeddings 2 leaves no position after pad_token_id 1"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1; expected a positive integer"),
+        ({"add_cross_attention": True}, "add_cross_attention needs is_decoder=True"),
+        ({"type_vocab_size": 0}, "type_vocab_size is 0; expected a positive integer"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            HEADS[TAGGER](tiny_config(**fields))

@@ -1,0 +1,317 @@
+"""Checkpoints of transformers load here, checkpoints of this package load there, and nothing is half written."""
+
+import errno
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import nn
+
+from rpln_model import HEADS, CheckpointError, LoadingInfo, RobertaPreLayerNormForTokenClassification
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+from rpln_model.config import updated_config
+from tests.model.references import (
+    HIDDEN,
+    OUTPUT_TOLERANCE,
+    VOCABULARY,
+    assert_equal_outputs,
+    counterpart,
+    difference,
+    own_model,
+    random_ids,
+    reference_model,
+    tiny_config,
+    token_shape,
+)
+
+BASE = "RobertaPreLayerNormModel"
+MASKED_LM = "RobertaPreLayerNormForMaskedLM"
+TAGGER = "RobertaPreLayerNormForTokenClassification"
+CLASSIFIER = "RobertaPreLayerNormForSequenceClassification"
+
+
+def save_sharded(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder, max_shard_size="12KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+
+
+def save_pickle(model: Any, folder: Path) -> None:
+    """As transformers 4 did; 5.x writes safetensors only."""
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+
+
+def save_old_pickle(model: Any, folder: Path) -> None:
+    """As torch did until 1.5, with the buffers that transformers saved until 4.31."""
+    model.config.save_pretrained(folder)
+    buffers = {"roberta_prelayernorm.embeddings.position_ids": torch.arange(5)[None]}
+    torch.save(model.state_dict() | buffers, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+
+
+def save_sharded_pickle(model: Any, folder: Path) -> None:
+    model.config.save_pretrained(folder)
+    huggingface_hub.save_torch_state_dict(model.state_dict(), folder, max_shard_size="12KB", safe_serialization=False)
+    assert len(list(folder.glob("pytorch_model-*.bin"))) > 2
+
+
+SAVERS: dict[str, Callable[[Any, Path], None]] = {
+    "safetensors": lambda model, folder: model.save_pretrained(folder),
+    "sharded": save_sharded,
+    "pickle": save_pickle,
+    "old_pickle": save_old_pickle,
+    "sharded_pickle": save_sharded_pickle,
+}
+
+
+def outputs_of(model: Any) -> Any:
+    with torch.no_grad():
+        return model(random_ids(*token_shape(type(model).__name__)), output_hidden_states=True)
+
+
+@pytest.mark.parametrize("form", SAVERS)
+@pytest.mark.parametrize("architecture", HEADS)
+def test_what_transformers_saves_loads_here(architecture: str, form: str, tmp_path: Path) -> None:
+    reference = reference_model(architecture, tiny_config(is_decoder=architecture.endswith("CausalLM")))
+    SAVERS[form](reference, tmp_path)
+    ours, info = HEADS[architecture].from_pretrained(tmp_path, output_loading_info=True)
+    assert info == LoadingInfo(missing=(), unexpected=(), mismatched=())
+    assert not ours.training
+    assert_equal_outputs(outputs_of(ours), outputs_of(reference), final_norm=ours.base_model.LayerNorm)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("shard_size", ["5GB", "12KB"])
+@pytest.mark.parametrize("architecture", HEADS)
+def test_what_is_saved_here_loads_in_transformers(
+    *, architecture: str, shard_size: str, tied: bool, tmp_path: Path
+) -> None:
+    ours = own_model(architecture, is_decoder=architecture.endswith("CausalLM"), tie_word_embeddings=tied)
+    ours.save_pretrained(tmp_path, max_shard_size=shard_size)
+    reference, info = getattr(transformers, architecture).from_pretrained(
+        tmp_path, output_loading_info=True, attn_implementation="eager"
+    )
+    assert not any(info.values())
+    assert_equal_outputs(outputs_of(ours), outputs_of(reference), final_norm=ours.base_model.LayerNorm)
+    assert reference.config.architectures == [architecture]
+    again = HEADS[architecture].from_pretrained(tmp_path)
+    assert difference(outputs_of(again)[0], outputs_of(ours)[0]) == 0
+
+
+def test_the_saved_names_are_those_that_transformers_saves(tmp_path: Path) -> None:
+    reference = reference_model(MASKED_LM, tiny_config())
+    for model, folder in ((reference, tmp_path / "theirs"), (counterpart(reference), tmp_path / "ours")):
+        model.save_pretrained(folder)
+    assert (
+        load_file(tmp_path / "ours/model.safetensors").keys() == load_file(tmp_path / "theirs/model.safetensors").keys()
+    )
+
+
+def test_a_base_checkpoint_loads_into_a_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reference_model(BASE, tiny_config()).save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="rpln_model"):
+        model, info = HEADS[TAGGER].from_pretrained(tmp_path, output_loading_info=True)
+    assert info.missing == ("classifier.weight", "classifier.bias")
+    assert info.unexpected == ("roberta_prelayernorm.pooler.dense.bias", "roberta_prelayernorm.pooler.dense.weight")
+    assert "classifier.weight, classifier.bias. Train the model" in caplog.text
+    assert model.get_parameter("classifier.weight").std() > 0
+    base = HEADS[BASE].from_pretrained(tmp_path)
+    assert difference(outputs_of(model.base_model).last_hidden_state, outputs_of(base).last_hidden_state) == 0
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_language_model_head_is_missing_as_a_whole(*, tied: bool, tmp_path: Path) -> None:
+    reference_model(BASE, tiny_config(tie_word_embeddings=tied)).save_pretrained(tmp_path)
+    model, info = HEADS[MASKED_LM].from_pretrained(tmp_path, output_loading_info=True)
+    head = {
+        f"lm_head.{name}" for name in ("bias", "dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias")
+    }
+    assert set(info.missing) == head | (set() if tied else {"lm_head.decoder.weight"})
+    output = model.get_output_embeddings()
+    assert output is not None
+    assert (output.weight is model.get_input_embeddings().weight) is tied
+    assert not any(parameter.is_meta for parameter in model.parameters())
+
+
+def test_a_heads_checkpoint_loads_into_the_base_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reference = reference_model(TAGGER, tiny_config())
+    reference.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, logger="rpln_model"):
+        model, info = HEADS[BASE].from_pretrained(tmp_path, output_loading_info=True, add_pooling_layer=False)
+    assert info == LoadingInfo(missing=(), unexpected=("classifier.bias", "classifier.weight"), mismatched=())
+    assert "has no place for these weights" in caplog.text
+    assert difference(outputs_of(model)[0], outputs_of(reference.base_model)[0]) <= OUTPUT_TOLERANCE
+    with_pooler, info = HEADS[BASE].from_pretrained(tmp_path, output_loading_info=True)
+    assert info.missing == ("pooler.dense.weight", "pooler.dense.bias")
+    assert outputs_of(with_pooler).pooler_output.shape == (3, HIDDEN)
+
+
+def test_the_decoders_bias_counts_where_a_checkpoint_has_two(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """5.x saves an unused lm_head.bias beside the decoder's where embeddings are not tied."""
+    reference = reference_model(MASKED_LM, tiny_config(tie_word_embeddings=False))
+    state = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
+    state["lm_head.bias"] = torch.full((VOCABULARY,), 9.0)
+    save_pickle(reference, tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    model = HEADS[MASKED_LM].from_pretrained(tmp_path)
+    assert difference(outputs_of(model).logits, outputs_of(reference).logits) <= OUTPUT_TOLERANCE
+    assert "lm_head.bias and lm_head.decoder.bias differ in the checkpoint" in caplog.text
+
+
+def test_tied_embeddings_are_the_word_embeddings_whatever_else_the_file_holds(tmp_path: Path) -> None:
+    reference = reference_model(MASKED_LM, tiny_config())
+    save_pickle(reference, tmp_path)
+    state = dict(reference.state_dict()) | {"lm_head.decoder.weight": torch.zeros(VOCABULARY, HIDDEN)}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    model = HEADS[MASKED_LM].from_pretrained(tmp_path)
+    assert difference(outputs_of(model).logits, outputs_of(reference).logits) <= OUTPUT_TOLERANCE
+
+
+@pytest.mark.parametrize("saved", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wanted", [None, torch.float16, torch.bfloat16])
+def test_weights_get_the_dtype_asked_for(saved: torch.dtype, wanted: torch.dtype | None, tmp_path: Path) -> None:
+    reference = reference_model(TAGGER, tiny_config()).to(saved)
+    reference.save_pretrained(tmp_path)
+    model = HEADS[TAGGER].from_pretrained(tmp_path, dtype=wanted)
+    dtype = wanted or torch.float32
+    assert {parameter.dtype for parameter in model.parameters()} == {model.dtype} == {dtype}
+    for name, parameter in reference.to(dtype).named_parameters():
+        assert torch.equal(model.get_parameter(name), parameter)
+    assert outputs_of(model).logits.dtype == dtype
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+
+
+def test_overrides_go_to_the_config(tmp_path: Path) -> None:
+    reference_model(BASE, tiny_config()).save_pretrained(tmp_path)
+    model = HEADS[CLASSIFIER].from_pretrained(
+        tmp_path, num_labels=5, problem_type="regression", output_attentions=True, hidden_act=torch.tanh
+    )
+    outputs = outputs_of(model)
+    assert outputs.logits.shape == (3, 5)
+    assert len(outputs.attentions) == 2
+    assert model.config.problem_type == "regression"
+    decoder = HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path, is_decoder=True)
+    assert outputs_of(decoder).past_key_values is not None
+
+
+@pytest.mark.parametrize("name", ["num_lables", "device_map", "torch_dtype", "to_dict", "_attn_implementation"])
+def test_an_unknown_override_is_a_type_error(name: str, tmp_path: Path) -> None:
+    reference_model(BASE, tiny_config()).save_pretrained(tmp_path)
+    overrides: dict[str, Any] = {name: 1}
+    with pytest.raises(TypeError, match=f"'{name}' is neither an option of from_pretrained nor a field of Roberta"):
+        HEADS[BASE].from_pretrained(tmp_path, **overrides)
+
+
+def test_a_given_config_is_used_and_not_changed(tmp_path: Path) -> None:
+    reference = reference_model(TAGGER, tiny_config())
+    reference.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    config = tiny_config()
+    model = RobertaPreLayerNormForTokenClassification.from_pretrained(tmp_path, config=config, output_attentions=True)
+    assert model.config.output_attentions
+    assert not config.output_attentions
+    assert difference(outputs_of(model).logits, outputs_of(reference).logits) <= OUTPUT_TOLERANCE
+
+
+def test_loaded_weights_stay_mapped_to_their_file(tmp_path: Path) -> None:
+    """So that loading needs no second copy; a private mapping, so that training leaves the file alone."""
+    own_model(TAGGER).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = file.read_bytes()
+    model = HEADS[TAGGER].from_pretrained(tmp_path)
+    ranges = [
+        tuple(int(address, 16) for address in line.split()[0].split("-"))
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(file))
+    ]
+    for name, parameter in model.named_parameters():
+        assert any(start <= parameter.data_ptr() < end for start, end in ranges), name
+    nn.utils.vector_to_parameters(torch.zeros(model.num_parameters()), model.parameters())
+    assert file.read_bytes() == content
+
+
+def test_saving_over_the_folder_that_was_loaded(tmp_path: Path) -> None:
+    own_model(TAGGER).save_pretrained(tmp_path, max_shard_size="12KB")
+    model = HEADS[TAGGER].from_pretrained(tmp_path)
+    before = outputs_of(model).logits
+    (tmp_path / "tokenizer.json").write_text("kept")
+    model.save_pretrained(tmp_path)
+    assert difference(outputs_of(model).logits, before) == 0
+    assert difference(outputs_of(HEADS[TAGGER].from_pretrained(tmp_path)).logits, before) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = own_model(TAGGER)
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "save_torch_state_dict", full)
+    model.config.hidden_dropout_prob = 0.5
+    with pytest.raises(CheckpointError, match=r"cannot write a checkpoint to .*: .*No space left on device"):
+        model.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"cannot write a checkpoint to .*/file/folder"):
+        own_model(TAGGER).save_pretrained(tmp_path / "file/folder")
+
+
+def test_a_callable_activation_cannot_be_saved(tmp_path: Path) -> None:
+    config = updated_config(tiny_config(), {"hidden_act": torch.tanh})
+    with pytest.raises(CheckpointError, match=r"hidden_act is a callable, which config\.json cannot hold"):
+        HEADS[TAGGER](config).save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def hub_cache(folder: Path, model: RobertaPreLayerNormPreTrainedModel, *, pickled: bool) -> None:
+    """The cache as the hub's client leaves it after a download of someone/tagger at its main branch and a tag."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = folder / "models--someone--tagger"
+    for branch in ("main", "v1"):
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / branch).write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    if pickled:
+        save_pickle(model, snapshot)
+    else:
+        model.save_pretrained(snapshot)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("revision", [None, "main", "v1"])
+def test_a_hub_id_is_read_from_the_cache(
+    *, pickled: bool, revision: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    saved = own_model(TAGGER)
+    hub_cache(tmp_path, saved, pickled=pickled)
+    model = HEADS[TAGGER].from_pretrained("someone/tagger", revision=revision)
+    assert difference(outputs_of(model).logits, outputs_of(saved).logits) == 0
+    assert model.config.name_or_path == "someone/tagger"
+
+
+@pytest.mark.parametrize("source", ["someone/else", "tagger", "not a name!"])
+def test_a_hub_id_that_is_nowhere_is_a_checkpoint_error(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=f"'{source}' at revision v2 is neither a folder here nor a model"
+    ) as error:
+        HEADS[TAGGER].from_pretrained(source, revision="v2")
+    assert "HF_HUB_OFFLINE" in str(error.value)
+    assert error.value.exit_code == 7
