@@ -2,6 +2,7 @@
 
 Rules:
 1. A node and its first output are called <module>.<operator>, numbered where a module has several: `Add`, `Add_1`.
+   Further outputs are <node>.out1, <node>.out2.
 2. Initializers keep their state-dict names, without the wrapper's and the base model's prefix.
 3. Constants that are no parameters (parameters have a dot in their names) are called after the first node that reads
    them: <node>.<input position>.
@@ -56,7 +57,7 @@ def _without_prefix(name: str) -> str:
 def _name_outputs(node: ir.Node, name: str, fixed: set[int]) -> None:
     for position, output in enumerate(node.outputs):
         if id(output) not in fixed:
-            output.name = f"{name}.{position}" if position else name
+            output.name = f"{name}.out{position}" if position else name
 
 
 def _name_constants(node: ir.Node, name: str) -> None:
