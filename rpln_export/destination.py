@@ -6,6 +6,7 @@ process leaves such a folder behind; the next export to the same destination rem
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from rpln_runtime.manifest import MANIFEST_NAME
 
 PARTIAL: Final = "partial"
 REPLACED: Final = "replaced"
+
+REFUSALS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTEMPTY}
+)
+"""What a file system says when it takes no bundle; other errors are bugs. ENOTEMPTY: another export was first."""
 
 
 def check_destination(folder: Path, *, needed: int = 0) -> None:
@@ -45,7 +51,7 @@ def published(folder: Path) -> Iterator[Path]:
 
     Raises DestinationError for what the file system refuses, a full disk among it.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _recover(folder)
@@ -55,48 +61,55 @@ def published(folder: Path) -> Iterator[Path]:
         raise DestinationError(f"{folder} cannot be written: {error}. Choose another folder with -o.") from error
     try:
         yield partial
+        check_destination(folder)
         _replace(folder, partial)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO}:
+        if error.errno not in REFUSALS:
             raise
         raise DestinationError(
-            f"writing the bundle failed: {error}. Nothing was left at {folder}; make room, or choose another with -o."
+            f"writing the bundle failed: {error}. {folder} was left as it was; make room, or choose another with -o."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _replace(folder: Path, partial: Path) -> None:
-    if not folder.exists():
-        partial.rename(folder)
-        return
     replaced = _sibling(folder, REPLACED)
-    folder.rename(replaced)
     try:
+        if folder.exists():
+            folder.rename(replaced)
         partial.rename(folder)
-    except OSError:
-        replaced.rename(folder)
-        raise
-    shutil.rmtree(replaced)
+    finally:  # an interrupt, too, may come between the two
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)  # the bundle is published; what is left of the old one goes next time
 
 
 def _recover(folder: Path) -> None:
     """Undo what processes that are no longer alive left half done: put a replaced bundle back, drop partial ones."""
-    for kind in (REPLACED, PARTIAL):
-        for path in folder.parent.glob(f".{folder.name}.*.{kind}"):
-            if _is_alive(int(path.name.split(".")[-2])):
-                continue
-            if kind == REPLACED and not folder.exists():
-                path.rename(folder)
-            else:
-                shutil.rmtree(path)
+    for path in _leftovers(folder, REPLACED):
+        if folder.exists():
+            shutil.rmtree(path)
+        else:
+            path.rename(folder)
+    for path in _leftovers(folder, PARTIAL):
+        shutil.rmtree(path)
 
 
 def _sibling(folder: Path, kind: str) -> Path:
     return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
 
 
+def _leftovers(folder: Path, kind: str) -> list[Path]:
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.{kind}")
+    found = ((path, pattern.fullmatch(path.name)) for path in folder.parent.iterdir())
+    return [path for path, match in found if match and not _is_alive(int(match[1]))]
+
+
 def _is_alive(pid: int) -> bool:
+    """Whether another process has this number. This one's own is from an earlier life: containers count anew."""
+    if pid == os.getpid():
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
