@@ -19,21 +19,20 @@ _VALUE_LIMITS: Final[dict[str, Callable[[Manifest], int]]] = {
 }
 
 
-def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> dict[str, int]:
-    """Check `feeds` against the inputs of `graph` and return the size of every dynamic axis.
+def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> None:
+    """Check `feeds` against the inputs of `graph` and the limits of `manifest`.
 
     Raises InputError for an unknown or missing name, a wrong dtype or rank, sizes that disagree or leave their range,
     and ids that leave theirs.
     """
     _check_names(feeds, graph)
-    sizes: dict[str, tuple[str, int]] = {}
+    sizes: dict[str, tuple[str, int]] = {}  # axis: (the first input that has it, size)
     for spec in graph.inputs:
         _check_type(feeds[spec.name], spec)
         _check_shape(feeds[spec.name].shape, spec, manifest, sizes)
     for spec in graph.inputs:
         if spec.name in _VALUE_LIMITS:
             _check_values(feeds[spec.name], spec.name, _VALUE_LIMITS[spec.name](manifest))
-    return {axis: size for axis, (_, size) in sizes.items()}
 
 
 def _check_names(feeds: Mapping[str, np.ndarray], graph: Graph) -> None:

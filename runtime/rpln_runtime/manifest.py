@@ -157,13 +157,10 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
 def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
     if graph.path not in {file.path for file in manifest.files}:
         raise ManifestError(f"{path} lists no file {graph.path!r} for its graph. Export the checkpoint again.")
-    fed = {axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str)}
-    given = {
-        factor for spec in graph.outputs for axis in spec.shape if isinstance(axis, str) for factor in axis.split("*")
-    }
-    if unknown := (fed - manifest.axes.keys()) | (given - fed):
+    axes = {axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str)}
+    if unknown := axes - manifest.axes.keys():
         raise ManifestError(
-            f"{path} names the axes {', '.join(sorted(unknown))} in {graph.path!r} and says nothing of their sizes. "
+            f"{path} gives no limits for the axes {', '.join(sorted(unknown))} of {graph.path!r}. "
             "Export the checkpoint again."
         )
 

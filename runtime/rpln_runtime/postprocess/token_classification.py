@@ -1,7 +1,9 @@
 """Token classification: a label for every token, or groups of tokens that are one entity.
 
-Results equal those of transformers' TokenClassificationPipeline (4.57 and 5.x), with three differences: a text that is
-too long is never cut but read in overlapping windows; "none" works on such texts too; scores are Python floats.
+Results equal those of transformers' TokenClassificationPipeline (4.57 and 5.x) with these differences. A text that is
+too long is never cut: it is read in overlapping windows, as transformers does when given a stride, also for "none".
+Offsets in later windows are those of the whole text, where tokenizers with add_prefix_space count the space before a
+window's first word. An entity of no characters at the start of a long text is not listed twice. Scores are floats.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,0 +1,108 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from rpln_runtime import InputError, ManifestError, pipeline
+from rpln_runtime.postprocess.fill_mask import best_tokens
+from tests.runtime.bundles import Bundle, copy_bundle
+from tests.runtime.comparison import LONG_TEXT, assert_same, reference
+
+TASK = "fill-mask"
+MASKED = (
+    "The capital of France is <mask>.",
+    "<mask>",
+    "<mask> lived in London",
+    "Paris<mask> 😀 東京",
+    "<s> specials </s> around <mask><pad>",
+    "Ada <mask> lived in <mask>.",
+    "<mask><mask> <mask>",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
+    return bundle_of(TASK)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"top_k": 1},
+        {"top_k": 50},
+        {"targets": "ĠLondon"},
+        {"targets": ["ĠLondon", "a", "ĠParis", "a"], "top_k": 10},
+        {"targets": ["<pad>", "</s>", "ĠOslo"]},
+    ],
+    ids=str,
+)
+def test_equals_transformers(bundle: Bundle, options: dict[str, Any]) -> None:
+    fill, hf_fill = pipeline(bundle.folder, **options), reference(bundle, TASK)
+    assert_same(fill(list(MASKED)), hf_fill(list(MASKED), **options))
+    for text in MASKED:
+        assert_same(fill(text), hf_fill(text, **options))
+    # transformers answers a list of one text as if it were the text.
+    assert_same(fill([MASKED[0]]), [hf_fill([MASKED[0]], **options)])
+
+
+def test_a_target_that_is_no_token_stands_for_its_first_one(bundle: Bundle) -> None:
+    targets = [" Babbages", "ĠOslo", ""]
+    with pytest.warns(UserWarning, match="no token") as caught:
+        ours = pipeline(bundle.folder, targets=targets)(MASKED[0])
+    assert [str(warning.message) for warning in caught] == [
+        "target ' Babbages' is no token of the vocabulary, its first token 'ĠBa' stands for it."
+    ]
+    assert_same(ours, reference(bundle, TASK)(MASKED[0], targets=targets))
+
+
+def test_a_batch_answers_as_its_texts_alone(bundle: Bundle) -> None:
+    fill = pipeline(bundle.folder, batch_size=3)
+    assert_same(fill(list(MASKED)), [fill(text) for text in MASKED])
+
+
+def test_truncation_equals_transformers(bundle: Bundle) -> None:
+    text = f"{MASKED[0]} {LONG_TEXT}"
+    hf_answers = reference(bundle, TASK)(text, tokenizer_kwargs={"truncation": True})
+    assert_same(pipeline(bundle.folder, truncation=True)(text), hf_answers)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("no mask", {}, "a text has no <mask> among its 9 tokens: put it where a token is to fill in."),
+        (f"{LONG_TEXT} <mask>", {"truncation": True}, "a text has no <mask> among its 64 tokens: put it where"),
+        (f"{LONG_TEXT} <mask>", {}, "a text has 214 tokens, the limit of this model is 64: shorten it, or pass"),
+        ("<mask>", {"targets": []}, "targets [] hold no token: expected at least one."),
+        ("<mask>", {"targets": [""]}, "targets [''] hold no token: expected at least one."),
+        ("<mask>", {"top_k": 0}, "top_k is 0, expected 1 or more."),
+    ],
+)
+def test_what_cannot_be_filled_is_refused(bundle: Bundle, text: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline(bundle.folder)(text, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_tokenizer_without_a_mask_is_refused(bundle: Bundle, tmp_path: Any) -> None:
+    folder = copy_bundle(bundle, tmp_path, mask_token_id=None)
+    with pytest.raises(ManifestError, match="no mask token"):
+        pipeline(folder)
+
+
+@given(
+    probabilities=hnp.arrays(np.float32, (2, 12), elements=st.floats(0, 1, width=32)),
+    top_k=st.integers(1, 15),
+    allowed=st.none() | st.sets(st.integers(0, 11), min_size=1).map(lambda ids: np.array(sorted(ids))),
+)
+def test_best_tokens_are_the_best(probabilities: np.ndarray, top_k: int, allowed: np.ndarray | None) -> None:
+    best = best_tokens(probabilities, top_k=top_k, allowed=allowed)
+    ids = range(12) if allowed is None else allowed.tolist()
+    for row, chosen, scores in zip(probabilities, best.ids, best.probabilities, strict=True):
+        assert scores.tolist() == sorted((row[i] for i in ids), reverse=True)[:top_k]
+        assert row[chosen].tolist() == scores.tolist()
+        assert len(set(chosen.tolist())) == min(top_k, len(ids))

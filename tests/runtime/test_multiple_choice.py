@@ -1,0 +1,63 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from rpln_runtime import InputError, pipeline
+from tests.runtime.bundles import Bundle
+from tests.runtime.comparison import LONG_TEXT, assert_same
+
+TASK = "multiple-choice"
+ITEMS = [
+    {"prompt": "Ada lived in", "choices": ["London.", "a small red house near the capital of Norway", "😀"]},
+    {"prompt": "", "choices": ["", "only these two"]},
+    {"prompt": "東京", "choices": ["alone"]},
+    {"prompt": "The capital of France", "choices": ["is Paris", "is Oslo", "is <mask>", "</s>", "naïve", " "]},
+]
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
+    return bundle_of(TASK)
+
+
+def expected(bundle: Bundle, item: dict[str, Any], *, truncation: bool = False) -> dict[str, Any]:
+    """As the documentation of transformers' model does it: pairs of prompt and choice, padded together."""
+    choices = item["choices"]
+    batch = bundle.tokenizer(
+        [item["prompt"]] * len(choices), choices, return_tensors="pt", padding=True, truncation=truncation
+    )
+    with torch.no_grad():
+        logits = bundle.model(**{name: tensor.unsqueeze(0) for name, tensor in batch.items()}).logits
+    scores = logits[0].softmax(-1)
+    best = int(scores.argmax())
+    return {"answer": choices[best], "index": best, "score": float(scores[best]), "scores": scores.tolist()}
+
+
+def test_equals_transformers(bundle: Bundle) -> None:
+    choose = pipeline(bundle.folder, batch_size=5)
+    assert_same(choose(ITEMS), [expected(bundle, item) for item in ITEMS])
+    assert_same(choose(**ITEMS[0]), expected(bundle, ITEMS[0]))
+    assert len({answer["index"] for answer in choose(ITEMS)}) > 1
+
+
+def test_truncation_equals_transformers(bundle: Bundle) -> None:
+    item = {"prompt": LONG_TEXT, "choices": ["short", LONG_TEXT]}
+    assert_same(pipeline(bundle.folder, truncation=True)(item), expected(bundle, item, truncation=True))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"prompt": "p", "choices": []}, "choices are [], expected a list of at least one text."),
+        ({"prompt": "p", "choices": "ab"}, "choices are 'ab', expected a list of at least one text."),
+        ({"prompt": "p", "choices": [1]}, "a text is a int, expected str."),
+        ({"prompt": "p"}, "an item has the keys 'prompt', expected a mapping with 'prompt', 'choices'."),
+        ({"prompt": LONG_TEXT, "choices": ["a"]}, "a text has 216 tokens, the limit of this model is 64: shorten it"),
+    ],
+)
+def test_wrong_items_are_refused(bundle: Bundle, item: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline(bundle.folder)(item)
+    assert str(caught.value).startswith(message)

@@ -1,0 +1,127 @@
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpln_runtime import InputError, pipeline
+from rpln_runtime.postprocess.question_answering import best_spans
+from tests.runtime.bundles import CORPUS, Bundle
+from tests.runtime.comparison import LONG_TEXT, assert_same, reference
+
+TASK = "question-answering"
+QUESTIONS = ("Where did Ada live?", "東京 😀?", " ")
+CONTEXTS = (CORPUS[0], "London LONDON london, Paris paris", CORPUS[3], "  naïve  <mask> café </s> ", LONG_TEXT)
+ITEMS = [{"question": question, "context": context} for question in QUESTIONS for context in CONTEXTS]
+
+only_with_the_pipeline = pytest.mark.skipif(
+    not hasattr(transformers, "QuestionAnsweringPipeline"),
+    reason="transformers 5 removed its question-answering pipeline: compared in the environment with 4.57",
+)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "prefix-space"])
+def bundle(bundle_of: Callable[..., Bundle], request: pytest.FixtureRequest) -> Bundle:
+    return bundle_of(TASK, add_prefix_space=request.param)
+
+
+def with_answers(answers: Any) -> list[Any]:
+    """As a list, without what transformers fills up with when there are fewer spans than top_k: score 0, no text."""
+    listed = answers if isinstance(answers, list) else [answers]
+    return [answer for answer in listed if answer["score"] > 0]
+
+
+@only_with_the_pipeline
+@pytest.mark.parametrize("answers", [{}, {"top_k": 2}, {"top_k": 7, "handle_impossible_answer": True}], ids=str)
+@pytest.mark.parametrize("spans", [{}, {"align_to_words": False, "max_answer_len": 3}, {"max_answer_len": 50}], ids=str)
+@pytest.mark.parametrize(
+    "windows", [{}, {"max_seq_len": 40, "doc_stride": 5}, {"max_seq_len": 30, "doc_stride": 0}], ids=str
+)
+def test_equals_transformers(
+    bundle_of: Callable[..., Bundle], answers: dict[str, Any], spans: dict[str, Any], windows: dict[str, Any]
+) -> None:
+    bundle = bundle_of(TASK, add_prefix_space=False)
+    options = answers | spans | windows
+    answer, hf_answer = pipeline(bundle.folder, **options), reference(bundle, TASK)
+    for item in ITEMS:
+        ours, theirs = answer(item), hf_answer(**item, **options)
+        assert isinstance(ours, dict) == ("top_k" not in options)
+        assert_same(with_answers(ours), with_answers(theirs))
+
+
+@only_with_the_pipeline
+def test_short_contexts_with_a_prefix_space_equal_transformers(bundle: Bundle) -> None:
+    answer, hf_answer = pipeline(bundle.folder, top_k=5), reference(bundle, TASK)
+    for item in ITEMS:
+        if item["context"] != LONG_TEXT:
+            assert_same(with_answers(answer(item)), with_answers(hf_answer(**item, top_k=5)))
+
+
+def test_answers_are_parts_of_the_context(bundle: Bundle) -> None:
+    for answers, item in zip(pipeline(bundle.folder, top_k=9)(ITEMS), ITEMS, strict=True):
+        assert answers
+        for answer in answers:
+            assert answer["answer"] == item["context"][answer["start"] : answer["end"]]
+        texts = [answer["answer"].lower() for answer in answers]
+        assert len(set(texts)) == len(texts)
+        assert [answer["score"] for answer in answers] == sorted((a["score"] for a in answers), reverse=True)
+
+
+def test_aligned_answers_are_whole_words(bundle: Bundle) -> None:
+    for word in pipeline(bundle.folder, top_k=9, max_answer_len=1)({"question": "Who?", "context": CORPUS[0]}):
+        around = CORPUS[0][max(word["start"] - 1, 0) : word["end"] + 1]
+        assert word["answer"].isalpha() == (around.strip(" .") == word["answer"])
+
+
+def test_items_by_name_and_in_lists(bundle: Bundle) -> None:
+    answer = pipeline(bundle.folder)
+    assert answer(question="Who?", context=CORPUS[0]) == answer({"question": "Who?", "context": CORPUS[0]})
+    assert_same(answer(ITEMS), [answer(item) for item in ITEMS])
+    assert answer([ITEMS[0]]) == [answer(ITEMS[0])]
+
+
+@pytest.mark.parametrize(
+    ("item", "options", "message"),
+    [
+        ({"question": "", "context": "c"}, {}, "the question is empty, expected a text."),
+        ({"question": "q", "context": ""}, {}, "the context is empty, expected a text."),
+        ({"question": "q"}, {}, "an item has the keys 'question', expected a mapping with 'question', 'context'."),
+        ("text", {}, "an item is a str, expected a mapping with 'question', 'context'."),
+        (
+            {"question": LONG_TEXT, "context": LONG_TEXT},
+            {},
+            "windows of 64 tokens leave 0 for the text, as 2",
+        ),
+        (ITEMS[0], {"top_k": 0}, "top_k is 0, expected 1 or more."),
+        (ITEMS[0], {"max_answer_len": 0}, "max_answer_len is 0, expected 1 or more."),
+        (ITEMS[0], {"doc_stride": -1}, "doc_stride is -1, expected 0 or more."),
+        (ITEMS[0], {"max_seq_len": 65}, "max_seq_len is 65, expected 1 to 64, the limit of this model."),
+    ],
+)
+def test_wrong_items_and_options_are_refused(bundle: Bundle, item: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline(bundle.folder)(item, **options)
+    assert str(caught.value).startswith(message)
+
+
+probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=9)
+
+
+@given(pairs=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9), data=st.data())
+def test_best_spans_are_the_best(pairs: list[tuple[float, float]], data: st.DataObject) -> None:
+    start, end = (np.array(column) for column in zip(*pairs, strict=True))
+    count, max_length = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 10))
+    spans = best_spans(start, end, count=count, max_length=max_length)
+    every = [
+        start[first] * end[last]
+        for first, last in itertools.product(range(len(start)), repeat=2)
+        if first <= last < first + max_length
+    ]
+    assert [score for _, _, score in spans] == sorted((score for score in every if score > 0), reverse=True)[:count]
+    assert all(start[first] * end[last] == score for first, last, score in spans)
+    assert all(first <= last < first + max_length for first, last, _ in spans)
+    assert len({span[:2] for span in spans}) == len(spans)

@@ -1,0 +1,116 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpln_runtime import InputError, pipeline
+from rpln_runtime.postprocess.text_classification import sigmoid
+from tests.runtime.bundles import CORPUS, Bundle, copy_bundle
+from tests.runtime.comparison import LONG_TEXT, TEXTS, assert_same, reference
+
+TASK = "text-classification"
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
+    return bundle_of(TASK)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 1}, {"top_k": 3}, {"top_k": None}, {"top_k": 99}], ids=str)
+@pytest.mark.parametrize("function", [None, "softmax", "sigmoid", "none"])
+def test_equals_transformers(bundle: Bundle, options: dict[str, Any], function: str | None) -> None:
+    if function is not None:
+        options = options | {"function_to_apply": function}
+    classify, hf_classify = pipeline(bundle.folder, **options), reference(bundle, TASK)
+    assert_same(classify(list(TEXTS)), hf_classify(list(TEXTS), **options))
+    assert_same(classify(CORPUS[0]), hf_classify(CORPUS[0], **options))
+
+
+def test_pairs_equal_transformers(bundle: Bundle) -> None:
+    texts = [text for text in TEXTS if text]  # 4.57 takes an empty second text for none, 5.x and this runtime do not
+    pairs = [{"text": first, "text_pair": second} for first, second in zip(texts, reversed(texts), strict=True)]
+    classify, hf_classify = pipeline(bundle.folder, top_k=None), reference(bundle, TASK)
+    assert_same(classify(pairs), hf_classify(pairs, top_k=None))
+    assert_same(classify(pairs[0]), hf_classify(pairs[0], top_k=None))
+    assert classify(text="a", text_pair="b") == classify({"text": "a", "text_pair": "b"})
+    assert classify({"text": "a"}) == classify("a")
+
+
+@pytest.mark.parametrize("labels", [1, 6])
+@pytest.mark.parametrize(
+    "problem_type", [None, "regression", "single_label_classification", "multi_label_classification"]
+)
+def test_the_problem_type_chooses_the_function(
+    bundle_of: Callable[..., Bundle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    problem_type: str | None,
+    labels: int,
+) -> None:
+    bundle = bundle_of(TASK) if labels > 1 else bundle_of(TASK, id2label={0: "only"})
+    folder = copy_bundle(bundle, tmp_path, problem_type=problem_type)
+    monkeypatch.setattr(bundle.model.config, "problem_type", problem_type)
+    ours = pipeline(folder, top_k=None)(list(CORPUS))
+    assert_same(ours, reference(bundle, TASK)(list(CORPUS), top_k=None))
+
+
+@pytest.mark.parametrize("pair", [None, "short", LONG_TEXT], ids=["single", "short pair", "long pair"])
+def test_truncation_equals_transformers(bundle: Bundle, pair: str | None) -> None:
+    item = {"text": LONG_TEXT} if pair is None else {"text": LONG_TEXT, "text_pair": pair}
+    ours = pipeline(bundle.folder, top_k=None, truncation=True)(item)
+    assert_same(ours, reference(bundle, TASK)(item, top_k=None, truncation=True))
+
+
+def test_too_long_a_text_is_refused(bundle: Bundle) -> None:
+    length = len(bundle.tokenizer(LONG_TEXT, verbose=False)["input_ids"])
+    with pytest.raises(InputError) as caught:
+        pipeline(bundle.folder)(["short", LONG_TEXT])
+    assert str(caught.value) == (
+        f"a text has {length} tokens, the limit of this model is 64: shorten it, or pass truncation=True to leave out "
+        "what lies beyond."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 0}, "top_k is 0, expected 1 or more."),
+        ({"top_k": "all"}, "top_k is 'all', expected one of 'best'."),
+        ({"function_to_apply": "max"}, "function_to_apply is 'max', expected one of 'softmax', 'sigmoid', 'none'."),
+        ({"batch_size": 0}, "batch_size is 0, expected 1 or more."),
+    ],
+)
+def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline(bundle.folder, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (7, "inputs are a int, expected a text, a mapping, or a list of these."),
+        ([7], "an item is a int, expected a mapping with 'text', 'text_pair'."),
+        (["\ud800"], "a text is not valid Unicode at character 0 (surrogates not allowed): replace it, for example"),
+        ({"text": 7}, "a text is a int, expected str."),
+        ({"text_pair": "b"}, "an item has the keys 'text_pair', expected a mapping with 'text', 'text_pair'."),
+        (
+            {"text": "a", "pair": "b"},
+            "an item has the keys 'text', 'pair', expected a mapping with 'text', 'text_pair'.",
+        ),
+        (None, "an item has the keys , expected a mapping with 'text', 'text_pair'."),
+    ],
+)
+def test_wrong_inputs_are_refused(bundle: Bundle, inputs: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        pipeline(bundle.folder)(inputs)
+    assert str(caught.value).startswith(message)
+
+
+def test_sigmoid_is_exact_and_takes_any_logit() -> None:
+    logits = np.array([-1e4, -20.0, -0.5, 0.0, 3.0, 1e4])
+    assert sigmoid(logits)[0] == 0
+    assert sigmoid(logits)[-1] == 1
+    assert np.allclose(sigmoid(logits[1:-1]), 1 / (1 + np.exp(-logits[1:-1])), rtol=1e-7)
