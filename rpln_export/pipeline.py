@@ -17,7 +17,7 @@ from rpln_export.steps import Steps, Watcher
 from rpln_export.tokenizer import load_tokenizer
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.recipes import apply_recipe
-from rpln_graphs.save import check_graph, save_graph
+from rpln_graphs.save import save_graph
 from rpln_graphs.stress import stress_cases
 from rpln_graphs.trace import trace_model
 from rpln_runtime.manifest import write_manifest
@@ -49,7 +49,6 @@ def export(plan: ExportPlan, watcher: Watcher) -> Report:
     with published(plan.destination) as folder:
         with steps.step("save"):
             save_graph(graph, folder / GRAPH_NAME)
-            check_graph(folder / GRAPH_NAME)
             write_bundle_files(folder, plan, tokenizer)
             manifest = describe(plan, graph, source, tokenizer, path=GRAPH_NAME)
             write_manifest(folder, manifest)

@@ -1,8 +1,8 @@
 """Proves a bundle's graph equal to eager torch, by every method that its precision allows, or says where it is not."""
 
+import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from rpln_export.bisect import first_drift
 from rpln_export.errors import ValidationError
-from rpln_export.validate import Comparison, Run, compare, failed
+from rpln_export.validate import Comparison, Run, compare, failed, graph_outputs, reference_outputs
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.sessions import session_from_model
@@ -58,26 +58,39 @@ def prove(
 
     Raises ValidationError naming the output, the case and the first layer that drifts.
     """
-    with _methods(graph, folder, recipe) as methods:
-        comparisons = compare(model, methods, outputs, cases, recipe.tolerance, advance=advance)
+    methods = _methods(graph, folder, recipe)
+    tick = _counter(advance, len(cases) * (1 + len(methods)))
+    with tempfile.TemporaryDirectory() as stored:
+        expected = reference_outputs(model, outputs, cases, Path(stored), advance=tick)
+        named = graph_outputs(outputs, model.config.num_hidden_layers)
+        comparisons = compare(expected, methods, named, cases, recipe.tolerance, advance=tick)
     refused = failed(comparisons, recipe.tolerance)
     if refused:
         raise ValidationError(_refusal(refused, model, graph, cases, recipe))
     return Proof(comparisons=comparisons, notes=NOTES[recipe.dtype])
 
 
-@contextmanager
-def _methods(graph: ir.Model, folder: Path, recipe: Recipe) -> Iterator[Mapping[str, Run]]:
+def _methods(graph: ir.Model, folder: Path, recipe: Recipe) -> dict[str, Callable[[], Run]]:
     """How the graph can be run here: by the runtime where the CPU has kernels, by its rounding copy where it rounds."""
-    methods: dict[str, Run] = {}
+    methods: dict[str, Callable[[], Run]] = {}
     if recipe.dtype != ir.DataType.BFLOAT16:
-        methods[RUNTIME] = load(folder, verify=False).run
+        methods[RUNTIME] = lambda: load(folder, verify=False).run
     if recipe.lowers:
-        with tempfile.TemporaryDirectory() as rounding:
-            session = session_from_model(rounding_copy(graph), Path(rounding))
-        names = [value.name for value in graph.graph.outputs]
-        methods[ROUNDING] = lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
-    yield methods
+        methods[ROUNDING] = lambda: _run_rounding_copy(graph)
+    return methods
+
+
+def _run_rounding_copy(graph: ir.Model) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        session = session_from_model(rounding_copy(graph), Path(folder))
+    names = [value.name or "" for value in graph.graph.outputs]
+    return lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
+
+
+def _counter(advance: Callable[[int, int], None], total: int) -> Callable[[], None]:
+    """A function that tells `advance` of one more done each time it is called."""
+    numbers = itertools.count(1)
+    return lambda: advance(next(numbers), total)
 
 
 def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:

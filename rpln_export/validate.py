@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -49,30 +50,51 @@ class Comparison:
 
 
 def compare(
-    model: nn.Module,
-    methods: Mapping[str, Run],
-    outputs: Sequence[Tensor],
+    expected: Sequence[Mapping[str, Array]],
+    methods: Mapping[str, Callable[[], Run]],
+    outputs: Mapping[str, Tensor],
     cases: Sequence[Case],
     tolerance: Tolerance,
     *,
-    advance: Callable[[int, int], None],
+    advance: Callable[[], None],
 ) -> list[Comparison]:
-    """Run each case through eager `model` and every method, and compare every output where it means something.
+    """Open each method in turn, run it over `cases` and compare every output with `expected` where it means something.
 
     That is at real tokens for outputs that belong to tokens, and in every row that has a real token for the others,
     at position 0 even where that is padding, as transformers does. Rows that are all padding must be finite.
     """
-    layers = model.config.num_hidden_layers
-    tensors = {name: tensor for tensor in outputs for name in names_from_tensor(tensor, layers)}
-    rows = {(name, method): Comparison(output=name, method=method) for method in methods for name in tensors}
-    for done, case in enumerate(cases):
-        expected = eager_outputs(model, case.feeds, outputs)
-        for method, run in methods.items():
+    comparisons = []
+    for method, opened in methods.items():
+        run = opened()
+        rows = {name: Comparison(output=name, method=method) for name in outputs}
+        for case, reference in zip(cases, expected, strict=True):
             found = run(case.feeds)
-            for name, tensor in tensors.items():
-                _compare_case(rows[name, method], tensor, case, expected[name], found[name], tolerance)
-        advance(done + 1, len(cases))
-    return list(rows.values())
+            for name, tensor in outputs.items():
+                _compare_case(rows[name], tensor, case, reference[name], found[name], tolerance)
+            advance()
+        comparisons.extend(rows.values())
+    return comparisons
+
+
+def reference_outputs(
+    model: nn.Module, outputs: Sequence[Tensor], cases: Sequence[Case], folder: Path, *, advance: Callable[[], None]
+) -> list[dict[str, Array]]:
+    """What eager torch makes of each case. The arrays lie in `folder`: a vocabulary's logits would fill the memory."""
+    expected = []
+    for number, case in enumerate(cases):
+        stored = {}
+        for name, array in eager_outputs(model, case.feeds, outputs).items():
+            path = folder / f"{number}.{name}.npy"
+            np.save(path, array)
+            stored[name] = np.load(path, mmap_mode="r")
+        expected.append(stored)
+        advance()
+    return expected
+
+
+def graph_outputs(outputs: Sequence[Tensor], layers: int) -> dict[str, Tensor]:
+    """The graph's outputs by name, each with the row of the task's table that it comes from."""
+    return {name: tensor for tensor in outputs for name in names_from_tensor(tensor, layers)}
 
 
 def eager_outputs(model: nn.Module, feeds: Mapping[str, Array], outputs: Sequence[Tensor]) -> dict[str, Array]:

@@ -36,17 +36,30 @@ def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
 
 
 def _probed_model(model: ir.Model) -> tuple[ir.Model, Sequence[str]]:
-    """A copy of `model`, sharing its weights, whose outputs are max|x| of every float value."""
+    """A copy of `model`, sharing its weights, whose outputs are max|x| of every float value.
+
+    Each probe stands right behind what it measures, so that no value outlives its last reader.
+    """
     copy = model.clone()
     graph = copy.graph
-    values = [value for value in (*graph.inputs, *(out for node in graph for out in node.outputs))]
-    floats = [value for value in values if value.dtype == ir.DataType.FLOAT]
     graph.outputs.clear()
-    for value in floats:
+    names = []
+    for value, place in _float_values(graph):
         magnitude = ir.node("Abs", [value])
         peak = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0})
         output = peak.outputs[0]
         output.name, output.dtype, output.shape = f"{PROBE}{value.name}", ir.DataType.FLOAT, ir.Shape(())
-        graph.extend([magnitude, peak])
+        if place is None:
+            graph.insert_before(graph[0], [magnitude, peak])
+        else:
+            graph.insert_after(place, [magnitude, peak])
         graph.outputs.append(output)
-    return copy, [value.name or "" for value in floats]
+        names.append(value.name or "")
+    return copy, names
+
+
+def _float_values(graph: ir.Graph) -> list[tuple[ir.Value, ir.Node | None]]:
+    """Every float value with the node that makes it; None for a graph input."""
+    inputs = [(value, None) for value in graph.inputs]
+    computed = [(value, node) for node in graph for value in node.outputs]
+    return [(value, node) for value, node in (*inputs, *computed) if value.dtype == ir.DataType.FLOAT]

@@ -1,11 +1,12 @@
-"""Writes a graph to its folder, checks it as onnx does, and reads back what was written."""
+"""Writes a graph to its file, weight by weight, and describes what was written."""
 
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from rpln_graphs.errors import GraphError
 from rpln_runtime.manifest import Graph, TensorSpec
@@ -13,20 +14,74 @@ from rpln_runtime.manifest import Graph, TensorSpec
 PROTOBUF_LIMIT: Final = 2 * 10**9
 """A protobuf message holds less than 2 GiB; weights beyond this go to a file of their own."""
 
+# Field numbers of onnx.proto, each with wire type 2 (length-delimited).
+MODEL_GRAPH: Final = 7 << 3 | 2
+GRAPH_INITIALIZER: Final = 5 << 3 | 2
+TENSOR_RAW_DATA: Final = 9 << 3 | 2
+
 
 def save_graph(model: ir.Model, path: Path) -> None:
-    """Write `model` to `path`, weights inside up to 2 GB, else in `path`.data beside it."""
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    external = f"{path.name}.data" if weights > PROTOBUF_LIMIT else None
-    ir.save(model, path, external_data=external)
+    """Write `model` to `path`, weights inside up to 2 GB, else in `path`.data beside it.
+
+    Either way one weight at a time is in memory: weights that passes turned or scaled are computed as they are written.
+    Raises GraphError with onnx.checker's words, shape inference included, for a graph that breaks the specification.
+    """
+    _check(model)
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    if sum(weight.nbytes for weight in weights) > PROTOBUF_LIMIT:
+        ir.save(model, path, external_data=f"{path.name}.data")
+        return
+    with path.open("wb") as stream:
+        _write_model(stream, _proto_without_weights(model), weights)
 
 
-def check_graph(path: Path) -> None:
-    """Run onnx's full checker, shape inference included, over the saved graph. Raises GraphError with its words."""
+def _check(model: ir.Model) -> None:
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        common.CheckerPass(full_check=True)(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise GraphError(f"onnx.checker refuses {path.name}: {error}. Please report it (rpln doctor).") from error
+        raise GraphError(f"onnx.checker refuses the graph: {error}. Please report it (rpln doctor).") from error
+
+
+def _proto_without_weights(model: ir.Model) -> onnx.ModelProto:
+    skeleton = model.clone()
+    for value in skeleton.graph.initializers.values():
+        value.const_value = None
+    skeleton.graph.initializers.clear()
+    return ir.to_proto(skeleton)
+
+
+def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.TensorProtocol]) -> None:
+    """Write the ModelProto as protobuf would, were it given all weights at once.
+
+    The length of a message stands before it, and that of a weight is known before its data are.
+    """
+    graph = proto.graph.SerializeToString()
+    proto.ClearField("graph")
+    heads = [_tensor_head(weight) for weight in weights]
+    lengths = [len(head) + weight.nbytes for head, weight in zip(heads, weights, strict=True)]
+    fields = [bytes([GRAPH_INITIALIZER]) + _varint(length) for length in lengths]
+    stream.write(proto.SerializeToString())
+    stream.write(bytes([MODEL_GRAPH]) + _varint(len(graph) + sum(map(len, fields)) + sum(lengths)))
+    stream.write(graph)
+    for field, head, weight in zip(fields, heads, weights, strict=True):
+        stream.write(field + head)
+        stream.write(weight.tobytes())
+
+
+def _tensor_head(weight: ir.TensorProtocol) -> bytes:
+    """A TensorProto up to, and without, its raw data."""
+    head = onnx.TensorProto(name=weight.name, data_type=weight.dtype, dims=weight.shape.numpy())
+    return head.SerializeToString() + bytes([TENSOR_RAW_DATA]) + _varint(weight.nbytes)
+
+
+def _varint(number: int) -> bytes:
+    """The protobuf encoding of an unsigned integer: seven bits a byte, lowest first, the top bit says "more"."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def graph_from_model(model: ir.Model, *, variant: str, path: str) -> Graph:

@@ -27,4 +27,11 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
+    # Packed weights would stand beside the graph's own for a session that runs a few dozen times; idle threads that
+    # spin would slow down torch, which runs in turn with it.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False
+    # The default order runs readers late: a graph with a probe behind each value would keep all values to the end.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -12,7 +12,7 @@ from rpln_runtime.tasks import CHOICES, INT64, Tensor
 Feeds = dict[str, NDArray[np.generic]]
 
 BATCHES: Final = (1, 2, 7)
-LENGTHS: Final = (1, 2, 5, 16, 33)
+LENGTHS: Final = (1, 2, 5, 17)
 MASKS: Final = ("none", "right", "left", "holes", "empty")
 """`empty`: besides rows with holes, one row that is all padding."""
 CHOICE_COUNT: Final = 3

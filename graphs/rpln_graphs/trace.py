@@ -42,7 +42,7 @@ def trace_model(
     for make_pass in CLEAN_UP:
         make_pass.configure(graph, Context())(graph)
     if opset < OLDEST_TRACED_OPSET:
-        version_converter.convert_version(graph, opset, fallback=True)
+        _convert_down(graph, opset)
     _name_output_axes(graph, outputs, layers)
     common.ClearMetadataAndDocStringPass()(graph)
     return graph
@@ -121,6 +121,13 @@ def _quiet_logger(name: str) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+def _convert_down(graph: ir.Model, opset: int) -> None:
+    with _quiet_logger("onnxscript.version_converter"):
+        version_converter.convert_version(graph, opset, fallback=True)
+    if graph.opset_imports[""] != opset:
+        raise GraphError(f"onnx cannot convert this graph to opset {opset}. Choose --opset {OLDEST_TRACED_OPSET} or later.")
 
 
 def _name_output_axes(graph: ir.Model, outputs: Sequence[Tensor], layers: int) -> None:
