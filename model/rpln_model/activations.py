@@ -24,12 +24,17 @@ def _quick_gelu(x: Tensor) -> Tensor:
 
 
 def _laplace(x: Tensor) -> Tensor:
-    mean, deviation = math.sqrt(0.5), math.sqrt(0.25 / math.pi)
+    # sqrt(1 / 2) and sqrt(1 / (4 pi)), rounded as MEGA's authors (Ma et al. 2022) and transformers do.
+    mean, deviation = 0.707107, 0.282095
     return 0.5 * (1.0 + torch.erf((x - mean) / (deviation * math.sqrt(2.0))))
 
 
 def _relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
+
+
+def _sqrt_softplus(x: Tensor) -> Tensor:
+    return F.softplus(x).sqrt()
 
 
 def _linear(x: Tensor) -> Tensor:
@@ -55,6 +60,7 @@ _BY_TRANSFORMERS_NAME: Final[dict[str, Activation]] = {
     "relu6": F.relu6,
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
+    "sqrtsoftplus": _sqrt_softplus,
     "swish": F.silu,
     "tanh": torch.tanh,
 }

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rpln_model import HEADS
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
@@ -16,6 +18,7 @@ from tests.model.references import (
     LENGTH,
     MASKS,
     PAD,
+    VOCABULARY,
     Inputs,
     assert_equal_gradients,
     assert_equal_outputs,
@@ -103,3 +106,19 @@ def test_masks_of_other_kinds(*, kind: str, is_decoder: bool) -> None:
         "queries_by_keys": random_values(3, LENGTH, LENGTH).gt(-0.5).long(),
     }
     compare(reference, ours, {"input_ids": random_ids(3, LENGTH), "attention_mask": masks[kind]})
+
+
+@pytest.fixture(scope="module")
+def taggers() -> tuple[Any, RobertaPreLayerNormPreTrainedModel]:
+    return pair("RobertaPreLayerNormForTokenClassification")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@given(data=st.data())
+def test_any_ids_and_any_mask(taggers: tuple[Any, RobertaPreLayerNormPreTrainedModel], data: st.DataObject) -> None:
+    """Lengths from 1 to the usable maximum, padding tokens where the mask has none, and the other way round."""
+    rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 17))
+    row = st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length)
+    bits = st.lists(st.integers(0, 1), min_size=length, max_size=length)
+    ids, mask = (torch.tensor(data.draw(st.lists(of, min_size=rows, max_size=rows))) for of in (row, bits))
+    compare(*taggers, {"input_ids": ids, "attention_mask": mask})
