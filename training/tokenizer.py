@@ -1,0 +1,79 @@
+"""The tokenizer: RoBERTa's byte-level BPE, trained so that every mark is a token of its own."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+START, PAD, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
+_SPECIAL_TOKENS: Final = (START, PAD, END, UNKNOWN, MASK)
+START_ID, PAD_ID, END_ID = 0, 1, 2  # as in every RoBERTa
+
+# GPT-2's pattern, but for the fourth and fifth alternatives: there a run of marks such as `."` is one piece.
+_PIECES: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
+
+_ROLES: Final = {
+    "bos_token": START,
+    "cls_token": START,
+    "eos_token": END,
+    "sep_token": END,
+    "pad_token": PAD,
+    "unk_token": UNKNOWN,
+    "mask_token": MASK,
+}
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> Tokenizer:
+    """Return a tokenizer with RoBERTa's pre-tokenizer and post-processor.
+
+    The merges are learned on pieces with one mark each, so that none joins two marks. Behind the byte-level
+    pre-tokenizer that every RoBERTa has, a mark is then a token of its own, which can have a tag.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=[AddedToken(token, lstrip=token == MASK, special=True) for token in _SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((f" {text}" for text in texts), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (END, END_ID),
+        (START, START_ID),
+        trim_offsets=True,
+        add_prefix_space=True,
+    )
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> None:
+    """Write the files from which transformers and tokenizers load the same tokenizer, which truncates nothing."""
+    content = json.loads(tokenizer.to_str()) | {"truncation": None}
+    (folder / "tokenizer.json").write_text(
+        json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
+    )
+    settings = {
+        "tokenizer_class": "RobertaTokenizer",
+        "add_prefix_space": True,
+        "trim_offsets": True,
+        "model_max_length": max_length,
+        **_ROLES,
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+    mask = {"content": MASK, "lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
+    _write_json(folder / "special_tokens_map.json", _ROLES | {"mask_token": mask})
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
