@@ -10,6 +10,7 @@ from transformers import RobertaPreLayerNormConfig
 
 from rpln_model.checkpoints import BASE_MODEL_PREFIX, LoadingInfo, Shared, load_config, load_model, save_model
 from rpln_model.config import check_config, pruned_heads, updated_config
+from rpln_model.weights import local_folder
 
 
 class RobertaPreLayerNormPreTrainedModel(nn.Module):
@@ -174,14 +175,15 @@ class RobertaPreLayerNormPreTrainedModel(nn.Module):
             ConfigError: the configuration describes no network of this architecture.
             TypeError: an override is no field of the config.
         """
+        folder = local_folder(source, revision=revision)
         if config is None:
-            config = load_config(source, revision=revision)
+            config = load_config(folder)
+            config.name_or_path = str(source)
         options = {name: config_overrides.pop(name) for name in cls.constructor_options if name in config_overrides}
         config = updated_config(config, config_overrides)
         model, info = load_model(
             partial(cls, config, **options),
-            source,
-            revision=revision,
+            folder,
             dtype=dtype or torch.float32,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import huggingface_hub
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import RobertaPreLayerNormConfig
 
@@ -31,7 +32,7 @@ BASE_MODEL_PREFIX: Final = "roberta_prelayernorm"
 class Shared(NamedTuple):
     """A parameter with two names in the state dict."""
 
-    name: str  # under which a checkpoint has it
+    name: str  # the one that a checkpoint has
     alias: str
     read: str  # the one of the two that counts where a checkpoint has both and they differ
 
@@ -68,19 +69,17 @@ def load_config(source: str | Path, *, revision: str | None = None) -> RobertaPr
         config = RobertaPreLayerNormConfig.from_dict(fields)
     except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is no valid configuration: {error}") from error
-    config.name_or_path = str(source)
     return config
 
 
 def load_model(
     build: Callable[[], _Model],
-    source: str | Path,
+    folder: Path,
     *,
-    revision: str | None = None,
     dtype: torch.dtype = torch.float32,
     ignore_mismatched_sizes: bool = False,
 ) -> tuple[_Model, LoadingInfo]:
-    """A model made by `build`, in eval mode, with the checkpoint's weights; what the checkpoint lacks is initialised.
+    """A model made by `build`, in eval mode, with a folder's weights; what the folder lacks is initialised.
 
     The model is made without memory and its parameters are the mapped files' own, so that the peak is about once the
     weights in `dtype`.
@@ -90,17 +89,22 @@ def load_model(
     """
     with torch.device("meta"):
         model = build()
-    folder = local_folder(source, revision=revision)
-    weights = _shared(_renamed(read_weights(folder), model), model)
-    expected = model.state_dict()
+    aliases = {shared.alias for shared in model.shared_names()}
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
+    weights = _under_one_name(_renamed(read_weights(folder), model), model)
     mismatched = tuple(name for name in expected if name in weights and weights[name].shape != expected[name].shape)
     if mismatched and not ignore_mismatched_sizes:
         raise _wrong_shapes(folder, mismatched, weights, expected)
+
     used = {name: weights[name].to(dtype) for name in expected if name in weights and name not in mismatched}
     model.load_state_dict(used, strict=False, assign=True)
+    absent = [name for name in expected if name not in used]
+    for name in absent:
+        _initialise(model, name, dtype)
     model.tie_weights()
+
     info = LoadingInfo(
-        missing=tuple(name for name in _initialise_absent(model, dtype) if name not in mismatched),
+        missing=tuple(name for name in absent if name not in mismatched),
         unexpected=tuple(sorted(weights.keys() - expected)),
         mismatched=mismatched,
     )
@@ -120,17 +124,17 @@ def _renamed(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def _shared(weights: dict[str, Tensor], model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
-    """One tensor under both names of a shared parameter, whichever of them the checkpoint has."""
+def _under_one_name(weights: dict[str, Tensor], model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
+    """The tensors of shared parameters without their aliases, whichever of the names the checkpoint has."""
     result = dict(weights)
-    for shared in model.shared_names():
-        present = [name for name in (shared.name, shared.alias) if name in weights]
-        if not present:
+    for name, alias, read in model.shared_names():
+        if alias not in result:
             continue
-        used = shared.read if len(present) == 2 else present[0]
-        if len(present) == 2 and not torch.equal(weights[shared.name], weights[shared.alias]):
-            _log.warning("%s and %s differ in the checkpoint, but are one here; %s is used", *present, used)
-        result.update(dict.fromkeys((shared.name, shared.alias), weights[used]))
+        if name in result and not torch.equal(result[name], result[alias]):
+            _log.warning("%s and %s differ in the checkpoint, but are one here; %s is used", name, alias, read)
+        used = result[read] if name in result else result[alias]
+        result[name] = used
+        del result[alias]
     return result
 
 
@@ -144,19 +148,14 @@ def _wrong_shapes(
     )
 
 
-def _initialise_absent(model: "RobertaPreLayerNormPreTrainedModel", dtype: torch.dtype) -> list[str]:
-    """Give real memory and initial values to what is still on the meta device; return its names."""
-    absent = []
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.is_meta:
-                absent.append(f"{path}.{name}" if path else name)
-                value = nn.Parameter(torch.empty(parameter.shape, dtype=dtype), requires_grad=parameter.requires_grad)
-                setattr(module, name, value)
-                model.init_parameter(module, name)
-    model.tie_weights()
-    aliases = {shared.alias for shared in model.shared_names()}
-    return [name for name in absent if name not in aliases]
+def _initialise(model: "RobertaPreLayerNormPreTrainedModel", name: str, dtype: torch.dtype) -> None:
+    """Give a parameter that is still on the meta device memory and its initial value."""
+    parameter = model.get_parameter(name)
+    path, _, last = name.rpartition(".")
+    module = model.get_submodule(path)
+    memory = torch.empty(parameter.shape, dtype=dtype)
+    setattr(module, last, nn.Parameter(memory, requires_grad=parameter.requires_grad))
+    model.init_parameter(module, last)
 
 
 def _report(info: LoadingInfo, model: nn.Module, folder: Path) -> None:
@@ -215,7 +214,7 @@ def save_model(
             config.save_pretrained(temporary)
             huggingface_hub.save_torch_state_dict(_saved_tensors(model), temporary, max_shard_size=max_shard_size)
             _publish(Path(temporary), folder)
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 

@@ -21,7 +21,31 @@ from rpln_model.masks import cross_attention_mask, head_masks, self_attention_ma
 
 
 class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
-    """Embeddings, layers, final LayerNorm, and a pooler over the first token unless `add_pooling_layer` is False."""
+    """Embeddings, layers, final LayerNorm, and a pooler over the first token unless `add_pooling_layer` is False.
+
+    The interface is the one that transformers 4.56 documents. Inputs, which every head shares:
+        input_ids: int64 (batch, sequence). Exactly one of this and `inputs_embeds` is given.
+        attention_mask: 1 where a token may be attended to, 0 where not; (batch, past + sequence) or
+            (batch, sequence, past + sequence).
+        token_type_ids: int64 (batch, sequence) below `type_vocab_size`; 0 when not given.
+        position_ids: int64 (batch, sequence), rows of the position table; when not given they count the tokens that
+            are not padding, from `pad_token_id + 1`.
+        head_mask: (heads,) or (layers, heads), 1 to keep a head and 0 to silence it.
+        inputs_embeds: (batch, sequence, hidden) in place of word embeddings.
+        encoder_hidden_states: (batch, encoder_sequence, hidden), what a decoder's cross-attention reads.
+        encoder_attention_mask: (batch, encoder_sequence) or (batch, sequence, encoder_sequence).
+        past_key_values: a Cache or tuples, see `rpln_model.cache`.
+        use_cache: whether a decoder returns `past_key_values`; like the next three, the config's when not given.
+        output_attentions: whether to return attention probabilities.
+        output_hidden_states: whether to return the residual stream before each layer and after the last.
+        return_dict: whether to return a `ModelOutput`, or else a tuple without what is absent.
+
+    Outputs: `last_hidden_state` (batch, sequence, hidden), `pooler_output` (batch, hidden), and where asked for
+    `past_key_values`, `hidden_states` (layers + 1, the last one before the final LayerNorm), `attentions` and
+    `cross_attentions` (per layer, (batch, heads, sequence, keys)).
+
+    Arguments that contradict each other or the config raise ModelInputError.
+    """
 
     constructor_options = ("add_pooling_layer",)
 
@@ -50,58 +74,23 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> tuple[Any, ...] | BaseModelOutputWithPoolingAndCrossAttentions:
-        """The interface that transformers 4.56 documents for this model.
-
-        Args:
-            input_ids: int64 (batch, sequence). Exactly one of this and `inputs_embeds` is given.
-            attention_mask: 1 where a token may be attended to, 0 where not; (batch, past + sequence) or
-                (batch, sequence, past + sequence).
-            token_type_ids: int64 (batch, sequence) below `type_vocab_size`; 0 when not given.
-            position_ids: int64 (batch, sequence), rows of the position table; when not given they count tokens that
-                are not padding, from `pad_token_id + 1`.
-            head_mask: (heads,) or (layers, heads), 1 to keep a head and 0 to silence it.
-            inputs_embeds: (batch, sequence, hidden) in place of word embeddings.
-            encoder_hidden_states: (batch, encoder_sequence, hidden), what a decoder's cross-attention reads.
-            encoder_attention_mask: (batch, encoder_sequence) or (batch, sequence, encoder_sequence).
-            past_key_values: a Cache or tuples, see `rpln_model.cache`.
-            use_cache: whether a decoder returns `past_key_values`; like the next three, the config's when not given.
-            output_attentions: whether to return attention probabilities.
-            output_hidden_states: whether to return the residual stream before each layer and after the last.
-            return_dict: whether to return a `ModelOutput`.
-
-        Returns:
-            `last_hidden_state` (batch, sequence, hidden), `pooler_output` (batch, hidden), and where asked for
-            `hidden_states` (layers + 1, the last one before the final LayerNorm), `attentions` and
-            `cross_attentions` (per layer, (batch, heads, sequence, keys)); a tuple without the absent ones when
-            `return_dict` is False.
-
-        Raises:
-            ModelInputError: the arguments contradict each other or the config.
-        """
+        """The residual stream through embeddings and layers, normalised at its end; see the class."""
         config = self.config
         self._check_inputs(input_ids, inputs_embeds, encoder_hidden_states)
-        output_attentions = config.output_attentions if output_attentions is None else output_attentions
-        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
-
         past_length = length_of_past(past_key_values)
         cache = cache_from_past(past_key_values, use_cache=use_cache, layers=config.num_hidden_layers)
-        embedded_BTD = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past_length)
-        memory_BSD = encoder_hidden_states if config.is_decoder else None
+
         stack = self.encoder(
-            embedded_BTD,
-            mask=self_attention_mask(
-                attention_mask, hidden_BTD=embedded_BTD, past_length=past_length, is_decoder=config.is_decoder
-            ),
+            self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past_length),
+            attention_mask=attention_mask,
             head_mask=head_mask,
-            past_length=past_length,
-            memory_BSD=memory_BSD,
-            memory_mask=cross_attention_mask(encoder_attention_mask, hidden_BTD=embedded_BTD)
-            if memory_BSD is not None
-            else None,
+            memory_BSD=encoder_hidden_states if config.is_decoder else None,
+            memory_mask=encoder_attention_mask,
             cache=cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+            past_length=past_length,
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
         )
         last_BTD = self.LayerNorm(stack.last)
         pooled_BD = self.pooler(last_BTD) if self.pooler is not None else None
@@ -204,10 +193,11 @@ class Stack:
 
 
 class Encoder(nn.Module):
-    """The layers, one after another."""
+    """The layers, one after another; what all of them share is made once, before the first."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
+        self.is_decoder = config.is_decoder
         self.max_position = config.max_position_embeddings
         self.absolute = position_type(config) == ABSOLUTE
         self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
@@ -216,40 +206,42 @@ class Encoder(nn.Module):
         self,
         x_BTD: Tensor,
         *,
-        mask: Tensor | None,
+        attention_mask: Tensor | None,
         head_mask: Tensor | None,
-        past_length: int,
         memory_BSD: Tensor | None,
         memory_mask: Tensor | None,
         cache: Any,
+        past_length: int,
         output_attentions: bool,
         output_hidden_states: bool,
     ) -> Stack:
-        """Run all layers over the embeddings; `head_mask` is the caller's, the other masks are additive."""
+        """Run the residual stream through all layers; masks are as the caller of the model gave them."""
+        mask = self_attention_mask(
+            attention_mask, hidden_BTD=x_BTD, past_length=past_length, is_decoder=self.is_decoder
+        )
+        memory_mask = None if memory_BSD is None else cross_attention_mask(memory_mask, hidden_BTD=x_BTD)
+        head_factors = head_masks(head_mask, layers=len(self.layer), dtype=x_BTD.dtype)
         distance_TS = None if self.absolute else self._distances(x_BTD, past_length)
-        factors = head_masks(head_mask, layers=len(self.layer), dtype=x_BTD.dtype)
-        hidden: list[Tensor] = []
-        attentions: list[Tensor] = []
-        cross_attentions: list[Tensor] = []
+
+        hidden_states, attentions, cross_attentions = [x_BTD], [], []
         for index, layer in enumerate(self.layer):
-            if output_hidden_states:
-                hidden.append(x_BTD)
-            x_BTD, probabilities, cross_probabilities = layer(
+            x_BTD, probabilities_BHTS, cross_probabilities_BHTS = layer(
                 x_BTD,
                 mask=mask,
-                head_mask=factors[index],
+                head_mask=head_factors[index],
                 distance_TS=distance_TS,
                 memory_BSD=memory_BSD,
                 memory_mask=memory_mask,
                 slots=slots(cache, index),
             )
+            if output_hidden_states:
+                hidden_states.append(x_BTD)
             if output_attentions:
-                attentions.append(probabilities)
-            if output_attentions and memory_BSD is not None:
-                cross_attentions.append(cross_probabilities)
+                attentions.append(probabilities_BHTS)
+                cross_attentions.append(cross_probabilities_BHTS)
         return Stack(
             last=x_BTD,
-            hidden_states=(*hidden, x_BTD) if output_hidden_states else None,
+            hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
             cross_attentions=tuple(cross_attentions) if output_attentions and memory_BSD is not None else None,
         )

@@ -2,7 +2,7 @@
 """HEADS: architecture name -> class. To add a head: one class, one row.
 
 Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
-`rpln_model.encoder.RobertaPreLayerNormModel.forward`, and so is what comes back beside the loss and the logits.
+`rpln_model.encoder.RobertaPreLayerNormModel`, and so is what comes back beside the loss and the logits.
 """
 
 import logging

@@ -13,15 +13,7 @@ from typing import Final
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -36,16 +28,6 @@ CONFIG: Final = "config.json"
 _OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
-_HUB_ERRORS: Final = (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    OSError,
-)
 
 
 def local_folder(source: str | Path, *, revision: str | None) -> Path:
@@ -71,7 +53,7 @@ def local_folder(source: str | Path, *, revision: str | None) -> Path:
 def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(model_id, revision=revision, allow_patterns=patterns))
-    except _HUB_ERRORS as error:
+    except (OSError, HFValidationError, EntryNotFoundError) as error:  # all that the hub raises is one of these
         at = f" at revision {revision}" if revision else ""
         raise CheckpointError(
             f"{model_id!r}{at} is neither a folder here nor a model that could be fetched from the hub or its cache "
