@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from rpln_runtime.errors import ManifestError
@@ -177,10 +178,10 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
         return tuple(_value_from_json(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: _value_from_json(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    # A bool is an int to Python, and no size or id.
-    if hint is Any or type(value) in (arguments or (hint,)):
+    # Not isinstance: a bool is an int to Python, and no size or id.
+    if hint is Any or type(value) in (arguments if origin is UnionType else (hint,)):
         return value
-    raise TypeError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}")
+    raise TypeError(f"{where} is {value!r}, expected {hint.__name__ if origin is None else hint}")
 
 
 def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:

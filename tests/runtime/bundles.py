@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -16,7 +17,7 @@ from rpln_runtime.tasks import BATCH, CHOICES, SEQUENCE, Task
 USABLE_LENGTH = 64
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
 # What the heads of transformers want to be told.
-_LABELS_OF_TASK = {"question-answering": LABELS[:2]}
+_LABELS_OF_TASK: dict[str, tuple[str, ...]] = {"question-answering": ("start", "end")}
 _HEAD_OPTIONS = {"feature-extraction": {"add_pooling_layer": False}}
 CORPUS = (
     "Ada Lovelace lived in London and wrote to Charles Babbage.",
@@ -28,33 +29,61 @@ CORPUS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle's folder, and the torch model and tokenizer that it was made of."""
+    """A bundle's folder and manifest, and the torch model and tokenizer that it was made of."""
 
     folder: Path
+    manifest: Manifest
     model: Any
     tokenizer: Any
 
 
-def make_bundle(folder: Path, task: Task, *, add_prefix_space: bool = False, **config_fields: Any) -> Bundle:
-    tokenizer = make_tokenizer(folder, add_prefix_space=add_prefix_space)
-    model = make_model(task, vocab_size=len(tokenizer), **config_fields)
+def make_bundle(folder: Path, task: Task, *, labels: tuple[str, ...] | None = None) -> Bundle:
+    tokenizer = make_tokenizer(folder)
+    model = make_model(task, vocab_size=len(tokenizer), labels=labels or _LABELS_OF_TASK.get(task.name, LABELS))
     export_model(model, task, folder / "model.onnx")
     write_manifest(folder, make_manifest(model.config, task))
-    return Bundle(folder=folder, model=model, tokenizer=tokenizer)
+    return Bundle(folder=folder, manifest=read_manifest(folder), model=model, tokenizer=tokenizer)
 
 
 def copy_bundle(bundle: Bundle, parent: Path, **manifest_fields: Any) -> Path:
     """Copy `bundle` into `parent` with other fields in its manifest, and return the new folder."""
     folder = parent / "bundle"
     shutil.copytree(bundle.folder, folder)
-    write_manifest(folder, dataclasses.replace(read_manifest(folder), **manifest_fields))
+    write_manifest(folder, dataclasses.replace(bundle.manifest, **manifest_fields))
     return folder
 
 
-def make_tokenizer(folder: Path, *, add_prefix_space: bool) -> Any:
+def copy_with_prefix_space(bundle: Bundle, parent: Path) -> Bundle:
+    """Copy `bundle` into `parent` with a tokenizer that puts a space before a text."""
+    folder = copy_bundle(bundle, parent)
+    tokenizer = make_tokenizer(folder, add_prefix_space=True)
+    write_manifest(folder, bundle.manifest)
+    return dataclasses.replace(bundle, folder=folder, manifest=read_manifest(folder), tokenizer=tokenizer)
+
+
+def outputs_in_fp16(bundle: Bundle, parent: Path) -> Path:
+    """Copy `bundle` into `parent` with its outputs cast to fp16, as `--io-dtype fp16` gives them."""
+    model = onnx.load(bundle.folder / "model.onnx")
+    for output in model.graph.output:
+        for node in model.graph.node:
+            node.output[:] = [f"{name}.fp32" if name == output.name else name for name in node.output]
+        model.graph.node.append(
+            onnx.helper.make_node("Cast", [f"{output.name}.fp32"], [output.name], to=onnx.TensorProto.FLOAT16)
+        )
+        output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    (graph,) = bundle.manifest.graphs
+    halves = tuple(dataclasses.replace(spec, dtype="float16") for spec in graph.outputs)
+    folder = copy_bundle(bundle, parent)
+    onnx.save(model, folder / "model.onnx")
+    graph = dataclasses.replace(graph, outputs=halves)
+    write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(graph,)))
+    return folder
+
+
+def make_tokenizer(folder: Path, *, add_prefix_space: bool = False) -> Any:
     """Train RoBERTa's byte-level BPE on CORPUS and let transformers write it to `folder`."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
@@ -63,6 +92,7 @@ def make_tokenizer(folder: Path, *, add_prefix_space: bool) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS * 3, trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=add_prefix_space
     )
@@ -78,7 +108,7 @@ def make_tokenizer(folder: Path, *, add_prefix_space: bool) -> Any:
     return wrapped
 
 
-def make_model(task: Task, *, vocab_size: int, **config_fields: Any) -> Any:
+def make_model(task: Task, *, vocab_size: int, labels: tuple[str, ...] = LABELS) -> Any:
     make_config: Any = transformers.RobertaPreLayerNormConfig
     config = make_config(
         vocab_size=vocab_size,
@@ -89,7 +119,7 @@ def make_model(task: Task, *, vocab_size: int, **config_fields: Any) -> Any:
         max_position_embeddings=USABLE_LENGTH + 2,
         pad_token_id=1,
         attn_implementation="eager",
-        **{"id2label": dict(enumerate(_LABELS_OF_TASK.get(task.name, LABELS)))} | config_fields,
+        id2label=dict(enumerate(labels)),
     )
     model = getattr(transformers, task.architecture)(config, **_HEAD_OPTIONS.get(task.name, {})).eval()
     generator = torch.Generator().manual_seed(0)

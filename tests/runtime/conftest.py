@@ -1,14 +1,14 @@
 """Bundles of every task, each made once a run."""
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
 
 from rpln_runtime.tasks import TASKS
-from tests.runtime.bundles import Bundle, make_bundle
+from tests.runtime.bundles import Bundle, copy_with_prefix_space, make_bundle
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,14 +21,13 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
-    made: dict[str, Bundle] = {}
-
-    def bundle_of(task: str, **fields: Any) -> Bundle:
-        key = f"{task} {fields}"
-        if key not in made:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-                made[key] = make_bundle(tmp_path_factory.mktemp(task), TASKS[task], **fields)
-        return made[key]
+    @functools.cache
+    def bundle_of(task: str, *, add_prefix_space: bool = False, labels: tuple[str, ...] | None = None) -> Bundle:
+        folder = tmp_path_factory.mktemp(task)
+        if add_prefix_space:
+            return copy_with_prefix_space(bundle_of(task), folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+            return make_bundle(folder, TASKS[task], labels=labels)
 
     return bundle_of

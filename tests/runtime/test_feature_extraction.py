@@ -27,7 +27,7 @@ def test_equals_transformers(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("normalize", [False, True], ids=["", "normalized"])
 @pytest.mark.parametrize("pooling", ["first", "mean", "max"])
-def test_pooling_equals_torch_on_a_padded_batch(bundle: Bundle, pooling: str, normalize: bool) -> None:  # noqa: FBT001 - a parameter of pytest
+def test_pooling_equals_torch_on_a_padded_batch(bundle: Bundle, pooling: str, normalize: bool) -> None:
     batch = bundle.tokenizer(list(CORPUS), return_tensors="pt", padding=True)
     with torch.no_grad():
         hidden_BSH = bundle.model(**batch).last_hidden_state

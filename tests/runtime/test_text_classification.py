@@ -49,7 +49,7 @@ def test_the_problem_type_chooses_the_function(
     problem_type: str | None,
     labels: int,
 ) -> None:
-    bundle = bundle_of(TASK) if labels > 1 else bundle_of(TASK, id2label={0: "only"})
+    bundle = bundle_of(TASK) if labels > 1 else bundle_of(TASK, labels=("only",))
     folder = copy_bundle(bundle, tmp_path, problem_type=problem_type)
     monkeypatch.setattr(bundle.model.config, "problem_type", problem_type)
     ours = pipeline(folder, top_k=None)(list(CORPUS))

@@ -1,0 +1,121 @@
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpln_runtime import InputError
+from rpln_runtime.inputs import check_feeds
+from rpln_runtime.manifest import Axis, Graph, Manifest, TensorSpec, read_manifest
+from tests.runtime.bundles import Bundle
+
+TOKENS = ("batch", "sequence")
+
+
+def ids(*shape: int, value: int = 5) -> np.ndarray:
+    return np.full(shape, value, np.int64)
+
+
+def holding(value: int) -> np.ndarray:
+    array = ids(2, 8, value=1)
+    array[1, 3] = value
+    return array
+
+
+GOOD: dict[str, np.ndarray] = {
+    "input_ids": ids(2, 8),
+    "attention_mask": ids(2, 8, value=1),
+    "token_type_ids": ids(2, 8, value=0),
+    "position_ids": ids(2, 8, value=2),
+    "head_mask": np.ones((2, 4), np.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle_of: Callable[..., Bundle]) -> Manifest:
+    return dataclasses.replace(read_manifest(bundle_of("token-classification").folder), type_vocab_size=2)
+
+
+@pytest.fixture(scope="module")
+def graph(manifest: Manifest) -> Graph:
+    specs = [
+        TensorSpec(name=name, dtype=array.dtype.name, shape=TOKENS if array.dtype == np.int64 else array.shape)
+        for name, array in GOOD.items()
+    ]
+    return dataclasses.replace(manifest.graphs[0], inputs=tuple(specs))
+
+
+def test_good_feeds_pass(graph: Graph, manifest: Manifest) -> None:
+    check_feeds(GOOD, graph, manifest)
+    check_feeds({name: np.asfortranarray(array) for name, array in GOOD.items()}, graph, manifest)
+    extremes = {"input_ids": manifest.vocab_size - 1, "attention_mask": 0, "token_type_ids": 1, "position_ids": 65}
+    check_feeds(GOOD | {name: ids(2, 8, value=value) for name, value in extremes.items()}, graph, manifest)
+    for shape in ((1, 1), (3, 64)):
+        check_feeds(GOOD | {name: ids(*shape, value=0) for name in GOOD if name != "head_mask"}, graph, manifest)
+
+
+NAMES = "input_ids, attention_mask, token_type_ids, position_ids, head_mask"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ids(1)}, f"unknown input 'inputs': the graph takes {NAMES}."),
+        ({"input_ids": [[1, 2]]}, "input_ids is a list, expected a numpy array of int64."),
+        (
+            {"input_ids": ids(2, 8).astype(np.int32)},
+            "input_ids has dtype int32, expected int64: convert it with .astype().",
+        ),
+        (
+            {"head_mask": np.ones((2, 4))},
+            "head_mask has dtype float64, expected float32: convert it with .astype().",
+        ),
+        ({"input_ids": ids(8)}, "input_ids has rank 1 (shape (8,)), expected rank 2: (batch, sequence)."),
+        (
+            {"attention_mask": ids(2, 8, 8, value=1)},
+            "attention_mask has rank 3 (shape (2, 8, 8)), expected rank 2: (batch, sequence).",
+        ),
+        ({"head_mask": np.ones((3, 4), np.float32)}, "head_mask has size 3 in axis 0, expected 2."),
+        ({"input_ids": ids(0, 8)}, "input_ids has size 0 in axis 'batch', expected 1 to unbounded."),
+        ({"input_ids": ids(2, 0)}, "input_ids has size 0 in axis 'sequence', expected 1 to 64."),
+        (
+            {"input_ids": ids(2, 65)},
+            "input_ids has size 65 in axis 'sequence', expected 1 to 64. Cut the text, or split it into windows.",
+        ),
+        (
+            {"attention_mask": ids(2, 7, value=1)},
+            "attention_mask has size 7 in axis 'sequence', input_ids has 8: make them equal.",
+        ),
+        (
+            {"token_type_ids": ids(1, 8, value=0)},
+            "token_type_ids has size 1 in axis 'batch', input_ids has 2: make them equal.",
+        ),
+        ({"input_ids": holding(-1)}, "input_ids holds -1 at (1, 3), expected 0 to 399."),
+        ({"input_ids": holding(400)}, "input_ids holds 400 at (1, 3), expected 0 to 399."),
+        ({"attention_mask": holding(2)}, "attention_mask holds 2 at (1, 3), expected 0 to 1."),
+        ({"token_type_ids": holding(2)}, "token_type_ids holds 2 at (1, 3), expected 0 to 1."),
+        ({"position_ids": holding(66)}, "position_ids holds 66 at (1, 3), expected 0 to 65."),
+    ],
+)
+def test_refusals_name_the_input_the_value_and_the_limit(
+    graph: Graph, manifest: Manifest, changes: dict[str, Any], message: str
+) -> None:
+    manifest = dataclasses.replace(manifest, vocab_size=400)
+    with pytest.raises(InputError) as caught:
+        check_feeds(GOOD | changes, graph, manifest)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_input_is_needed(graph: Graph, manifest: Manifest, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_feeds({other: array for other, array in GOOD.items() if other != name}, graph, manifest)
+    assert str(caught.value) == f"input {name!r} is missing: the graph takes {NAMES}."
+
+
+def test_the_batch_may_be_bounded(graph: Graph, manifest: Manifest) -> None:
+    manifest = dataclasses.replace(manifest, axes=manifest.axes | {"batch": Axis(minimum=2, maximum=2)})
+    check_feeds(GOOD, graph, manifest)
+    with pytest.raises(InputError, match="input_ids has size 3 in axis 'batch', expected 2 to 2"):
+        check_feeds(GOOD | {"input_ids": ids(3, 8)}, graph, manifest)

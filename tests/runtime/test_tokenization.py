@@ -1,0 +1,161 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rpln_runtime import InputError, ManifestError
+from rpln_runtime.manifest import read_manifest, write_manifest
+from rpln_runtime.tasks import TASKS
+from rpln_runtime.tokenization import Encoding, Tokenizer, truncate, windows
+from tests.runtime.bundles import CORPUS, make_manifest, make_model, make_tokenizer
+from tests.runtime.comparison import LONG_TEXT, TEXTS
+
+texts = st.lists(st.sampled_from([*TEXTS, " ", "Ada"]) | st.text(max_size=20), max_size=6).map("".join)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "prefix-space"])
+def pair(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Tokenizer, Any]:
+    """Return the tokenizer of this runtime and transformers' own, from one file."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    theirs = make_tokenizer(folder, add_prefix_space=request.param)
+    return Tokenizer(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))), theirs
+
+
+def assert_encodings_equal(ours: Encoding, theirs: Any, window: int, *, offsets: bool = True) -> None:
+    assert ours.ids.tolist() == theirs["input_ids"][window]
+    assert (ours.sequences < 0).tolist() == [bool(flag) for flag in theirs["special_tokens_mask"][window]]
+    assert ours.sequences.tolist() == [-1 if index is None else index for index in theirs.sequence_ids(window)]
+    assert ours.words.tolist() == [-1 if word is None else word for word in theirs.word_ids(window)]
+    if offsets:
+        assert [tuple(row) for row in ours.offsets.tolist()] == theirs["offset_mapping"][window]
+
+
+def encode_with_transformers(tokenizer: Any, text: str, text_pair: str | None = None, **options: Any) -> Any:
+    pairs = None if text_pair is None else [text_pair]
+    return tokenizer(
+        [text],
+        pairs,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
+        **({"truncation": False} | options),
+    )
+
+
+@given(text=texts, text_pair=st.none() | texts)
+def test_encodes_as_transformers_does(pair: tuple[Tokenizer, Any], text: str, text_pair: str | None) -> None:
+    ours, theirs = pair
+    encoding = ours.encode(text, text_pair)
+    assert_encodings_equal(encoding, encode_with_transformers(theirs, text, text_pair), 0)
+    assert encoding.type_ids.tolist() == [0] * len(encoding)
+    assert encoding.positions.tolist() == list(range(len(encoding)))
+    assert ours.decode(encoding.ids.tolist()) == theirs.decode(encoding.ids, clean_up_tokenization_spaces=False)
+
+
+def test_what_the_file_says_of_truncation_and_padding_is_ignored(pair: tuple[Tokenizer, Any]) -> None:
+    assert len(pair[0].encode("a")) == 3
+    assert len(pair[0].encode(LONG_TEXT)) > 100
+
+
+@given(text=texts, max_length=st.integers(4, 40), stride=st.integers(0, 20))
+def test_windows_equal_transformers(pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int) -> None:
+    assume(stride < max_length - 2)
+    ours = windows(pair[0].encode(text), max_length=max_length, stride=stride)
+    theirs = encode_with_transformers(
+        pair[1], text, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True
+    )
+    assert len(ours) == len(theirs["input_ids"])
+    for window, encoding in enumerate(ours):
+        # With add_prefix_space, tokenizers takes the first token of every window for that of the text.
+        assert_encodings_equal(encoding, theirs, window, offsets=window == 0 or not pair[1].add_prefix_space)
+
+
+@given(context=texts, max_length=st.integers(12, 40), stride=st.integers(0, 20))
+def test_windows_of_a_pair_equal_transformers(
+    pair: tuple[Tokenizer, Any], context: str, max_length: int, stride: int
+) -> None:
+    encoding = pair[0].encode("Ada Lovelace", context)
+    assume(stride < max_length - int((encoding.sequences != 1).sum()))
+    ours = windows(encoding, max_length=max_length, stride=stride, sequence=1)
+    theirs = encode_with_transformers(
+        pair[1],
+        "Ada Lovelace",
+        context,
+        truncation="only_second",
+        max_length=max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+    )
+    assert len(ours) == len(theirs["input_ids"])
+    for window, encoding in enumerate(ours):
+        assert_encodings_equal(encoding, theirs, window, offsets=window == 0 or not pair[1].add_prefix_space)
+
+
+@given(text=texts, max_length=st.integers(3, 40), stride=st.integers(0, 20))
+def test_windows_hold_every_token_and_share_the_stride(
+    pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int
+) -> None:
+    whole = pair[0].encode(text)
+    assume(stride < max_length - 2)
+    parts = [part.positions[1:-1].tolist() for part in windows(whole, max_length=max_length, stride=stride)]
+    assert sorted({position for part in parts for position in part}) == list(range(1, len(whole) - 1))
+    assert all(len(part) <= max_length - 2 for part in parts)
+    assert all(before[len(before) - stride :] == after[:stride] for before, after in itertools.pairwise(parts))
+
+
+@given(text=texts, text_pair=st.none() | texts, max_length=st.integers(8, 60))
+def test_truncation_equals_transformers(
+    pair: tuple[Tokenizer, Any], text: str, text_pair: str | None, max_length: int
+) -> None:
+    ours = truncate(pair[0].encode(text, text_pair), max_length)
+    theirs = encode_with_transformers(pair[1], text, text_pair, truncation=True, max_length=max_length)
+    assert_encodings_equal(ours, theirs, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "a text is a NoneType, expected str."),
+        (b"bytes", "a text is a bytes, expected str."),
+        ("ab\udc80", "a text is not valid Unicode at character 2 (surrogates not allowed)"),
+    ],
+)
+def test_what_is_no_text_is_refused(pair: tuple[Tokenizer, Any], text: Any, message: str) -> None:
+    for arguments in ((text,), ("fine", text)) if text is not None else ((text,),):
+        with pytest.raises(InputError) as caught:
+            pair[0].encode(*arguments)
+        assert str(caught.value).startswith(message)
+
+
+def test_word_pieces_mark_what_continues_a_word() -> None:
+    vocabulary = {"[UNK]": 0, "lon": 1, "##don": 2}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    assert Tokenizer(backend).marks_subwords
+    assert Tokenizer(backend).unknown_id == 0
+    assert Tokenizer(backend).join(["lon", "##don"]) == "lon ##don"
+
+
+def test_a_bundle_without_a_readable_tokenizer_is_refused(tmp_path: Path) -> None:
+    task = TASKS["token-classification"]
+    manifest = make_manifest(make_model(task, vocab_size=10).config, task)
+    (tmp_path / "model.onnx").write_bytes(b"any")
+    write_manifest(tmp_path, manifest)
+    with pytest.raises(ManifestError, match=r"lists no tokenizer\.json: export a checkpoint that has a fast tokenizer"):
+        Tokenizer.from_bundle(tmp_path, read_manifest(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    write_manifest(tmp_path, manifest)
+    with pytest.raises(ManifestError, match=r"cannot read .*tokenizer\.json .* pip install --upgrade tokenizers"):
+        Tokenizer.from_bundle(tmp_path, read_manifest(tmp_path))
+
+
+def test_an_encoding_can_be_cut(pair: tuple[Tokenizer, Any]) -> None:
+    encoding = pair[0].encode(CORPUS[0])
+    part = encoding.take(np.array([0, 2]))
+    assert len(part) == 2
+    assert part.positions.tolist() == [0, 2]
+    assert part.ids.tolist() == encoding.ids[[0, 2]].tolist()
