@@ -6,6 +6,11 @@ VENV457 := .venv-transformers457
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
 DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
+# What compares with transformers 4.57, which still has what 5 dropped, and what Optimum loads.
+TESTS457 := $(wildcard tests/model tests/runtime/test_question_answering.py tests/optimum)
+# By file, because what a file's tests share is made once in each process.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 # What an installation depends on: newer than its stamp, and make installs again.
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
@@ -23,8 +28,8 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
 test: $(VENV)/.installed-cpu,test $(VENV457)/.installed-cpu,optimum,test  ## run every test, on transformers 5 and 4.57
-	$(VENV)/bin/python -m pytest
-	$(VENV457)/bin/python -m pytest $(wildcard tests/model tests/optimum)
+	$(VENV)/bin/python -m pytest $(PARALLEL)
+	$(VENV457)/bin/python -m pytest $(PARALLEL) $(TESTS457)
 
 lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
 	$(VENV)/bin/ruff format --check .
