@@ -15,12 +15,13 @@ from rpln_graphs.passes.base import residual_norms
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Case
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 
 Stream = dict[str, NDArray[Any]]
 """The residual stream [rows, sequence, hidden] as each LayerNorm reads it, by the name of the LayerNorm's module."""
 
 
-def first_drift(model: nn.Module, graph: ir.Model, case: Case, *, difference: float) -> str:
+def first_drift(model: RobertaPreLayerNormPreTrainedModel, graph: ir.Model, case: Case, *, difference: float) -> str:
     """Say which block of `graph` is the first to differ from eager torch by more than `difference`.
 
     The difference is relative to the range of the residual stream at that place; residual rescaling is undone, and a
@@ -34,16 +35,17 @@ def first_drift(model: nn.Module, graph: ir.Model, case: Case, *, difference: fl
         reach = float(np.abs(reference[real]).max())
         error = float(np.abs(found[norm] - reference)[real].max())
         if not error <= difference * reach:
-            return f"{block} is the first to drift: the residual stream behind it, of range {reach:.3g}, is {error:.3g} off"
+            off = f"of range {reach:.3g}, is {error:.3g} off"
+            return f"{block} is the first to drift: the residual stream behind it, {off}"
         block = norm.removesuffix(".LayerNorm")
     return "the residual stream agrees behind every layer: the final LayerNorm or the head differs"
 
 
-def _eager_stream(model: nn.Module, case: Case) -> Stream:
+def _eager_stream(model: RobertaPreLayerNormPreTrainedModel, case: Case) -> Stream:
     stream: Stream = {}
 
     def record(name: str) -> Any:
-        return lambda module, inputs: stream.update({name: inputs[0].numpy()})
+        return lambda _, inputs: stream.update({name: inputs[0].numpy()})
 
     base = model.base_model
     norms = {
@@ -65,12 +67,13 @@ def _graph_stream(graph: ir.Model, case: Case) -> Stream:
     lowered = any(value.dtype in LOWER_TYPES for node in graph.graph for value in node.outputs)
     copy = rounding_copy(graph) if lowered else graph.clone()
     nodes = {node.name: node for node in copy.graph}
-    norms = {module: nodes[node.name] for module, node in residual_norms(graph).items()}
+    read = {module: nodes[node.name].inputs[0] for module, node in residual_norms(graph).items()}
+    streams = {module: value for module, value in read.items() if value is not None}
     copy.graph.outputs.clear()
-    copy.graph.outputs.extend(dict.fromkeys(node.inputs[0] for node in norms.values()))
-    names = [value.name for value in copy.graph.outputs]
+    copy.graph.outputs.extend(dict.fromkeys(streams.values()))
+    names = [value.name or "" for value in copy.graph.outputs]
     with tempfile.TemporaryDirectory() as folder:
         values = session_from_model(copy, Path(folder)).run(names, case.feeds)
     by_name = dict(zip(names, values, strict=True))
     scale = 2.0 ** int(graph.metadata_props.get(SHIFT_KEY, "0"))
-    return {norm: by_name[node.inputs[0].name] * scale for norm, node in norms.items()}
+    return {norm: by_name[value.name or ""] * scale for norm, value in streams.items()}

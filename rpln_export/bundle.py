@@ -12,7 +12,7 @@ from rpln_export.tokenizer import save_tokenizer
 from rpln_graphs.passes.base import Network, counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_graphs.stress import Limits
-from rpln_model.config import label_count, usable_length
+from rpln_model.config import label_count, padding_row, usable_length
 from rpln_runtime.manifest import Axis, Manifest, Source
 from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, SEQUENCE
 
@@ -32,7 +32,9 @@ def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, 
     """The manifest of a bundle whose one graph is stored at `path`; its validation is still empty."""
     config = plan.config
     described = graph_from_model(graph, variant=VARIANT, path=path)
-    axes = {size for tensor in (*described.inputs, *described.outputs) for size in tensor.shape if isinstance(size, str)}
+    axes = {
+        size for tensor in (*described.inputs, *described.outputs) for size in tensor.shape if isinstance(size, str)
+    }
     return Manifest(
         task=plan.task.name,
         graphs=(described,),
@@ -40,10 +42,10 @@ def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, 
         usable_length=usable_length(config),
         vocab_size=config.vocab_size,
         type_vocab_size=config.type_vocab_size,
-        pad_token_id=config.pad_token_id,
+        pad_token_id=padding_row(config),
         mask_token_id=tokenizer.mask_token_id,
         problem_type=config.problem_type,
-        labels=tuple(config.id2label[index] for index in range(label_count(config))),
+        labels=labels_from_config(config),
         precision=next(iter(precision_from_model(graph))),
         recipe=plan.recipe.name,
         passes=counts_from_model(graph),
@@ -52,6 +54,12 @@ def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, 
         versions=tool_versions(),
         validation={},
     )
+
+
+def labels_from_config(config: RobertaPreLayerNormConfig) -> tuple[str, ...]:
+    """The names of the classes, in order."""
+    names = {int(index): name for index, name in (config.id2label or {}).items()}
+    return tuple(names[index] for index in range(label_count(config)))
 
 
 def axis_maximum(axis: str, config: RobertaPreLayerNormConfig) -> int | None:
@@ -71,7 +79,7 @@ def stress_limits(config: RobertaPreLayerNormConfig) -> Limits:
         usable_length=usable_length(config),
         vocab_size=config.vocab_size,
         type_vocab_size=config.type_vocab_size,
-        pad_token_id=config.pad_token_id,
+        pad_token_id=padding_row(config),
         sizes={name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
     )
 

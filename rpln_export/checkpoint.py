@@ -27,9 +27,9 @@ def load_model(plan: ExportPlan) -> Any:
     missing = [name for name in info.missing if not _is_unused(name, plan)]
     if missing and not plan.allow_random_head:
         raise PlanError(
-            f"{plan.name} lacks the weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
-            f"trained for (its config says {', '.join(plan.config.architectures or ['nothing'])}), or go on with random "
-            "weights by --allow-random-head."
+            f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
+            f"trained for (its config says {', '.join(plan.config.architectures or ['nothing'])}), or go on with "
+            "random ones by --allow-random-head."
         )
     check_finite(model)
     return model

@@ -50,12 +50,16 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 @click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, for CUDA and TensorRT.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder. [default: CHECKPOINT-TASK-PRECISION]")
 @click.option("--opset", type=int, help="ONNX opset. [default: 20]")
-@click.option("--inputs", default="", callback=_names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask.")
+@click.option(
+    "--inputs", default="", callback=_names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask."
+)
 @click.option("--outputs", default="", callback=_names, help="More outputs: hidden_states,attentions,pooler_output.")
 @click.option("--io-dtype", default="fp32", help="Type of float inputs and outputs: fp32, or fp16 with --fp16.")
 @click.option("--tokenizer", help="Folder or hub id of the tokenizer. [default: CHECKPOINT]")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Text file, one example a line, to measure ranges on.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Text file, one example a line, to measure ranges on."
+)
 @click.option("--is-decoder", is_flag=True, help="Make a causal decoder of a masked-LM checkpoint.")
 @click.option("--allow-random-head", is_flag=True, help="Go on where the checkpoint lacks the task's head.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -115,7 +119,9 @@ def rpln_command() -> None:
 @rpln_command.command("run")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@click.option("--field", "fields", multiple=True, callback=_pairs, help="NAME=VALUE of a task with several, as question.")
+@click.option(
+    "--field", "fields", multiple=True, callback=_pairs, help="NAME=VALUE of a task with several, as question."
+)
 @click.option("--option", "options", multiple=True, callback=_pairs, help="NAME=VALUE of the task, as top_k=3.")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, tensorrt or openvino; never another.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")

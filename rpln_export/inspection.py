@@ -20,6 +20,7 @@ class Inspection:
     operators: Sequence[Mapping[str, int]]
 
     def to_json(self) -> dict[str, Any]:
+        """The manifest and the operator counts."""
         return dataclasses.asdict(self)
 
 

@@ -53,8 +53,10 @@ def export(plan: ExportPlan, watcher: Watcher) -> Report:
             manifest = describe(plan, graph, source, tokenizer, path=GRAPH_NAME)
             write_manifest(folder, manifest)
         with steps.step("validate") as advance:
-            proof = prove(model, graph, folder, plan.outputs, cases, plan.recipe, advance=advance)
-        report = report_from_export(plan, graph, model, folder, proof, steps.finished)
+            proof = prove(model, graph, folder, outputs=plan.outputs, cases=cases, recipe=plan.recipe, advance=advance)
+        report = report_from_export(
+            plan, graph, folder, parameters=model.num_parameters(), proof=proof, steps=steps.finished
+        )
         report.write(folder)
         write_manifest(folder, dataclasses.replace(manifest, validation=summary_from_report(report)))
     return report

@@ -26,12 +26,17 @@ ROUNDING: Final = "rounding copy"
 NOTES: Final = {
     ir.DataType.FLOAT: (),
     ir.DataType.FLOAT16: (
-        "ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between them, so the "
-        "rounding copy was run as well: the same graph, computing in fp32 and rounding to fp16 after every operator.",
+        (
+            "ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between them, so "
+            "the rounding copy was run as well: the same graph, computing in fp32 and rounding to fp16 after every "
+            "operator."
+        ),
     ),
     ir.DataType.BFLOAT16: (
-        "ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding copy was: "
-        "the same graph, computing in fp32 and rounding to bf16 after every operator.",
+        (
+            "ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding copy "
+            "was: the same graph, computing in fp32 and rounding to bf16 after every operator."
+        ),
     ),
 }
 
@@ -48,10 +53,10 @@ def prove(
     model: Any,
     graph: ir.Model,
     folder: Path,
+    *,
     outputs: Sequence[Tensor],
     cases: Sequence[Case],
     recipe: Recipe,
-    *,
     advance: Callable[[int, int], None],
 ) -> Proof:
     """Compare the bundle in `folder`, whose graph is `graph`, with eager `model` over `cases`.
@@ -100,9 +105,7 @@ def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refusal(
-    refused: Sequence[Comparison], model: Any, graph: ir.Model, cases: Sequence[Case], recipe: Recipe
-) -> str:
+def _refusal(refused: Sequence[Comparison], model: Any, graph: ir.Model, cases: Sequence[Case], recipe: Recipe) -> str:
     tolerance = recipe.tolerance
     worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
     case = next((case for case in cases if case.name == worst.worst_case), cases[0])

@@ -64,13 +64,19 @@ class Report:
     versions: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
+        """All of it, for machines."""
         document = dataclasses.asdict(self)
         document["comparisons"] = [comparison.to_json() for comparison in self.comparisons]
         return document
 
     def to_markdown(self) -> str:
+        """All of it, for people."""
         environment = Environment(
-            loader=PackageLoader("rpln_export"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=PackageLoader("rpln_export"),
+            undefined=StrictUndefined,
+            autoescape=False,  # noqa: S701 # markdown, not HTML
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
         return environment.get_template(TEMPLATE).render(report=self)
 
@@ -81,7 +87,7 @@ class Report:
 
 
 def report_from_export(
-    plan: ExportPlan, graph: ir.Model, model: Any, folder: Path, proof: Proof, steps: Sequence[Step]
+    plan: ExportPlan, graph: ir.Model, folder: Path, *, parameters: int, proof: Proof, steps: Sequence[Step]
 ) -> Report:
     """All there is to say about an export whose bundle lies in `folder`."""
     return Report(
@@ -90,7 +96,7 @@ def report_from_export(
         recipe=plan.recipe.name,
         opset=graph.opset_imports[""],
         destination=str(plan.destination),
-        parameters=model.num_parameters(),
+        parameters=parameters,
         inputs=[value.name or "" for value in graph.graph.inputs],
         outputs=[value.name or "" for value in graph.graph.outputs],
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},

@@ -28,17 +28,17 @@ def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher) -> Proof:
         model = load_model(plan)
         if source_from_plan(plan).sha256 != manifest.source.sha256:
             raise ValidationError(
-                f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:12]}...), the weights of "
-                f"{plan.source} are others. Name the checkpoint it was made from."
+                f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the weights "
+                f"of {plan.source} are others. Name the checkpoint it was made from."
             )
     with steps.step("validate") as advance:
         return prove(
             model,
             ir.load(folder / graph.path),
             folder,
-            plan.outputs,
-            list(stress_cases(plan.inputs, stress_limits(plan.config))),
-            plan.recipe,
+            outputs=plan.outputs,
+            cases=list(stress_cases(plan.inputs, stress_limits(plan.config))),
+            recipe=plan.recipe,
             advance=advance,
         )
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -31,7 +31,7 @@ class ProgressWatcher:
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> "ProgressWatcher":
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -39,13 +39,16 @@ class ProgressWatcher:
         self._progress.stop()
 
     def start(self, name: str) -> None:
+        """Show that a step begins."""
         self._task = self._progress.add_task(name, total=None)
 
     def advance(self, done: int, total: int) -> None:
+        """Show how far the running step is."""
         assert self._task is not None
         self._progress.update(self._task, completed=done, total=total)
 
-    def finish(self, step: "Step") -> None:
+    def finish(self, step: "Step") -> None:  # noqa: ARG002 # the interface of every watcher
+        """Show that the running step is over."""
         assert self._task is not None
         self._progress.update(self._task, completed=1, total=1)
 

@@ -1,13 +1,12 @@
 """Steps of an export: each is timed, its peak memory is read from the kernel, and whoever watches is told."""
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-
-import resource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,15 +18,17 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, use_fast=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PlanError(
-            f"no tokenizer could be read from {source} ({error}). Expected tokenizer.json, or vocab.json and merges.txt. "
-            "Name another folder or hub id with --tokenizer."
+            f"no tokenizer could be read from {source} ({error}). Expected tokenizer.json, or vocab.json and "
+            "merges.txt. Name another folder or hub id with --tokenizer."
         ) from error
     if not getattr(tokenizer, "is_fast", False):
-        raise PlanError(f"{source} has only a slow tokenizer; a tokenizer.json is needed. Name another with --tokenizer.")
+        raise PlanError(
+            f"{source} has only a slow tokenizer; a tokenizer.json is needed. Name another with --tokenizer."
+        )
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocab_size:
         raise PlanError(
-            f"the tokenizer of {source} makes ids up to {largest}, the network knows {vocab_size} (0 to {vocab_size - 1}). "
+            f"the tokenizer of {source} makes ids up to {largest}, the network knows 0 to {vocab_size - 1}. "
             "Name the checkpoint's own tokenizer with --tokenizer."
         )
     return tokenizer

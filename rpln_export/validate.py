@@ -1,4 +1,4 @@
-"""Eager fp32 torch against the saved graph, per output, over the stress set. Always on; a difference fails the export."""
+"""Eager fp32 torch against the saved graph, per output, over the stress set. Always on: differing fails an export."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,15 +8,17 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from rpln_graphs.recipes import Tolerance
 from rpln_graphs.stress import Case
 from rpln_graphs.trace import names_from_tensor
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_runtime.tasks import Tensor
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+TINY: Final = float(np.finfo(np.float32).tiny)
 
 DECISIONS: Final = {"logits": -1, "start_logits": 1, "end_logits": 1}
 """Outputs that an argmax is taken of, and along which axis."""
@@ -41,11 +43,13 @@ class Comparison:
         return self.agreeing / self.decisions if self.decisions else None
 
     def accepted(self, tolerance: Tolerance) -> bool:
+        """Whether all of it is within what the recipe tolerates."""
         wanted = tolerance.argmax_agreement
         agrees = wanted is None or self.agreement is None or self.agreement >= wanted
         return self.finite and self.difference <= tolerance.difference and agrees
 
     def to_json(self) -> dict[str, Any]:
+        """The fields, and the agreement worked out."""
         return {**asdict(self), "agreement": self.agreement}
 
 
@@ -63,21 +67,28 @@ def compare(
     That is at real tokens for outputs that belong to tokens, and in every row that has a real token for the others,
     at position 0 even where that is padding, as transformers does. Rows that are all padding must be finite.
     """
-    comparisons = []
+    comparisons: list[Comparison] = []
     for method, opened in methods.items():
         run = opened()
         rows = {name: Comparison(output=name, method=method) for name in outputs}
         for case, reference in zip(cases, expected, strict=True):
             found = run(case.feeds)
             for name, tensor in outputs.items():
-                _compare_case(rows[name], tensor, case, reference[name], found[name], tolerance)
+                _compare_case(
+                    rows[name], tensor, case, expected=reference[name], found=found[name], tolerance=tolerance
+                )
             advance()
         comparisons.extend(rows.values())
     return comparisons
 
 
 def reference_outputs(
-    model: nn.Module, outputs: Sequence[Tensor], cases: Sequence[Case], folder: Path, *, advance: Callable[[], None]
+    model: RobertaPreLayerNormPreTrainedModel,
+    outputs: Sequence[Tensor],
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    advance: Callable[[], None],
 ) -> list[dict[str, Array]]:
     """What eager torch makes of each case. The arrays lie in `folder`: a vocabulary's logits would fill the memory."""
     expected = []
@@ -97,7 +108,9 @@ def graph_outputs(outputs: Sequence[Tensor], layers: int) -> dict[str, Tensor]:
     return {name: tensor for tensor in outputs for name in names_from_tensor(tensor, layers)}
 
 
-def eager_outputs(model: nn.Module, feeds: Mapping[str, Array], outputs: Sequence[Tensor]) -> dict[str, Array]:
+def eager_outputs(
+    model: RobertaPreLayerNormPreTrainedModel, feeds: Mapping[str, Array], outputs: Sequence[Tensor]
+) -> dict[str, Array]:
     """The outputs of eager torch by the names that they have in the graph."""
     with torch.inference_mode():
         result = model(
@@ -120,7 +133,7 @@ def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comp
 
 
 def _compare_case(
-    row: Comparison, tensor: Tensor, case: Case, expected: Array, found: Array, tolerance: Tolerance
+    row: Comparison, tensor: Tensor, case: Case, *, expected: Array, found: Array, tolerance: Tolerance
 ) -> None:
     where = meaningful(tensor, case, expected.shape)
     found = found.astype(np.float32)
@@ -143,7 +156,7 @@ def _difference(expected: Array, found: Array, tolerance: Tolerance) -> float:
     if not np.isfinite(reach):
         return np.inf
     difference = float(np.abs(found - expected).max(initial=0.0))
-    return difference / max(reach, np.finfo(np.float32).tiny) if tolerance.relative_to_range else difference
+    return difference / max(reach, TINY) if tolerance.relative_to_range else difference
 
 
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:

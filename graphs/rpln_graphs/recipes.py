@@ -36,10 +36,6 @@ class Recipe:
     target: str
 
     @property
-    def precision(self) -> str:
-        return self.dtype.name.lower()
-
-    @property
     def lowers(self) -> bool:
         """Whether the graph computes in a type that the CPU provider does not compute in."""
         return self.dtype != ir.DataType.FLOAT

@@ -71,7 +71,7 @@ def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.Tens
 def _tensor_head(weight: ir.TensorProtocol) -> bytes:
     """A TensorProto up to, and without, its raw data."""
     head = onnx.TensorProto(name=weight.name, data_type=weight.dtype, dims=weight.shape.numpy())
-    return head.SerializeToString() + bytes([TENSOR_RAW_DATA]) + _varint(weight.nbytes)
+    return bytes(head.SerializeToString()) + bytes([TENSOR_RAW_DATA]) + _varint(weight.nbytes)
 
 
 def _varint(number: int) -> bytes:

@@ -1,15 +1,16 @@
 """The stress set: inputs chosen to break an export. Batches x lengths x masks x token types x extreme ids."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpln_runtime.tasks import CHOICES, INT64, Tensor
 
-Feeds = dict[str, NDArray[np.generic]]
+Feeds = dict[str, NDArray[Any]]
 
 BATCHES: Final = (1, 2, 7)
 LENGTHS: Final = (1, 2, 5, 17)
@@ -41,25 +42,27 @@ class Case:
 def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
     """The stress set for a graph with these inputs, the same on every call.
 
-    Every batch size meets every length and every mask at least once; the usable maximum comes at batch 1.
+    Batches are crossed with lengths and masks; the usable maximum comes at batch 1.
     """
     rng = np.random.default_rng(0)
-    lengths = [length for length in LENGTHS if length < limits.usable_length]
-    for position, length in enumerate(lengths):
-        for offset, batch in enumerate(BATCHES):
-            for mask in _masks_for(position + offset, batch, length):
-                yield _case(inputs, limits, rng, batch=batch, length=length, mask=mask)
-    for mask in ("none", "left"):
-        yield _case(inputs, limits, rng, batch=1, length=limits.usable_length, mask=mask)
+    for batch, length, mask in itertools.product(BATCHES, LENGTHS, MASKS):
+        # A single token has no padding beside it, and a batch needs a row with tokens.
+        if length < limits.usable_length and (length > 1 or mask == "none") and (batch > 1 or mask != "empty"):
+            yield _case(inputs, limits, rng, batch=batch, length=length, mask=mask)
+    yield _case(inputs, limits, rng, batch=1, length=limits.usable_length, mask="none")
 
 
-def _masks_for(turn: int, batch: int, length: int) -> tuple[str, ...]:
-    """All masks for one batch size per length, in turn; the plain one for the others. A single token has no padding."""
-    if length == 1:
-        return ("none", "empty") if batch > 1 else ("none",)
-    if turn % len(BATCHES):
-        return ("none", "left")
-    return MASKS if batch > 1 else MASKS[:-1]
+def feeds_from_rows(
+    inputs: Sequence[Tensor], sizes: Mapping[str, int], rows: Mapping[str, Callable[[], NDArray[Any]]]
+) -> Feeds:
+    """The graph's feeds from what `rows` makes for each input, shaped and typed as the table says."""
+    feeds: Feeds = {}
+    for tensor in inputs:
+        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes]
+        feeds[tensor.name] = (
+            rows[tensor.name]().reshape(shape).astype(np.int64 if tensor.dtype == INT64 else np.float32)
+        )
+    return feeds
 
 
 def _case(
@@ -69,24 +72,17 @@ def _case(
     rows = batch * choices
     keep = _mask(mask, rows, length, rng)
     sizes = {**limits.sizes, "batch": batch, "choices": choices, "sequence": length}
-    made = {
+    heads = (limits.sizes["num_hidden_layers"], limits.sizes["num_attention_heads"])
+    made: dict[str, Callable[[], NDArray[Any]]] = {
         "input_ids": lambda: np.where(keep == 1, _ids(limits, rng, keep.shape), limits.pad_token_id),
         "attention_mask": lambda: keep,
         "token_type_ids": lambda: rng.integers(0, limits.type_vocab_size, keep.shape),
         "position_ids": lambda: limits.pad_token_id + np.cumsum(keep, axis=-1) * keep,
         "inputs_embeds": lambda: rng.standard_normal((*keep.shape, limits.sizes["hidden_size"])),
-        "head_mask": lambda: rng.integers(0, 2, [limits.sizes[axis] for axis in _config_axes(inputs, "head_mask")]),
+        "head_mask": lambda: rng.integers(0, 2, heads),
     }
-    feeds: Feeds = {}
-    for tensor in inputs:
-        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes]
-        dtype = np.int64 if tensor.dtype == INT64 else np.float32
-        feeds[tensor.name] = made[tensor.name]().reshape(shape).astype(dtype)
-    return Case(name=f"batch {batch} x length {length}, mask {mask}", feeds=feeds, mask=keep)
-
-
-def _config_axes(inputs: Sequence[Tensor], name: str) -> list[str]:
-    return [str(axis) for tensor in inputs if tensor.name == name for axis in tensor.axes]
+    name = f"batch {batch} x length {length}, mask {mask}"
+    return Case(name=name, feeds=feeds_from_rows(inputs, sizes, made), mask=keep)
 
 
 def _ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from torch import nn
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.base import Context
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_runtime.tasks import BATCH_CHOICES, INT64, Tensor
 
 OLDEST_OPSET: Final = 17
@@ -27,7 +28,11 @@ EXAMPLE_SIZES: Final = {"batch": 2, "choices": 3, "sequence": 7}
 
 
 def trace_model(
-    model: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[Tensor], *, opset: int = DEFAULT_OPSET
+    model: RobertaPreLayerNormPreTrainedModel,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    *,
+    opset: int = DEFAULT_OPSET,
 ) -> ir.Model:
     """Trace `model` into a graph with exactly these inputs and outputs, then clean it up.
 
@@ -67,7 +72,9 @@ def example_from_tensor(tensor: Tensor, config: object, sizes: Mapping[str, int]
 class _Outputs(nn.Module):
     """Calls the model by input name and returns just the outputs asked for, in order."""
 
-    def __init__(self, model: nn.Module, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, model: RobertaPreLayerNormPreTrainedModel, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> None:
         super().__init__()
         self.model = model
         self.input_names = [tensor.name for tensor in inputs]
@@ -81,9 +88,7 @@ class _Outputs(nn.Module):
             return_dict=True,
         )
         found = (result[name] for name in self.output_names)
-        return tuple(
-            tensor for value in found for tensor in (value if isinstance(value, tuple | list) else (value,))
-        )
+        return tuple(tensor for value in found for tensor in (value if isinstance(value, tuple | list) else (value,)))
 
 
 def _export(module: _Outputs, inputs: Sequence[Tensor], output_names: Sequence[str], opset: int) -> ir.Model:
@@ -93,8 +98,8 @@ def _export(module: _Outputs, inputs: Sequence[Tensor], output_names: Sequence[s
         {position: axis for position, axis in enumerate(tensor.axes) if axis in EXAMPLE_SIZES} for tensor in inputs
     )
     with warnings.catch_warnings(), _quiet_logger("torch.onnx._internal.exporter._registration"):
-        # All three are torch's words about torch: that there is no torchvision, an axis name shared by two inputs, and a
-        # pytree class it deprecated.
+        # All three are torch's words about torch: that there is no torchvision, an axis name shared by two inputs, and
+        # a pytree class it deprecated.
         warnings.filterwarnings("ignore", message=r".*axis name: .* will not be used", category=UserWarning)
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
         program = torch.onnx.export(
@@ -127,7 +132,9 @@ def _convert_down(graph: ir.Model, opset: int) -> None:
     with _quiet_logger("onnxscript.version_converter"):
         version_converter.convert_version(graph, opset, fallback=True)
     if graph.opset_imports[""] != opset:
-        raise GraphError(f"onnx cannot convert this graph to opset {opset}. Choose --opset {OLDEST_TRACED_OPSET} or later.")
+        raise GraphError(
+            f"onnx cannot convert this graph to opset {opset}. Choose --opset {OLDEST_TRACED_OPSET} or later."
+        )
 
 
 def _name_output_axes(graph: ir.Model, outputs: Sequence[Tensor], layers: int) -> None:

@@ -1,4 +1,4 @@
-"""Passes over onnx_ir models, one idea a file. `CLEAN_UP` runs after every trace; `rpln_graphs.recipes` lists the rest."""
+"""Passes over onnx_ir models, an idea a file. `CLEAN_UP` runs after every trace, `rpln_graphs.recipes` has others."""
 
 from typing import Final
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
-import numpy as np
 import onnx_ir as ir
 
 FLOAT16_MAX: Final = 65504.0
@@ -85,22 +84,6 @@ def residual_norms(model: ir.Model) -> dict[str, ir.Node]:
             scale = node.inputs[1]
             assert scale is not None and scale.name is not None
             norms[scale.name.removesuffix(".weight")] = node
-    return {module: node for module, node in norms.items() if module not in {"embeddings.LayerNorm", "lm_head.layer_norm"}}
-
-
-def scale_initializer(value: ir.Value, factor: float) -> None:
-    """Multiply the contents of an initializer; its data is computed when it is saved."""
-    tensor = value.const_value
-    assert tensor is not None
-
-    def scaled() -> ir.TensorProtocol:
-        return ir.Tensor(tensor.numpy() * np.float32(factor), name=tensor.name)
-
-    replace_initializer(value, ir.LazyTensor(scaled, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name))
-
-
-def replace_initializer(value: ir.Value, tensor: ir.TensorProtocol) -> None:
-    """Give the initializer `value` other contents; type and shape follow them."""
-    value.const_value = tensor
-    value.dtype = tensor.dtype
-    value.shape = ir.Shape(tensor.shape)
+    return {
+        module: node for module, node in norms.items() if module not in {"embeddings.LayerNorm", "lm_head.layer_norm"}
+    }

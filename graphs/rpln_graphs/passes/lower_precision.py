@@ -14,10 +14,10 @@ Metadata of the model tells the type, and which MatMul stayed fp32 and how far i
 import json
 from typing import Final, Self
 
-import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import FLOAT16_MAX, HEADROOM, Context, CountingPass, Ranges, replace_initializer
+from rpln_graphs.passes.base import FLOAT16_MAX, HEADROOM, Context, CountingPass, Ranges
+from rpln_graphs.passes.initializers import change_initializer
 
 FLOAT: Final = ir.DataType.FLOAT
 SAFE_RANGE: Final = {
@@ -60,16 +60,15 @@ class LowerPrecision(CountingPass):
             return None
         reach = 0.0
         if self.ranges is not None:
-            reach = max(self.ranges[value.name or ""] for value in (*node.inputs, *node.outputs) if _is_float(value))
+            values = (value for value in (*node.inputs, *node.outputs) if value is not None and _is_float(value))
+            reach = max(self.ranges[value.name or ""] for value in values)
         return reach if reach > SAFE_RANGE[self.dtype] or node.op_type in FLOAT_OPERATORS else None
 
 
 class _Typing:
     """One run over a graph; values are retyped from the inputs down, so each reader knows what it is given."""
 
-    def __init__(
-        self, model: ir.Model, dtype: ir.DataType, io_dtype: ir.DataType, *, lowered: set[ir.Node]
-    ) -> None:
+    def __init__(self, model: ir.Model, dtype: ir.DataType, io_dtype: ir.DataType, *, lowered: set[ir.Node]) -> None:
         self.graph = model.graph
         self.dtype = dtype
         self.io_dtype = io_dtype
@@ -84,7 +83,7 @@ class _Typing:
     def type_initializers(self) -> None:
         for value in self.graph.initializers.values():
             if _is_float(value) and any(use.node in self.lowered for use in value.uses()):
-                _convert_initializer(value, self.dtype)
+                change_initializer(value, lambda array: array.astype(self.dtype.numpy()), dtype=self.dtype)
 
     def type_nodes(self) -> None:
         for node in list(self.graph):
@@ -121,16 +120,6 @@ def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
     output = node.outputs[0]
     output.name, output.shape, output.type = name, value.shape, ir.TensorType(dtype)
     return node
-
-
-def _convert_initializer(value: ir.Value, dtype: ir.DataType) -> None:
-    tensor = value.const_value
-    assert tensor is not None
-
-    def converted() -> ir.TensorProtocol:
-        return ir.Tensor(np.asarray(tensor.numpy()).astype(dtype.numpy()), name=tensor.name)
-
-    replace_initializer(value, ir.LazyTensor(converted, dtype=dtype, shape=tensor.shape, name=tensor.name))
 
 
 def _touches_float(node: ir.Node) -> bool:

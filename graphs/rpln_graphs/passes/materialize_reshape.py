@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from rpln_graphs.passes.base import CountingPass
+from rpln_graphs.passes.initializers import initializer_from_array
 
 
 class MaterializeReshape(CountingPass):
@@ -48,8 +49,5 @@ def _entry(source: ir.Shape, position: int, size: int | ir.SymbolicDim) -> int:
 def _shared_shape(graph: ir.Graph, target: tuple[int, ...]) -> ir.Value:
     name = f"shape.{'x'.join(map(str, target))}"
     if name not in graph.initializers:
-        tensor = ir.tensor(np.array(target, dtype=np.int64), name=name)
-        graph.register_initializer(
-            ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
-        )
+        graph.register_initializer(initializer_from_array(name, np.array(target, dtype=np.int64)))
     return graph.initializers[name]

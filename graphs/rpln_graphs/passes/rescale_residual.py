@@ -24,9 +24,8 @@ from rpln_graphs.passes.base import (
     Network,
     Ranges,
     residual_norms,
-    scale_initializer,
 )
-
+from rpln_graphs.passes.initializers import initializer_from_array, scale_initializer
 
 SHIFT_KEY: Final = "rpln.residual_shift"
 PEAK_KEY: Final = "rpln.residual_peak"
@@ -92,12 +91,7 @@ def _unscale_hidden_states(model: ir.Model, factor: float) -> None:
             continue
         name = output.name
         output.name = f"{name}.scaled"
-        constant = ir.Value(
-            name=f"{name}.unscale",
-            type=ir.TensorType(ir.DataType.FLOAT),
-            shape=ir.Shape(()),
-            const_value=ir.tensor(np.float32(factor), name=f"{name}.unscale"),
-        )
+        constant = initializer_from_array(f"{name}.unscale", np.array(factor, dtype=np.float32))
         model.graph.register_initializer(constant)
         node = ir.node("Mul", [output, constant], name=f"{name}.Mul")
         node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = name, output.shape, output.type

@@ -6,10 +6,10 @@ Rules:
    once, and every runtime folds the Transpose of a constant when it loads the graph.
 """
 
-import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.passes.base import CountingPass
+from rpln_graphs.passes.initializers import transposed_initializer
 
 
 class TransposeWeights(CountingPass):
@@ -24,7 +24,7 @@ class TransposeWeights(CountingPass):
             assert weight is not None and weight.name is not None
             if not weight.is_initializer() or len(weight.uses()) != 1:
                 continue  # rule 2
-            transposed = _transposed_initializer(weight)
+            transposed = transposed_initializer(weight, name=f"{weight.name}.T")
             model.graph.register_initializer(transposed)
             ir.convenience.replace_all_uses_with(node.outputs[0], transposed)
             model.graph.remove(node, safe=True)
@@ -35,16 +35,3 @@ class TransposeWeights(CountingPass):
 
 def _turns_a_matrix(node: ir.Node) -> bool:
     return node.op_type == "Transpose" and tuple(node.attributes["perm"].as_ints()) == (1, 0)
-
-
-def _transposed_initializer(weight: ir.Value) -> ir.Value:
-    tensor = weight.const_value
-    assert tensor is not None
-    rows, columns = tensor.shape.numpy()
-    name = f"{weight.name}.T"
-
-    def turn() -> ir.TensorProtocol:
-        return ir.Tensor(np.ascontiguousarray(tensor.numpy().T), name=name)
-
-    lazy = ir.LazyTensor(turn, dtype=tensor.dtype, shape=ir.Shape((columns, rows)), name=name)
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape((columns, rows)), const_value=lazy)
