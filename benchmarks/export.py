@@ -39,22 +39,22 @@ def main() -> None:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
         for _ in range(arguments.rounds):
             for name, finished in runs.items():
-                finished.append(run_child(name, Path(folder)))
-                print(
-                    f"{name}: {finished[-1]['seconds']:.1f} s, peak {finished[-1]['peak'] / weights:.2f}x the weights"
-                )
+                run = run_child(name, Path(folder))
+                print(f"{name}: {run['seconds']:.1f} s, peak {run['peak'] / weights:.2f}x the weights", flush=True)
+                finished.append(run)
                 time.sleep(PAUSE)
     write_results(runs, weights)
 
 
 def make_checkpoint(folder: Path) -> int:
-    """Write a base-size checkpoint (12 x 768) with random weights and a tokenizer; return its weights' size in bytes."""
+    """Write a base-size checkpoint (12 x 768) with random weights and a tokenizer; return its weights' bytes."""
     from transformers import AutoTokenizer, RobertaPreLayerNormConfig
 
     from rpln_export.plan import DEFAULT_CHECKPOINT
     from rpln_model import RobertaPreLayerNormForTokenClassification
 
-    config = RobertaPreLayerNormConfig(type_vocab_size=1, max_position_embeddings=514, num_labels=9)
+    config = RobertaPreLayerNormConfig(type_vocab_size=1, max_position_embeddings=514)
+    config.num_labels = 9
     config.architectures = ["RobertaPreLayerNormForTokenClassification"]
     model = RobertaPreLayerNormForTokenClassification(config)
     model.save_pretrained(folder)
@@ -65,7 +65,7 @@ def make_checkpoint(folder: Path) -> int:
 def run_child(name: str, folder: Path) -> dict[str, Any]:
     """Run one contender in a new process."""
     command = [sys.executable, __file__, "--contender", name, "--folder", str(folder)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 # this script
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 
