@@ -52,6 +52,7 @@ def _computed(
     name: str | None,
 ) -> ir.LazyTensor:
     def compute() -> ir.TensorProtocol:
-        return ir.Tensor(np.ascontiguousarray(change(tensor.numpy())), dtype=dtype, name=name)
+        # Not ascontiguousarray, which makes a list of a scalar.
+        return ir.Tensor(np.asarray(change(tensor.numpy()), order="C"), dtype=dtype, name=name)
 
     return ir.LazyTensor(compute, dtype=dtype, shape=ir.Shape(shape), name=name)
