@@ -1,0 +1,53 @@
+"""A graph as text: what a golden file holds. Weights are named, not printed; small constants are."""
+
+import onnx_ir as ir
+
+from rpln_graphs.passes.base import counts_from_model
+
+MOST_PRINTED = 8
+"""Constants up to this many numbers are printed, unless they are parameters."""
+
+
+def text_from_model(model: ir.Model) -> str:
+    """One line for each input, initializer, node and output; what comes first are opset and passes."""
+    graph = model.graph
+    lines = [
+        f"opset {model.opset_imports['']}",
+        *(f"pass {name}: {count}" for name, count in counts_from_model(model).items()),
+        "",
+        *(f"input {_typed(value)}" for value in graph.inputs),
+        "",
+        *sorted(_line_from_initializer(value) for value in graph.initializers.values()),
+        "",
+        *(_line_from_node(node) for node in graph),
+        "",
+        *(f"output {_typed(value)}" for value in graph.outputs),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line_from_initializer(value: ir.Value) -> str:
+    tensor = value.const_value
+    assert tensor is not None
+    printed = tensor.size <= MOST_PRINTED and not str(value.name).endswith((".weight", ".weight.T", ".bias"))
+    return f"initializer {_typed(value)}" + (f" = {tensor.numpy().tolist()}" if printed else "")
+
+
+def _line_from_node(node: ir.Node) -> str:
+    """The name of an output is left out where it is that of the node."""
+    inputs = ", ".join("" if value is None else str(value.name) for value in node.inputs)
+    attributes = "".join(f" {_text_from_attribute(node.attributes[name])}" for name in sorted(node.attributes))
+    outputs = ", ".join(_typed(value).removeprefix(f"{node.name} ") for value in node.outputs)
+    return f"{node.name}: {node.op_type}({inputs}){attributes} -> {outputs}"
+
+
+def _text_from_attribute(attribute: ir.Attr) -> str:
+    value = attribute.value
+    return f"{attribute.name}={value:.7g}" if isinstance(value, float) else f"{attribute.name}={value}"
+
+
+def _typed(value: ir.Value) -> str:
+    assert value.dtype is not None
+    assert value.shape is not None
+    sizes = ", ".join(str(size) if isinstance(size, int) else str(size.value) for size in value.shape)
+    return f"{value.name} {value.dtype.name.lower()}[{sizes}]"

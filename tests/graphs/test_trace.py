@@ -1,0 +1,260 @@
+"""torch model -> clean onnx_ir model, equal to eager torch on every input of the stress set."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from rpln_graphs.errors import GraphError
+from rpln_graphs.passes import CLEAN_UP
+from rpln_graphs.passes.base import counts_from_model
+from rpln_graphs.trace import NEWEST_OPSET, trace_model
+from rpln_runtime.tasks import TASKS
+from tests.graphs.conftest import Traced
+from tests.graphs.networks import PAD, USABLE_LENGTH, Network, tiny_model, trace_task
+from tests.graphs.text_graphs import Arrays, operators, runner, values_of
+
+TOLERANCE = 1e-4
+EVERY_TASK = pytest.mark.parametrize("task", TASKS)
+IDS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask")
+EMBEDDED = ("attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "head_mask")
+INTERNALS = ("hidden_states", "attentions")
+
+
+def assert_equals_eager(network: Network, batches: Sequence[tuple[str, Arrays]]) -> None:
+    """Every element of every output is compared, at padding too: both sides compute the same."""
+    compute = runner(network.graph)
+    for name, feeds in batches:
+        expected, found = network.eager(feeds), compute(feeds)
+        assert list(found) == list(expected)
+        for output, array in expected.items():
+            assert_allclose(found[output], array, rtol=0, atol=TOLERANCE, err_msg=f"{output}, {name}")
+
+
+def assert_equals_eager_under_stress(network: Network) -> None:
+    assert_equals_eager(network, [(case.name, case.feeds) for case in network.stress_cases()])
+
+
+@EVERY_TASK
+def test_equals_eager_over_the_stress_set(task: str, traced: Traced) -> None:
+    assert_equals_eager_under_stress(traced(task))
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, USABLE_LENGTH), (3, USABLE_LENGTH), (5, 1), (2, 7)], ids=str)
+def test_equals_eager_at_the_limits(batch: int, length: int, traced: Traced) -> None:
+    rng = np.random.default_rng(0)
+    shape = (batch, length)
+    feeds: Arrays = {
+        "input_ids": rng.integers(PAD + 1, 61, shape),
+        "attention_mask": np.ones(shape, dtype=np.int64),
+        "token_type_ids": rng.integers(0, 3, shape),
+    }
+    assert_equals_eager(traced("token-classification"), [(f"{batch} x {length}", feeds)])
+
+
+@pytest.mark.parametrize("choices", [1, 2, 5])
+def test_equals_eager_with_any_number_of_choices(choices: int, traced: Traced) -> None:
+    rng = np.random.default_rng(0)
+    shape = (2, choices, 6)
+    feeds: Arrays = {
+        "input_ids": rng.integers(PAD + 1, 61, shape),
+        "attention_mask": np.ones(shape, dtype=np.int64),
+        "token_type_ids": rng.integers(0, 3, shape),
+    }
+    assert_equals_eager(traced("multiple-choice"), [(f"{choices} choices", feeds)])
+
+
+@pytest.mark.parametrize("opset", [17, 18, NEWEST_OPSET])
+def test_opsets(opset: int) -> None:
+    network = trace_task("token-classification", opset=opset)
+
+    assert network.graph.opset_imports == {"": opset}
+    assert_equals_eager_under_stress(network)
+    assert_clean(network.graph)
+    assert_weights_are_stored_once(network)
+
+
+@pytest.mark.parametrize("opset", [16, NEWEST_OPSET + 1])
+def test_other_opsets_are_refused(opset: int) -> None:
+    task = TASKS["fill-mask"]
+
+    with pytest.raises(GraphError, match=f"opset {opset} is not supported: choose one of 17 to {NEWEST_OPSET}"):
+        trace_model(tiny_model(task), task.inputs, task.outputs, opset=opset)
+
+
+@pytest.mark.parametrize("positions", ["relative_key", "relative_key_query"])
+def test_relative_positions(positions: str) -> None:
+    network = trace_task("token-classification", position_embedding_type=positions)
+
+    assert any(".distance_embedding." in name for name in network.graph.graph.initializers)
+    assert_equals_eager_under_stress(network)
+    assert_clean(network.graph)
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "outputs"),
+    [
+        ("feature-extraction", EMBEDDED, ("pooler_output", *INTERNALS)),
+        ("multiple-choice", EMBEDDED, INTERNALS),
+        ("question-answering", IDS, INTERNALS),
+    ],
+)
+def test_all_optional_inputs_and_outputs_at_once(task: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    network = trace_task(task, inputs=inputs, outputs=outputs)
+
+    expected = [tensor.name for tensor in TASKS[task].outputs]
+    expected += ["pooler_output"] if "pooler_output" in outputs else []
+    expected += ["hidden_states.0", "hidden_states.1", "hidden_states.2", "attentions.0", "attentions.1"]
+    assert [value.name for value in network.graph.graph.inputs] == list(inputs)
+    assert [value.name for value in network.graph.graph.outputs] == expected
+    assert_equals_eager_under_stress(network)
+    assert_clean(network.graph)
+    assert_axes(network)
+
+
+def test_an_untied_head_has_its_own_weight() -> None:
+    network = trace_task("fill-mask", tie_word_embeddings=False)
+
+    names = set(network.graph.graph.initializers)
+    assert {"embeddings.word_embeddings.weight", "lm_head.decoder.weight.T"} <= names
+    assert_weights_are_stored_once(network)
+    assert_equals_eager_under_stress(network)
+
+
+def test_a_model_in_training_is_traced_as_in_evaluation() -> None:
+    task = TASKS["token-classification"]
+    model = tiny_model(task, num_hidden_layers=1, hidden_dropout_prob=0.5).train()
+    graph = trace_model(model, task.inputs, task.outputs)
+
+    assert "Dropout" not in operators(graph)
+
+
+# -- what every traced graph looks like ------------------------------------------------------------------------------
+
+
+@EVERY_TASK
+def test_there_are_standard_operators_only_and_no_control_flow(task: str, traced: Traced) -> None:
+    assert_clean(traced(task).graph)
+
+
+@EVERY_TASK
+def test_no_weight_is_stored_twice(task: str, traced: Traced) -> None:
+    assert_weights_are_stored_once(traced(task))
+
+
+@pytest.mark.parametrize("task", ["fill-mask", "text-generation"])
+def test_a_tied_embedding_is_stored_once(task: str, traced: Traced) -> None:
+    network = traced(task)
+    table = (61, 32)
+
+    shapes = [tuple(value.shape or ()) for value in network.graph.graph.initializers.values()]
+    assert shapes.count(table) + shapes.count(table[::-1]) == 1
+
+
+@EVERY_TASK
+def test_initializers_are_the_state_dict(task: str, traced: Traced) -> None:
+    network = traced(task)
+    states = {name.removeprefix("roberta_prelayernorm."): tensor for name, tensor in network.model.state_dict().items()}
+
+    found = []
+    for name, value in parameters_of(network.graph):
+        tensor = states[name.removesuffix(".T")]
+        assert_array_equal(values_of(value), tensor.T if name.endswith(".T") else tensor, err_msg=name)
+        found.append(tensor.data_ptr())
+    used = {tensor.data_ptr() for name, tensor in states.items() if not name.startswith(unused_in(network))}
+    assert sorted(found) == sorted(used)  # a tied weight has two names in the state dict and one here
+
+
+@EVERY_TASK
+def test_weights_are_turned_but_for_a_tied_one(task: str, traced: Traced) -> None:
+    transposes = [node for node in traced(task).graph.graph if node.op_type == "Transpose"]
+    turned = [node.inputs[0].name for node in transposes if node.inputs[0] and node.inputs[0].is_initializer()]
+
+    assert turned == (["lm_head.decoder.weight"] if task in {"fill-mask", "text-generation"} else [])
+
+
+def test_weights_are_shared_with_the_model(traced: Traced) -> None:
+    network = traced("token-classification")
+    weight = network.graph.graph.initializers["embeddings.word_embeddings.weight"].const_value
+    assert weight is not None
+
+    assert np.shares_memory(weight.numpy(), network.model.state_dict()[f"roberta_prelayernorm.{weight.name}"].numpy())
+
+
+@EVERY_TASK
+def test_axes_are_named_as_in_the_task(task: str, traced: Traced) -> None:
+    assert_axes(traced(task))
+
+
+@EVERY_TASK
+def test_values_are_named_after_modules(task: str, traced: Traced) -> None:
+    names = {node.name for node in traced(task).graph.graph}
+
+    assert {
+        "embeddings.LayerNorm.LayerNormalization",
+        "encoder.layer.0.attention.self.query.MatMul",
+        "encoder.layer.1.attention.output.dense.Add",
+        "encoder.layer.1.intermediate.LayerNorm.LayerNormalization",
+        "LayerNorm.LayerNormalization",
+    } <= names
+    assert not [name for name in names if name is None or name.startswith(("node_", "val_", "n_"))]
+
+
+@EVERY_TASK
+def test_all_clean_up_is_on_record(task: str, traced: Traced) -> None:
+    counts = counts_from_model(traced(task).graph)
+
+    assert list(counts) == [kind.__name__ for kind in CLEAN_UP]
+    assert all(counts.values())
+
+
+def assert_clean(model: ir.Model) -> None:
+    assert not model.functions
+    assert {node.domain for node in model.graph} == {""}
+    assert not {"If", "Loop", "Scan", "Identity", "Constant"} & set(operators(model))
+    assert not [node for node in model.graph for attribute in node.attributes.values() if attribute.type in GRAPHS]
+    assert not [node.name for node in model.graph if node.metadata_props]
+
+
+GRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+
+
+def assert_weights_are_stored_once(network: Network) -> None:
+    """All initializers together are as large as the parameters and a few dozen constants."""
+    initializers = [values_of(value) for value in network.graph.graph.initializers.values()]
+    parameters = [
+        parameter  # a tied one comes once
+        for name, parameter in network.model.named_parameters()
+        if not name.startswith(unused_in(network))
+    ]
+    expected = sum(parameter.nbytes for parameter in parameters)
+    assert expected < sum(array.nbytes for array in initializers) < expected + 400
+
+
+def parameters_of(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
+    """Initializers that are no constants of the trace: those are named after a node that reads them."""
+    nodes = {node.name for node in model.graph}
+    for name, value in model.graph.initializers.items():
+        if name.rpartition(".")[0] not in nodes and not name.startswith("shape."):
+            yield name, value
+
+
+def unused_in(network: Network) -> str:
+    """The module whose parameters no output of the graph depends on."""
+    outputs = {tensor.name for tensor in network.outputs}
+    return "pooler." if "last_hidden_state" in outputs and "pooler_output" not in outputs else "none"
+
+
+def assert_axes(network: Network) -> None:
+    """Dynamic axes have the task's names; the others are as large as the config says."""
+    dynamic = {"batch", "choices", "sequence", "batch*choices"}
+    graph, layers = network.graph.graph, network.config.num_hidden_layers
+    declared = [*network.inputs]
+    for tensor in network.outputs:
+        declared += [tensor] * (1 if tensor.per_layer is None else layers + tensor.per_layer)
+    for value, tensor in zip([*graph.inputs, *graph.outputs], declared, strict=True):
+        sizes = [axis if axis in dynamic else getattr(network.config, str(axis)) for axis in tensor.axes]
+        assert value.shape is not None
+        assert [size if isinstance(size, int) else size.value for size in value.shape] == sizes, value.name

@@ -1,0 +1,60 @@
+"""Small graphs, written as text, and what comes out of them: what the tests of passes are made of."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from rpln_graphs.sessions import session_from_model
+
+OPSET = 20
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def model_from_text(text: str) -> ir.Model:
+    """The graph that `text` writes in ONNX's syntax, shapes inferred. Nodes are named after their first output.
+
+    A double underscore in a name stands for the dot, which the syntax has no room for.
+    """
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": {OPSET}]>\n{text}')
+    common.ShapeInferencePass()(model)
+    graph = model.graph
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in dict.fromkeys(values):
+        value.name = (value.name or "").replace("__", ".")
+    for node in graph:
+        node.name = node.outputs[0].name
+    return model
+
+
+def run(model: ir.Model, feeds: Arrays) -> Arrays:
+    """The outputs by name, computed by ONNX Runtime node for node as written."""
+    return runner(model)(feeds)
+
+
+def runner(model: ir.Model) -> Callable[[Arrays], Arrays]:
+    """`run` for many inputs of one graph."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = session_from_model(model, Path(folder))
+    names = [value.name or "" for value in model.graph.outputs]
+    return lambda feeds: dict(zip(names, session.run(None, feeds), strict=True))
+
+
+def operators(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def node_named(model: ir.Model, name: str) -> ir.Node:
+    (node,) = (node for node in model.graph if node.name == name)
+    return node
+
+
+def values_of(value: ir.Value) -> NDArray[Any]:
+    """The contents of an initializer."""
+    assert value.const_value is not None
+    return value.const_value.numpy()
