@@ -2,20 +2,25 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, RobertaConfig
 
 from rpln_model import HEADS, CheckpointError, ConfigError, LoadingInfo, RplnModelError, check_finite
 from rpln_model.checkpoints import load_config
+from rpln_model.weights import read_weights
 from tests.model.references import HIDDEN, LENGTH, own_model, random_ids, tiny_config
 
 TAGGER = "RobertaPreLayerNormForTokenClassification"
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+OLD_PICKLE = f"old {PICKLE}"
 
 
 class Payload:
@@ -182,6 +187,26 @@ def test_code_in_a_pickle_is_refused_and_not_run(*, zipped: bool, checkpoint: Pa
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is truncated, corrupt or unsafe \(UnpicklingError"):
         HEADS[TAGGER].from_pretrained(checkpoint)
     assert not proof.exists()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), name=st.sampled_from([WEIGHTS, PICKLE, OLD_PICKLE]))
+def test_damaged_bytes_never_surface_as_anything_but_a_checkpoint_error(
+    data: st.DataObject, name: str, tmp_path: Path
+) -> None:
+    state = {name: torch.arange(6.0).view(2, 3) for name in ("first", "second")}
+    path = tmp_path / name.removeprefix("old ")
+    if name == WEIGHTS:
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=name == PICKLE)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with suppress(CheckpointError):
+        assert all(isinstance(tensor, torch.Tensor) for tensor in read_weights(tmp_path).values())
+    path.unlink()
 
 
 @pytest.mark.parametrize("value", [1.5, "many", None])
