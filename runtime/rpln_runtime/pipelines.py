@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rpln_runtime.batching import batches, feeds_from_encodings, rows_from_outputs, token_budget
 from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Case, Postprocess, Row
 from rpln_runtime.session import Session, load
@@ -54,8 +55,7 @@ class Pipeline:
     """
 
     def __init__(self, session: Session, postprocess: Postprocess[Any], task: Task, *, batch_size: int) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, expected 1 or more.")
+        check_integer("batch_size", batch_size, minimum=1)
         self.session = session
         self.postprocess = postprocess
         self._task = task

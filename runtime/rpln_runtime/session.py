@@ -9,6 +9,7 @@ import numpy as np
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.options import check_integer
 from rpln_runtime.providers import inference_session
 
 _ONNXRUNTIME_TYPES: Final = {
@@ -34,8 +35,8 @@ def load(
     Raises ManifestError for an incomplete, altered or foreign bundle, ProviderError when another provider than
     `provider` would run, MissingExtraError without onnxruntime, InputError for an argument out of range.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, expected 1 or more, or None for as many as there are cores.")
+    if threads is not None:
+        check_integer("threads", threads, minimum=1)
     folder = Path(folder)
     manifest = read_manifest(folder, verify=verify)
     graph = _graph_from_variant(manifest, variant)

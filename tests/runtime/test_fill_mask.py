@@ -77,9 +77,9 @@ def test_truncation_equals_transformers(bundle: Bundle) -> None:
         ("no mask", {}, "a text has no <mask> among its 9 tokens: put it where a token is to fill in."),
         (f"{LONG_TEXT} <mask>", {"truncation": True}, "a text has no <mask> among its 64 tokens: put it where"),
         (f"{LONG_TEXT} <mask>", {}, "a text has 214 tokens, the limit of this model is 64: shorten it, or pass"),
-        ("<mask>", {"targets": []}, "targets [] hold no token: expected at least one."),
-        ("<mask>", {"targets": [""]}, "targets [''] hold no token: expected at least one."),
-        ("<mask>", {"top_k": 0}, "top_k is 0, expected 1 or more."),
+        ("<mask>", {"targets": []}, "targets is [], expected at least one token."),
+        ("<mask>", {"targets": [""]}, "targets is [''], expected at least one token."),
+        ("<mask>", {"top_k": 0}, "top_k is 0, expected an integer, 1 or more."),
     ],
 )
 def test_what_cannot_be_filled_is_refused(bundle: Bundle, text: str, options: dict[str, Any], message: str) -> None:

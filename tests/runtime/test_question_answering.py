@@ -96,10 +96,10 @@ def test_items_by_name_and_in_lists(bundle: Bundle) -> None:
             {},
             "windows of 64 tokens leave 0 for the text, as 2",
         ),
-        (ITEMS[0], {"top_k": 0}, "top_k is 0, expected 1 or more."),
-        (ITEMS[0], {"max_answer_len": 0}, "max_answer_len is 0, expected 1 or more."),
-        (ITEMS[0], {"doc_stride": -1}, "doc_stride is -1, expected 0 or more."),
-        (ITEMS[0], {"max_seq_len": 65}, "max_seq_len is 65, expected 1 to 64, the limit of this model."),
+        (ITEMS[0], {"top_k": 0}, "top_k is 0, expected an integer, 1 or more."),
+        (ITEMS[0], {"max_answer_len": 0}, "max_answer_len is 0, expected an integer, 1 or more."),
+        (ITEMS[0], {"doc_stride": -1}, "doc_stride is -1, expected an integer, 0 or more."),
+        (ITEMS[0], {"max_seq_len": 65}, "max_seq_len is 65, expected an integer, 1 to 64."),
     ],
 )
 def test_wrong_items_and_options_are_refused(bundle: Bundle, item: Any, options: dict[str, Any], message: str) -> None:

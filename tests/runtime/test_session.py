@@ -102,7 +102,7 @@ def test_says_what_it_runs(bundle: Bundle) -> None:
 
 
 def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"threads is 0, expected 1 or more, or None for as many as there are cores\."):
+    with pytest.raises(InputError, match=r"threads is 0, expected an integer, 1 or more\."):
         load(bundle.folder, threads=0)
     with pytest.raises(ManifestError, match=r"the bundle has no variant 'decode': expected one of full\."):
         load(bundle.folder, variant="decode")
@@ -131,6 +131,20 @@ def test_a_file_that_is_no_graph_is_refused(bundle: Bundle, tmp_path: Path) -> N
         load(folder)
     write_manifest(folder, bundle.manifest)
     with pytest.raises(ManifestError, match=r"onnxruntime .* cannot load .*model\.onnx.*pip install .*--upgrade"):
+        load(folder)
+
+
+def test_weights_outside_the_folder_are_not_read(bundle: Bundle, tmp_path: Path) -> None:
+    folder = copy_bundle(bundle, tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 1000)
+    (tmp_path / "outside.data").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../outside.data")
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    write_manifest(folder, bundle.manifest)
+    with pytest.raises(ManifestError, match="External data path escapes model directory"):
         load(folder)
 
 

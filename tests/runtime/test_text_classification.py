@@ -76,10 +76,11 @@ def test_too_long_a_text_is_refused(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top_k": 0}, "top_k is 0, expected 1 or more."),
+        ({"top_k": 0}, "top_k is 0, expected an integer, 1 or more."),
         ({"top_k": "all"}, "top_k is 'all', expected one of 'best'."),
         ({"function_to_apply": "max"}, "function_to_apply is 'max', expected one of 'softmax', 'sigmoid', 'none'."),
-        ({"batch_size": 0}, "batch_size is 0, expected 1 or more."),
+        ({"batch_size": True}, "batch_size is True, expected an integer, 1 or more."),
+        ({"batch_size": 0}, "batch_size is 0, expected an integer, 1 or more."),
     ],
 )
 def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, Any], message: str) -> None:

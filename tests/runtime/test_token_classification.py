@@ -124,8 +124,10 @@ def test_options_of_a_call_do_not_stay(bundle: Bundle) -> None:
             {"aggregation_strategy": "SIMPLE"},
             "aggregation_strategy is 'SIMPLE', expected one of 'none', 'simple', 'first', 'average', 'max'.",
         ),
-        ({"stride": 64}, "stride is 64, expected 0 to 63: less than the usable length."),
-        ({"stride": -1}, "stride is -1, expected 0 to 63: less than the usable length."),
+        ({"ignore_labels": "O"}, "ignore_labels is 'O', expected a list of labels."),
+        ({"stride": 1.5}, "stride is 1.5, expected an integer, 0 to 63."),
+        ({"stride": 64}, "stride is 64, expected an integer, 0 to 63."),
+        ({"stride": -1}, "stride is -1, expected an integer, 0 to 63."),
         (
             {"top_k": 3},
             "unknown option 'top_k' for token-classification: expected one of aggregation_strategy, ignore_labels",

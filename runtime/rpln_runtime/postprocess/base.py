@@ -80,18 +80,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Raise InputError unless the option `name` has one of `choices` as its `value`."""
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")
-
-
-def check_at_least(name: str, value: int, minimum: int) -> None:
-    """Raise InputError unless the option `name` is at least `minimum`."""
-    if value < minimum:
-        raise InputError(f"{name} is {value}, expected {minimum} or more.")
-
-
 def fields_from_item(item: Any, fields: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, Any]:
     """Return `item`, which must be a mapping with exactly `fields`, of which `optional` may be left out.
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_choice
+from rpln_runtime.options import check_choice
+from rpln_runtime.postprocess.base import Case, Postprocess, Row
 from rpln_runtime.tokenization import Encoding
 
 _POOLINGS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {

@@ -7,12 +7,14 @@ answer, and that a text that is too long is refused unless `truncation` is asked
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
 
 from rpln_runtime.errors import InputError, ManifestError
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_at_least, softmax
+from rpln_runtime.options import check_integer
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, softmax
 from rpln_runtime.tokenization import Encoding
 
 
@@ -49,9 +51,11 @@ class FillMask(Postprocess[Candidates]):
     truncation: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least("top_k", self.top_k, 1)
+        check_integer("top_k", self.top_k, minimum=1)
         if self.manifest.mask_token_id is None:
             raise ManifestError("the bundle's tokenizer has no mask token: export one that has, for fill-mask.")
+        if self.targets is not None and not len(self._target_ids):
+            raise InputError(f"targets is {self.targets!r}, expected at least one token.")
 
     def encode(self, item: Any) -> list[Encoding]:
         """Encode a text. Raises InputError for one without a mask token."""
@@ -66,7 +70,7 @@ class FillMask(Postprocess[Candidates]):
     def score(self, row: Row) -> Candidates:
         """Return the best tokens of every mask."""
         probabilities = softmax(row.outputs["logits"][self._masks(row.encoding)])
-        return best_tokens(probabilities, top_k=self.top_k, allowed=self._target_ids())
+        return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
 
     def answer(self, case: Case[Candidates]) -> list[Filling] | list[list[Filling]]:
         """Return the fillings of the text's mask, or a list of them for each mask when there are several."""
@@ -96,16 +100,13 @@ class FillMask(Postprocess[Candidates]):
             sequence=self.tokenizer.decode(text_ids, skip_special_tokens=alone),
         )
 
-    def _target_ids(self) -> np.ndarray | None:
-        if self.targets is None:
-            return None
-        targets = [self.targets] if isinstance(self.targets, str) else self.targets
-        ids = {token_id for target in targets if (token_id := self._target_id(target)) is not None}
-        if not ids:
-            raise InputError(f"targets {list(targets)} hold no token: expected at least one.")
-        return np.array(sorted(ids))
+    @cached_property
+    def _target_ids(self) -> np.ndarray:
+        targets = [self.targets] if isinstance(self.targets, str) else self.targets or ()
+        ids = {token_id for target in targets if (token_id := self._id_from_target(target)) is not None}
+        return np.array(sorted(ids), np.int64)
 
-    def _target_id(self, target: str) -> int | None:
+    def _id_from_target(self, target: str) -> int | None:
         token_id = self.tokenizer.token_id(target)
         if token_id is not None:
             return token_id
@@ -113,12 +114,13 @@ class FillMask(Postprocess[Candidates]):
         inside = encoding.ids[encoding.sequences == 0]
         if not inside.size:
             return None
+        first = int(inside[0])
         warnings.warn(
-            f"target {target!r} is no token of the vocabulary, its first token {self.tokenizer.token(inside[0])!r} "
-            "stands for it.",
+            f"target {target!r} is no token of the vocabulary, its first token {self.tokenizer.token(first)!r} stands "
+            "for it.",
             stacklevel=2,
         )
-        return int(inside[0])
+        return first
 
 
 def best_tokens(probabilities: np.ndarray, *, top_k: int, allowed: np.ndarray | None) -> Candidates:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_at_least, fields_from_item, softmax
+from rpln_runtime.options import check_integer
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding, windows
 
 _CONTEXT = 1
@@ -66,13 +67,12 @@ class QuestionAnswering(Postprocess[WindowSpans]):
     fields: ClassVar[tuple[str, ...]] = ("question", "context")
 
     def __post_init__(self) -> None:
-        check_at_least("top_k", self.top_k, 1)
-        check_at_least("max_answer_len", self.max_answer_len, 1)
+        check_integer("top_k", self.top_k, minimum=1)
+        check_integer("max_answer_len", self.max_answer_len, minimum=1)
+        if self.max_seq_len is not None:
+            check_integer("max_seq_len", self.max_seq_len, minimum=1, maximum=self.manifest.usable_length)
         if self.doc_stride is not None:
-            check_at_least("doc_stride", self.doc_stride, 0)
-        limit = self.manifest.usable_length
-        if self.max_seq_len is not None and not 1 <= self.max_seq_len <= limit:
-            raise InputError(f"max_seq_len is {self.max_seq_len}, expected 1 to {limit}, the limit of this model.")
+            check_integer("doc_stride", self.doc_stride, minimum=0)
 
     def encode(self, item: Any) -> list[Encoding]:
         """Encode a mapping with `question` and `context`, the context in windows."""

@@ -10,15 +10,8 @@ from typing import Any, ClassVar, Final, Literal, TypedDict
 
 import numpy as np
 
-from rpln_runtime.postprocess.base import (
-    Case,
-    Postprocess,
-    Row,
-    check_at_least,
-    check_choice,
-    fields_from_item,
-    softmax,
-)
+from rpln_runtime.options import check_choice, check_integer
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding
 
 
@@ -70,7 +63,7 @@ class TextClassification(Postprocess[np.ndarray]):
 
     def __post_init__(self) -> None:
         if isinstance(self.top_k, int):
-            check_at_least("top_k", self.top_k, 1)
+            check_integer("top_k", self.top_k, minimum=1)
         elif self.top_k is not None:
             check_choice("top_k", self.top_k, ("best",))
         if self.function_to_apply is not None:

@@ -13,7 +13,8 @@ from typing import Any, Final, TypedDict
 import numpy as np
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_choice, softmax
+from rpln_runtime.options import check_choice, check_integer
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, softmax
 from rpln_runtime.tokenization import Encoding, windows
 
 
@@ -53,7 +54,11 @@ class TokenEntity(TypedDict):
 
 
 class EntityGroup(TypedDict):
-    """Answer of the other strategies; `entity_group` is the label without its B- or I-."""
+    """Answer of the other strategies; `entity_group` is the label without its B- or I-.
+
+    `word` is put together from tokens as transformers does it, which garbles what is not ASCII unless the strategy is
+    "simple"; the exact text is text[start:end].
+    """
 
     entity_group: str
     score: float
@@ -89,9 +94,10 @@ class TokenClassification(Postprocess[np.ndarray]):
 
     def __post_init__(self) -> None:
         check_choice("aggregation_strategy", self.aggregation_strategy, _STRATEGIES)
-        limit = self.manifest.usable_length
-        if self.stride is not None and not 0 <= self.stride < limit:
-            raise InputError(f"stride is {self.stride}, expected 0 to {limit - 1}: less than the usable length.")
+        if isinstance(self.ignore_labels, str):
+            raise InputError(f"ignore_labels is {self.ignore_labels!r}, expected a list of labels.")
+        if self.stride is not None:
+            check_integer("stride", self.stride, minimum=0, maximum=self.manifest.usable_length - 1)
 
     def encode(self, item: Any) -> list[Encoding]:
         """Split the text `item` into windows."""
