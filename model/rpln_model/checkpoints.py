@@ -91,7 +91,7 @@ def load_model(
         model = build()
     aliases = {shared.alias for shared in model.shared_names()}
     expected = {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
-    weights = _under_one_name(_renamed(read_weights(folder), model), model)
+    weights = _weights_for(model, folder)
     mismatched = tuple(name for name in expected if name in weights and weights[name].shape != expected[name].shape)
     if mismatched and not ignore_mismatched_sizes:
         raise _wrong_shapes(folder, mismatched, weights, expected)
@@ -110,6 +110,18 @@ def load_model(
     )
     _report(info, model, folder)
     return model.eval(), info
+
+
+def _weights_for(model: "RobertaPreLayerNormPreTrainedModel", folder: Path) -> dict[str, Tensor]:
+    """The folder's tensors under the model's names, one name each."""
+    found = read_weights(folder)
+    weights = _under_one_name(_renamed(found, model), model)
+    if weights.keys().isdisjoint(model.state_dict()):
+        raise CheckpointError(
+            f"the weights in {folder} ({', '.join(sorted(found)[:3]) or 'none at all'}...) have no name of a "
+            f"{type(model).__name__}; expected a checkpoint of {MODEL_TYPE}"
+        )
+    return weights
 
 
 def _renamed(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

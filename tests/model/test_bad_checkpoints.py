@@ -132,6 +132,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: write_index(folder, {"weight_map": {"a": "model-00001-of-00002.safetensors"}}),
         r"names model-00001-of-00002\.safetensors, which is not in the folder; copy or download it again",
     ),
+    "index of nothing": (
+        lambda folder: write_index(folder, {"weight_map": {}}),
+        r"the weights in .* \(none at all\.\.\.\) have no name of a RobertaPreLayerNormForTokenClassification; expected",
+    ),
+    "other names": (
+        lambda folder: save_file({"encoder.block.0.weight": torch.ones(2)}, folder / WEIGHTS),
+        r"the weights in .* \(encoder\.block\.0\.weight\.\.\.\) have no name of a Roberta",
+    ),
     "wrong shape": (
         lambda folder: edit_weights(folder, wide_classifier),
         r"do not fit the configuration: classifier\.weight is \(5, 24\), not \(2, 24\)\. .*ignore_mismatched_sizes",
