@@ -67,6 +67,7 @@ def compare(
     That is at real tokens for outputs that belong to tokens, and in every row that has a real token for the others,
     at position 0 even where that is padding, as transformers does. Rows that are all padding must be finite.
     """
+    scales = {name: _scale(name, tensor, cases, expected, tolerance) for name, tensor in outputs.items()}
     comparisons: list[Comparison] = []
     for method, opened in methods.items():
         run = opened()
@@ -74,9 +75,7 @@ def compare(
         for case, reference in zip(cases, expected, strict=True):
             found = run(case.feeds)
             for name, tensor in outputs.items():
-                _compare_case(
-                    rows[name], tensor, case, expected=reference[name], found=found[name], tolerance=tolerance
-                )
+                _compare_case(rows[name], tensor, case, expected=reference[name], found=found[name], scale=scales[name])
             advance()
         comparisons.extend(rows.values())
     return comparisons
@@ -132,13 +131,12 @@ def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comp
     return [comparison for comparison in comparisons if not comparison.accepted(tolerance)]
 
 
-def _compare_case(
-    row: Comparison, tensor: Tensor, case: Case, *, expected: Array, found: Array, tolerance: Tolerance
-) -> None:
+def _compare_case(row: Comparison, tensor: Tensor, case: Case, *, expected: Array, found: Array, scale: float) -> None:
     where = meaningful(tensor, case, expected.shape)
     found = found.astype(np.float32)
-    difference = _difference(expected[where], found[where], tolerance) if np.isfinite(found).all() else np.inf
-    row.finite &= difference < np.inf
+    finite = bool(np.isfinite(found).all() and np.isfinite(expected[where]).all())
+    difference = float(np.abs(found[where] - expected[where]).max(initial=0.0)) / scale if finite else np.inf
+    row.finite &= finite
     row.cases += 1
     if difference > row.difference:
         row.difference, row.worst_case = difference, case.name
@@ -150,13 +148,20 @@ def _compare_case(
         row.agreeing += int((chosen[0] == chosen[1])[counted].sum())
 
 
-def _difference(expected: Array, found: Array, tolerance: Tolerance) -> float:
-    """The largest difference, in the terms of the tolerance; infinite where eager torch itself is not finite."""
-    reach = float(np.abs(expected).max(initial=0.0))
-    if not np.isfinite(reach):
-        return np.inf
-    difference = float(np.abs(found - expected).max(initial=0.0))
-    return difference / max(reach, TINY) if tolerance.relative_to_range else difference
+def _scale(
+    name: str, tensor: Tensor, cases: Sequence[Case], expected: Sequence[Mapping[str, Array]], tolerance: Tolerance
+) -> float:
+    """What the differences of an output are measured in: 1, or the output's range over all cases.
+
+    The range of one case says little: with a single real token it may be a single value near zero.
+    """
+    if not tolerance.relative_to_range:
+        return 1.0
+    arrays = (
+        reference[name][meaningful(tensor, case, reference[name].shape)]
+        for case, reference in zip(cases, expected, strict=True)
+    )
+    return max(TINY, *(float(np.abs(array).max(initial=0.0)) for array in arrays))
 
 
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -1,0 +1,60 @@
+"""Checkpoints and exports that many tests read: each is made once, when the first test asks for it."""
+
+import functools
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from rpln_export.cli import export_command
+from tests.export.checkpoints import make_checkpoint
+
+# torch's trace for its own tools: thousands of empty lines in the report of a test that fails.
+logging.getLogger("torch.__trace").propagate = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A finished `rpln-export`: the checkpoint, the bundle's folder, and what was printed."""
+
+    checkpoint: Path
+    folder: Path
+    result: Result
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_signals() -> Iterator[None]:
+    """The commands take SIGTERM for an interrupt; the test run itself does not."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Task -> a tiny checkpoint of its architecture. Tests that alter one make their own."""
+    return functools.cache(lambda task: make_checkpoint(tmp_path_factory.mktemp(task), task))
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Export]:
+    """Task and options of the command line -> the checkpoint of that task exported with them, into a fresh folder."""
+
+    @functools.cache
+    def export(task: str, *options: str) -> Export:
+        folder = tmp_path_factory.mktemp("bundles") / "bundle"
+        result = CliRunner().invoke(export_command, [str(checkpoint(task)), "-o", str(folder), *options])
+        assert result.exit_code == 0, result.output
+        return Export(checkpoint=checkpoint(task), folder=folder, result=result)
+
+    return export
