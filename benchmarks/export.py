@@ -74,13 +74,13 @@ def torch_exporter(folder: Path) -> dict[str, Any]:
     """What torch.onnx.export alone takes, from a loaded model to a file."""
     import torch
 
-    from rpln_export.steps import Steps
+    from rpln_export.steps import Silent, Steps
     from rpln_model import RobertaPreLayerNormForTokenClassification
 
     model = RobertaPreLayerNormForTokenClassification.from_pretrained(folder / "base")
     ids = torch.ones((2, 7), dtype=torch.int64)
     axes = {0: "batch", 1: "sequence"}
-    steps = Steps(_Silent())
+    steps = Steps(Silent())
     with warnings.catch_warnings(), steps.step("torch.onnx.export"):
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -105,7 +105,7 @@ def whole_export(precision: str) -> Callable[[Path], dict[str, Any]]:
         from rpln_export.plan import make_plan
 
         plan = make_plan(str(folder / "base"), task=TASK, precision=precision, destination=folder / f"out-{precision}")
-        return _result(export(plan, _Silent()).steps)
+        return _result(export(plan).steps)
 
     return run
 
@@ -141,19 +141,6 @@ def write_results(runs: dict[str, list[dict[str, Any]]], weights: int) -> None:
         lines.append(f"| {name} | {row['ratio_to_torch']} | {row['peak_to_weights']} | {shares} |")
     (RESULTS / "export.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
-
-
-class _Silent:
-    """A watcher that shows nothing."""
-
-    def start(self, name: str) -> None:
-        """Ignore it."""
-
-    def advance(self, done: int, total: int) -> None:
-        """Ignore it."""
-
-    def finish(self, step: object) -> None:
-        """Ignore it."""
 
 
 def _result(steps: Any) -> dict[str, Any]:

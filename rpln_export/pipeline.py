@@ -10,10 +10,11 @@ from rpln_export.bundle import describe, network_from_config, stress_limits, wri
 from rpln_export.calibration import calibration_feeds
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.destination import check_destination, published
+from rpln_export.extras import require_extra
 from rpln_export.plan import ExportPlan
 from rpln_export.proof import prove
 from rpln_export.report import Report, report_from_export, summary_from_report
-from rpln_export.steps import Steps, Watcher
+from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.tokenizer import load_tokenizer
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.recipes import apply_recipe
@@ -27,14 +28,15 @@ SPACE_FACTOR: Final = 1.1
 """How much larger than its weights a bundle may be."""
 
 
-def export(plan: ExportPlan, watcher: Watcher) -> Report:
-    """Carry out `plan` and return its report; the bundle is at `plan.destination` when this returns.
+def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
+    """Carry out `plan`, told to `watcher` as it goes, and return its report; the bundle is at `plan.destination` when this returns.
 
     Raises an RplnError or RplnModelError that says what to do, ValidationError among them; nothing is then left at the
     destination, and an older bundle there is untouched.
     """
-    steps = Steps(watcher)
+    require_extra("cpu")
     check_destination(plan.destination)
+    steps = Steps(watcher or Silent())
     with steps.step("load"):
         tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.config.vocab_size)
         model = load_model(plan)

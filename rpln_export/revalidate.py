@@ -9,18 +9,18 @@ from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.errors import ValidationError
 from rpln_export.plan import ExportPlan, make_plan
 from rpln_export.proof import Proof, prove
-from rpln_export.steps import Steps, Watcher
+from rpln_export.steps import Silent, Steps, Watcher
 from rpln_graphs.stress import stress_cases
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.tasks import TASKS, Tensor
 
 
-def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher) -> Proof:
+def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = None) -> Proof:
     """Prove the bundle in `folder` against `checkpoint` (None: the embedded default).
 
     Raises ManifestError for a broken bundle, ValidationError when the checkpoint is another one, or the graph differs.
     """
-    steps = Steps(watcher)
+    steps = Steps(watcher or Silent())
     with steps.step("load"):
         manifest = read_manifest(folder)
         graph = manifest.graphs[0]

@@ -31,6 +31,19 @@ class Watcher(Protocol):
         """The running step is over."""
 
 
+class Silent:
+    """A watcher that shows nothing."""
+
+    def start(self, name: str) -> None:
+        """Say nothing."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def finish(self, step: Step) -> None:
+        """Say nothing."""
+
+
 @dataclass(slots=True)
 class Steps:
     """Runs steps one after another and keeps the record."""

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from rpln_runtime.errors import MissingExtraError
-
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -14,21 +12,17 @@ if TYPE_CHECKING:
 def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":
     """Save `model` to `folder` and load it on CPU, node for node as written.
 
-    The folder may go once the session is made. Raises MissingExtraError without onnxruntime.
+    The folder may go once the session is made.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            'Measuring and validating a graph needs onnxruntime: pip install "rpln-export[cpu]"'
-        ) from error
+    import onnxruntime
+
     path = folder / "model.onnx"
     ir.save(model, path, external_data="model.onnx.data")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    # Packed weights would stand beside the graph's own for a session that runs a few dozen times; idle threads that
-    # spin would slow down torch, which runs in turn with it.
+    # Packed weights would stand beside the graph's own, for a session that runs a few dozen times; idle threads that
+    # spin would slow down whatever runs next.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False

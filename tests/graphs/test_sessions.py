@@ -1,15 +1,12 @@
 """onnx_ir model -> onnxruntime session with every optimization off."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.sessions import session_from_model
-from rpln_runtime.errors import MissingExtraError
 from tests.graphs.text_graphs import model_from_text
 
 TEXT = "g (float[2] x) => (float[2] y) <float[2] weight = {0.1, -3}> { y = Mul(x, weight) }"
@@ -25,12 +22,3 @@ def test_nothing_is_optimized_and_the_folder_may_go(tmp_path: Path) -> None:
     assert session.get_providers() == ["CPUExecutionProvider"]
     (y,) = session.run(None, {"x": np.array([10, 1], dtype=np.float32)})
     assert_array_equal(y, np.array([1, -3], dtype=np.float32))
-
-
-def test_without_onnxruntime_the_command_that_installs_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-
-    with pytest.raises(MissingExtraError, match=r'pip install "rpln-export\[cpu\]"'):
-        session_from_model(model_from_text(TEXT), tmp_path)

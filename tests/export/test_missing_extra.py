@@ -1,0 +1,20 @@
+"""Without onnxruntime nothing is exported, and the first thing said is how to install it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rpln_export.pipeline import export
+from rpln_export.plan import make_plan
+from rpln_runtime.errors import MissingExtraError
+
+
+def test_the_pip_command_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    plan = make_plan(None, task="token-classification", destination=tmp_path / "out")
+
+    with pytest.raises(MissingExtraError, match=r'pip install "rpln-export\[cpu\]"'):
+        export(plan)
+
+    assert list(tmp_path.iterdir()) == []
