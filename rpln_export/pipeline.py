@@ -29,9 +29,9 @@ SPACE_FACTOR: Final = 1.1
 
 
 def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
-    """Carry out `plan`, told to `watcher` as it goes, and return its report; the bundle is at `plan.destination` when this returns.
+    """Carry out `plan` and return its report; the bundle is at `plan.destination` when this returns.
 
-    Raises an RplnError or RplnModelError that says what to do, ValidationError among them; nothing is then left at the
+    `watcher` is told of each step. Raises an RplnError or RplnModelError that says what to do, ValidationError among them; nothing is then left at the
     destination, and an older bundle there is untouched.
     """
     require_extra("cpu")
