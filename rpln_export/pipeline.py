@@ -31,8 +31,8 @@ SPACE_FACTOR: Final = 1.1
 def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     """Carry out `plan` and return its report; the bundle is at `plan.destination` when this returns.
 
-    `watcher` is told of each step. Raises an RplnError or RplnModelError that says what to do, ValidationError among them; nothing is then left at the
-    destination, and an older bundle there is untouched.
+    `watcher` is told of each step. Raises an RplnError or RplnModelError that says what to do, ValidationError among
+    them; nothing is then left at the destination, and an older bundle there is untouched.
     """
     require_extra("cpu")
     check_destination(plan.destination)
@@ -55,7 +55,9 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
             manifest = describe(plan, graph, source, tokenizer, path=GRAPH_NAME)
             write_manifest(folder, manifest)
         with steps.step("validate") as advance:
-            proof = prove(model, graph, folder, outputs=plan.outputs, cases=cases, recipe=plan.recipe, advance=advance)
+            proof = prove(
+                model, folder / GRAPH_NAME, outputs=plan.outputs, cases=cases, recipe=plan.recipe, advance=advance
+            )
         report = report_from_export(
             plan, graph, folder, parameters=model.num_parameters(), proof=proof, steps=steps.finished
         )

@@ -51,19 +51,18 @@ class Proof:
 
 def prove(
     model: Any,
-    graph: ir.Model,
-    folder: Path,
+    path: Path,
     *,
     outputs: Sequence[Tensor],
     cases: Sequence[Case],
     recipe: Recipe,
     advance: Callable[[int, int], None],
 ) -> Proof:
-    """Compare the bundle in `folder`, whose graph is `graph`, with eager `model` over `cases`.
+    """Compare the graph at `path`, as it was saved into its bundle, with eager `model` over `cases`.
 
     Raises ValidationError naming the output, the case and the first layer that drifts.
     """
-    methods = _methods(graph, folder, recipe)
+    methods = _methods(path, recipe)
     tick = _counter(advance, len(cases) * (1 + len(methods)))
     with tempfile.TemporaryDirectory() as stored:
         expected = reference_outputs(model, outputs, cases, Path(stored), advance=tick)
@@ -71,17 +70,17 @@ def prove(
         comparisons = compare(expected, methods, named, cases, recipe.tolerance, advance=tick)
     refused = failed(comparisons, recipe.tolerance)
     if refused:
-        raise ValidationError(_refusal(refused, model, graph, cases, recipe))
+        raise ValidationError(_refusal(refused, model, path, cases, recipe))
     return Proof(comparisons=comparisons, notes=NOTES[recipe.dtype])
 
 
-def _methods(graph: ir.Model, folder: Path, recipe: Recipe) -> dict[str, Callable[[], Run]]:
+def _methods(path: Path, recipe: Recipe) -> dict[str, Callable[[], Run]]:
     """How the graph can be run here: by the runtime where the CPU has kernels, by its rounding copy where it rounds."""
     methods: dict[str, Callable[[], Run]] = {}
     if recipe.dtype != ir.DataType.BFLOAT16:
-        methods[RUNTIME] = lambda: load(folder, verify=False).run
+        methods[RUNTIME] = lambda: load(path.parent, verify=False).run
     if recipe.lowers:
-        methods[ROUNDING] = lambda: _run_rounding_copy(graph)
+        methods[ROUNDING] = lambda: _run_rounding_copy(ir.load(path))
     return methods
 
 
@@ -105,7 +104,7 @@ def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refusal(refused: Sequence[Comparison], model: Any, graph: ir.Model, cases: Sequence[Case], recipe: Recipe) -> str:
+def _refusal(refused: Sequence[Comparison], model: Any, path: Path, cases: Sequence[Case], recipe: Recipe) -> str:
     tolerance = recipe.tolerance
     worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
     case = next((case for case in cases if case.name == worst.worst_case), cases[0])
@@ -118,7 +117,7 @@ def _refusal(refused: Sequence[Comparison], model: Any, graph: ir.Model, cases: 
                 + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
                 for row in refused
             ),
-            f"  {first_drift(model, graph, case, difference=tolerance.difference)}.",
+            f"  {first_drift(model, ir.load(path), case, difference=tolerance.difference)}.",
             "Export in fp32 to tell whether precision is the reason; if it is not, please report this (rpln doctor).",
         ]
     )

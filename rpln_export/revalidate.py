@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import onnx_ir as ir
-
 from rpln_export.bundle import stress_limits
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.errors import ValidationError
@@ -34,8 +32,7 @@ def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = N
     with steps.step("validate") as advance:
         return prove(
             model,
-            ir.load(folder / graph.path),
-            folder,
+            folder / graph.path,
             outputs=plan.outputs,
             cases=list(stress_cases(plan.inputs, stress_limits(plan.config))),
             recipe=plan.recipe,

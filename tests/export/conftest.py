@@ -6,12 +6,17 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from rpln_export import pipeline
 from rpln_export.cli import export_command
+from rpln_graphs.trace import trace_model
 from tests.export.checkpoints import make_checkpoint
 
 # torch's trace for its own tools: thousands of empty lines in the report of a test that fails.
@@ -58,3 +63,21 @@ def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPat
         return Export(checkpoint=checkpoint(task), folder=folder, result=result)
 
     return export
+
+
+@pytest.fixture(scope="session")
+def _traces() -> dict[Any, onnx.ModelProto]:
+    return {}
+
+
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch, _traces: dict[Any, onnx.ModelProto]) -> None:
+    """Exports of a checkpoint share one trace, since most of an export's time is that: for tests of what follows it."""
+
+    def trace_once(model: Any, inputs: Any, outputs: Any, *, opset: int) -> ir.Model:
+        key = (model.config.name_or_path, type(model), model.config.is_decoder, inputs, outputs, opset)
+        if key not in _traces:
+            _traces[key] = ir.to_proto(trace_model(model, inputs, outputs, opset=opset))
+        return ir.from_proto(_traces[key])
+
+    monkeypatch.setattr(pipeline, "trace_model", trace_once)

@@ -1,0 +1,126 @@
+"""What can go wrong between a trace and a bundle, done on purpose: each function changes a graph in place.
+
+The mistakes are those that exporters make: a weight scaled wrongly, a mask taken for right padding, padded tokens
+dropped although the first one is read, a row of padding alone that turns into NaN.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+Sabotage = Callable[[ir.Model], None]
+
+
+def scaled(name: str, factor: float = 1.5) -> Sabotage:
+    """The weight `name` times `factor`."""
+    return lambda model: _replace(model, name, lambda array: array * array.dtype.type(factor))
+
+
+def row_altered(name: str, row: int) -> Sabotage:
+    """One row of the table `name` is another."""
+
+    def altered(array: np.ndarray) -> np.ndarray:
+        array[row] *= -1
+        return array
+
+    return lambda model: _replace(model, name, altered)
+
+
+def one_nan(name: str) -> Sabotage:
+    """One number of the weight `name` is NaN."""
+
+    def altered(array: np.ndarray) -> np.ndarray:
+        array.flat[0] = np.nan
+        return array
+
+    return lambda model: _replace(model, name, altered)
+
+
+def right_padding_assumed(model: ir.Model) -> None:
+    """The attention mask counts as many leading tokens as are real: right for right padding alone."""
+    mask = _input(model, "attention_mask")
+    readers = list(mask.uses())
+    real = _node("ReduceSum", [mask, _constant([-1])], {"keepdims": 1})
+    ones = _node("Add", [_node("Mul", [mask, _constant(0)]), _constant(1)])
+    position = _node("CumSum", [ones, _constant(1)])
+    prefix = _node("Cast", [_node("LessOrEqual", [position, real])], {"to": ir.DataType.INT64})
+    for node, index in readers:
+        node.replace_input_with(index, prefix)
+    _insert(model, prefix)
+
+
+def padded_tokens_zeroed(model: ir.Model) -> None:
+    """The final hidden states of padded tokens are zero, as where they were never computed."""
+    (norm,) = [node for node in model.graph if node.name == "LayerNorm.LayerNormalization"]
+    hidden = norm.outputs[0]
+    readers = list(hidden.uses())
+    mask = _node("Unsqueeze", [_input(model, "attention_mask"), _constant([-1])])
+    zeroed = _node("Mul", [hidden, _node("Cast", [mask], {"to": ir.DataType.FLOAT})])
+    for node, index in readers:
+        node.replace_input_with(index, zeroed)
+    _insert(model, zeroed, after=norm)
+
+
+def nan_without_a_real_token(model: ir.Model) -> None:
+    """Hidden keys get -inf, not the lowest finite number: 0/0 in the softmax of a row that is all padding."""
+    for softmax in [node for node in model.graph if node.op_type == "Softmax"]:
+        scores = softmax.inputs[0]
+        assert scores is not None
+        producer = scores.producer()
+        hidden = _node("Less", [scores, _constant(-1e30)])
+        infinite = _node("Where", [hidden, _constant(-np.inf), scores])
+        softmax.replace_input_with(0, infinite)
+        _insert(model, infinite, after=producer)
+
+
+def rows_disturbed_by_an_empty_one(model: ir.Model) -> None:
+    """A row that is all padding adds 1 to the first output of all rows."""
+    output = model.graph.outputs[0]
+    producer = output.producer()
+    real = _node("ReduceMax", [_input(model, "attention_mask"), _constant([-1])], {"keepdims": 0})
+    empty = _node("Sub", [_constant(1), _node("ReduceMin", [real], {"keepdims": 0})])
+    disturbed = _node("Add", [output, _node("Cast", [empty], {"to": ir.DataType.FLOAT})])
+    disturbed.type, disturbed.shape = output.type, output.shape
+    disturbed.name, output.name = output.name, f"{output.name}.undisturbed"
+    model.graph.outputs[0] = disturbed
+    _insert(model, disturbed, after=producer)
+
+
+def _replace(model: ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    value = model.graph.initializers[name]
+    assert value.const_value is not None
+    value.const_value = ir.tensor(change(value.const_value.numpy().copy()), name=name)
+
+
+def _input(model: ir.Model, name: str) -> ir.Value:
+    (value,) = [value for value in model.graph.inputs if value.name == name]
+    return value
+
+
+def _node(op_type: str, inputs: list[ir.Value], attributes: dict[str, int] | None = None) -> ir.Value:
+    return ir.node(op_type, inputs, attributes).outputs[0]
+
+
+def _constant(value: float | list[int]) -> ir.Value:
+    array = np.array(value, dtype=np.float32 if isinstance(value, float) else np.int64)
+    return ir.node("Constant", [], {"value": ir.AttrTensor("value", ir.tensor(array))}).outputs[0]
+
+
+def _insert(model: ir.Model, value: ir.Value | None, *, after: ir.Node | None = None) -> None:
+    """Put the new nodes that make `value` into the graph, behind the node they read or at its start."""
+    new: list[ir.Node] = []
+
+    def collect(value: ir.Value | None) -> None:
+        node = value.producer() if value is not None else None
+        if node is None or node.graph is not None or node in new:
+            return
+        for source in node.inputs:
+            collect(source)
+        new.append(node)
+
+    collect(value)
+    if after is None:
+        model.graph.insert_before(model.graph[0], new)
+    else:
+        model.graph.insert_after(after, new)

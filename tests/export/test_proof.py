@@ -1,0 +1,205 @@
+"""A graph that is not equal to eager torch is never published, and the refusal says where it begins to differ."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner, Result
+
+from rpln_export import pipeline
+from rpln_export.cli import export_command
+from rpln_export.errors import ValidationError
+from rpln_graphs.errors import GraphError
+from rpln_graphs.recipes import apply_recipe
+from rpln_graphs.save import save_graph
+from rpln_runtime import load
+from tests.export.checkpoints import USABLE_LENGTH
+from tests.export.sabotage import (
+    Sabotage,
+    nan_without_a_real_token,
+    one_nan,
+    padded_tokens_zeroed,
+    right_padding_assumed,
+    row_altered,
+    rows_disturbed_by_an_empty_one,
+    scaled,
+)
+
+Sabotaged = Callable[..., Result]
+
+pytestmark = pytest.mark.usefixtures("traced_once")
+
+
+@pytest.fixture
+def sabotaged(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotaged:
+    """Export with a sabotage done after the recipe, to `tmp_path`/out."""
+
+    def export(sabotage: Sabotage, task: str, *options: str) -> Result:
+        def apply_and_sabotage(model: ir.Model, *args: Any, **kwargs: Any) -> dict[str, int]:
+            counts = apply_recipe(model, *args, **kwargs)
+            sabotage(model)
+            return counts
+
+        monkeypatch.setattr(pipeline, "apply_recipe", apply_and_sabotage)
+        return CliRunner().invoke(export_command, [str(checkpoint(task)), "-o", str(tmp_path / "out"), *options])
+
+    return export
+
+
+def nothing(model: ir.Model) -> None:
+    """The graph stays as it is."""
+
+
+@pytest.mark.parametrize("precision", [[], ["--fp16"], ["--bf16"]], ids=["fp32", "fp16", "bf16"])
+def test_without_sabotage_there_is_a_bundle(sabotaged: Sabotaged, tmp_path: Path, precision: list[str]) -> None:
+    result = sabotaged(nothing, "text-classification", *precision)
+    assert (result.exit_code, (tmp_path / "out" / "rpln.json").is_file()) == (0, True)
+
+
+# A weight of each block, and how the refusal names the block.
+BLOCKS = {
+    "embeddings.position_embeddings.weight": "embeddings is the first to drift",
+    "encoder.layer.0.attention.self.value.weight.T": "encoder.layer.0.attention is the first to drift",
+    "encoder.layer.0.output.dense.bias": "encoder.layer.0.intermediate is the first to drift",
+    "encoder.layer.1.attention.output.dense.weight.T": "encoder.layer.1.attention is the first to drift",
+    "encoder.layer.1.intermediate.dense.weight.T": "encoder.layer.1.intermediate is the first to drift",
+    "LayerNorm.weight": "the residual stream agrees behind every layer",
+    "classifier.out_proj.weight": "the residual stream agrees behind every layer",
+}
+
+
+@pytest.mark.parametrize("weight", BLOCKS)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_changed_weight_is_refused_and_its_block_is_named(
+    sabotaged: Sabotaged, tmp_path: Path, weight: str, precision: str
+) -> None:
+    options = [] if precision == "fp32" else [f"--{precision}"]
+    result = sabotaged(scaled(weight, 3.0), "text-classification", *options)
+    assert result.exit_code == ValidationError.exit_code
+    assert f"Error: the {precision} graph is not equal to eager torch, so nothing was published." in result.stderr
+    assert re.search(
+        r"logits \(rpln_runtime\): difference \S+, \S+ accepted, batch \d x length \d+, mask", result.stderr
+    )
+    assert BLOCKS[weight] in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bf16_graph_is_refused_by_its_rounding_copy(sabotaged: Sabotaged, tmp_path: Path) -> None:
+    result = sabotaged(scaled("encoder.layer.1.attention.output.dense.bias", 3.0), "text-classification", "--bf16")
+    assert result.exit_code == ValidationError.exit_code
+    assert "logits (rounding copy): difference" in result.stderr
+    assert "encoder.layer.1.attention is the first to drift" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_output_that_differs_is_named(sabotaged: Sabotaged) -> None:
+    result = sabotaged(
+        scaled("encoder.layer.1.attention.self.value.bias", 3.0),
+        "text-classification",
+        "--outputs=hidden_states,attentions",
+    )
+    refused = re.findall(r"^  (\S+) \(rpln_runtime\)", result.stderr, flags=re.MULTILINE)
+    # What lies before the change, and attention weights that do not read values, are not.
+    assert refused == ["logits", "hidden_states.2"]
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "case"),
+    [
+        (right_padding_assumed, r"mask (left|holes|empty)"),
+        (padded_tokens_zeroed, r"mask (left|holes|empty)"),
+        (rows_disturbed_by_an_empty_one, r"batch (2|7) .*mask empty"),
+        (row_altered("embeddings.position_embeddings.weight", -1), rf"batch 1 x length {USABLE_LENGTH}, mask none"),
+        (row_altered("embeddings.word_embeddings.weight", 0), r"batch"),
+        (row_altered("embeddings.word_embeddings.weight", -1), r"batch"),
+        (row_altered("embeddings.position_embeddings.weight", 2), r"batch"),
+    ],
+    ids=[
+        "right-padding-assumed",
+        "padded-first-token-dropped",
+        "empty-row-disturbs-others",
+        "last-position",
+        "first-id",
+        "last-id",
+        "first-position",
+    ],
+)
+def test_the_stress_set_reaches_what_exporters_get_wrong(
+    sabotaged: Sabotaged, tmp_path: Path, sabotage: Sabotage, case: str
+) -> None:
+    result = sabotaged(sabotage, "text-classification")
+    assert result.exit_code == ValidationError.exit_code
+    assert re.search(rf"difference \S+, 0.0001 accepted, .*{case}", result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_second_token_type_is_reached(sabotaged: Sabotaged) -> None:
+    result = sabotaged(row_altered("embeddings.token_type_embeddings.weight", 1), "question-answering")
+    assert result.exit_code == ValidationError.exit_code
+    assert "start_logits (rpln_runtime): difference" in result.stderr
+    assert "end_logits (rpln_runtime): difference" in result.stderr
+
+
+def test_what_padded_tokens_hold_is_nobodys_business_but_of_heads_that_read_the_first(
+    sabotaged: Sabotaged, tmp_path: Path
+) -> None:
+    assert sabotaged(padded_tokens_zeroed, "token-classification").exit_code == 0
+    assert load(tmp_path / "out").manifest.task == "token-classification"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_nan_is_refused_and_said_to_be_nan(sabotaged: Sabotaged, tmp_path: Path, precision: str) -> None:
+    options = [] if precision == "fp32" else [f"--{precision}"]
+    result = sabotaged(one_nan("encoder.layer.1.output.dense.bias"), "text-classification", *options)
+    assert result.exit_code == ValidationError.exit_code
+    assert re.search(r"logits \(rpln_runtime\): difference inf, .* not finite, batch", result.stderr)
+    assert "encoder.layer.1.intermediate is the first to drift" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_nothing_but_padding_must_stay_finite(sabotaged: Sabotaged, tmp_path: Path) -> None:
+    result = sabotaged(nan_without_a_real_token, "token-classification")
+    assert result.exit_code == ValidationError.exit_code
+    assert re.search(
+        r"logits \(rpln_runtime\): difference inf, .* not finite, batch \d x length \d+, mask empty", result.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_bundle_outlives_a_refusal(sabotaged: Sabotaged, tmp_path: Path) -> None:
+    assert sabotaged(nothing, "text-classification").exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert sabotaged(scaled("classifier.out_proj.bias"), "text-classification").exit_code == ValidationError.exit_code
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("precision", [[], ["--fp16"], ["--bf16"]], ids=["fp32", "fp16", "bf16"])
+def test_it_is_the_saved_graph_that_is_proven(
+    sabotaged: Sabotaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: list[str]
+) -> None:
+    def save_another(model: ir.Model, *args: Any, **kwargs: Any) -> None:
+        another = ir.from_proto(ir.to_proto(model))
+        scaled("encoder.layer.0.output.dense.bias", 3.0)(another)
+        save_graph(another, *args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "save_graph", save_another)
+    result = sabotaged(nothing, "text-classification", *precision)
+    assert result.exit_code == ValidationError.exit_code
+    assert "encoder.layer.0.intermediate is the first to drift" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def unknown_operator(model: ir.Model) -> None:
+    node = model.graph[-1]
+    node.op_type = "NoSuchOperator"
+
+
+def test_a_graph_that_onnx_refuses_is_not_published(sabotaged: Sabotaged, tmp_path: Path) -> None:
+    result = sabotaged(unknown_operator, "text-classification")
+    assert result.exit_code == GraphError.exit_code
+    assert "NoSuchOperator" in result.stderr
+    assert list(tmp_path.iterdir()) == []
