@@ -1,0 +1,164 @@
+"""The tables, crossed: whatever a row needs elsewhere and is not there is named."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_export.bundle import axis_maximum
+from rpln_export.proof import NOTES
+from rpln_graphs import passes
+from rpln_graphs.passes import CLEAN_UP
+from rpln_graphs.passes.base import CountingPass
+from rpln_graphs.passes.lower_precision import SAFE_RANGE
+from rpln_graphs.recipes import RECIPES
+from rpln_graphs.stress import Limits, stress_cases
+from rpln_graphs.variants import VARIANTS
+from rpln_model import HEADS
+from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.tasks import TASKS, Task, Tensor
+
+TESTS = Path(__file__).parent
+RAW_ONLY = {"text-generation"}
+"""Tasks whose outputs no pipeline of the runtime turns into answers yet."""
+NO_PASSES = {"base", "initializers"}
+"""Files beside the passes that hold what passes share."""
+EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+
+
+def tensors_of(task: Task) -> Iterator[Tensor]:
+    yield from (*task.inputs, *task.optional_inputs, *task.outputs, *task.optional_outputs)
+
+
+def pass_files() -> dict[str, list[type[CountingPass]]]:
+    """The modules that hold passes, with the passes that each defines."""
+    found = {}
+    for module in pkgutil.iter_modules(passes.__path__):
+        if module.name not in NO_PASSES:
+            path = f"{passes.__name__}.{module.name}"
+            classes = inspect.getmembers(importlib.import_module(path), inspect.isclass)
+            found[module.name] = [
+                kind for _, kind in classes if kind.__module__ == path and issubclass(kind, CountingPass)
+            ]
+    return found
+
+
+def snake_case(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).removeprefix("_")
+
+
+def test_rows_are_filed_under_their_own_names() -> None:
+    assert [key for key, row in TASKS.items() if row.name != key] == []
+    assert [key for key, row in VARIANTS.items() if row.name != key] == []
+    assert [key for key, row in RECIPES.items() if row.name != key] == []
+    assert [key for key, head in HEADS.items() if head.__name__ != key] == []
+
+
+def test_every_task_has_a_head_and_every_head_a_task() -> None:
+    architectures = {task.architecture for task in TASKS.values()}
+
+    assert architectures - set(HEADS) == set(), "in TASKS, not in HEADS"
+    assert set(HEADS) - architectures == set(), "in HEADS, not in TASKS"
+
+
+def test_every_variant_of_a_task_is_a_variant_and_every_variant_is_some_tasks() -> None:
+    named = {variant for task in TASKS.values() for variant in task.variants}
+
+    assert named - set(VARIANTS) == set(), "in TASKS, not in VARIANTS"
+    assert set(VARIANTS) - named == set(), "in VARIANTS, not in TASKS"
+
+
+def test_every_task_has_its_postprocessing_and_every_postprocessing_a_task() -> None:
+    named = {task.postprocess for task in TASKS.values()} - {None}
+
+    assert named - set(POSTPROCESS) == set(), "in TASKS, not in POSTPROCESS"
+    assert set(POSTPROCESS) - named == set(), "in POSTPROCESS, not in TASKS"
+    assert {task.name for task in TASKS.values() if task.postprocess is None} == RAW_ONLY
+
+
+@EVERY_TASK
+def test_a_head_takes_every_input_of_its_task(task: Task) -> None:
+    taken = set(inspect.signature(HEADS[task.architecture].forward).parameters)
+
+    assert {tensor.name for tensor in (*task.inputs, *task.optional_inputs)} - taken == set()
+
+
+@EVERY_TASK
+def test_no_tensor_of_a_task_is_listed_twice(task: Task) -> None:
+    names = [tensor.name for tensor in tensors_of(task)]
+
+    assert sorted(names) == sorted(set(names))
+
+
+@EVERY_TASK
+def test_every_axis_is_dynamic_or_a_field_of_the_config(task: Task) -> None:
+    config = RobertaPreLayerNormConfig()
+    dynamic = {"batch", "choices", "sequence", "batch*choices"}
+    named = {axis for tensor in tensors_of(task) for axis in tensor.axes if isinstance(axis, str)}
+
+    assert [axis for axis in named - dynamic if not isinstance(getattr(config, axis, None), int)] == []
+    for axis in named & dynamic:
+        assert axis_maximum(axis, config) in {None, 510}, axis  # 512 rows of positions less 0 and 1
+
+
+@EVERY_TASK
+def test_the_stress_set_makes_every_input_of_a_task(task: Task) -> None:
+    limits = Limits(
+        usable_length=20,
+        vocab_size=30,
+        type_vocab_size=2,
+        pad_token_id=1,
+        sizes={"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+    )
+    inputs = (*task.inputs, *task.optional_inputs)
+
+    for case in stress_cases(inputs, limits):
+        assert list(case.feeds) == [tensor.name for tensor in inputs]
+
+
+def test_every_file_of_passes_holds_one_pass_of_its_name() -> None:
+    named = {name: [snake_case(kind.__name__) for kind in kinds] for name, kinds in pass_files().items()}
+
+    assert named == {name: [name] for name in named}
+    assert len(named) >= len(CLEAN_UP) + 3
+
+
+def test_every_pass_says_what_is_there_before_and_after() -> None:
+    modules = [importlib.import_module(f"{passes.__name__}.{name}") for name in pass_files()]
+
+    assert [module.__name__ for module in modules if " -> " not in (module.__doc__ or "").splitlines()[0]] == []
+
+
+def test_every_pass_is_used() -> None:
+    used = {*CLEAN_UP, *(kind for recipe in RECIPES.values() for kind in recipe.passes)}
+
+    assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe"
+
+
+def test_every_recipes_type_has_a_safe_range_and_a_note_on_its_proof() -> None:
+    assert {recipe.dtype for recipe in RECIPES.values() if recipe.lowers} - set(SAFE_RANGE) == set()
+    assert {recipe.dtype for recipe in RECIPES.values()} - set(NOTES) == set()
+
+
+def test_every_pass_and_every_postprocessing_has_its_tests() -> None:
+    wanted = {
+        *(TESTS / "graphs" / f"test_{name}.py" for name in pass_files()),
+        *(TESTS / "runtime" / f"test_{name}.py" for name in POSTPROCESS),
+    }
+
+    assert [path.name for path in wanted if not path.exists()] == []
+
+
+def test_every_task_has_a_golden_graph_by_every_recipe() -> None:
+    wanted = {
+        f"{task.name}.{variant}.{recipe}.txt"
+        for task in TASKS.values()
+        for variant in task.variants
+        for recipe in RECIPES
+    }
+
+    assert wanted - {path.name for path in (TESTS / "graphs" / "golden").iterdir()} == set(), "make golden writes them"
