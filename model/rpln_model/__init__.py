@@ -1,6 +1,7 @@
 """RoBERTa-PreLayerNorm in plain torch modules: the interface of transformers, traceable without surprises."""
 
 from rpln_model.checkpoints import LoadingInfo, check_finite
+from rpln_model.config import updated_config
 from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError, RplnModelError
 from rpln_model.heads import (
@@ -28,4 +29,5 @@ __all__ = [
     "RobertaPreLayerNormModel",
     "RplnModelError",
     "check_finite",
+    "updated_config",
 ]

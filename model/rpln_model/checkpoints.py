@@ -96,7 +96,7 @@ def load_model(
     if mismatched and not ignore_mismatched_sizes:
         raise _wrong_shapes(folder, mismatched, weights, expected)
 
-    used = {name: weights[name].to(dtype) for name in expected if name in weights and name not in mismatched}
+    used = {name: weights[name].to(dtype=dtype) for name in expected if name in weights and name not in mismatched}
     model.load_state_dict(used, strict=False, assign=True)
     absent = [name for name in expected if name not in used]
     for name in absent:

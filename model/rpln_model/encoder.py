@@ -4,6 +4,7 @@
 Shape suffixes: see `rpln_model.layers`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_model.cache import Past, cache_from_past, length_of_past, slots
 from rpln_model.config import ABSOLUTE, padding_row, position_type, pruned_heads, returns_dict
 from rpln_model.errors import ConfigError, ModelInputError
-from rpln_model.layers import Layer
+from rpln_model.layers import Attention, Layer
 from rpln_model.masks import cross_attention_mask, head_masks, self_attention_mask
 
 
@@ -78,8 +79,8 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         config = self.config
         self._check_inputs(input_ids, inputs_embeds, encoder_hidden_states)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
-        past_length = length_of_past(past_key_values)
         cache = cache_from_past(past_key_values, use_cache=use_cache, layers=config.num_hidden_layers)
+        past_length = length_of_past(past_key_values)
 
         stack = self.encoder(
             self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, past_length),
@@ -250,14 +251,19 @@ class Encoder(nn.Module):
         """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model.
 
         Raises:
-            ConfigError: no such layer or head, or none would be left in a layer.
+            ConfigError: no such layer or head, or none would be left in a layer; nothing is changed then.
         """
+        kept = [(attention, attention.places_without(gone)) for attention, gone in self._attentions(heads)]
+        for attention, places in kept:
+            attention.keep(places)
+
+    def _attentions(self, heads: dict[int, set[int]]) -> Iterator[tuple[Attention, set[int]]]:
         for index, gone in heads.items():
             if not 0 <= index < len(self.layer):
                 raise ConfigError(f"cannot prune heads of layer {index}: the layers are 0 to {len(self.layer) - 1}")
             layer = self.layer[index]
             assert isinstance(layer, Layer)
-            layer.attention.prune(gone)
+            yield layer.attention, gone
 
     def _distances(self, x_BTD: Tensor, past_length: int) -> Tensor:
         """Rows of the distance tables: query position minus key position, of which row 0 is the lowest there can be."""

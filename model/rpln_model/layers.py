@@ -93,8 +93,8 @@ class Attention(nn.Module):
         )
         return self.output(context_BTD), probabilities_BHTS
 
-    def prune(self, heads: set[int]) -> None:
-        """Remove heads, numbered as in the unpruned model; those already gone are passed over.
+    def places_without(self, heads: set[int]) -> list[int]:
+        """Where the heads stand that pruning would leave; those already gone are passed over.
 
         Raises:
             ConfigError: no such head, or none would be left.
@@ -106,12 +106,16 @@ class Attention(nn.Module):
                 f"cannot prune heads {sorted(heads)} of a layer whose heads are {self.heads}: "
                 + ("there is no such head" if unknown else "none would be left")
             )
+        return kept
+
+    def keep(self, places: list[int]) -> None:
+        """Remove all heads but those in the given places."""
         size = self.self.head_size
-        rows = torch.cat([torch.arange(place * size, (place + 1) * size) for place in kept])
+        rows = torch.cat([torch.arange(place * size, (place + 1) * size) for place in places])
         for name in ("query", "key", "value"):
             setattr(self.self, name, _selected(getattr(self.self, name), rows, dim=0))
         self.output.dense = _selected(self.output.dense, rows, dim=1)
-        self.heads = [self.heads[place] for place in kept]
+        self.heads = [self.heads[place] for place in places]
 
 
 class AttentionHeads(nn.Module):

@@ -209,6 +209,7 @@ PAST = tuple((random_values(3, 4, 2, 6), random_values(3, 4, 2, 6)) for _ in ran
             "encoder_attention_mask has 1 dimensions",
         ),
         ({"input_ids": IDS, "past_key_values": PAST[:1]}, "past_key_values has 1 layers; expected 2, one per layer"),
+        ({"input_ids": IDS, "past_key_values": ()}, "past_key_values has 0 layers; expected 2, one per layer"),
         (
             {"input_ids": IDS, "past_key_values": [(*layer, MEMORY) for layer in PAST]},
             r"past_key_values has 3 tensors for layer 0; expected \(key, value\) or \(key, value, cross key, cross",

@@ -73,7 +73,10 @@ def test_cross_attention_is_left_out_without_a_memory() -> None:
 def test_an_encoder_does_not_look_at_encoder_hidden_states() -> None:
     reference, ours = pair(BASE)
     inputs = {"input_ids": random_ids(3, LENGTH), "encoder_hidden_states": random_values(3, MEMORY, HIDDEN)}
-    assert_equal_outputs(run(ours, inputs), run(reference, inputs), final_norm=ours.base_model.LayerNorm)
+    expected = run(reference, inputs)
+    assert_equal_outputs(run(ours, inputs), expected, final_norm=ours.base_model.LayerNorm)
+    unread = inputs | {"encoder_attention_mask": torch.ones(1)}
+    assert_equal_outputs(run(ours, unread), expected, final_norm=ours.base_model.LayerNorm)
 
 
 def test_gradients_reach_through_cross_attention() -> None:

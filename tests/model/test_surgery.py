@@ -54,7 +54,7 @@ def test_a_pruned_model_still_trains() -> None:
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        ({5: [0]}, "cannot prune heads of layer 5: the layers are 0 to 1"),
+        ({0: [1], 5: [0]}, "cannot prune heads of layer 5: the layers are 0 to 1"),
         ({0: [4]}, r"cannot prune heads \[4\] of a layer whose heads are \[0, 1, 2, 3\]: there is no such head"),
         ({0: [0, 1, 2, 3]}, r"cannot prune heads \[0, 1, 2, 3\] of a layer .*: none would be left"),
     ],
@@ -63,6 +63,7 @@ def test_impossible_pruning_is_refused(heads: dict[int, list[int]], message: str
     model = own_model(MASKED_LM)
     with pytest.raises(ConfigError, match=message):
         model.prune_heads(heads)
+    assert [len(layer.attention.heads) for layer in model.base_model.encoder.layer] == [HEAD_COUNT, HEAD_COUNT]
 
 
 @pytest.mark.parametrize("tied", [True, False])
