@@ -1,7 +1,7 @@
 """Text to tokens by the bundle's tokenizer.json, with character offsets, and windows over what is too long."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -41,14 +41,13 @@ class Encoding:
 
     def take(self, indices: np.ndarray) -> "Encoding":
         """Return the encoding of the tokens at `indices` alone."""
-        return Encoding(
-            self.ids[indices],
-            self.type_ids[indices],
-            self.offsets[indices],
-            self.words[indices],
-            self.sequences[indices],
-            self.positions[indices],
-        )
+        return Encoding(*(getattr(self, field.name)[indices] for field in fields(self)))
+
+
+def join_encodings(encodings: Sequence[Encoding]) -> Encoding:
+    """Return the tokens of `encodings`, one after the other."""
+    columns = ([getattr(encoding, field.name) for encoding in encodings] for field in fields(Encoding))
+    return Encoding(*(np.concatenate(column) for column in columns))
 
 
 class Tokenizer:

@@ -15,7 +15,7 @@ import numpy as np
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer
 from rpln_runtime.postprocess.base import Case, Postprocess, Row, softmax
-from rpln_runtime.tokenization import Encoding, windows
+from rpln_runtime.tokenization import Encoding, join_encodings, windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +146,10 @@ class TokenClassification(Postprocess[np.ndarray]):
 
     def _read(self, text: str, encoding: Encoding, scores: np.ndarray) -> Iterator[Token]:
         """Yield the tokens of `text` itself. `scores` has a row for every token of `encoding`."""
-        for row in np.flatnonzero(encoding.sequences == 0):
-            token_id, (start, end) = int(encoding.ids[row]), encoding.offsets[row].tolist()
+        inside = np.flatnonzero(encoding.sequences == 0)
+        tokens = encoding.take(inside)
+        columns = (tokens.ids.tolist(), tokens.offsets.tolist(), tokens.positions.tolist(), scores[inside])
+        for token_id, (start, end), position, token_scores in zip(*columns, strict=True):
             word = self.tokenizer.token(token_id)
             continues_word = (
                 len(word) != end - start if self.tokenizer.marks_subwords else not _starts_word(text, start)
@@ -156,21 +158,17 @@ class TokenClassification(Postprocess[np.ndarray]):
                 word, continues_word = text[start:end], False
             yield Token(
                 word=word,
-                scores=scores[row],
+                scores=token_scores,
                 start=start,
                 end=end,
-                index=int(encoding.positions[row]),
+                index=position,
                 continues_word=continues_word,
             )
 
 
 def merge_windows(encodings: Sequence[Encoding], scores: Sequence[np.ndarray]) -> tuple[Encoding, np.ndarray]:
     """Join windows into the encoding they were cut from; a token in several keeps the scores it has farthest inside."""
-    fields_ = [
-        [getattr(encoding, name) for encoding in encodings]
-        for name in ("ids", "type_ids", "offsets", "words", "sequences", "positions")
-    ]
-    whole = Encoding(*(np.concatenate(parts) for parts in fields_))
+    whole = join_encodings(encodings)
     depth = np.concatenate([np.minimum(rows := np.arange(len(encoding)), rows[::-1]) for encoding in encodings])
     # By place in the text, deepest first: the first row of each place is the one to keep.
     order = np.lexsort((-depth, whole.positions))
