@@ -10,6 +10,8 @@ from typing import Any
 from rpln_export.errors import PlanError
 from rpln_export.plan import ExportPlan
 from rpln_model import HEADS, check_finite
+from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.errors import CheckpointError
 from rpln_model.weights import local_folder
 from rpln_runtime.manifest import Source
 
@@ -17,14 +19,16 @@ from rpln_runtime.manifest import Source
 def load_model(plan: ExportPlan) -> Any:
     """The task's model with the checkpoint's weights, in fp32 and eval mode.
 
-    Raises PlanError when the checkpoint lacks weights that the task's outputs depend on (unless the plan allows a
-    random head), rpln_model's CheckpointError for weights that are broken or not finite.
+    Raises PlanError when the checkpoint lacks a head that the task's outputs depend on (unless the plan allows a random
+    one), rpln_model's CheckpointError for weights below the head that are missing, and for broken or not finite ones.
     """
     with _without_warning_of_missing_weights():
         model, info = HEADS[plan.task.architecture].from_pretrained(
             plan.source, config=plan.config, revision=plan.revision, output_loading_info=True
         )
     missing = [name for name in info.missing if not _is_unused(name, plan)]
+    if body := [name for name in missing if not _is_in_head(name)]:
+        raise CheckpointError(f"{plan.name} is incomplete, it lacks {', '.join(body)}: fetch or save it again.")
     if missing and not plan.allow_random_head:
         raise PlanError(
             f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
@@ -46,6 +50,11 @@ def source_from_plan(plan: ExportPlan) -> Source:
 
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"})
+
+
+def _is_in_head(name: str) -> bool:
+    """Whether a weight lies above the encoder, as a pooler does."""
+    return not name.removeprefix(f"{BASE_MODEL_PREFIX}.").startswith(("embeddings.", "encoder.", "LayerNorm."))
 
 
 def _is_unused(name: str, plan: ExportPlan) -> bool:

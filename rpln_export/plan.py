@@ -76,8 +76,8 @@ def make_plan(
     recipe = _choose(RECIPES, precision, "precision")
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise PlanError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
-    if calibration is not None and not calibration.is_file():
-        raise PlanError(f"{calibration} is not a file: --calibration takes a text file, one example a line.")
+    if calibration is not None:
+        _check_calibration(calibration)
     plan = ExportPlan(
         source=source,
         revision=revision,
@@ -94,6 +94,17 @@ def make_plan(
         allow_random_head=allow_random_head,
     )
     return replace(plan, destination=destination or Path(f"{plan.name}-{row.name}-{recipe.name}"))
+
+
+def _check_calibration(path: Path) -> None:
+    try:
+        texts = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(
+            f"{path} cannot be read ({error}): --calibration takes a text file in UTF-8, one example a line."
+        ) from error
+    if not texts.strip():
+        raise PlanError(f"{path} is empty: --calibration takes a text file in UTF-8, one example a line.")
 
 
 def _choose(table: Mapping[str, _Row], name: str, kind: str) -> _Row:

@@ -25,7 +25,14 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
         raise PlanError(
             f"{source} has only a slow tokenizer; a tokenizer.json is needed. Name another with --tokenizer."
         )
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    vocabulary = tokenizer.get_vocab()
+    if vocabulary.keys() <= set(tokenizer.all_special_tokens):
+        # What transformers 5 makes of a folder without any tokenizer.
+        raise PlanError(
+            f"no tokenizer could be read from {source} (it knows no word). Expected tokenizer.json, or vocab.json and "
+            "merges.txt. Name another folder or hub id with --tokenizer."
+        )
+    largest = max(vocabulary.values())
     if largest >= vocab_size:
         raise PlanError(
             f"the tokenizer of {source} makes ids up to {largest}, the network knows 0 to {vocab_size - 1}. "
