@@ -60,17 +60,19 @@ class Pipeline:
         self.postprocess = postprocess
         self._task = task
         self._batch_size = batch_size
-        # Only what the task needs is computed for, not hidden states and the like that the graph gives besides.
+        # Hidden states and the like, which the graph may give besides, are not asked for.
         self._outputs = [tensor.name for tensor in task.outputs]
 
-    def __call__(self, inputs: Any = None, /, **named: Any) -> Any:
+    def __call__(self, inputs: Any = None, /, *, batch_size: int | None = None, **named: Any) -> Any:
         """Answer one item, or each of a list of items.
 
         An item is a text, or a mapping with the fields of the task, such as question and context; the fields of a
-        single item may also be given by name. Other names are options for this call alone.
+        single item may also be given by name. `batch_size` and the options of the task are for this call alone.
 
         Raises InputError for what is no item of this task and for an unknown option.
         """
+        batch_size = self._batch_size if batch_size is None else batch_size
+        check_integer("batch_size", batch_size, minimum=1)
         postprocess = self.postprocess
         if inputs is None:
             inputs = {name: named.pop(name) for name in postprocess.fields if name in named}
@@ -78,22 +80,21 @@ class Pipeline:
             _check_options(type(postprocess), named, self._task.name)
             postprocess = dataclasses.replace(postprocess, **named)
         single = isinstance(inputs, str | Mapping)
-        return postprocess.results(self._answers([inputs] if single else _listed(inputs), postprocess), single=single)
-
-    def _answers(self, items: Sequence[Any], postprocess: Postprocess[Any]) -> list[Any]:
+        items = [inputs] if single else _listed(inputs)
         encodings = [postprocess.encode(item) for item in items]
-        scores = iter(self._scores([row for rows in encodings for row in rows], postprocess))
-        return [
+        scores = iter(self._scores([row for rows in encodings for row in rows], postprocess, batch_size))
+        answers = [
             postprocess.answer(Case(item, rows, [next(scores) for _ in rows]))
             for item, rows in zip(items, encodings, strict=True)
         ]
+        return postprocess.results(answers, single=single)
 
-    def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any]) -> list[Any]:
+    def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any], batch_size: int) -> list[Any]:
         graph, manifest = self.session.graph, self.session.manifest
         needed = [spec for spec in graph.outputs if spec.name in self._outputs]
         budget = token_budget(needed, manifest.usable_length)
         scores: list[Any] = [None] * len(encodings)
-        for batch in batches([len(row) for row in encodings], batch_size=self._batch_size, batch_tokens=budget):
+        for batch in batches([len(row) for row in encodings], batch_size=batch_size, batch_tokens=budget):
             rows = [encodings[index] for index in batch]
             outputs = self.session.run(feeds_from_encodings(rows, graph, manifest), outputs=self._outputs)
             for index, row in zip(batch, rows_from_outputs(outputs, rows, graph), strict=True):

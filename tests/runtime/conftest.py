@@ -6,9 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from rpln_runtime.tasks import TASKS
 from tests.runtime.bundles import Bundle, copy_with_prefix_space, make_bundle
+
+# A shared machine may be slow for a moment: no example is timed.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

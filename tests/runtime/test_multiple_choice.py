@@ -9,7 +9,7 @@ from tests.runtime.bundles import Bundle
 from tests.runtime.comparison import LONG_TEXT, assert_same
 
 TASK = "multiple-choice"
-ITEMS = [
+ITEMS: list[dict[str, Any]] = [
     {"prompt": "Ada lived in", "choices": ["London.", "a small red house near the capital of Norway", "😀"]},
     {"prompt": "", "choices": ["", "only these two"]},
     {"prompt": "東京", "choices": ["alone"]},

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpln_runtime import InputError, pipeline
+from rpln_runtime import InputError, ManifestError, pipeline
 from rpln_runtime.postprocess.text_classification import sigmoid
 from tests.runtime.bundles import CORPUS, Bundle, copy_bundle
 from tests.runtime.comparison import LONG_TEXT, TEXTS, assert_same, reference
@@ -108,6 +108,20 @@ def test_wrong_inputs_are_refused(bundle: Bundle, inputs: Any, message: str) -> 
     with pytest.raises(InputError) as caught:
         pipeline(bundle.folder)(inputs)
     assert str(caught.value).startswith(message)
+
+
+def test_a_batch_size_of_a_call_is_checked(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="batch_size is 0, expected an integer, 1 or more"):
+        pipeline(bundle.folder)("text", batch_size=0)
+
+
+def test_tasks_without_a_pipeline_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"text-generation has no pipeline: use load\(\) and Session\.run\."):
+        pipeline(copy_bundle(bundle, tmp_path / "decoder", task="text-generation"))
+    with pytest.raises(
+        ManifestError, match=r"the bundle's task is 'ranking', this rpln-runtime knows feature-extraction,"
+    ):
+        pipeline(copy_bundle(bundle, tmp_path / "newer", task="ranking"))
 
 
 def test_sigmoid_is_exact_and_takes_any_logit() -> None:

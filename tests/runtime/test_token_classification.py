@@ -107,6 +107,7 @@ def test_a_batch_answers_as_its_texts_alone(bundle: Bundle) -> None:
     texts = [*TEXTS, LONG_TEXT, CORPUS[1]]
     tag = pipeline(bundle.folder, aggregation_strategy="average", batch_size=4)
     assert_same(tag(texts), [tag(text) for text in texts])
+    assert_same(tag(texts, batch_size=1), tag(texts))
     assert tag([]) == []
 
 
