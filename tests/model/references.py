@@ -4,6 +4,7 @@ Small as they are, the weights leave nothing at a value that hides a mistake: La
 not zero, epsilon is large enough to matter, and no two sizes are equal.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ def shake(model: nn.Module, *, seed: int) -> None:
 
 def counterpart(reference: Any) -> RobertaPreLayerNormPreTrainedModel:
     """This package's model with the reference's configuration and weights; the names have to agree to the last."""
-    model = HEADS[type(reference).__name__](reference.config)
+    model = HEADS[type(reference).__name__](copy.deepcopy(reference.config))
     model.load_state_dict(reference.state_dict(), strict=True)
     return model.train(reference.training)
 

@@ -38,7 +38,7 @@ def test_pruning_again_numbers_heads_as_before() -> None:
     once, twice = own_model(MASKED_LM), own_model(MASKED_LM)
     once.prune_heads({0: [0, 2]})
     twice.prune_heads({0: [0]})
-    twice.prune_heads({0: [0, 2]})
+    twice.prune_heads({0: [2]})
     assert once.config.pruned_heads == twice.config.pruned_heads == {0: [0, 2]}
     assert difference(twice(random_ids(2, LENGTH)).logits, once(random_ids(2, LENGTH)).logits) == 0
 
