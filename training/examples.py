@@ -24,12 +24,8 @@ _Value = TypeVar("_Value")
 _IGNORED: Final = -100  # torch's cross entropy leaves it out
 _TAG_IDS: Final = {tag: index for index, tag in enumerate(TAGS)}
 
-# Most people tag a sentence; long passages are there so that every position is trained.
-_PASSAGE_SHARES: Final = {
-    range(1, 2): 0.6,
-    range(2, 6): 0.3,
-    range(6, 13): 0.1,
-}  # number of sentences
+# By number of sentences. Most people tag one; long passages are there so that every position is trained.
+_PASSAGE_SHARES: Final = {range(1, 2): 0.6, range(2, 6): 0.3, range(6, 13): 0.1}
 _CASE_SHARES: Final = {Case.AS_IS: 0.8, Case.LOWER: 0.12, Case.TITLE: 0.04, Case.UPPER: 0.04}
 _TYPOGRAPHIC_SHARE: Final = 0.15
 _NO_FINAL_STOP_SHARE: Final = 0.15

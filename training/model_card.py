@@ -10,7 +10,7 @@ from training.tags import TAGS
 _TEMPLATE: Final = Path(__file__).with_name("model_card.md")
 _TEXTS: Final = {
     "test": "sentences as printed",
-    "test_passages": "passages of up to 6 sentences",
+    "test_passages": "passages of up to 6 sentences, cut at 256 tokens",
     "test_typographic": "curly quotation marks and dashes",
     "test_lower_case": "all lower case, no full stop",
     "test_headlines": "Every Word Capitalised, no full stop",

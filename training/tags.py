@@ -1,4 +1,4 @@
-"""Brown's 226 part-of-speech tags and their compounds, mapped to the 12 universal ones.
+"""Brown's part-of-speech tags, mapped to the 12 universal ones.
 
 Sources: W. N. Francis and H. Kucera, *Brown Corpus Manual* (1979), for Brown's tags; S. Petrov, D. Das and R. McDonald,
 *A Universal Part-of-Speech Tagset* (2012), for the 12 classes. Where these leave a choice, Universal Dependencies

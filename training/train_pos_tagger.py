@@ -139,9 +139,8 @@ def _train(
             optimizer.step()
             step += 1
             if step % _STEPS_A_LINE == 0:
-                print(
-                    f"{progress:4.0%}  step {step}  loss {loss:.3f}  {time.perf_counter() - started:.0f} s", flush=True
-                )
+                seconds = time.perf_counter() - started
+                print(f"{progress:4.0%}  step {step}  loss {loss:.3f}  {seconds:.0f} s", flush=True)
         print(f"epoch {epoch + 1}: {evaluate(model, dev).accuracy:.4f} of the dev words right", flush=True)
     return step
 
