@@ -1,6 +1,10 @@
 """The checkpoint's tokenizer: found, checked against the network, and written as the files that runtimes read."""
 
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,19 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json (transformers 5 no longer writes it)."""
-    tokenizer.save_pretrained(folder)
+    with _system_errors():
+        tokenizer.save_pretrained(folder)
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """What the tokenizers library calls an `Exception` "... (os error 28)" is the OSError of that number."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if type(error) is not Exception or found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), "tokenizer.json") from error

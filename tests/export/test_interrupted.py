@@ -1,0 +1,168 @@
+"""An export that is stopped, by a signal or by a full disk, publishes nothing and harms nothing."""
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rpln_export import pipeline
+from rpln_export.cli import export_command
+from rpln_export.destination import published
+from rpln_export.errors import DestinationError
+from rpln_runtime import load
+from tests.export.conftest import Export
+
+TASK = "token-classification"
+INTERRUPTED = 130
+
+# A real process, that says when it is in the step and then, but for the trace itself, waits there for the signal.
+# Where the trace is not what is stopped, it is read from an fp32 bundle, whose graph is just that.
+DRIVER = """
+import sys, time
+import onnx_ir as ir
+from rpln_export import cli, pipeline, proof
+
+def reached(function, seconds):
+    def call(*args, **kwargs):
+        print("reached", flush=True)
+        time.sleep(seconds)
+        return function(*args, **kwargs)
+    return call
+
+step, traced, *arguments = sys.argv[1:]
+if step == "trace":
+    pipeline.trace_model = reached(pipeline.trace_model, 0)
+else:
+    pipeline.trace_model = lambda *args, **kwargs: ir.load(traced)
+if step == "save":
+    pipeline.write_bundle_files = reached(pipeline.write_bundle_files, 60)
+if step == "validate":
+    proof.compare = reached(proof.compare, 60)
+cli.export_command(arguments)
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def older(exported: Callable[..., Export], tmp_path: Path) -> Path:
+    """An older bundle, in a folder of its own."""
+    folder = tmp_path / "bundles" / "out"
+    shutil.copytree(exported(TASK).folder, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (signal.SIGINT, "trace"),
+        (signal.SIGINT, "save"),
+        (signal.SIGINT, "validate"),
+        (signal.SIGTERM, "validate"),
+        (signal.SIGKILL, "trace"),
+        (signal.SIGKILL, "save"),
+        (signal.SIGKILL, "validate"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else part.name,
+)
+@pytest.mark.usefixtures("traced_once")
+def test_a_signal_leaves_the_older_bundle_and_nothing_that_lasts(
+    exported: Callable[..., Export], older: Path, number: signal.Signals, step: str
+) -> None:
+    before = contents(older.parent)
+    checkpoint = str(exported(TASK).checkpoint)
+    traced = str(exported(TASK).folder / "model.onnx")
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, step, traced, checkpoint, "-o", str(older)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reached\n"
+    time.sleep(0.5 if step == "trace" else 0)  # into torch's own code
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert output == ""
+    if number is signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert (process.returncode, error) == (INTERRUPTED, "Interrupted: nothing was published.\n")
+        assert contents(older.parent) == before
+    load(older)
+    assert contents(older) == before_within(before, older.name)
+
+    # Another export cleans up after the killed one, which could not.
+    left = {path.name for path in older.parent.iterdir()} - {older.name}
+    partial = {f".{older.name}.{process.pid}.partial"}
+    assert left == (partial if number is signal.SIGKILL and step != "trace" else set())
+    if left:
+        assert CliRunner().invoke(export_command, [checkpoint, "-o", str(older)]).exit_code == 0
+        assert [path.name for path in older.parent.iterdir()] == [older.name]
+
+
+def before_within(files: dict[str, bytes], folder: str) -> dict[str, bytes]:
+    return {name.removeprefix(f"{folder}/"): content for name, content in files.items()}
+
+
+BUNDLE = (
+    "model.onnx",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "report.json",
+    "report.md",
+    "rpln.json",
+)
+
+
+def test_these_are_all_files_of_a_bundle(exported: Callable[..., Export]) -> None:
+    assert {path.name for path in exported(TASK).folder.iterdir()} == set(BUNDLE)
+
+
+@pytest.mark.parametrize("name", BUNDLE)
+@pytest.mark.usefixtures("traced_once")
+def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
+    exported: Callable[..., Export], older: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = contents(older.parent)
+
+    @contextlib.contextmanager
+    def published_where_full(folder: Path) -> Iterator[Path]:
+        with published(folder) as partial:
+            (partial / name).symlink_to("/dev/full")
+            yield partial
+
+    monkeypatch.setattr(pipeline, "published", published_where_full)
+    result = CliRunner().invoke(export_command, [str(exported(TASK).checkpoint), "-o", str(older)])
+    assert result.exit_code == DestinationError.exit_code, result.output
+    assert os.strerror(errno.ENOSPC) in result.stderr
+    assert f"{older} was left as it was; make room" in result.stderr
+    assert contents(older.parent) == before
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_two_exports_to_one_destination_at_once_leave_one_whole_bundle(
+    exported: Callable[..., Export], older: Path, tmp_path: Path
+) -> None:
+    arguments = [str(exported(TASK).checkpoint), "-o", str(older)]
+    traced = str(exported(TASK).folder / "model.onnx")
+    command = [sys.executable, "-c", DRIVER, "no step", traced, *arguments, "--json"]
+    first, second = (subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2))
+    for process in (first, second):
+        _, error = process.communicate(timeout=120)
+        assert (process.returncode, error) == (0, b"")
+    load(older)
+    assert [path.name for path in older.parent.iterdir()] == [older.name]
