@@ -57,6 +57,14 @@ through (float[rows, 2] x) => (float[rows, 2] y, float[rows, 2] z)
 }
 """
 
+EQUAL_OUTPUTS = """
+equal (float[rows, 2] x) => (float[rows, 2] y, float[rows, 2] z)
+{
+    y = Exp(x)
+    z = Exp(x)
+}
+"""
+
 CLEAN = """
 clean (float[rows, 2] x) => (float[rows, 2] y)
 <float[2] bias = {1, 2}>
@@ -108,6 +116,16 @@ def test_outputs_keep_their_names_where_an_input_passes_through() -> None:
     outputs = run(model, FEEDS)
     assert_array_equal(outputs["y"], FEEDS["x"])
     assert_array_equal(outputs["z"], FEEDS["x"])
+
+
+def test_outputs_keep_their_names_where_they_are_equal() -> None:
+    model = model_from_text(EQUAL_OUTPUTS)
+    FoldConstants()(model)
+
+    assert operators(model).count("Exp") == 1
+    assert [value.name for value in model.graph.outputs] == ["y", "z"]
+    outputs = run(model, FEEDS)
+    assert_array_equal(outputs["z"], outputs["y"])
 
 
 def test_a_clean_graph_stays_as_it_is() -> None:

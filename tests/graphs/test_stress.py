@@ -86,15 +86,19 @@ def test_some_masks_have_holes() -> None:
 
 
 @pytest.mark.parametrize("pad", [0, 1, 59])
-def test_ids_reach_both_ends_of_the_vocabulary_and_padding_is_where_the_mask_says(pad: int) -> None:
-    seen: set[int] = set()
+def test_padding_is_where_the_mask_says(pad: int) -> None:
     for case in cases(pad=pad):
         ids = case.feeds["input_ids"]
         assert_array_equal(ids == pad, case.mask == 0, err_msg=case.name)
         assert_array_equal(case.feeds["attention_mask"], case.mask)
-        seen |= set(map(int, ids.flat))
+        assert ids.min() >= 0
+        assert ids.max() < 60
 
-    assert {min(seen), max(seen)} == {0, 59}
+
+def test_ids_reach_both_ends_of_the_vocabulary() -> None:
+    for case in cases(vocab_size=50_000):
+        if kind(case) == "none" and case.mask.size > 1:
+            assert (case.feeds["input_ids"][0, 0], case.feeds["input_ids"][-1, -1]) == (0, 49_999), case.name
 
 
 def test_every_token_type_is_met() -> None:
