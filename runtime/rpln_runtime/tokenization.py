@@ -117,14 +117,14 @@ def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int =
     if len(encoding) <= max_length:
         return [encoding]
     inside = np.flatnonzero(encoding.sequences == sequence)
-    before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(encoding))
-    others = len(before) + len(after)
+    others = len(encoding) - len(inside)
     room = max_length - others
     if room <= stride:
         raise InputError(
             f"windows of {max_length} tokens leave {max(room, 0)} for the text, as {others} others stand in each: "
             f"expected more than the stride of {stride}. Lower the stride, or shorten the other text."
         )
+    before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(encoding))
     return [
         encoding.take(np.concatenate([before, inside[start : start + room], after]))
         for start in range(0, len(inside) - stride, room - stride)

@@ -15,6 +15,7 @@ from rpln_runtime.options import check_choice
 from rpln_runtime.postprocess.base import Case, Postprocess, Row
 from rpln_runtime.tokenization import Encoding
 
+_SMALLEST_NORM: Final = 1e-12  # that of torch.nn.functional.normalize
 _POOLINGS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "none": lambda hidden_SH: hidden_SH[np.newaxis],
     "first": lambda hidden_SH: hidden_SH[0],
@@ -48,7 +49,9 @@ class FeatureExtraction(Postprocess[np.ndarray]):
     def score(self, row: Row) -> np.ndarray:
         """Return the features, fp32."""
         features = np.array(_POOLINGS[self.pooling](row.outputs["last_hidden_state"]))
-        return features / np.linalg.norm(features, axis=-1, keepdims=True) if self.normalize else features
+        if self.normalize:
+            features /= np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), _SMALLEST_NORM)
+        return features
 
     def answer(self, case: Case[np.ndarray]) -> np.ndarray:
         """Return the features of the text."""
