@@ -141,7 +141,7 @@ def run_command(
     rpln run chooser --field prompt="It rained." --field choices="I got wet." --field choices="I slept."
     """
     with _user_errors():
-        from rpln_export.show import print_answers
+        from rpln_export.show import print_answers, to_json
         from rpln_runtime import pipeline
 
         answer = pipeline(folder, provider=provider, **{name: _value(text) for name, text in options})
@@ -150,7 +150,7 @@ def run_command(
             raise click.UsageError("nothing to run: give one or more texts, or --field NAME=VALUE.")
         answers = [answer(item) for item in items]
         if as_json:
-            click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
+            click.echo(to_json(answers))
         else:
             print_answers(items, answers)
 

@@ -114,7 +114,7 @@ def report_from_export(
 
 def summary_from_report(report: Report) -> dict[str, Any]:
     """What the manifest keeps of the validation."""
-    rows = ("output", "method", "difference", "agreement", "cases")
+    rows = ("output", "method", "difference", "agreement", "ties", "cases")
     return {
         "tolerance": dataclasses.asdict(report.tolerance),
         "comparisons": [{name: row.to_json()[name] for name in rows} for row in report.comparisons],

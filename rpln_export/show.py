@@ -75,8 +75,14 @@ def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
     table = Table("output", "by", "cases", "largest difference", "argmax agreement")
     for row in comparisons:
         agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"
+        agreement += f", {row.ties} ties" if row.ties else ""
         table.add_row(row.output, row.method, str(row.cases), f"{row.difference:.2e}", agreement)
     _console().print(table)
+
+
+def to_json(answers: Any) -> str:
+    """Answers as JSON; arrays, as feature-extraction gives them, are nested lists."""
+    return json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
 
 
 def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
@@ -86,7 +92,7 @@ def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
         console.print(f"[bold]{escape(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False))}")
         rows = answer if isinstance(answer, list) else [answer]
         if not rows or not all(isinstance(row, dict) for row in rows):
-            console.print_json(data=answer)
+            console.print_json(to_json(answer))
             continue
         table = Table(*rows[0])
         for row in rows:

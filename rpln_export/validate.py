@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class Comparison:
     worst_case: str = ""
     decisions: int = 0
     agreeing: int = 0
+    ties: int = 0
     cases: int = 0
     finite: bool = True
 
@@ -75,7 +76,11 @@ def compare(
         for case, reference in zip(cases, expected, strict=True):
             found = run(case.feeds)
             for name, tensor in outputs.items():
-                _compare_case(rows[name], tensor, case, expected=reference[name], found=found[name], scale=scales[name])
+                where = meaningful(tensor, case, reference[name].shape)
+                pair = _Pair(reference[name], found[name].astype(np.float32), where)
+                _note_difference(rows[name], pair, case.name, scale=scales[name])
+                if tensor.name in DECISIONS:
+                    _note_decisions(rows[name], pair, DECISIONS[tensor.name], tie=tolerance.resolution * scales[name])
             advance()
         comparisons.extend(rows.values())
     return comparisons
@@ -131,21 +136,40 @@ def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comp
     return [comparison for comparison in comparisons if not comparison.accepted(tolerance)]
 
 
-def _compare_case(row: Comparison, tensor: Tensor, case: Case, *, expected: Array, found: Array, scale: float) -> None:
-    where = meaningful(tensor, case, expected.shape)
-    found = found.astype(np.float32)
-    finite = bool(np.isfinite(found).all() and np.isfinite(expected[where]).all())
-    difference = float(np.abs(found[where] - expected[where]).max(initial=0.0)) / scale if finite else np.inf
+class _Pair(NamedTuple):
+    """An output of one case by eager torch and by a method, and which elements of it mean something."""
+
+    expected: Array
+    found: Array
+    where: NDArray[np.bool_]
+
+
+def _note_difference(row: Comparison, pair: _Pair, case: str, *, scale: float) -> None:
+    expected, found = pair.expected[pair.where], pair.found[pair.where]
+    finite = bool(np.isfinite(pair.found).all() and np.isfinite(expected).all())
+    difference = float(np.abs(found - expected).max(initial=0.0)) / scale if finite else np.inf
     row.finite &= finite
     row.cases += 1
     if difference > row.difference:
-        row.difference, row.worst_case = difference, case.name
-    if tensor.name in DECISIONS:
-        axis = DECISIONS[tensor.name]
-        chosen = [np.where(where, values, -np.inf).argmax(axis) for values in (expected, found)]
-        counted = where.any(axis)
-        row.decisions += int(counted.sum())
-        row.agreeing += int((chosen[0] == chosen[1])[counted].sum())
+        row.difference, row.worst_case = difference, case
+
+
+def _note_decisions(row: Comparison, pair: _Pair, axis: int, *, tie: float) -> None:
+    """Count equal argmaxes along `axis`, apart from those between candidates that are within `tie` of each other."""
+    expected, found = (np.where(pair.where, values, -np.inf) for values in (pair.expected, pair.found))
+    decided = pair.where.any(axis) & (_margin(expected, axis) > tie)
+    row.ties += int(pair.where.any(axis).sum() - decided.sum())
+    row.decisions += int(decided.sum())
+    row.agreeing += int((expected.argmax(axis) == found.argmax(axis))[decided].sum())
+
+
+def _margin(values: Array, axis: int) -> Array:
+    """By how much the best candidate along `axis` is ahead of the next; infinitely where there is no other."""
+    if values.shape[axis] == 1:
+        return np.full(values.shape[:axis] + values.shape[axis:][1:], np.inf)
+    second, best = np.moveaxis(np.partition(values, (-2, -1), axis=axis), axis, 0)[-2:]
+    with np.errstate(invalid="ignore"):  # a row without candidates: -inf minus -inf, not counted
+        return np.asarray(best - second)
 
 
 def _scale(
