@@ -73,6 +73,8 @@ def test_the_config_decides_what_the_caller_leaves_open(architecture: str) -> No
     ours.config.return_dict = False
     assert isinstance(ours(ids), tuple)
     assert not isinstance(ours(ids, return_dict=True), tuple)
+    vars(ours.config).update(return_dict=True, torchscript=True)
+    assert isinstance(ours(ids), tuple)
 
 
 def test_the_cache_is_returned_as_the_config_and_the_caller_say() -> None:

@@ -1,5 +1,7 @@
 """Pruning heads and resizing the vocabulary, on either line of transformers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from tests.model.references import (
     LAYERS,
     LENGTH,
     OUTPUT_TOLERANCE,
+    PAD,
     VOCABULARY,
     difference,
     own_model,
@@ -51,6 +54,16 @@ def test_a_pruned_model_still_trains() -> None:
     assert gradient.shape == (3 * HIDDEN // 4, HIDDEN)
 
 
+def test_a_pruned_checkpoint_loads_pruned(tmp_path: Path) -> None:
+    model, ids = own_model(MASKED_LM), random_ids(2, LENGTH)
+    model.prune_heads({0: [1, 3], 1: [0]})
+    model.save_pretrained(tmp_path)
+    loaded = HEADS[MASKED_LM].from_pretrained(tmp_path)
+    assert difference(loaded(ids).logits, model(ids).logits) == 0
+    loaded.prune_heads({0: [0]})
+    assert loaded.config.pruned_heads == {0: [0, 1, 3], 1: [0]}
+
+
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
@@ -82,6 +95,10 @@ def test_resized_vocabularies_keep_what_they_had(*, size: int, tied: bool) -> No
     assert new is ours.get_input_embeddings()
     assert ours.config.vocab_size == reference.config.vocab_size == size
     assert [*ours.state_dict()] == [*HEADS[MASKED_LM](ours.config).state_dict()]
+    ours(torch.tensor([[0, PAD, 5]])).logits.sum().backward()
+    assert new.weight.grad is not None
+    if not tied:  # or else the output projection is one more reader of the row
+        assert new.weight.grad[PAD].abs().max() == 0
     if size > VOCABULARY:
         assert difference(new.weight[VOCABULARY:], before.mean(dim=0).expand(size - VOCABULARY, -1)) < 1e-6
 
