@@ -115,7 +115,7 @@ def _choose(table: Mapping[str, _Row], name: str, kind: str) -> _Row:
 
 def _choose_all(tensors: Sequence[Tensor], names: Sequence[str], kind: str) -> tuple[Tensor, ...]:
     table = {tensor.name: tensor for tensor in tensors}
-    return tuple(_choose(table, name, kind) for name in names)
+    return tuple(_choose(table, name, kind) for name in dict.fromkeys(names))
 
 
 def _task_from_config(config: RobertaPreLayerNormConfig, source: str) -> Task:

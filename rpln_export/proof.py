@@ -78,10 +78,16 @@ def _methods(path: Path, recipe: Recipe) -> dict[str, Callable[[], Run]]:
     """How the graph can be run here: by the runtime where the CPU has kernels, by its rounding copy where it rounds."""
     methods: dict[str, Callable[[], Run]] = {}
     if recipe.dtype != ir.DataType.BFLOAT16:
-        methods[RUNTIME] = lambda: load(path.parent, verify=False).run
+        methods[RUNTIME] = lambda: _run_runtime(path.parent)
     if recipe.lowers:
         methods[ROUNDING] = lambda: _run_rounding_copy(ir.load(path))
     return methods
+
+
+def _run_runtime(folder: Path) -> Run:
+    session = load(folder, verify=False)
+    dtypes = {spec.name: spec.dtype for spec in session.graph.inputs}
+    return lambda feeds: session.run({name: array.astype(dtypes[name]) for name, array in feeds.items()})
 
 
 def _run_rounding_copy(graph: ir.Model) -> Run:

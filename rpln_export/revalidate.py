@@ -9,6 +9,7 @@ from rpln_export.plan import ExportPlan, make_plan
 from rpln_export.proof import Proof, prove
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_graphs.stress import stress_cases
+from rpln_model.checkpoints import load_config
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.tasks import TASKS, Tensor
 
@@ -22,13 +23,13 @@ def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = N
     with steps.step("load"):
         manifest = read_manifest(folder)
         graph = manifest.graphs[0]
-        plan = _plan_from_manifest(manifest, graph, checkpoint)
-        model = load_model(plan)
+        plan = _plan_from_bundle(folder, manifest, graph, checkpoint)
         if source_from_plan(plan).sha256 != manifest.source.sha256:
             raise ValidationError(
                 f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the weights "
                 f"of {plan.source} are others. Name the checkpoint it was made from."
             )
+        model = load_model(plan)
     with steps.step("validate") as advance:
         return prove(
             model,
@@ -40,7 +41,7 @@ def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = N
         )
 
 
-def _plan_from_manifest(manifest: Manifest, graph: Graph, checkpoint: str | None) -> ExportPlan:
+def _plan_from_bundle(folder: Path, manifest: Manifest, graph: Graph, checkpoint: str | None) -> ExportPlan:
     task = TASKS[manifest.task]
     return make_plan(
         checkpoint,
@@ -48,6 +49,7 @@ def _plan_from_manifest(manifest: Manifest, graph: Graph, checkpoint: str | None
         precision=manifest.recipe,
         inputs=_asked_for(task.optional_inputs, [tensor.name for tensor in graph.inputs]),
         outputs=_asked_for(task.optional_outputs, [tensor.name.split(".")[0] for tensor in graph.outputs]),
+        is_decoder=load_config(folder).is_decoder,
     )
 
 
