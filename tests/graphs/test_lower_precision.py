@@ -188,9 +188,9 @@ SHARED = """
 shared (float[rows, 2] x) => (float[rows, 2] y, float[rows, 2] z)
 <float[2] bias = {0.1, 3}, float[2] apart = {0.1, 3}>
 {
-    y = Add(x, bias)
     big = Mul(x, apart)
     z = Sub(big, bias)
+    y = Add(x, bias)
 }
 """
 

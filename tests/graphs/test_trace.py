@@ -97,8 +97,8 @@ def test_relative_positions(positions: str) -> None:
     ("task", "inputs", "outputs"),
     [
         ("feature-extraction", EMBEDDED, ("pooler_output", *INTERNALS)),
-        ("multiple-choice", EMBEDDED, INTERNALS),
-        ("question-answering", IDS, INTERNALS),
+        ("multiple-choice", IDS, INTERNALS),
+        ("question-answering", EMBEDDED, INTERNALS),
     ],
 )
 def test_all_optional_inputs_and_outputs_at_once(task: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
