@@ -1,0 +1,185 @@
+"""The documentation against the project: links resolve, options exist, Python blocks print what the pages say.
+
+Convention: on the pages of PAGES_THAT_RUN, every block marked `python` runs, all of a page in one namespace, in a
+folder with the bundles of BUNDLES; a block marked `text` right behind it is what it prints. Numbers may be off by 0.02.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from rpln_export.cli import INTERRUPTED, export_command, rpln_command
+from rpln_export.errors import USER_ERRORS
+from rpln_export.pipeline import export
+from rpln_export.plan import make_plan
+from rpln_model import RplnModelError
+from rpln_runtime import RplnError
+from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.postprocess.base import Postprocess
+from rpln_runtime.tasks import TASKS
+from tests.export.checkpoints import make_checkpoint
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = [*DOCUMENTATION, *sorted(ROOT.glob("[a-z]*/README.md"))]
+PAGES_THAT_RUN = [ROOT / "README.md", ROOT / "docs/bundle.md", ROOT / "docs/running.md"]
+
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`\n]+)`")
+OPTION = re.compile(r"(?<!\S)(--?[a-z][a-z0-9-]*)")
+NUMBER = re.compile(r"\d+\.\d+")
+
+BUNDLES = {
+    "filler": "fill-mask",
+    "classifier": "text-classification",
+    "reader": "question-answering",
+    "chooser": "multiple-choice",
+}
+"""Bundles of tiny checkpoints that the pages run, by the name they have there."""
+
+
+def names_of(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+# -- links -----------------------------------------------------------------------------------------------------------
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What a heading is called in a link: lower case, without punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names_of(PAGES))
+def test_links_resolve(page: Path) -> None:
+    broken = []
+    for target, anchor in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        path = page.parent / target if target else page
+        if not path.exists() or (anchor and anchor not in anchors_of(path)):
+            broken.append(f"{target}#{anchor}")
+    assert broken == []
+
+
+def test_the_index_names_every_page() -> None:
+    linked = {target for target, _ in LINK.findall((ROOT / "docs/index.md").read_text(encoding="utf-8"))}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} == linked
+
+
+# -- options, exit codes ---------------------------------------------------------------------------------------------
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+
+
+COMMANDS = {
+    "rpln-export": options_of(export_command),
+    **{f"rpln {name}": options_of(command) for name, command in rpln_command.commands.items()},
+}
+
+
+def commands_in(page: Path) -> Iterator[str]:
+    """The command lines of a page, whether in a block or within a sentence, without comments."""
+    text = page.read_text(encoding="utf-8")
+    blocks = [block for _, block in FENCE.findall(text)]
+    pieces = [*(line for block in blocks for line in block.splitlines()), *INLINE.findall(FENCE.sub("", text))]
+    for piece in pieces:
+        yield piece.strip().removeprefix("$ ").split("  #")[0]
+
+
+@pytest.mark.parametrize("page", DOCUMENTATION, ids=names_of(DOCUMENTATION))
+def test_options_exist(page: Path) -> None:
+    every = set().union(*COMMANDS.values())
+    unknown = []
+    for line in commands_in(page):
+        name = next((name for name in COMMANDS if line == name or line.startswith(f"{name} ")), None)
+        known = COMMANDS[name] if name else every if line.startswith("--") else None
+        if known is not None:
+            unknown += [f"{option} in {line!r}" for option in OPTION.findall(line) if option not in known]
+    assert unknown == []
+
+
+def test_every_option_of_an_export_is_explained() -> None:
+    page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
+    options = {option for option in COMMANDS["rpln-export"] if option.startswith("--")} - {"--help", "--version"}
+    assert sorted(option for option in options if option not in page) == ["--calibration"]  # docs/precision.md has it
+
+
+def test_every_option_of_a_pipeline_is_explained() -> None:
+    documented: dict[str, set[str]] = {}
+    task = ""
+    for line in (ROOT / "docs/running.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| "):
+            _, first, second, *_ = line.split("|")
+            task = first.strip() or task  # a task stands in its first row only
+            documented.setdefault(task, set()).update(INLINE.findall(second))
+    shared = {field.name for field in dataclasses.fields(Postprocess)}
+    for row in TASKS.values():
+        if row.postprocess is not None:
+            options = {field.name for field in dataclasses.fields(POSTPROCESS[row.postprocess])}
+            assert documented[row.name] == options - shared
+
+
+def test_the_table_of_exit_codes_is_complete() -> None:
+    page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+
+    assert table == {0, INTERRUPTED, *(code for kind in USER_ERRORS for code in codes_of(kind))}
+
+
+def codes_of(kind: type[RplnError] | type[RplnModelError]) -> Iterator[int]:
+    yield kind.exit_code
+    for narrower in kind.__subclasses__():
+        yield from codes_of(narrower)
+
+
+# -- Python blocks ---------------------------------------------------------------------------------------------------
+
+
+def blocks_with_output(page: Path) -> list[tuple[str, str]]:
+    """The page's Python blocks, each with the text that it is said to print."""
+    blocks = FENCE.findall(page.read_text(encoding="utf-8"))
+    following = [*blocks[1:], ("", "")]
+    return [
+        (code, text if kind == "text" else "")
+        for (language, code), (kind, text) in zip(blocks, following, strict=True)
+        if language == "python"
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder_of_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    tagger = make_plan(None, task="token-classification", precision="fp16")
+    export(dataclasses.replace(tagger, destination=folder / tagger.destination))
+    export(make_plan(None, task="feature-extraction", destination=folder / "embedder"))
+    for name, task in BUNDLES.items():
+        checkpoint = make_checkpoint(tmp_path_factory.mktemp(task), task)
+        export(make_plan(str(checkpoint), destination=folder / name))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_THAT_RUN, ids=names_of(PAGES_THAT_RUN))
+def test_python_blocks_print_what_the_page_says(
+    page: Path, folder_of_bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder_of_bundles)
+    namespace: dict[str, object] = {}
+    blocks = blocks_with_output(page)
+    assert blocks
+    for code, expected in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)  # noqa: S102 - the project's own documentation
+        assert NUMBER.sub("#", printed.getvalue()) == NUMBER.sub("#", expected)
+        numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed.getvalue(), expected)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
