@@ -1,7 +1,7 @@
-"""Measures how far the values of a graph reach: it is run with the largest magnitude of each value as an output."""
+"""Measures how far the values of a graph reach: it is run with the extremes of each value as its outputs."""
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,8 @@ from rpln_graphs.passes.base import Ranges
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Feeds
 
-PROBE: Final = "rpln.probe."
+EXTREMES: Final = ("ReduceMax", "ReduceMin")
+"""Both rather than the maximum of Abs: that would copy every value, a vocabulary's logits among them."""
 
 
 def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
@@ -25,37 +26,38 @@ def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
         for value in model.graph.initializers.values()
         if value.dtype == ir.DataType.FLOAT and value.const_value is not None
     }
-    probed, names = _probed_model(model)
+    probed, outputs = _probed_model(model)
     with tempfile.TemporaryDirectory() as folder:
         session = session_from_model(probed, Path(folder))
         for feeds in batches:
-            peaks = session.run([PROBE + name for name in names], feeds)
-            for name, peak in zip(names, peaks, strict=True):
-                ranges[name] = max(ranges.get(name, 0.0), float(peak))
+            extremes = session.run(list(outputs), feeds)
+            for name, extreme in zip(outputs.values(), extremes, strict=True):
+                ranges[name] = max(ranges.get(name, 0.0), abs(float(extreme)))
     return ranges
 
 
-def _probed_model(model: ir.Model) -> tuple[ir.Model, Sequence[str]]:
-    """A copy of `model`, sharing its weights, whose outputs are max|x| of every float value.
+def _probed_model(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
+    """A copy of `model`, sharing its weights, whose outputs are the extremes of every float value, and which is whose.
 
     Each probe stands right behind what it measures, so that no value outlives its last reader.
     """
     copy = model.clone()
     graph = copy.graph
     graph.outputs.clear()
-    names = []
+    outputs = {}
     for value, place in _float_values(graph):
-        magnitude = ir.node("Abs", [value])
-        peak = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0})
-        output = peak.outputs[0]
-        output.name, output.dtype, output.shape = f"{PROBE}{value.name}", ir.DataType.FLOAT, ir.Shape(())
+        probes = [ir.node(operator, [value], {"keepdims": 0}) for operator in EXTREMES]
+        for probe in probes:
+            output = probe.outputs[0]
+            output.name = f"rpln.{probe.op_type}.{value.name}"
+            output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(())
+            graph.outputs.append(output)
+            outputs[output.name] = value.name or ""
         if place is None:
-            graph.insert_before(graph[0], [magnitude, peak])
+            graph.insert_before(graph[0], probes)
         else:
-            graph.insert_after(place, [magnitude, peak])
-        graph.outputs.append(output)
-        names.append(value.name or "")
-    return copy, names
+            graph.insert_after(place, probes)
+    return copy, outputs
 
 
 def _float_values(graph: ir.Graph) -> list[tuple[ir.Value, ir.Node | None]]:
