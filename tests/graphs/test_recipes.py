@@ -1,12 +1,13 @@
 """Recipes: which passes run, in which order, and how often the graph is measured."""
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.errors import PassError
 from rpln_graphs.passes.base import Network, Ranges
-from rpln_graphs.recipes import RECIPES, apply_recipe
+from rpln_graphs.recipes import RECIPES, Recipe, apply_recipe
 from tests.graphs.residual_networks import FEEDS, residual_network
 
 NETWORK = Network(layers=1)
@@ -72,3 +73,12 @@ def test_another_count_than_the_formula_says_is_refused() -> None:
 @pytest.mark.parametrize(("recipe", "lowers"), [("fp32", False), ("fp16", True), ("bf16", True)])
 def test_a_recipe_knows_whether_the_cpu_computes_in_its_type(recipe: str, lowers: bool) -> None:
     assert RECIPES[recipe].lowers is lowers
+
+
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES.values() if recipe.lowers], ids=lambda recipe: recipe.name
+)
+def test_a_tie_is_what_the_type_cannot_tell_apart(recipe: Recipe) -> None:
+    one, two = np.array([1, 2], dtype=recipe.dtype.numpy())
+
+    assert recipe.tolerance.resolution == float(np.nextafter(one, two)) - 1
