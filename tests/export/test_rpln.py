@@ -1,0 +1,220 @@
+"""`rpln`: a bundle is run, proven again, looked into, and the machine is checked."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner, Result
+
+from rpln_export.cli import rpln_command
+from rpln_export.errors import ValidationError
+from rpln_runtime import pipeline
+from rpln_runtime.errors import InputError, ManifestError, ProviderError
+from rpln_runtime.manifest import read_manifest, write_manifest
+from tests.export.checkpoints import ENCODER_TASKS, make_checkpoint
+from tests.export.conftest import Export
+from tests.export.sabotage import scaled
+
+SENTENCE = "The dog barked in London."
+USAGE = 2
+
+
+def rpln(*arguments: object) -> Result:
+    return CliRunner().invoke(rpln_command, [str(argument) for argument in arguments])
+
+
+# How an item of each task is given: on the command line, and to the runtime's own pipeline.
+ITEMS: dict[str, tuple[list[str], Any]] = {
+    "feature-extraction": ([SENTENCE], SENTENCE),
+    "fill-mask": (["The dog <mask>."], "The dog <mask>."),
+    "text-classification": ([SENTENCE], SENTENCE),
+    "token-classification": ([SENTENCE], SENTENCE),
+    "question-answering": (
+        ["--field", "question=Who barked?", "--field", f"context={SENTENCE}"],
+        {"question": "Who barked?", "context": SENTENCE},
+    ),
+    "multiple-choice": (
+        ["--field", "prompt=It rained.", "--field", "choices=I got wet.", "--field", "choices=I slept."],
+        {"prompt": "It rained.", "choices": ["I got wet.", "I slept."]},
+    ),
+}
+
+
+@pytest.mark.parametrize("task", ENCODER_TASKS)
+def test_run_answers_as_the_runtime_does(exported: Callable[..., Export], task: str) -> None:
+    folder = exported(task).folder
+    arguments, item = ITEMS[task]
+    result = rpln("run", folder, *arguments, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    (answer,) = json.loads(result.stdout)
+    expected = pipeline(folder)(item)
+    assert answer == (expected.tolist() if isinstance(expected, np.ndarray) else expected)
+
+
+@pytest.mark.parametrize("task", ENCODER_TASKS)
+def test_run_shows_people_a_table_or_the_answer(exported: Callable[..., Export], task: str) -> None:
+    result = rpln("run", exported(task).folder, *ITEMS[task][0])
+    assert (result.exit_code, result.stderr) == (0, "")
+    shown = {"token-classification": "entity", "fill-mask": "token_str", "feature-extraction": "["}
+    assert shown.get(task, "score") in result.stdout
+
+
+def test_run_takes_several_texts_and_options_of_the_task(exported: Callable[..., Export]) -> None:
+    folder = exported("fill-mask").folder
+    texts = ["The <mask> barked.", "Ada wrote to <mask>."]
+    result = rpln("run", folder, *texts, "--option", "top_k=2", "--json")
+    assert [len(answer) for answer in json.loads(result.stdout)] == [2, 2]
+    assert json.loads(result.stdout) == pipeline(folder, top_k=2)(texts)
+
+
+def test_text_that_looks_like_markup_is_shown_as_it_is(exported: Callable[..., Export]) -> None:
+    result = rpln("run", exported("text-classification").folder, "a [bold]word[/nothing]")
+    assert result.exit_code == 0
+    assert "a [bold]word[/nothing]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], USAGE, "nothing to run"),
+        (["--field", "question"], USAGE, "'question' is not NAME=VALUE"),
+        ([SENTENCE, "--option", "top_q=3"], InputError.exit_code, "'top_q'"),
+        ([SENTENCE, "--provider", "cuda"], ProviderError.exit_code, "cuda"),
+        ([SENTENCE, "--provider", "tpu"], ProviderError.exit_code, "'tpu'"),
+        ([SENTENCE * 30], InputError.exit_code, "the limit of this model is 64"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(
+    exported: Callable[..., Export], arguments: list[str], code: int, says: str
+) -> None:
+    result = rpln("run", exported("text-classification").folder, *arguments)
+    assert result.exit_code == code, result.output
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "inspect"])
+def test_what_is_no_bundle_is_refused(tmp_path: Path, command: str) -> None:
+    result = rpln(command, tmp_path / "nowhere", *([SENTENCE] if command == "run" else []))
+    assert result.exit_code == ManifestError.exit_code
+    assert "rpln-export" in result.stderr
+
+
+# validate
+
+
+@pytest.fixture
+def bundle(exported: Callable[..., Export], tmp_path: Path) -> Export:
+    """A text-classification bundle to be altered."""
+    made = exported("text-classification")
+    shutil.copytree(made.folder, tmp_path / "bundle")
+    return Export(checkpoint=made.checkpoint, folder=tmp_path / "bundle", result=made.result)
+
+
+@pytest.mark.parametrize("precision", [[], ["--fp16"], ["--bf16"]], ids=["fp32", "fp16", "bf16"])
+def test_a_bundle_is_proven_again(exported: Callable[..., Export], precision: list[str]) -> None:
+    found = exported("text-classification", *precision)
+    result = rpln("validate", found.folder, found.checkpoint, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    again = json.loads(result.stdout)
+    first = json.loads((found.folder / "report.json").read_text(encoding="utf-8"))["comparisons"]
+    assert [(row["output"], row["method"], row["cases"]) for row in again] == [
+        (row["output"], row["method"], row["cases"]) for row in first
+    ]
+    assert [row["difference"] for row in again] == pytest.approx([row["difference"] for row in first])
+
+
+def test_the_proof_is_shown_to_people(bundle: Export) -> None:
+    result = rpln("validate", bundle.folder, bundle.checkpoint)
+    assert result.exit_code == 0
+    assert [word for word in ("logits", "rpln_runtime", "largest difference") if word not in result.stdout] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("fill-mask", ["--task", "text-generation", "--is-decoder"]),
+        ("question-answering", []),
+        ("text-classification", ["--inputs", "head_mask"]),
+    ],
+    ids=["decoder", "two-outputs", "more-inputs"],
+)
+def test_a_bundle_of_any_kind_is_proven_again(exported: Callable[..., Export], task: str, options: list[str]) -> None:
+    found = exported(task, *options)
+    result = rpln("validate", found.folder, found.checkpoint)
+    assert result.exit_code == 0, result.output
+
+
+def test_another_checkpoint_is_refused(bundle: Export, tmp_path: Path) -> None:
+    other = make_checkpoint(tmp_path / "other", "text-classification", hidden_act="relu", layer_norm_eps=1e-6)
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    result = rpln("validate", bundle.folder, other)
+    assert result.exit_code == ValidationError.exit_code
+    assert bundle.checkpoint.name in result.stderr
+    assert f"the weights of {other} are others" in result.stderr
+
+
+def alter_graph(folder: Path) -> None:
+    model = ir.load(folder / "model.onnx")
+    scaled("encoder.layer.1.attention.output.dense.weight.T", 1.5)(model)
+    ir.save(model, folder / "model.onnx")
+
+
+def test_an_altered_file_is_refused_by_its_hash(bundle: Export) -> None:
+    alter_graph(bundle.folder)
+    result = rpln("validate", bundle.folder, bundle.checkpoint)
+    assert result.exit_code == ManifestError.exit_code
+    assert "model.onnx" in result.stderr
+
+
+def test_an_altered_graph_with_a_manifest_to_match_is_refused_and_its_block_named(bundle: Export) -> None:
+    manifest = read_manifest(bundle.folder)
+    alter_graph(bundle.folder)
+    write_manifest(bundle.folder, manifest)
+    result = rpln("validate", bundle.folder, bundle.checkpoint)
+    assert result.exit_code == ValidationError.exit_code
+    assert "encoder.layer.1.attention is the first to drift" in result.stderr
+
+
+# inspect
+
+
+def test_inspect_lists_what_a_bundle_holds(exported: Callable[..., Export]) -> None:
+    folder = exported("question-answering", "--fp16").folder
+    result = rpln("inspect", folder, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    manifest = document["manifest"]
+    assert (manifest["task"], manifest["precision"], manifest["usable_length"]) == ("question-answering", "float16", 64)
+    assert [(spec["name"], spec["dtype"]) for spec in manifest["graphs"][0]["outputs"]] == [
+        ("start_logits", "float32"),
+        ("end_logits", "float32"),
+    ]
+    assert {file["path"]: file["size"] for file in manifest["files"]} == {
+        path.name: path.stat().st_size for path in folder.iterdir() if path.name != "rpln.json"
+    }
+    nodes = [node.op_type for node in ir.load(folder / "model.onnx").graph]
+    assert document["operators"] == [{kind: nodes.count(kind) for kind in set(nodes)}]
+
+
+def test_inspect_shows_it_to_people(exported: Callable[..., Export]) -> None:
+    result = rpln("inspect", exported("question-answering", "--fp16").folder)
+    words = ("question-answering", "float16", "start_logits", "['batch', 'sequence']", "MatMul", "model.onnx", "64")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [word for word in words if word not in result.stdout] == []
+
+
+# doctor
+
+
+def test_doctor_reports_as_a_table_and_as_json() -> None:
+    findings = json.loads(rpln("doctor", "--json").stdout)
+    table = rpln("doctor")
+    assert {finding["component"] for finding in findings} >= {"onnxruntime", "providers", "GPU"}
+    assert table.exit_code == int(any(finding["status"] == "problem" for finding in findings))
+    assert [row["component"] for row in findings if row["component"] not in table.stdout] == []
