@@ -26,7 +26,10 @@ from rpln_model.cache import Past
 from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
 from rpln_model.config import label_count, returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel, internals
+from rpln_model.errors import ConfigError
 from rpln_model.losses import next_token_loss, sequence_loss, span_loss, token_loss
+
+START_AND_END: Final = 2
 
 _log = logging.getLogger(__name__)
 
@@ -271,7 +274,12 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
-        self.qa_outputs = nn.Linear(config.hidden_size, label_count(config))
+        if label_count(config) != START_AND_END:
+            raise ConfigError(
+                f"num_labels is {label_count(config)}; question answering has {START_AND_END} outputs a token: how "
+                "well an answer starts and how well it ends there. Pass num_labels=2, or choose another head."
+            )
+        self.qa_outputs = nn.Linear(config.hidden_size, START_AND_END)
         self.finish_init()
 
     def forward(
