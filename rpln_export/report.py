@@ -22,6 +22,7 @@ from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.recipes import Tolerance
 from rpln_graphs.save import precision_from_model
+from rpln_runtime.manifest import MANIFEST_NAME
 
 TEMPLATE: Final = "report.md.jinja"
 
@@ -42,7 +43,7 @@ class Rescaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was exported, what it took, and how it was proven."""
+    """What was exported, what it took, and how it was proven; `sizes` are in bytes, without the reports themselves."""
 
     name: str
     task: str
@@ -76,6 +77,7 @@ class Report:
             undefined=StrictUndefined,
             autoescape=False,  # noqa: S701 # markdown, not HTML
             trim_blocks=True,
+            keep_trailing_newline=True,
             lstrip_blocks=True,
         )
         return environment.get_template(TEMPLATE).render(report=self)
@@ -99,7 +101,7 @@ def report_from_export(
         parameters=parameters,
         inputs=[value.name or "" for value in graph.graph.inputs],
         outputs=[value.name or "" for value in graph.graph.outputs],
-        sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST_NAME},
         weights=precision_from_model(graph),
         operators=dict(Counter(node.op_type for node in graph.graph).most_common()),
         passes=counts_from_model(graph),

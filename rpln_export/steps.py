@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -64,10 +64,9 @@ class Steps:
 
 
 def _reset_peak_memory() -> None:
-    """Linux starts a new peak on request; elsewhere the peak is that of the process so far."""
-    clear = Path("/proc/self/clear_refs")
-    if clear.exists():
-        clear.write_text("5", encoding="ascii")
+    """Linux starts a new peak on request; elsewhere, and where it refuses, the peak is that of the process so far."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _peak_memory() -> int:

@@ -239,6 +239,31 @@ def test_a_choice_is_decided_once_an_item_among_choices_that_have_a_token() -> N
     assert (other.decisions, other.agreeing) == (1, 0)
 
 
+def test_a_tie_that_the_type_cannot_tell_apart_is_no_decision() -> None:
+    tensor = find_tensor("token-classification", "logits")
+    expected = np.zeros((1, 3, 3), np.float32)
+    expected[0, :, 0] = 4.0  # the range: spacings of fp16 are 4 * 2^-10 there, and half of that for half of it
+    expected[0, :, 1] = [4.0 - 2 * FP16.resolution, 4.0 - 8 * FP16.resolution, 4.0]
+    case = make_case(np.array([[1, 1, 1]]))
+
+    def change(array: np.ndarray) -> None:
+        array[0, :, 1] = 4.0 + FP16.resolution  # another winner for every token
+
+    row = compare_one(tensor, expected, change, cases=[case], tolerance=FP16)
+    assert (row.ties, row.decisions, row.agreeing) == (2, 1, 0)
+    # fp32 tells all apart but what is equal.
+    row = compare_one(tensor, expected, change, cases=[case])
+    assert (row.ties, row.decisions, row.agreeing) == (1, 2, 0)
+
+
+def test_the_only_candidate_is_a_decision() -> None:
+    tensor = find_tensor("question-answering", "start_logits")
+    row = compare_one(tensor, np.array([[1.0], [2.0]], np.float32), cases=[make_case(np.ones((2, 1)))], tolerance=FP16)
+    assert (row.ties, row.decisions, row.agreeing) == (0, 2, 2)
+    row = compare_one(tensor, np.array([[1.0, 1.0]], np.float32), cases=[make_case(np.array([[0, 1]]))], tolerance=FP16)
+    assert (row.ties, row.decisions, row.agreeing) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("name", ["last_hidden_state", "pooler_output"])
 def test_features_decide_nothing(name: str) -> None:
     tensor = find_tensor("feature-extraction", name)
