@@ -37,12 +37,13 @@ OPTION = re.compile(r"(?<!\S)(--?[a-z][a-z0-9-]*)")
 NUMBER = re.compile(r"\d+\.\d+")
 
 BUNDLES = {
+    "embedder": "feature-extraction",
     "filler": "fill-mask",
     "classifier": "text-classification",
     "reader": "question-answering",
     "chooser": "multiple-choice",
 }
-"""Bundles of tiny checkpoints that the pages run, by the name they have there."""
+"""Bundles of tiny checkpoints that the pages run beside the tagger's, by the name they have there."""
 
 
 def names_of(paths: list[Path]) -> list[str]:
@@ -160,9 +161,9 @@ def folder_of_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     tagger = make_plan(None, task="token-classification", precision="fp16")
     export(dataclasses.replace(tagger, destination=folder / tagger.destination))
-    export(make_plan(None, task="feature-extraction", destination=folder / "embedder"))
     for name, task in BUNDLES.items():
-        checkpoint = make_checkpoint(tmp_path_factory.mktemp(task), task)
+        # As wide as the tagger, so that the vectors of the page's embedder have its size.
+        checkpoint = make_checkpoint(tmp_path_factory.mktemp(task), task, hidden_size=128, num_hidden_layers=1)
         export(make_plan(str(checkpoint), destination=folder / name))
     return folder
 
