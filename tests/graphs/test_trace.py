@@ -84,6 +84,11 @@ def test_other_opsets_are_refused(opset: int) -> None:
         trace_model(tiny_model(task), task.inputs, task.outputs, opset=opset)
 
 
+def test_a_graph_that_opset_17_has_no_operator_for_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"onnx cannot convert this graph to opset 17\. Choose --opset 18 or later"):
+        trace_task("fill-mask", opset=17, num_hidden_layers=1, hidden_act="mish")
+
+
 @pytest.mark.parametrize("positions", ["relative_key", "relative_key_query"])
 def test_relative_positions(positions: str) -> None:
     network = trace_task("token-classification", position_embedding_type=positions)
