@@ -19,6 +19,8 @@ from rpln_export.cli import export_command
 from rpln_graphs.trace import trace_model
 from tests.export.checkpoints import make_checkpoint
 
+Traces = dict[Any, onnx.ModelProto]
+
 # torch's trace for its own tools: thousands of empty lines in the report of a test that fails.
 logging.getLogger("torch.__trace").propagate = False
 
@@ -58,7 +60,8 @@ def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPat
     @functools.cache
     def export(task: str, *options: str) -> Export:
         folder = tmp_path_factory.mktemp("bundles") / "bundle"
-        result = CliRunner().invoke(export_command, [str(checkpoint(task)), "-o", str(folder), *options])
+        arguments = [str(checkpoint(task)), "-o", str(folder), *options]
+        result = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return Export(checkpoint=checkpoint(task), folder=folder, result=result)
 
@@ -66,18 +69,24 @@ def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
-def _traces() -> dict[Any, onnx.ModelProto]:
+def _traces() -> Traces:
     return {}
 
 
 @pytest.fixture
-def traced_once(monkeypatch: pytest.MonkeyPatch, _traces: dict[Any, onnx.ModelProto]) -> None:
+def traced_once(monkeypatch: pytest.MonkeyPatch, _traces: Traces) -> None:
     """Exports of a checkpoint share one trace, since most of an export's time is that: for tests of what follows it."""
+    share_traces(monkeypatch, _traces)
+
+
+def share_traces(monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
+    """Let exports take their trace from `traces` where the same was traced before."""
 
     def trace_once(model: Any, inputs: Any, outputs: Any, *, opset: int) -> ir.Model:
-        key = (model.config.name_or_path, type(model), model.config.is_decoder, inputs, outputs, opset)
-        if key not in _traces:
-            _traces[key] = ir.to_proto(trace_model(model, inputs, outputs, opset=opset))
-        return ir.from_proto(_traces[key])
+        weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
+        key = (type(model), hash(weights), model.config.to_json_string(), inputs, outputs, opset)
+        if key not in traces:
+            traces[key] = ir.to_proto(trace_model(model, inputs, outputs, opset=opset))
+        return ir.from_proto(traces[key])
 
     monkeypatch.setattr(pipeline, "trace_model", trace_once)

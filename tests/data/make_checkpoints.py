@@ -1,0 +1,34 @@
+"""Makes the folder of checkpoints of the transformers line that is installed: `python -m tests.data.make_checkpoints`.
+
+One checkpoint for each task, all with one tokenizer, as small as can be. The other line's environment exports them.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.export.checkpoints import ENCODER_TASKS, make_model, make_tokenizer
+from tests.model.lines import TRANSFORMERS_4
+
+TINY = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "max_position_embeddings": 34,
+}
+
+
+def main() -> None:
+    folder = Path(__file__).with_name("checkpoints-4x" if TRANSFORMERS_4 else "checkpoints-5x")
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = make_tokenizer(folder / "tokenizer", vocab_size=264)
+    for task in ENCODER_TASKS:
+        make_model(task, vocab_size=len(tokenizer), **TINY).to(torch.float16).save_pretrained(folder / task)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    sys.stdout.write(f"{folder}: {size:,} bytes\n")
+
+
+if __name__ == "__main__":
+    main()

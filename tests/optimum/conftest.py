@@ -1,0 +1,34 @@
+"""Bundles for Optimum: of checkpoints that transformers 4.57 makes here, and of those that 5.x made (tests/data)."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rpln_export.cli import export_command
+from tests.export.checkpoints import make_checkpoint
+from tests.export.conftest import Export, share_traces
+
+MADE_BY_5X = Path(__file__).resolve().parent.parent / "data" / "checkpoints-5x"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str, str], Export]]:
+    """Line of transformers that made the checkpoint, task and precision -> the export of it by this line."""
+    made = functools.cache(lambda task: make_checkpoint(tmp_path_factory.mktemp(task), task))
+
+    @functools.cache
+    def export(line: str, task: str, precision: str) -> Export:
+        folder = tmp_path_factory.mktemp("bundles") / "bundle"
+        source = made(task) if line == "4.57" else MADE_BY_5X / task
+        options = [] if precision == "fp32" else [f"--{precision}"]
+        options += [] if line == "4.57" else ["--tokenizer", str(MADE_BY_5X / "tokenizer")]
+        result = CliRunner().invoke(export_command, [str(source), "-o", str(folder), *options], catch_exceptions=False)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        return Export(checkpoint=source, folder=folder, result=result)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        share_traces(monkeypatch, {})
+        yield export
