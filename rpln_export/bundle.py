@@ -16,7 +16,6 @@ from rpln_model.config import label_count, padding_row, usable_length
 from rpln_runtime.manifest import Axis, Manifest, Source
 from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, SEQUENCE
 
-VARIANT: Final = "full"
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
 
 
@@ -31,7 +30,7 @@ def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
 def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, *, path: str) -> Manifest:
     """The manifest of a bundle whose one graph is stored at `path`; its validation is still empty."""
     config = plan.config
-    described = graph_from_model(graph, variant=VARIANT, path=path)
+    described = graph_from_model(graph, variant=plan.variant.name, path=path)
     axes = {
         size for tensor in (*described.inputs, *described.outputs) for size in tensor.shape if isinstance(size, str)
     }
@@ -45,7 +44,7 @@ def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, 
         pad_token_id=padding_row(config),
         mask_token_id=tokenizer.mask_token_id,
         problem_type=config.problem_type,
-        labels=labels_from_config(config),
+        labels=labels_from_config(config) if has_labels(plan) else (),
         precision=next(iter(precision_from_model(graph))),
         recipe=plan.recipe.name,
         passes=counts_from_model(graph),
@@ -54,6 +53,11 @@ def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, 
         versions=tool_versions(),
         validation={},
     )
+
+
+def has_labels(plan: ExportPlan) -> bool:
+    """Whether the task's outputs are scores of the config's classes."""
+    return any("num_labels" in tensor.axes for tensor in plan.task.outputs)
 
 
 def labels_from_config(config: RobertaPreLayerNormConfig) -> tuple[str, ...]:
@@ -69,8 +73,8 @@ def axis_maximum(axis: str, config: RobertaPreLayerNormConfig) -> int | None:
 
 
 def network_from_config(config: RobertaPreLayerNormConfig) -> Network:
-    """What the passes' formulas depend on."""
-    return Network(layers=config.num_hidden_layers, cross_attention=config.add_cross_attention)
+    """What the passes' formulas depend on. No variant feeds encoder states yet, so no graph has cross-attention."""
+    return Network(layers=config.num_hidden_layers, cross_attention=False)
 
 
 def stress_limits(config: RobertaPreLayerNormConfig) -> Limits:

@@ -20,7 +20,7 @@ def calibration_feeds(tokenizer: Any, model: RobertaPreLayerNormPreTrainedModel,
     """One batch of one row for each line of the plan's texts, or of a small set of prose, numbers, code and URLs."""
     limit = usable_length(plan.config)
     for line in (plan.calibration or DEFAULT_TEXTS).read_text(encoding="utf-8").splitlines():
-        ids = np.array(tokenizer(line, truncation=True, max_length=limit)["input_ids"], dtype=np.int64)
+        ids = np.array(tokenizer(line, truncation=True, max_length=limit)["input_ids"][:limit], dtype=np.int64)
         if ids.size:
             yield _feeds_from_ids(ids, plan.inputs, model)
 

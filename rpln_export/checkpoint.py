@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rpln_export.errors import PlanError
@@ -12,7 +11,7 @@ from rpln_export.plan import ExportPlan
 from rpln_model import HEADS, check_finite
 from rpln_model.checkpoints import BASE_MODEL_PREFIX
 from rpln_model.errors import CheckpointError
-from rpln_model.weights import local_folder
+from rpln_model.weights import local_folder, weight_files
 from rpln_runtime.manifest import Source
 
 
@@ -42,14 +41,10 @@ def load_model(plan: ExportPlan) -> Any:
 def source_from_plan(plan: ExportPlan) -> Source:
     """The checkpoint's name and the SHA-256 over its weight files, in order of their names."""
     digest = hashlib.sha256()
-    for path in _weight_files(local_folder(plan.source, revision=plan.revision)):
+    for path in weight_files(local_folder(plan.source, revision=plan.revision)):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return Source(name=plan.name, sha256=digest.hexdigest())
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".bin"})
 
 
 def _is_in_head(name: str) -> bool:

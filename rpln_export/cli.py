@@ -33,7 +33,7 @@ INTERRUPTED: Final = 130
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    return [name for name in value.split(",") if name]
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
@@ -46,8 +46,8 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 @click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
 @click.argument("checkpoint", required=False)
 @click.option("--task", help="What the checkpoint does. [default: read from its config's architectures]")
-@click.option("--fp16", "precision", flag_value="fp16", help="Half precision, for CUDA and TensorRT.")
-@click.option("--bf16", "precision", flag_value="bf16", help="bfloat16, for CUDA and TensorRT.")
+@click.option("--fp16", is_flag=True, help="Half precision, for CUDA and TensorRT.")
+@click.option("--bf16", is_flag=True, help="bfloat16, for CUDA and TensorRT.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder. [default: CHECKPOINT-TASK-PRECISION]")
 @click.option("--opset", type=int, help="ONNX opset. [default: 20]")
 @click.option(
@@ -67,7 +67,8 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 def export_command(
     checkpoint: str | None,
     task: str | None,
-    precision: str | None,
+    fp16: bool,
+    bf16: bool,
     output: Path | None,
     opset: int | None,
     inputs: Sequence[str],
@@ -87,10 +88,12 @@ def export_command(
         from rpln_export.show import ProgressWatcher, print_report
         from rpln_graphs.trace import DEFAULT_OPSET
 
+        if fp16 and bf16:
+            raise click.UsageError("--fp16 and --bf16 exclude each other: a graph has one precision.")
         plan = make_plan(
             checkpoint,
             task=task,
-            precision=precision or "fp32",
+            precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
             destination=output,
             revision=revision,
             inputs=inputs,
@@ -144,11 +147,11 @@ def run_command(
         from rpln_export.show import print_answers, to_json
         from rpln_runtime import pipeline
 
-        answer = pipeline(folder, provider=provider, **{name: _value(text) for name, text in options})
-        items = list(texts) if not fields else [_item(fields)]
-        if not items:
-            raise click.UsageError("nothing to run: give one or more texts, or --field NAME=VALUE.")
-        answers = [answer(item) for item in items]
+        if bool(texts) == bool(fields):
+            raise click.UsageError("give either one or more texts, or --field NAME=VALUE.")
+        answer = pipeline(folder, provider=provider)
+        items = list(texts) if texts else [_item(fields)]
+        answers = [answer(item, **{name: _value(text) for name, text in options}) for item in items]
         if as_json:
             click.echo(to_json(answers))
         else:
@@ -158,15 +161,16 @@ def run_command(
 @rpln_command.command("validate")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("checkpoint", required=False)
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
-def validate_command(folder: Path, checkpoint: str | None, as_json: bool) -> None:
+def validate_command(folder: Path, checkpoint: str | None, revision: str | None, as_json: bool) -> None:
     """Compare the bundle in FOLDER with the CHECKPOINT it was made from (default: the embedded one) once more."""
     with _user_errors():
         from rpln_export.revalidate import revalidate
         from rpln_export.show import ProgressWatcher, print_comparisons
 
         with ProgressWatcher() as watcher:
-            proof = revalidate(folder, checkpoint, watcher)
+            proof = revalidate(folder, checkpoint, watcher, revision=revision)
         if as_json:
             click.echo(json.dumps([comparison.to_json() for comparison in proof.comparisons], indent=2))
         else:
@@ -216,9 +220,9 @@ def _item(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
 
 
 def _value(text: str) -> Any:
-    """An option's value: JSON where it is that, else the text itself."""
+    """An option's value: JSON or Python's True, False and None where it is that, else the text itself."""
     try:
-        return json.loads(text)
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
     except ValueError:
         return text
 

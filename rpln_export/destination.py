@@ -5,6 +5,7 @@ process leaves such a folder behind; the next export to the same destination rem
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -30,9 +31,16 @@ def check_destination(folder: Path, *, needed: int = 0) -> None:
 
     Raises DestinationError.
     """
-    if folder.exists() and not _is_bundle(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.resolve() == Path.cwd():
+        raise DestinationError(f"{folder} is the folder you are in, which cannot be replaced. Choose another with -o.")
+    if folder.exists() and not (folder / MANIFEST_NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise DestinationError(
             f"{folder} exists and is not a bundle, so it is not replaced. Choose another folder with -o, or remove it."
+        )
+    if strangers := _not_of_the_bundle(folder):
+        raise DestinationError(
+            f"{folder} holds what its bundle does not name ({', '.join(strangers[:3])}), so it is not replaced. Move "
+            "that elsewhere, or choose another folder with -o."
         )
     parent = next(path for path in folder.absolute().parents if path.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -119,5 +127,11 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _is_bundle(folder: Path) -> bool:
-    return (folder / MANIFEST_NAME).is_file()
+def _not_of_the_bundle(folder: Path) -> list[str]:
+    """The files in `folder` that the manifest there does not name; none where it names no files."""
+    try:
+        known = {MANIFEST_NAME, *(file["path"] for file in json.loads((folder / MANIFEST_NAME).read_bytes())["files"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return [path for path in files if path not in known]

@@ -1,10 +1,8 @@
 """load -> trace -> rewrite -> save -> validate -> publish: one export, from checkpoint to proven bundle."""
 
 import dataclasses
-from typing import Any, Final
-
-import onnx_ir as ir
-from numpy.typing import NDArray
+import itertools
+from typing import Final
 
 from rpln_export.bundle import describe, network_from_config, stress_limits, write_bundle_files
 from rpln_export.calibration import calibration_feeds
@@ -44,10 +42,23 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
     with steps.step("trace"):
-        graph = trace_model(model, plan.inputs, plan.outputs, opset=plan.opset)
+        graph = trace_model(
+            model,
+            (*plan.inputs, *plan.variant.inputs),
+            (*plan.outputs, *plan.variant.outputs),
+            opset=plan.opset,
+        )
     cases = list(stress_cases(plan.inputs, stress_limits(plan.config)))
     with steps.step("rewrite"):
-        _rewrite(graph, plan, [*(case.feeds for case in cases), *calibration_feeds(tokenizer, model, plan)])
+        apply_recipe(
+            graph,
+            plan.recipe,
+            network_from_config(plan.config),
+            io_dtype=plan.io_dtype,
+            measure=lambda graph: measure_ranges(
+                graph, itertools.chain((case.feeds for case in cases), calibration_feeds(tokenizer, model, plan))
+            ),
+        )
     with published(plan.destination) as folder:
         with steps.step("save"):
             save_graph(graph, folder / GRAPH_NAME)
@@ -64,13 +75,3 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         report.write(folder)
         write_manifest(folder, dataclasses.replace(manifest, validation=summary_from_report(report)))
     return report
-
-
-def _rewrite(graph: ir.Model, plan: ExportPlan, batches: list[dict[str, NDArray[Any]]]) -> None:
-    apply_recipe(
-        graph,
-        plan.recipe,
-        network_from_config(plan.config),
-        io_dtype=plan.io_dtype,
-        measure=lambda model: measure_ranges(model, batches),
-    )

@@ -1,5 +1,6 @@
 """What to export and how: a frozen plan, checked once, before any work."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import RobertaPreLayerNormConfig
 from rpln_export.errors import PlanError
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
+from rpln_graphs.variants import VARIANTS, Variant
 from rpln_model.checkpoints import load_config
 from rpln_runtime.tasks import TASKS, Task, Tensor
 
@@ -41,9 +43,18 @@ class ExportPlan:
     allow_random_head: bool
 
     @property
+    def variant(self) -> Variant:
+        """Which graph of the task is made."""
+        return VARIANTS[self.task.variants[0]]
+
+    @property
     def name(self) -> str:
         """The checkpoint's name: the last part of its folder or hub id."""
-        return DEFAULT_NAME if self.source == str(DEFAULT_CHECKPOINT) else Path(self.source).resolve().name
+        return (
+            DEFAULT_NAME
+            if self.source == str(DEFAULT_CHECKPOINT)
+            else Path(os.path.normpath(Path(self.source).absolute())).name
+        )
 
 
 def make_plan(
@@ -73,11 +84,16 @@ def make_plan(
     row = _choose(TASKS, task, "task") if task else _task_from_config(config, source)
     if is_decoder:
         config.is_decoder = True
+    if config.add_cross_attention:
+        raise PlanError(
+            f"{source} has cross-attention (add_cross_attention), which no graph of this version feeds. Encoders can "
+            "be exported, and decoders without it."
+        )
     recipe = _choose(RECIPES, precision, "precision")
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise PlanError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
     if calibration is not None:
-        _check_calibration(calibration)
+        _check_calibration(calibration, recipe)
     plan = ExportPlan(
         source=source,
         revision=revision,
@@ -96,7 +112,9 @@ def make_plan(
     return replace(plan, destination=destination or Path(f"{plan.name}-{row.name}-{recipe.name}"))
 
 
-def _check_calibration(path: Path) -> None:
+def _check_calibration(path: Path, recipe: Recipe) -> None:
+    if not recipe.lowers:
+        raise PlanError("--calibration goes with --fp16 or --bf16: an fp32 export measures no ranges.")
     try:
         texts = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -23,6 +23,9 @@ from rpln_runtime.tasks import Tensor
 RUNTIME: Final = "rpln_runtime"
 ROUNDING: Final = "rounding copy"
 
+ADVICE_LOWER: Final = "Export in fp32 to tell whether precision is the reason; if not, please report it (rpln doctor)."
+ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json (rpln doctor)."
+
 NOTES: Final = {
     ir.DataType.FLOAT: (),
     ir.DataType.FLOAT16: (
@@ -116,7 +119,7 @@ def _refusal(refused: Sequence[Comparison], model: Any, path: Path, cases: Seque
     case = next((case for case in cases if case.name == worst.worst_case), cases[0])
     return "\n".join(
         [
-            f"the {recipe.name} graph is not equal to eager torch, so nothing was published.",
+            f"the {recipe.name} graph is not equal to eager torch and is refused.",
             *(
                 f"  {row.output} ({row.method}): difference {row.difference:.3g}, {tolerance.difference} accepted"
                 f"{'' if row.finite else ', not finite'}, {row.worst_case or 'no case'}"
@@ -124,6 +127,6 @@ def _refusal(refused: Sequence[Comparison], model: Any, path: Path, cases: Seque
                 for row in refused
             ),
             f"  {first_drift(model, ir.load(path), case, difference=tolerance.difference)}.",
-            "Export in fp32 to tell whether precision is the reason; if it is not, please report this (rpln doctor).",
+            ADVICE_LOWER if recipe.lowers else ADVICE_FLOAT,
         ]
     )

@@ -15,7 +15,7 @@ from rpln_export.bundle import tool_versions
 from rpln_export.plan import ExportPlan
 from rpln_export.proof import Proof
 from rpln_export.steps import Step
-from rpln_export.validate import Comparison
+from rpln_export.validate import TINY, Comparison
 from rpln_graphs.passes.base import FLOAT16_MAX, counts_from_model
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
@@ -132,7 +132,7 @@ def _rescaling_from_model(graph: ir.Model) -> Rescaling | None:
     return Rescaling(
         shift=shift,
         residual_peak=peak,
-        headroom=FLOAT16_MAX / (peak * 2.0**-shift),
+        headroom=FLOAT16_MAX / max(peak * 2.0**-shift, TINY),
         rescaled_values=counts_from_model(graph)[RescaleValues.__name__],
         kept_float=json.loads(notes[KEPT_KEY]),
     )

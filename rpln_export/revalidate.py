@@ -14,8 +14,10 @@ from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.tasks import TASKS, Tensor
 
 
-def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = None) -> Proof:
-    """Prove the bundle in `folder` against `checkpoint` (None: the embedded default).
+def revalidate(
+    folder: Path, checkpoint: str | None, watcher: Watcher | None = None, *, revision: str | None = None
+) -> Proof:
+    """Prove the bundle in `folder` against `checkpoint` (None: the embedded default), at `revision` of a hub id.
 
     Raises ManifestError for a broken bundle, ValidationError when the checkpoint is another one, or the graph differs.
     """
@@ -23,7 +25,7 @@ def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = N
     with steps.step("load"):
         manifest = read_manifest(folder)
         graph = manifest.graphs[0]
-        plan = _plan_from_bundle(folder, manifest, graph, checkpoint)
+        plan = _plan_from_bundle(folder, manifest, graph, checkpoint, revision)
         if source_from_plan(plan).sha256 != manifest.source.sha256:
             raise ValidationError(
                 f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the weights "
@@ -41,12 +43,15 @@ def revalidate(folder: Path, checkpoint: str | None, watcher: Watcher | None = N
         )
 
 
-def _plan_from_bundle(folder: Path, manifest: Manifest, graph: Graph, checkpoint: str | None) -> ExportPlan:
+def _plan_from_bundle(
+    folder: Path, manifest: Manifest, graph: Graph, checkpoint: str | None, revision: str | None
+) -> ExportPlan:
     task = TASKS[manifest.task]
     return make_plan(
         checkpoint,
         task=manifest.task,
         precision=manifest.recipe,
+        revision=revision,
         inputs=_asked_for(task.optional_inputs, [tensor.name for tensor in graph.inputs]),
         outputs=_asked_for(task.optional_outputs, [tensor.name.split(".")[0] for tensor in graph.outputs]),
         is_decoder=load_config(folder).is_decoder,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -67,7 +66,7 @@ def print_report(report: "Report") -> None:
             console.print(f"kept in fp32: {name}, whose values reach {reach:.4g}")
     seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
     size = sum(report.sizes.values())
-    console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}")
+    console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
 
 
 def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
@@ -75,7 +74,7 @@ def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
     table = Table("output", "by", "cases", "largest difference", "argmax agreement")
     for row in comparisons:
         agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"
-        agreement += f", {row.ties} ties" if row.ties else ""
+        agreement += f", {row.ties} tie{'s' if row.ties > 1 else ''}" if row.ties else ""
         table.add_row(row.output, row.method, str(row.cases), f"{row.difference:.2e}", agreement)
     _console().print(table)
 
@@ -89,14 +88,14 @@ def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
     """One table for each item; answers that are no rows are printed as JSON."""
     console = _console()
     for item, answer in zip(items, answers, strict=True):
-        console.print(f"[bold]{escape(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False))}")
+        console.print(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False), style="bold")
         rows = answer if isinstance(answer, list) else [answer]
         if not rows or not all(isinstance(row, dict) for row in rows):
             console.print_json(to_json(answer))
             continue
         table = Table(*rows[0])
         for row in rows:
-            table.add_row(*(escape(_cell(value)) for value in row.values()))
+            table.add_row(*(_cell(value) for value in row.values()))
         console.print(table)
 
 
@@ -106,13 +105,13 @@ def print_inspection(inspection: "Inspection") -> None:
     manifest = inspection.manifest
     console.print(
         f"{manifest.task}, {manifest.precision} ({manifest.recipe}) for {manifest.target}, "
-        f"from {escape(manifest.source.name)}; up to {manifest.usable_length} tokens"
+        f"from {manifest.source.name}; up to {manifest.usable_length} tokens"
     )
     for graph, operators in zip(manifest.graphs, inspection.operators, strict=True):
         table = Table("", "name", "type", "shape", title=f"{graph.path} ({graph.variant}, opset {graph.opset})")
         for side, tensors in (("in", graph.inputs), ("out", graph.outputs)):
             for tensor in tensors:
-                table.add_row(side, tensor.name, tensor.dtype, escape(str(list(tensor.shape))))
+                table.add_row(side, tensor.name, tensor.dtype, str(list(tensor.shape)))
         console.print(table)
         console.print(", ".join(f"{operator} {count}" for operator, count in operators.items()))
     files = Table("file", "bytes", "SHA-256")
@@ -126,5 +125,6 @@ def _cell(value: Any) -> str:
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=110)
+    """What is printed are users' texts: nothing in them is markup, an emoji's name or worth a colour."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=110)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from rpln_export.errors import PlanError
@@ -19,7 +20,7 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
     Raises PlanError when there is none, or when it makes ids that the network has no embedding for.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, use_fast=True, **_mask_token(source))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PlanError(
             f"no tokenizer could be read from {source} ({error}). Expected tokenizer.json, or vocab.json and "
@@ -43,6 +44,14 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
             "Name the checkpoint's own tokenizer with --tokenizer."
         )
     return tokenizer
+
+
+def _mask_token(source: str) -> dict[str, AddedToken]:
+    """RoBERTa's mask takes the space before it; transformers 5 forgets that where there is no tokenizer.json."""
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
+        return {}
+    return {"mask_token": AddedToken("<mask>", lstrip=True, normalized=False, special=True)}
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from rpln_graphs.errors import GraphError
 from rpln_graphs.passes.base import Ranges
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Feeds
@@ -19,7 +20,7 @@ EXTREMES: Final = ("ReduceMax", "ReduceMin")
 def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
     """The largest |x| of each float value and initializer of the fp32 graph `model` over `batches`, by name.
 
-    Values that no batch touched count 0. Needs onnxruntime.
+    Values that no batch touched count 0. Needs onnxruntime. Raises GraphError naming a value that is not finite.
     """
     ranges = {
         value.name or "": float(np.abs(value.const_value.numpy()).max(initial=0.0))
@@ -32,6 +33,11 @@ def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
         for feeds in batches:
             extremes = session.run(list(outputs), feeds)
             for name, extreme in zip(outputs.values(), extremes, strict=True):
+                if not np.isfinite(extreme):
+                    raise GraphError(
+                        f"{name} becomes {float(extreme)} in fp32 already, so its range cannot be measured. The "
+                        "checkpoint overflows by itself: check its weights, or export it in fp32."
+                    )
                 ranges[name] = max(ranges.get(name, 0.0), abs(float(extreme)))
     return ranges
 

@@ -6,7 +6,7 @@ same two as `pytorch_model.bin` (read with `weights_only=True`: a pickle that wo
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +66,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: there are no weights, or a file is missing, truncated, corrupt or not what its name says.
     """
-    weights = _read(folder)
+    kind, files = _find(folder)
+    weights = {name: tensor for path in files for name, tensor in _READERS[kind](path).items()}
     for name, tensor in weights.items():
         if not tensor.is_floating_point() and not name.endswith(_OLD_BUFFERS):
             raise CheckpointError(
@@ -76,13 +77,22 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.endswith(_OLD_BUFFERS)}
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
-    for name, read in _READERS.items():
+def weight_files(folder: Path) -> list[Path]:
+    """The files that a checkpoint's weights are read from, sorted; what else lies in the folder is not among them.
+
+    Raises:
+        CheckpointError: there are none, or an index names what is not there.
+    """
+    return _find(folder)[1]
+
+
+def _find(folder: Path) -> tuple[str, list[Path]]:
+    """Which kind of weights is read, and its files; safetensors go first where both kinds are there."""
+    for name in _READERS:
         if (folder / name).is_file():
-            return read(folder / name)
+            return name, [folder / name]
         if (folder / f"{name}{INDEX_SUFFIX}").is_file():
-            shards = _shards(folder / f"{name}{INDEX_SUFFIX}")
-            return {key: tensor for shard in shards for key, tensor in read(shard).items()}
+            return name, _shards(folder / f"{name}{INDEX_SUFFIX}")
     for name, option in _FOREIGN.items():
         if (folder / name).is_file():
             raise CheckpointError(
@@ -94,7 +104,7 @@ def _read(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def _shards(index: Path) -> Iterable[Path]:
+def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -11,6 +11,12 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}.")
 
 
+def check_boolean(name: str, value: object) -> None:
+    """Raise InputError unless the option `name` is True or False: any other text would count as True."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}, expected True or False.")
+
+
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:
     """Raise InputError unless the option `name` has an integer from `minimum` to `maximum` as its `value`."""
     if type(value) is int and minimum <= value and (maximum is None or value <= maximum):

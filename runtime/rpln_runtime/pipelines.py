@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rpln_runtime.batching import batches, feeds_from_encodings, rows_from_outputs, token_budget
 from rpln_runtime.errors import InputError, ManifestError
-from rpln_runtime.options import check_integer
+from rpln_runtime.options import check_boolean, check_integer
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Case, Postprocess, Row
 from rpln_runtime.session import Session, load
@@ -119,10 +119,12 @@ def _postprocess_from_task(task: Task) -> type[Postprocess[Any]]:
 
 def _check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:
     inherited = {field.name for field in dataclasses.fields(Postprocess)}
-    known = [field.name for field in dataclasses.fields(row) if field.name not in inherited]
-    for name in options:
+    known = {field.name: field.type for field in dataclasses.fields(row) if field.name not in inherited}
+    for name, value in options.items():
         if name not in known:
             raise InputError(f"unknown option {name!r} for {task}: expected one of {', '.join(known)}.")
+        if known[name] is bool:
+            check_boolean(name, value)
 
 
 def _listed(inputs: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.options import check_integer
@@ -40,6 +40,11 @@ def load(
     folder = Path(folder)
     manifest = read_manifest(folder, verify=verify)
     graph = _graph_from_variant(manifest, variant)
+    if provider == "cpu" and manifest.precision == "bfloat16":
+        raise ProviderError(
+            f"{folder} computes in bf16, for which ONNX Runtime's CPU provider has no kernels. Choose provider='cuda' "
+            "on a machine with a GPU, or export the checkpoint in fp32."
+        )
     onnx_session = inference_session(folder / graph.path, provider=provider, threads=threads)
     _check_signature(onnx_session, graph, folder)
     return Session(manifest, graph, onnx_session, provider=provider)

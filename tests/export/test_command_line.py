@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -331,8 +331,9 @@ def test_ranges_are_measured_on_the_texts_given(
 ) -> None:
     measured: list[list[int]] = []
 
-    def spy(model: Any, batches: list[dict[str, np.ndarray]]) -> Any:
-        measured.extend(feeds["input_ids"][0].tolist() for feeds in batches if len(feeds["input_ids"]) == 1)
+    def spy(model: Any, feeds: Iterable[dict[str, np.ndarray]]) -> Any:
+        batches = list(feeds)
+        measured.extend(batch["input_ids"][0].tolist() for batch in batches if len(batch["input_ids"]) == 1)
         return measure_ranges(model, batches)
 
     monkeypatch.setattr(pipeline, "measure_ranges", spy)

@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
@@ -16,7 +17,7 @@ from rpln_graphs.errors import GraphError
 from rpln_graphs.recipes import apply_recipe
 from rpln_graphs.save import save_graph
 from rpln_runtime import load
-from tests.export.checkpoints import USABLE_LENGTH
+from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 from tests.export.sabotage import (
     Sabotage,
     nan_without_a_real_token,
@@ -35,16 +36,17 @@ pytestmark = pytest.mark.usefixtures("traced_once")
 
 @pytest.fixture
 def sabotaged(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotaged:
-    """Export with a sabotage done after the recipe, to `tmp_path`/out."""
+    """Export a checkpoint, or that of a task, with a sabotage done after the recipe, to `tmp_path`/out."""
 
-    def export(sabotage: Sabotage, task: str, *options: str) -> Result:
+    def export(sabotage: Sabotage, source: str | Path, *options: str) -> Result:
         def apply_and_sabotage(model: ir.Model, *args: Any, **kwargs: Any) -> dict[str, int]:
             counts = apply_recipe(model, *args, **kwargs)
             sabotage(model)
             return counts
 
         monkeypatch.setattr(pipeline, "apply_recipe", apply_and_sabotage)
-        return CliRunner().invoke(export_command, [str(checkpoint(task)), "-o", str(tmp_path / "out"), *options])
+        folder = source if isinstance(source, Path) else checkpoint(source)
+        return CliRunner().invoke(export_command, [str(folder), "-o", str(tmp_path / "out"), *options])
 
     return export
 
@@ -79,12 +81,37 @@ def test_a_changed_weight_is_refused_and_its_block_is_named(
     options = [] if precision == "fp32" else [f"--{precision}"]
     result = sabotaged(scaled(weight, 3.0), "text-classification", *options)
     assert result.exit_code == ValidationError.exit_code
-    assert f"Error: the {precision} graph is not equal to eager torch, so nothing was published." in result.stderr
+    assert f"Error: the {precision} graph is not equal to eager torch and is refused." in result.stderr
     assert re.search(
         r"logits \(rpln_runtime\): difference \S+, \S+ accepted, batch \d x length \d+, mask", result.stderr
     )
     assert BLOCKS[weight] in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose residual stream passes 65,504."""
+    source = make_checkpoint(tmp_path_factory.mktemp("wide"), "text-classification")
+    weights = load_file(source / "model.safetensors")
+    weights["roberta_prelayernorm.embeddings.LayerNorm.weight"] *= 4e4
+    save_file(weights, source / "model.safetensors", {"format": "pt"})
+    return source
+
+
+@pytest.mark.parametrize(
+    "weight", ["encoder.layer.0.output.dense.bias", "encoder.layer.1.attention.output.dense.weight.T"]
+)
+def test_a_block_is_found_behind_a_rescaled_stream(sabotaged: Sabotaged, wide: Path, weight: str) -> None:
+    # Blocks add little to a stream that is this large: what one adds has to be changed a lot.
+    result = sabotaged(scaled(weight, 6e4), wide, "--fp16")
+    assert result.exit_code == ValidationError.exit_code
+    assert BLOCKS[weight] in result.stderr
+    found = re.search(r"of range (\S+), is (\S+) off", result.stderr)
+    assert found is not None
+    # In the units of the checkpoint, not of the scaled graph.
+    assert float(found[1]) > 65504
+    assert float(found[2]) > 0.02 * float(found[1])
 
 
 def test_a_bf16_graph_is_refused_by_its_rounding_copy(sabotaged: Sabotaged, tmp_path: Path) -> None:

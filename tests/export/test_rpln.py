@@ -81,7 +81,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(exported: Callable[..., E
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        ([], USAGE, "nothing to run"),
+        ([], USAGE, "give either one or more texts"),
         (["--field", "question"], USAGE, "'question' is not NAME=VALUE"),
         ([SENTENCE, "--option", "top_q=3"], InputError.exit_code, "'top_q'"),
         ([SENTENCE, "--provider", "cuda"], ProviderError.exit_code, "cuda"),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rpln_graphs.calibrate import measure_ranges
+from rpln_graphs.errors import GraphError
 from tests.graphs.conftest import Traced
 from tests.graphs.text_graphs import Arrays, model_from_text, operators
 
@@ -90,3 +91,10 @@ def test_equals_what_hooks_see_in_torch(traced: Traced) -> None:
     ranges = measure_ranges(network.graph, [case.feeds for case in cases])
     assert len(seen) == 1 + 2 * (6 + 2) + 1  # embeddings, two layers, final LayerNorm
     assert {name: ranges[name] for name in seen} == pytest.approx(seen, rel=1e-5)
+
+
+def test_a_value_that_is_not_finite_is_named() -> None:
+    model = model_from_text("g (float[n] x) => (float[n] y) { doubled = Add(x, x)  y = Relu(doubled) }")
+
+    with pytest.raises(GraphError, match=r"doubled becomes inf in fp32 already, so its range cannot be measured\."):
+        measure_ranges(model, [{"x": np.array([3e38], dtype=np.float32)}])

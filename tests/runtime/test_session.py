@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from rpln_runtime import InputError, ManifestError, load, pipeline
+from rpln_runtime import InputError, ManifestError, ProviderError, load, pipeline
 from rpln_runtime.manifest import read_manifest, write_manifest
 from tests.runtime.bundles import CORPUS, USABLE_LENGTH, Bundle, copy_bundle, outputs_in_fp16
 from tests.runtime.comparison import TOLERANCE
@@ -155,3 +156,11 @@ def test_verification_can_be_left_out(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="SHA-256"):
         load(folder)
     assert load(folder, verify=False).run(feeds(1, 2)).keys() == {"logits"}
+
+
+def test_bf16_on_the_cpu_is_refused_by_its_reason(tmp_path: Path, bundle: Bundle) -> None:
+    folder = copy_bundle(bundle, tmp_path)
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), precision="bfloat16"))
+
+    with pytest.raises(ProviderError, match="computes in bf16, for which ONNX Runtime's CPU provider has no kernels"):
+        load(folder)

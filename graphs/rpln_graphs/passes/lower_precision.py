@@ -24,7 +24,10 @@ SAFE_RANGE: Final = {
     ir.DataType.FLOAT16: FLOAT16_MAX / HEADROOM,
     ir.DataType.BFLOAT16: 3.3895e38 / HEADROOM,
 }
-FLOAT_OPERATORS: Final = frozenset({"Softmax"})
+FLOAT_OPERATORS: Final = {
+    ir.DataType.FLOAT16: frozenset({"Softmax"}),
+    ir.DataType.BFLOAT16: frozenset({"Softmax", "Einsum"}),  # ONNX's Einsum takes no bf16
+}
 KEPT_KEY: Final = "rpln.kept_float"
 
 
@@ -62,7 +65,7 @@ class LowerPrecision(CountingPass):
         if self.ranges is not None:
             values = (value for value in (*node.inputs, *node.outputs) if value is not None and _is_float(value))
             reach = max(self.ranges[value.name or ""] for value in values)
-        return reach if reach > SAFE_RANGE[self.dtype] or node.op_type in FLOAT_OPERATORS else None
+        return reach if reach > SAFE_RANGE[self.dtype] or node.op_type in FLOAT_OPERATORS[self.dtype] else None
 
 
 class _Typing:

@@ -17,6 +17,7 @@ from typing import Final, Self
 import numpy as np
 import onnx_ir as ir
 
+from rpln_graphs.errors import PassError
 from rpln_graphs.passes.base import (
     SAFE_FLOAT16,
     Context,
@@ -66,6 +67,11 @@ class RescaleResidual(CountingPass):
         scale = 2.0**-self.shift
         writers = [value for name, value in model.graph.initializers.items() if WRITERS.fullmatch(name)]
         readers = residual_norms(model).values()
+        if len(writers) != 2 * len(readers):
+            raise PassError(
+                f"RescaleResidual found {len(writers)} weights that write to the residual stream and {len(readers)} "
+                f"LayerNorms that read it, each going with a weight and a bias: {', '.join(residual_norms(model))}."
+            )
         for value in writers:
             scale_initializer(value, scale)  # rule 1
         for node in readers:
