@@ -4,21 +4,30 @@ ONNX Runtime's CPU provider has no bf16 kernels, and computes fp16 in fp32 with 
 pass unseen. The rounding copy shows on any CPU what a device that computes in the lower type would show.
 """
 
+import numpy as np
 import onnx_ir as ir
+
+from rpln_graphs.passes.initializers import change_initializer
 
 LOWER_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
+ROUNDING = "rpln.rounding"
+"""Marks the casts that round, so that they are not rounded themselves."""
+
 
 def rounding_copy(model: ir.Model) -> ir.Model:
-    """A copy of the strongly typed `model`, sharing its weights, that computes in fp32 and rounds after each operator.
+    """A copy of the strongly typed `model` that computes in fp32 and rounds after each operator.
 
-    Inputs and outputs in a lower type become fp32.
+    Weights are widened when the copy is saved: once, not in every run. Inputs and outputs in a lower type become fp32.
     """
     copy = model.clone()
     graph = copy.graph
-    for value in (*graph.inputs, *graph.initializers.values()):
+    for value in graph.initializers.values():
         if value.dtype in LOWER_TYPES:
-            _read_as_float(graph, value)
+            change_initializer(value, lambda array: array.astype(np.float32), dtype=ir.DataType.FLOAT)
+    for value in graph.inputs:
+        if value.dtype in LOWER_TYPES:
+            _round(graph, None, value, value.dtype)
     for node in list(graph):
         lower = node.outputs[0].dtype
         if lower not in LOWER_TYPES or node.metadata_props.get(ROUNDING):
@@ -28,22 +37,6 @@ def rounding_copy(model: ir.Model) -> ir.Model:
         for value in node.outputs:
             _round(graph, node, value, lower)
     return copy
-
-
-ROUNDING = "rpln.rounding"
-
-
-def _read_as_float(graph: ir.Graph, value: ir.Value) -> None:
-    first = graph[0]
-    if value.is_graph_input():
-        lower = value.dtype
-        assert lower is not None
-        _round(graph, None, value, lower)
-        return
-    widened = _cast(value, ir.DataType.FLOAT, f"{value.name}.widened")
-    value.replace_all_uses_with(widened.outputs[0])
-    widened.replace_input_with(0, value)
-    graph.insert_before(first, widened)
 
 
 def _round(graph: ir.Graph, node: ir.Node | None, value: ir.Value, lower: ir.DataType) -> None:

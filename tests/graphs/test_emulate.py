@@ -131,7 +131,8 @@ def test_inputs_weights_and_outputs_in_a_lower_type_are_rounded_too(dtype: str) 
 
     copy = rounding_copy(model)
     assert [value.dtype for value in (*copy.graph.inputs, *copy.graph.outputs)] == [ir.DataType.FLOAT] * 2
-    assert copy.graph.initializers["weight"].const_value is stored  # weights are shared
+    assert_array_equal(values_of(copy.graph.initializers["weight"]), stored.numpy().astype(np.float32))
+    assert (model.graph.initializers["weight"].const_value, model.graph.initializers["weight"].dtype) == (stored, code)
     expected = (x.astype(lower) * np.array([0.1, 3], dtype=lower)).astype(np.float32)
     (found,) = run(copy, {"x": x}).values()
     assert_array_equal(found, expected)

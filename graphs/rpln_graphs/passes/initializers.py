@@ -30,7 +30,7 @@ def change_initializer(value: ir.Value, change: Callable[[Array], Array], *, dty
     """Give `value` the contents `change` of what it holds, of type `dtype` and the same shape."""
     tensor = _contents(value)
     value.const_value = _computed(tensor, change, dtype=dtype, shape=tensor.shape.numpy(), name=tensor.name)
-    value.dtype = dtype
+    value.type = ir.TensorType(dtype)  # a new one: a clone's values share theirs with the original's
 
 
 def scale_initializer(value: ir.Value, factor: float) -> None:
