@@ -29,7 +29,8 @@ from rpln_model.errors import RplnModelError
 from rpln_runtime import load
 from rpln_runtime.errors import RplnError
 from rpln_runtime.manifest import read_manifest
-from tests.export.checkpoints import ENCODER_TASKS, HIDDEN, make_checkpoint, make_tokenizer
+from rpln_runtime.tasks import TASKS
+from tests.export.checkpoints import HIDDEN, make_checkpoint, make_tokenizer
 from tests.export.conftest import Export
 
 COMMAND = [sys.executable, "-c", "from rpln_export.cli import export_command; export_command()"]
@@ -199,9 +200,13 @@ def test_a_bundle_lands_in_the_current_folder_or_where_it_is_sent(
         assert read_manifest(tmp_path / folder).source.name == source.name
 
 
-@pytest.mark.parametrize("task", ENCODER_TASKS)
-def test_the_task_is_read_from_the_config(exported: Callable[..., Export], task: str) -> None:
-    assert read_manifest(exported(task).folder).task == task
+@pytest.mark.parametrize("task", TASKS)
+def test_the_task_is_read_from_the_config(checkpoint: Callable[[str], Path], task: str) -> None:
+    assert make_plan(str(checkpoint(task))).task == TASKS[task]
+
+
+def test_the_task_that_was_read_is_in_the_bundle(exported: Callable[..., Export]) -> None:
+    assert read_manifest(exported("question-answering").folder).task == "question-answering"
 
 
 # What the options do
