@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from rpln_graphs.errors import GraphError
+
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -12,12 +14,18 @@ if TYPE_CHECKING:
 def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":
     """Save `model` to `folder` and load it on CPU, node for node as written.
 
-    The folder may go once the session is made.
+    The folder may go once the session is made. Raises GraphError where it cannot be written.
     """
     import onnxruntime
 
     path = folder / "model.onnx"
-    ir.save(model, path, external_data="model.onnx.data")
+    try:
+        ir.save(model, path, external_data="model.onnx.data")
+    except OSError as error:
+        raise GraphError(
+            f"a copy of the graph could not be written to {folder}: {error}. Make room there, or set TMPDIR to a "
+            "folder with room for the weights in fp32."
+        ) from error
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3

@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +20,7 @@ from rpln_export import pipeline
 from rpln_export.cli import export_command
 from rpln_export.destination import published
 from rpln_export.errors import DestinationError
+from rpln_graphs.errors import GraphError
 from rpln_runtime import load
 from tests.export.conftest import Export
 
@@ -150,6 +153,23 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
     assert result.exit_code == DestinationError.exit_code, result.output
     assert os.strerror(errno.ENOSPC) in result.stderr
     assert f"{older} was left as it was; make room" in result.stderr
+    assert contents(older.parent) == before
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_a_full_folder_for_temporary_files_is_said_to_be_that(
+    exported: Callable[..., Export], older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(older.parent)
+
+    def full(model: ir.Model, path: Path, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(ir, "save", full)
+    result = CliRunner().invoke(export_command, [str(exported(TASK).checkpoint), "--fp16", "-o", str(older)])
+    assert result.exit_code == GraphError.exit_code
+    assert tempfile.gettempdir() in result.stderr
+    assert "TMPDIR" in result.stderr
     assert contents(older.parent) == before
 
 
