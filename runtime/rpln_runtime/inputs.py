@@ -1,22 +1,13 @@
 """Checks of what is fed to a graph. Every refusal names the input, the value it has and the limit."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
 from rpln_runtime.tasks import SEQUENCE
-
-# Values run from 0 up to this number, itself excluded.
-_VALUE_LIMITS: Final[dict[str, Callable[[Manifest], int]]] = {
-    "input_ids": lambda manifest: manifest.vocab_size,
-    "attention_mask": lambda _: 2,
-    "token_type_ids": lambda manifest: manifest.type_vocab_size,
-    # RoBERTa counts positions from pad_token_id + 1, so its table has that many rows more than usable positions.
-    "position_ids": lambda manifest: manifest.usable_length + manifest.pad_token_id + 1,
-}
 
 
 def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> None:
@@ -30,9 +21,11 @@ def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifes
     for spec in graph.inputs:
         _check_type(feeds[spec.name], spec)
         _check_shape(feeds[spec.name].shape, spec, manifest, sizes)
+    for axis, (name, size) in sizes.items():
+        _check_sum(axis, name, size, sizes)
     for spec in graph.inputs:
-        if spec.name in _VALUE_LIMITS:
-            _check_values(feeds[spec.name], spec.name, _VALUE_LIMITS[spec.name](manifest))
+        if spec.values is not None:
+            _check_values(feeds[spec.name], spec.name, spec.values)
 
 
 def _check_names(feeds: Mapping[str, np.ndarray], graph: Graph) -> None:
@@ -76,6 +69,14 @@ def _check_shape(
         other, expected = sizes.setdefault(axis, (spec.name, size))
         if size != expected:
             raise InputError(f"{spec.name} has size {size} in axis {axis!r}, {other} has {expected}: make them equal.")
+
+
+def _check_sum(axis: str, name: str, size: int, sizes: dict[str, tuple[str, int]]) -> None:
+    """Check an axis named by a sum, such as "past_sequence + sequence", against the axes it names."""
+    terms = [sizes[term] for term in axis.split(" + ") if term in sizes]
+    if axis.count(" + ") == len(terms) - 1 > 0 and size != sum(length for _, length in terms):
+        lengths = " and ".join(f"{length} of {other}" for other, length in terms)
+        raise InputError(f"{name} has size {size} in axis {axis!r}, expected the sum of {lengths}.")
 
 
 def _check_values(array: np.ndarray, name: str, limit: int) -> None:

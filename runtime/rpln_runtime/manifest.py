@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from rpln_runtime.errors import ManifestError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 MANIFEST_NAME: Final = "rpln.json"
 
 Json: TypeAlias = dict[str, Any]
@@ -30,11 +30,15 @@ class BundleFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """A graph input or output: `shape` holds sizes and, for dynamic axes, their names (limits: `Manifest.axes`)."""
+    """A graph input or output: `shape` holds sizes and, for dynamic axes, their names (limits: `Manifest.axes`).
+
+    `values` is how many values an integer input may hold, counted from 0; None where any goes.
+    """
 
     name: str
     dtype: str
     shape: tuple[str | int, ...]
+    values: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,22 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What the steps of a decoder need to know. Ids are the decoder's own, which may differ from its encoder's.
+
+    `first_position` is the position id of a sequence's first token, `pad_position` that of padding. `start_token_id`
+    is what the decoder of an encoder-decoder begins with; None for a decoder that continues a prompt.
+    """
+
+    pad_token_id: int
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    start_token_id: int | None
+    first_position: int
+    pad_position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """The checkpoint that was exported: a folder's name or hub id, and the SHA-256 over its weights."""
 
@@ -66,7 +86,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All a runtime must know to run a bundle. `usable_length` is in tokens, special tokens included."""
+    """All a runtime must know to run a bundle.
+
+    `usable_length`, in tokens with the special ones, and the ids below it are those of what the tokenizer's output is
+    fed to: the encoder, where there is one.
+    """
 
     task: str
     graphs: tuple[Graph, ...]
@@ -85,6 +109,7 @@ class Manifest:
     source: Source
     versions: dict[str, str]
     validation: Json
+    generation: Generation | None = None
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -111,6 +136,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         manifest: Manifest = _value_from_json(Manifest, document, "the manifest")
     except TypeError as error:
         raise ManifestError(f"{path} breaks schema {SCHEMA_VERSION}: {error}. Export the checkpoint again.") from error
+    if not manifest.graphs:
+        raise ManifestError(f"{path} lists no graph. Export the checkpoint again.")
     for file in manifest.files:
         _check_file(folder, file, verify=verify)
     for graph in manifest.graphs:
@@ -167,13 +194,15 @@ def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
 
 
 def _value_from_json(hint: Any, value: Any, where: str) -> Any:
-    """Read `value` as the type `hint`: a dataclass, a tuple, a dict, a plain type, or a union of plain types.
+    """Read `value` as the type `hint`: a dataclass or None, a tuple, a dict, a plain type, or a union of plain types.
 
     Raises TypeError that names `where` in the document it is something else.
     """
     if dataclasses.is_dataclass(hint):
         return _dataclass_from_json(hint, value, where)
     origin, arguments = get_origin(hint), get_args(hint)
+    if value is not None and origin is UnionType and dataclasses.is_dataclass(arguments[0]):
+        return _dataclass_from_json(arguments[0], value, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_value_from_json(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):

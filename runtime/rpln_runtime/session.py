@@ -15,6 +15,7 @@ from rpln_runtime.providers import inference_session
 _ONNXRUNTIME_TYPES: Final = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
     "int64": "tensor(int64)",
 }
 
@@ -24,13 +25,14 @@ def load(
     *,
     provider: str = "cpu",
     threads: int | None = None,
-    variant: str = "full",
+    variant: str | None = None,
     verify: bool = True,
 ) -> "Session":
     """Open the bundle in `folder`.
 
     `provider` is a name of `rpln_runtime.providers.PROVIDERS`, `threads` how many threads one operator may use (None:
-    as many as there are cores), `variant` the graph to run; `verify` hashes every file of the bundle first.
+    as many as there are cores), `variant` the graph to run (None: the bundle's first); `verify` hashes
+    every file of the bundle first.
 
     Raises ManifestError for an incomplete, altered or foreign bundle, ProviderError when another provider than
     `provider` would run, MissingExtraError without onnxruntime, InputError for an argument out of range.
@@ -90,7 +92,9 @@ class Session:
         return known if outputs is None else outputs
 
 
-def _graph_from_variant(manifest: Manifest, variant: str) -> Graph:
+def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:
+    if variant is None:
+        return manifest.graphs[0]
     graphs = {graph.variant: graph for graph in manifest.graphs}
     if variant not in graphs:
         raise ManifestError(f"the bundle has no variant {variant!r}: expected one of {', '.join(graphs)}.")

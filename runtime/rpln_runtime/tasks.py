@@ -11,6 +11,10 @@ BATCH: Final = "batch"
 SEQUENCE: Final = "sequence"
 CHOICES: Final = "choices"
 BATCH_CHOICES: Final = "batch*choices"
+ENCODER_SEQUENCE: Final = "encoder_sequence"
+PAST: Final = "past_sequence"
+TOTAL: Final = "past_sequence + sequence"
+"""An axis named by a sum is as long as the axes it names together."""
 
 INT64: Final = "int64"
 FLOAT32: Final = "float32"
@@ -21,13 +25,22 @@ class Tensor:
     """A graph input or output. An axis is the name of a dynamic one, the name of a config field, or a fixed size.
 
     `per_layer` is how many tensors stand behind the name, as an offset to the number of layers: None for one tensor,
-    0 for `attentions.0` .. `attentions.{L-1}`, 1 for `hidden_states.0` .. `hidden_states.{L}`.
+    0 for `attentions.0` .. `attentions.{L-1}`, 1 for `hidden_states.0` .. `hidden_states.{L}`. With `parts` each layer
+    has one tensor per part: `present.0.key`, `present.0.value`, `present.1.key` ...
     """
 
     name: str
     axes: tuple[str | int, ...]
     dtype: str = FLOAT32
     per_layer: int | None = None
+    parts: tuple[str, ...] = ()
+
+    def names(self, layers: int) -> list[str]:
+        """The graph's names for it, in order, in a network of so many layers."""
+        if self.per_layer is None:
+            return [self.name]
+        numbered = [f"{self.name}.{index}" for index in range(layers + self.per_layer)]
+        return [f"{name}.{part}" for name in numbered for part in self.parts] if self.parts else numbered
 
     @property
     def per_token(self) -> bool:
@@ -37,7 +50,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is exported for a task, and which row of POSTPROCESS turns its outputs into answers (None: raw only)."""
+    """What is exported for a task, and which row of POSTPROCESS turns its outputs into answers.
+
+    `postprocess` is None for a task that generates: `rpln_runtime.generation` runs it step by step. `variants` are the
+    rows of `rpln_graphs.variants.VARIANTS` that it may be exported as, the default first; `encoders` are those of the
+    graphs that run once, before the steps.
+    """
 
     name: str
     architecture: str
@@ -45,6 +63,7 @@ class Task:
     outputs: tuple[Tensor, ...]
     postprocess: str | None
     variants: tuple[str, ...] = ("full",)
+    encoders: tuple[str, ...] = ()
     optional_inputs: tuple[Tensor, ...] = ()
     optional_outputs: tuple[Tensor, ...] = ()
 
@@ -71,6 +90,20 @@ def _internals(batch: str) -> tuple[Tensor, ...]:
         Tensor(name="hidden_states", axes=(batch, SEQUENCE, "hidden_size"), per_layer=1),
         Tensor(name="attentions", axes=(batch, "num_attention_heads", SEQUENCE, SEQUENCE), per_layer=0),
     )
+
+
+DECODERS: Final = ("with-past", "full", "prefill", "decode")
+LAST_LOGITS: Final = Tensor(name="logits", axes=(BATCH, 1, "vocab_size"))
+"""Of the last position only: the projection onto the vocabulary is a third of a small decoder's work."""
+ALL_LOGITS: Final = Tensor(name="logits", axes=(*TOKENS, "vocab_size"))
+ENCODER_MASK: Final = Tensor(name="encoder_attention_mask", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64)
+CROSS_KEY_VALUES: Final = Tensor(
+    name="cross_key_values",
+    axes=(BATCH, "num_attention_heads", ENCODER_SEQUENCE, "head_size"),
+    per_layer=0,
+    parts=("key", "value"),
+)
+"""What each layer's cross-attention reads, projected once from the encoder's output."""
 
 
 _ROWS: Final = (
@@ -132,9 +165,28 @@ _ROWS: Final = (
         name="text-generation",
         architecture="RobertaPreLayerNormForCausalLM",
         inputs=_ids(*TOKENS),
-        outputs=(Tensor(name="logits", axes=(*TOKENS, "vocab_size")),),
+        outputs=(LAST_LOGITS,),
+        variants=DECODERS,
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=_internals(BATCH),
+        postprocess=None,
+    ),
+    Task(
+        name="text2text-generation",
+        architecture="EncoderDecoderModel",
+        inputs=(*_ids(*TOKENS), ENCODER_MASK, CROSS_KEY_VALUES),
+        outputs=(LAST_LOGITS,),
+        variants=DECODERS,
+        encoders=("encoder", "cross"),
+        optional_inputs=_optional_inputs(*TOKENS),
+        optional_outputs=(
+            *_internals(BATCH),
+            Tensor(
+                name="cross_attentions",
+                axes=(BATCH, "num_attention_heads", SEQUENCE, ENCODER_SEQUENCE),
+                per_layer=0,
+            ),
+        ),
         postprocess=None,
     ),
 )

@@ -164,6 +164,7 @@ def make_manifest(config: Any, task: Task) -> Manifest:
                     getattr(config, axis) if isinstance(axis, str) and hasattr(config, axis) else axis
                     for axis in tensor.axes
                 ),
+                values={"input_ids": config.vocab_size, "attention_mask": 2}.get(tensor.name),
             )
             for tensor in tensors
         )

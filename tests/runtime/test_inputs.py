@@ -8,6 +8,7 @@ import pytest
 from rpln_runtime import InputError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Axis, Graph, Manifest, TensorSpec, read_manifest
+from rpln_runtime.tasks import TOTAL
 from tests.runtime.bundles import Bundle
 
 TOKENS = ("batch", "sequence")
@@ -30,17 +31,23 @@ GOOD: dict[str, np.ndarray] = {
     "position_ids": ids(2, 8, value=2),
     "head_mask": np.ones((2, 4), np.float32),
 }
+VALUES = {"input_ids": 400, "attention_mask": 2, "token_type_ids": 2, "position_ids": 66}
 
 
 @pytest.fixture(scope="module")
 def manifest(bundle_of: Callable[..., Bundle]) -> Manifest:
-    return dataclasses.replace(read_manifest(bundle_of("token-classification").folder), type_vocab_size=2)
+    return read_manifest(bundle_of("token-classification").folder)
 
 
 @pytest.fixture(scope="module")
 def graph(manifest: Manifest) -> Graph:
     specs = [
-        TensorSpec(name=name, dtype=array.dtype.name, shape=TOKENS if array.dtype == np.int64 else array.shape)
+        TensorSpec(
+            name=name,
+            dtype=array.dtype.name,
+            shape=TOKENS if array.dtype == np.int64 else array.shape,
+            values=VALUES.get(name),
+        )
         for name, array in GOOD.items()
     ]
     return dataclasses.replace(manifest.graphs[0], inputs=tuple(specs))
@@ -49,8 +56,8 @@ def graph(manifest: Manifest) -> Graph:
 def test_good_feeds_pass(graph: Graph, manifest: Manifest) -> None:
     check_feeds(GOOD, graph, manifest)
     check_feeds({name: np.asfortranarray(array) for name, array in GOOD.items()}, graph, manifest)
-    extremes = {"input_ids": manifest.vocab_size - 1, "attention_mask": 0, "token_type_ids": 1, "position_ids": 65}
-    check_feeds(GOOD | {name: ids(2, 8, value=value) for name, value in extremes.items()}, graph, manifest)
+    check_feeds(GOOD | {name: ids(2, 8, value=values - 1) for name, values in VALUES.items()}, graph, manifest)
+    check_feeds(GOOD | {name: ids(2, 8, value=0) for name in VALUES}, graph, manifest)
     for shape in ((1, 1), (3, 64)):
         check_feeds(GOOD | {name: ids(*shape, value=0) for name in GOOD if name != "head_mask"}, graph, manifest)
 
@@ -101,7 +108,6 @@ NAMES = "input_ids, attention_mask, token_type_ids, position_ids, head_mask"
 def test_refusals_name_the_input_the_value_and_the_limit(
     graph: Graph, manifest: Manifest, changes: dict[str, Any], message: str
 ) -> None:
-    manifest = dataclasses.replace(manifest, vocab_size=400)
     with pytest.raises(InputError) as caught:
         check_feeds(GOOD | changes, graph, manifest)
     assert str(caught.value) == message
@@ -119,3 +125,38 @@ def test_the_batch_may_be_bounded(graph: Graph, manifest: Manifest) -> None:
     check_feeds(GOOD, graph, manifest)
     with pytest.raises(InputError, match="input_ids has size 3 in axis 'batch', expected 2 to 2"):
         check_feeds(GOOD | {"input_ids": ids(3, 8)}, graph, manifest)
+
+
+def test_ids_without_a_limit_may_be_any(graph: Graph, manifest: Manifest) -> None:
+    inputs = tuple(dataclasses.replace(spec, values=None) for spec in graph.inputs)
+    check_feeds(GOOD | {"input_ids": holding(-1)}, dataclasses.replace(graph, inputs=inputs), manifest)
+
+
+@pytest.mark.parametrize(("past", "total"), [(0, 3), (4, 7)])
+def test_an_axis_named_by_a_sum_is_as_long_as_those_it_names(
+    graph: Graph, manifest: Manifest, *, past: int, total: int
+) -> None:
+    step = decoder(graph)
+    axes = manifest.axes | {"past_sequence": Axis(minimum=0, maximum=63), TOTAL: Axis(minimum=1, maximum=64)}
+    manifest = dataclasses.replace(manifest, axes=axes)
+    feeds = {
+        "attention_mask": ids(2, total, value=1),
+        "input_ids": ids(2, 3),
+        "past_key_values.0.key": np.zeros((2, 2, past, 4), np.float32),
+    }
+    check_feeds(feeds, step, manifest)
+    with pytest.raises(InputError) as caught:
+        check_feeds(feeds | {"attention_mask": ids(2, total + 1, value=1)}, step, manifest)
+    assert str(caught.value) == (
+        f"attention_mask has size {total + 1} in axis 'past_sequence + sequence', expected the sum of {past} of "
+        "past_key_values.0.key and 3 of input_ids."
+    )
+
+
+def decoder(graph: Graph) -> Graph:
+    inputs = (
+        TensorSpec(name="attention_mask", dtype="int64", shape=("batch", TOTAL), values=2),
+        TensorSpec(name="input_ids", dtype="int64", shape=TOKENS, values=400),
+        TensorSpec(name="past_key_values.0.key", dtype="float32", shape=("batch", 2, "past_sequence", 4)),
+    )
+    return dataclasses.replace(graph, inputs=inputs)

@@ -10,6 +10,7 @@ from rpln_runtime import ManifestError
 from rpln_runtime.manifest import (
     MANIFEST_NAME,
     Axis,
+    Generation,
     Graph,
     Manifest,
     Source,
@@ -65,6 +66,14 @@ def test_what_is_written_is_read(folder: Path) -> None:
     assert read_manifest(folder) == manifest
 
 
+def test_what_a_decoder_needs_is_read(folder: Path) -> None:
+    generation = Generation(
+        pad_token_id=1, bos_token_id=None, eos_token_ids=(2, 4), start_token_id=0, first_position=2, pad_position=1
+    )
+    write_manifest(folder, dataclasses.replace(MANIFEST, generation=generation))
+    assert read_manifest(folder).generation == generation
+
+
 def edit(folder: Path, change: Callable[[Any], None]) -> None:
     path = folder / MANIFEST_NAME
     document = json.loads(path.read_text())
@@ -114,12 +123,14 @@ LEAVES = r"which leaves the folder .*\. Do not use it\."
         ),
         (put("files", 1, "sha256", value="0" * 64), r"model\.onnx differs from what was exported \(SHA-256\)"),
         (drop("files", 1), r"rpln\.json lists no file 'model\.onnx' for its graph"),
+        (put("graphs", value=[]), r"lists no graph\. Export the checkpoint again\."),
+        (put("generation", value=[]), r"generation holds \[\], expected \['bos_token_id', "),
         (put("graphs", 0, "path", value="../m.onnx"), r"lists no file '\.\./m\.onnx' for its graph"),
-        (put("schema_version", value=2), "has schema version 2, this rpln-runtime reads 1"),
-        (put("schema_version", value="1"), "has schema version '1', this rpln-runtime reads 1"),
-        (drop("schema_version"), "has schema version None, this rpln-runtime reads 1"),
-        (put("schema_version", value=True), "the manifest.schema_version is True, expected int"),
-        (put("usable_length", value="64"), r"breaks schema 1: the manifest\.usable_length is '64', expected int\."),
+        (put("schema_version", value=1), "has schema version 1, this rpln-runtime reads 2"),
+        (put("schema_version", value="2"), "has schema version '2', this rpln-runtime reads 2"),
+        (drop("schema_version"), "has schema version None, this rpln-runtime reads 2"),
+        (put("schema_version", value=2.0), r"the manifest\.schema_version is 2\.0, expected int"),
+        (put("usable_length", value="64"), r"breaks schema 2: the manifest\.usable_length is '64', expected int\."),
         (put("vocab_size", value=True), r"the manifest\.vocab_size is True, expected int\."),
         (put("mask_token_id", value=1.5), r"the manifest\.mask_token_id is 1\.5, expected int \| None\."),
         (put("labels", value="ABC"), r"the manifest\.labels is 'ABC', expected tuple"),

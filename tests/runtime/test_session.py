@@ -102,6 +102,14 @@ def test_says_what_it_runs(bundle: Bundle) -> None:
     assert session.graph == session.manifest.graphs[0]
 
 
+def test_the_first_graph_runs_unless_another_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    (graph,) = bundle.manifest.graphs
+    graphs = (dataclasses.replace(graph, variant="prefill"), dataclasses.replace(graph, variant="decode"))
+    folder = copy_bundle(bundle, tmp_path, graphs=graphs)
+    assert load(folder).graph == graphs[0]
+    assert load(folder, variant="decode").graph == graphs[1]
+
+
 def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"threads is 0, expected an integer, 1 or more\."):
         load(bundle.folder, threads=0)
