@@ -1,23 +1,26 @@
 """RoBERTa-PreLayerNorm in plain torch modules: the interface of transformers, traceable without surprises."""
 
 from rpln_model.checkpoints import LoadingInfo, check_finite
+from rpln_model.composition import Composition, load_composition
 from rpln_model.config import updated_config
 from rpln_model.encoder import RobertaPreLayerNormModel
+from rpln_model.encoder_decoder import EncoderDecoderModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError, RplnModelError
 from rpln_model.heads import (
     HEADS,
-    RobertaPreLayerNormForCausalLM,
-    RobertaPreLayerNormForMaskedLM,
     RobertaPreLayerNormForMultipleChoice,
     RobertaPreLayerNormForQuestionAnswering,
     RobertaPreLayerNormForSequenceClassification,
     RobertaPreLayerNormForTokenClassification,
 )
+from rpln_model.language_models import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
 
 __all__ = [
     "HEADS",
     "CheckpointError",
+    "Composition",
     "ConfigError",
+    "EncoderDecoderModel",
     "LoadingInfo",
     "ModelInputError",
     "RobertaPreLayerNormForCausalLM",
@@ -29,5 +32,6 @@ __all__ = [
     "RobertaPreLayerNormModel",
     "RplnModelError",
     "check_finite",
+    "load_composition",
     "updated_config",
 ]

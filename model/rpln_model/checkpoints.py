@@ -7,26 +7,30 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import huggingface_hub
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import RobertaPreLayerNormConfig
+from transformers import EncoderDecoderConfig, RobertaPreLayerNormConfig
 
-from rpln_model.config import MODEL_TYPE, updated_config
+from rpln_model.config import Config, updated_config
 from rpln_model.errors import CheckpointError
 from rpln_model.weights import CONFIG, INDEX_SUFFIX, PICKLE, SAFETENSORS, local_folder, read_weights
 
 if TYPE_CHECKING:
-    from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+    from rpln_model.network import Network
 
 _log = logging.getLogger(__name__)
-_Model = TypeVar("_Model", bound="RobertaPreLayerNormPreTrainedModel")
+_Model = TypeVar("_Model", bound="Network[Any]")
+
 
 BASE_MODEL_PREFIX: Final = "roberta_prelayernorm"
+
+# The parts of a configuration that must not be left to a default: transformers 5.x would put in a BERT.
+_PARTS: Final = {EncoderDecoderConfig.model_type: ("encoder", "decoder")}
 
 
 class Shared(NamedTuple):
@@ -35,6 +39,7 @@ class Shared(NamedTuple):
     name: str  # the one that a checkpoint has
     alias: str
     read: str  # the one of the two that counts where a checkpoint has both and they differ
+    saved_once: bool = True  # under `name` alone; or else under both, where transformers does not join them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,29 +52,37 @@ class LoadingInfo:
 
 
 def load_config(source: str | Path, *, revision: str | None = None) -> RobertaPreLayerNormConfig:
-    """The configuration in a folder or on the hub.
+    """The configuration of one network in a folder or on the hub; see `read_config`."""
+    return read_config(local_folder(source, revision=revision), RobertaPreLayerNormConfig)
+
+
+def read_config(folder: Path, *kinds: type[Config]) -> Config:
+    """The configuration in a folder, of the one of `kinds` that its model type says.
 
     Raises:
         CheckpointError: there is none, it cannot be read, or it is of another architecture.
     """
-    path = local_folder(source, revision=revision) / CONFIG
+    path = folder / CONFIG
+    by_type = {kind.model_type: kind for kind in kinds}
     if not path.is_file():
-        raise CheckpointError(f"no {CONFIG} in {path.parent}; expected the folder of a {MODEL_TYPE} checkpoint")
+        raise CheckpointError(f"no {CONFIG} in {folder}; expected the folder of a {' or '.join(by_type)} checkpoint")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     model_type = fields.get("model_type") if isinstance(fields, dict) else None
-    if model_type != MODEL_TYPE:
+    if model_type not in by_type:
         raise CheckpointError(
-            f"{path} describes a model of type {model_type!r}; expected {MODEL_TYPE!r}. No other architecture can be "
-            "loaded: its weights mean something else even where their names agree."
+            f"{path} describes a model of type {model_type!r}; expected {' or '.join(map(repr, by_type))}. No other "
+            "architecture can be loaded: its weights mean something else even where their names agree."
         )
+    for part in _PARTS.get(model_type, ()):
+        if not isinstance(fields.get(part), dict):
+            raise CheckpointError(f"{path} has no configuration of its {part}; expected one under {part!r}")
     try:
-        config = RobertaPreLayerNormConfig.from_dict(fields)
-    except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:
+        return by_type[model_type].from_dict(fields)
+    except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(f"{path} is no valid configuration: {error}") from error
-    return config
 
 
 def load_model(
@@ -112,34 +125,22 @@ def load_model(
     return model.eval(), info
 
 
-def _weights_for(model: "RobertaPreLayerNormPreTrainedModel", folder: Path) -> dict[str, Tensor]:
+def _weights_for(model: "Network[Any]", folder: Path) -> dict[str, Tensor]:
     """The folder's tensors under the model's names, one name each."""
     found = read_weights(folder)
-    weights = _under_one_name(_renamed(found, model), model)
+    weights = _under_one_name(model.renamed(found), model)
     if weights.keys().isdisjoint(model.state_dict()):
         raise CheckpointError(
             f"the weights in {folder} ({', '.join(sorted(found)[:3]) or 'none at all'}...) have no name of a "
-            f"{type(model).__name__}; expected a checkpoint of {MODEL_TYPE}"
+            f"{type(model).__name__}; expected a checkpoint of {model.config.model_type}"
         )
     return weights
 
 
-def _renamed(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The tensors under the model's names: a head's checkpoint in the base model and the other way round."""
-    prefix = f"{BASE_MODEL_PREFIX}."
-    in_checkpoint = any(name.startswith(prefix) for name in weights)
-    in_model = hasattr(model, BASE_MODEL_PREFIX)
-    if in_checkpoint and not in_model:
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    if in_model and not in_checkpoint:
-        weights = {f"{prefix}{name}": tensor for name, tensor in weights.items()}
-    return weights
-
-
-def _under_one_name(weights: dict[str, Tensor], model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
+def _under_one_name(weights: dict[str, Tensor], model: "Network[Any]") -> dict[str, Tensor]:
     """The tensors of shared parameters without their aliases, whichever of the names the checkpoint has."""
     result = dict(weights)
-    for name, alias, read in model.shared_names():
+    for name, alias, read, _ in model.shared_names():
         if alias not in result:
             continue
         if name in result and not torch.equal(result[name], result[alias]):
@@ -160,7 +161,7 @@ def _wrong_shapes(
     )
 
 
-def _initialise(model: "RobertaPreLayerNormPreTrainedModel", name: str, dtype: torch.dtype) -> None:
+def _initialise(model: "Network[Any]", name: str, dtype: torch.dtype) -> None:
     """Give a parameter that is still on the meta device memory and its initial value."""
     parameter = model.get_parameter(name)
     path, _, last = name.rpartition(".")
@@ -204,9 +205,7 @@ def check_finite(model: nn.Module) -> None:
         )
 
 
-def save_model(
-    model: "RobertaPreLayerNormPreTrainedModel", folder: str | Path, *, max_shard_size: int | str = "5GB"
-) -> None:
+def save_model(model: "Network[Any]", folder: str | Path, *, max_shard_size: int | str = "5GB") -> None:
     """Write `config.json` and safetensors that transformers 4.57, 5.x and this package load.
 
     Files appear under their names only when all of them are complete; weights of an older save are removed.
@@ -218,7 +217,8 @@ def save_model(
     config = updated_config(
         model.config, {"architectures": [type(model).__name__], "dtype": str(model.dtype).removeprefix("torch.")}
     )
-    if callable(config.hidden_act):
+    parts = (config, *(getattr(config, part) for part in _PARTS.get(config.model_type, ())))
+    if any(callable(getattr(part, "hidden_act", None)) for part in parts):
         raise CheckpointError("hidden_act is a callable, which config.json cannot hold; set it to a name to save")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,14 +230,14 @@ def save_model(
         raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 
-def _saved_tensors(model: "RobertaPreLayerNormPreTrainedModel") -> dict[str, Tensor]:
+def _saved_tensors(model: "Network[Any]") -> dict[str, Tensor]:
     """The state dict, shared parameters under one name."""
     tensors = dict(model.state_dict())
     for shared in model.shared_names():
-        if model.config.tie_word_embeddings:
+        if shared.saved_once:
             del tensors[shared.alias]
         else:
-            # transformers 5.x joins the two names only where embeddings are tied, and safetensors joins none.
+            # safetensors holds no memory twice.
             tensors[shared.alias] = tensors[shared.alias].clone()
     return tensors
 

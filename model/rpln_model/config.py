@@ -7,13 +7,15 @@ field its documented meaning on both lines; nothing else in this package reads t
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import RobertaPreLayerNormConfig
+from transformers import PretrainedConfig, RobertaPreLayerNormConfig
 
 from rpln_model.activations import ACTIVATIONS, Activation
 from rpln_model.errors import ConfigError
+
+Config = TypeVar("Config", bound=PretrainedConfig)
 
 MODEL_TYPE: Final = "roberta-prelayernorm"
 ABSOLUTE: Final = "absolute"
@@ -71,9 +73,9 @@ def position_type(config: RobertaPreLayerNormConfig) -> str:
     return str(getattr(config, "position_embedding_type", ABSOLUTE))
 
 
-def returns_dict(config: RobertaPreLayerNormConfig) -> bool:
-    """Whether a forward pass returns a `ModelOutput` when the caller does not say."""
-    return bool(config.return_dict) and not getattr(config, "torchscript", False)
+def returns_dict(config: PretrainedConfig, *, asked: bool | None = None) -> bool:
+    """Whether a forward pass returns a `ModelOutput`: as the caller asked, or else as the config says."""
+    return bool(config.return_dict) and not getattr(config, "torchscript", False) if asked is None else asked
 
 
 def pruned_heads(config: RobertaPreLayerNormConfig) -> dict[int, set[int]]:
@@ -99,7 +101,7 @@ def activation(config: RobertaPreLayerNormConfig) -> Activation:
     return ACTIVATIONS[hidden_act]
 
 
-def updated_config(config: RobertaPreLayerNormConfig, fields: Mapping[str, object]) -> RobertaPreLayerNormConfig:
+def updated_config(config: Config, fields: Mapping[str, object]) -> Config:
     """A deep copy of `config` with `fields` set. `hidden_act` may be a callable on either line of transformers.
 
     Raises:

@@ -5,7 +5,6 @@ Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are des
 `rpln_model.encoder.RobertaPreLayerNormModel`, and so is what comes back beside the loss and the logits.
 """
 
-import logging
 from typing import Any, Final
 
 import torch
@@ -13,168 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import RobertaPreLayerNormConfig
 from transformers.modeling_outputs import (
-    CausalLMOutputWithCrossAttentions,
-    MaskedLMOutput,
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
 
-from rpln_model.base import RobertaPreLayerNormPreTrainedModel, resized
-from rpln_model.cache import Past
-from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_model.config import label_count, returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel, internals
+from rpln_model.encoder_decoder import EncoderDecoderModel
 from rpln_model.errors import ConfigError
-from rpln_model.losses import next_token_loss, sequence_loss, span_loss, token_loss
+from rpln_model.language_models import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
+from rpln_model.losses import sequence_loss, span_loss, token_loss, with_loss
+from rpln_model.network import Network
 
 START_AND_END: Final = 2
-
-_log = logging.getLogger(__name__)
-
-
-class _LanguageModel(RobertaPreLayerNormPreTrainedModel):
-    """A model with a language-modelling head; its projection is the word table's own where embeddings are tied."""
-
-    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
-        super().__init__(config)
-        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
-        self.lm_head = LMHead(config)
-        self.finish_init()
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """The projection onto the vocabulary."""
-        return self.lm_head.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the projection onto the vocabulary, and its bias under both its names."""
-        self.lm_head.decoder = new_embeddings
-        self.lm_head.bias = new_embeddings.bias
-
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Cut or extend the vocabulary, in the output projection too. New rows are the mean of the old ones."""
-        old = self.lm_head.decoder
-        new = nn.Linear(old.in_features, new_num_tokens, device="meta")
-        new.weight, new.bias = resized(old.weight, new_num_tokens), resized(old.bias, new_num_tokens)
-        self.set_output_embeddings(new)
-        return super().resize_token_embeddings(new_num_tokens)
-
-    def shared_names(self) -> tuple[Shared, ...]:
-        """The decoder's bias, and its weight where embeddings are tied."""
-        # transformers computes with the decoder's bias; the one beside it may be a leftover (5.x, not tied).
-        bias = Shared("lm_head.bias", "lm_head.decoder.bias", read="lm_head.decoder.bias")
-        words = f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight"
-        weight = Shared(words, "lm_head.decoder.weight", read=words)
-        return (bias, weight) if self.config.tie_word_embeddings else (bias,)
-
-
-class RobertaPreLayerNormForMaskedLM(_LanguageModel):
-    """Logits over the vocabulary for every token, each seen in the whole of its context."""
-
-    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
-        super().__init__(config)
-        if config.is_decoder:
-            _log.warning(
-                "RobertaPreLayerNormForMaskedLM of a decoder's config: its tokens see only what is before them"
-            )
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> tuple[Any, ...] | MaskedLMOutput:
-        """`logits` (batch, sequence, vocabulary), and a `loss` given int64 `labels` (batch, sequence), -100 ignored."""
-        outputs = self.roberta_prelayernorm(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits_BTV = self.lm_head(outputs.last_hidden_state)
-        loss = None if labels is None else token_loss(logits_BTV, labels)
-        if not _wants_dict(self.config, return_dict):
-            return _tuple(loss, logits_BTV, *internals(outputs))
-        return MaskedLMOutput(
-            loss=loss, logits=logits_BTV, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
-
-
-class RobertaPreLayerNormForCausalLM(_LanguageModel):
-    """Logits over the vocabulary for the token after each token."""
-
-    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
-        super().__init__(config)
-        if not config.is_decoder:
-            _log.warning(
-                "RobertaPreLayerNormForCausalLM of an encoder's config: set is_decoder=True to hide what follows"
-            )
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        past_key_values: Past | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
-        """`logits` (batch, sequence, vocabulary), and given `labels` (batch, sequence) the `loss`; no cache with it.
-
-        Labels are the input ids themselves: the shift by one token happens here. -100 is ignored.
-        """
-        outputs = self.roberta_prelayernorm(
-            input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache if labels is None else False,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits_BTV = self.lm_head(outputs.last_hidden_state)
-        loss = None if labels is None else next_token_loss(logits_BTV, labels)
-        if not _wants_dict(self.config, return_dict):
-            return _tuple(loss, logits_BTV, *internals(outputs))
-        return CausalLMOutputWithCrossAttentions(
-            loss=loss,
-            logits=logits_BTV,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
-        )
 
 
 class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrainedModel):
@@ -217,8 +70,8 @@ class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrained
         )
         logits = self.classifier(outputs.last_hidden_state)
         loss = None if labels is None else sequence_loss(logits, labels, self.config)
-        if not _wants_dict(self.config, return_dict):
-            return _tuple(loss, logits, *internals(outputs))
+        if not returns_dict(self.config, asked=return_dict):
+            return with_loss(loss, logits, *internals(outputs))
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -261,8 +114,8 @@ class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedMod
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
         loss = None if labels is None else token_loss(logits, labels)
-        if not _wants_dict(self.config, return_dict):
-            return _tuple(loss, logits, *internals(outputs))
+        if not returns_dict(self.config, asked=return_dict):
+            return with_loss(loss, logits, *internals(outputs))
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -312,8 +165,8 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_BT, end_BT, start_positions, end_positions)
-        if not _wants_dict(self.config, return_dict):
-            return _tuple(loss, start_BT, end_BT, *internals(outputs))
+        if not returns_dict(self.config, asked=return_dict):
+            return with_loss(loss, start_BT, end_BT, *internals(outputs))
         return QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_BT,
@@ -367,14 +220,14 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
         scores = self.classifier(self.dropout(outputs.pooler_output))
         logits = scores.view(-1, given.shape[1])
         loss = None if labels is None else F.cross_entropy(logits, labels)
-        if not _wants_dict(self.config, return_dict):
-            return _tuple(loss, logits, *internals(outputs))
+        if not returns_dict(self.config, asked=return_dict):
+            return with_loss(loss, logits, *internals(outputs))
         return MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
-HEADS: Final[dict[str, type[RobertaPreLayerNormPreTrainedModel]]] = {
+HEADS: Final[dict[str, type[Network[Any]]]] = {
     head.__name__: head
     for head in (
         RobertaPreLayerNormModel,
@@ -384,24 +237,9 @@ HEADS: Final[dict[str, type[RobertaPreLayerNormPreTrainedModel]]] = {
         RobertaPreLayerNormForTokenClassification,
         RobertaPreLayerNormForQuestionAnswering,
         RobertaPreLayerNormForMultipleChoice,
+        EncoderDecoderModel,
     )
 }
-
-
-class LMHead(nn.Module):
-    """LN(gelu(x)) onto the vocabulary; `bias` is the decoder's own under its second state-dict name."""
-
-    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
-        self.bias = self.decoder.bias
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
-        logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
-        return logits_BTV
 
 
 class ClassificationHead(nn.Module):
@@ -428,11 +266,3 @@ def _classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
 def _merged(x: Tensor | None) -> Tensor | None:
     """(batch, choices, ...) -> (batch * choices, ...)."""
     return None if x is None else x.reshape(-1, *x.shape[2:])
-
-
-def _wants_dict(config: RobertaPreLayerNormConfig, return_dict: bool | None) -> bool:
-    return returns_dict(config) if return_dict is None else return_dict
-
-
-def _tuple(loss: Tensor | None, *outputs: Any) -> tuple[Any, ...]:
-    return outputs if loss is None else (loss, *outputs)

@@ -1,7 +1,7 @@
 """Training losses, as the heads of transformers define them."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -9,6 +9,11 @@ from torch.nn import functional as F
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_model.config import MULTI_LABEL, REGRESSION, SINGLE_LABEL, ProblemType, label_count
+
+
+def with_loss(loss: Tensor | None, *outputs: Any) -> tuple[Any, ...]:
+    """A forward pass's tuple, in which the loss comes first where there is one."""
+    return outputs if loss is None else (loss, *outputs)
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, RobertaConfig
 
-from rpln_model import HEADS, CheckpointError, ConfigError, LoadingInfo, RplnModelError, check_finite
+from rpln_model import CheckpointError, ConfigError, LoadingInfo, RplnModelError, check_finite
 from rpln_model.checkpoints import load_config
 from rpln_model.weights import read_weights
-from tests.model.references import HIDDEN, LENGTH, own_model, random_ids, tiny_config
+from tests.model.references import HIDDEN, LENGTH, SINGLE_HEADS, own_model, random_ids, tiny_config
 
 TAGGER = "RobertaPreLayerNormForTokenClassification"
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -175,13 +175,13 @@ def test_a_damaged_checkpoint_is_refused(damage: str, checkpoint: Path) -> None:
     do, message = DAMAGE[damage]
     do(checkpoint)
     with pytest.raises(CheckpointError, match=message) as error:
-        HEADS[TAGGER].from_pretrained(checkpoint)
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
     assert error.value.exit_code == 7
     assert str(checkpoint) in str(error.value)
 
 
 def test_the_checkpoint_is_whole_before_it_is_damaged(checkpoint: Path) -> None:
-    assert HEADS[TAGGER].from_pretrained(checkpoint, output_loading_info=True)[1] == LoadingInfo(
+    assert SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, output_loading_info=True)[1] == LoadingInfo(
         missing=(), unexpected=(), mismatched=()
     )
 
@@ -193,7 +193,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(*, zipped: bool, checkpoint: Pa
     torch.save(content, checkpoint / PICKLE, _use_new_zipfile_serialization=zipped)
     (checkpoint / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is truncated, corrupt or unsafe \(UnpicklingError"):
-        HEADS[TAGGER].from_pretrained(checkpoint)
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
     assert not proof.exists()
 
 
@@ -221,7 +221,7 @@ def test_damaged_bytes_never_surface_as_anything_but_a_checkpoint_error(
 def test_a_config_value_of_a_wrong_type_is_refused(value: object, checkpoint: Path) -> None:
     edit_config(checkpoint, hidden_size=value)
     with pytest.raises(RplnModelError, match="hidden_size"):
-        HEADS[TAGGER].from_pretrained(checkpoint)
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_a_path_to_no_folder_is_refused(source: str | Path, message: str) -> Non
 
 def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match=r"classifier\.weight is \(2, 24\), not \(3, 24\); classifier\.bias is"):
-        HEADS[TAGGER].from_pretrained(checkpoint, num_labels=3)
-    model, info = HEADS[TAGGER].from_pretrained(
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, num_labels=3)
+    model, info = SINGLE_HEADS[TAGGER].from_pretrained(
         checkpoint, num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
     )
     assert info == LoadingInfo(missing=(), unexpected=(), mismatched=("classifier.weight", "classifier.bias"))
@@ -251,7 +251,7 @@ def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
 
 def test_a_given_config_of_another_architecture_is_refused(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="this config is of model_type 'bert'; expected 'roberta-prelayernorm'"):
-        HEADS[TAGGER].from_pretrained(checkpoint, config=BertConfig())  # type: ignore[call-overload]  # what is tested
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, config=BertConfig())  # type: ignore[call-overload]  # what is tested
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -290,4 +290,4 @@ def test_a_config_without_a_network_is_refused() -> None:
         ({"type_vocab_size": 0}, "type_vocab_size is 0; expected a positive integer"),
     ):
         with pytest.raises(ConfigError, match=message):
-            HEADS[TAGGER](tiny_config(**fields))
+            SINGLE_HEADS[TAGGER](tiny_config(**fields))

@@ -14,12 +14,13 @@ import transformers
 from safetensors.torch import load_file
 from torch import nn
 
-from rpln_model import HEADS, CheckpointError, LoadingInfo, RobertaPreLayerNormForTokenClassification
+from rpln_model import CheckpointError, LoadingInfo, RobertaPreLayerNormForTokenClassification
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_model.config import updated_config
 from tests.model.references import (
     HIDDEN,
     OUTPUT_TOLERANCE,
+    SINGLE_HEADS,
     VOCABULARY,
     assert_equal_outputs,
     counterpart,
@@ -76,11 +77,11 @@ def outputs_of(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("form", SAVERS)
-@pytest.mark.parametrize("architecture", HEADS)
+@pytest.mark.parametrize("architecture", SINGLE_HEADS)
 def test_what_transformers_saves_loads_here(architecture: str, form: str, tmp_path: Path) -> None:
     reference = reference_model(architecture, tiny_config(is_decoder=architecture.endswith("CausalLM")))
     SAVERS[form](reference, tmp_path)
-    ours, info = HEADS[architecture].from_pretrained(tmp_path, output_loading_info=True)
+    ours, info = SINGLE_HEADS[architecture].from_pretrained(tmp_path, output_loading_info=True)
     assert info == LoadingInfo(missing=(), unexpected=(), mismatched=())
     assert not ours.training
     assert_equal_outputs(outputs_of(ours), outputs_of(reference), final_norm=ours.base_model.LayerNorm)
@@ -88,7 +89,7 @@ def test_what_transformers_saves_loads_here(architecture: str, form: str, tmp_pa
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("shard_size", ["5GB", "12KB"])
-@pytest.mark.parametrize("architecture", HEADS)
+@pytest.mark.parametrize("architecture", SINGLE_HEADS)
 def test_what_is_saved_here_loads_in_transformers(
     *, architecture: str, shard_size: str, tied: bool, tmp_path: Path
 ) -> None:
@@ -100,7 +101,7 @@ def test_what_is_saved_here_loads_in_transformers(
     assert not any(info.values())
     assert_equal_outputs(outputs_of(ours), outputs_of(reference), final_norm=ours.base_model.LayerNorm)
     assert reference.config.architectures == [architecture]
-    again = HEADS[architecture].from_pretrained(tmp_path)
+    again = SINGLE_HEADS[architecture].from_pretrained(tmp_path)
     assert difference(outputs_of(again)[0], outputs_of(ours)[0]) == 0
 
 
@@ -116,19 +117,19 @@ def test_the_saved_names_are_those_that_transformers_saves(tmp_path: Path) -> No
 def test_a_base_checkpoint_loads_into_a_head(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     reference_model(BASE, tiny_config()).save_pretrained(tmp_path)
     with caplog.at_level(logging.WARNING, logger="rpln_model"):
-        model, info = HEADS[TAGGER].from_pretrained(tmp_path, output_loading_info=True)
+        model, info = SINGLE_HEADS[TAGGER].from_pretrained(tmp_path, output_loading_info=True)
     assert info.missing == ("classifier.weight", "classifier.bias")
     assert info.unexpected == ("roberta_prelayernorm.pooler.dense.bias", "roberta_prelayernorm.pooler.dense.weight")
     assert "classifier.weight, classifier.bias. Train the model" in caplog.text
     assert model.get_parameter("classifier.weight").std() > 0
-    base = HEADS[BASE].from_pretrained(tmp_path)
+    base = SINGLE_HEADS[BASE].from_pretrained(tmp_path)
     assert difference(outputs_of(model.base_model).last_hidden_state, outputs_of(base).last_hidden_state) == 0
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_language_model_head_is_missing_as_a_whole(*, tied: bool, tmp_path: Path) -> None:
     reference_model(BASE, tiny_config(tie_word_embeddings=tied)).save_pretrained(tmp_path)
-    model, info = HEADS[MASKED_LM].from_pretrained(tmp_path, output_loading_info=True)
+    model, info = SINGLE_HEADS[MASKED_LM].from_pretrained(tmp_path, output_loading_info=True)
     head = {
         f"lm_head.{name}" for name in ("bias", "dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias")
     }
@@ -143,11 +144,11 @@ def test_a_heads_checkpoint_loads_into_the_base_model(tmp_path: Path, caplog: py
     reference = reference_model(TAGGER, tiny_config())
     reference.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, logger="rpln_model"):
-        model, info = HEADS[BASE].from_pretrained(tmp_path, output_loading_info=True, add_pooling_layer=False)
+        model, info = SINGLE_HEADS[BASE].from_pretrained(tmp_path, output_loading_info=True, add_pooling_layer=False)
     assert info == LoadingInfo(missing=(), unexpected=("classifier.bias", "classifier.weight"), mismatched=())
     assert "has no place for these weights" in caplog.text
     assert difference(outputs_of(model)[0], outputs_of(reference.base_model)[0]) <= OUTPUT_TOLERANCE
-    with_pooler, info = HEADS[BASE].from_pretrained(tmp_path, output_loading_info=True)
+    with_pooler, info = SINGLE_HEADS[BASE].from_pretrained(tmp_path, output_loading_info=True)
     assert info.missing == ("pooler.dense.weight", "pooler.dense.bias")
     assert outputs_of(with_pooler).pooler_output.shape == (3, HIDDEN)
 
@@ -159,7 +160,7 @@ def test_the_decoders_bias_counts_where_a_checkpoint_has_two(tmp_path: Path, cap
     state["lm_head.bias"] = torch.full((VOCABULARY,), 9.0)
     save_pickle(reference, tmp_path)
     torch.save(state, tmp_path / "pytorch_model.bin")
-    model = HEADS[MASKED_LM].from_pretrained(tmp_path)
+    model = SINGLE_HEADS[MASKED_LM].from_pretrained(tmp_path)
     assert difference(outputs_of(model).logits, outputs_of(reference).logits) <= OUTPUT_TOLERANCE
     assert "lm_head.bias and lm_head.decoder.bias differ in the checkpoint" in caplog.text
 
@@ -169,7 +170,7 @@ def test_tied_embeddings_are_the_word_embeddings_whatever_else_the_file_holds(tm
     save_pickle(reference, tmp_path)
     state = dict(reference.state_dict()) | {"lm_head.decoder.weight": torch.zeros(VOCABULARY, HIDDEN)}
     torch.save(state, tmp_path / "pytorch_model.bin")
-    model = HEADS[MASKED_LM].from_pretrained(tmp_path)
+    model = SINGLE_HEADS[MASKED_LM].from_pretrained(tmp_path)
     assert difference(outputs_of(model).logits, outputs_of(reference).logits) <= OUTPUT_TOLERANCE
 
 
@@ -178,7 +179,7 @@ def test_tied_embeddings_are_the_word_embeddings_whatever_else_the_file_holds(tm
 def test_weights_get_the_dtype_asked_for(saved: torch.dtype, wanted: torch.dtype | None, tmp_path: Path) -> None:
     reference = reference_model(TAGGER, tiny_config()).to(saved)
     reference.save_pretrained(tmp_path)
-    model = HEADS[TAGGER].from_pretrained(tmp_path, dtype=wanted)
+    model = SINGLE_HEADS[TAGGER].from_pretrained(tmp_path, dtype=wanted)
     dtype = wanted or torch.float32
     assert {parameter.dtype for parameter in model.parameters()} == {model.dtype} == {dtype}
     for name, parameter in reference.to(dtype).named_parameters():
@@ -190,14 +191,14 @@ def test_weights_get_the_dtype_asked_for(saved: torch.dtype, wanted: torch.dtype
 
 def test_overrides_go_to_the_config(tmp_path: Path) -> None:
     reference_model(BASE, tiny_config()).save_pretrained(tmp_path)
-    model = HEADS[CLASSIFIER].from_pretrained(
+    model = SINGLE_HEADS[CLASSIFIER].from_pretrained(
         tmp_path, num_labels=5, problem_type="regression", output_attentions=True, hidden_act=torch.tanh
     )
     outputs = outputs_of(model)
     assert outputs.logits.shape == (3, 5)
     assert len(outputs.attentions) == 2
     assert model.config.problem_type == "regression"
-    decoder = HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path, is_decoder=True)
+    decoder = SINGLE_HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path, is_decoder=True)
     assert outputs_of(decoder).past_key_values is not None
 
 
@@ -206,7 +207,7 @@ def test_an_unknown_override_is_a_type_error(name: str, tmp_path: Path) -> None:
     reference_model(BASE, tiny_config()).save_pretrained(tmp_path)
     overrides: dict[str, Any] = {name: 1}
     with pytest.raises(TypeError, match=f"'{name}' is neither an option of from_pretrained nor a field of Roberta"):
-        HEADS[BASE].from_pretrained(tmp_path, **overrides)
+        SINGLE_HEADS[BASE].from_pretrained(tmp_path, **overrides)
 
 
 def test_a_given_config_is_used_and_not_changed(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_loaded_weights_stay_mapped_to_their_file(tmp_path: Path) -> None:
     own_model(TAGGER).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     content = file.read_bytes()
-    model = HEADS[TAGGER].from_pretrained(tmp_path)
+    model = SINGLE_HEADS[TAGGER].from_pretrained(tmp_path)
     ranges = [
         tuple(int(address, 16) for address in line.split()[0].split("-"))
         for line in Path("/proc/self/maps").read_text().splitlines()
@@ -239,12 +240,12 @@ def test_loaded_weights_stay_mapped_to_their_file(tmp_path: Path) -> None:
 
 def test_saving_over_the_folder_that_was_loaded(tmp_path: Path) -> None:
     own_model(TAGGER).save_pretrained(tmp_path, max_shard_size="12KB")
-    model = HEADS[TAGGER].from_pretrained(tmp_path)
+    model = SINGLE_HEADS[TAGGER].from_pretrained(tmp_path)
     before = outputs_of(model).logits
     (tmp_path / "tokenizer.json").write_text("kept")
     model.save_pretrained(tmp_path)
     assert difference(outputs_of(model).logits, before) == 0
-    assert difference(outputs_of(HEADS[TAGGER].from_pretrained(tmp_path)).logits, before) == 0
+    assert difference(outputs_of(SINGLE_HEADS[TAGGER].from_pretrained(tmp_path)).logits, before) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
@@ -272,7 +273,7 @@ def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path: Path) -> N
 def test_a_callable_activation_cannot_be_saved(tmp_path: Path) -> None:
     config = updated_config(tiny_config(), {"hidden_act": torch.tanh})
     with pytest.raises(CheckpointError, match=r"hidden_act is a callable, which config\.json cannot hold"):
-        HEADS[TAGGER](config).save_pretrained(tmp_path)
+        SINGLE_HEADS[TAGGER](config).save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -299,7 +300,7 @@ def test_a_hub_id_is_read_from_the_cache(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     saved = own_model(TAGGER)
     hub_cache(tmp_path, saved, pickled=pickled)
-    model = HEADS[TAGGER].from_pretrained("someone/tagger", revision=revision)
+    model = SINGLE_HEADS[TAGGER].from_pretrained("someone/tagger", revision=revision)
     assert difference(outputs_of(model).logits, outputs_of(saved).logits) == 0
     assert model.config.name_or_path == "someone/tagger"
 
@@ -312,6 +313,6 @@ def test_a_hub_id_that_is_nowhere_is_a_checkpoint_error(
     with pytest.raises(
         CheckpointError, match=f"'{source}' at revision v2 is neither a folder here nor a model"
     ) as error:
-        HEADS[TAGGER].from_pretrained(source, revision="v2")
+        SINGLE_HEADS[TAGGER].from_pretrained(source, revision="v2")
     assert "HF_HUB_OFFLINE" in str(error.value)
     assert error.value.exit_code == 7

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.export import Dim
 
-from rpln_model import HEADS
 from tests.model.references import (
     HEAD_COUNT,
     HIDDEN,
     LAYERS,
     OUTPUT_TOLERANCE,
     PAD,
+    SINGLE_HEADS,
     Inputs,
     difference,
     own_model,
@@ -42,7 +42,7 @@ def assert_same(program: Any, model: Any, inputs: Inputs) -> None:
             assert difference(got, expected) <= OUTPUT_TOLERANCE
 
 
-@pytest.mark.parametrize("architecture", HEADS)
+@pytest.mark.parametrize("architecture", SINGLE_HEADS)
 def test_every_head_traces_with_every_size_dynamic(architecture: str) -> None:
     model = own_model(
         architecture,

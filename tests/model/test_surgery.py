@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rpln_model import HEADS, ConfigError
+from rpln_model import ConfigError
 from tests.model.references import (
     HEAD_COUNT,
     HIDDEN,
@@ -13,6 +13,7 @@ from tests.model.references import (
     LENGTH,
     OUTPUT_TOLERANCE,
     PAD,
+    SINGLE_HEADS,
     VOCABULARY,
     difference,
     own_model,
@@ -58,7 +59,7 @@ def test_a_pruned_checkpoint_loads_pruned(tmp_path: Path) -> None:
     model, ids = own_model(MASKED_LM), random_ids(2, LENGTH)
     model.prune_heads({0: [1, 3], 1: [0]})
     model.save_pretrained(tmp_path)
-    loaded = HEADS[MASKED_LM].from_pretrained(tmp_path)
+    loaded = SINGLE_HEADS[MASKED_LM].from_pretrained(tmp_path)
     assert difference(loaded(ids).logits, model(ids).logits) == 0
     loaded.prune_heads({0: [0]})
     assert loaded.config.pruned_heads == {0: [0, 1, 3], 1: [0]}
@@ -94,7 +95,7 @@ def test_resized_vocabularies_keep_what_they_had(*, size: int, tied: bool) -> No
     assert difference(mine[..., :kept], theirs[..., :kept]) <= OUTPUT_TOLERANCE
     assert new is ours.get_input_embeddings()
     assert ours.config.vocab_size == reference.config.vocab_size == size
-    assert [*ours.state_dict()] == [*HEADS[MASKED_LM](ours.config).state_dict()]
+    assert [*ours.state_dict()] == [*SINGLE_HEADS[MASKED_LM](ours.config).state_dict()]
     ours(torch.tensor([[0, PAD, 5]])).logits.sum().backward()
     assert new.weight.grad is not None
     if not tied:  # or else the output projection is one more reader of the row

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rpln_model import HEADS, ConfigError, RobertaPreLayerNormForSequenceClassification
+from rpln_model import ConfigError, RobertaPreLayerNormForSequenceClassification
 from tests.model.references import (
     HIDDEN,
     LENGTH,
     OUTPUT_TOLERANCE,
     PAD,
+    SINGLE_HEADS,
     VOCABULARY,
     assert_equal_outputs,
     difference,
@@ -27,7 +28,7 @@ from tests.model.references import (
 CLASSIFIER = "RobertaPreLayerNormForSequenceClassification"
 
 
-@pytest.mark.parametrize("architecture", HEADS)
+@pytest.mark.parametrize("architecture", SINGLE_HEADS)
 def test_dropout_falls_where_it_does_in_transformers(architecture: str) -> None:
     """Both draw from the same stream of random numbers, so that one dropout more, less or elsewhere would show."""
     reference, ours = pair(
@@ -78,7 +79,7 @@ def test_an_unknown_problem_type_is_refused() -> None:
         RobertaPreLayerNormForSequenceClassification(config)
 
 
-@pytest.mark.parametrize("architecture", [name for name in HEADS if name != "RobertaPreLayerNormModel"])
+@pytest.mark.parametrize("architecture", [name for name in SINGLE_HEADS if name != "RobertaPreLayerNormModel"])
 def test_fine_tuning_goes_step_by_step_with_transformers(architecture: str) -> None:
     pair_of_models = pair(architecture, is_decoder=architecture.endswith("CausalLM"), hidden_dropout_prob=0.02)
     inputs: dict[str, Any] = {"input_ids": random_ids(*token_shape(architecture)), **labels_for(architecture)}
@@ -110,7 +111,7 @@ def test_padding_rows_get_no_gradient() -> None:
 
 
 def test_initial_values_follow_initializer_range() -> None:
-    model = HEADS["RobertaPreLayerNormForMaskedLM"](
+    model = SINGLE_HEADS["RobertaPreLayerNormForMaskedLM"](
         tiny_config(
             initializer_range=0.5,
             tie_word_embeddings=False,
@@ -144,7 +145,7 @@ def test_embeddings_are_tied_and_biases_are_one() -> None:
 
 
 def test_num_parameters_equals_transformers() -> None:
-    for architecture in HEADS:
+    for architecture in SINGLE_HEADS:
         reference, ours = pair(architecture)
         for model in (reference, ours):
             model.base_model.embeddings.requires_grad_(requires_grad=False)

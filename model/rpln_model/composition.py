@@ -1,0 +1,127 @@
+"""Which networks a checkpoint is made of: one, or the encoder and the decoder of an EncoderDecoderModel."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayerNormConfig
+
+from rpln_model.checkpoints import read_config
+from rpln_model.config import MODEL_TYPE
+from rpln_model.errors import ConfigError
+from rpln_model.weights import local_folder
+
+PLAIN: Final = "plain"
+ENCODER_DECODER: Final = "encoder-decoder"
+FOREIGN_ENCODER: Final = "foreign-encoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composition:
+    """The configurations of a checkpoint's networks.
+
+    `config` is the checkpoint's own, as `from_pretrained` takes it. `decoder` is the one of the network that generates,
+    or of the only network there is. `encoder` is None where there is none and where it is of another architecture,
+    which `encoder_type` names. `encoder_hidden_size` is the width of the hidden states that cross-attention is fed
+    with, before the projection to the decoder's width where there is one (`projected`); None without cross-attention.
+    `start_token_id` is what the decoder of an encoder-decoder begins with, None where the configuration does not say,
+    and `pad_token_id` what its padding is.
+    """
+
+    config: RobertaPreLayerNormConfig | EncoderDecoderConfig
+    decoder: RobertaPreLayerNormConfig
+    encoder: RobertaPreLayerNormConfig | None = None
+    encoder_type: str | None = None
+    encoder_hidden_size: int | None = None
+    projected: bool = False
+    start_token_id: int | None
+    pad_token_id: int | None
+
+    @property
+    def kind(self) -> str:
+        """PLAIN for one network, ENCODER_DECODER, or FOREIGN_ENCODER where the encoder is of another architecture."""
+        if self.encoder_type is None:
+            return PLAIN
+        return FOREIGN_ENCODER if self.encoder is None else ENCODER_DECODER
+
+
+def load_composition(source: str | Path, *, revision: str | None = None) -> Composition:
+    """What the checkpoint in a folder or on the hub is made of, by its `config.json`.
+
+    Raises:
+        CheckpointError: there is no configuration, it cannot be read, or it is of another architecture.
+        ConfigError: an encoder and a decoder that do not fit together, or a decoder of another architecture.
+    """
+    config = read_config(local_folder(source, revision=revision), RobertaPreLayerNormConfig, EncoderDecoderConfig)
+    config.name_or_path = str(source)
+    return composition_from_config(config)
+
+
+def composition_from_config(config: PretrainedConfig) -> Composition:
+    """The networks that a configuration describes.
+
+    Raises:
+        ConfigError: an encoder and a decoder that do not fit together, or a decoder of another architecture.
+    """
+    if isinstance(config, RobertaPreLayerNormConfig):
+        return Composition(
+            config=config,
+            decoder=config,
+            encoder_hidden_size=config.hidden_size if config.add_cross_attention else None,
+            start_token_id=getattr(config, "decoder_start_token_id", None),
+            pad_token_id=config.pad_token_id,
+        )
+    if not isinstance(config, EncoderDecoderConfig):
+        raise ConfigError(
+            f"this config is of model_type {config.model_type!r}; expected {MODEL_TYPE!r} or "
+            f"{EncoderDecoderConfig.model_type!r}"
+        )
+    encoder: Any = config.encoder
+    decoder: Any = config.decoder
+    _check_decoder(decoder)
+    _check_widths(encoder, decoder)
+    return Composition(
+        config=config,
+        decoder=decoder,
+        encoder=encoder if encoder.model_type == MODEL_TYPE else None,
+        encoder_type=encoder.model_type,
+        encoder_hidden_size=encoder.hidden_size,
+        projected=encoder.hidden_size != decoder.hidden_size,
+        start_token_id=_first(config.decoder_start_token_id, getattr(decoder, "decoder_start_token_id", None)),
+        pad_token_id=_first(config.pad_token_id, decoder.pad_token_id),
+    )
+
+
+def _first(stated: int | None, fallback: int | None) -> int | None:
+    return fallback if stated is None else stated
+
+
+def _check_decoder(decoder: PretrainedConfig) -> None:
+    if decoder.model_type != MODEL_TYPE:
+        raise ConfigError(
+            f"the decoder of this encoder-decoder is of model_type {decoder.model_type!r}; expected {MODEL_TYPE!r}: "
+            "an encoder may be of any architecture, a decoder of this one only"
+        )
+    for field in ("is_decoder", "add_cross_attention"):
+        if not getattr(decoder, field):
+            raise ConfigError(
+                f"the decoder of this encoder-decoder has {field}={getattr(decoder, field)}; expected True: it has to "
+                f"read its encoder's output. Set {field} under 'decoder' in config.json if it was trained as a decoder."
+            )
+
+
+def _check_widths(encoder: PretrainedConfig, decoder: PretrainedConfig) -> None:
+    """The encoder's output is projected unless the decoder says which width its cross-attention reads."""
+    width = getattr(encoder, "hidden_size", None)
+    if not isinstance(width, int):
+        raise ConfigError(
+            f"the encoder's configuration, of model_type {encoder.model_type!r}, says hidden_size={width!r}; expected "
+            "the width of the hidden states that the decoder attends to"
+        )
+    stated = getattr(decoder, "cross_attention_hidden_size", None)
+    if stated is not None and not stated == width == decoder.hidden_size:
+        raise ConfigError(
+            f"the decoder's cross_attention_hidden_size is {stated}, its hidden_size {decoder.hidden_size} and the "
+            f"encoder's hidden_size {width}; expected all equal: cross-attention of {MODEL_TYPE} reads its own width. "
+            "Remove cross_attention_hidden_size if the checkpoint has an enc_to_dec_proj."
+        )

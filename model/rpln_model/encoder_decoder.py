@@ -1,0 +1,213 @@
+# ruff: noqa: FBT001, PLR0917 - the documented interface fixes these arguments' order and types
+"""transformers' EncoderDecoderModel, of which at least the decoder is of this architecture.
+
+Shape suffixes: see `rpln_model.layers`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import EncoderDecoderConfig, RobertaPreLayerNormConfig
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+
+from rpln_model.cache import KeyValue, Past
+from rpln_model.checkpoints import Shared
+from rpln_model.composition import PLAIN, composition_from_config
+from rpln_model.config import returns_dict
+from rpln_model.encoder import RobertaPreLayerNormModel
+from rpln_model.errors import CheckpointError, ConfigError, ModelInputError
+from rpln_model.language_models import RobertaPreLayerNormForCausalLM
+from rpln_model.losses import token_loss
+from rpln_model.network import Network
+
+IGNORED = -100
+"""Labels that do not count."""
+
+
+class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConfig]):
+    """`encoder`, `enc_to_dec_proj` where the two differ in width, and `decoder`, named as in transformers.
+
+    `encoder` is None, and its output has to be given, where it is of another architecture and where there is none: the
+    checkpoint of a decoder with cross-attention loads as the decoder of this model. Vocabularies are resized and heads
+    pruned in the parts, whose configs are the parts of this one's.
+    """
+
+    config_classes = (EncoderDecoderConfig, RobertaPreLayerNormConfig)
+
+    def __init__(self, config: EncoderDecoderConfig | RobertaPreLayerNormConfig) -> None:
+        parts = composition_from_config(config)
+        if parts.encoder_hidden_size is None:
+            raise ConfigError(
+                "this decoder has no cross-attention, so that it makes no encoder-decoder; set is_decoder=True and "
+                "add_cross_attention=True if it was trained with them, or load it as RobertaPreLayerNormForCausalLM"
+            )
+        super().__init__(config)
+        self.encoder = None if parts.encoder is None else RobertaPreLayerNormModel(parts.encoder)
+        self.decoder = RobertaPreLayerNormForCausalLM(parts.decoder)
+        self.enc_to_dec_proj = (
+            nn.Linear(parts.encoder_hidden_size, parts.decoder.hidden_size) if parts.projected else None
+        )
+        self.finish_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Any, ...] | None = None,
+        past_key_values: Past | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        *,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        decoder_token_type_ids: Tensor | None = None,
+        decoder_position_ids: Tensor | None = None,
+    ) -> tuple[Any, ...] | Seq2SeqLMOutput:
+        """`logits` (batch, sequence, vocabulary) of the decoder, and given `labels` (batch, sequence) the `loss`.
+
+        Inputs are those of `RobertaPreLayerNormModel`, the decoder's with `decoder_` before their names, and besides:
+            encoder_outputs: the encoder's, which is not run then; or a tuple, `last_hidden_state` first.
+            labels: int64, -100 ignored. They are the decoder's inputs too where it is given none: behind
+                `decoder_start_token_id`, one token later.
+
+        Raises:
+            ModelInputError: arguments that contradict each other, or none for a part that needs some.
+        """
+        if encoder_outputs is None:
+            encoded = self._own_encoder()(
+                input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+            )
+        else:
+            encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids, mask = self._inputs_from_labels(labels)
+            decoder_attention_mask = mask if decoder_attention_mask is None else decoder_attention_mask
+        outputs = self.decoder(
+            decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            token_type_ids=decoder_token_type_ids,
+            position_ids=decoder_position_ids,
+            inputs_embeds=decoder_inputs_embeds,
+            encoder_hidden_states=self._projected(encoded.last_hidden_state),
+            encoder_attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        output = Seq2SeqLMOutput(
+            loss=None if labels is None else token_loss(outputs.logits, labels),
+            logits=outputs.logits,
+            past_key_values=outputs.past_key_values,
+            decoder_hidden_states=outputs.hidden_states,
+            decoder_attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
+        )
+        return output if returns_dict(self.config, asked=return_dict) else output.to_tuple()
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """The encoder's last hidden state, (batch, encoder_sequence, encoder's hidden size), before any projection.
+
+        Raises:
+            ModelInputError: the encoder is of another architecture.
+        """
+        encoded_BSD: Tensor = self._own_encoder()(input_ids, attention_mask, return_dict=True).last_hidden_state
+        return encoded_BSD
+
+    def cross_key_values(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
+        """What each of the decoder's layers reads of the encoder's output: it is the same at every step.
+
+        Args:
+            encoder_hidden_states: (batch, encoder_sequence, encoder's hidden size), of any encoder.
+
+        Returns:
+            A key and a value per layer, each (batch, heads, encoder_sequence, head size).
+        """
+        return self.decoder.cross_key_values(self._projected(encoder_hidden_states))
+
+    def _own_encoder(self) -> RobertaPreLayerNormModel:
+        if self.encoder is None:
+            raise ModelInputError(
+                f"{self._where_the_encoder_is()}; run it where it is, and give its output as encoder_outputs"
+            )
+        return self.encoder
+
+    def _where_the_encoder_is(self) -> str:
+        encoder_type = composition_from_config(self.config).encoder_type
+        if encoder_type is None:
+            return "this is a decoder's checkpoint, without an encoder"
+        return f"this model's encoder is of type {encoder_type!r}, which is not part of it"
+
+    def _projected(self, encoder_hidden_states: Tensor) -> Tensor:
+        if self.enc_to_dec_proj is None:
+            return encoder_hidden_states
+        projected_BSD: Tensor = self.enc_to_dec_proj(encoder_hidden_states)
+        return projected_BSD
+
+    def _inputs_from_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens that the decoder has seen when it predicts `labels`, ignored ones as padding, and their mask."""
+        parts = composition_from_config(self.config)
+        if parts.start_token_id is None or parts.pad_token_id is None:
+            raise ModelInputError(
+                f"labels were given without decoder_input_ids, and the config's decoder_start_token_id is "
+                f"{parts.start_token_id}, its pad_token_id {parts.pad_token_id}; set both, or give decoder_input_ids"
+            )
+        start = torch.full_like(labels[:, :1], parts.start_token_id)
+        ids = torch.cat([start, labels[:, :-1]], dim=1)
+        ids = ids.masked_fill(ids == IGNORED, parts.pad_token_id)
+        return ids, ids.ne(parts.pad_token_id).long()
+
+    def init_parameter(self, module: nn.Module, name: str) -> None:
+        """As the part does that the module belongs to; the projection between them goes with the decoder."""
+        parts = (part for part in (self.encoder, self.decoder) if part is not None)
+        owner = next((part for part in parts if module in set(part.modules())), self.decoder)
+        owner.init_parameter(module, name)
+
+    def shared_names(self) -> tuple[Shared, ...]:
+        """Those of the decoder."""
+        return tuple(
+            shared._replace(
+                name=f"decoder.{shared.name}", alias=f"decoder.{shared.alias}", read=f"decoder.{shared.read}"
+            )
+            for shared in self.decoder.shared_names()
+        )
+
+    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's tensors under this model's names, without those of an encoder that is left out."""
+        if composition_from_config(self.config).kind == PLAIN:
+            return {f"decoder.{name}": tensor for name, tensor in self.decoder.renamed(weights).items()}
+        left_out = "encoder." if self.encoder is None else ()
+        return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
+
+    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB") -> None:
+        """Write `config.json` and safetensors, in several files above `max_shard_size` bytes (or "5GB").
+
+        Raises:
+            CheckpointError: the encoder is left out, the folder cannot be written, or the config holds a callable.
+        """
+        if self.encoder is None:
+            raise CheckpointError(
+                f"{self._where_the_encoder_is()}, and a save would lack it; save the decoder by itself: "
+                "model.decoder.save_pretrained(folder)"
+            )
+        super().save_pretrained(save_directory, max_shard_size=max_shard_size)

@@ -1,0 +1,216 @@
+# ruff: noqa: FBT001, PLR0917 - the documented interface fixes these arguments' order and types
+"""The models whose logits are over the vocabulary.
+
+Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
+`rpln_model.encoder.RobertaPreLayerNormModel`, and so is what comes back beside the loss and the logits.
+"""
+
+import logging
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import RobertaPreLayerNormConfig
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
+
+from rpln_model.base import RobertaPreLayerNormPreTrainedModel, resized
+from rpln_model.cache import KeyValue, Past
+from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
+from rpln_model.config import returns_dict
+from rpln_model.encoder import RobertaPreLayerNormModel, internals
+from rpln_model.errors import ModelInputError
+from rpln_model.layers import AttentionHeads
+from rpln_model.losses import next_token_loss, token_loss, with_loss
+
+_log = logging.getLogger(__name__)
+
+
+class _LanguageModel(RobertaPreLayerNormPreTrainedModel):
+    """A model with a language-modelling head; its projection is the word table's own where embeddings are tied."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
+        self.lm_head = LMHead(config)
+        self.finish_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The projection onto the vocabulary."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the projection onto the vocabulary, and its bias under both its names."""
+        self.lm_head.decoder = new_embeddings
+        self.lm_head.bias = new_embeddings.bias
+
+    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
+        """Cut or extend the vocabulary, in the output projection too. New rows are the mean of the old ones."""
+        old = self.lm_head.decoder
+        new = nn.Linear(old.in_features, new_num_tokens, device="meta")
+        new.weight, new.bias = resized(old.weight, new_num_tokens), resized(old.bias, new_num_tokens)
+        self.set_output_embeddings(new)
+        return super().resize_token_embeddings(new_num_tokens)
+
+    def shared_names(self) -> tuple[Shared, ...]:
+        """The decoder's bias, and its weight where embeddings are tied."""
+        # transformers computes with the decoder's bias; the one beside it may be a leftover (5.x, not tied).
+        # 5.x joins the two only where embeddings are tied, so that otherwise both are saved.
+        tied = self.config.tie_word_embeddings
+        bias = Shared("lm_head.bias", "lm_head.decoder.bias", read="lm_head.decoder.bias", saved_once=tied)
+        words = f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight"
+        weight = Shared(words, "lm_head.decoder.weight", read=words)
+        return (bias, weight) if tied else (bias,)
+
+
+class RobertaPreLayerNormForMaskedLM(_LanguageModel):
+    """Logits over the vocabulary for every token, each seen in the whole of its context."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        if config.is_decoder:
+            _log.warning(
+                "RobertaPreLayerNormForMaskedLM of a decoder's config: its tokens see only what is before them"
+            )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> tuple[Any, ...] | MaskedLMOutput:
+        """`logits` (batch, sequence, vocabulary), and a `loss` given int64 `labels` (batch, sequence), -100 ignored."""
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BTV = self.lm_head(outputs.last_hidden_state)
+        loss = None if labels is None else token_loss(logits_BTV, labels)
+        if not returns_dict(self.config, asked=return_dict):
+            return with_loss(loss, logits_BTV, *internals(outputs))
+        return MaskedLMOutput(
+            loss=loss, logits=logits_BTV, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class RobertaPreLayerNormForCausalLM(_LanguageModel):
+    """Logits over the vocabulary for the token after each token."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__(config)
+        if not config.is_decoder:
+            _log.warning(
+                "RobertaPreLayerNormForCausalLM of an encoder's config: set is_decoder=True to hide what follows"
+            )
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        past_key_values: Past | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        logits_to_keep: int = 0,
+    ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
+        """`logits` (batch, sequence, vocabulary), and given `labels` (batch, sequence) the `loss`; no cache with it.
+
+        Labels are the input ids themselves: the shift by one token happens here. -100 is ignored. `logits_to_keep`
+        computes the logits of that many last tokens only, 0 those of all; labels are then of these tokens.
+        """
+        outputs = self.roberta_prelayernorm(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        # In a slice, -0 is the start.
+        logits_BTV = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
+        loss = None if labels is None else next_token_loss(logits_BTV, labels)
+        if not returns_dict(self.config, asked=return_dict):
+            return with_loss(loss, logits_BTV, *internals(outputs))
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits_BTV,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+
+    def cross_key_values(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
+        """What each layer's cross-attention reads of an encoder's output: it is the same at every step.
+
+        Args:
+            encoder_hidden_states: (batch, encoder_sequence, hidden), of this decoder's width.
+
+        Returns:
+            A key and a value per layer, each (batch, heads, encoder_sequence, head size).
+
+        Raises:
+            ModelInputError: this decoder has no cross-attention.
+        """
+        if not self.config.add_cross_attention:
+            raise ModelInputError(
+                "this decoder has no cross-attention, so that an encoder's output means nothing to it; build it from a "
+                "config with add_cross_attention=True"
+            )
+        layers: Any = self.roberta_prelayernorm.encoder.layer
+        return [_key_value(layer.crossattention.self, encoder_hidden_states) for layer in layers]
+
+
+class LMHead(nn.Module):
+    """LN(gelu(x)) onto the vocabulary; `bias` is the decoder's own under its second state-dict name."""
+
+    def __init__(self, config: RobertaPreLayerNormConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.bias = self.decoder.bias
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
+        logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
+        return logits_BTV
+
+
+def _key_value(heads: AttentionHeads, source_BSD: Tensor) -> KeyValue:
+    """Keys and values of what is attended to, (batch, heads, tokens, head size)."""
+    projected = (heads.key(source_BSD), heads.value(source_BSD))
+    key_BHSK, value_BHSK = (x.unflatten(-1, (-1, heads.head_size)).transpose(1, 2) for x in projected)
+    return key_BHSK, value_BHSK

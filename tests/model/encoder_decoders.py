@@ -1,0 +1,50 @@
+"""Tiny encoder-decoders of transformers with telling weights, and their counterparts of this package."""
+
+import copy
+from typing import Any
+
+import transformers
+from transformers import BertConfig, EncoderDecoderConfig
+
+from rpln_model import EncoderDecoderModel
+from tests.model.references import HEAD_COUNT, PAD, VOCABULARY, shake, tiny_config
+
+START = 0
+DECODER_VOCABULARY, WIDE = 41, 32
+
+
+def joined_config(encoder: Any = None, **decoder_fields: Any) -> EncoderDecoderConfig:
+    """An encoder (of this architecture if none is given) and a decoder of this architecture."""
+    decoder = tiny_config(is_decoder=True, add_cross_attention=True, vocab_size=DECODER_VOCABULARY, **decoder_fields)
+    config: Any = EncoderDecoderConfig.from_encoder_decoder_configs(
+        tiny_config() if encoder is None else encoder, decoder, decoder_start_token_id=START, pad_token_id=PAD
+    )
+    for part in (config, config.encoder, config.decoder):
+        part._attn_implementation = "eager"
+    joined: EncoderDecoderConfig = config
+    return joined
+
+
+def bert_config() -> BertConfig:
+    return BertConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDE,
+        num_hidden_layers=1,
+        num_attention_heads=HEAD_COUNT,
+        intermediate_size=8,
+    )
+
+
+def reference_of(config: EncoderDecoderConfig, *, seed: int = 0) -> Any:
+    """transformers' own model in eval mode."""
+    model: Any = transformers.EncoderDecoderModel(copy.deepcopy(config))
+    shake(model, seed=seed)
+    return model.eval()
+
+
+def pair(encoder: Any = None, **decoder_fields: Any) -> tuple[Any, EncoderDecoderModel]:
+    """transformers' model and this package's with its weights; the names have to agree to the last."""
+    reference = reference_of(joined_config(encoder, **decoder_fields))
+    ours = EncoderDecoderModel(copy.deepcopy(reference.config))
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    return reference, ours.eval()
