@@ -13,7 +13,7 @@ from transformers import EncoderDecoderConfig, RobertaPreLayerNormConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from rpln_model.cache import KeyValue, Past
-from rpln_model.checkpoints import Shared
+from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
 from rpln_model.composition import PLAIN, composition_from_config
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel
@@ -34,7 +34,7 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
     pruned in the parts, whose configs are the parts of this one's.
     """
 
-    config_classes = (EncoderDecoderConfig, RobertaPreLayerNormConfig)
+    config_classes = (RobertaPreLayerNormConfig, EncoderDecoderConfig)
 
     def __init__(self, config: EncoderDecoderConfig | RobertaPreLayerNormConfig) -> None:
         parts = composition_from_config(config)
@@ -184,13 +184,20 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
         owner.init_parameter(module, name)
 
     def shared_names(self) -> tuple[Shared, ...]:
-        """Those of the decoder."""
-        return tuple(
+        """The decoder's, and those that `tie_encoder_decoder` (transformers 4) makes the encoder's too."""
+        names = [
             shared._replace(
                 name=f"decoder.{shared.name}", alias=f"decoder.{shared.alias}", read=f"decoder.{shared.read}"
             )
             for shared in self.decoder.shared_names()
-        )
+        ]
+        if self.encoder is not None and getattr(self.config, "tie_encoder_decoder", False):
+            of_decoder = {name for name, _ in self.decoder.base_model.named_parameters()}
+            for name in (name for name, _ in self.encoder.named_parameters() if name in of_decoder):
+                shared = f"decoder.{BASE_MODEL_PREFIX}.{name}"
+                # 5.x knows no such tie, and reads both.
+                names.append(Shared(shared, f"encoder.{name}", read=shared, saved_once=False))
+        return tuple(names)
 
     def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """A checkpoint's tensors under this model's names, without those of an encoder that is left out."""

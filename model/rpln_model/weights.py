@@ -22,6 +22,7 @@ SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"
 INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
+GENERATION_CONFIG: Final = "generation_config.json"
 
 # Buffers that transformers saved until 4.31; they hold no weights.
 _OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -43,9 +44,10 @@ def local_folder(source: str | Path, *, revision: str | None) -> Path:
     if isinstance(source, Path) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         problem = "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(f"{source} {problem}; expected a folder with {CONFIG} and weights, or a hub id")
-    snapshot = _download(source, revision, [CONFIG, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
+    configs = (CONFIG, GENERATION_CONFIG)
+    snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
     if not list(snapshot.glob("model*.safetensors")):
-        snapshot = _download(source, revision, [CONFIG, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])
+        snapshot = _download(source, revision, [*configs, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])
     return snapshot
 
 

@@ -6,13 +6,16 @@ One checkpoint for each task, all with one tokenizer, as small as can be. The ot
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import EncoderDecoderConfig, EncoderDecoderModel, RobertaPreLayerNormConfig
 
 from tests.export.checkpoints import ENCODER_TASKS, make_model, make_tokenizer
 from tests.model.lines import TRANSFORMERS_4
+from tests.model.references import shake
 
-TINY = {
+TINY: dict[str, Any] = {
     "hidden_size": 8,
     "intermediate_size": 16,
     "num_hidden_layers": 1,
@@ -26,8 +29,23 @@ def main() -> None:
     tokenizer = make_tokenizer(folder / "tokenizer", vocab_size=264)
     for task in ENCODER_TASKS:
         make_model(task, vocab_size=len(tokenizer), **TINY).to(torch.float16).save_pretrained(folder / task)
+    make_encoder_decoder(vocab_size=len(tokenizer)).to(torch.float16).save_pretrained(folder / "text2text-generation")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     sys.stdout.write(f"{folder}: {size:,} bytes\n")
+
+
+def make_encoder_decoder(*, vocab_size: int) -> Any:
+    """One whose decoder is wider than its encoder, so that there is a projection between them."""
+    encoder = RobertaPreLayerNormConfig(**TINY, vocab_size=vocab_size, num_attention_heads=2, type_vocab_size=1)
+    decoder = RobertaPreLayerNormConfig(
+        **(TINY | {"hidden_size": 12}), vocab_size=vocab_size, num_attention_heads=2, type_vocab_size=1
+    )
+    config: Any = EncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder, decoder, decoder_start_token_id=0, pad_token_id=1, eos_token_id=2
+    )
+    model = EncoderDecoderModel(config)
+    shake(model, seed=0)
+    return model
 
 
 if __name__ == "__main__":

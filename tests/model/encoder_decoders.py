@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import transformers
-from transformers import BertConfig, EncoderDecoderConfig
+from transformers import BertConfig, EncoderDecoderConfig, RobertaPreLayerNormConfig
 
 from rpln_model import EncoderDecoderModel
 from tests.model.references import HEAD_COUNT, PAD, VOCABULARY, shake, tiny_config
@@ -13,22 +13,31 @@ START = 0
 DECODER_VOCABULARY, WIDE = 41, 32
 
 
-def joined_config(encoder: Any = None, **decoder_fields: Any) -> EncoderDecoderConfig:
-    """An encoder (of this architecture if none is given) and a decoder of this architecture."""
-    decoder = tiny_config(is_decoder=True, add_cross_attention=True, vocab_size=DECODER_VOCABULARY, **decoder_fields)
+def decoder_config(**fields: Any) -> RobertaPreLayerNormConfig:
+    return tiny_config(**({"is_decoder": True, "add_cross_attention": True, "vocab_size": DECODER_VOCABULARY} | fields))
+
+
+def joined_config(encoder: Any = None, *, tied: bool = False, **decoder_fields: Any) -> EncoderDecoderConfig:
+    """An encoder (of this architecture if none is given) and a decoder of this architecture.
+
+    `tied` makes one of their weights, which only 4.57 can.
+    """
+    decoder = decoder_config(**decoder_fields)
     config: Any = EncoderDecoderConfig.from_encoder_decoder_configs(
         tiny_config() if encoder is None else encoder, decoder, decoder_start_token_id=START, pad_token_id=PAD
     )
+    if tied:
+        config.tie_encoder_decoder = True
     for part in (config, config.encoder, config.decoder):
         part._attn_implementation = "eager"
     joined: EncoderDecoderConfig = config
     return joined
 
 
-def bert_config() -> BertConfig:
+def bert_config(*, hidden_size: int = WIDE) -> BertConfig:
     return BertConfig(
         vocab_size=VOCABULARY,
-        hidden_size=WIDE,
+        hidden_size=hidden_size,
         num_hidden_layers=1,
         num_attention_heads=HEAD_COUNT,
         intermediate_size=8,

@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,44 +30,12 @@ from tests.model.references import (
     tiny_config,
     token_shape,
 )
+from tests.model.savers import SAVERS, save_pickle
 
 BASE = "RobertaPreLayerNormModel"
 MASKED_LM = "RobertaPreLayerNormForMaskedLM"
 TAGGER = "RobertaPreLayerNormForTokenClassification"
 CLASSIFIER = "RobertaPreLayerNormForSequenceClassification"
-
-
-def save_sharded(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder, max_shard_size="12KB")
-    assert len(list(folder.glob("model-*.safetensors"))) > 2
-
-
-def save_pickle(model: Any, folder: Path) -> None:
-    """As transformers 4 did; 5.x writes safetensors only."""
-    model.config.save_pretrained(folder)
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-
-
-def save_old_pickle(model: Any, folder: Path) -> None:
-    """As torch did until 1.5, with the buffers that transformers saved until 4.31."""
-    model.config.save_pretrained(folder)
-    buffers = {"roberta_prelayernorm.embeddings.position_ids": torch.arange(5)[None]}
-    torch.save(model.state_dict() | buffers, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-
-
-def save_sharded_pickle(model: Any, folder: Path) -> None:
-    model.config.save_pretrained(folder)
-    huggingface_hub.save_torch_state_dict(model.state_dict(), folder, max_shard_size="12KB", safe_serialization=False)
-    assert len(list(folder.glob("pytorch_model-*.bin"))) > 2
-
-
-SAVERS: dict[str, Callable[[Any, Path], None]] = {
-    "safetensors": lambda model, folder: model.save_pretrained(folder),
-    "sharded": save_sharded,
-    "pickle": save_pickle,
-    "old_pickle": save_old_pickle,
-    "sharded_pickle": save_sharded_pickle,
-}
 
 
 def outputs_of(model: Any) -> Any:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.export import Dim
 
+from rpln_model import EncoderDecoderModel
+from tests.model.encoder_decoders import WIDE, pair
 from tests.model.references import (
     HEAD_COUNT,
     HIDDEN,
@@ -18,6 +20,7 @@ from tests.model.references import (
     own_model,
     random_ids,
     random_values,
+    tiny_config,
 )
 
 CHOICE, CAUSAL = "RobertaPreLayerNormForMultipleChoice", "RobertaPreLayerNormForCausalLM"
@@ -108,3 +111,37 @@ def test_a_trace_restricts_no_size() -> None:
     assert len(program.range_constraints) == 2  # batch and sequence, the same in both inputs
     assert all(allowed.upper > 10**9 for allowed in program.range_constraints.values())
     assert not [node for node in program.graph.nodes if "assert_scalar" in str(node.target)]
+
+
+def test_the_last_logits_trace() -> None:
+    model = own_model(CAUSAL, num_hidden_layers=1, is_decoder=True, use_cache=False)
+    inputs = token_inputs(3, 7)
+    dynamic = {name: dict.fromkeys(range(2), Dim.DYNAMIC) for name in inputs} | {"logits_to_keep": None}
+    program = torch.export.export(model, (), kwargs=inputs | {"logits_to_keep": 1}, dynamic_shapes=dynamic)
+    assert all(allowed.upper > 10**9 for allowed in program.range_constraints.values())
+    for batch, length in ((1, 1), (1, 17), (4, 1), (2, 5)):
+        sized = token_inputs(batch, length) | {"logits_to_keep": 1}
+        assert_same(program.module(), model, sized)
+        assert model(**sized).logits.shape[1] == 1
+
+
+class EncoderGraph(torch.nn.Module):
+    """What runs once, before the steps."""
+
+    def __init__(self, model: EncoderDecoderModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.model.encode(input_ids, attention_mask)
+        pairs = self.model.cross_key_values(hidden)
+        return {f"{layer}.{part}": tensor for layer, pair in enumerate(pairs) for part, tensor in enumerate(pair)}
+
+
+@pytest.mark.parametrize("width", [HIDDEN, WIDE])
+def test_an_encoder_with_keys_and_values_of_its_output_traces(width: int) -> None:
+    _, model = pair(tiny_config(hidden_size=width))
+    graph = EncoderGraph(model)
+    program = exported(graph, token_inputs(3, 7)).module()
+    for batch, length in ((1, 1), (1, 17), (4, 1)):
+        assert_same(program, graph, token_inputs(batch, length))

@@ -1,11 +1,15 @@
 """What only transformers 4.57 has, and 5.x can be no reference for; conftest.py collects this file there alone."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from rpln_model import EncoderDecoderModel, LoadingInfo
+from tests.model.encoder_decoders import decoder_config, joined_config, reference_of
 from tests.model.references import (
     HEAD_COUNT,
     HIDDEN,
@@ -93,3 +97,21 @@ def test_a_config_with_pruned_heads_builds_a_pruned_model() -> None:
     inputs = {"input_ids": random_ids(3, LENGTH), **INTERNALS}
     assert_equal_outputs(run(ours, **inputs), run(reference, **inputs), final_norm=ours.base_model.LayerNorm)
     assert len(ours.base_model.encoder.layer[1].attention.heads) == HEAD_COUNT - 2
+
+
+def test_an_encoder_tied_to_its_decoder(tmp_path: Path) -> None:
+    """5.x has dropped `tie_encoder_decoder`: it reads such a checkpoint as one that lacks its encoder."""
+    reference = reference_of(joined_config(decoder_config(is_decoder=False, add_cross_attention=False), tied=True))
+    reference.save_pretrained(tmp_path / "theirs")
+    ours, info = EncoderDecoderModel.from_pretrained(tmp_path / "theirs", output_loading_info=True)
+    assert info == LoadingInfo(missing=(), unexpected=(), mismatched=())
+    inputs = {"input_ids": random_ids(3, LENGTH, high=40), "decoder_input_ids": random_ids(3, 4, high=40)}
+    assert difference(run(ours, **inputs).logits, run(reference, **inputs).logits) <= OUTPUT_TOLERANCE
+    assert ours.num_parameters() == reference.num_parameters()
+
+    ours.save_pretrained(tmp_path / "ours")
+    assert (
+        load_file(tmp_path / "ours/model.safetensors").keys() > load_file(tmp_path / "theirs/model.safetensors").keys()
+    )
+    again = type(reference).from_pretrained(tmp_path / "ours")
+    assert difference(run(again, **inputs).logits, run(ours, **inputs).logits) <= OUTPUT_TOLERANCE

@@ -16,6 +16,7 @@ from tests.model.references import (
     MASKS,
     OUTPUT_TOLERANCE,
     PAD,
+    VOCABULARY,
     Inputs,
     assert_equal_gradients,
     assert_equal_outputs,
@@ -88,6 +89,36 @@ def test_gradients_reach_through_cross_attention() -> None:
         memories.append(memory)
     assert_equal_gradients(ours, reference)
     assert difference(memories[1].grad, memories[0].grad) <= 1e-4  # type: ignore[arg-type]  # backward has set it
+
+
+def reference_of_last(reference: Any, count: int, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """Loss and logits of the last tokens; 4.57 has no option for them, so that its logits are cut here."""
+    if not lines.TRANSFORMERS_4:
+        outputs = run(reference, inputs | {"logits_to_keep": count})
+        return outputs.loss, outputs.logits
+    logits = run(reference, {"input_ids": inputs["input_ids"]}).logits[:, -count:].contiguous()
+    return reference.loss_function(logits, inputs["labels"], vocab_size=VOCABULARY), logits
+
+
+@pytest.mark.parametrize("count", [0, 2, LENGTH, LENGTH + 3])
+def test_logits_of_the_last_tokens(count: int) -> None:
+    reference, ours = pair(CAUSAL, is_decoder=True)
+    inputs = {"input_ids": random_ids(3, LENGTH), "labels": random_ids(3, min(count, LENGTH) or LENGTH, seed=5)}
+    outputs = run(ours, inputs | {"logits_to_keep": count})
+    loss, logits = reference_of_last(reference, count, **inputs)
+    assert outputs.logits.shape == logits.shape == (*inputs["labels"].shape, VOCABULARY)
+    assert difference(outputs.logits, logits) <= OUTPUT_TOLERANCE
+    assert difference(outputs.loss, loss) <= OUTPUT_TOLERANCE
+
+
+def test_nothing_but_the_last_logits_is_computed() -> None:
+    model = own_model(CAUSAL, is_decoder=True)
+    lengths: list[int] = []
+    model.get_submodule("lm_head").register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    whole, last = (run(model, {"input_ids": random_ids(2, LENGTH), "logits_to_keep": count}) for count in (0, 1))
+    assert lengths == [LENGTH, 1]
+    assert difference(last.logits, whole.logits[:, -1:]) <= OUTPUT_TOLERANCE
+    assert cached(last.past_key_values)["past.self.0.keys"].shape[2] == LENGTH
 
 
 def past_of(kind: str, layers: list[tuple[Tensor, ...]]) -> Any:
