@@ -18,7 +18,7 @@ from rpln_model.composition import PLAIN, composition_from_config
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError
-from rpln_model.language_models import RobertaPreLayerNormForCausalLM
+from rpln_model.language_models import RobertaPreLayerNormForCausalLM, check_width
 from rpln_model.losses import token_loss
 from rpln_model.network import Network
 
@@ -80,7 +80,8 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
                 `decoder_start_token_id`, one token later.
 
         Raises:
-            ModelInputError: arguments that contradict each other, or none for a part that needs some.
+            ModelInputError: arguments that contradict each other, or none for a part that needs some; an encoder's
+                output of another width.
         """
         if encoder_outputs is None:
             encoded = self._own_encoder()(
@@ -129,7 +130,7 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
         """The encoder's last hidden state, (batch, encoder_sequence, encoder's hidden size), before any projection.
 
         Raises:
-            ModelInputError: the encoder is of another architecture.
+            ModelInputError: the encoder is not part of this model.
         """
         encoded_BSD: Tensor = self._own_encoder()(input_ids, attention_mask, return_dict=True).last_hidden_state
         return encoded_BSD
@@ -142,6 +143,9 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
 
         Returns:
             A key and a value per layer, each (batch, heads, encoder_sequence, head size).
+
+        Raises:
+            ModelInputError: the hidden states are of another width.
         """
         return self.decoder.cross_key_values(self._projected(encoder_hidden_states))
 
@@ -160,7 +164,9 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
 
     def _projected(self, encoder_hidden_states: Tensor) -> Tensor:
         if self.enc_to_dec_proj is None:
+            check_width(encoder_hidden_states, self.decoder.config.hidden_size)
             return encoder_hidden_states
+        check_width(encoder_hidden_states, self.enc_to_dec_proj.in_features)
         projected_BSD: Tensor = self.enc_to_dec_proj(encoder_hidden_states)
         return projected_BSD
 
@@ -203,8 +209,9 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
         """A checkpoint's tensors under this model's names, without those of an encoder that is left out."""
         if composition_from_config(self.config).kind == PLAIN:
             return {f"decoder.{name}": tensor for name, tensor in self.decoder.renamed(weights).items()}
-        left_out = "encoder." if self.encoder is None else ()
-        return {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
+        if self.encoder is None:
+            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
+        return weights
 
     def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB") -> None:
         """Write `config.json` and safetensors, in several files above `max_shard_size` bytes (or "5GB").

@@ -182,13 +182,14 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel):
             A key and a value per layer, each (batch, heads, encoder_sequence, head size).
 
         Raises:
-            ModelInputError: this decoder has no cross-attention.
+            ModelInputError: this decoder has no cross-attention, or another width.
         """
         if not self.config.add_cross_attention:
             raise ModelInputError(
                 "this decoder has no cross-attention, so that an encoder's output means nothing to it; build it from a "
                 "config with add_cross_attention=True"
             )
+        check_width(encoder_hidden_states, self.config.hidden_size)
         layers: Any = self.roberta_prelayernorm.encoder.layer
         return [_key_value(layer.crossattention.self, encoder_hidden_states) for layer in layers]
 
@@ -207,6 +208,19 @@ class LMHead(nn.Module):
         """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
         logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
         return logits_BTV
+
+
+def check_width(encoder_hidden_states: Tensor, width: int) -> None:
+    """Refuse an encoder's output that is not (batch, encoder_sequence, `width`).
+
+    Raises:
+        ModelInputError: naming both widths.
+    """
+    if encoder_hidden_states.shape[-1] != width:
+        raise ModelInputError(
+            f"the encoder's hidden states are {encoder_hidden_states.shape[-1]} wide; expected {width}, as wide as "
+            "those of the encoder that this decoder was trained with"
+        )
 
 
 def _key_value(heads: AttentionHeads, source_BSD: Tensor) -> KeyValue:

@@ -1,6 +1,7 @@
 """EncoderDecoderModel computes what transformers' computes: outputs, losses, gradients, steps with a cache."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -272,3 +273,20 @@ def test_a_decoder_without_cross_attention_is_none() -> None:
     for config in (tiny_config(), tiny_config(is_decoder=True)):
         with pytest.raises(ConfigError, match="this decoder has no cross-attention, so that it makes"):
             EncoderDecoderModel(config)
+
+
+@WIDTHS
+def test_an_encoders_output_of_another_width_is_refused(width: int) -> None:
+    _, ours = pair(tiny_config(hidden_size=width))
+    states = random_values(3, LENGTH, 20)
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: ours(decoder_input_ids=target_ids(), encoder_outputs=(states,)),
+        lambda: ours.cross_key_values(states),
+    )
+    for call in calls:
+        with pytest.raises(
+            ModelInputError, match=f"the encoder's hidden states are 20 wide; expected {width}, as wide"
+        ):
+            call()
+    with pytest.raises(ModelInputError, match=f"the encoder's hidden states are 20 wide; expected {HIDDEN}, as wide"):
+        ours.decoder.cross_key_values(states)
