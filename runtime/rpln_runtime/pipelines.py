@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from rpln_runtime.batching import batches, feeds_from_encodings, rows_from_outputs, token_budget
 from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
+from rpln_runtime.generation.generator import generator
+from rpln_runtime.manifest import read_manifest
 from rpln_runtime.options import check_boolean, check_integer
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Case, Postprocess, Row
@@ -22,14 +25,15 @@ def pipeline(
     *,
     provider: str = "cpu",
     threads: int | None = None,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int | None = None,
     verify: bool = True,
     **options: Any,
-) -> "Pipeline":
-    """Open the bundle in `folder` for text.
+) -> Any:
+    """Open the bundle in `folder` for text: a `Pipeline`, or for a task that generates text a `Generator`.
 
-    `provider`, `threads` and `verify` are those of `load`, `batch_size` the most rows in a batch. The other options
-    are those of the bundle's task, see the classes in `rpln_runtime.postprocess`; a call may override them:
+    `provider`, `threads` and `verify` are those of `load`, `batch_size` the most rows in a batch (None: 32, and 8 where
+    text is generated). The other options are those of the bundle's task, see the classes in `rpln_runtime.postprocess`
+    and `GenerationOptions`; a call may override them:
 
         tag = pipeline("demo-token-classification-fp16", aggregation_strategy="simple")
         tag("Ada Lovelace lived in London.")
@@ -37,13 +41,17 @@ def pipeline(
 
     Raises what `load` raises, and InputError for an option that the task does not have or a value out of range.
     """
-    session = load(folder, provider=provider, threads=threads, verify=verify)
-    task = _task_from_name(session.manifest.task)
-    tokenizer = Tokenizer.from_bundle(Path(folder), session.manifest)
-    row = _postprocess_from_task(task)
+    manifest = read_manifest(Path(folder), verify=verify)
+    task = _task_from_name(manifest.task)
+    if task.postprocess is None:
+        size = GENERATED_ROWS if batch_size is None else batch_size
+        return generator(folder, provider=provider, threads=threads, batch_size=size, verify=False, **options)
+    session = load(folder, provider=provider, threads=threads, verify=False)
+    tokenizer = Tokenizer.from_bundle(Path(folder), manifest)
+    row = POSTPROCESS[task.postprocess]
     _check_options(row, options, task.name)
     postprocess = row(manifest=session.manifest, tokenizer=tokenizer, **options)
-    return Pipeline(session, postprocess, task, batch_size=batch_size)
+    return Pipeline(session, postprocess, task, batch_size=_BATCH_SIZE if batch_size is None else batch_size)
 
 
 class Pipeline:
@@ -109,12 +117,6 @@ def _task_from_name(name: str) -> Task:
             "Run: pip install --upgrade rpln-runtime"
         )
     return TASKS[name]
-
-
-def _postprocess_from_task(task: Task) -> type[Postprocess[Any]]:
-    if task.postprocess is None:
-        raise InputError(f"{task.name} has no pipeline: use load() and Session.run.")
-    return POSTPROCESS[task.postprocess]
 
 
 def _check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:

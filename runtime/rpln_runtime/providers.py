@@ -14,7 +14,7 @@ _LOG_ERRORS_ONLY: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """An execution provider. `install` is the command that brings it.
+    """An execution provider. `install` is the command that brings it, `device` where ONNX Runtime keeps its tensors.
 
     `takes_all_nodes` says that a whole encoder fits it, so that ONNX Runtime may be told to refuse any node left on the
     CPU. CUDA is none of these: it leaves shape computations to the CPU by design.
@@ -22,6 +22,7 @@ class Provider:
 
     onnxruntime_name: str
     install: str
+    device: str = "cpu"
     takes_all_nodes: bool = False
 
 
@@ -30,10 +31,13 @@ _REMOVE_OTHERS: Final = "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntim
 
 PROVIDERS: Final[dict[str, Provider]] = {
     "cpu": Provider(onnxruntime_name="CPUExecutionProvider", install='pip install "rpln-runtime[cpu]"'),
-    "cuda": Provider(onnxruntime_name="CUDAExecutionProvider", install='pip install "rpln-runtime[gpu]"'),
+    "cuda": Provider(
+        onnxruntime_name="CUDAExecutionProvider", install='pip install "rpln-runtime[gpu]"', device="cuda"
+    ),
     "tensorrt": Provider(
         onnxruntime_name="TensorrtExecutionProvider",
         install='pip install "rpln-runtime[gpu,tensorrt]"',
+        device="cuda",
         takes_all_nodes=True,
     ),
     "openvino": Provider(

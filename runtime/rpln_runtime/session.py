@@ -10,7 +10,7 @@ from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.options import check_integer
-from rpln_runtime.providers import inference_session
+from rpln_runtime.providers import PROVIDERS, inference_session
 
 _ONNXRUNTIME_TYPES: Final = {
     "float32": "tensor(float)",
@@ -59,13 +59,19 @@ class Session:
         manifest: what the bundle says of itself.
         graph: the graph that runs, with the names, dtypes and axes of its inputs and outputs.
         provider: the provider it runs on, as it was asked for.
+        onnx_session: onnxruntime's own session, for callers that bind memory of theirs.
     """
 
     def __init__(self, manifest: Manifest, graph: Graph, onnx_session: Any, *, provider: str) -> None:
         self.manifest = manifest
         self.graph = graph
         self.provider = provider
-        self._onnx_session = onnx_session
+        self.onnx_session = onnx_session
+
+    @property
+    def device(self) -> str:
+        """The device that its tensors are on, as onnxruntime calls it."""
+        return PROVIDERS[self.provider].device
 
     def run(self, feeds: Mapping[str, np.ndarray], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run the graph on `feeds`, an array for every input, and return the named `outputs` (None: all of them).
@@ -75,13 +81,13 @@ class Session:
         """
         check_feeds(feeds, self.graph, self.manifest)
         names = self._output_names(outputs)
-        binding = self._onnx_session.io_binding()
+        binding = self.onnx_session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in names:
             # Into memory of onnxruntime's pool, which the arrays then share: fresh memory of numpy's own is slower.
             binding.bind_output(name, "cpu")
-        self._onnx_session.run_with_iobinding(binding)
+        self.onnx_session.run_with_iobinding(binding)
         return {name: value.numpy() for name, value in zip(names, binding.get_outputs(), strict=True)}
 
     def _output_names(self, outputs: Sequence[str] | None) -> Sequence[str]:

@@ -16,6 +16,9 @@ PAST: Final = "past_sequence"
 TOTAL: Final = "past_sequence + sequence"
 """An axis named by a sum is as long as the axes it names together."""
 
+TOKEN_AXES: Final = frozenset({SEQUENCE, ENCODER_SEQUENCE})
+"""Axes that go over the tokens of an input."""
+
 INT64: Final = "int64"
 FLOAT32: Final = "float32"
 
@@ -45,7 +48,7 @@ class Tensor:
     @property
     def per_token(self) -> bool:
         """Whether rows of the tensor belong to tokens, so that its values at padding mean nothing."""
-        return SEQUENCE in self.axes
+        return not TOKEN_AXES.isdisjoint(self.axes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

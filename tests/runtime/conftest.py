@@ -9,7 +9,16 @@ import torch
 from hypothesis import settings
 
 from rpln_runtime.tasks import TASKS
-from tests.runtime.bundles import Bundle, copy_with_prefix_space, make_bundle
+from tests.runtime.bundles import Bundle, copy_with_prefix_space, make_bundle, make_tokenizer
+from tests.runtime.decoders import (
+    DecoderBundle,
+    cross_plan,
+    decoder_plan,
+    encoder_plan,
+    make_causal_lm,
+    make_decoder_bundle,
+    make_encoder_decoder,
+)
 
 # A shared machine may be slow for a moment: no example is timed.
 settings.register_profile("untimed", deadline=None)
@@ -36,3 +45,36 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]
             return make_bundle(folder, TASKS[task], labels=labels)
 
     return bundle_of
+
+
+@pytest.fixture(scope="session")
+def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
+    """A decoder in all its variants. The first that can be is run: tests of another one copy it with that alone."""
+    folder = tmp_path_factory.mktemp("causal-lm")
+    tokenizer = make_tokenizer(folder)
+    model = make_causal_lm(len(tokenizer))
+    plans = [decoder_plan(model, variant) for variant in ("with-past", "prefill", "decode", "full")]
+    return make_decoder_bundle(folder, model, tokenizer, plans)
+
+
+@pytest.fixture(scope="session")
+def other_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
+    """A decoder whose graphs give all logits, keep an fp16 cache, and take token types and positions."""
+    folder = tmp_path_factory.mktemp("other-lm")
+    tokenizer = make_tokenizer(folder)
+    model = make_causal_lm(len(tokenizer), type_vocab_size=2)
+    plans = [
+        decoder_plan(model, "with-past", logits="all", dtype="float16"),
+        decoder_plan(model, "full", logits="all", positions=True),
+    ]
+    return make_decoder_bundle(folder, model, tokenizer, plans)
+
+
+@pytest.fixture(scope="session")
+def encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
+    """An encoder and a decoder, in all variants, and the cross graph beside the encoder."""
+    folder = tmp_path_factory.mktemp("encoder-decoder")
+    tokenizer = make_tokenizer(folder)
+    model = make_encoder_decoder(len(tokenizer))
+    plans = [decoder_plan(model, variant) for variant in ("with-past", "prefill", "decode", "full")]
+    return make_decoder_bundle(folder, model, tokenizer, [*plans, encoder_plan(model), cross_plan(model)])

@@ -1,0 +1,130 @@
+"""Beam search: for each prompt the continuations that are likeliest as a whole.
+
+Token for token that of transformers' `generate` in 4.57.6 and 5.23, with its scores, its `early_stopping` and its fp32
+arithmetic. A prompt's search sees nothing of the others in its batch.
+
+Shapes: P prompts that are not done, K beams, V vocabulary; a batch has P * K rows.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from rpln_runtime.generation.logits import log_softmax, penalize
+from rpln_runtime.generation.options import GenerationOptions
+from rpln_runtime.generation.sequences import Generated
+from rpln_runtime.generation.steps import Steps
+from rpln_runtime.generation.stopping import Stopping
+
+# The score of what must not be chosen. Not -inf: were there nothing else, transformers would choose among these.
+_NEVER: Final = np.float32(-1e9)
+
+
+def search(
+    steps: Steps,
+    logits_PV: np.ndarray,
+    contexts: Sequence[Sequence[int]],
+    *,
+    limit: int,
+    options: GenerationOptions,
+    stop: Stopping,
+) -> list[list[Generated]]:
+    """Return the best `num_return_sequences` sequences for each prompt, of at most `limit` new tokens, best first.
+
+    `logits_PV` are those after the prompts, of which `contexts` are the tokens.
+    """
+    beams = options.num_beams
+    searches = [BeamSearch(context, limit=limit, options=options, stop=stop) for context in contexts]
+    rows = np.repeat(np.arange(len(searches)), beams)
+    steps.select(rows)
+    logits_RV = logits_PV[rows]
+    active = searches
+    while True:
+        earlier = (tokens for one in active for tokens in one.earlier())
+        scores_RV = penalize(log_softmax(logits_RV), earlier, options)
+        moves = [one.advance(scores) for one, scores in zip(active, np.split(scores_RV, len(active)), strict=True)]
+        going = [index for index, one in enumerate(active) if not one.done]
+        if not going:
+            return [one.best() for one in searches]
+        active = [active[index] for index in going]
+        steps.select(np.concatenate([moves[index][1] + index * beams for index in going]))
+        logits_RV = steps.step(np.concatenate([moves[index][0] for index in going]))
+
+
+class BeamSearch:
+    """The search for one prompt's continuations.
+
+    Attributes:
+        done: whether nothing that could still be found would be returned.
+    """
+
+    def __init__(self, context: Sequence[int], *, limit: int, options: GenerationOptions, stop: Stopping) -> None:
+        beams = options.num_beams
+        self._context, self._limit, self._options, self._stop = context, limit, options, stop
+        # Enough that `num_beams` are left to go on when each beam's best tokens are stop tokens.
+        self._kept = max(2, 1 + len(stop.tokens)) * beams
+        self._open: list[list[int]] = [[] for _ in range(beams)]
+        # The beams are equal at first: all but one count for nothing.
+        self._open_scores = np.where(np.arange(beams) == 0, np.float32(0), _NEVER)
+        self._ended: list[list[int]] = [[] for _ in range(beams)]
+        self._ended_scores = np.full(beams, _NEVER)
+        self._has_ended = np.zeros(beams, bool)
+        self.done = False
+
+    def earlier(self) -> list[list[int]]:
+        """Return the tokens of each open beam so far, its prompt's included."""
+        return [[*self._context, *tokens] for tokens in self._open]
+
+    def advance(self, scores_KV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Choose by the log-probabilities of the next tokens; return each beam's new token and the beam it goes on."""
+        beams, vocab_size = scores_KV.shape
+        totals = (scores_KV + self._open_scores[:, None]).ravel()
+        best = _best(totals, self._kept)
+        scores, origins, tokens = totals[best], best // vocab_size, best % vocab_size
+        candidates = [[*self._open[origin], token] for origin, token in zip(origins, tokens.tolist(), strict=True)]
+        ends = np.array([len(one) >= self._limit or self._stop.ends(one) for one in candidates])
+
+        self._end(candidates, scores, ends)
+        open_scores = scores + ends * _NEVER
+        going = _best(open_scores, beams)
+        self._open = [candidates[index] for index in going]
+        self._open_scores = open_scores[going]
+        self._check_done(every_candidate_ended=bool(ends.all()))
+        return tokens[going], origins[going]
+
+    def best(self) -> list[Generated]:
+        """Return the best sequences that have ended, best first."""
+        found = zip(self._ended, self._ended_scores.tolist(), strict=True)
+        return [Generated(tokens, score) for tokens, score in found][: self._options.num_return_sequences]
+
+    def _end(self, candidates: list[list[int]], scores: np.ndarray, ends: np.ndarray) -> None:
+        """Put the candidates that end here, of those the best `num_beams`, among those that have ended before."""
+        beams = len(self._open)
+        ending = ends & (np.arange(len(ends)) < beams)
+        final = scores / self._powered(len(candidates[0])) + ~ending * _NEVER
+        sequences = self._ended + candidates
+        has_ended = np.concatenate([self._has_ended, ending])
+        merged = np.concatenate([self._ended_scores, final])
+        best = _best(merged, beams)
+        self._ended = [sequences[index] for index in best]
+        self._ended_scores, self._has_ended = merged[best], has_ended[best]
+
+    def _check_done(self, *, every_candidate_ended: bool) -> None:
+        length = len(self._open[0])
+        if self._options.early_stopping == "never" and self._options.length_penalty > 0:
+            length = self._limit
+        attainable = self._open_scores[0] / self._powered(length)
+        to_beat = np.where(self._has_ended, self._ended_scores.min(), _NEVER)
+        complete = self._options.early_stopping is True and bool(self._has_ended.all())
+        self.done = complete or every_candidate_ended or not (attainable > to_beat).any()
+
+    def _powered(self, length: int) -> np.float32:
+        return np.float32(length**self._options.length_penalty)
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """Return where the `count` highest of `scores` are, best first."""
+    count = min(count, len(scores))
+    found = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
+    return found[np.lexsort((found, -scores[found]))]

@@ -1,0 +1,44 @@
+"""A decoder's graph with its inputs and logits bound: what a step needs is prepared once, not in every step.
+
+Shapes: R rows, S new tokens, T earlier and new tokens, V vocabulary.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from rpln_runtime.generation.cache import PAST
+from rpln_runtime.session import Session
+
+
+class BoundGraph:
+    """One graph in one generation. Two generations that run at once have bindings of their own."""
+
+    def __init__(self, session: Session) -> None:
+        graph = session.graph
+        self.binding: Any = session.onnx_session.io_binding()
+        self._inputs = {spec.name for spec in graph.inputs}
+        self._session = session.onnx_session
+        logits = next(spec for spec in graph.outputs if spec.name == "logits")
+        self._last_only = logits.shape[1] == 1
+        self._vocab_size = int(logits.shape[2])
+        self._logits = np.empty((0, 0, 0), logits.dtype)
+        self.takes_past = any(name.startswith(PAST) for name in self._inputs)
+        for spec in graph.inputs:
+            fixed = [size for size in spec.shape if isinstance(size, int)]
+            if len(fixed) == len(spec.shape):  # head_mask: every head takes part
+                self.feed(spec.name, np.ones(fixed, spec.dtype))
+
+    def feed(self, name: str, array: np.ndarray) -> None:
+        """Bind `array` to the input `name`, if the graph has it. It is read when the graph runs."""
+        if name in self._inputs:
+            self.binding.bind_cpu_input(name, array)
+
+    def run(self, *, rows: int, new: int) -> np.ndarray:
+        """Run what is bound and return the logits after the last token, (R, V) in fp32, until the next run."""
+        shape = (rows, 1 if self._last_only else new, self._vocab_size)
+        if self._logits.shape != shape:
+            self._logits = np.empty(shape, self._logits.dtype)
+            self.binding.bind_output("logits", "cpu", 0, self._logits.dtype.type, shape, self._logits.ctypes.data)
+        self._session.run_with_iobinding(self.binding)
+        return self._logits[:, -1].astype(np.float32, copy=False)

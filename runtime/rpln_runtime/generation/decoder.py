@@ -1,0 +1,90 @@
+"""The decoder of a bundle: its graphs, which of them a generation runs, and how much they take.
+
+Shapes: R rows, S tokens of the longest prompt.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.generation.cache import CROSS, PAST
+from rpln_runtime.generation.cross_attention import CrossAttention
+from rpln_runtime.generation.positions import FORWARD, Positions
+from rpln_runtime.generation.steps import CachedSteps, FullSteps, Steps
+from rpln_runtime.manifest import Manifest
+from rpln_runtime.session import Session
+
+ENGINES: Final = (("with-past", "with-past"), ("prefill", "decode"), ("full", "full"))
+"""Graphs for the prompt and for the steps after it, the best first: the last one computes every step from the start."""
+
+_FROM_TOKENS: Final = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "encoder_attention_mask"}
+
+
+def decoder_variants(manifest: Manifest) -> tuple[str, str]:
+    """Return the variants that serve the prompt and the steps. Raises InputError for a bundle without a decoder."""
+    found = [graph.variant for graph in manifest.graphs]
+    for engine in ENGINES:
+        if set(engine) <= set(found):
+            return engine
+    raise InputError(
+        f"the bundle holds {', '.join(found)}, no decoder: expected with-past, prefill and decode, or full. "
+        "Export the checkpoint again with one of them."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """The graphs for the prompt and for the steps, which may be one. Threads may share it."""
+
+    prompt: Session
+    step: Session
+
+    @classmethod
+    def from_sessions(cls, sessions: Mapping[str, Session], manifest: Manifest) -> "Decoder":
+        """Take the decoder's graphs. Raises InputError for a graph that takes more than follows from tokens."""
+        prompt, step = decoder_variants(manifest)
+        decoder = cls(sessions[prompt], sessions[step])
+        for session in (decoder.prompt, decoder.step):
+            for spec in session.graph.inputs:
+                follows = spec.name in _FROM_TOKENS or spec.name.startswith((PAST, CROSS))
+                if not follows and any(isinstance(axis, str) for axis in spec.shape):
+                    raise InputError(
+                        f"{session.graph.path} takes {spec.name!r}, which does not follow from tokens: use load() and "
+                        "Session.run, or export without it."
+                    )
+        return decoder
+
+    @property
+    def has_cross_attention(self) -> bool:
+        """Whether it reads an encoder's output."""
+        return any(spec.name.startswith(CROSS) for spec in self.step.graph.inputs)
+
+    @property
+    def limit(self) -> int:
+        """How many tokens it takes, earlier ones and padding included."""
+        graph = self.step.graph
+        (mask,) = (spec for spec in graph.inputs if spec.name == "attention_mask")
+        maximum = self.step.manifest.axes[str(mask.shape[1])].maximum
+        if maximum is None:
+            raise ManifestError(
+                f"the manifest gives no maximum for the axis {mask.shape[1]!r} of {graph.path}: expected the number of "
+                "positions. Export the checkpoint again."
+            )
+        return maximum
+
+    def begin(self, mask_RS: np.ndarray, *, positions: Positions, cross: CrossAttention | None) -> Steps:
+        """Return the steps of one generation from prompts behind `mask_RS`, padded on the left."""
+        if self.step.graph.variant == "full":
+            return FullSteps(self.step, mask_RS, positions, cross)
+        return CachedSteps(self.prompt, self.step, mask_RS, positions, cross)
+
+    def check_positions(self, scheme: str) -> None:
+        """Raise InputError when another `scheme` is asked for than the one by which a graph counts itself."""
+        if scheme != FORWARD and "position_ids" not in {spec.name for spec in self.step.graph.inputs}:
+            raise InputError(
+                f"positions is {scheme!r}, but {self.step.graph.path} takes no position_ids: expected {FORWARD!r}. "
+                "Export the checkpoint with a cache, or with the input position_ids."
+            )

@@ -1,0 +1,118 @@
+"""The steps of one generation: tokens in, logits out, with a cache or by computing everything again.
+
+Shapes: R rows, S new tokens, T earlier and new tokens, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from rpln_runtime.generation.binding import BoundGraph
+from rpln_runtime.generation.cache import Cache
+from rpln_runtime.generation.cross_attention import CrossAttention
+from rpln_runtime.generation.positions import Positions
+from rpln_runtime.session import Session
+
+
+class Steps(ABC):
+    """Rows that grow token by token. Logits that it returns are overwritten by the next step."""
+
+    def __init__(self, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None) -> None:
+        self._mask_RT = mask_RS
+        self._positions = positions
+        self._cross = cross
+
+    @abstractmethod
+    def start(self, ids_RS: np.ndarray) -> np.ndarray:
+        """Run the prompts and return the logits of their next tokens, (R, V) in fp32."""
+
+    @abstractmethod
+    def step(self, tokens_R: np.ndarray) -> np.ndarray:
+        """Add a token to each row and return the logits of the next ones, (R, V) in fp32."""
+
+    def select(self, rows: np.ndarray) -> None:
+        """Go on with these rows: any of those there are, in any order, any number of times."""
+        if np.array_equal(rows, np.arange(len(self._mask_RT))):
+            return
+        self._mask_RT = self._mask_RT[rows]
+        if self._cross is not None:
+            self._cross.select(rows)
+        self._select(rows)
+
+    @abstractmethod
+    def _select(self, rows: np.ndarray) -> None: ...
+
+    def _extend_mask(self) -> None:
+        ones = np.ones((len(self._mask_RT), 1), np.int64)
+        self._mask_RT = np.concatenate([self._mask_RT, ones], axis=1)
+
+    def _run(self, graph: BoundGraph, ids_RS: np.ndarray) -> np.ndarray:
+        rows, new = ids_RS.shape
+        graph.feed("input_ids", ids_RS)
+        graph.feed("attention_mask", self._mask_RT)
+        graph.feed("position_ids", np.ascontiguousarray(self._positions.of(self._mask_RT)[:, -new:]))
+        graph.feed("token_type_ids", np.zeros_like(ids_RS))
+        if self._cross is not None:
+            self._cross.bind(graph)
+        return graph.run(rows=rows, new=new)
+
+
+class CachedSteps(Steps):
+    """Each step computes its new tokens alone; what they need of the earlier ones is in a cache."""
+
+    def __init__(
+        self,
+        prompt: Session,
+        step: Session,
+        mask_RS: np.ndarray,
+        positions: Positions,
+        cross: CrossAttention | None,
+    ) -> None:
+        super().__init__(mask_RS, positions, cross)
+        self._cache = Cache(step.graph, step.device)
+        self._step_graph = BoundGraph(step)
+        self._prompt_graph = self._step_graph if prompt is step else BoundGraph(prompt)
+
+    def start(self, ids_RS: np.ndarray) -> np.ndarray:
+        """Run the prompts through the graph that is for them."""
+        return self._run_cached(self._prompt_graph, ids_RS)
+
+    def step(self, tokens_R: np.ndarray) -> np.ndarray:
+        """Run the new tokens after the cached ones."""
+        self._extend_mask()
+        return self._run_cached(self._step_graph, tokens_R[:, None])
+
+    def _select(self, rows: np.ndarray) -> None:
+        self._cache.select(rows)
+
+    def _run_cached(self, graph: BoundGraph, ids_RS: np.ndarray) -> np.ndarray:
+        rows, new = ids_RS.shape
+        self._cache.bind(graph.binding, rows=rows, new=new, reads=graph.takes_past)
+        logits_RV = self._run(graph, ids_RS)
+        self._cache.turn()
+        return logits_RV
+
+
+class FullSteps(Steps):
+    """Each step computes all tokens again: for a graph without a cache, right and slow."""
+
+    def __init__(
+        self, session: Session, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None
+    ) -> None:
+        super().__init__(mask_RS, positions, cross)
+        self._graph = BoundGraph(session)
+        self._ids_RT = np.empty((len(mask_RS), 0), np.int64)
+
+    def start(self, ids_RS: np.ndarray) -> np.ndarray:
+        """Run the prompts."""
+        self._ids_RT = ids_RS
+        return self._run(self._graph, ids_RS)
+
+    def step(self, tokens_R: np.ndarray) -> np.ndarray:
+        """Run everything so far with the new tokens."""
+        self._extend_mask()
+        self._ids_RT = np.concatenate([self._ids_RT, tokens_R[:, None]], axis=1)
+        return self._run(self._graph, self._ids_RT)
+
+    def _select(self, rows: np.ndarray) -> None:
+        self._ids_RT = self._ids_RT[rows]
