@@ -5,7 +5,7 @@ Shape suffixes: see `rpln_model.layers`.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from rpln_model.language_models import RobertaPreLayerNormForCausalLM, check_wid
 from rpln_model.losses import token_loss
 from rpln_model.network import Network
 
-IGNORED = -100
+IGNORED: Final = -100
 """Labels that do not count."""
 
 
