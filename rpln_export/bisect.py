@@ -10,26 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rpln_graphs.calls import GraphCall
 from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
 from rpln_graphs.passes.base import residual_norms
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.sessions import session_from_model
-from rpln_graphs.stress import Case
-from rpln_model.base import RobertaPreLayerNormPreTrainedModel
+from rpln_graphs.stress import Feeds
 
 Stream = dict[str, NDArray[Any]]
 """The residual stream [rows, sequence, hidden] as each LayerNorm reads it, by the name of the LayerNorm's module."""
 
 
-def first_drift(model: RobertaPreLayerNormPreTrainedModel, graph: ir.Model, case: Case, *, difference: float) -> str:
+def first_drift(call: GraphCall, graph: ir.Model, feeds: Feeds, mask: NDArray[Any], *, difference: float) -> str:
     """Say which block of `graph` is the first to differ from eager torch by more than `difference`.
 
-    The difference is relative to the range of the residual stream at that place; residual rescaling is undone, and a
-    graph in a lower type computes with rounding after each operator.
+    `feeds` are those of both, `mask` tells the real tokens among theirs. The difference is relative to the range of the
+    residual stream at that place; residual rescaling is undone, and a graph in a lower type computes with rounding
+    after each operator.
     """
-    expected = _eager_stream(model, case)
-    found = _graph_stream(graph, case)
-    real = case.mask.astype(bool)
+    expected = _eager_stream(call, feeds)
+    found = _graph_stream(graph, feeds)
+    real = mask.astype(bool)
     block = "embeddings"
     for norm, reference in expected.items():
         reach = float(np.abs(reference[real]).max())
@@ -41,13 +42,13 @@ def first_drift(model: RobertaPreLayerNormPreTrainedModel, graph: ir.Model, case
     return "the residual stream agrees behind every layer: the final LayerNorm or the head differs"
 
 
-def _eager_stream(model: RobertaPreLayerNormPreTrainedModel, case: Case) -> Stream:
+def _eager_stream(call: GraphCall, feeds: Feeds) -> Stream:
     stream: Stream = {}
 
     def record(name: str) -> Any:
         return lambda _, inputs: stream.update({name: inputs[0].numpy()})
 
-    base = model.base_model
+    base = call.model.base_model
     norms = {
         name: module
         for name, module in base.named_modules()
@@ -56,14 +57,14 @@ def _eager_stream(model: RobertaPreLayerNormPreTrainedModel, case: Case) -> Stre
     handles = [module.register_forward_pre_hook(record(name)) for name, module in norms.items()]
     try:
         with torch.inference_mode():
-            model(**{name: torch.from_numpy(array) for name, array in case.feeds.items()})
+            call(*(torch.from_numpy(feeds[name]) for name in call.input_names))
     finally:
         for handle in handles:
             handle.remove()
     return stream
 
 
-def _graph_stream(graph: ir.Model, case: Case) -> Stream:
+def _graph_stream(graph: ir.Model, feeds: Feeds) -> Stream:
     lowered = any(value.dtype in LOWER_TYPES for node in graph.graph for value in node.outputs)
     copy = rounding_copy(graph) if lowered else graph.clone()
     nodes = {node.name: node for node in copy.graph}
@@ -73,7 +74,7 @@ def _graph_stream(graph: ir.Model, case: Case) -> Stream:
     copy.graph.outputs.extend(dict.fromkeys(streams.values()))
     names = [value.name or "" for value in copy.graph.outputs]
     with tempfile.TemporaryDirectory() as folder:
-        values = session_from_model(copy, Path(folder)).run(names, case.feeds)
+        values = session_from_model(copy, Path(folder)).run(names, feeds)
     by_name = dict(zip(names, values, strict=True))
     scale = 2.0 ** int(graph.metadata_props.get(SHIFT_KEY, "0"))
     return {norm: by_name[value.name or ""] * scale for norm, value in streams.items()}

@@ -1,57 +1,68 @@
 """What a bundle holds beside its graphs: the configuration, the tokenizer, and the manifest that describes it all."""
 
 import importlib.metadata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_export.plan import ExportPlan
+from rpln_export.generation import generation_from_plan
+from rpln_export.plan import ExportPlan, GraphPlan
 from rpln_export.tokenizer import save_tokenizer
-from rpln_graphs.passes.base import Network, counts_from_model
+from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
-from rpln_graphs.stress import Limits
 from rpln_model.config import label_count, padding_row, usable_length
 from rpln_runtime.manifest import Axis, Manifest, Source
-from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, SEQUENCE
+from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, ENCODER_SEQUENCE, PAST, SEQUENCE, TOTAL
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
 
 
 def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
     """Write config.json, as transformers and Optimum read it, and the tokenizer's files."""
-    config = RobertaPreLayerNormConfig.from_dict(plan.config.to_dict())
+    own = plan.composition.config
+    config = type(own).from_dict(own.to_dict())
     config.architectures = [plan.task.architecture]
     config.save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
 
 
-def describe(plan: ExportPlan, graph: ir.Model, source: Source, tokenizer: Any, *, path: str) -> Manifest:
-    """The manifest of a bundle whose one graph is stored at `path`; its validation is still empty."""
-    config = plan.config
-    described = graph_from_model(graph, variant=plan.variant.name, path=path)
-    axes = {
-        size for tensor in (*described.inputs, *described.outputs) for size in tensor.shape if isinstance(size, str)
-    }
+def describe(plan: ExportPlan, graphs: Sequence[ir.Model], source: Source, tokenizer: Any) -> Manifest:
+    """The manifest of a bundle with the plan's `graphs`; its validation is still empty."""
+    fed = plan.composition.encoder or plan.config
+    described = tuple(
+        graph_from_model(graph, variant=planned.variant.name, path=planned.path, values=value_limits(planned, plan))
+        for graph, planned in zip(graphs, plan.graphs, strict=True)
+    )
+    tensors = [tensor for graph in described for tensor in (*graph.inputs, *graph.outputs)]
+    axes = {size for tensor in tensors for size in tensor.shape if isinstance(size, str)}
+    weights: Counter[str] = Counter()
+    passes: Counter[str] = Counter()
+    for graph in graphs:
+        weights.update(precision_from_model(graph))
+        passes.update(counts_from_model(graph))
     return Manifest(
         task=plan.task.name,
-        graphs=(described,),
-        axes={axis: Axis(minimum=1, maximum=axis_maximum(axis, config)) for axis in sorted(axes)},
-        usable_length=usable_length(config),
-        vocab_size=config.vocab_size,
-        type_vocab_size=config.type_vocab_size,
-        pad_token_id=padding_row(config),
+        graphs=described,
+        axes={axis: axis_limits(axis, plan) for axis in sorted(axes)},
+        usable_length=usable_length(fed),
+        vocab_size=fed.vocab_size,
+        type_vocab_size=fed.type_vocab_size,
+        pad_token_id=padding_row(fed),
         mask_token_id=tokenizer.mask_token_id,
-        problem_type=config.problem_type,
-        labels=labels_from_config(config) if has_labels(plan) else (),
-        precision=next(iter(precision_from_model(graph))),
+        problem_type=plan.config.problem_type,
+        labels=labels_from_config(plan.config) if has_labels(plan) else (),
+        precision=weights.most_common(1)[0][0],
         recipe=plan.recipe.name,
-        passes=counts_from_model(graph),
+        passes=dict(passes),
         target=plan.recipe.target,
         source=source,
         versions=tool_versions(),
         validation={},
+        generation=generation_from_plan(plan) if plan.decodes else None,
     )
 
 
@@ -66,26 +77,34 @@ def labels_from_config(config: RobertaPreLayerNormConfig) -> tuple[str, ...]:
     return tuple(names[index] for index in range(label_count(config)))
 
 
-def axis_maximum(axis: str, config: RobertaPreLayerNormConfig) -> int | None:
-    """The largest size a dynamic axis may take; None where only memory bounds it."""
-    limits = {BATCH: None, CHOICES: None, BATCH_CHOICES: None, SEQUENCE: usable_length(config)}
+def axis_limits(axis: str, plan: ExportPlan) -> Axis:
+    """The sizes a dynamic axis may have; without a maximum only memory bounds it."""
+    usable = plan.limits.usable_length
+    encoder = plan.composition.encoder
+    pasts = [graph.variant.shortest_past for graph in plan.graphs if graph.variant.shortest_past is not None]
+    limits = {
+        BATCH: Axis(minimum=1, maximum=None),
+        CHOICES: Axis(minimum=1, maximum=None),
+        BATCH_CHOICES: Axis(minimum=1, maximum=None),
+        SEQUENCE: Axis(minimum=1, maximum=usable),
+        PAST: Axis(minimum=min(pasts, default=0), maximum=usable - 1),
+        TOTAL: Axis(minimum=1, maximum=usable),
+        ENCODER_SEQUENCE: Axis(minimum=1, maximum=encoder and usable_length(encoder)),
+    }
     return limits[axis]
 
 
-def network_from_config(config: RobertaPreLayerNormConfig) -> Network:
-    """What the passes' formulas depend on. No variant feeds encoder states yet, so no graph has cross-attention."""
-    return Network(layers=config.num_hidden_layers, cross_attention=False)
-
-
-def stress_limits(config: RobertaPreLayerNormConfig) -> Limits:
-    """What bounds the stress set's inputs."""
-    return Limits(
-        usable_length=usable_length(config),
-        vocab_size=config.vocab_size,
-        type_vocab_size=config.type_vocab_size,
-        pad_token_id=padding_row(config),
-        sizes={name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
-    )
+def value_limits(graph: GraphPlan, plan: ExportPlan) -> dict[str, int]:
+    """How many values the integers fed to a graph may take, by input."""
+    limits = plan.memory_limits if graph.variant.standalone and plan.memory_limits else plan.limits
+    return {
+        "input_ids": limits.vocab_size,
+        "attention_mask": 2,
+        "encoder_attention_mask": 2,
+        "token_type_ids": limits.type_vocab_size,
+        # RoBERTa counts positions from pad_token_id + 1, so its table has that many rows more than usable positions.
+        "position_ids": limits.usable_length + limits.pad_token_id + 1,
+    }
 
 
 def tool_versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ def load_model(plan: ExportPlan) -> Any:
     """
     with _without_warning_of_missing_weights():
         model, info = HEADS[plan.task.architecture].from_pretrained(
-            plan.source, config=plan.config, revision=plan.revision, output_loading_info=True
+            plan.source, config=plan.composition.config, revision=plan.revision, output_loading_info=True
         )
     missing = [name for name in info.missing if not _is_unused(name, plan)]
     if body := [name for name in missing if not _is_in_head(name)]:
@@ -31,7 +31,7 @@ def load_model(plan: ExportPlan) -> Any:
     if missing and not plan.allow_random_head:
         raise PlanError(
             f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
-            f"trained for (its config says {', '.join(plan.config.architectures or ['nothing'])}), or go on with "
+            f"trained for (its config says {', '.join(plan.composition.config.architectures or ['nothing'])}), or go on with "
             "random ones by --allow-random-head."
         )
     check_finite(model)
@@ -48,13 +48,15 @@ def source_from_plan(plan: ExportPlan) -> Source:
 
 
 def _is_in_head(name: str) -> bool:
-    """Whether a weight lies above the encoder, as a pooler does."""
-    return not name.removeprefix(f"{BASE_MODEL_PREFIX}.").startswith(("embeddings.", "encoder.", "LayerNorm."))
+    """Whether a weight lies above the layers, as a pooler does; an encoder-decoder has a head on its decoder only."""
+    own = name.removeprefix("decoder.").removeprefix(f"{BASE_MODEL_PREFIX}.")
+    return not own.startswith(("embeddings.", "encoder.", "LayerNorm.", "enc_to_dec_proj."))
 
 
 def _is_unused(name: str, plan: ExportPlan) -> bool:
     """A pooler that no output reads may be missing, as it is in most masked-LM checkpoints."""
-    return name.startswith("pooler.") and all(tensor.name != "pooler_output" for tensor in plan.outputs)
+    read = any(tensor.name == "pooler_output" for tensor in plan.outputs)
+    return name.startswith(("pooler.", "encoder.pooler.")) and not read
 
 
 @contextmanager

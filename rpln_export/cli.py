@@ -54,6 +54,10 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
     "--inputs", default="", callback=_names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask."
 )
 @click.option("--outputs", default="", callback=_names, help="More outputs: hidden_states,attentions,pooler_output.")
+@click.option(
+    "--variants", default="", callback=_names, help="Graphs of a decoder: with-past, or full, prefill,decode."
+)
+@click.option("--logits", help="Of a decoder: last, or all positions. [default: last]")
 @click.option("--io-dtype", default="fp32", help="Type of float inputs and outputs: fp32, or fp16 with --fp16.")
 @click.option("--tokenizer", help="Folder or hub id of the tokenizer. [default: CHECKPOINT]")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
@@ -73,6 +77,8 @@ def export_command(
     opset: int | None,
     inputs: Sequence[str],
     outputs: Sequence[str],
+    variants: Sequence[str],
+    logits: str | None,
     io_dtype: str,
     tokenizer: str | None,
     revision: str | None,
@@ -102,6 +108,8 @@ def export_command(
             io_dtype=io_dtype,
             tokenizer=tokenizer,
             calibration=calibration,
+            variants=variants,
+            logits=logits,
             is_decoder=is_decoder,
             allow_random_head=allow_random_head,
         )

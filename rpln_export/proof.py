@@ -1,24 +1,27 @@
-"""Proves a bundle's graph equal to eager torch, by every method that its precision allows, or says where it is not."""
+"""Proves a bundle's graphs equal to eager torch, by every method that their precision allows, or says where not."""
 
 import itertools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 
-from rpln_export.bisect import first_drift
 from rpln_export.errors import ValidationError
+from rpln_export.bisect import first_drift
+from rpln_export.decoding import RunGraph
+from rpln_export.plan import GraphPlan
+from rpln_export.subjects import Subject
 from rpln_export.validate import Comparison, Run, compare, failed, graph_outputs, reference_outputs
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Case
 from rpln_runtime.session import load
-from rpln_runtime.tasks import Tensor
 
 RUNTIME: Final = "rpln_runtime"
 ROUNDING: Final = "rounding copy"
@@ -52,52 +55,67 @@ class Proof:
     notes: Sequence[str]
 
 
-def prove(
-    model: Any,
-    path: Path,
-    *,
-    outputs: Sequence[Tensor],
-    cases: Sequence[Case],
-    recipe: Recipe,
-    advance: Callable[[int, int], None],
-) -> Proof:
-    """Compare the graph at `path`, as it was saved into its bundle, with eager `model` over `cases`.
+def prove(subjects: Sequence[Subject], folder: Path, *, recipe: Recipe, advance: Callable[[int, int], None]) -> Proof:
+    """Compare the graphs in `folder`, as they were saved into their bundle, with eager torch.
 
     Raises ValidationError naming the output, the case and the first layer that drifts.
     """
-    methods = _methods(path, recipe)
-    tick = _counter(advance, len(cases) * (1 + len(methods)))
-    with tempfile.TemporaryDirectory() as stored:
-        expected = reference_outputs(model, outputs, cases, Path(stored), advance=tick)
-        named = graph_outputs(outputs, model.config.num_hidden_layers)
-        comparisons = compare(expected, methods, named, cases, recipe.tolerance, advance=tick)
-    refused = failed(comparisons, recipe.tolerance)
-    if refused:
-        raise ValidationError(_refusal(refused, model, path, cases, recipe))
-    return Proof(comparisons=comparisons, notes=NOTES[recipe.dtype])
+    methods = [name for name, method in METHODS.items() if recipe.dtype in method.dtypes]
+    tick = _counter(advance, sum(len(subject.cases) for subject in subjects) * (1 + len(methods)))
+    proven: list[Comparison] = []
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as stored:
+            expected = reference_outputs(subject.eager, subject.cases, Path(stored), advance=tick)
+            comparisons = compare(
+                expected,
+                {name: partial(_player, subject, folder, METHODS[name]) for name in methods},
+                graph_outputs(subject.parts[-1].compared, subject.parts[-1].call.layers),
+                subject.cases,
+                recipe.tolerance,
+                advance=tick,
+            )
+        if refused := failed(comparisons, recipe.tolerance):
+            raise ValidationError(_refusal(refused, subject, folder, recipe))
+        proven += _labelled(comparisons, subject, several=len(subjects) > 1)
+    return Proof(comparisons=proven, notes=NOTES[recipe.dtype])
 
 
-def _methods(path: Path, recipe: Recipe) -> dict[str, Callable[[], Run]]:
-    """How the graph can be run here: by the runtime where the CPU has kernels, by its rounding copy where it rounds."""
-    methods: dict[str, Callable[[], Run]] = {}
-    if recipe.dtype != ir.DataType.BFLOAT16:
-        methods[RUNTIME] = lambda: _run_runtime(path.parent)
-    if recipe.lowers:
-        methods[ROUNDING] = lambda: _run_rounding_copy(ir.load(path))
-    return methods
+def _player(subject: Subject, folder: Path, method: "Method") -> Run:
+    return subject.play({part.name: method.open(folder, part.plan) for part in subject.parts})
 
 
-def _run_runtime(folder: Path) -> Run:
-    session = load(folder, verify=False)
+def _labelled(comparisons: Sequence[Comparison], subject: Subject, *, several: bool) -> list[Comparison]:
+    """Comparisons that say which graphs they are of, where a bundle is proven in more than one way."""
+    return [replace(row, method=f"{row.method}, {subject.name}") if several else row for row in comparisons]
+
+
+def _open_runtime(folder: Path, plan: GraphPlan) -> RunGraph:
+    session = load(folder, variant=plan.variant.name, verify=False)
     dtypes = {spec.name: spec.dtype for spec in session.graph.inputs}
     return lambda feeds: session.run({name: array.astype(dtypes[name]) for name, array in feeds.items()})
 
 
-def _run_rounding_copy(graph: ir.Model) -> Run:
-    with tempfile.TemporaryDirectory() as folder:
-        session = session_from_model(rounding_copy(graph), Path(folder))
+def _open_rounding_copy(folder: Path, plan: GraphPlan) -> RunGraph:
+    graph = ir.load(folder / plan.path)
+    with tempfile.TemporaryDirectory() as copies:
+        session = session_from_model(rounding_copy(graph), Path(copies))
     names = [value.name or "" for value in graph.graph.outputs]
     return lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A way to run a graph here, and the types that it tells something about."""
+
+    open: Callable[[Path, GraphPlan], RunGraph]
+    dtypes: frozenset[ir.DataType]
+
+
+METHODS: Final = {
+    # ONNX Runtime's CPU provider has no kernels for bf16; what does not round needs no rounding copy.
+    RUNTIME: Method(open=_open_runtime, dtypes=frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})),
+    ROUNDING: Method(open=_open_rounding_copy, dtypes=frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})),
+}
 
 
 def _counter(advance: Callable[[int, int], None], total: int) -> Callable[[], None]:
@@ -113,10 +131,10 @@ def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refusal(refused: Sequence[Comparison], model: Any, path: Path, cases: Sequence[Case], recipe: Recipe) -> str:
+def _refusal(refused: Sequence[Comparison], subject: Subject, folder: Path, recipe: Recipe) -> str:
     tolerance = recipe.tolerance
     worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
-    case = next((case for case in cases if case.name == worst.worst_case), cases[0])
+    case = next((case for case in subject.cases if case.name == worst.worst_case), subject.cases[0])
     return "\n".join(
         [
             f"the {recipe.name} graph is not equal to eager torch and is refused.",
@@ -126,7 +144,15 @@ def _refusal(refused: Sequence[Comparison], model: Any, path: Path, cases: Seque
                 + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
                 for row in refused
             ),
-            f"  {first_drift(model, ir.load(path), case, difference=tolerance.difference)}.",
+            f"  {_drift(subject, case, folder, tolerance.difference, METHODS[worst.method])}.",
             ADVICE_LOWER if recipe.lowers else ADVICE_FLOAT,
         ]
     )
+
+
+def _drift(subject: Subject, case: Case, folder: Path, difference: float, method: Method) -> str:
+    """Where the last of the subject's graphs begins to differ, all tokens of the case given at once."""
+    *before, part = subject.parts
+    runs = {earlier.name: method.open(folder, earlier.plan) for earlier in before if earlier.is_encoder}
+    feeds = _as_float32(subject.whole(case, part, runs))
+    return first_drift(part.call, ir.load(folder / part.plan.path), feeds, subject.real(case), difference=difference)

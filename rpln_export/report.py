@@ -12,7 +12,7 @@ import onnx_ir as ir
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpln_export.bundle import tool_versions
-from rpln_export.plan import ExportPlan
+from rpln_export.plan import ExportPlan, GraphPlan
 from rpln_export.proof import Proof
 from rpln_export.steps import Step
 from rpln_export.validate import TINY, Comparison
@@ -42,6 +42,20 @@ class Rescaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GraphReport:
+    """One graph of the bundle; `weights` are in bytes by type."""
+
+    variant: str
+    path: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    weights: Mapping[str, int]
+    operators: Mapping[str, int]
+    passes: Mapping[str, int]
+    rescaling: Rescaling | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was exported, what it took, and how it was proven; `sizes` are in bytes, without the reports themselves."""
 
@@ -51,13 +65,8 @@ class Report:
     opset: int
     destination: str
     parameters: int
-    inputs: Sequence[str]
-    outputs: Sequence[str]
     sizes: Mapping[str, int]
-    weights: Mapping[str, int]
-    operators: Mapping[str, int]
-    passes: Mapping[str, int]
-    rescaling: Rescaling | None
+    graphs: Sequence[GraphReport]
     tolerance: Tolerance
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
@@ -89,28 +98,42 @@ class Report:
 
 
 def report_from_export(
-    plan: ExportPlan, graph: ir.Model, folder: Path, *, parameters: int, proof: Proof, steps: Sequence[Step]
+    plan: ExportPlan,
+    graphs: Sequence[ir.Model],
+    folder: Path,
+    *,
+    parameters: int,
+    proof: Proof,
+    steps: Sequence[Step],
 ) -> Report:
     """All there is to say about an export whose bundle lies in `folder`."""
     return Report(
         name=plan.name,
         task=plan.task.name,
         recipe=plan.recipe.name,
-        opset=graph.opset_imports[""],
+        opset=graphs[0].opset_imports[""],
         destination=str(plan.destination),
         parameters=parameters,
-        inputs=[value.name or "" for value in graph.graph.inputs],
-        outputs=[value.name or "" for value in graph.graph.outputs],
         sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST_NAME},
-        weights=precision_from_model(graph),
-        operators=dict(Counter(node.op_type for node in graph.graph).most_common()),
-        passes=counts_from_model(graph),
-        rescaling=_rescaling_from_model(graph),
+        graphs=[_graph_report(planned, graph) for planned, graph in zip(plan.graphs, graphs, strict=True)],
         tolerance=plan.recipe.tolerance,
         comparisons=proof.comparisons,
         notes=proof.notes,
         steps=steps,
         versions=tool_versions(),
+    )
+
+
+def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
+    return GraphReport(
+        variant=plan.variant.name,
+        path=plan.path,
+        inputs=[value.name or "" for value in graph.graph.inputs],
+        outputs=[value.name or "" for value in graph.graph.outputs],
+        weights=precision_from_model(graph),
+        operators=dict(Counter(node.op_type for node in graph.graph).most_common()),
+        passes=counts_from_model(graph),
+        rescaling=_rescaling_from_model(graph),
     )
 
 
@@ -126,8 +149,8 @@ def summary_from_report(report: Report) -> dict[str, Any]:
 
 def _rescaling_from_model(graph: ir.Model) -> Rescaling | None:
     notes = graph.metadata_props
-    if SHIFT_KEY not in notes:
-        return None
+    if not float(notes.get(PEAK_KEY, "0")):
+        return None  # no recipe that rescales, or a graph that holds no residual stream
     shift, peak = int(notes[SHIFT_KEY]), float(notes[PEAK_KEY])
     return Rescaling(
         shift=shift,

@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-from rpln_export.bundle import stress_limits
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.errors import ValidationError
+from rpln_export.parts import parts_from_model
 from rpln_export.plan import ExportPlan, make_plan
 from rpln_export.proof import Proof, prove
 from rpln_export.steps import Silent, Steps, Watcher
-from rpln_graphs.stress import stress_cases
-from rpln_model.checkpoints import load_config
+from rpln_export.subjects import subjects_from_parts
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
-from rpln_runtime.tasks import TASKS, Tensor
+from rpln_runtime.tasks import LAST_LOGITS, TASKS, Task, Tensor
 
 
 def revalidate(
@@ -24,8 +23,7 @@ def revalidate(
     steps = Steps(watcher or Silent())
     with steps.step("load"):
         manifest = read_manifest(folder)
-        graph = manifest.graphs[0]
-        plan = _plan_from_bundle(folder, manifest, graph, checkpoint, revision)
+        plan = _plan_from_bundle(folder, manifest, checkpoint, revision)
         if source_from_plan(plan).sha256 != manifest.source.sha256:
             raise ValidationError(
                 f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the weights "
@@ -33,32 +31,35 @@ def revalidate(
             )
         model = load_model(plan)
     with steps.step("validate") as advance:
-        return prove(
-            model,
-            folder / graph.path,
-            outputs=plan.outputs,
-            cases=list(stress_cases(plan.inputs, stress_limits(plan.config))),
-            recipe=plan.recipe,
-            advance=advance,
-        )
+        subjects = subjects_from_parts(parts_from_model(plan, model), plan)
+        return prove(subjects, folder, recipe=plan.recipe, advance=advance)
 
 
-def _plan_from_bundle(
-    folder: Path, manifest: Manifest, graph: Graph, checkpoint: str | None, revision: str | None
-) -> ExportPlan:
+def _plan_from_bundle(folder: Path, manifest: Manifest, checkpoint: str | None, revision: str | None) -> ExportPlan:
     task = TASKS[manifest.task]
+    graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]
     return make_plan(
         checkpoint,
         task=manifest.task,
         precision=manifest.recipe,
         revision=revision,
-        inputs=_asked_for(task.optional_inputs, [tensor.name for tensor in graph.inputs]),
-        outputs=_asked_for(task.optional_outputs, [tensor.name.split(".")[0] for tensor in graph.outputs]),
-        is_decoder=load_config(folder).is_decoder,
+        inputs=_asked_for(task.optional_inputs, [{tensor.name for tensor in graph.inputs} for graph in graphs]),
+        outputs=_asked_for(
+            task.optional_outputs, [{tensor.name.split(".")[0] for tensor in graph.outputs} for graph in graphs]
+        ),
+        variants=[graph.variant for graph in graphs],
+        logits=_logits(graphs[0], task),
+        is_decoder=task.postprocess is None,
     )
 
 
-def _asked_for(tensors: tuple[Tensor, ...], names: list[str]) -> list[str]:
-    """The optional tensors among `names`, in the order of `names`."""
-    optional = {tensor.name for tensor in tensors}
-    return [name for name in dict.fromkeys(names) if name in optional]
+def _asked_for(tensors: tuple[Tensor, ...], names: list[set[str]]) -> list[str]:
+    """The optional tensors that every graph has: what a variant adds by itself was not asked for."""
+    return [tensor.name for tensor in tensors if all(tensor.name in known for known in names)]
+
+
+def _logits(graph: Graph, task: Task) -> str | None:
+    if LAST_LOGITS not in task.outputs:
+        return None
+    (length,) = (tensor.shape[1] for tensor in graph.outputs if tensor.name == LAST_LOGITS.name)
+    return "last" if length == 1 else "all"

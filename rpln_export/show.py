@@ -10,7 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from rpln_export.inspection import Inspection
-    from rpln_export.report import Report
+    from rpln_export.report import Report, Rescaling
     from rpln_export.steps import Step
     from rpln_export.validate import Comparison
 
@@ -56,17 +56,24 @@ def print_report(report: "Report") -> None:
     """The essence of a report: what was proven, what it took, where it is."""
     print_comparisons(report.comparisons)
     console = _console()
-    if report.rescaling:
-        scaled = f"scaled by 2^-{report.rescaling.shift}" if report.rescaling.shift else "not scaled"
-        console.print(
-            f"residual stream up to {report.rescaling.residual_peak:.4g}, {scaled}: "
-            f"{report.rescaling.headroom:.0f} times below the limit of fp16"
-        )
-        for name, reach in report.rescaling.kept_float.items():
-            console.print(f"kept in fp32: {name}, whose values reach {reach:.4g}")
+    for graph in report.graphs:
+        if graph.rescaling:
+            print_rescaling(graph.rescaling, graph.path)
     seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
     size = sum(report.sizes.values())
     console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
+
+
+def print_rescaling(rescaling: "Rescaling", path: str) -> None:
+    """How far a lower-precision graph is from overflow."""
+    console = _console()
+    scaled = f"scaled by 2^-{rescaling.shift}" if rescaling.shift else "not scaled"
+    console.print(
+        f"{path}: residual stream up to {rescaling.residual_peak:.4g}, {scaled}: "
+        f"{rescaling.headroom:.0f} times below the limit of fp16"
+    )
+    for name, reach in rescaling.kept_float.items():
+        console.print(f"kept in fp32: {name}, whose values reach {reach:.4g}")
 
 
 def print_comparisons(comparisons: Sequence["Comparison"]) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rpln_graphs.calls import GraphCall
 from rpln_graphs.recipes import Tolerance
 from rpln_graphs.stress import Case
-from rpln_graphs.trace import names_from_tensor
-from rpln_model.base import RobertaPreLayerNormPreTrainedModel
-from rpln_runtime.tasks import Tensor
+from rpln_runtime.tasks import TOKEN_AXES, Tensor
 
 Array = NDArray[Any]
-Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+Run = Callable[[Case], Mapping[str, Array]]
+"""Makes the outputs of a case, by their names in the graph."""
 
 TINY: Final = float(np.finfo(np.float32).tiny)
 
@@ -74,7 +74,7 @@ def compare(
         run = opened()
         rows = {name: Comparison(output=name, method=method) for name in outputs}
         for case, reference in zip(cases, expected, strict=True):
-            found = run(case.feeds)
+            found = run(case)
             for name, tensor in outputs.items():
                 where = meaningful(tensor, case, reference[name].shape)
                 pair = _Pair(reference[name], found[name].astype(np.float32), where)
@@ -87,18 +87,13 @@ def compare(
 
 
 def reference_outputs(
-    model: RobertaPreLayerNormPreTrainedModel,
-    outputs: Sequence[Tensor],
-    cases: Sequence[Case],
-    folder: Path,
-    *,
-    advance: Callable[[], None],
+    eager: Run, cases: Sequence[Case], folder: Path, *, advance: Callable[[], None]
 ) -> list[dict[str, Array]]:
     """What eager torch makes of each case. The arrays lie in `folder`: a vocabulary's logits would fill the memory."""
     expected = []
     for number, case in enumerate(cases):
         stored = {}
-        for name, array in eager_outputs(model, case.feeds, outputs).items():
+        for name, array in eager(case).items():
             path = folder / f"{number}.{name}.npy"
             np.save(path, array)
             stored[name] = np.load(path, mmap_mode="r")
@@ -109,26 +104,17 @@ def reference_outputs(
 
 def graph_outputs(outputs: Sequence[Tensor], layers: int) -> dict[str, Tensor]:
     """The graph's outputs by name, each with the row of the task's table that it comes from."""
-    return {name: tensor for tensor in outputs for name in names_from_tensor(tensor, layers)}
+    return {name: tensor for tensor in outputs for name in tensor.names(layers)}
 
 
 def eager_outputs(
-    model: RobertaPreLayerNormPreTrainedModel, feeds: Mapping[str, Array], outputs: Sequence[Tensor]
+    model: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], feeds: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """The outputs of eager torch by the names that they have in the graph."""
+    """What eager torch makes of a graph's `feeds`, by the names that the outputs have in the graph."""
+    call = GraphCall(model, inputs, outputs).eval()
     with torch.inference_mode():
-        result = model(
-            **{name: torch.from_numpy(array) for name, array in feeds.items()},
-            output_hidden_states=any(tensor.name == "hidden_states" for tensor in outputs),
-            output_attentions=any(tensor.name == "attentions" for tensor in outputs),
-            return_dict=True,
-        )
-    named: dict[str, Array] = {}
-    for tensor in outputs:
-        values = result[tensor.name] if tensor.per_layer is not None else [result[tensor.name]]
-        names = names_from_tensor(tensor, model.config.num_hidden_layers)
-        named.update((name, value.numpy()) for name, value in zip(names, values, strict=True))
-    return named
+        found = call(*(torch.from_numpy(feeds[name]) for name in call.input_names))
+    return {name: tensor.numpy() for name, tensor in zip(call.output_names, found, strict=True)}
 
 
 def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comparison]:
@@ -192,7 +178,7 @@ def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np
     """Which elements of an output are compared, as a mask of its shape."""
     keep = case.mask.astype(bool)
     if tensor.per_token:
-        sequence = tensor.axes.index("sequence")
+        sequence = next(index for index, axis in enumerate(tensor.axes) if axis in TOKEN_AXES)
         aligned = keep.reshape(*shape[: min(sequence, 1)], *(1,) * (sequence - 1), keep.shape[-1])
     else:
         aligned = keep.any(-1).reshape(shape[: len([axis for axis in tensor.axes if axis in {"batch", "choices"}])])

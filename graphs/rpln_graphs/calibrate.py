@@ -1,5 +1,6 @@
 """Measures how far the values of a graph reach: it is run with the extremes of each value as its outputs."""
 
+import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,14 +33,22 @@ def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
         session = session_from_model(probed, Path(folder))
         for feeds in batches:
             extremes = session.run(list(outputs), feeds)
-            for name, extreme in zip(outputs.values(), extremes, strict=True):
-                if not np.isfinite(extreme):
-                    raise GraphError(
-                        f"{name} becomes {float(extreme)} in fp32 already, so its range cannot be measured. The "
-                        "checkpoint overflows by itself: check its weights, or export it in fp32."
-                    )
-                ranges[name] = max(ranges.get(name, 0.0), abs(float(extreme)))
+            for name, largest, smallest in zip(list(outputs.values())[::2], extremes[::2], extremes[1::2], strict=True):
+                ranges[name] = max(ranges.get(name, 0.0), _reach(name, float(largest), float(smallest)))
     return ranges
+
+
+def _reach(name: str, largest: float, smallest: float) -> float:
+    """The largest magnitude between two extremes."""
+    if largest < smallest:
+        return 0.0  # of no element at all, as a decoder's past before its first step: -inf and inf
+    for extreme in (largest, smallest):
+        if not math.isfinite(extreme):
+            raise GraphError(
+                f"{name} becomes {extreme} in fp32 already, so its range cannot be measured. The checkpoint overflows "
+                "by itself: check its weights, or export it in fp32."
+            )
+    return max(abs(largest), abs(smallest))
 
 
 def _probed_model(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:

@@ -1,6 +1,7 @@
 """RECIPES: one row per precision and target: which passes, in which order, and what counts as equal afterwards."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -44,6 +45,9 @@ class Recipe:
         return self.dtype != ir.DataType.FLOAT
 
 
+SHARED: Final = re.compile(r"^(past_key_values|present|cross_key_values)\.|attention\.self\.value\.")
+"""Values that one graph of a decoder hands to another, and the projections that they come from."""
+
 HALF: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
 BRAIN: Final = replace(HALF, resolution=2.0**-7)
 
@@ -63,6 +67,15 @@ RECIPES: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """A graph that is to be rewritten, the network that it holds, and what measures the ranges of its values."""
+
+    model: ir.Model
+    network: Network
+    measure: Callable[[ir.Model], Ranges]
+
+
 def apply_recipe(
     model: ir.Model,
     recipe: Recipe,
@@ -76,15 +89,39 @@ def apply_recipe(
     `measure` is called for passes that are calibrated, and again only after the graph has changed. Raises PassError
     when a pass changes another number of places than its formula says.
     """
-    ranges: Ranges | None = None
-    for kind in recipe.passes:
-        if kind.calibrated and ranges is None:
-            ranges = measure(model)
-        step = kind.configure(model, Context(dtype=recipe.dtype, io_dtype=io_dtype, ranges=ranges or {}))
-        if step(model).modified:
-            ranges = None
-        _check_count(kind.__name__, counts_from_model(model)[kind.__name__], step.expected(network))
+    apply_recipe_together([Rewrite(model=model, network=network, measure=measure)], recipe, io_dtype=io_dtype)
     return counts_from_model(model)
+
+
+def apply_recipe_together(
+    rewrites: Sequence[Rewrite], recipe: Recipe, *, io_dtype: ir.DataType = ir.DataType.FLOAT
+) -> None:
+    """Run the recipe's passes over graphs that hand keys and values on to one another, pass by pass.
+
+    What one graph writes another reads, so that both must scale and store it alike: the ranges of values that SHARED
+    names are the largest of all graphs. Raises PassError as `apply_recipe` does.
+    """
+    measured: list[Ranges] | None = None
+    for kind in recipe.passes:
+        if kind.calibrated and measured is None:
+            measured = _shared([rewrite.measure(rewrite.model) for rewrite in rewrites])
+        modified = False
+        for rewrite, ranges in zip(rewrites, measured or [{}] * len(rewrites), strict=True):
+            step = kind.configure(rewrite.model, Context(dtype=recipe.dtype, io_dtype=io_dtype, ranges=ranges))
+            modified |= step(rewrite.model).modified
+            _check_count(kind.__name__, counts_from_model(rewrite.model)[kind.__name__], step.expected(rewrite.network))
+        if modified:
+            measured = None
+
+
+def _shared(measured: Sequence[Ranges]) -> list[Ranges]:
+    """The ranges of each graph, those of shared values being the largest in any."""
+    largest: dict[str, float] = {}
+    for ranges in measured:
+        for name, reach in ranges.items():
+            if SHARED.search(name):
+                largest[name] = max(reach, largest.get(name, 0.0))
+    return [{**ranges, **largest} for ranges in measured]
 
 
 def _check_count(name: str, count: int, expected: int | None) -> None:

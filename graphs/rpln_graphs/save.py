@@ -1,6 +1,7 @@
 """Writes a graph to its file, weight by weight, and describes what was written."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -84,14 +85,17 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def graph_from_model(model: ir.Model, *, variant: str, path: str) -> Graph:
-    """The manifest's description of `model`, to be stored at `path` within the bundle."""
+def graph_from_model(model: ir.Model, *, variant: str, path: str, values: Mapping[str, int]) -> Graph:
+    """The manifest's description of `model`, to be stored at `path` within the bundle.
+
+    `values` says how many values an integer input may take.
+    """
     return Graph(
         variant=variant,
         path=path,
         opset=model.opset_imports[""],
-        inputs=tuple(_spec_from_value(value) for value in model.graph.inputs),
-        outputs=tuple(_spec_from_value(value) for value in model.graph.outputs),
+        inputs=tuple(_spec_from_value(value, values) for value in model.graph.inputs),
+        outputs=tuple(_spec_from_value(value, {}) for value in model.graph.outputs),
     )
 
 
@@ -104,7 +108,7 @@ def precision_from_model(model: ir.Model) -> dict[str, int]:
     return dict(sizes.most_common())
 
 
-def _spec_from_value(value: ir.Value) -> TensorSpec:
+def _spec_from_value(value: ir.Value, values: Mapping[str, int]) -> TensorSpec:
     assert value.name is not None and value.dtype is not None and value.shape is not None
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return TensorSpec(name=value.name, dtype=value.dtype.numpy().name, shape=shape)
+    return TensorSpec(name=value.name, dtype=value.dtype.numpy().name, shape=shape, values=values.get(value.name))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rpln_runtime.tasks import CHOICES, INT64, Tensor
+from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, SEQUENCE, Tensor
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -70,11 +70,11 @@ def _case(
 ) -> Case:
     choices = CHOICE_COUNT if any(CHOICES in tensor.axes for tensor in inputs) else 1
     rows = batch * choices
-    keep = _mask(mask, rows, length, rng)
-    sizes = {**limits.sizes, "batch": batch, "choices": choices, "sequence": length}
+    keep = random_mask(mask, rows, length, rng)
+    sizes = {**limits.sizes, BATCH: batch, CHOICES: choices, SEQUENCE: length, ENCODER_SEQUENCE: length}
     heads = (limits.sizes["num_hidden_layers"], limits.sizes["num_attention_heads"])
     made: dict[str, Callable[[], NDArray[Any]]] = {
-        "input_ids": lambda: np.where(keep == 1, _ids(limits, rng, keep.shape), limits.pad_token_id),
+        "input_ids": lambda: np.where(keep == 1, random_ids(limits, rng, keep.shape), limits.pad_token_id),
         "attention_mask": lambda: keep,
         "token_type_ids": lambda: rng.integers(0, limits.type_vocab_size, keep.shape),
         "position_ids": lambda: limits.pad_token_id + np.cumsum(keep, axis=-1) * keep,
@@ -85,7 +85,7 @@ def _case(
     return Case(name=name, feeds=feeds_from_rows(inputs, sizes, made), mask=keep)
 
 
-def _ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def random_ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Random ids of any token but padding, the vocabulary's two extreme ids among them: the batch's first and last."""
     ids = rng.integers(0, limits.vocab_size, shape)
     ids[-1, -1] = limits.vocab_size - 1
@@ -93,7 +93,7 @@ def _ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> ND
     return np.where(ids == limits.pad_token_id, (limits.pad_token_id + 1) % limits.vocab_size, ids)
 
 
-def _mask(kind: str, rows: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def random_mask(kind: str, rows: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """[rows, length], 1 at real tokens; each row but an `empty` one keeps at least one."""
     real = rng.integers(1, length + 1, (rows, 1))
     position = np.arange(length)

@@ -2,12 +2,15 @@
 
 A past is a `Cache` of transformers (or anything with its `update` and `get_seq_length`), which is extended in place
 and handed back, or a tuple with (key, value) or (key, value, cross key, cross value) per layer, each
-(batch, heads, tokens, head size), for which an `EncoderDecoderCache` comes back, as in transformers 4.57.
+(batch, heads, tokens, head size), for which an `EncoderDecoderCache` comes back, as in transformers 4.57. `KeyValues`
+is this package's own: plain tensors in and out, for tracing, and the only one that replaces an encoder's output.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
@@ -101,6 +104,51 @@ class CrossSlot:
         return pair
 
 
+@dataclass(frozen=True, slots=True)
+class GivenSlot:
+    """Filled from outside: what the encoder's output was projected to, so that the output itself is not needed."""
+
+    key_value: KeyValue
+
+    def stored(self) -> KeyValue:
+        """The encoder's keys and values."""
+        return self.key_value
+
+    def update(self, key: Tensor, value: Tensor) -> KeyValue:
+        """Nothing is ever projected for this slot."""
+        raise AssertionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyValues:
+    """Keys and values per layer, as the inputs and outputs of a graph are: no object grows in place.
+
+    `past` is empty where nothing came before, `cross` where no encoder's keys and values are given. A forward pass
+    leaves the past with the new tokens behind in `present`.
+    """
+
+    past: Sequence[KeyValue] = ()
+    cross: Sequence[KeyValue] = ()
+    present: dict[int, KeyValue] = field(default_factory=dict)
+
+    def get_seq_length(self) -> int:
+        """How many tokens came before."""
+        return self.past[0][0].shape[-2] if self.past else 0
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> KeyValue:
+        """All keys and values there are to attend to."""
+        if self.past:
+            past_key, past_value = self.past[layer]
+            key, value = torch.cat([past_key, key], dim=-2), torch.cat([past_value, value], dim=-2)
+        self.present[layer] = key, value
+        return key, value
+
+
+def holds_memory(cache: Any) -> bool:
+    """Whether cross-attention can do without the encoder's output."""
+    return isinstance(cache, KeyValues) and bool(cache.cross)
+
+
 def slots(cache: Any, layer: int) -> tuple[Slot | None, Slot | None]:
     """Where the self-attention and the cross-attention of a layer keep their keys and values.
 
@@ -108,6 +156,8 @@ def slots(cache: Any, layer: int) -> tuple[Slot | None, Slot | None]:
     """
     if cache is None:
         return None, None
+    if holds_memory(cache):
+        return SelfSlot(cache, layer), GivenSlot(cache.cross[layer])
     if hasattr(cache, "cross_attention_cache"):
         return SelfSlot(cache.self_attention_cache, layer), CrossSlot(cache, layer)
     return SelfSlot(cache, layer), None

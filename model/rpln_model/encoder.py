@@ -14,7 +14,7 @@ from transformers import RobertaPreLayerNormConfig
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
-from rpln_model.cache import Past, cache_from_past, length_of_past, slots
+from rpln_model.cache import Past, cache_from_past, holds_memory, length_of_past, slots
 from rpln_model.config import ABSOLUTE, padding_row, position_type, pruned_heads, returns_dict
 from rpln_model.errors import ConfigError, ModelInputError
 from rpln_model.layers import Attention, Layer
@@ -220,7 +220,8 @@ class Encoder(nn.Module):
         mask = self_attention_mask(
             attention_mask, hidden_BTD=x_BTD, past_length=past_length, is_decoder=self.is_decoder
         )
-        memory_mask = None if memory_BSD is None else cross_attention_mask(memory_mask, hidden_BTD=x_BTD)
+        reads_memory = memory_BSD is not None or holds_memory(cache)
+        memory_mask = cross_attention_mask(memory_mask, hidden_BTD=x_BTD) if reads_memory else None
         head_factors = head_masks(head_mask, layers=len(self.layer), dtype=x_BTD.dtype)
         distance_TS = None if self.absolute else self._distances(x_BTD, past_length)
 
@@ -231,6 +232,7 @@ class Encoder(nn.Module):
                 mask=mask,
                 head_mask=head_factors[index],
                 distance_TS=distance_TS,
+                reads_memory=reads_memory,
                 memory_BSD=memory_BSD,
                 memory_mask=memory_mask,
                 slots=slots(cache, index),
@@ -244,7 +246,7 @@ class Encoder(nn.Module):
             last=x_BTD,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
-            cross_attentions=tuple(cross_attentions) if output_attentions and memory_BSD is not None else None,
+            cross_attentions=tuple(cross_attentions) if output_attentions and reads_memory else None,
         )
 
     def prune_heads(self, heads: dict[int, set[int]]) -> None:

@@ -35,11 +35,15 @@ class Layer(nn.Module):
         mask: Tensor | None,
         head_mask: Tensor | None,
         distance_TS: Tensor | None,
+        reads_memory: bool,
         memory_BSD: Tensor | None,
         memory_mask: Tensor | None,
         slots: tuple[Slot | None, Slot | None],
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The new residual stream, the attention's probabilities and, given a memory, those over the memory."""
+        """The new residual stream, the attention's probabilities and, given a memory, those over the memory.
+
+        A memory that is read is `memory_BSD`, or the keys and values of it that the second slot holds.
+        """
         self_slot, cross_slot = slots
         cross_probabilities_BHTS = None
 
@@ -47,7 +51,7 @@ class Layer(nn.Module):
             x_BTD, mask=mask, head_mask=head_mask, distance_TS=distance_TS, slot=self_slot
         )
         x_BTD = x_BTD + change_BTD
-        if memory_BSD is not None:
+        if reads_memory:
             change_BTD, cross_probabilities_BHTS = self.crossattention(
                 x_BTD, memory_BSD=memory_BSD, mask=memory_mask, head_mask=head_mask, slot=cross_slot
             )

@@ -6,12 +6,15 @@ Rules:
    fp32 by this rule, and so does a feed-forward block whose activation passes 65,504.)
 2. LayerNormalization computes its statistics in fp32 by its own stash_type = 1.
 3. Initializers are stored in the lower type unless all of their readers stay fp32: no weight is stored twice.
-4. Graph inputs and outputs get the I/O type; integers stay integers.
+4. Graph inputs and outputs get the I/O type; integers stay integers. Keys and values that decoder graphs hand on stay
+   in the lower type, or fp32 where they were measured beyond it, whatever the I/O type.
 
 Metadata of the model tells the type, and which MatMul stayed fp32 and how far its values reach.
 """
 
 import json
+import re
+from collections.abc import Callable
 from typing import Final, Self
 
 import onnx_ir as ir
@@ -28,6 +31,7 @@ FLOAT_OPERATORS: Final = {
     ir.DataType.FLOAT16: frozenset({"Softmax"}),
     ir.DataType.BFLOAT16: frozenset({"Softmax", "Einsum"}),  # ONNX's Einsum takes no bf16
 }
+CACHED: Final = re.compile(r"(past_key_values|present|cross_key_values)\.(\d+\.(?:key|value))")
 KEPT_KEY: Final = "rpln.kept_float"
 
 
@@ -48,7 +52,7 @@ class LowerPrecision(CountingPass):
     def rewrite(self, model: ir.Model) -> int:
         kept = {node: reach for node in model.graph if (reach := self._reach_if_kept(node)) is not None}
         lowered = [node for node in model.graph if node not in kept and _touches_float(node)]
-        typing = _Typing(model, self.dtype, self.io_dtype, lowered=set(lowered))
+        typing = _Typing(model, self.dtype, self._boundary_type, lowered=set(lowered))
         typing.type_inputs()
         typing.type_initializers()
         typing.type_nodes()
@@ -56,6 +60,16 @@ class LowerPrecision(CountingPass):
         matmuls = {node.name: reach for node, reach in kept.items() if node.op_type in {"MatMul", "Gemm"}}
         model.metadata_props[KEPT_KEY] = json.dumps(matmuls)
         return len(lowered)
+
+    def _boundary_type(self, value: ir.Value) -> ir.DataType:
+        """The type of a float input or output (rule 4)."""
+        place = CACHED.fullmatch(value.name or "")
+        if place is None:
+            return self.io_dtype
+        # A past comes from an earlier step's present, and has its range.
+        origins = {"past_key_values", "present"} if place[1] != "cross_key_values" else {place[1]}
+        reach = max((self.ranges or {}).get(f"{origin}.{place[2]}", 0.0) for origin in origins)
+        return FLOAT if reach > SAFE_RANGE[self.dtype] else self.dtype
 
     def _reach_if_kept(self, node: ir.Node) -> float | None:
         """How far the values of `node` reach if that, or its operator, keeps it in fp32 (rule 1); else None."""
@@ -71,17 +85,24 @@ class LowerPrecision(CountingPass):
 class _Typing:
     """One run over a graph; values are retyped from the inputs down, so each reader knows what it is given."""
 
-    def __init__(self, model: ir.Model, dtype: ir.DataType, io_dtype: ir.DataType, *, lowered: set[ir.Node]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        dtype: ir.DataType,
+        boundary_type: Callable[[ir.Value], ir.DataType],
+        *,
+        lowered: set[ir.Node],
+    ) -> None:
         self.graph = model.graph
         self.dtype = dtype
-        self.io_dtype = io_dtype
+        self.boundary_type = boundary_type
         self.lowered = lowered
         self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def type_inputs(self) -> None:
         for value in self.graph.inputs:
             if _is_float(value):
-                value.dtype = self.io_dtype
+                value.dtype = self.boundary_type(value)
 
     def type_initializers(self) -> None:
         for value in self.graph.initializers.values():
@@ -102,10 +123,11 @@ class _Typing:
 
     def type_outputs(self) -> None:
         for position, value in enumerate(self.graph.outputs):
-            if value.dtype in {FLOAT, *SAFE_RANGE} and value.dtype != self.io_dtype:
+            wanted = self.boundary_type(value)
+            if value.dtype in {FLOAT, *SAFE_RANGE} and value.dtype != wanted:
                 name = value.name
                 value.name = f"{name}.{value.dtype.name.lower()}"
-                node = _cast_node(value, self.io_dtype, name or "")
+                node = _cast_node(value, wanted, name or "")
                 self.graph.append(node)
                 self.graph.outputs[position] = node.outputs[0]
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from rpln_graphs.passes.base import CountingPass
 
-PREFIXES = ("model.", "roberta_prelayernorm.")
+PREFIXES = ("model.", "decoder.", "roberta_prelayernorm.")
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 """What torch calls the scope of arithmetic on symbolic sizes."""

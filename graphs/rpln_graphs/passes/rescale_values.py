@@ -2,8 +2,12 @@
 
 Softmax rows sum to 1, so the context P V is bounded by V; scaling weight and bias of the value projection by a power of
 two, and the output projection's weight by its inverse, is exact. Each attention gets the smallest k that it needs.
+
+A decoder's cache holds the scaled values. Cross-attention has its value projection in the encoder's graph and its output
+projection in the decoder's: each graph scales what it has, by the ranges that both share.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Self
 
@@ -26,25 +30,34 @@ class RescaleValues(CountingPass):
 
     @classmethod
     def configure(cls, model: ir.Model, context: Context) -> Self:
-        attentions = (
-            name.removesuffix(f"{VALUE}.weight.T")
-            for name in model.graph.initializers
-            if name.endswith(f"{VALUE}.weight.T")
-        )
+        projected = re.compile(rf"(.*){re.escape(VALUE)}\.weight\.T|(.*crossattention)\.output\.dense\.weight\.T")
+        found = (projected.fullmatch(name) for name in model.graph.initializers)
+        attentions = dict.fromkeys(match[1] or match[2] for match in found if match)
         shifts = {attention: shift_for_range(_value_peak(attention, context.ranges)) for attention in attentions}
         return cls(shifts={attention: shift for attention, shift in shifts.items() if shift})
 
     def rewrite(self, model: ir.Model) -> int:
         initializers = model.graph.initializers
         for attention, shift in self.shifts.items():
-            scale_initializer(initializers[f"{attention}{VALUE}.weight.T"], 2.0**-shift)
-            scale_initializer(initializers[f"{attention}{VALUE}.bias"], 2.0**-shift)
-            scale_initializer(initializers[f"{attention}.output.dense.weight.T"], 2.0**shift)
+            factors = {
+                f"{attention}{VALUE}.weight.T": 2.0**-shift,
+                f"{attention}{VALUE}.bias": 2.0**-shift,
+                f"{attention}.output.dense.weight.T": 2.0**shift,
+            }
+            for name in factors.keys() & initializers.keys():
+                scale_initializer(initializers[name], factors[name])
         return len(self.shifts)
 
 
 def _value_peak(attention: str, ranges: Ranges) -> float:
-    """The largest magnitude of any value computed in the attention's value projection, before and after its bias."""
+    """The largest magnitude of any value computed in the attention's value projection, before and after its bias.
+
+    Of a cross-attention the decoder's graph sees only what comes out of that, as an input.
+    """
     module = f"{attention}{VALUE}."
     parameters = {f"{module}weight.T", f"{module}bias"}
-    return max(peak for name, peak in ranges.items() if name.startswith(module) and name not in parameters)
+    layer = attention.removesuffix(".crossattention").rpartition(".")[2]
+    given = f"cross_key_values.{layer}.value" if attention.endswith("crossattention") else None
+    return max(
+        peak for name, peak in ranges.items() if name == given or (name.startswith(module) and name not in parameters)
+    )

@@ -1,0 +1,89 @@
+"""A torch model, called the way its graph is: flat tensors in, flat tensors out. Traced, and run as the reference."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from rpln_graphs.stages import EncoderStage
+from rpln_model.cache import KeyValue, KeyValues
+from rpln_model.config import pruned_heads
+from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS, Tensor
+
+CACHED: Final = {"past_key_values": "past", CROSS_KEY_VALUES.name: "cross"}
+"""Inputs that go into the model's cache, by their place there."""
+INTERNALS: Final = ("hidden_states", "attentions")
+"""Outputs that a network gives only when it is asked to."""
+
+
+class GraphCall(nn.Module):
+    """`model` with the inputs and outputs of one of its graphs, in order, a tensor per layer where they say so."""
+
+    def __init__(self, model: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.layers: int = model.config.num_hidden_layers
+        names = {tensor.name for tensor in self.outputs}
+        self.has_cache = bool(CACHED.keys() & {tensor.name for tensor in inputs}) or "present" in names
+        self.options: dict[str, Any] = {}
+        if not isinstance(model, EncoderStage):
+            self.options = {f"output_{name}": name in names for name in INTERNALS} | {"return_dict": True}
+            self.options["output_attentions"] |= "cross_attentions" in names
+        if LAST_LOGITS in self.outputs:
+            self.options["logits_to_keep"] = 1
+
+    @property
+    def input_names(self) -> list[str]:
+        """One per tensor of `forward`."""
+        return [name for tensor in self.inputs for name in tensor.names(self.layers)]
+
+    @property
+    def output_names(self) -> list[str]:
+        """One per tensor that `forward` returns."""
+        return [name for tensor in self.outputs for name in tensor.names(self.layers)]
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs, flat; `tensors` are the inputs, flat."""
+        flat = iter(tensors)
+        given = {tensor.name: [next(flat) for _ in tensor.names(self.layers)] for tensor in self.inputs}
+        arguments: dict[str, Any] = {name: values[0] for name, values in given.items() if name not in CACHED}
+        if self.has_cache:
+            cached = {place: _pairs(given[name]) for name, place in CACHED.items() if name in given}
+            arguments["past_key_values"] = KeyValues(**cached)
+        result = dict(self.model(**arguments, **self.options))
+        if self.has_cache:
+            result["present"] = [pair for _, pair in sorted(arguments["past_key_values"].present.items())]
+        return tuple(_flatten(result[tensor.name] for tensor in self.outputs))
+
+    def shapes(self, tensor: Tensor, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+        """The shape of each tensor of a row, by its name; dynamic axes are looked up in `sizes`."""
+        parts = max(1, len(tensor.parts))
+        return {
+            name: [
+                axis if isinstance(axis, int) else sizes[axis] if axis in sizes else self._size(axis, index // parts)
+                for axis in tensor.axes
+            ]
+            for index, name in enumerate(tensor.names(self.layers))
+        }
+
+    def _size(self, axis: str, layer: int) -> int:
+        """Of an axis that is named after a field of the config, or after what follows from it, in a layer."""
+        config = self.model.config
+        if axis == "num_attention_heads":
+            return int(config.num_attention_heads) - len(pruned_heads(config).get(layer, ()))
+        if axis == "head_size":
+            return int(config.hidden_size // config.num_attention_heads)
+        if axis == "encoder_hidden_size":
+            return int(self.model.encoder_hidden_size)
+        return int(getattr(config, axis))
+
+
+def _pairs(tensors: Sequence[torch.Tensor]) -> list[KeyValue]:
+    return list(zip(tensors[::2], tensors[1::2], strict=True))
+
+
+def _flatten(values: Any) -> list[torch.Tensor]:
+    return [tensor for value in values for tensor in ([value] if torch.is_tensor(value) else _flatten(value))]

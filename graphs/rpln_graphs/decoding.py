@@ -1,0 +1,142 @@
+"""The stress set of a decoder: prompts under every mask, then steps over the cache that they leave.
+
+A script is a prompt and its moves: single tokens, several at once, rows of the cache in another order, more and fewer
+of them. Each of its cases holds what a graph is fed besides the cache, and the whole history that leads there, which a
+network without a cache makes the same of.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpln_graphs.stress import MASKS, Case, Feeds, Limits, random_ids, random_mask, stress_cases
+from rpln_runtime.tasks import INT64, SEQUENCE, Tensor
+
+MEMORY_LENGTH: Final = 6
+"""Tokens that the encoder of an encoder-decoder is given."""
+
+
+class Move(NamedTuple):
+    """Go on with `tokens` new tokens in each row; `rows` says which rows of the cache go on, None as they are."""
+
+    tokens: int
+    rows: tuple[int, ...] | None = None
+
+
+class Script(NamedTuple):
+    """A batch of prompts of `prompt` tokens, and how it goes on."""
+
+    batch: int
+    prompt: int
+    moves: tuple[Move, ...]
+
+
+SINGLE: Final = (Move(1),) * 3
+SCRIPTS: Final = (
+    Script(batch=1, prompt=1, moves=SINGLE),
+    Script(batch=2, prompt=5, moves=SINGLE),
+    Script(batch=3, prompt=17, moves=(Move(3), Move(1), Move(4))),
+    Script(batch=2, prompt=5, moves=(Move(1, (1, 0)), Move(1, (0, 0, 1, 1)), Move(2, (3, 0)), Move(1, (1,)))),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingCase(Case):
+    """One step of a script: `feeds` and `mask` are those of its new tokens.
+
+    `rows` of the cache so far go on, None where the script begins. `history` holds the inputs of all tokens so far,
+    and `memory` what the encoder's graph is fed for these rows, empty where there is none.
+    """
+
+    rows: NDArray[np.int64] | None
+    history: Feeds
+    memory: Feeds
+
+
+def decoding_cases(
+    inputs: Sequence[Tensor], limits: Limits, *, memory: Sequence[Tensor] = (), memory_limits: Limits | None = None
+) -> Iterator[DecodingCase]:
+    """The stress set for a decoder's graph, the same on every call; `inputs` are those of its own tokens.
+
+    `memory` are the inputs of the encoder's graph, within `memory_limits`. The last script ends at the last usable
+    position.
+    """
+    rng = np.random.default_rng(0)
+    writer = _Writer(list(inputs), limits, list(memory), memory_limits, rng)
+    for mask, script in itertools.product(MASKS, SCRIPTS):
+        fits = script.prompt + sum(move.tokens for move in script.moves) <= limits.usable_length
+        if fits and (script.prompt > 1 or mask == "none") and (script.batch > 1 or mask != "empty"):
+            yield from writer.steps(script, mask)
+    moves = SINGLE[: limits.usable_length - 1]
+    yield from writer.steps(Script(1, limits.usable_length - len(moves), moves), "none")
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    inputs: list[Tensor]
+    limits: Limits
+    memory: list[Tensor]
+    memory_limits: Limits | None
+    rng: np.random.Generator
+
+    def steps(self, script: Script, mask: str) -> Iterator[DecodingCase]:
+        """The steps of a script whose prompts are masked so."""
+        title = f"{script.batch} prompts of {script.prompt}, mask {mask}"
+        history = self._tokens(random_mask(mask, script.batch, script.prompt, self.rng))
+        memory = self._memory(script.batch, mask)
+        yield self._step(f"{title}, prompt", history, script.prompt, memory, rows=None)
+        for number, move in enumerate(script.moves, start=1):
+            count = len(history["attention_mask"])
+            rows = np.array(range(count) if move.rows is None else move.rows)
+            added = self._tokens(np.ones((len(rows), move.tokens), dtype=np.int64))
+            history = {name: np.concatenate([history[name][rows], added[name]], axis=1) for name in history}
+            memory = {name: array[rows] for name, array in memory.items()}
+            yield self._step(f"{title}, step {number}", history, move.tokens, memory, rows=rows)
+
+    def _tokens(self, keep: NDArray[np.int64]) -> Feeds:
+        """Random tokens, [rows, sequence] or [rows, sequence, hidden]."""
+        limits, rng = self.limits, self.rng
+        return {
+            "input_ids": np.where(keep == 1, random_ids(limits, rng, keep.shape), limits.pad_token_id),
+            "attention_mask": keep,
+            "token_type_ids": rng.integers(0, limits.type_vocab_size, keep.shape),
+            "inputs_embeds": rng.standard_normal((*keep.shape, limits.sizes["hidden_size"])),
+        }
+
+    def _step(
+        self, name: str, history: Feeds, new: int, memory: Feeds, *, rows: NDArray[np.int64] | None
+    ) -> DecodingCase:
+        keep = history["attention_mask"]
+        positions = self.limits.pad_token_id + np.cumsum(keep, axis=-1) * keep
+        heads = (self.limits.sizes["num_hidden_layers"], self.limits.sizes["num_attention_heads"])
+        made = {**history, "position_ids": positions, "head_mask": np.ones(heads)}
+        whole = {tensor.name: made[tensor.name].astype(_dtype(tensor)) for tensor in self.inputs}
+        feeds = {
+            tensor.name: whole[tensor.name][:, -new:]
+            if SEQUENCE in tensor.axes and tensor.name != "attention_mask"
+            else whole[tensor.name]
+            for tensor in self.inputs
+        }
+        return DecodingCase(name=name, feeds=feeds, mask=keep[:, -new:], rows=rows, history=whole, memory=memory)
+
+    def _memory(self, rows: int, mask: str) -> Feeds:
+        """What the encoder is fed: ids and their mask, or hidden states."""
+        if not self.memory:
+            return {}
+        keep = random_mask("none" if mask == "empty" else mask, rows, MEMORY_LENGTH, self.rng)
+        made: Feeds = {"attention_mask": keep}
+        limits = self.memory_limits
+        assert limits is not None
+        made["input_ids"] = np.where(keep == 1, random_ids(limits, self.rng, keep.shape), limits.pad_token_id)
+        made["encoder_hidden_states"] = self.rng.standard_normal((*keep.shape, limits.sizes["encoder_hidden_size"]))
+        return {tensor.name: made[tensor.name].astype(_dtype(tensor)) for tensor in self.memory} | {
+            "attention_mask": keep
+        }
+
+
+def _dtype(tensor: Tensor) -> type:
+    return np.int64 if tensor.dtype == INT64 else np.float32

@@ -1,0 +1,152 @@
+"""What is proven in one go: a single graph case by case, or a decoder's graphs played together."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpln_export.decoding import Player, RunGraph, play_eager, whole_feeds
+from rpln_export.parts import Part
+from rpln_export.plan import ExportPlan
+from rpln_export.texts import feeds_from_ids
+from rpln_export.validate import Array, Run, eager_outputs
+from rpln_graphs.decoding import DecodingCase, decoding_cases
+from rpln_graphs.stress import Case, Feeds, stress_cases
+
+STEPS_OF: Final = {"prefill": "decode"}
+"""The graph of a decoder's steps, where the graph of its prompt is another."""
+
+
+class Subject(Protocol):
+    """Graphs that together make the outputs of a case, and eager torch that makes the same."""
+
+    cases: Sequence[Any]
+
+    @property
+    def name(self) -> str:
+        """The variants that are run."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The graphs, in the order of their use; the outputs compared are those of the last."""
+
+    def eager(self, case: Any) -> Mapping[str, Array]:
+        """The outputs by eager torch."""
+
+    def play(self, runs: Mapping[str, RunGraph]) -> Run:
+        """What makes the outputs of cases in their order, given how each graph is run."""
+
+    def whole(self, case: Any, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:
+        """All tokens of the case at once, for one of the graphs; `runs` runs the graphs before it."""
+
+    def real(self, case: Any) -> Array:
+        """The mask of these tokens."""
+
+    def text(self, ids: NDArray[np.int64]) -> Any:
+        """A case of one text, given whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphSubject:
+    """One graph."""
+
+    part: Part
+    cases: Sequence[Case]
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.part,)
+
+    def eager(self, case: Case) -> Mapping[str, Array]:
+        return eager_outputs(self.part.call.model, self.part.plan.inputs, self.part.compared, case.feeds)
+
+    def play(self, runs: Mapping[str, RunGraph]) -> Run:
+        run = runs[self.part.name]
+        return lambda case: run(case.feeds)
+
+    def whole(self, case: Case, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:  # noqa: ARG002 # the protocol's
+        return case.feeds
+
+    def real(self, case: Case) -> Array:
+        return case.mask
+
+    def text(self, ids: NDArray[np.int64]) -> Case:
+        feeds = feeds_from_ids(ids, self.part.plan.inputs, self.part.call)
+        return Case(name="text", feeds=feeds, mask=np.ones((1, ids.size), dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderSubject:
+    """A decoder's graph of prompts, that of its steps, and the encoder's where there is one."""
+
+    encoder: Part | None
+    prompt: Part
+    step: Part
+    cases: Sequence[DecodingCase]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(part.name for part in self.parts)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(dict.fromkeys(part for part in (self.encoder, self.prompt, self.step) if part is not None))
+
+    def eager(self, case: DecodingCase) -> Mapping[str, Array]:
+        return play_eager(case, self.step, self.encoder)
+
+    def play(self, runs: Mapping[str, RunGraph]) -> Run:
+        return Player(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
+
+    def whole(self, case: DecodingCase, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:
+        if part is self.encoder:
+            return {name: case.memory[name] for name in part.call.input_names}
+        return whole_feeds(case, part, self.encoder, runs)
+
+    def real(self, case: DecodingCase) -> Array:
+        mask: Array = case.history["attention_mask"]
+        return mask
+
+    def text(self, ids: NDArray[np.int64]) -> DecodingCase:
+        mask = np.ones((1, ids.size), dtype=np.int64)
+        feeds = feeds_from_ids(ids, self.step.own_inputs, self.step.call)
+        memory = {} if self.encoder is None else feeds_from_ids(ids, self.encoder.plan.inputs, self.encoder.call)
+        return DecodingCase(
+            name="text", feeds=feeds, mask=mask, rows=None, history=feeds, memory={"attention_mask": mask, **memory}
+        )
+
+
+def subjects_from_parts(parts: Sequence[Part], plan: ExportPlan) -> list[Subject]:
+    """Everything that a bundle of these graphs must be proven to do."""
+    if not plan.decodes:
+        return [GraphSubject(part=part, cases=list(stress_cases(part.plan.inputs, plan.limits))) for part in parts]
+    encoder = next((part for part in parts if part.is_encoder), None)
+    decoders = {part.name: part for part in parts if not part.is_encoder}
+    prompts = [part for name, part in decoders.items() if name not in STEPS_OF.values()]
+    subjects: list[Subject] = [
+        DecoderSubject(
+            encoder=encoder,
+            prompt=part,
+            step=decoders[STEPS_OF.get(part.name, part.name)],
+            cases=list(_decoding_cases(decoders.values(), encoder, plan)),
+        )
+        for part in prompts
+    ]
+    if encoder is not None and encoder.compared:
+        subjects.insert(
+            0, GraphSubject(part=encoder, cases=list(stress_cases(encoder.plan.inputs, plan.memory_limits)))
+        )
+    return subjects
+
+
+def _decoding_cases(decoders: Iterable[Part], encoder: Part | None, plan: ExportPlan) -> Iterator[DecodingCase]:
+    """Cases that hold what any of the decoder's graphs takes."""
+    inputs = {tensor.name: tensor for part in decoders for tensor in part.own_inputs}
+    memory = [] if encoder is None else encoder.plan.inputs
+    return decoding_cases(list(inputs.values()), plan.limits, memory=memory, memory_limits=plan.memory_limits)
