@@ -49,12 +49,20 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]
 
 @pytest.fixture(scope="session")
 def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
-    """A decoder in all its variants. The first that can be is run: tests of another one copy it with that alone."""
+    """A decoder in one graph with a cache."""
     folder = tmp_path_factory.mktemp("causal-lm")
     tokenizer = make_tokenizer(folder)
     model = make_causal_lm(len(tokenizer))
-    plans = [decoder_plan(model, variant) for variant in ("with-past", "prefill", "decode", "full")]
-    return make_decoder_bundle(folder, model, tokenizer, plans)
+    return make_decoder_bundle(folder, model, tokenizer, [decoder_plan(model, "with-past")])
+
+
+@pytest.fixture(scope="session")
+def every_variant(causal_lm: DecoderBundle, tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
+    """The same decoder in all its variants; tests copy it with those that they are about."""
+    folder = tmp_path_factory.mktemp("every-variant")
+    make_tokenizer(folder)
+    plans = [decoder_plan(causal_lm.model, variant) for variant in ("with-past", "prefill", "decode", "full")]
+    return make_decoder_bundle(folder, causal_lm.model, causal_lm.tokenizer, plans)
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +80,9 @@ def other_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
 
 @pytest.fixture(scope="session")
 def encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
-    """An encoder and a decoder, in all variants, and the cross graph beside the encoder."""
+    """An encoder and a decoder, with a cache and without, and the graph for another encoder's states."""
     folder = tmp_path_factory.mktemp("encoder-decoder")
     tokenizer = make_tokenizer(folder)
     model = make_encoder_decoder(len(tokenizer))
-    plans = [decoder_plan(model, variant) for variant in ("with-past", "prefill", "decode", "full")]
-    return make_decoder_bundle(folder, model, tokenizer, [*plans, encoder_plan(model), cross_plan(model)])
+    plans = [decoder_plan(model, "with-past"), decoder_plan(model, "full"), encoder_plan(model), cross_plan(model)]
+    return make_decoder_bundle(folder, model, tokenizer, plans)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from rpln_runtime import Generator, generator
-from rpln_runtime.generation.logits import softmax
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.sampling import choose, draw
 from rpln_runtime.generation.sequences import Row
@@ -44,11 +43,12 @@ def test_tokens_come_as_often_as_their_probability_says(temperature: float, top_
 
 
 def test_what_is_left_out_is_never_drawn() -> None:
-    probabilities = np.array([0.0, 0.5, 0.0, 0.5, 0.0])
+    logits = np.array([-np.inf, 7.0, -np.inf, 7.0, -np.inf], np.float32)
     edge = np.nextafter(1.0, 0.0)
-    assert [draw(probabilities, number) for number in (0.0, 0.25, 0.5, 0.75, edge)] == [1, 1, 3, 3, 3]
-    thirds = softmax(np.log(np.array([[1.0, 1.0, 1.0]])))[0]
-    assert draw(thirds, edge) == 2
+    assert [draw(logits, number) for number in (0.0, 0.25, 0.5, 0.75, edge)] == [1, 1, 3, 3, 3]
+    assert draw(np.zeros(3, np.float32), edge) == 2
+    # Too unlikely for a share of its own.
+    assert draw(np.array([0.0, -2000.0], np.float32), edge) == 0
 
 
 def test_a_seed_repeats_and_another_does_not(continue_: Generator) -> None:

@@ -20,6 +20,9 @@ from rpln_runtime.session import Session
 ENGINES: Final = (("with-past", "with-past"), ("prefill", "decode"), ("full", "full"))
 """Graphs for the prompt and for the steps after it, the best first: the last one computes every step from the start."""
 
+ENCODERS: Final = ("encoder", "cross")
+"""Graphs that run once, before the steps: on texts, or on the hidden states of an encoder of the caller's."""
+
 _FROM_TOKENS: Final = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "encoder_attention_mask"}
 
 
@@ -44,7 +47,9 @@ class Decoder:
 
     @classmethod
     def from_sessions(cls, sessions: Mapping[str, Session], manifest: Manifest) -> "Decoder":
-        """Take the decoder's graphs. Raises InputError for a graph that takes more than follows from tokens."""
+        """Take the decoder's graphs. Raises InputError for a graph that takes more than follows from tokens, and
+        ManifestError for one whose encoder is missing.
+        """
         prompt, step = decoder_variants(manifest)
         decoder = cls(sessions[prompt], sessions[step])
         for session in (decoder.prompt, decoder.step):
@@ -55,6 +60,11 @@ class Decoder:
                         f"{session.graph.path} takes {spec.name!r}, which does not follow from tokens: use load() and "
                         "Session.run, or export without it."
                     )
+        if decoder.has_cross_attention and sessions.keys().isdisjoint(ENCODERS):
+            raise ManifestError(
+                f"the decoder reads an encoder's output, and the bundle holds none of {', '.join(ENCODERS)} to make it. "
+                "Export the checkpoint again."
+            )
         return decoder
 
     @property

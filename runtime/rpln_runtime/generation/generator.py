@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypeAlias, TypedDict, overload
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.generation.decoder import Decoder, decoder_variants
+from rpln_runtime.generation.decoder import ENCODERS, Decoder, decoder_variants
 from rpln_runtime.generation.job import Job, plan_batches
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.prompts import prompt_from_encoding
@@ -20,7 +20,9 @@ from rpln_runtime.session import load
 from rpln_runtime.tokenization import Tokenizer
 
 BATCH_SIZE: Final = 8
-ENCODERS: Final = ("encoder", "cross")
+
+OnText: TypeAlias = Callable[[int, int, str], None]
+OnToken: TypeAlias = Callable[[int, int, int], None]
 
 
 class Answer(TypedDict):
@@ -99,12 +101,20 @@ class Generator:
         self._batch_size = batch_size
         self._check(options)
 
+    @overload
+    def __call__(self, inputs: str, /, *, callback: OnText | None = None, **options: Any) -> list[Answer]: ...
+
+    @overload
+    def __call__(
+        self, inputs: Sequence[str] | EncoderStates, /, *, callback: OnText | None = None, **options: Any
+    ) -> list[list[Answer]]: ...
+
     def __call__(
         self,
         inputs: str | Sequence[str] | EncoderStates,
         /,
         *,
-        callback: Callable[[int, int, str], None] | None = None,
+        callback: OnText | None = None,
         **options: Any,
     ) -> list[Answer] | list[list[Answer]]:
         """Continue a prompt or each of a list of prompts; with an encoder, answer a text or each of a list of texts.
@@ -137,7 +147,7 @@ class Generator:
         inputs: Prompts | EncoderStates,
         /,
         *,
-        callback: Callable[[int, int, int], None] | None = None,
+        callback: OnToken | None = None,
         **options: Any,
     ) -> list[list[Generated]]:
         """Do as a call does for a list of prompts, with tokens in and the new tokens out.
@@ -174,7 +184,7 @@ class Generator:
         self,
         inputs: Prompts | EncoderStates,
         options: GenerationOptions,
-        callback: Callable[[int, int, int], None] | None,
+        callback: OnToken | None,
     ) -> list[list[Generated]]:
         job = self._job(inputs, options)
         if options.num_beams > 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rpln_runtime.generation.logits import penalize, softmax, warp
+from rpln_runtime.generation.logits import penalize, warp
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.sequences import Row
 from rpln_runtime.generation.steps import Steps
@@ -41,11 +41,13 @@ def choose(logits_RV: np.ndarray, rows: Sequence[Row], options: GenerationOption
     """Return a token for each row: the likeliest, or one drawn by its probability from the row's own numbers."""
     if not options.do_sample:
         return np.asarray(logits_RV.argmax(axis=1))
-    probabilities_RV = softmax(warp(logits_RV, options).astype(np.float64))
-    return np.array([draw(row, line.random.random()) for row, line in zip(probabilities_RV, rows, strict=True)])
+    warped_RV = warp(logits_RV, options)
+    return np.array([draw(logits_V, row.random.random()) for logits_V, row in zip(warped_RV, rows, strict=True)])
 
 
-def draw(probabilities_V: np.ndarray, number: float) -> int:
-    """Return the token whose share of the interval from 0 to 1 holds `number`; one without a share is never drawn."""
-    edges_V = np.cumsum(probabilities_V)
-    return int(np.searchsorted(edges_V, number * edges_V[-1], side="right"))
+def draw(logits_V: np.ndarray, number: float) -> int:
+    """Return the token whose probability, laid out from 0 to 1 beside those of the others, covers `number`."""
+    possible = np.flatnonzero(logits_V > -np.inf)
+    logits = logits_V[possible].astype(np.float64)
+    edges = np.cumsum(np.exp(logits - logits.max()))
+    return int(possible[np.searchsorted(edges, number * edges[-1], side="right")])
