@@ -50,7 +50,7 @@ def make_checkpoint(folder: Path) -> int:
     """Write a base-size checkpoint (12 x 768) with random weights and a tokenizer; return its weights' bytes."""
     from transformers import AutoTokenizer, RobertaPreLayerNormConfig
 
-    from rpln_export.plan import DEFAULT_CHECKPOINT
+    from rpln_export.defaults import DEFAULT_CHECKPOINT
     from rpln_model import RobertaPreLayerNormForTokenClassification
 
     config = RobertaPreLayerNormConfig(type_vocab_size=1, max_position_embeddings=514)

@@ -89,7 +89,7 @@ def axis_limits(axis: str, plan: ExportPlan) -> Axis:
         SEQUENCE: Axis(minimum=1, maximum=usable),
         PAST: Axis(minimum=min(pasts, default=0), maximum=usable - 1),
         TOTAL: Axis(minimum=1, maximum=usable),
-        ENCODER_SEQUENCE: Axis(minimum=1, maximum=encoder and usable_length(encoder)),
+        ENCODER_SEQUENCE: Axis(minimum=1, maximum=None if encoder is None else usable_length(encoder)),
     }
     return limits[axis]
 

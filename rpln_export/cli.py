@@ -134,32 +134,42 @@ def rpln_command() -> None:
     "--field", "fields", multiple=True, callback=_pairs, help="NAME=VALUE of a task with several, as question."
 )
 @click.option("--option", "options", multiple=True, callback=_pairs, help="NAME=VALUE of the task, as top_k=3.")
+@click.option("--max-new-tokens", type=int, help="The most tokens to generate. [default: 20]")
 @click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, tensorrt or openvino; never another.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, at the end.")
 def run_command(
     folder: Path,
     texts: Sequence[str],
     fields: Sequence[tuple[str, str]],
     options: Sequence[tuple[str, str]],
+    max_new_tokens: int | None,
     provider: str,
     as_json: bool,
 ) -> None:
-    """Run the bundle in FOLDER on TEXTS, or on the fields of one item.
+    """Run the bundle in FOLDER on TEXTS, or on the fields of one item. Generated text is shown as it comes.
 
     \b
     rpln run tagger "The dog barked."
     rpln run reader --field question="Who barked?" --field context="The dog barked."
     rpln run chooser --field prompt="It rained." --field choices="I got wet." --field choices="I slept."
+    rpln run writer "It rained" --max-new-tokens 50 --option do_sample=true --option top_p=0.9
     """
-    with _user_errors():
-        from rpln_export.show import print_answers, to_json
-        from rpln_runtime import pipeline
+    with _user_errors(interrupted="\nInterrupted."):
+        from rpln_export.show import print_answers, print_streams, to_json
+        from rpln_runtime import Generator, pipeline
 
         if bool(texts) == bool(fields):
             raise click.UsageError("give either one or more texts, or --field NAME=VALUE.")
         answer = pipeline(folder, provider=provider)
+        chosen = {name: _value(text) for name, text in options}
+        if max_new_tokens is not None:
+            chosen["max_new_tokens"] = max_new_tokens
+        several = any(chosen.get(name, 1) != 1 for name in ("num_beams", "num_return_sequences"))
+        if isinstance(answer, Generator) and texts and not (as_json or several):
+            print_streams(answer, texts, chosen)
+            return
         items = list(texts) if texts else [_item(fields)]
-        answers = [answer(item, **{name: _value(text) for name, text in options}) for item in items]
+        answers = [answer(item, **chosen) for item in items]
         if as_json:
             click.echo(to_json(answers))
         else:
@@ -236,13 +246,13 @@ def _value(text: str) -> Any:
 
 
 @contextmanager
-def _user_errors() -> Iterator[None]:
+def _user_errors(*, interrupted: str = "Interrupted: nothing was published.") -> Iterator[None]:
     """Report what the user can put right in a line on stderr and leave with its exit code; let bugs show themselves."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("Interrupted: nothing was published.", err=True)
+        click.echo(interrupted, err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
         code = getattr(error, "exit_code", None)

@@ -1,6 +1,6 @@
 """Plays the cases of a decoder: step by step on its graphs, as whole histories on eager torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import onnx_ir as ir
 from transformers import PretrainedConfig, RobertaPreLayerNormConfig
 
+from rpln_export.defaults import DEFAULTS, default_for_task
 from rpln_export.errors import PlanError
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_graphs.stress import Limits
@@ -17,9 +18,6 @@ from rpln_graphs.variants import VARIANTS, Variant
 from rpln_model.composition import PLAIN, Composition, load_composition
 from rpln_model.config import padding_row, usable_length
 from rpln_runtime.tasks import ALL_LOGITS, LAST_LOGITS, TASKS, Task, Tensor
-
-DEFAULT_CHECKPOINT: Final = Path(__file__).parent / "default_checkpoint"
-DEFAULT_NAME: Final = "pos-tagger-brown"
 
 GRAPH_NAME: Final = "model.onnx"
 """The file of a bundle's only graph."""
@@ -94,11 +92,8 @@ class ExportPlan:
     @property
     def name(self) -> str:
         """The checkpoint's name: the last part of its folder or hub id."""
-        return (
-            DEFAULT_NAME
-            if self.source == str(DEFAULT_CHECKPOINT)
-            else Path(os.path.normpath(Path(self.source).absolute())).name
-        )
+        embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
+        return embedded.get(self.source) or Path(os.path.normpath(Path(self.source).absolute())).name
 
 
 def make_plan(
@@ -121,11 +116,12 @@ def make_plan(
 ) -> ExportPlan:
     """Read the checkpoint's configuration, check every choice and fill in what was left open.
 
-    `checkpoint` None means the embedded default; `task` None means the one its `architectures` name; `inputs` and
-    `outputs` name the task's optional tensors, `variants` its graphs, `logits` a row of LOGITS. Raises PlanError naming the choice and what is possible, and
-    rpln_model's CheckpointError for a source that cannot be read.
+    `checkpoint` None means the embedded default of the task; `task` None means the one its `architectures` name;
+    `inputs` and `outputs` name the task's optional tensors, `variants` its graphs, `logits` a row of LOGITS. Raises
+    PlanError naming the choice and what is possible, and rpln_model's CheckpointError or ConfigError for a source that
+    cannot be read or does not fit together.
     """
-    source = checkpoint or str(DEFAULT_CHECKPOINT)
+    source = checkpoint or str(default_for_task(task).folder)
     composition = load_composition(source, revision=revision)
     row = _choose(TASKS, task, "task") if task else _task_from_config(composition.config, source)
     if is_decoder:

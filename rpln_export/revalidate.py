@@ -23,7 +23,7 @@ def revalidate(
     steps = Steps(watcher or Silent())
     with steps.step("load"):
         manifest = read_manifest(folder)
-        plan = _plan_from_bundle(folder, manifest, checkpoint, revision)
+        plan = _plan_from_bundle(manifest, checkpoint, revision)
         if source_from_plan(plan).sha256 != manifest.source.sha256:
             raise ValidationError(
                 f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the weights "
@@ -35,7 +35,7 @@ def revalidate(
         return prove(subjects, folder, recipe=plan.recipe, advance=advance)
 
 
-def _plan_from_bundle(folder: Path, manifest: Manifest, checkpoint: str | None, revision: str | None) -> ExportPlan:
+def _plan_from_bundle(manifest: Manifest, checkpoint: str | None, revision: str | None) -> ExportPlan:
     task = TASKS[manifest.task]
     graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]
     return make_plan(

@@ -1,9 +1,10 @@
 """What a person sees: progress on stderr, nothing where that is no terminal, and tables on stdout."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rpln_export.report import Report, Rescaling
     from rpln_export.steps import Step
     from rpln_export.validate import Comparison
+    from rpln_runtime import Generator
 
 
 class ProgressWatcher:
@@ -104,6 +106,17 @@ def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
         for row in rows:
             table.add_row(*(_cell(value) for value in row.values()))
         console.print(table)
+
+
+def print_streams(generator: "Generator", texts: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Each text and what is generated for it, as it comes and as it is."""
+    for text in texts:
+        pieces = generator.stream(text, **options)
+        if options.get("return_full_text") is not False:
+            click.secho(text, bold=True, nl=not generator.continues_prompts)
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        click.echo()
 
 
 def print_inspection(inspection: "Inspection") -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,9 @@ STEPS_OF: Final = {"prefill": "decode"}
 class Subject(Protocol):
     """Graphs that together make the outputs of a case, and eager torch that makes the same."""
 
-    cases: Sequence[Any]
+    @property
+    def cases(self) -> Sequence[Any]:
+        """What is compared."""
 
     @property
     def name(self) -> str:
@@ -57,26 +59,33 @@ class GraphSubject:
 
     @property
     def name(self) -> str:
+        """The variant."""
         return self.part.name
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """The graph."""
         return (self.part,)
 
     def eager(self, case: Case) -> Mapping[str, Array]:
+        """The case's feeds through the torch module of the graph."""
         return eager_outputs(self.part.call.model, self.part.plan.inputs, self.part.compared, case.feeds)
 
     def play(self, runs: Mapping[str, RunGraph]) -> Run:
+        """The case's feeds through the graph."""
         run = runs[self.part.name]
         return lambda case: run(case.feeds)
 
     def whole(self, case: Case, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:  # noqa: ARG002 # the protocol's
+        """The case's feeds."""
         return case.feeds
 
     def real(self, case: Case) -> Array:
+        """The case's mask."""
         return case.mask
 
     def text(self, ids: NDArray[np.int64]) -> Case:
+        """A batch of one row."""
         feeds = feeds_from_ids(ids, self.part.plan.inputs, self.part.call)
         return Case(name="text", feeds=feeds, mask=np.ones((1, ids.size), dtype=np.int64))
 
@@ -92,28 +101,36 @@ class DecoderSubject:
 
     @property
     def name(self) -> str:
+        """The variants."""
         return " + ".join(part.name for part in self.parts)
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """The encoder's graph, that of the prompt, and that of the steps where it is another."""
         return tuple(dict.fromkeys(part for part in (self.encoder, self.prompt, self.step) if part is not None))
 
     def eager(self, case: DecodingCase) -> Mapping[str, Array]:
+        """The newest tokens of the case's history, without a cache."""
         return play_eager(case, self.step, self.encoder)
 
     def play(self, runs: Mapping[str, RunGraph]) -> Run:
-        return Player(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
+        """A player with an empty cache."""
+        player = Player(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
+        return lambda case: player(cast(DecodingCase, case))
 
     def whole(self, case: DecodingCase, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:
+        """The history as one prompt, or the encoder's side of it."""
         if part is self.encoder:
             return {name: case.memory[name] for name in part.call.input_names}
         return whole_feeds(case, part, self.encoder, runs)
 
     def real(self, case: DecodingCase) -> Array:
+        """The mask of the history."""
         mask: Array = case.history["attention_mask"]
         return mask
 
     def text(self, ids: NDArray[np.int64]) -> DecodingCase:
+        """A prompt, which is the encoder's text too."""
         mask = np.ones((1, ids.size), dtype=np.int64)
         feeds = feeds_from_ids(ids, self.step.own_inputs, self.step.call)
         memory = {} if self.encoder is None else feeds_from_ids(ids, self.encoder.plan.inputs, self.encoder.call)
@@ -139,9 +156,9 @@ def subjects_from_parts(parts: Sequence[Part], plan: ExportPlan) -> list[Subject
         for part in prompts
     ]
     if encoder is not None and encoder.compared:
-        subjects.insert(
-            0, GraphSubject(part=encoder, cases=list(stress_cases(encoder.plan.inputs, plan.memory_limits)))
-        )
+        assert plan.memory_limits is not None
+        cases = list(stress_cases(encoder.plan.inputs, plan.memory_limits))
+        subjects.insert(0, GraphSubject(part=encoder, cases=cases))
     return subjects
 
 

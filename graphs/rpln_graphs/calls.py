@@ -11,10 +11,8 @@ from rpln_model.cache import KeyValue, KeyValues
 from rpln_model.config import pruned_heads
 from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS, Tensor
 
-CACHED: Final = {"past_key_values": "past", CROSS_KEY_VALUES.name: "cross"}
-"""Inputs that go into the model's cache, by their place there."""
-INTERNALS: Final = ("hidden_states", "attentions")
-"""Outputs that a network gives only when it is asked to."""
+CACHED: Final = ("past_key_values", CROSS_KEY_VALUES.name)
+"""Inputs that the model takes as its cache."""
 
 
 class GraphCall(nn.Module):
@@ -27,11 +25,14 @@ class GraphCall(nn.Module):
         self.outputs = tuple(outputs)
         self.layers: int = model.config.num_hidden_layers
         names = {tensor.name for tensor in self.outputs}
-        self.has_cache = bool(CACHED.keys() & {tensor.name for tensor in inputs}) or "present" in names
+        self.has_cache = bool({tensor.name for tensor in inputs}.intersection(CACHED)) or "present" in names
         self.options: dict[str, Any] = {}
         if not isinstance(model, EncoderStage):
-            self.options = {f"output_{name}": name in names for name in INTERNALS} | {"return_dict": True}
-            self.options["output_attentions"] |= "cross_attentions" in names
+            self.options = {
+                "output_hidden_states": "hidden_states" in names,
+                "output_attentions": not names.isdisjoint({"attentions", "cross_attentions"}),
+                "return_dict": True,
+            }
         if LAST_LOGITS in self.outputs:
             self.options["logits_to_keep"] = 1
 
@@ -51,8 +52,8 @@ class GraphCall(nn.Module):
         given = {tensor.name: [next(flat) for _ in tensor.names(self.layers)] for tensor in self.inputs}
         arguments: dict[str, Any] = {name: values[0] for name, values in given.items() if name not in CACHED}
         if self.has_cache:
-            cached = {place: _pairs(given[name]) for name, place in CACHED.items() if name in given}
-            arguments["past_key_values"] = KeyValues(**cached)
+            past, cross = (_pairs(given.get(name, [])) for name in CACHED)
+            arguments["past_key_values"] = KeyValues(past=past, cross=cross)
         result = dict(self.model(**arguments, **self.options))
         if self.has_cache:
             result["present"] = [pair for _, pair in sorted(arguments["past_key_values"].present.items())]
@@ -63,17 +64,23 @@ class GraphCall(nn.Module):
         parts = max(1, len(tensor.parts))
         return {
             name: [
-                axis if isinstance(axis, int) else sizes[axis] if axis in sizes else self._size(axis, index // parts)
+                axis
+                if isinstance(axis, int)
+                else sizes[axis]
+                if axis in sizes
+                else self._size(axis, tensor, place // parts)
                 for axis in tensor.axes
             ]
-            for index, name in enumerate(tensor.names(self.layers))
+            for place, name in enumerate(tensor.names(self.layers))
         }
 
-    def _size(self, axis: str, layer: int) -> int:
+    def _size(self, axis: str, tensor: Tensor, layer: int) -> int:
         """Of an axis that is named after a field of the config, or after what follows from it, in a layer."""
         config = self.model.config
         if axis == "num_attention_heads":
-            return int(config.num_attention_heads) - len(pruned_heads(config).get(layer, ()))
+            # Only self-attention has heads to prune.
+            gone = () if tensor == CROSS_KEY_VALUES else pruned_heads(config).get(layer, ())
+            return int(config.num_attention_heads) - len(gone)
         if axis == "head_size":
             return int(config.hidden_size // config.num_attention_heads)
         if axis == "encoder_hidden_size":

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rpln_graphs.stress import MASKS, Case, Feeds, Limits, random_ids, random_mask, stress_cases
+from rpln_graphs.stress import MASKS, Case, Feeds, Limits, random_ids, random_mask
 from rpln_runtime.tasks import INT64, SEQUENCE, Tensor
 
 MEMORY_LENGTH: Final = 6
@@ -114,7 +114,7 @@ class _Writer:
         positions = self.limits.pad_token_id + np.cumsum(keep, axis=-1) * keep
         heads = (self.limits.sizes["num_hidden_layers"], self.limits.sizes["num_attention_heads"])
         made = {**history, "position_ids": positions, "head_mask": np.ones(heads)}
-        whole = {tensor.name: made[tensor.name].astype(_dtype(tensor)) for tensor in self.inputs}
+        whole: Feeds = {tensor.name: made[tensor.name].astype(_dtype(tensor)) for tensor in self.inputs}
         feeds = {
             tensor.name: whole[tensor.name][:, -new:]
             if SEQUENCE in tensor.axes and tensor.name != "attention_mask"

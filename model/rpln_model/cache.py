@@ -114,7 +114,7 @@ class GivenSlot:
         """The encoder's keys and values."""
         return self.key_value
 
-    def update(self, key: Tensor, value: Tensor) -> KeyValue:
+    def update(self, key: Tensor, value: Tensor) -> KeyValue:  # noqa: ARG002 # the protocol's
         """Nothing is ever projected for this slot."""
         raise AssertionError
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from rpln_export.plan import DEFAULT_CHECKPOINT
+from rpln_export.defaults import DEFAULT_CHECKPOINT
 from rpln_model import RobertaPreLayerNormForTokenClassification
 
 _SAMPLE = Path(__file__).parent / "data" / "brown_test_sample.jsonl"

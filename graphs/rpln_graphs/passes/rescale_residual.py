@@ -86,7 +86,7 @@ def shift_for_range(peak: float) -> int:
 
 
 def residual_peak(model: ir.Model, ranges: Ranges) -> float:
-    """The largest magnitude in the residual stream: that of whatever its LayerNorms read; 0 where there is no stream."""
+    """The largest magnitude in the residual stream: that of what its LayerNorms read; 0 where there is none."""
     values = [node.inputs[0] for node in residual_norms(model).values()]
     return max((ranges[value.name or ""] for value in values if value is not None), default=0.0)
 

@@ -3,8 +3,8 @@
 Softmax rows sum to 1, so the context P V is bounded by V; scaling weight and bias of the value projection by a power of
 two, and the output projection's weight by its inverse, is exact. Each attention gets the smallest k that it needs.
 
-A decoder's cache holds the scaled values. Cross-attention has its value projection in the encoder's graph and its output
-projection in the decoder's: each graph scales what it has, by the ranges that both share.
+A decoder's cache holds the scaled values. Cross-attention has its value projection in the encoder's graph and its
+output projection in the decoder's: each graph scales what it has, by the ranges that both share.
 """
 
 import re
