@@ -113,6 +113,18 @@ def test_tokens_that_are_none(continue_: Generator, token: Any) -> None:
         continue_.tokens([prompt])
 
 
+@pytest.mark.parametrize("inputs", [{"text": "Ada"}, 7, None, iter(["Ada"])])
+def test_inputs_that_are_no_texts(continue_: Generator, inputs: Any) -> None:
+    with pytest.raises(InputError, match=r"inputs are a \w+, expected a text, a list of texts or EncoderStates"):
+        continue_(inputs)
+
+
+def test_texts_that_are_none(continue_: Generator) -> None:
+    texts: Any = ["Ada", 7]
+    with pytest.raises(InputError, match="a text is a int, expected str"):
+        continue_(texts)
+
+
 def test_an_empty_prompt_needs_a_first_token(causal_lm: DecoderBundle, tmp_path: Path) -> None:
     assert causal_lm.manifest.generation is not None
     generation = dataclasses.replace(causal_lm.manifest.generation, bos_token_id=None)

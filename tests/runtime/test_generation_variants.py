@@ -88,7 +88,7 @@ def test_an_fp16_cache_all_logits_and_token_types(other_lm: DecoderBundle, tmp_p
         assert_same_sequences(either.tokens(PROMPTS, positions="transformers-generate"), theirs)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:3], ids=str)
+@pytest.mark.parametrize("options", [{"stop_token_ids": ()}, *OPTIONS[1:3]], ids=str)
 def test_an_encoder_in_every_form(encoder_decoder: DecoderBundle, tmp_path: Path, options: dict[str, Any]) -> None:
     whole = generator(copy_decoder(encoder_decoder, tmp_path, "with-past", "encoder").folder)
     full = generator(copy_decoder(encoder_decoder, tmp_path, "full", "encoder").folder)

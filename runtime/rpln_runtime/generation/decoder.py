@@ -47,8 +47,9 @@ class Decoder:
 
     @classmethod
     def from_sessions(cls, sessions: Mapping[str, Session], manifest: Manifest) -> "Decoder":
-        """Take the decoder's graphs. Raises InputError for a graph that takes more than follows from tokens, and
-        ManifestError for one whose encoder is missing.
+        """Take the decoder's graphs.
+
+        Raises InputError for one that takes more than follows from tokens, ManifestError where the encoder is missing.
         """
         prompt, step = decoder_variants(manifest)
         decoder = cls(sessions[prompt], sessions[step])
@@ -62,8 +63,8 @@ class Decoder:
                     )
         if decoder.has_cross_attention and sessions.keys().isdisjoint(ENCODERS):
             raise ManifestError(
-                f"the decoder reads an encoder's output, and the bundle holds none of {', '.join(ENCODERS)} to make it. "
-                "Export the checkpoint again."
+                f"the decoder reads an encoder's output, and the bundle holds none of {', '.join(ENCODERS)} to make "
+                "it. Export the checkpoint again."
             )
         return decoder
 

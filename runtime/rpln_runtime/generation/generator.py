@@ -101,6 +101,11 @@ class Generator:
         self._batch_size = batch_size
         self._check(options)
 
+    @property
+    def continues_prompts(self) -> bool:
+        """Whether new text goes on from its prompt; that of an encoder-decoder stands for itself."""
+        return not self._decoder.has_cross_attention
+
     @overload
     def __call__(self, inputs: str, /, *, callback: OnText | None = None, **options: Any) -> list[Answer]: ...
 
@@ -128,6 +133,10 @@ class Generator:
         """
         chosen = self._options(options)
         texts = [inputs] if isinstance(inputs, str) else inputs
+        if isinstance(texts, Mapping) or not isinstance(texts, Sequence | EncoderStates):
+            raise InputError(
+                f"inputs are a {type(inputs).__name__}, expected a text, a list of texts or EncoderStates."
+            )
         tokens = texts if isinstance(texts, EncoderStates) else [self._tokens_from_text(text) for text in texts]
         if callback is None:
             found = self._generate(tokens, chosen, None)
@@ -222,18 +231,18 @@ class Generator:
     def _check(self, options: GenerationOptions) -> None:
         """Check what depends on the bundle."""
         self._decoder.check_positions(options.positions)
-        if self._decoder.has_cross_attention and options.return_full_text is not None:
+        if not self.continues_prompts and options.return_full_text is not None:
             raise InputError("return_full_text is for decoders that continue a prompt: this one answers a text.")
 
     def _tokens_from_text(self, text: str) -> list[int]:
         encoding = self._tokenizer.encode(text)
-        return encoding.ids.tolist() if self._decoder.has_cross_attention else prompt_from_encoding(encoding)
+        return prompt_from_encoding(encoding) if self.continues_prompts else encoding.ids.tolist()
 
     def _text_from_tokens(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
     def _gives_prompts(self, options: GenerationOptions) -> bool:
-        return not self._decoder.has_cross_attention and options.return_full_text is not False
+        return self.continues_prompts and options.return_full_text is not False
 
 
 def _replace(options: GenerationOptions, changes: Mapping[str, Any]) -> GenerationOptions:

@@ -66,7 +66,8 @@ class Job:
 
     def _start(self, batch: Batch) -> tuple[Steps, np.ndarray]:
         contexts = [self.request.contexts[place] for place in batch.places]
-        ids_PS, mask_PS = pad_left(contexts, self.generation.pad_token_id)
+        # Not pad_token_id, which a checkpoint may choose anew: a graph that counts positions knows padding by this id.
+        ids_PS, mask_PS = pad_left(contexts, self.generation.pad_position)
         positions = positions_from_scheme(self.options.positions, self.generation)
         steps = self.decoder.begin(mask_PS, positions=positions, cross=self.request.encode(batch.places))
         return steps, steps.start(ids_PS)

@@ -42,10 +42,10 @@ def new_tokens(prompt: Sequence[int], asked: int | None, limit: int) -> int:
     return asked
 
 
-def pad_left(prompts: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_left(prompts: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the prompts as rows that end together, and the mask of their real tokens; both (R, S), int64."""
     width = max(map(len, prompts))
-    ids_RS = np.full((len(prompts), width), pad_token_id, np.int64)
+    ids_RS = np.full((len(prompts), width), padding, np.int64)
     mask_RS = np.zeros((len(prompts), width), np.int64)
     for row, prompt in enumerate(prompts):
         ids_RS[row, width - len(prompt) :] = prompt
