@@ -1,6 +1,7 @@
 """Options, prompts and bundles that cannot be: every refusal says what was found and what was expected."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from rpln_runtime import EncoderStates, GenerationOptions, Generator, InputError, ManifestError, RplnError, generator
+from rpln_runtime.generation.options import DEFAULT_NEW_TOKENS
 from rpln_runtime.manifest import Axis
 from rpln_runtime.tasks import TOTAL
 from tests.runtime.bundles import USABLE_LENGTH
@@ -79,6 +81,15 @@ def test_options_out_of_range_or_without_effect(
         with pytest.raises(InputError) as caught:
             refused()
         assert str(caught.value) == message
+
+
+def test_the_documentation_has_every_option_with_its_default() -> None:
+    page = (Path(__file__).parents[2] / "docs/generation.md").read_text(encoding="utf-8").partition("## Prompts")[0]
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", page, re.MULTILINE))
+    defaults = {field.name: str(field.default) for field in dataclasses.fields(GenerationOptions)}
+    assert {name: text.strip("`").strip('"') for name, text in documented.items()} == defaults | {
+        "max_new_tokens": str(DEFAULT_NEW_TOKENS)
+    }
 
 
 def test_unknown_options_are_refused_with_those_there_are(continue_: Generator) -> None:
