@@ -60,18 +60,18 @@ def print_report(report: "Report") -> None:
     console = _console()
     for graph in report.graphs:
         if graph.rescaling:
-            print_rescaling(graph.rescaling, graph.path)
+            print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")
     seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
     size = sum(report.sizes.values())
     console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
 
 
-def print_rescaling(rescaling: "Rescaling", path: str) -> None:
+def print_rescaling(rescaling: "Rescaling", label: str) -> None:
     """How far a lower-precision graph is from overflow."""
     console = _console()
     scaled = f"scaled by 2^-{rescaling.shift}" if rescaling.shift else "not scaled"
     console.print(
-        f"{path}: residual stream up to {rescaling.residual_peak:.4g}, {scaled}: "
+        f"{label}residual stream up to {rescaling.residual_peak:.4g}, {scaled}: "
         f"{rescaling.headroom:.0f} times below the limit of fp16"
     )
     for name, reach in rescaling.kept_float.items():
