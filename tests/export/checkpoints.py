@@ -18,7 +18,11 @@ LABELS: Final = ("O", "NOUN", "VERB", "PLACE", "TIME")
 PAIRS: Final = frozenset({"question-answering", "multiple-choice"})
 """Tasks on pairs of texts: their checkpoints tell token types apart, the others know one, as RoBERTa does."""
 
-ENCODER_TASKS: Final = tuple(name for name in TASKS if name != "text-generation")
+DECODER: Final = {"is_decoder": True, "add_cross_attention": True}
+"""What makes a network the decoder of an encoder-decoder."""
+
+ENCODER_TASKS: Final = tuple(name for name, row in TASKS.items() if row.postprocess is not None)
+"""Tasks that are answered by one run of one graph: those that generate are not among them."""
 
 CORPUS: Final = (
     "The dog barked and the cat slept while the rain fell on the roof.",
@@ -36,8 +40,21 @@ def make_checkpoint(folder: Path, task: str, *, dtype: torch.dtype = torch.float
 
 
 def make_model(task: str, *, vocab_size: int, **config_fields: Any) -> Any:
+    """A model of the task's architecture; `config_fields` are the decoder's where there is an encoder beside it."""
+    fields = config_fields_of(task, vocab_size=vocab_size)
+    if TASKS[task].encoders:
+        model = transformers.EncoderDecoderModel(
+            encoder_decoder_config(make_config(**fields), make_config(**(fields | DECODER | config_fields)))
+        )
+    else:
+        model = getattr(transformers, TASKS[task].architecture)(make_config(**(fields | config_fields)))
+    draw_weights(model, seed=len(task))
+    return model.eval()
+
+
+def config_fields_of(task: str, *, vocab_size: int) -> dict[str, Any]:
     labels = LABELS[:2] if task == "question-answering" else LABELS
-    fields: dict[str, Any] = {
+    return {
         "vocab_size": vocab_size,
         "hidden_size": HIDDEN,
         "num_hidden_layers": LAYERS,
@@ -47,16 +64,28 @@ def make_model(task: str, *, vocab_size: int, **config_fields: Any) -> Any:
         "type_vocab_size": 2 if task in PAIRS else 1,
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
+        "is_decoder": task == "text-generation",
     }
-    config = transformers.RobertaPreLayerNormConfig(**(fields | config_fields))
-    model = getattr(transformers, TASKS[task].architecture)(config).eval()
-    generator = torch.Generator().manual_seed(len(task))
+
+
+def make_config(**fields: Any) -> Any:
+    return transformers.RobertaPreLayerNormConfig(**fields)
+
+
+def encoder_decoder_config(encoder: Any, decoder: Any) -> Any:
+    """Of the two together, with the ids that transformers' `generate` needs."""
+    return transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder, decoder, decoder_start_token_id=0, pad_token_id=1, eos_token_id=2
+    )
+
+
+def draw_weights(model: Any, *, seed: int) -> None:
+    """At transformers' own 0.02 nothing that attention does would show in the outputs."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # At transformers' own 0.02 nothing that attention does would show in the outputs.
             offset = 1.0 if name.endswith(("LayerNorm.weight", "layer_norm.weight")) else 0.0
             parameter.normal_(offset, 0.15, generator=generator)
-    return model
 
 
 def make_tokenizer(folder: Path, *, corpus: Sequence[str] = CORPUS, vocab_size: int = 300) -> Any:

@@ -19,7 +19,7 @@ import transformers
 from click.testing import CliRunner, Result
 
 import rpln_export
-from rpln_export import pipeline
+from rpln_export import calibration
 from rpln_export.cli import INTERRUPTED, export_command, rpln_command
 from rpln_export.plan import make_plan
 from rpln_graphs import errors as graph_errors
@@ -341,7 +341,7 @@ def test_ranges_are_measured_on_the_texts_given(
         measured.extend(batch["input_ids"][0].tolist() for batch in batches if len(batch["input_ids"]) == 1)
         return measure_ranges(model, batches)
 
-    monkeypatch.setattr(pipeline, "measure_ranges", spy)
+    monkeypatch.setattr(calibration, "measure_ranges", spy)
     (tmp_path / "texts.txt").write_text(f"{SENTENCE}\n\n{SENTENCE * 20}\n", encoding="utf-8")
     source = checkpoint("text-classification")
     result = export(source, "--fp16", "-o", tmp_path / "out", "--calibration", tmp_path / "texts.txt")

@@ -14,7 +14,7 @@ from rpln_export import pipeline
 from rpln_export.cli import export_command
 from rpln_export.errors import ValidationError
 from rpln_graphs.errors import GraphError
-from rpln_graphs.recipes import apply_recipe
+from rpln_graphs.recipes import Rewrite, apply_recipe_together
 from rpln_graphs.save import save_graph
 from rpln_runtime import load
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
@@ -39,12 +39,12 @@ def sabotaged(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: py
     """Export a checkpoint, or that of a task, with a sabotage done after the recipe, to `tmp_path`/out."""
 
     def export(sabotage: Sabotage, source: str | Path, *options: str) -> Result:
-        def apply_and_sabotage(model: ir.Model, *args: Any, **kwargs: Any) -> dict[str, int]:
-            counts = apply_recipe(model, *args, **kwargs)
-            sabotage(model)
-            return counts
+        def apply_and_sabotage(rewrites: list[Rewrite], *args: Any, **kwargs: Any) -> None:
+            apply_recipe_together(rewrites, *args, **kwargs)
+            for rewrite in rewrites:
+                sabotage(rewrite.model)
 
-        monkeypatch.setattr(pipeline, "apply_recipe", apply_and_sabotage)
+        monkeypatch.setattr(pipeline, "apply_recipe_together", apply_and_sabotage)
         folder = source if isinstance(source, Path) else checkpoint(source)
         return CliRunner().invoke(export_command, [str(folder), "-o", str(tmp_path / "out"), *options])
 

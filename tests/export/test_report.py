@@ -52,7 +52,9 @@ def test_it_says_what_was_exported(exported: Callable[..., Export], precision: s
         precision,
         20,
     )
-    assert (report["inputs"], report["outputs"]) == (["input_ids", "attention_mask"], ["logits"])
+    (graph,) = report["graphs"]
+    assert (graph["variant"], graph["path"]) == ("full", "model.onnx")
+    assert (graph["inputs"], graph["outputs"]) == (["input_ids", "attention_mask"], ["logits"])
     assert report["destination"] == str(export.folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(export.checkpoint)
     assert report["parameters"] == model.num_parameters()
@@ -69,11 +71,12 @@ def test_sizes_are_those_of_the_files(exported: Callable[..., Export], precision
         path.name: path.stat().st_size for path in export.folder.iterdir() if path.name not in about_the_rest
     }
     model = onnx.load(export.folder / "model.onnx")
-    assert report["operators"] == count(node.op_type for node in model.graph.node)
+    (graph,) = report["graphs"]
+    assert graph["operators"] == count(node.op_type for node in model.graph.node)
     width = {"fp32": 4, "fp16": 2, "bf16": 2}[precision]
     weights = transformers.AutoModelForSequenceClassification.from_pretrained(export.checkpoint).num_parameters()
     # Constants of the computation, as the scale of attention, are a few bytes more.
-    assert weights * width <= sum(report["weights"].values()) <= weights * width + 64
+    assert weights * width <= sum(graph["weights"].values()) <= weights * width + 64
 
 
 def count(names: Any) -> dict[str, int]:
@@ -132,7 +135,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Export:
 
 
 def test_rescaling_is_reported_with_its_headroom(wide: Export) -> None:
-    rescaling = report_of(wide)["rescaling"]
+    rescaling = report_of(wide)["graphs"][0]["rescaling"]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(wide.checkpoint)
     with torch.inference_mode():
         states = model(torch.arange(5, 69)[None], output_hidden_states=True).hidden_states
@@ -147,10 +150,10 @@ def test_rescaling_is_reported_with_its_headroom(wide: Export) -> None:
 
 
 def test_a_matmul_that_stays_fp32_is_named_with_its_reach(wide: Export) -> None:
-    kept = report_of(wide)["rescaling"]["kept_float"]
+    kept = report_of(wide)["graphs"][0]["rescaling"]["kept_float"]
     assert "encoder.layer.1.intermediate.dense.MatMul" in kept
     assert all(reach > FLOAT16_MAX / 8 for reach in kept.values())
-    rows = tables((wide.folder / "report.md").read_text(encoding="utf-8"))["Range"]
+    rows = tables((wide.folder / "report.md").read_text(encoding="utf-8"))["Range: model.onnx"]
     assert [row[0] for row in rows] == ["MatMul", *kept]
     graph = onnx.load(wide.folder / "model.onnx").graph
     (node,) = [node for node in graph.node if node.name == "encoder.layer.1.intermediate.dense.MatMul"]
@@ -160,7 +163,7 @@ def test_a_matmul_that_stays_fp32_is_named_with_its_reach(wide: Export) -> None:
 
 def test_an_fp32_report_speaks_of_no_range(exported: Callable[..., Export]) -> None:
     export = exported("text-classification")
-    assert report_of(export)["rescaling"] is None
+    assert report_of(export)["graphs"][0]["rescaling"] is None
     assert "## Range" not in (export.folder / "report.md").read_text(encoding="utf-8")
 
 
@@ -179,7 +182,7 @@ def test_the_page_for_people_has_the_same_rows(exported: Callable[..., Export], 
     )
     assert [row[0] for row in found["Time and memory"][1:]] == [step["name"] for step in report["steps"]]
     assert {row[0]: int(row[1].replace(",", "")) for row in found["Sizes"][1:]} == report["sizes"]
-    assert {row[0]: int(row[1]) for row in found["Passes"][1:]} == report["passes"]
+    assert {row[0]: int(row[1]) for row in found["Passes: model.onnx"][1:]} == report["graphs"][0]["passes"]
     assert "\n\n\n" not in text
     assert text.endswith(".\n")
 

@@ -43,7 +43,7 @@ def test_a_bf16_bundle_equals_transformers_within_its_precision(exported: Callab
 
 
 def test_a_decoder_made_of_a_masked_lm_checkpoint_sees_only_what_is_before(exported: Callable[..., Export]) -> None:
-    export = exported("fill-mask", "--task", "text-generation", "--is-decoder")
+    export = exported("fill-mask", "--task=text-generation", "--is-decoder", "--variants=full", "--logits=all")
     session = load(export.folder)
     assert_equal(reference(export.checkpoint, "text-generation", is_decoder=True), "text-generation", session.run)
     ids = np.arange(5, 15)[None]

@@ -1,6 +1,6 @@
 """What counts as equal: which elements are compared, how differences are measured, and which argmaxes are counted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from rpln_export.plan import make_plan
 from rpln_export.validate import (
     Comparison,
+    Run,
     compare,
     eager_outputs,
     failed,
@@ -67,9 +68,9 @@ def compare_one(
     return row
 
 
-def replay(found: list[dict[str, np.ndarray]]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def replay(found: list[dict[str, np.ndarray]]) -> Run:
     left = iter(found)
-    return lambda feeds: next(left)
+    return lambda case: next(left)
 
 
 def set_at(*index: int, value: float) -> Change:
@@ -320,7 +321,8 @@ def test_eager_outputs_have_the_names_of_the_graph(checkpoint: Callable[[str], P
     with torch.inference_mode():
         result = model(ids, output_hidden_states=True, output_attentions=True)
     feeds = {"input_ids": ids.numpy(), "attention_mask": np.ones((2, 3), np.int64)}
-    found = eager_outputs(model, feeds, plan.outputs)
+    (graph,) = plan.graphs
+    found = eager_outputs(model, graph.inputs, graph.outputs, feeds)
     expected = {
         "logits": result.logits,
         **{f"hidden_states.{index}": state for index, state in enumerate(result.hidden_states)},
@@ -330,7 +332,7 @@ def test_eager_outputs_have_the_names_of_the_graph(checkpoint: Callable[[str], P
     for name, tensor in expected.items():
         np.testing.assert_allclose(found[name], tensor.numpy(), atol=1e-6)
     case = Case(name="", feeds=feeds, mask=np.ones((2, 3), np.int64))
-    (stored,) = reference_outputs(model, plan.outputs, [case], tmp_path, advance=lambda: None)
+    (stored,) = reference_outputs(lambda _: found, [case], tmp_path, advance=lambda: None)
     assert list(stored) == list(found)
     for name, array in found.items():
         np.testing.assert_array_equal(stored[name], array)
