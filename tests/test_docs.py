@@ -28,7 +28,7 @@ from tests.export.checkpoints import make_checkpoint
 ROOT = Path(__file__).parents[1]
 DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PAGES = [*DOCUMENTATION, *sorted(ROOT.glob("[a-z]*/README.md"))]
-PAGES_THAT_RUN = [ROOT / "README.md", ROOT / "docs/bundle.md", ROOT / "docs/running.md"]
+PAGES_THAT_RUN = [ROOT / "README.md", ROOT / "docs/bundle.md", ROOT / "docs/running.md", ROOT / "docs/generation.md"]
 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -159,8 +159,9 @@ def blocks_with_output(page: Path) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def folder_of_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
-    tagger = make_plan(None, task="token-classification", precision="fp16")
-    export(dataclasses.replace(tagger, destination=folder / tagger.destination))
+    for task, precision in (("token-classification", "fp16"), ("text-generation", "fp32")):
+        plan = make_plan(None, task=task, precision=precision)
+        export(dataclasses.replace(plan, destination=folder / plan.destination))
     for name, task in BUNDLES.items():
         # As wide as the tagger, so that the vectors of the page's embedder have its size.
         checkpoint = make_checkpoint(tmp_path_factory.mktemp(task), task, hidden_size=128, num_hidden_layers=1)
