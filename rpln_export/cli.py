@@ -22,6 +22,8 @@ Examples:
   rpln-export ./my-checkpoint                           the task its config names, in fp32
   rpln-export org/name --task fill-mask --bf16 -o out   a checkpoint on the Hugging Face hub
   rpln-export ./mlm --task feature-extraction --outputs hidden_states,attentions
+  rpln-export ./lm --task text-generation               a decoder with a cache, for ONNX Runtime
+  rpln-export ./lm --fp16 --variants prefill,decode     the same as two graphs, for TensorRT
 \b
 Exit codes: 0 done; 1 other error; 2 not possible as asked; 3 input the graph cannot take; 4 broken bundle;
   5 provider not available; 6 extra not installed (the message names the pip command); 7 broken checkpoint;
@@ -53,7 +55,12 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 @click.option(
     "--inputs", default="", callback=_names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask."
 )
-@click.option("--outputs", default="", callback=_names, help="More outputs: hidden_states,attentions,pooler_output.")
+@click.option(
+    "--outputs",
+    default="",
+    callback=_names,
+    help="More outputs: hidden_states,attentions,pooler_output,cross_attentions.",
+)
 @click.option(
     "--variants", default="", callback=_names, help="Graphs of a decoder: with-past, or full, prefill,decode."
 )
