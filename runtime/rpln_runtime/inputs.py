@@ -39,6 +39,11 @@ def _check_names(feeds: Mapping[str, np.ndarray], graph: Graph) -> None:
 
 
 def _check_type(array: Any, spec: TensorSpec) -> None:
+    if spec.dtype == "bfloat16":
+        raise InputError(
+            f"{spec.name} is bfloat16, which numpy has not. To generate text, rpln_runtime.generator keeps such a "
+            "cache where the graph runs; otherwise export the checkpoint in fp16."
+        )
     if not isinstance(array, np.ndarray):
         raise InputError(f"{spec.name} is a {type(array).__name__}, expected a numpy array of {spec.dtype}.")
     if array.dtype != np.dtype(spec.dtype):

@@ -87,6 +87,16 @@ def test_other_stop_tokens(causal_lm: DecoderBundle, continue_: Generator, optio
     assert all(len(row[0].tokens) <= 6 for row in theirs) or options
 
 
+def test_beams_go_on_where_most_tokens_end_a_text(causal_lm: DecoderBundle, continue_: Generator) -> None:
+    # Three quarters of the vocabulary: of a beam's best continuations most have ended.
+    stops = list(range(5, 300))
+    options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3, "length_penalty": 3.0}
+    prompts = prompts_of(causal_lm.manifest.vocab_size)
+    theirs = [reference(causal_lm, [one], max_new_tokens=NEW, eos_token_id=stops, **options)[0] for one in prompts]
+    assert_same_sequences(continue_.tokens(prompts, stop_token_ids=stops, **options), theirs)
+    assert max(len(one.tokens) for row in theirs for one in row) > 3
+
+
 def assert_varied(sequences: list[list[Generated]]) -> None:
     """Check that the comparison saw sequences that ended and sequences that were cut."""
     ended = [one.tokens[-1] == EOS for row in sequences for one in row]

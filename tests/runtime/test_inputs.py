@@ -153,6 +153,15 @@ def test_an_axis_named_by_a_sum_is_as_long_as_those_it_names(
     )
 
 
+def test_an_input_that_numpy_cannot_hold(graph: Graph, manifest: Manifest) -> None:
+    spec = dataclasses.replace(decoder(graph).inputs[-1], dtype="bfloat16")
+    graph = dataclasses.replace(graph, inputs=(spec,))
+    with pytest.raises(
+        InputError, match=r"past_key_values\.0\.key is bfloat16, which numpy has not\. To generate text,"
+    ):
+        check_feeds({spec.name: np.zeros((1, 2, 3, 4), np.uint16)}, graph, manifest)
+
+
 def decoder(graph: Graph) -> Graph:
     inputs = (
         TensorSpec(name="attention_mask", dtype="int64", shape=("batch", TOTAL), values=2),

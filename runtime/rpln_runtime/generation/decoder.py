@@ -3,7 +3,7 @@
 Shapes: R rows, S tokens of the longest prompt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ ENGINES: Final = (("with-past", "with-past"), ("prefill", "decode"), ("full", "f
 """Graphs for the prompt and for the steps after it, the best first: the last one computes every step from the start."""
 
 ENCODERS: Final = ("encoder", "cross")
-"""Graphs that run once, before the steps: on texts, or on the hidden states of an encoder of the caller's."""
+"""Graphs that run once, before the steps, the best first: on texts, or on hidden states that the caller brings."""
 
 _FROM_TOKENS: Final = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "encoder_attention_mask"}
 
@@ -36,6 +36,12 @@ def decoder_variants(manifest: Manifest) -> tuple[str, str]:
         f"the bundle holds {', '.join(found)}, no decoder: expected with-past, prefill and decode, or full. "
         "Export the checkpoint again with one of them."
     )
+
+
+def encoder_variants(manifest: Manifest) -> Sequence[str]:
+    """Return the variant that serves the encoder, alone in a list that is empty where there is none."""
+    found = {graph.variant for graph in manifest.graphs}
+    return [variant for variant in ENCODERS if variant in found][:1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.generation.decoder import ENCODERS, Decoder, decoder_variants
+from rpln_runtime.generation.decoder import Decoder, decoder_variants, encoder_variants
 from rpln_runtime.generation.job import Job, plan_batches
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.prompts import prompt_from_encoding
@@ -60,10 +60,9 @@ def generator(
             f"{folder} is a bundle for {manifest.task} and says nothing of generation: expected one of a decoder. For "
             "other tasks there are pipeline() and load()."
         )
-    encoders = [graph.variant for graph in manifest.graphs if graph.variant in ENCODERS]
+    variants = dict.fromkeys([*decoder_variants(manifest), *encoder_variants(manifest)])
     sessions = {
-        variant: load(folder, provider=provider, threads=threads, variant=variant, verify=False)
-        for variant in {*decoder_variants(manifest), *encoders}
+        variant: load(folder, provider=provider, threads=threads, variant=variant, verify=False) for variant in variants
     }
     return Generator(
         manifest=manifest,
@@ -133,7 +132,7 @@ class Generator:
         """
         chosen = self._options(options)
         texts = [inputs] if isinstance(inputs, str) else inputs
-        if isinstance(texts, Mapping) or not isinstance(texts, Sequence | EncoderStates):
+        if not isinstance(texts, Sequence | EncoderStates):
             raise InputError(
                 f"inputs are a {type(inputs).__name__}, expected a text, a list of texts or EncoderStates."
             )

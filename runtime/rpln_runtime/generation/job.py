@@ -89,7 +89,8 @@ def plan_batches(request: Request, decoder: Decoder, options: GenerationOptions,
         limit = new_tokens(context, options.max_new_tokens, decoder.limit)
         limits.setdefault(limit, []).append(place)
     size = max(batch_size // max(options.num_beams, options.num_return_sequences), 1)
-    budget = token_budget(decoder.prompt.graph.outputs, decoder.limit)
+    logits = [spec for spec in decoder.prompt.graph.outputs if spec.name == "logits"]
+    budget = token_budget(logits, decoder.limit)
     return [
         Batch([places[index] for index in batch], limit)
         for limit, places in limits.items()
