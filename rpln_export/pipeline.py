@@ -16,12 +16,12 @@ from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.subjects import subjects_from_parts
 from rpln_export.tokenizer import load_tokenizer
 from rpln_graphs.recipes import apply_recipe_together
-from rpln_graphs.save import save_graph
+from rpln_graphs.save import save_graphs
 from rpln_graphs.trace import trace_model
 from rpln_runtime.manifest import write_manifest
 
 SPACE_FACTOR: Final = 1.1
-"""How much larger than its weights a graph may be."""
+"""How much larger than its weights a bundle may be."""
 
 
 def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
@@ -37,7 +37,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
         model = load_model(plan)
         source = source_from_plan(plan)
-    weights = len(plan.graphs) * sum(parameter.nbytes for parameter in model.parameters())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
     parts = parts_from_model(plan, model)
     with steps.step("trace"):
@@ -49,8 +49,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         )
     with published(plan.destination) as folder:
         with steps.step("save"):
-            for part, graph in zip(parts, graphs, strict=True):
-                save_graph(graph, folder / part.plan.path)
+            save_graphs({part.plan.path: graph for part, graph in zip(parts, graphs, strict=True)}, folder)
             write_bundle_files(folder, plan, tokenizer)
             manifest = describe(plan, graphs, source, tokenizer)
             write_manifest(folder, manifest)

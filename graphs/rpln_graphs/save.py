@@ -1,5 +1,6 @@
-"""Writes a graph to its file, weight by weight, and describes what was written."""
+"""Writes graphs to their files, weight by weight, and describes what was written."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +16,52 @@ from rpln_runtime.manifest import Graph, TensorSpec
 PROTOBUF_LIMIT: Final = 2 * 10**9
 """A protobuf message holds less than 2 GiB; weights beyond this go to a file of their own."""
 
+WEIGHTS_NAME: Final = "model.onnx.data"
+"""What several graphs of a bundle read their weights from."""
+SMALLEST_OUTSIDE: Final = 1024
+"""Shapes and scalars are read by whoever infers shapes, and are worth no reference."""
+ALIGNMENT: Final = 64
+"""In bytes: where a weight begins, so that it can be mapped."""
+
 # Field numbers of onnx.proto, each with wire type 2 (length-delimited).
 MODEL_GRAPH: Final = 7 << 3 | 2
 GRAPH_INITIALIZER: Final = 5 << 3 | 2
 TENSOR_RAW_DATA: Final = 9 << 3 | 2
+
+
+def save_graphs(models: Mapping[str, ir.Model], folder: Path) -> None:
+    """Write each model to its file in `folder`; several keep their weights in one file beside them, each of them once.
+
+    Weights are told apart by their contents: two graphs of one network may hold them scaled differently. One at a time
+    is in memory. Raises what `save_graph` raises.
+    """
+    if len(models) == 1:
+        ((name, model),) = models.items()
+        save_graph(model, folder / name)
+        return
+    places: dict[bytes, int] = {}
+    with (folder / WEIGHTS_NAME).open("wb") as stream:
+        for name, model in models.items():
+            _check(model)
+            outside = model.clone()
+            for value in outside.graph.initializers.values():
+                value.const_value = _stored(value.const_value, stream, places)
+            ir.save(outside, folder / name)
+
+
+def _stored(weight: ir.TensorProtocol | None, stream: BinaryIO, places: dict[bytes, int]) -> ir.TensorProtocol | None:
+    """A reference to `weight` in the file of weights, added to it if it is new; small ones stay as they are."""
+    if weight is None or weight.nbytes < SMALLEST_OUTSIDE:
+        return weight
+    data = weight.tobytes()
+    digest = hashlib.sha256(data).digest()
+    if digest not in places:
+        stream.write(bytes(-stream.tell() % ALIGNMENT))
+        places[digest] = stream.tell()
+        stream.write(data)
+    return ir.ExternalTensor(
+        WEIGHTS_NAME, places[digest], len(data), weight.dtype, shape=weight.shape, name=weight.name or ""
+    )
 
 
 def save_graph(model: ir.Model, path: Path) -> None:
