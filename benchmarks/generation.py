@@ -88,7 +88,7 @@ def make_checkpoint(folder: Path, layers: int) -> None:
 def make_contenders(folder: Path, threads: int) -> dict[str, Contender]:
     """All of them, of the same checkpoint."""
     eager = transformers.RobertaPreLayerNormForCausalLM.from_pretrained(folder / "base")
-    contenders: dict[str, Contender] = {BASELINE: partial(run_eager, eager.eval())}
+    contenders: dict[str, Contender] = {BASELINE: partial(run_eager, eager)}
     for variant in ("with-past", "full"):
         plan = make_plan(str(folder / "base"), task="text-generation", variants=[variant], destination=folder / variant)
         export(plan)

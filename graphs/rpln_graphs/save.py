@@ -59,9 +59,8 @@ def _stored(weight: ir.TensorProtocol | None, stream: BinaryIO, places: dict[byt
         stream.write(bytes(-stream.tell() % ALIGNMENT))
         places[digest] = stream.tell()
         stream.write(data)
-    return ir.ExternalTensor(
-        WEIGHTS_NAME, places[digest], len(data), weight.dtype, shape=weight.shape, name=weight.name or ""
-    )
+    shape = ir.Shape(weight.shape.numpy())
+    return ir.ExternalTensor(WEIGHTS_NAME, places[digest], len(data), weight.dtype, shape=shape, name=weight.name or "")
 
 
 def save_graph(model: ir.Model, path: Path) -> None:
