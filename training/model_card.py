@@ -1,4 +1,4 @@
-"""The model card beside the checkpoint, with the figures of metrics.json in it."""
+"""The model cards beside the checkpoints: templates of training/cards with the figures of metrics.json in them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from training.tags import TAGS
 
-_TEMPLATE: Final = Path(__file__).with_name("model_card.md")
-_TEXTS: Final = {
+_TEMPLATES: Final = Path(__file__).with_name("cards")
+
+_TAGGED_TEXTS: Final = {
     "test": "sentences as printed",
     "test_passages": "passages of up to 6 sentences, cut at 256 tokens",
     "test_typographic": "curly quotation marks and dashes",
@@ -16,26 +17,90 @@ _TEXTS: Final = {
     "test_headlines": "Every Word Capitalised, no full stop",
     "dev": "sentences of the dev files (used for choices)",
 }
+_FORETELLERS: Final = {
+    "test": "this model",
+    "trigram": "trigrams, interpolated Kneser-Ney",
+    "bigram": "bigrams, interpolated Kneser-Ney",
+}
+_RESTORERS: Final = {"test": "this model", "baseline": "word by word"}
 
 
-def write_model_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+def write_tagger_card(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write README.md into `folder`; `metrics` is what metrics.json holds."""
     test = metrics["test"]
     by_text = [
         f"| {title} | {metrics[name]['accuracy']:.2%} | {metrics[name]['macro_f1']:.3f} | {metrics[name]['words']:,} |"
-        for name, title in _TEXTS.items()
+        for name, title in _TAGGED_TEXTS.items()
     ]
     by_tag = [
         f"| `{tag}` | {score['precision']:.3f} | {score['recall']:.3f} | {score['f1']:.3f} | {score['words']:,} |"
         for tag, score in ((tag, test["tags"][tag]) for tag in TAGS)
     ]
-    card = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        metrics["training"],
+    _write(
+        folder,
+        "pos_tagger.md",
+        metrics,
         accuracy=f"{test['accuracy']:.2%}",
         macro_f1=f"{test['macro_f1']:.3f}",
         words=f"{test['words']:,}",
         by_text="\n".join(by_text),
         by_tag="\n".join(by_tag),
-        millions=f"{metrics['training']['parameters'] / 1e6:.2f}",
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_language_model_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    test, bigram = metrics["test"], metrics["bigram"]
+    by_model = [
+        f"| {title} | {metrics[name]['token_perplexity']:.1f} | {metrics[name]['word_perplexity']:,.0f} |"
+        for name, title in _FORETELLERS.items()
+    ]
+    examples = [f"| {one['how']} | {one['prompt']} | {_in_a_cell(one['text'])} |" for one in metrics["examples"]]
+    _write(
+        folder,
+        "causal_lm.md",
+        metrics,
+        perplexity=f"{test['token_perplexity']:.1f}",
+        bigram_perplexity=f"{bigram['token_perplexity']:.1f}",
+        tokens=f"{test['tokens']:,}",
+        words=f"{test['words']:,}",
+        by_model="\n".join(by_model),
+        examples="\n".join(examples),
+    )
+
+
+def write_restorer_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    test, baseline = metrics["test"], metrics["baseline"]
+    columns = ("f1", "capitals_f1", "marks_f1")
+    by_model = [
+        f"| {title} | {scores['exact']:.2%} | {' | '.join(f'{scores[column]:.3f}' for column in columns)} |"
+        for title, scores in ((title, metrics[name]) for name, title in _RESTORERS.items())
+    ]
+    examples = [f"| {one['bare']} | {one['restored']} | {one['written']} |" for one in metrics["examples"]]
+    _write(
+        folder,
+        "case_restorer.md",
+        metrics,
+        f1=f"{test['f1']:.3f}",
+        baseline_f1=f"{baseline['f1']:.3f}",
+        words=f"{test['words']:,}",
+        sentences=f"{metrics['training']['sentences']:,}",
+        test_sentences=f"{test['sentences']:,}",
+        kept=f"{test['kept']:.2%}",
+        added=f"{test['added']:.2%}",
+        by_model="\n".join(by_model),
+        examples="\n".join(examples),
+    )
+
+
+def _write(folder: Path, template: str, metrics: Mapping[str, Any], **values: str) -> None:
+    training = metrics["training"]
+    text = Template((_TEMPLATES / template).read_text(encoding="utf-8")).substitute(
+        training, millions=f"{training['parameters'] / 1e6:.2f}", **values
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

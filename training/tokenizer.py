@@ -12,7 +12,13 @@ _SPECIAL_TOKENS: Final = (START, PAD, END, UNKNOWN, MASK)
 START_ID, PAD_ID, END_ID = 0, 1, 2  # as in every RoBERTa
 
 # GPT-2's pattern, but for the fourth and fifth alternatives: there a run of marks such as `."` is one piece.
-_PIECES: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
+MARKS_APART: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
+
+# The same, with a word's first letter apart: `The` and `the` then differ in one token, and the rest of any name is
+# written with the same tokens with and without its capital.
+FIRST_LETTERS_APART: Final = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| \p{L}|(?<!\p{L})\p{L}|\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
+)
 
 _ROLES: Final = {
     "bos_token": START,
@@ -25,7 +31,7 @@ _ROLES: Final = {
 }
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, pieces: str = MARKS_APART) -> Tokenizer:
     """Return a tokenizer with RoBERTa's pre-tokenizer and post-processor.
 
     The merges are learned on pieces with one mark each, so that none joins two marks. Behind the byte-level
@@ -34,7 +40,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -57,23 +63,38 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int) -> None:
-    """Write the files from which transformers and tokenizers load the same tokenizer, which truncates nothing."""
+def open_ended(tokenizer: Tokenizer) -> Tokenizer:
+    """Make the tokenizer put <s> before a text and nothing behind it: a decoder goes on from there."""
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, START_ID)]
+    )
+    return tokenizer
+
+
+def save_tokenizer(
+    tokenizer: Tokenizer, folder: Path, *, max_length: int, tokenizer_class: str = "RobertaTokenizer"
+) -> None:
+    """Write the files from which transformers and tokenizers load the same tokenizer, which truncates nothing.
+
+    `tokenizer_class` is the one of transformers; RobertaTokenizer makes its post-processor itself, so that what
+    `open_ended` changed is loaded as PreTrainedTokenizerFast.
+    """
     content = json.loads(tokenizer.to_str()) | {"truncation": None}
     (folder / "tokenizer.json").write_text(
         json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
     )
     settings = {
-        "tokenizer_class": "RobertaTokenizer",
+        "tokenizer_class": tokenizer_class,
         "add_prefix_space": True,
         "trim_offsets": True,
         "model_max_length": max_length,
         **_ROLES,
     }
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     mask = {"content": MASK, "lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
-    _write_json(folder / "special_tokens_map.json", _ROLES | {"mask_token": mask})
+    write_json(folder / "special_tokens_map.json", _ROLES | {"mask_token": mask})
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write the value as a text that people can read."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

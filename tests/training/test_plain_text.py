@@ -3,8 +3,9 @@ import random
 import pytest
 from tokenizers import Tokenizer
 
+from training.batches import batches_by_length
 from training.brown import Document, Word
-from training.examples import batches_by_length, encode_texts, texts_of, varied_texts
+from training.examples import encode_texts, texts_of, varied_texts
 from training.plain_text import AS_PRINTED, Case, Style, text_from_words
 from training.tags import TAGS
 from training.tokenizer import train_tokenizer
@@ -80,7 +81,7 @@ def test_spaces_alone_have_no_label(tokenizer: Tokenizer) -> None:
 
 def test_passages_hold_every_sentence_once(rng: random.Random) -> None:
     sentences = tuple((Word(f"word{index}", "NOUN"), Word(".", ".")) for index in range(100))
-    document = Document(name="ca01", genre="news", sentences=sentences)
+    document = Document(name="ca01", genre="news", paragraphs=(sentences,))
     assert [len(text.tags) for text in texts_of([document], sentences=30)] == [60, 60, 60, 20]
     varied = varied_texts([document], rng=rng)
     words = " ".join(text.text for text in varied).lower().replace(".", "").split()
@@ -91,7 +92,7 @@ def test_passages_hold_every_sentence_once(rng: random.Random) -> None:
 
 def test_batches_hold_every_example_once_and_keep_the_limit(tokenizer: Tokenizer, rng: random.Random) -> None:
     sentences = tuple(tuple(_WORDS[:length]) for length in range(1, 13)) * 4
-    examples = encode_texts(tokenizer, texts_of([Document(name="ca01", genre="news", sentences=sentences)]))
+    examples = encode_texts(tokenizer, texts_of([Document(name="ca01", genre="news", paragraphs=(sentences,))]))
     groups = batches_by_length(examples, max_tokens=60, rng=rng)
     assert sorted(id(example) for group in groups for example in group) == sorted(map(id, examples))
     assert all(len(group) * max(len(example.token_ids) for example in group) <= 60 for group in groups)
