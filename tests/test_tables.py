@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import RobertaPreLayerNormConfig
+from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayerNormConfig
 
-from rpln_export.bundle import axis_maximum
+from rpln_export.bundle import axis_limits
+from rpln_export.plan import make_plan
 from rpln_export.proof import NOTES
 from rpln_graphs import passes
+from rpln_graphs.calls import CACHED
+from rpln_graphs.decoding import decoding_cases
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.base import CountingPass
 from rpln_graphs.passes.lower_precision import SAFE_RANGE
 from rpln_graphs.recipes import RECIPES
+from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
@@ -23,8 +27,24 @@ from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.tasks import TASKS, Task, Tensor
 
 TESTS = Path(__file__).parent
-RAW_ONLY = {"text-generation"}
-"""Tasks whose outputs no pipeline of the runtime turns into answers yet."""
+GENERATING = {"text-generation", "text2text-generation"}
+"""Tasks that go step by step, so that no single output is an answer."""
+DECODER = "RobertaPreLayerNormForCausalLM"
+"""The head whose graphs are those of an encoder-decoder's steps."""
+LIMITS = {
+    "batch": (1, None),
+    "choices": (1, None),
+    "batch*choices": (1, None),
+    "sequence": (1, 510),  # 512 rows of positions less 0 and 1
+    "past_sequence": (0, 509),
+    "past_sequence + sequence": (1, 510),
+    "encoder_sequence": (1, 128),  # of 130 rows
+}
+"""Of every dynamic axis, in a bundle with all graphs of a network of the default sizes."""
+DERIVED = {"head_size", "encoder_hidden_size"}
+"""Sizes that follow from a config, but are no field of it."""
+SAME_GRAPH = {"decode": "with-past"}
+"""Variants whose graph is another one's: tests/graphs/test_golden.py sees to that."""
 NO_PASSES = {"base", "initializers"}
 """Files beside the passes that hold what passes share."""
 EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -66,10 +86,18 @@ def test_every_task_has_a_head_and_every_head_a_task() -> None:
 
 
 def test_every_variant_of_a_task_is_a_variant_and_every_variant_is_some_tasks() -> None:
-    named = {variant for task in TASKS.values() for variant in task.variants}
+    steps = {variant for task in TASKS.values() for variant in task.variants}
+    encoders = {variant for task in TASKS.values() for variant in task.encoders}
 
-    assert named - set(VARIANTS) == set(), "in TASKS, not in VARIANTS"
-    assert set(VARIANTS) - named == set(), "in VARIANTS, not in TASKS"
+    assert (steps | encoders) - set(VARIANTS) == set(), "in TASKS, not in VARIANTS"
+    assert set(VARIANTS) - (steps | encoders) == set(), "in VARIANTS, not in TASKS"
+    assert {name for name, row in VARIANTS.items() if row.standalone} == encoders
+
+
+def test_the_graphs_of_a_bundle_have_files_of_their_own() -> None:
+    for task in TASKS.values():
+        paths = [VARIANTS[variant].path for variant in (*task.variants, *task.encoders)]
+        assert len(set(paths)) == len(paths), task.name
 
 
 def test_every_task_has_its_postprocessing_and_every_postprocessing_a_task() -> None:
@@ -77,14 +105,25 @@ def test_every_task_has_its_postprocessing_and_every_postprocessing_a_task() -> 
 
     assert named - set(POSTPROCESS) == set(), "in TASKS, not in POSTPROCESS"
     assert set(POSTPROCESS) - named == set(), "in POSTPROCESS, not in TASKS"
-    assert {task.name for task in TASKS.values() if task.postprocess is None} == RAW_ONLY
+    assert {task.name for task in TASKS.values() if task.postprocess is None} == GENERATING
 
 
 @EVERY_TASK
 def test_a_head_takes_every_input_of_its_task(task: Task) -> None:
-    taken = set(inspect.signature(HEADS[task.architecture].forward).parameters)
+    head = HEADS[DECODER if task.encoders else task.architecture]
+    tensors = {*task.inputs, *task.optional_inputs, *(t for name in task.variants for t in VARIANTS[name].inputs)}
+    # Keys and values of either kind go in as one cache.
+    given = {"past_key_values" if tensor.name in CACHED else tensor.name for tensor in tensors}
 
-    assert {tensor.name for tensor in (*task.inputs, *task.optional_inputs)} - taken == set()
+    assert given - set(inspect.signature(head.forward).parameters) == set()
+
+
+def test_what_runs_before_the_steps_takes_every_input_of_its_variant() -> None:
+    taken = set(inspect.signature(EncoderStage.forward).parameters)
+
+    for row in VARIANTS.values():
+        if row.standalone:
+            assert {tensor.name for tensor in row.inputs} - taken == set(), row.name
 
 
 @EVERY_TASK
@@ -95,14 +134,30 @@ def test_no_tensor_of_a_task_is_listed_twice(task: Task) -> None:
 
 
 @EVERY_TASK
-def test_every_axis_is_dynamic_or_a_field_of_the_config(task: Task) -> None:
-    config = RobertaPreLayerNormConfig()
-    dynamic = {"batch", "choices", "sequence", "batch*choices"}
-    named = {axis for tensor in tensors_of(task) for axis in tensor.axes if isinstance(axis, str)}
+def test_every_axis_has_limits_or_is_a_size_of_the_config(task: Task, tmp_path: Path) -> None:
+    config = config_of(task)
+    config.save_pretrained(tmp_path)
+    extras = [tensor.name for tensor in task.optional_outputs]
+    plan = make_plan(str(tmp_path), task=task.name, variants=task.variants, outputs=extras)
+    tensors = {tensor for graph in plan.graphs for tensor in (*graph.inputs, *graph.outputs)} | {*tensors_of(task)}
+    named = {axis for tensor in tensors for axis in tensor.axes if isinstance(axis, str)}
 
-    assert [axis for axis in named - dynamic if not isinstance(getattr(config, axis, None), int)] == []
-    for axis in named & dynamic:
-        assert axis_maximum(axis, config) in {None, 510}, axis  # 512 rows of positions less 0 and 1
+    sizes = named - set(LIMITS) - DERIVED
+    assert [size for size in sizes if not isinstance(getattr(plan.config, size, None), int)] == []
+    for axis in named & set(LIMITS):
+        limits = axis_limits(axis, plan)
+        assert (limits.minimum, limits.maximum) == LIMITS[axis], axis
+
+
+def config_of(task: Task) -> PretrainedConfig:
+    config = RobertaPreLayerNormConfig(is_decoder=task.postprocess is None, add_cross_attention=bool(task.encoders))
+    if not task.encoders:
+        return config
+    encoder = RobertaPreLayerNormConfig(max_position_embeddings=130)
+    joined: PretrainedConfig = EncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder, config, decoder_start_token_id=0
+    )
+    return joined
 
 
 @EVERY_TASK
@@ -112,12 +167,20 @@ def test_the_stress_set_makes_every_input_of_a_task(task: Task) -> None:
         vocab_size=30,
         type_vocab_size=2,
         pad_token_id=1,
-        sizes={"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2},
+        sizes={"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "encoder_hidden_size": 6},
     )
-    inputs = (*task.inputs, *task.optional_inputs)
+    # Keys, values and the encoder's mask are made by other graphs, or for them.
+    inputs = [tensor for tensor in (*task.inputs, *task.optional_inputs) if "encoder_sequence" not in tensor.axes]
+    names = [tensor.name for tensor in inputs]
 
     for case in stress_cases(inputs, limits):
-        assert list(case.feeds) == [tensor.name for tensor in inputs]
+        assert list(case.feeds) == names
+    if task.postprocess is None:
+        for encoder in task.encoders or (None,):
+            memory = VARIANTS[encoder].inputs if encoder else ()
+            for step in decoding_cases(inputs, limits, memory=memory, memory_limits=limits):
+                assert list(step.feeds) == list(step.history) == names
+                assert {tensor.name for tensor in memory} <= set(step.memory)
 
 
 def test_every_file_of_passes_holds_one_pass_of_its_name() -> None:
@@ -153,11 +216,11 @@ def test_every_pass_and_every_postprocessing_has_its_tests() -> None:
     assert [path.name for path in wanted if not path.exists()] == []
 
 
-def test_every_task_has_a_golden_graph_by_every_recipe() -> None:
+def test_every_graph_of_a_task_is_golden_by_every_recipe() -> None:
     wanted = {
-        f"{task.name}.{variant}.{recipe}.txt"
+        f"{task.name}.{SAME_GRAPH.get(variant, variant)}.{recipe}.txt"
         for task in TASKS.values()
-        for variant in task.variants
+        for variant in (*task.variants, *task.encoders)
         for recipe in RECIPES
     }
 

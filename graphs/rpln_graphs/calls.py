@@ -9,7 +9,7 @@ from torch import nn
 from rpln_graphs.stages import EncoderStage
 from rpln_model.cache import KeyValue, KeyValues
 from rpln_model.config import pruned_heads
-from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS, Tensor
+from rpln_runtime.tasks import CROSS_KEY_VALUES, ENCODER_SEQUENCE, LAST_LOGITS, Tensor
 
 CACHED: Final = ("past_key_values", CROSS_KEY_VALUES.name)
 """Inputs that the model takes as its cache."""
@@ -79,7 +79,7 @@ class GraphCall(nn.Module):
         config = self.model.config
         if axis == "num_attention_heads":
             # Only self-attention has heads to prune.
-            gone = () if tensor == CROSS_KEY_VALUES else pruned_heads(config).get(layer, ())
+            gone = () if ENCODER_SEQUENCE in tensor.axes else pruned_heads(config).get(layer, ())
             return int(config.num_attention_heads) - len(gone)
         if axis == "head_size":
             return int(config.hidden_size // config.num_attention_heads)

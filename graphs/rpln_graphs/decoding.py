@@ -17,7 +17,7 @@ from rpln_graphs.stress import MASKS, Case, Feeds, Limits, random_ids, random_ma
 from rpln_runtime.tasks import INT64, SEQUENCE, Tensor
 
 MEMORY_LENGTH: Final = 6
-"""Tokens that the encoder of an encoder-decoder is given."""
+"""Tokens that the encoder of an encoder-decoder is given, where it takes so many."""
 
 
 class Move(NamedTuple):
@@ -40,7 +40,7 @@ SCRIPTS: Final = (
     Script(batch=1, prompt=1, moves=SINGLE),
     Script(batch=2, prompt=5, moves=SINGLE),
     Script(batch=3, prompt=17, moves=(Move(3), Move(1), Move(4))),
-    Script(batch=2, prompt=5, moves=(Move(1, (1, 0)), Move(1, (0, 0, 1, 1)), Move(2, (3, 0)), Move(1, (1,)))),
+    Script(batch=2, prompt=6, moves=(Move(1, (1, 0)), Move(1, (0, 0, 1, 1)), Move(2, (3, 0)), Move(1, (1,)))),
 )
 
 
@@ -62,7 +62,7 @@ def decoding_cases(
 ) -> Iterator[DecodingCase]:
     """The stress set for a decoder's graph, the same on every call; `inputs` are those of its own tokens.
 
-    `memory` are the inputs of the encoder's graph, within `memory_limits`. The last script ends at the last usable
+    `memory` are the inputs of the encoder's graph, within `memory_limits`. One of the scripts ends at the last usable
     position.
     """
     rng = np.random.default_rng(0)
@@ -72,7 +72,9 @@ def decoding_cases(
         if fits and (script.prompt > 1 or mask == "none") and (script.batch > 1 or mask != "empty"):
             yield from writer.steps(script, mask)
     moves = SINGLE[: limits.usable_length - 1]
-    yield from writer.steps(Script(1, limits.usable_length - len(moves), moves), "none")
+    last = Script(batch=1, prompt=limits.usable_length - len(moves), moves=moves)
+    if last not in SCRIPTS:
+        yield from writer.steps(last, "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,11 @@ class _Writer:
         """What the encoder is fed: ids and their mask, or hidden states."""
         if not self.memory:
             return {}
-        keep = random_mask("none" if mask == "empty" else mask, rows, MEMORY_LENGTH, self.rng)
-        made: Feeds = {"attention_mask": keep}
         limits = self.memory_limits
         assert limits is not None
+        length = min(MEMORY_LENGTH, limits.usable_length)
+        keep = random_mask("none" if mask == "empty" else mask, rows, length, self.rng)
+        made: Feeds = {"attention_mask": keep}
         made["input_ids"] = np.where(keep == 1, random_ids(limits, self.rng, keep.shape), limits.pad_token_id)
         made["encoder_hidden_states"] = self.rng.standard_normal((*keep.shape, limits.sizes["encoder_hidden_size"]))
         return {tensor.name: made[tensor.name].astype(_dtype(tensor)) for tensor in self.memory} | {

@@ -4,65 +4,170 @@ No two sizes are equal, so that one axis cannot pass for another, and no weight 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
-from transformers import RobertaPreLayerNormConfig
+from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayerNormConfig
 
+from rpln_graphs.calls import CACHED, GraphCall
+from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Case, Limits, stress_cases
 from rpln_graphs.trace import DEFAULT_OPSET, trace_model
+from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
-from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_model.config import padding_row, updated_config
-from rpln_runtime.tasks import TASKS, Task, Tensor
+from rpln_runtime.tasks import (
+    ALL_LOGITS,
+    BATCH,
+    ENCODER_MASK,
+    ENCODER_SEQUENCE,
+    LAST_LOGITS,
+    PAST,
+    SEQUENCE,
+    TASKS,
+    TOTAL,
+    Task,
+    Tensor,
+)
 from tests.graphs.text_graphs import Arrays
 
 PAD = 1
+START = 2
 POSITIONS = 43
 USABLE_LENGTH = 41
 """Row 0 and the row of padding serve no token."""
+MEMORY = 9
+"""Tokens of an encoder's output, where it is made up."""
+PASTS = (0, 1, 5, 23)
+"""Lengths of made-up pasts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A model with the graph that was traced from it. Tests that change the graph change a copy."""
+    """A model, called as its graph is, with the graph that was traced from it. Tests that change it change a copy."""
 
-    model: RobertaPreLayerNormPreTrainedModel
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    call: GraphCall
     graph: ir.Model
 
     @property
-    def config(self) -> RobertaPreLayerNormConfig:
+    def model(self) -> Any:
+        return self.call.model
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        return self.call.inputs
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        return self.call.outputs
+
+    @property
+    def config(self) -> Any:
+        """Of the network, of the decoder where there are two."""
         return self.model.config
 
     def stress_cases(self) -> list[Case]:
-        return list(stress_cases(self.inputs, limits_from_config(self.config)))
+        """The stress set, with noise for what other graphs would hand over."""
+        fed = self.config
+        if isinstance(self.model, EncoderStage) and self.model.base_model is not None:
+            fed = self.model.base_model.config
+        made = (*CACHED, ENCODER_MASK.name, "encoder_hidden_states")
+        # The past's part of the mask comes with the past.
+        own = [
+            replace(tensor, axes=(BATCH, SEQUENCE)) if TOTAL in tensor.axes else tensor
+            for tensor in self.inputs
+            if tensor.name not in made
+        ]
+        rng = np.random.default_rng(0)
+        return [
+            self._with_noise(case, PASTS[number % len(PASTS)], rng)
+            for number, case in enumerate(stress_cases(own, limits_from_config(fed)))
+        ]
+
+    def _with_noise(self, case: Case, past: int, rng: np.random.Generator) -> Case:
+        rows, length = case.mask.shape
+        past = min(past, USABLE_LENGTH - length)
+        sizes = {BATCH: rows, SEQUENCE: length, PAST: past, ENCODER_SEQUENCE: MEMORY}
+        feeds = dict(case.feeds)
+        for tensor in self.inputs:
+            if TOTAL in tensor.axes:
+                earlier = rng.integers(0, 2, (rows, past))
+                feeds[tensor.name] = np.concatenate([earlier, case.feeds[tensor.name]], axis=1)
+            elif tensor == ENCODER_MASK:
+                feeds[tensor.name] = rng.integers(0, 2, (rows, MEMORY))
+            elif tensor.name not in case.feeds:
+                for name, shape in self.call.shapes(tensor, sizes).items():
+                    feeds[name] = rng.standard_normal(shape).astype(np.float32)
+        return replace(case, feeds=feeds)
 
     def eager(self, feeds: Arrays) -> Arrays:
-        return eager_outputs(self.model, feeds, [tensor.name for tensor in self.outputs])
+        """What the traced module itself makes of the graph's feeds."""
+        with torch.inference_mode():
+            found = self.call(*(torch.from_numpy(feeds[name]) for name in self.call.input_names))
+        return {name: tensor.numpy() for name, tensor in zip(self.call.output_names, found, strict=True)}
 
 
 def trace_task(
     name: str,
     *,
+    variant: str = "full",
     inputs: Sequence[str] = ("input_ids", "attention_mask", "token_type_ids"),
     outputs: Sequence[str] = (),
+    all_logits: bool = False,
     opset: int = DEFAULT_OPSET,
     seed: int = 0,
-    **fields: object,
+    **fields: Any,
 ) -> Network:
-    """Trace a tiny model of the task: `inputs` by name, the task's outputs and the optional `outputs`."""
-    task = TASKS[name]
-    model = tiny_model(task, seed=seed, **fields)
-    offered = {tensor.name: tensor for tensor in (*task.inputs, *task.optional_inputs, *task.optional_outputs)}
-    chosen = tuple(offered[name] for name in inputs)
-    returned = (*task.outputs, *(offered[name] for name in outputs))
-    graph = trace_model(model, chosen, returned, opset=opset)
-    return Network(model=model, inputs=chosen, outputs=returned, graph=graph)
+    """Trace a graph of a tiny model of the task: see `trace_variant`."""
+    model = tiny_model(TASKS[name], seed=seed, **fields)
+    return trace_variant(
+        model, TASKS[name], variant, inputs=inputs, outputs=outputs, all_logits=all_logits, opset=opset
+    )
+
+
+def trace_variant(
+    model: Any,
+    task: Task,
+    variant: str,
+    *,
+    inputs: Sequence[str] = ("input_ids", "attention_mask"),
+    outputs: Sequence[str] = (),
+    all_logits: bool = False,
+    opset: int = DEFAULT_OPSET,
+) -> Network:
+    """Trace one of the model's graphs: the token `inputs` and the optional `outputs` by name, and all that must be."""
+    call = graph_call(model, task, variant, inputs=inputs, outputs=outputs, all_logits=all_logits)
+    return Network(call=call, graph=trace_model(call.model, call.inputs, call.outputs, opset=opset))
+
+
+def graph_call(
+    model: Any,
+    task: Task,
+    variant: str,
+    *,
+    inputs: Sequence[str] = ("input_ids", "attention_mask"),
+    outputs: Sequence[str] = (),
+    all_logits: bool = False,
+) -> GraphCall:
+    """What of a model is in the graph of a variant, called as that is."""
+    row = VARIANTS[variant]
+    if row.standalone:
+        return GraphCall(EncoderStage(model), row.inputs, row.outputs).eval()
+    optional = {tensor.name: tensor for tensor in (*task.inputs, *task.optional_inputs, *task.optional_outputs)}
+    added = {tensor.name for tensor in row.inputs}
+    chosen = [optional[name] for name in inputs if name not in added]
+    handed = [tensor for tensor in task.inputs if ENCODER_SEQUENCE in tensor.axes]
+    returned = [ALL_LOGITS if all_logits and tensor == LAST_LOGITS else tensor for tensor in task.outputs]
+    returned += [optional[name] for name in outputs]
+    return GraphCall(
+        getattr(model, "decoder", model) if task.encoders else model,
+        (*row.shaped((*chosen, *handed)), *row.inputs),
+        (*row.shaped(returned), *row.outputs),
+    ).eval()
 
 
 def copied(graph: ir.Model) -> ir.Model:
@@ -73,9 +178,12 @@ def copied(graph: ir.Model) -> ir.Model:
     return copy
 
 
-def tiny_model(task: Task, *, seed: int = 0, **fields: object) -> RobertaPreLayerNormPreTrainedModel:
-    """A model of the task in eval mode."""
-    model = HEADS[task.architecture](tiny_config(task, **fields)).eval()
+def tiny_model(task: Task, *, seed: int = 0, encoder: PretrainedConfig | None = None, **fields: object) -> Any:
+    """A model of the task in eval mode; `fields` are its config's, or its decoder's, whose encoder is `encoder`."""
+    config: PretrainedConfig = tiny_config(task, **fields)
+    if task.encoders:
+        config = joined_config(tiny_encoder() if encoder is None else encoder, config)
+    model = HEADS[task.architecture](config).eval()
     shake(model, seed=seed)
     return model
 
@@ -91,9 +199,32 @@ def tiny_config(task: Task, **fields: object) -> RobertaPreLayerNormConfig:
         type_vocab_size=3,
         pad_token_id=PAD,
         layer_norm_eps=1e-3,
-        is_decoder=task.name == "text-generation",
+        is_decoder=task.postprocess is None,
+        add_cross_attention=bool(task.encoders),
     )
     return updated_config(config, {"num_labels": 2 if task.name == "question-answering" else 5, **fields})
+
+
+def tiny_encoder(**fields: object) -> RobertaPreLayerNormConfig:
+    """An encoder's config that has another size everywhere than the decoder's."""
+    config = RobertaPreLayerNormConfig(
+        vocab_size=53,
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=POSITIONS,
+        type_vocab_size=1,
+        pad_token_id=PAD,
+        layer_norm_eps=1e-3,
+    )
+    return updated_config(config, fields)
+
+
+def joined_config(encoder: PretrainedConfig, decoder: PretrainedConfig) -> EncoderDecoderConfig:
+    make: Any = EncoderDecoderConfig.from_encoder_decoder_configs
+    config: EncoderDecoderConfig = make(encoder, decoder, decoder_start_token_id=START, pad_token_id=PAD)
+    return config
 
 
 def shake(model: nn.Module, *, seed: int) -> None:
@@ -108,19 +239,20 @@ def shake(model: nn.Module, *, seed: int) -> None:
                 parameter.copy_(0.3 * noise + (1.0 if name.endswith("weight") else 0.0))
 
 
-def limits_from_config(config: RobertaPreLayerNormConfig) -> Limits:
-    padding = padding_row(config)
+def limits_from_config(config: PretrainedConfig) -> Limits:
+    own: Any = config
+    padding = padding_row(own)
     return Limits(
-        usable_length=config.max_position_embeddings - padding - 1,
-        vocab_size=config.vocab_size,
-        type_vocab_size=config.type_vocab_size,
+        usable_length=own.max_position_embeddings - padding - 1,
+        vocab_size=own.vocab_size,
+        type_vocab_size=own.type_vocab_size,
         pad_token_id=padding,
-        sizes={name: getattr(config, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
+        sizes={name: getattr(own, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
     )
 
 
 def eager_outputs(model: nn.Module, feeds: Arrays, names: Sequence[str]) -> Arrays:
-    """What the model returns, tuples spread over `name.0`, `name.1`, ..."""
+    """What a plain call of the model returns, tuples spread over `name.0`, `name.1`, ..."""
     tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
     with torch.inference_mode():
         result: Any = model(**tensors, output_hidden_states=True, output_attentions=True, return_dict=True)

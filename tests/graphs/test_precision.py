@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from rpln_export.calibration import DEFAULT_TEXTS
-from rpln_export.plan import DEFAULT_CHECKPOINT
+from rpln_export.defaults import DEFAULT_CHECKPOINT
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.base import Network as Formulas

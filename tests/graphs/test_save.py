@@ -140,12 +140,14 @@ def test_types_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_told_inputs_and_outputs(traced: Traced) -> None:
-    described = graph_from_model(traced("multiple-choice").graph, variant="full", path="model.onnx")
+    values = {"input_ids": 61, "attention_mask": 2, "logits": 7}
+    described = graph_from_model(traced("multiple-choice").graph, variant="full", path="model.onnx", values=values)
 
     ids = ("batch", "choices", "sequence")
     assert (described.variant, described.path, described.opset) == ("full", "model.onnx", 20)
     assert described.inputs == tuple(
-        TensorSpec(name=name, dtype="int64", shape=ids) for name in ("input_ids", "attention_mask", "token_type_ids")
+        TensorSpec(name=name, dtype="int64", shape=ids, values=limit)
+        for name, limit in (("input_ids", 61), ("attention_mask", 2), ("token_type_ids", None))
     )
     assert described.outputs == (TensorSpec(name="logits", dtype="float32", shape=("batch", "choices")),)
 

@@ -1,22 +1,29 @@
 """torch model -> clean onnx_ir model, equal to eager torch on every input of the stress set."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.trace import NEWEST_OPSET, trace_model
 from rpln_runtime.tasks import TASKS
+from tests.graphs.anatomy import (
+    assert_axes,
+    assert_clean,
+    assert_initializers_are_the_state_dict,
+    assert_weights_are_stored_once,
+)
 from tests.graphs.conftest import Traced
 from tests.graphs.networks import PAD, USABLE_LENGTH, Network, tiny_model, trace_task
-from tests.graphs.text_graphs import Arrays, operators, runner, values_of
+from tests.graphs.text_graphs import Arrays, operators, runner
 
 TOLERANCE = 1e-4
+TIED = ("fill-mask", "text-generation", "text2text-generation")
+"""Tasks whose heads share the table of word embeddings."""
 EVERY_TASK = pytest.mark.parametrize("task", TASKS)
 IDS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask")
 EMBEDDED = ("attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "head_mask")
@@ -149,7 +156,7 @@ def test_no_weight_is_stored_twice(task: str, traced: Traced) -> None:
     assert_weights_are_stored_once(traced(task))
 
 
-@pytest.mark.parametrize("task", ["fill-mask", "text-generation"])
+@pytest.mark.parametrize("task", TIED)
 def test_a_tied_embedding_is_stored_once(task: str, traced: Traced) -> None:
     network = traced(task)
     table = (61, 32)
@@ -160,16 +167,7 @@ def test_a_tied_embedding_is_stored_once(task: str, traced: Traced) -> None:
 
 @EVERY_TASK
 def test_initializers_are_the_state_dict(task: str, traced: Traced) -> None:
-    network = traced(task)
-    states = {name.removeprefix("roberta_prelayernorm."): tensor for name, tensor in network.model.state_dict().items()}
-
-    found = []
-    for name, value in parameters_of(network.graph):
-        tensor = states[name.removesuffix(".T")]
-        assert_array_equal(values_of(value), tensor.T if name.endswith(".T") else tensor, err_msg=name)
-        found.append(tensor.data_ptr())
-    used = {tensor.data_ptr() for name, tensor in states.items() if not name.startswith(unused_in(network))}
-    assert sorted(found) == sorted(used)  # a tied weight has two names in the state dict and one here
+    assert_initializers_are_the_state_dict(traced(task))
 
 
 @EVERY_TASK
@@ -177,7 +175,7 @@ def test_weights_are_turned_but_for_a_tied_one(task: str, traced: Traced) -> Non
     transposes = [node for node in traced(task).graph.graph if node.op_type == "Transpose"]
     turned = [node.inputs[0].name for node in transposes if node.inputs[0] and node.inputs[0].is_initializer()]
 
-    assert turned == (["lm_head.decoder.weight"] if task in {"fill-mask", "text-generation"} else [])
+    assert turned == (["lm_head.decoder.weight"] if task in TIED else [])
 
 
 def test_weights_are_shared_with_the_model(traced: Traced) -> None:
@@ -213,53 +211,3 @@ def test_all_clean_up_is_on_record(task: str, traced: Traced) -> None:
 
     assert list(counts) == [kind.__name__ for kind in CLEAN_UP]
     assert all(counts.values())
-
-
-def assert_clean(model: ir.Model) -> None:
-    assert not model.functions
-    assert {node.domain for node in model.graph} == {""}
-    assert not {"If", "Loop", "Scan", "Identity", "Constant"} & set(operators(model))
-    assert not [node for node in model.graph for attribute in node.attributes.values() if attribute.type in GRAPHS]
-    assert not [node.name for node in model.graph if node.metadata_props]
-
-
-GRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
-
-
-def assert_weights_are_stored_once(network: Network) -> None:
-    """All initializers together are as large as the parameters and a few dozen constants."""
-    initializers = [values_of(value) for value in network.graph.graph.initializers.values()]
-    parameters = [
-        parameter  # a tied one comes once
-        for name, parameter in network.model.named_parameters()
-        if not name.startswith(unused_in(network))
-    ]
-    expected = sum(parameter.nbytes for parameter in parameters)
-    assert expected < sum(array.nbytes for array in initializers) < expected + 400
-
-
-def parameters_of(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
-    """Initializers that are no constants of the trace: those are named after a node that reads them."""
-    nodes = {node.name for node in model.graph}
-    for name, value in model.graph.initializers.items():
-        if name.rpartition(".")[0] not in nodes and not name.startswith("shape."):
-            yield name, value
-
-
-def unused_in(network: Network) -> str:
-    """The module whose parameters no output of the graph depends on."""
-    outputs = {tensor.name for tensor in network.outputs}
-    return "pooler." if "last_hidden_state" in outputs and "pooler_output" not in outputs else "none"
-
-
-def assert_axes(network: Network) -> None:
-    """Dynamic axes have the task's names; the others are as large as the config says."""
-    dynamic = {"batch", "choices", "sequence", "batch*choices"}
-    graph, layers = network.graph.graph, network.config.num_hidden_layers
-    declared = [*network.inputs]
-    for tensor in network.outputs:
-        declared += [tensor] * (1 if tensor.per_layer is None else layers + tensor.per_layer)
-    for value, tensor in zip([*graph.inputs, *graph.outputs], declared, strict=True):
-        sizes = [axis if axis in dynamic else getattr(network.config, str(axis)) for axis in tensor.axes]
-        assert value.shape is not None
-        assert [size if isinstance(size, int) else size.value for size in value.shape] == sizes, value.name

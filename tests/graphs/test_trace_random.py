@@ -18,10 +18,12 @@ SECONDS_EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_sl
 
 @st.composite
 def networks(draw: st.DrawFn) -> dict[str, Any]:
-    """A task and fields of a config."""
+    """A task, one of its graphs, and fields of a config."""
     heads = draw(st.sampled_from([1, 2, 3, 4]))
+    task = TASKS[draw(st.sampled_from(list(TASKS)))]
     return {
-        "name": draw(st.sampled_from(list(TASKS))),
+        "name": task.name,
+        "variant": draw(st.sampled_from((*task.variants, *task.encoders[:1]))),
         "seed": draw(st.integers(0, 99)),
         "num_hidden_layers": draw(st.integers(1, 3)),
         "num_attention_heads": heads,
