@@ -124,7 +124,7 @@ class BeamSearch:
 
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return where the `count` highest of `scores` are, best first."""
-    count = min(count, len(scores))
-    found = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
-    return found[np.lexsort((found, -scores[found]))]
+    """Return where the `count` highest of `scores` are, best first, and of equals the first first."""
+    place = max(len(scores) - count, 0)
+    found = np.flatnonzero(scores >= np.partition(scores, place)[place])
+    return found[np.argsort(-scores[found], kind="stable")][:count]
