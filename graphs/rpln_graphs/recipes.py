@@ -45,8 +45,12 @@ class Recipe:
         return self.dtype != ir.DataType.FLOAT
 
 
-SHARED: Final = re.compile(r"^(past_key_values|present|cross_key_values)\.|attention\.self\.value\.")
-"""Values that one graph of a decoder hands to another, and the projections that they come from."""
+SHARED: Final = {
+    "present.": re.compile(r"(past_key_values|present)\.|.*\.attention\.self\.value\."),
+    "cross_key_values.": re.compile(r"cross_key_values\.|.*\.crossattention\.self\.value\."),
+}
+"""What one graph of a decoder hands to another, and the projections that it comes from, by the name of a value that
+such graphs have: the self-attention of an encoder has the names of its decoder's, but nothing to do with it."""
 
 HALF: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
 BRAIN: Final = replace(HALF, resolution=2.0**-7)
@@ -99,9 +103,9 @@ def apply_recipe_together(
     """Run the recipe's passes over graphs that hand keys and values on to one another, pass by pass.
 
     What one graph writes another reads, so that both must scale and store it alike: the ranges of values that SHARED
-    names are the largest of all graphs. Raises PassError as `apply_recipe` does.
+    names are the largest of the graphs that have them. Raises PassError as `apply_recipe` does.
     """
-    measured: list[Ranges] | None = None
+    measured: Sequence[Ranges] | None = None
     for kind in recipe.passes:
         if kind.calibrated and measured is None:
             measured = _shared([rewrite.measure(rewrite.model) for rewrite in rewrites])
@@ -114,14 +118,18 @@ def apply_recipe_together(
             measured = None
 
 
-def _shared(measured: Sequence[Ranges]) -> list[Ranges]:
+def _shared(measured: Sequence[Ranges]) -> Sequence[Ranges]:
     """The ranges of each graph, those of shared values being the largest in any."""
-    largest: dict[str, float] = {}
-    for ranges in measured:
-        for name, reach in ranges.items():
-            if SHARED.search(name):
-                largest[name] = max(reach, largest.get(name, 0.0))
-    return [{**ranges, **largest} for ranges in measured]
+    shared = [dict(ranges) for ranges in measured]
+    for prefix, values in SHARED.items():
+        concerned = [ranges for ranges in shared if any(name.startswith(prefix) for name in ranges)]
+        largest: dict[str, float] = {}
+        for ranges in concerned:
+            for name in filter(values.match, ranges):
+                largest[name] = max(ranges[name], largest.get(name, 0.0))
+        for ranges in concerned:
+            ranges.update(largest)
+    return shared
 
 
 def _check_count(name: str, count: int, expected: int | None) -> None:

@@ -124,6 +124,17 @@ class Player:
         if rows is not None:
             self.past = {name: array[rows] for name, array in self.past.items()}
             self.memory = {name: array[rows] for name, array in self.memory.items()}
+        found = compute(self.graph)(self.feeds(ids, keep))
+        self.past = {
+            name.replace("present", "past_key_values"): array
+            for name, array in found.items()
+            if name.startswith("present.")
+        }
+        self.graph = self.step
+        return found
+
+    def feeds(self, ids: Ids, keep: Ids) -> Arrays:
+        """What the next graph is fed for these tokens."""
         offered = {
             "input_ids": ids,
             "attention_mask": keep,
@@ -134,14 +145,7 @@ class Player:
         }
         if not self.past:
             offered |= _empty_past(self.graph, len(ids))
-        found = compute(self.graph)({str(value.name): offered[str(value.name)] for value in self.graph.graph.inputs})
-        self.past = {
-            name.replace("present", "past_key_values"): array
-            for name, array in found.items()
-            if name.startswith("present.")
-        }
-        self.graph = self.step
-        return found
+        return {str(value.name): offered[str(value.name)] for value in self.graph.graph.inputs}
 
     def play(self, ids: Ids, keep: Ids, cuts: tuple[int, ...]) -> list[Arrays]:
         """The outputs of each step over a history: so many tokens at first, so many in the next step, and so on."""

@@ -93,6 +93,37 @@ def test_equals_what_hooks_see_in_torch(traced: Traced) -> None:
     assert {name: ranges[name] for name in seen} == pytest.approx(seen, rel=1e-5)
 
 
+APPENDED = """
+g (float[rows, past, 2] past, float[rows, new, 2] x) => (float[rows, total, 2] present, float[rows, past, 2] halved)
+<float half = {0.5}>
+{
+    present = Concat<axis = 1>(past, x)
+    halved = Mul(past, half)
+}
+"""
+
+
+def appended(*, past: int, peak: float) -> Arrays:
+    arrays: Arrays = {
+        "past": np.full((2, past, 2), -3 * peak, dtype=np.float32),
+        "x": np.full((2, 1, 2), peak, dtype=np.float32),
+    }
+    return arrays
+
+
+def test_an_empty_past_reaches_nothing() -> None:
+    ranges = measure_ranges(model_from_text(APPENDED), [appended(past=0, peak=4.0)])
+
+    assert ranges == {"half": 0.5, "past": 0.0, "halved": 0.0, "x": 4.0, "present": 4.0}
+
+
+def test_an_empty_past_hides_no_other() -> None:
+    batches = [appended(past=length, peak=4.0) for length in (0, 2, 0)]
+
+    ranges = measure_ranges(model_from_text(APPENDED), batches)
+    assert ranges == {"half": 0.5, "past": 12.0, "halved": 6.0, "x": 4.0, "present": 12.0}
+
+
 def test_a_value_that_is_not_finite_is_named() -> None:
     model = model_from_text("g (float[n] x) => (float[n] y) { doubled = Add(x, x)  y = Relu(doubled) }")
 

@@ -46,7 +46,7 @@ def scripts(found: Sequence[DecodingCase]) -> Iterator[list[DecodingCase]]:
 
 
 def past_length(case: DecodingCase) -> int:
-    return case.history["attention_mask"].shape[1] - case.mask.shape[1]
+    return int(case.history["attention_mask"].shape[1] - case.mask.shape[1])
 
 
 def kind(case: DecodingCase) -> str:

@@ -246,3 +246,88 @@ def test_it_is_configured_by_the_recipe() -> None:
     assert (lowering.dtype, lowering.io_dtype, lowering.ranges) == (BFLOAT16, BFLOAT16, context.ranges)
     assert lowering.calibrated
     assert lowering.expected(Network(layers=1)) is None
+
+
+# -- keys and values that decoder graphs hand on ---------------------------------------------------------------------
+
+
+STEP = """
+step (
+    float[rows, past, 2] past_key_values__0__key,
+    float[rows, new, 2] x,
+    float[rows, memory, 2] cross_key_values__0__key
+) => (float[rows, new, 2] y, float[rows, total, 2] present__0__key, float[rows, memory, 2] crossed)
+<float[2, 2] weight = {1, 0.3, -1, 2}>
+{
+    y = MatMul(x, weight)
+    present__0__key = Concat<axis = 1>(past_key_values__0__key, y)
+    crossed = MatMul(cross_key_values__0__key, weight)
+}
+"""
+PROMPT = """
+prompt (float[rows, new, 2] x) => (float[rows, new, 2] y, float[rows, new, 2] present__0__key)
+<float[2, 2] weight = {1, 0.3, -1, 2}>
+{
+    y = MatMul(x, weight)
+    present__0__key = Neg(y)
+}
+"""
+PAST, PRESENT, CROSSED = "past_key_values.0.key", "present.0.key", "cross_key_values.0.key"
+
+
+def handed_on(model: ir.Model) -> dict[str | None, ir.DataType | None]:
+    return {value.name: value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}
+
+
+@LOWER
+@pytest.mark.parametrize("io_dtype", [FLOAT, FLOAT16])
+def test_a_cache_is_in_the_lower_type_whatever_inputs_and_outputs_are(
+    dtype: ir.DataType, io_dtype: ir.DataType
+) -> None:
+    model = lowered(STEP, dtype=dtype, io_dtype=io_dtype, ranges=ranges_of(STEP))
+
+    others = dict.fromkeys(["x", "y", "crossed"], io_dtype)
+    assert handed_on(model) == {PAST: dtype, CROSSED: dtype, PRESENT: dtype, **others}
+
+
+@pytest.mark.parametrize("io_dtype", [FLOAT, FLOAT16])
+@pytest.mark.parametrize("text", [STEP, PROMPT], ids=["step", "prompt"])
+def test_a_cache_that_leaves_the_range_is_fp32_in_every_graph(text: str, io_dtype: ir.DataType, tmp_path: Path) -> None:
+    # A past that was measured empty holds what another step's present held.
+    ranges = ranges_of(text, **{PAST: 0.0, PRESENT: 8188.5})
+    model = lowered(text, io_dtype=io_dtype, ranges=ranges)
+
+    types = handed_on(model)
+    assert {types.get(name, FLOAT) for name in (PAST, PRESENT)} == {FLOAT}
+    assert types.get(CROSSED, FLOAT16) == FLOAT16
+    assert types["x"] == io_dtype
+    save_graph(model, tmp_path / "model.onnx")
+
+
+@LOWER
+def test_a_memory_goes_by_its_own_range(dtype: ir.DataType) -> None:
+    types = handed_on(lowered(STEP, dtype=dtype, ranges=ranges_of(STEP, **{CROSSED: 1e39})))
+
+    assert (types[CROSSED], types[PAST], types[PRESENT]) == (FLOAT, dtype, dtype)
+
+
+def test_a_cache_has_the_name_it_had() -> None:
+    model = lowered(STEP, ranges=ranges_of(STEP, **{PRESENT: 1e5}))
+
+    assert [value.name for value in model.graph.outputs] == ["y", PRESENT, "crossed"]
+    assert [value.name for value in model.graph.inputs] == [PAST, "x", CROSSED]
+
+
+def test_steps_over_a_cache_in_the_lower_type_differ_by_rounding_only() -> None:
+    rng = np.random.default_rng(0)
+    exact, rounded = model_from_text(STEP), lowered(STEP, ranges=ranges_of(STEP))
+    feeds = {PAST: np.zeros((1, 0, 2)), "x": rng.standard_normal((1, 1, 2)), CROSSED: rng.standard_normal((1, 3, 2))}
+    expected: Arrays = {name: array.astype(np.float32) for name, array in feeds.items()}
+    found: Arrays = {name: array.astype(np.float32 if name == "x" else np.float16) for name, array in feeds.items()}
+    for _ in range(3):
+        outputs, others = run(exact, expected), run(rounded, found)
+        expected[PAST], found[PAST] = outputs[PRESENT], others[PRESENT]
+
+    assert found[PAST].dtype == np.float16
+    assert found[PAST].shape == (1, 3, 2)
+    assert_allclose(found[PAST], expected[PAST], rtol=4e-3)

@@ -9,7 +9,7 @@ from rpln_graphs.passes.base import Context, Network, Ranges, counts_from_model
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY, RescaleResidual, residual_peak, shift_for_range
 from rpln_graphs.recipes import RECIPES, apply_recipe
 from tests.graphs.residual_networks import DECODER, ENCODER, FEEDS, residual_network
-from tests.graphs.text_graphs import node_named, run, values_of
+from tests.graphs.text_graphs import model_from_text, node_named, run, values_of
 
 EPSILON = 0.01
 
@@ -155,3 +155,24 @@ def test_a_layer_more_than_the_network_has_is_refused() -> None:
 
     with pytest.raises(PassError, match=r"RescaleResidual changed 15 places of the graph, its formula says 9"):
         apply_recipe(model, RECIPES["fp16"], Network(layers=1), measure=lambda _: ranges)
+
+
+PROJECTIONS = """
+cross (float[rows, 2] encoder_hidden_states) => (float[rows, 2] cross_key_values__0__value)
+<float[2, 2] encoder__layer__0__crossattention__self__value__weight__T = {1, 2, 3, 4}>
+{
+    cross_key_values__0__value
+        = MatMul(encoder_hidden_states, encoder__layer__0__crossattention__self__value__weight__T)
+}
+"""
+
+
+def test_a_graph_without_a_stream_is_left_alone() -> None:
+    model = model_from_text(PROJECTIONS)
+    reached = 1e6  # of what an encoder of another architecture gives
+    rescaling = RescaleResidual.configure(model, Context(ranges={"encoder_hidden_states": reached}))
+    result = rescaling(model)
+
+    assert not result.modified
+    assert rescaling.expected(Network(layers=0)) == 0
+    assert (model.metadata_props[SHIFT_KEY], model.metadata_props[PEAK_KEY]) == ("0", "0.0")
