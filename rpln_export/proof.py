@@ -12,11 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_export.bisect import first_drift
-from rpln_export.decoding import RunGraph
+from rpln_export.decoding import RunGraph, eager_run
 from rpln_export.errors import ValidationError
 from rpln_export.plan import GraphPlan
 from rpln_export.subjects import Subject
 from rpln_export.validate import Comparison, Run, compare, failed, graph_outputs, reference_outputs
+from rpln_graphs.decoding import DecodingCase
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.sessions import session_from_model
@@ -28,6 +29,13 @@ ROUNDING: Final = "rounding copy"
 
 ADVICE_LOWER: Final = "Export in fp32 to tell whether precision is the reason; if not, please report it (rpln doctor)."
 ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json (rpln doctor)."
+
+AGREES: Final = {
+    False: "the residual stream agrees behind every layer: the final LayerNorm or the head differs",
+    True: "given all tokens at once, the residual stream agrees behind every layer: what differs is the cache, the "
+    "positions in a step, the final LayerNorm or the head",
+}
+"""What is left where no block drifts, in a graph's first run and in a step over its cache."""
 
 NOTES: Final = {
     ir.DataType.FLOAT: (),
@@ -153,6 +161,14 @@ def _refusal(refused: Sequence[Comparison], subject: Subject, folder: Path, reci
 def _drift(subject: Subject, case: Case, folder: Path, difference: float, method: Method) -> str:
     """Where the last of the subject's graphs begins to differ, all tokens of the case given at once."""
     *before, part = subject.parts
-    runs = {earlier.name: method.open(folder, earlier.plan) for earlier in before if earlier.is_encoder}
-    feeds = _as_float32(subject.whole(case, part, runs))
-    return first_drift(part.call, ir.load(folder / part.plan.path), feeds, subject.real(case), difference=difference)
+    encoders = [earlier for earlier in before if earlier.is_encoder]
+    runs = {encoder.name: method.open(folder, encoder.plan) for encoder in encoders}
+    drift = first_drift(
+        part.call,
+        ir.load(folder / part.plan.path),
+        _as_float32(subject.whole(case, part, runs)),
+        subject.real(case),
+        eager_feeds=subject.whole(case, part, {encoder.name: eager_run(encoder) for encoder in encoders}),
+        difference=difference,
+    )
+    return drift or AGREES[isinstance(case, DecodingCase) and case.rows is not None]

@@ -16,10 +16,13 @@ from click.testing import CliRunner, Result
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
+from rpln_graphs.recipes import Rewrite, apply_recipe_together
 from rpln_graphs.trace import trace_model
 from tests.export.checkpoints import make_checkpoint
+from tests.export.sabotage import Sabotage
 
 Traces = dict[Any, onnx.ModelProto]
+Sabotaged = Callable[..., Result]
 
 # torch's trace for its own tools: thousands of empty lines in the report of a test that fails.
 logging.getLogger("torch.__trace").propagate = False
@@ -90,3 +93,20 @@ def share_traces(monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
         return ir.from_proto(traces[key])
 
     monkeypatch.setattr(pipeline, "trace_model", trace_once)
+
+
+@pytest.fixture
+def sabotaged(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotaged:
+    """Export a checkpoint, or that of a task, with a sabotage done after the recipe, to `tmp_path`/out."""
+
+    def export(sabotage: Sabotage, source: str | Path, *options: str) -> Result:
+        def apply_and_sabotage(rewrites: list[Rewrite], *args: Any, **kwargs: Any) -> None:
+            apply_recipe_together(rewrites, *args, **kwargs)
+            for rewrite in rewrites:
+                sabotage(rewrite.model)
+
+        monkeypatch.setattr(pipeline, "apply_recipe_together", apply_and_sabotage)
+        folder = source if isinstance(source, Path) else checkpoint(source)
+        return CliRunner().invoke(export_command, [str(folder), "-o", str(tmp_path / "out"), *options])
+
+    return export

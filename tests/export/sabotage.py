@@ -1,7 +1,8 @@
 """What can go wrong between a trace and a bundle, done on purpose: each function changes a graph in place.
 
 The mistakes are those that exporters make: a weight scaled wrongly, a mask taken for right padding, padded tokens
-dropped although the first one is read, a row of padding alone that turns into NaN.
+dropped although the first one is read, a row of padding alone that turns into NaN; and of a cache: its order, its
+layers, its place in time.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 Sabotage = Callable[[ir.Model], None]
+
+
+def nothing(model: ir.Model) -> None:
+    """The graph stays as it is."""
 
 
 def scaled(name: str, factor: float = 1.5) -> Sabotage:
@@ -85,6 +90,76 @@ def rows_disturbed_by_an_empty_one(model: ir.Model) -> None:
     disturbed.name, output.name = output.name, f"{output.name}.undisturbed"
     model.graph.outputs[0] = disturbed
     _insert(model, disturbed, after=producer)
+
+
+def of_graph_with(output: str, sabotage: Sabotage) -> Sabotage:
+    """The sabotage of those graphs alone that give `output`."""
+    return lambda model: sabotage(model) if output in {value.name for value in model.graph.outputs} else None
+
+
+def new_before_past(model: ir.Model) -> None:
+    """New keys and values are put before the earlier ones: as good for single tokens without padding, no others."""
+    for node in _appends(model):
+        past, new = node.inputs
+        node.replace_input_with(0, new)
+        node.replace_input_with(1, past)
+
+
+def past_forgotten(model: ir.Model) -> None:
+    """The last layer reads zeros for what came before."""
+    *_, node = _appends(model)
+    zeros = _node("Mul", [_of(node.inputs[0]), _constant(0.0)])
+    node.replace_input_with(0, zeros)
+    _insert(model, zeros)
+
+
+def layers_exchanged(model: ir.Model) -> None:
+    """What one layer leaves behind goes out as another's."""
+    outputs = {value.name: value for value in model.graph.outputs}
+    first, second = outputs["present.0.value"], outputs["present.1.value"]
+    order = list(model.graph.outputs)
+    places = order.index(first), order.index(second)
+    order[places[0]], order[places[1]] = second, first
+    first.name, second.name = second.name, first.name
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(order)
+
+
+def own_token_hidden_in_steps(model: ir.Model) -> None:
+    """With a past, the causal mask is one token short: a new token does not see itself."""
+    (length,) = [node for node in model.graph if node.name == "encoder.Sub"]
+    past = length.outputs[0]
+    readers = list(past.uses())
+    short = _node("Sub", [past, _node("Min", [past, _constant(1)])])
+    for node, index in readers:
+        node.replace_input_with(index, short)
+    _insert(model, short, after=length)
+
+
+def positions_late_in_steps(model: ir.Model) -> None:
+    """With a past, positions are one short, as where they are counted from a length that leaves out a token."""
+    positions = _input(model, "position_ids")
+    (length,) = [node for node in model.graph if node.name == "encoder.Sub"]
+    readers = [(node, index) for node, index in positions.uses() if node.op_type == "Gather"]
+    late = _node("Sub", [positions, _node("Min", [length.outputs[0], _constant(1)])])
+    for node, index in readers:
+        node.replace_input_with(index, late)
+    _insert(model, late, after=length)
+    model.graph.sort()
+
+
+def _appends(model: ir.Model) -> list[ir.Node]:
+    """The nodes that put new keys and values behind earlier ones."""
+    return [
+        node
+        for node in model.graph
+        if node.op_type == "Concat" and (_of(node.inputs[0]).name or "").startswith("past_key_values.")
+    ]
+
+
+def _of(value: ir.Value | None) -> ir.Value:
+    assert value is not None
+    return value
 
 
 def _replace(model: ir.Model, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:

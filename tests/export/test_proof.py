@@ -1,26 +1,24 @@
 """A graph that is not equal to eager torch is never published, and the refusal says where it begins to differ."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from rpln_export import pipeline
-from rpln_export.cli import export_command
 from rpln_export.errors import ValidationError
 from rpln_graphs.errors import GraphError
-from rpln_graphs.recipes import Rewrite, apply_recipe_together
 from rpln_graphs.save import save_graph
 from rpln_runtime import load
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
+from tests.export.conftest import Sabotaged
 from tests.export.sabotage import (
     Sabotage,
     nan_without_a_real_token,
+    nothing,
     one_nan,
     padded_tokens_zeroed,
     right_padding_assumed,
@@ -29,30 +27,7 @@ from tests.export.sabotage import (
     scaled,
 )
 
-Sabotaged = Callable[..., Result]
-
 pytestmark = pytest.mark.usefixtures("traced_once")
-
-
-@pytest.fixture
-def sabotaged(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotaged:
-    """Export a checkpoint, or that of a task, with a sabotage done after the recipe, to `tmp_path`/out."""
-
-    def export(sabotage: Sabotage, source: str | Path, *options: str) -> Result:
-        def apply_and_sabotage(rewrites: list[Rewrite], *args: Any, **kwargs: Any) -> None:
-            apply_recipe_together(rewrites, *args, **kwargs)
-            for rewrite in rewrites:
-                sabotage(rewrite.model)
-
-        monkeypatch.setattr(pipeline, "apply_recipe_together", apply_and_sabotage)
-        folder = source if isinstance(source, Path) else checkpoint(source)
-        return CliRunner().invoke(export_command, [str(folder), "-o", str(tmp_path / "out"), *options])
-
-    return export
-
-
-def nothing(model: ir.Model) -> None:
-    """The graph stays as it is."""
 
 
 @pytest.mark.parametrize("precision", [[], ["--fp16"], ["--bf16"]], ids=["fp32", "fp16", "bf16"])
