@@ -8,8 +8,9 @@ import pytest
 
 from rpln_runtime import Generator, generator
 from rpln_runtime.errors import ManifestError
+from rpln_runtime.generation import memory
 from rpln_runtime.generation.cache import Cache, key_values
-from rpln_runtime.generation.memory import Block
+from rpln_runtime.generation.memory import Block, DeviceMemory
 from rpln_runtime.manifest import Graph, TensorSpec
 from tests.runtime.decoders import DecoderBundle
 
@@ -116,6 +117,21 @@ def test_nothing_of_the_cache_passes_through_python(causal_lm: DecoderBundle, mo
     continue_.tokens([[0, 41]], num_beams=3)
     assert 0 < len(gathers) <= 30
     assert set(gathers) == {3}
+
+
+def test_onnxruntimes_own_memory_does_as_well(causal_lm: DecoderBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    continue_ = generator(causal_lm.folder, max_new_tokens=20)
+    prompts = [[0, 41], [0, 63, 7, 9, 11]]
+    expected = [continue_.tokens(prompts, **options) for options in ({}, {"num_beams": 3})]
+    allocated: list[int] = []
+
+    def allocate(size: int, dtype: np.dtype[Any], device: str) -> DeviceMemory:
+        allocated.append(size)
+        return DeviceMemory(size, dtype, device)
+
+    monkeypatch.setattr(memory, "_allocate", allocate)
+    assert [continue_.tokens(prompts, **options) for options in ({}, {"num_beams": 3})] == expected
+    assert allocated
 
 
 def test_two_generations_at_once_do_not_share_memory(causal_lm: DecoderBundle) -> None:

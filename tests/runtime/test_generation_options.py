@@ -27,17 +27,20 @@ def continue_(causal_lm: DecoderBundle) -> Generator:
         ({"max_new_tokens": 0}, "max_new_tokens is 0, expected an integer, 1 or more."),
         ({"max_new_tokens": 2.0}, "max_new_tokens is 2.0, expected an integer, 1 or more."),
         ({"do_sample": "yes"}, "do_sample is 'yes', expected True or False."),
-        ({"do_sample": True, "temperature": 0}, "temperature is 0, expected a number above 0."),
-        ({"do_sample": True, "temperature": float("nan")}, "temperature is nan, expected a number above 0."),
-        ({"do_sample": True, "temperature": True}, "temperature is True, expected a number above 0."),
+        ({"do_sample": True, "temperature": 0}, "temperature is 0, expected a number from 0.0001 to 10000."),
+        (
+            {"do_sample": True, "temperature": float("nan")},
+            "temperature is nan, expected a number from 0.0001 to 10000.",
+        ),
+        ({"do_sample": True, "temperature": True}, "temperature is True, expected a number from 0.0001 to 10000."),
         ({"do_sample": True, "top_k": -1}, "top_k is -1, expected an integer, 0 or more."),
-        ({"do_sample": True, "top_p": 0.0}, "top_p is 0.0, expected a number above 0 to 1."),
-        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5, expected a number above 0 to 1."),
+        ({"do_sample": True, "top_p": -0.1}, "top_p is -0.1, expected a number from 0 to 1."),
+        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5, expected a number from 0 to 1."),
         ({"do_sample": True, "min_p": -0.1}, "min_p is -0.1, expected a number from 0 to 1."),
         ({"do_sample": True, "seed": -1}, "seed is -1, expected an integer, 0 or more."),
-        ({"repetition_penalty": "2"}, "repetition_penalty is '2', expected a number above 0."),
+        ({"repetition_penalty": "2"}, "repetition_penalty is '2', expected a number from 0.0001 to 10000."),
         ({"num_beams": 0}, "num_beams is 0, expected an integer, 1 or more."),
-        ({"num_beams": 2, "length_penalty": float("inf")}, "length_penalty is inf, expected a number."),
+        ({"num_beams": 2, "length_penalty": float("inf")}, "length_penalty is inf, expected a number from -10 to 10."),
         (
             {"num_beams": 2, "early_stopping": "always"},
             "early_stopping is 'always', expected True, False or 'never'.",
@@ -95,6 +98,14 @@ def test_the_documentation_has_every_option_with_its_default() -> None:
 def test_unknown_options_are_refused_with_those_there_are(continue_: Generator) -> None:
     with pytest.raises(InputError, match=r"unknown option 'max_length' of a generation: expected one of max_new_token"):
         continue_("Ada", max_length=5)
+
+
+def test_options_at_the_ends_of_their_ranges(continue_: Generator) -> None:
+    for temperature, penalty in ((0.0001, 0.0001), (10_000, 10_000)):
+        extremes: dict[str, Any] = {"temperature": temperature, "repetition_penalty": penalty, "top_p": 0, "min_p": 1}
+        assert continue_.tokens([[0, 41]], do_sample=True, **extremes)
+    for length_penalty in (-10, 10):
+        assert continue_.tokens([[0, 41]], num_beams=2, length_penalty=length_penalty)
 
 
 def test_a_call_overrides_for_itself_alone(causal_lm: DecoderBundle) -> None:

@@ -1,7 +1,7 @@
 """Tensors that stay where the graph runs: bound by pointer, written by one run and read by the next, never copied.
 
 On the CPU the memory is numpy's. On another device it is onnxruntime's, and a gather takes the way over the host; that
-part has been written against onnxruntime's documentation and run on no device yet.
+part has been run with onnxruntime's memory on the CPU, and on no other device yet.
 """
 
 import math

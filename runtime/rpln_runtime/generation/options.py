@@ -1,7 +1,6 @@
 """What a caller may ask of a generation; every value is checked when the options are made."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -22,12 +21,12 @@ class GenerationOptions:
     Attributes:
         max_new_tokens: the most tokens to add to a prompt. None: 20, or as many as there are positions left.
         do_sample: draw tokens by their probability; otherwise the likeliest one is taken (greedy search).
-        temperature: what logits are divided by before sampling, above 0.
+        temperature: what logits are divided by before sampling.
         top_k: sample among so many of the likeliest tokens; 0: among all.
-        top_p: sample among the fewest likeliest tokens whose probabilities add up to this, above 0 to 1.
-        min_p: sample among tokens of at least this share of the likeliest one's probability, 0 to 1.
+        top_p: sample among the fewest likeliest tokens whose probabilities add up to this.
+        min_p: sample among tokens of at least this share of the likeliest one's probability.
         seed: makes sampling repeatable: a prompt then gets the same text, whatever batch it is in.
-        repetition_penalty: divides (negative ones: multiplies) the logits of tokens that were there before, above 0.
+        repetition_penalty: divides (negative ones: multiplies) the logits of tokens that were there before.
         num_beams: how many continuations beam search follows at once; 1: no beam search.
         length_penalty: a beam's score is its log-probability over its number of new tokens to this power.
         early_stopping: when a prompt's beams are done: True, as soon as `num_beams` have ended; False, when the best
@@ -74,11 +73,12 @@ class GenerationOptions:
         check_integer("top_k", self.top_k, minimum=0)
         check_integer("num_beams", self.num_beams, minimum=1)
         check_integer("num_return_sequences", self.num_return_sequences, minimum=1)
-        _check_number("temperature", self.temperature, above=0)
-        _check_number("repetition_penalty", self.repetition_penalty, above=0)
-        _check_number("top_p", self.top_p, above=0, maximum=1)
+        # Within these, fp32 holds what comes of them.
+        _check_number("temperature", self.temperature, minimum=0.0001, maximum=10000)
+        _check_number("repetition_penalty", self.repetition_penalty, minimum=0.0001, maximum=10000)
+        _check_number("length_penalty", self.length_penalty, minimum=-10, maximum=10)
+        _check_number("top_p", self.top_p, minimum=0, maximum=1)
         _check_number("min_p", self.min_p, minimum=0, maximum=1)
-        _check_number("length_penalty", self.length_penalty)
         if self.early_stopping != "never" and not isinstance(self.early_stopping, bool):
             raise InputError(f"early_stopping is {self.early_stopping!r}, expected True, False or 'never'.")
         check_choice("positions", self.positions, SCHEMES)
@@ -117,13 +117,7 @@ class GenerationOptions:
         return (self.stop_strings,) if isinstance(self.stop_strings, str) else tuple(self.stop_strings)
 
 
-def _check_number(
-    name: str, value: object, *, above: float = -math.inf, minimum: float = -math.inf, maximum: float = math.inf
-) -> None:
-    if type(value) in (int, float) and math.isfinite(value) and above < value and minimum <= value <= maximum:  # type: ignore[arg-type,operator] # mypy does not narrow by type()
+def _check_number(name: str, value: object, *, minimum: float, maximum: float) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value <= maximum:
         return
-    lower = f"above {above}" if above > -math.inf else f"from {minimum}" if minimum > -math.inf else ""
-    upper = f"to {maximum}" if maximum < math.inf else ""
-    raise InputError(
-        f"{name} is {value!r}, expected a number" + "".join(f" {end}" for end in (lower, upper) if end) + "."
-    )
+    raise InputError(f"{name} is {value!r}, expected a number from {minimum} to {maximum}.")

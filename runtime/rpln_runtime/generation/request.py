@@ -113,7 +113,8 @@ def _request_from_texts(texts: Prompts, encoder: Session, start_token_id: int) -
             ids_PE[place, : len(row)] = row
             mask_PE[place, : len(row)] = 1
         feeds = {"input_ids": ids_PE, "attention_mask": mask_PE, "token_type_ids": np.zeros_like(ids_PE)}
-        taken = {spec.name: feeds[spec.name] for spec in encoder.graph.inputs}
+        taken = {spec.name: feeds[spec.name] for spec in encoder.graph.inputs if spec.name in feeds}
+        check_feeds(taken, encoder.graph, manifest)
         return CrossAttention(encoder, taken, mask_PE)
 
     return Request([[start_token_id]] * len(texts), [len(text) for text in texts], encode)
