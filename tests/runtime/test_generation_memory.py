@@ -122,7 +122,7 @@ def test_nothing_of_the_cache_passes_through_python(causal_lm: DecoderBundle, mo
 def test_onnxruntimes_own_memory_does_as_well(causal_lm: DecoderBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     continue_ = generator(causal_lm.folder, max_new_tokens=20)
     prompts = [[0, 41], [0, 63, 7, 9, 11]]
-    expected = [continue_.tokens(prompts, **options) for options in ({}, {"num_beams": 3})]
+    expected = [continue_.tokens(prompts, num_beams=beams) for beams in (1, 3)]
     allocated: list[int] = []
 
     def allocate(size: int, dtype: np.dtype[Any], device: str) -> DeviceMemory:
@@ -130,7 +130,7 @@ def test_onnxruntimes_own_memory_does_as_well(causal_lm: DecoderBundle, monkeypa
         return DeviceMemory(size, dtype, device)
 
     monkeypatch.setattr(memory, "_allocate", allocate)
-    assert [continue_.tokens(prompts, **options) for options in ({}, {"num_beams": 3})] == expected
+    assert [continue_.tokens(prompts, num_beams=beams) for beams in (1, 3)] == expected
     assert allocated
 
 
