@@ -7,8 +7,9 @@ import pytest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.errors import PassError
 from rpln_graphs.passes.base import Network, Ranges
-from rpln_graphs.recipes import RECIPES, Recipe, apply_recipe
+from rpln_graphs.recipes import RECIPES, Recipe, Rewrite, apply_recipe, apply_recipe_together
 from tests.graphs.residual_networks import FEEDS, residual_network
+from tests.graphs.text_graphs import model_from_text, values_of
 
 NETWORK = Network(layers=1)
 
@@ -82,3 +83,76 @@ def test_a_tie_is_what_the_type_cannot_tell_apart(recipe: Recipe) -> None:
     one, two = np.array([1, 2], dtype=recipe.dtype.numpy())
 
     assert recipe.tolerance.resolution == float(np.nextafter(one, two)) - 1
+
+
+# -- graphs that hand keys and values on -----------------------------------------------------------------------------
+
+
+ATTENTION = """
+attention (float[rows, 2] x) => (float[rows, 2] y, float[rows, 2] {name}__0__key, float[rows, 2] {name}__0__value)
+<
+    float[2, 2] encoder__layer__0__{attention}__self__value__weight__T = {{1, -2, 3, 4}},
+    float[2, 2] encoder__layer__0__{attention}__output__dense__weight__T = {{1, 2, -4, 2}}
+>
+{{
+    {name}__0__key = Neg(x)
+    {name}__0__value = MatMul(x, encoder__layer__0__{attention}__self__value__weight__T)
+    context = Relu({name}__0__value)
+    y = MatMul(context, encoder__layer__0__{attention}__output__dense__weight__T)
+}}
+"""
+VALUE = "encoder.layer.0.{attention}.self.value.weight.T"
+
+
+def attending(name: str, attention: str = "attention") -> ir.Model:
+    """A graph that gives `name`.0.key and .value."""
+    return model_from_text(ATTENTION.format(name=name, attention=attention))
+
+
+def rewrite(model: ir.Model, attention: str = "attention", *, value: float = 1.0, key: float = 1.0) -> Rewrite:
+    """The model whose values all reach 1, but for the keys given and the product of the value projection."""
+    values = (*model.graph.inputs, *(output for node in model.graph for output in node.outputs))
+    ranges = {str(entry.name): key if ".key" in str(entry.name) else 1.0 for entry in values}
+    ranges |= dict.fromkeys(model.graph.initializers, 1.0) | {f"encoder.layer.0.{attention}.self.value.MatMul": value}
+    return Rewrite(model=model, network=Network(layers=0), measure=lambda _: ranges)
+
+
+def scale_of(model: ir.Model, attention: str = "attention") -> float:
+    """What the value projection was multiplied by."""
+    return float(values_of(model.graph.initializers[VALUE.format(attention=attention)])[0, 0])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_graphs_of_one_decoder_scale_their_cache_alike(turned: bool) -> None:
+    prompt, step = attending("present"), attending("present")
+    rewrites = [rewrite(prompt, value=1e5), rewrite(step, value=3e4)]
+    apply_recipe_together(rewrites[::-1] if turned else rewrites, RECIPES["fp16"])
+
+    assert scale_of(prompt) == scale_of(step) == 2.0**-4
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_graphs_of_one_decoder_store_their_cache_alike(turned: bool) -> None:
+    prompt, step = attending("present"), attending("present")
+    rewrites = [rewrite(prompt, key=1e5), rewrite(step)]
+    apply_recipe_together(rewrites[::-1] if turned else rewrites, RECIPES["fp16"])
+
+    for model in (prompt, step):
+        types = {value.name: value.dtype for value in model.graph.outputs}
+        assert types["present.0.key"] == ir.DataType.FLOAT
+        assert types["present.0.value"] == ir.DataType.FLOAT16
+
+
+def test_what_makes_a_memory_and_what_reads_it_scale_alike() -> None:
+    encoder, decoder = (attending("cross_key_values", "crossattention") for _ in range(2))
+    rewrites = [rewrite(encoder, "crossattention", value=1e5), rewrite(decoder, "crossattention")]
+    apply_recipe_together(rewrites, RECIPES["fp16"])
+
+    assert scale_of(encoder, "crossattention") == scale_of(decoder, "crossattention") == 2.0**-4
+
+
+def test_an_encoder_and_its_decoder_scale_attentions_of_one_name_apart() -> None:
+    encoder, decoder = attending("cross_key_values"), attending("present")
+    apply_recipe_together([rewrite(encoder, value=1e5), rewrite(decoder)], RECIPES["fp16"])
+
+    assert (scale_of(encoder), scale_of(decoder)) == (2.0**-4, 1.0)
