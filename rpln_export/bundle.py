@@ -9,13 +9,12 @@ from typing import Any, Final
 import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_export.generation import generation_from_plan
 from rpln_export.plan import ExportPlan, GraphPlan
 from rpln_export.tokenizer import save_tokenizer
 from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_model.config import label_count, padding_row, usable_length
-from rpln_runtime.manifest import Axis, Manifest, Source
+from rpln_runtime.manifest import Axis, Generation, Manifest, Source
 from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, ENCODER_SEQUENCE, PAST, SEQUENCE, TOTAL
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
@@ -30,7 +29,9 @@ def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
     save_tokenizer(tokenizer, folder)
 
 
-def describe(plan: ExportPlan, graphs: Sequence[ir.Model], source: Source, tokenizer: Any) -> Manifest:
+def describe(
+    plan: ExportPlan, graphs: Sequence[ir.Model], source: Source, tokenizer: Any, generation: Generation | None
+) -> Manifest:
     """The manifest of a bundle with the plan's `graphs`; its validation is still empty."""
     fed = plan.composition.encoder or plan.config
     described = tuple(
@@ -62,7 +63,7 @@ def describe(plan: ExportPlan, graphs: Sequence[ir.Model], source: Source, token
         source=source,
         versions=tool_versions(),
         validation={},
-        generation=generation_from_plan(plan) if plan.decodes else None,
+        generation=generation,
     )
 
 

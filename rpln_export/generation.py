@@ -11,14 +11,14 @@ from rpln_runtime.manifest import Generation
 
 
 def generation_from_plan(plan: ExportPlan) -> Generation:
-    """The ids that sequences begin with, end with and are filled with. Raises PlanError for a file that is not JSON."""
+    """The ids that sequences begin with, end with and are filled with. Raises PlanError for broken ones."""
     chosen, composition = _generation_config(plan), plan.composition
 
     def token_id(name: str) -> Any:
         return _first_known(chosen.get(name), getattr(composition.config, name, None), getattr(plan.config, name, None))
 
     ends = token_id("eos_token_id")
-    return Generation(
+    generation = Generation(
         pad_token_id=_first_known(token_id("pad_token_id"), padding_row(plan.config)),
         bos_token_id=token_id("bos_token_id"),
         eos_token_ids=tuple(ends if isinstance(ends, list) else [] if ends is None else [ends]),
@@ -31,6 +31,8 @@ def generation_from_plan(plan: ExportPlan) -> Generation:
         first_position=padding_row(plan.config) + 1,
         pad_position=padding_row(plan.config),
     )
+    _check_ids(generation, plan)
+    return generation
 
 
 def _generation_config(plan: ExportPlan) -> dict[str, Any]:
@@ -39,10 +41,30 @@ def _generation_config(plan: ExportPlan) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise PlanError(f"{path} is not valid JSON ({error}): mend it, or remove it to use config.json.") from error
+    if not isinstance(document, dict):
+        raise PlanError(f"{path} is no JSON object: mend it, or remove it to use config.json.")
     return {name: value for name, value in document.items() if value is not None}
+
+
+def _check_ids(generation: Generation, plan: ExportPlan) -> None:
+    """What the decoder has no row for would end a run of the bundle much later, or never end a sequence."""
+    vocab_size = plan.config.vocab_size
+    ids = {
+        "pad_token_id": (generation.pad_token_id,),
+        "bos_token_id": (generation.bos_token_id,),
+        "eos_token_id": generation.eos_token_ids,
+        "decoder_start_token_id": (generation.start_token_id,),
+    }
+    for name, values in ids.items():
+        for value in values:
+            if value is not None and not (type(value) is int and 0 <= value < vocab_size):
+                raise PlanError(
+                    f"{name} of {plan.source} is {value!r}, expected an id that its decoder knows, 0 to "
+                    f"{vocab_size - 1}: mend {GENERATION_CONFIG}, or config.json where that does not say."
+                )
 
 
 def _first_known(*values: Any) -> Any:

@@ -8,6 +8,7 @@ from rpln_export.calibration import rewrites_from_parts
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.destination import check_destination, published
 from rpln_export.extras import require_extra
+from rpln_export.generation import generation_from_plan
 from rpln_export.parts import parts_from_model
 from rpln_export.plan import ExportPlan
 from rpln_export.proof import prove
@@ -37,6 +38,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
         model = load_model(plan)
         source = source_from_plan(plan)
+        generation = generation_from_plan(plan) if plan.decodes else None
     weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
     parts = parts_from_model(plan, model)
@@ -51,7 +53,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         with steps.step("save"):
             save_graphs({part.plan.path: graph for part, graph in zip(parts, graphs, strict=True)}, folder)
             write_bundle_files(folder, plan, tokenizer)
-            manifest = describe(plan, graphs, source, tokenizer)
+            manifest = describe(plan, graphs, source, tokenizer, generation)
             write_manifest(folder, manifest)
         with steps.step("validate") as advance:
             proof = prove(subjects, folder, recipe=plan.recipe, advance=advance)

@@ -125,6 +125,11 @@ def make_plan(
     composition = load_composition(source, revision=revision)
     row = _choose(TASKS, task, "task") if task else _task_from_config(composition.config, source)
     if is_decoder:
+        if row.postprocess is not None:
+            raise PlanError(
+                f"--is-decoder makes a decoder, which continues texts: it goes with --task text-generation, not with "
+                f"{row.name}."
+            )
         composition.decoder.is_decoder = True
     _check_decoder(composition, row, source)
     recipe = _choose(RECIPES, precision, "precision")
