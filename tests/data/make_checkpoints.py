@@ -27,7 +27,7 @@ def main() -> None:
     folder = Path(__file__).with_name("checkpoints-4x" if TRANSFORMERS_4 else "checkpoints-5x")
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = make_tokenizer(folder / "tokenizer", vocab_size=264)
-    for task in ENCODER_TASKS:
+    for task in (*ENCODER_TASKS, "text-generation"):
         make_model(task, vocab_size=len(tokenizer), **TINY).to(torch.float16).save_pretrained(folder / task)
     make_encoder_decoder(vocab_size=len(tokenizer)).to(torch.float16).save_pretrained(folder / "text2text-generation")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,8 +1,8 @@
 """A graph that is not equal to eager torch is never published, and the refusal says where it begins to differ."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from rpln_export import pipeline
 from rpln_export.errors import ValidationError
 from rpln_graphs.errors import GraphError
-from rpln_graphs.save import save_graph
+from rpln_graphs.save import save_graphs
 from rpln_runtime import load
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 from tests.export.conftest import Sabotaged
@@ -183,12 +183,13 @@ def test_an_older_bundle_outlives_a_refusal(sabotaged: Sabotaged, tmp_path: Path
 def test_it_is_the_saved_graph_that_is_proven(
     sabotaged: Sabotaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: list[str]
 ) -> None:
-    def save_another(model: ir.Model, *args: Any, **kwargs: Any) -> None:
-        another = ir.from_proto(ir.to_proto(model))
-        scaled("encoder.layer.0.output.dense.bias", 3.0)(another)
-        save_graph(another, *args, **kwargs)
+    def save_others(graphs: Mapping[str, ir.Model], folder: Path) -> None:
+        others = {path: ir.from_proto(ir.to_proto(graph)) for path, graph in graphs.items()}
+        for other in others.values():
+            scaled("encoder.layer.0.output.dense.bias", 3.0)(other)
+        save_graphs(others, folder)
 
-    monkeypatch.setattr(pipeline, "save_graph", save_another)
+    monkeypatch.setattr(pipeline, "save_graphs", save_others)
     result = sabotaged(nothing, "text-classification", *precision)
     assert result.exit_code == ValidationError.exit_code
     assert "encoder.layer.0.intermediate is the first to drift" in result.stderr

@@ -15,15 +15,15 @@ MADE_BY_5X = Path(__file__).resolve().parent.parent / "data" / "checkpoints-5x"
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str, str], Export]]:
-    """Line of transformers that made the checkpoint, task and precision -> the export of it by this line."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Export]]:
+    """Line of transformers that made the checkpoint, task, precision, options -> the export of it by this line."""
     made = functools.cache(lambda task: make_checkpoint(tmp_path_factory.mktemp(task), task))
 
     @functools.cache
-    def export(line: str, task: str, precision: str) -> Export:
+    def export(line: str, task: str, precision: str, *more: str) -> Export:
         folder = tmp_path_factory.mktemp("bundles") / "bundle"
         source = made(task) if line == "4.57" else MADE_BY_5X / task
-        options = [] if precision == "fp32" else [f"--{precision}"]
+        options = [*more] if precision == "fp32" else [f"--{precision}", *more]
         options += [] if line == "4.57" else ["--tokenizer", str(MADE_BY_5X / "tokenizer")]
         result = CliRunner().invoke(export_command, [str(source), "-o", str(folder), *options], catch_exceptions=False)
         assert (result.exit_code, result.stderr) == (0, ""), result.output
