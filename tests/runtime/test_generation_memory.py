@@ -9,7 +9,7 @@ import pytest
 from rpln_runtime import Generator, generator
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation import memory
-from rpln_runtime.generation.cache import Cache, key_values
+from rpln_runtime.generation.cache import Cache, Kind, kinds_from_graph
 from rpln_runtime.generation.memory import Block, DeviceMemory
 from rpln_runtime.manifest import Graph, TensorSpec
 from tests.runtime.decoders import DecoderBundle
@@ -159,12 +159,39 @@ def test_two_generations_at_once_do_not_share_memory(causal_lm: DecoderBundle) -
             (present("present.0.key", shape=("batch", "heads", "total", 4)),),
             r"present\.0\.key of model\.onnx is float32 \('batch', 'heads', 'total', 4\), expected one of",
         ),
-        (
-            (present("present.0.key"), present("present.0.value", dtype="float16")),
-            r"present\.0\.value of model\.onnx is float16 \('batch', 2, 'total', 4\), present\.0\.key is float32 \(",
-        ),
     ],
 )
 def test_tensors_that_are_no_cache_are_refused(specs: tuple[TensorSpec, ...], message: str) -> None:
     with pytest.raises(ManifestError, match=message):
-        key_values(graph_of(*specs), "present.")
+        kinds_from_graph(graph_of(*specs), "present.")
+
+
+def test_layers_may_differ_in_heads_and_in_dtype() -> None:
+    specs = (
+        present("present.0.key", dtype="float16"),
+        present("present.0.value", dtype="float16"),
+        present("present.1.key", shape=("batch", 1, "total", 4)),
+        present("present.1.value", dtype="float16", shape=("batch", 1, "total", 4)),
+    )
+    assert kinds_from_graph(graph_of(*specs), "present.") == {
+        Kind("float16", 2, 4): ["0.key", "0.value"],
+        Kind("float32", 1, 4): ["1.key"],
+        Kind("float16", 1, 4): ["1.value"],
+    }
+    cache, recorder = Cache(graph_of(*specs), "cpu"), Recorder()
+    cache.bind(recorder, rows=3, new=5, reads=True)
+    assert {name: what[2:4] for name, what in recorder.inputs.items()} == {
+        "past_key_values.0.key": (10, (3, 2, 0, 4)),
+        "past_key_values.0.value": (10, (3, 2, 0, 4)),
+        "past_key_values.1.key": (1, (3, 1, 0, 4)),
+        "past_key_values.1.value": (10, (3, 1, 0, 4)),
+    }
+    written = dict(recorder.outputs)
+    assert written["present.1.key"][2:4] == (1, (3, 1, 5, 4))
+    bound_array(written["present.1.key"])[:] = np.arange(60, dtype=np.float32).reshape(3, 1, 5, 4)
+    cache.turn()
+    cache.select(np.array([2, 0]))
+    cache.bind(recorder, rows=2, new=1, reads=True)
+    taken = bound_array(recorder.inputs["past_key_values.1.key"])
+    np.testing.assert_array_equal(taken, np.arange(60, dtype=np.float32).reshape(3, 1, 5, 4)[[2, 0]])
+    assert recorder.outputs["present.0.value"][3] == (2, 2, 6, 4)

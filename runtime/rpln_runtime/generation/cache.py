@@ -1,9 +1,10 @@
-"""The cache of keys and values: two blocks in turn, of which a step reads one and writes the other.
+"""The cache of keys and values: two sets of blocks in turn, of which a step reads one and writes the other.
 
-Shapes of a tensor: (rows, heads, tokens, head_size).
+Shapes of a tensor: (rows, heads, tokens, head_size). Layers may differ in heads, where some were pruned, and in dtype,
+where one reaches beyond fp16: tensors of one kind share a block.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,25 +21,23 @@ class Cache:
     """Keys and values of every layer. It is empty until a graph has written it."""
 
     def __init__(self, graph: Graph, device: str) -> None:
-        spec, self._presents = key_values(graph, PRESENT)
-        self._pasts = [PAST + name.removeprefix(PRESENT) for name in self._presents]
-        self._heads, self._head_size = int(spec.shape[1]), int(spec.shape[3])
-        self._current, self._spare = (Block(self._presents, spec.dtype, device) for _ in range(2))
+        kinds = kinds_from_graph(graph, PRESENT)
+        self._current, self._spare = (KeyValues(kinds, device) for _ in range(2))
         self._length = 0
 
     def bind(self, binding: Any, *, rows: int, new: int, reads: bool) -> None:
         """Have a graph write the cache with `new` tokens more; with `reads`, after it has read what there is."""
         if reads:
             if not self._length:
-                self._current.reshape((rows, self._heads, 0, self._head_size))
-            self._current.bind_inputs(binding, self._pasts)
-        self._spare.reshape((rows, self._heads, self._length + new, self._head_size))
-        self._spare.bind_outputs(binding, self._presents)
+                self._current.reshape(rows=rows, tokens=0)
+            self._current.bind_inputs(binding, PAST)
+        self._spare.reshape(rows=rows, tokens=self._length + new)
+        self._spare.bind_outputs(binding, PRESENT)
 
     def turn(self) -> None:
         """Take what the graph has written for the cache from now on."""
         self._current, self._spare = self._spare, self._current
-        self._length = self._current.shape[2]
+        self._length = self._current.tokens
 
     def select(self, rows: np.ndarray) -> None:
         """Go on with these rows: any of those there are, in any order, any number of times."""
@@ -46,23 +45,63 @@ class Cache:
         self.turn()
 
 
-def key_values(graph: Graph, prefix: str) -> tuple[TensorSpec, list[str]]:
-    """Return one of the tensors of `graph` whose names start with `prefix`, and all their names in order.
+class Kind(NamedTuple):
+    """What tensors of one block have in common."""
 
-    Raises ManifestError for tensors that differ in shape or dtype, or are no floats that a cache may hold.
-    """
-    specs = [spec for spec in (*graph.inputs, *graph.outputs) if spec.name.startswith(prefix)]
-    first = specs[0]
-    for spec in specs:
-        rank = len(spec.shape)
-        if spec.dtype not in ELEMENTS or rank != 4 or not all(isinstance(spec.shape[axis], int) for axis in (1, 3)):
-            raise ManifestError(
-                f"{spec.name} of {graph.path} is {spec.dtype} {spec.shape}, expected one of {', '.join(ELEMENTS)} of "
-                "shape (batch, heads, tokens, head_size) with fixed heads and head_size. Export the checkpoint again."
-            )
-        if (spec.dtype, spec.shape) != (first.dtype, first.shape):
-            raise ManifestError(
-                f"{spec.name} of {graph.path} is {spec.dtype} {spec.shape}, {first.name} is {first.dtype} "
-                f"{first.shape}: expected the same. Export the checkpoint again."
-            )
-    return first, [spec.name for spec in specs]
+    dtype: str
+    heads: int
+    head_size: int
+
+
+Kinds = dict[Kind, list[str]]
+"""Names of tensors by their kind, without the prefix that says which side of a graph they are on."""
+
+
+class KeyValues:
+    """Tensors of all layers, a block for each kind of them."""
+
+    def __init__(self, kinds: Kinds, device: str) -> None:
+        self.tokens = 0
+        self.blocks = [(kind, names, Block(names, kind.dtype, device)) for kind, names in kinds.items()]
+
+    def reshape(self, *, rows: int, tokens: int) -> None:
+        """Make room; what was held is lost."""
+        self.tokens = tokens
+        for kind, _, block in self.blocks:
+            block.reshape((rows, kind.heads, tokens, kind.head_size))
+
+    def bind_inputs(self, binding: Any, prefix: str) -> None:
+        """Have the graph behind `binding` read the tensors as its inputs with this prefix."""
+        for _, names, block in self.blocks:
+            block.bind_inputs(binding, [prefix + name for name in names])
+
+    def bind_outputs(self, binding: Any, prefix: str) -> None:
+        """Have the graph behind `binding` write the tensors as its outputs with this prefix."""
+        for _, names, block in self.blocks:
+            block.bind_outputs(binding, [prefix + name for name in names])
+
+    def gather(self, source: "KeyValues", rows: np.ndarray) -> None:
+        """Take `rows`, along the first axis, of the tensors of `source`, which are of the same kinds."""
+        self.tokens = source.tokens
+        for (_, _, block), (_, _, other) in zip(self.blocks, source.blocks, strict=True):
+            block.gather(other, rows)
+
+
+def kinds_from_graph(graph: Graph, prefix: str) -> Kinds:
+    """The tensors of `graph` whose names start with `prefix`. Raises ManifestError for one that no cache may hold."""
+    kinds: Kinds = {}
+    for spec in (*graph.inputs, *graph.outputs):
+        if spec.name.startswith(prefix):
+            kinds.setdefault(_kind(spec, graph), []).append(spec.name.removeprefix(prefix))
+    return kinds
+
+
+def _kind(spec: TensorSpec, graph: Graph) -> Kind:
+    fixed = [spec.shape[axis] for axis in (1, 3)] if len(spec.shape) == 4 else []
+    if spec.dtype not in ELEMENTS or not fixed or not all(isinstance(size, int) for size in fixed):
+        raise ManifestError(
+            f"{spec.name} of {graph.path} is {spec.dtype} {spec.shape}, expected one of {', '.join(ELEMENTS)} of shape "
+            "(batch, heads, tokens, head_size) with fixed heads and head_size. Export the checkpoint again."
+        )
+    heads, head_size = (int(size) for size in fixed)
+    return Kind(spec.dtype, heads, head_size)

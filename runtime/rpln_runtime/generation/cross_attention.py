@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rpln_runtime.generation.binding import BoundGraph
-from rpln_runtime.generation.cache import CROSS, key_values
-from rpln_runtime.generation.memory import Block
+from rpln_runtime.generation.cache import CROSS, KeyValues, kinds_from_graph
 from rpln_runtime.session import Session
 
 
@@ -18,25 +17,24 @@ class CrossAttention:
 
     def __init__(self, session: Session, feeds: Mapping[str, np.ndarray], mask_RE: np.ndarray) -> None:
         """Run an `encoder` or `cross` graph on `feeds`, which have been checked. `mask_RE` marks the real tokens."""
-        spec, self._names = key_values(session.graph, CROSS)
+        kinds = kinds_from_graph(session.graph, CROSS)
         rows, tokens = mask_RE.shape
         self._mask_RE = mask_RE
         self._sequences = np.arange(rows)  # which of them each row reads
-        self._block = Block(self._names, spec.dtype, session.device)
-        self._spare = Block(self._names, spec.dtype, session.device)
-        self._block.reshape((rows, int(spec.shape[1]), tokens, int(spec.shape[3])))
+        self._tensors, self._spare = (KeyValues(kinds, session.device) for _ in range(2))
+        self._tensors.reshape(rows=rows, tokens=tokens)
         self._bound: list[BoundGraph] = []
         binding = session.onnx_session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        self._block.bind_outputs(binding, self._names)
+        self._tensors.bind_outputs(binding, CROSS)
         session.onnx_session.run_with_iobinding(binding)
 
     def bind(self, graph: BoundGraph) -> None:
         """Have `graph` read it, unless it does so already."""
         if not any(graph is bound for bound in self._bound):
             graph.feed("encoder_attention_mask", self._mask_RE)
-            self._block.bind_inputs(graph.binding, self._names)
+            self._tensors.bind_inputs(graph.binding, CROSS)
             self._bound.append(graph)
 
     def select(self, rows: np.ndarray) -> None:
@@ -46,6 +44,6 @@ class CrossAttention:
             return
         self._sequences = sequences
         self._mask_RE = self._mask_RE[rows]
-        self._spare.gather(self._block, rows)
-        self._block, self._spare = self._spare, self._block
+        self._spare.gather(self._tensors, rows)
+        self._tensors, self._spare = self._spare, self._tensors
         self._bound.clear()
