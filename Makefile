@@ -6,8 +6,9 @@ VENV457 := .venv-transformers457
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
 DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
-# What compares with transformers 4.57, which still has what 5 dropped, and what Optimum loads.
-TESTS457 := $(wildcard tests/model tests/runtime/test_question_answering.py tests/optimum)
+# What compares with transformers 4.57, which still has what 5 dropped and whose generate is another, and what Optimum
+# loads.
+TESTS457 := $(wildcard tests/model tests/runtime/test_question_answering.py tests/runtime/test_generation_*.py tests/optimum)
 # By file, because what a file's tests share is made once in each process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -40,11 +41,14 @@ lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports 
 golden: $(VENV)/.installed-cpu,test  ## write the golden graphs anew; read the diff before committing it
 	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden
 
-train: $(VENV)/.installed-cpu  ## train the embedded checkpoint again (about 15 minutes)
+train: $(VENV)/.installed-cpu  ## train the embedded checkpoints again (about 45 minutes)
 	$(VENV)/bin/python -m training.train_pos_tagger
+	$(VENV)/bin/python -m training.train_causal_lm
+	$(VENV)/bin/python -m training.train_case_restorer
 
-bench: $(VENV)/.installed-cpu,test  ## time and peak memory of an export, step by step
+bench: $(VENV)/.installed-cpu,test  ## time and peak memory of an export, tokens per second of a generation
 	$(VENV)/bin/python benchmarks/export.py
+	$(VENV)/bin/python benchmarks/generation.py
 
 clean:  ## remove both environments, caches and the demo's bundle
 	rm -rf $(VENV) $(VENV457) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
