@@ -1,6 +1,7 @@
 """What a bundle holds beside its graphs: the configuration, the tokenizer, and the manifest that describes it all."""
 
 import importlib.metadata
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rpln_export.tokenizer import save_tokenizer
 from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_model.config import label_count, padding_row, usable_length
+from rpln_model.weights import GENERATION_CONFIG, local_folder
 from rpln_runtime.manifest import Axis, Generation, Manifest, Source
 from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, ENCODER_SEQUENCE, PAST, SEQUENCE, TOTAL
 
@@ -21,11 +23,14 @@ TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnx
 
 
 def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
-    """Write config.json, as transformers and Optimum read it, and the tokenizer's files."""
+    """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files."""
     own = plan.composition.config
     config = type(own).from_dict(own.to_dict())
     config.architectures = [plan.task.architecture]
     config.save_pretrained(folder)
+    stated = local_folder(plan.source, revision=plan.revision) / GENERATION_CONFIG
+    if plan.decodes and stated.is_file():
+        shutil.copyfile(stated, folder / GENERATION_CONFIG)
     save_tokenizer(tokenizer, folder)
 
 

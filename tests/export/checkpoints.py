@@ -42,6 +42,7 @@ def make_checkpoint(folder: Path, task: str, *, dtype: torch.dtype = torch.float
 def make_model(task: str, *, vocab_size: int, **config_fields: Any) -> Any:
     """A model of the task's architecture; `config_fields` are the decoder's where there is an encoder beside it."""
     fields = config_fields_of(task, vocab_size=vocab_size)
+    model: Any
     if TASKS[task].encoders:
         model = transformers.EncoderDecoderModel(
             encoder_decoder_config(make_config(**fields), make_config(**(fields | DECODER | config_fields)))

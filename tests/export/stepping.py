@@ -34,7 +34,8 @@ class Text:
     @property
     def positions(self) -> np.ndarray:
         """RoBERTa's: counted over real tokens from the row behind that of padding."""
-        return (PAD + np.cumsum(self.mask, axis=1) * self.mask).astype(np.int64)
+        counted: np.ndarray = PAD + np.cumsum(self.mask, axis=1) * self.mask
+        return counted
 
 
 def make_texts(config: Any, *, encoder: Any = None, types: int = 1) -> list[Text]:

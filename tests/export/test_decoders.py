@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,16 @@ from tests.export.checkpoints import (
 )
 from tests.export.conftest import Export
 from tests.export.references import FP32_DIFFERENCE, HALF_AGREEMENT, HALF_DIFFERENCE, PAD, reference
-from tests.export.stepping import ROUTES, Run, logits_of_steps, make_texts, open_session, whole_logits, whole_outputs
+from tests.export.stepping import (
+    ROUTES,
+    Feeds,
+    Run,
+    logits_of_steps,
+    make_texts,
+    open_session,
+    whole_logits,
+    whole_outputs,
+)
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 
@@ -43,6 +52,10 @@ TASKS = ("text-generation", "text2text-generation")
 ALL_VARIANTS = "--variants=with-past,full,prefill,decode"
 CAUSAL_LM = "RobertaPreLayerNormForCausalLM"
 CHUNKS = (5, 1, 1, 3, 2)
+INTERNALS = [
+    ("text-generation", "hidden_states,attentions"),
+    ("text2text-generation", "hidden_states,attentions,cross_attentions"),
+]
 KEY_VALUES = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
 
 
@@ -158,6 +171,14 @@ def test_the_manifest_of_an_encoder_decoder(exported: Callable[..., Export]) -> 
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_what_transformers_generates_by_is_in_the_bundle(exported: Callable[..., Export], task: str) -> None:
+    export = exported(task, ALL_VARIANTS)
+    stated, own = (transformers.GenerationConfig.from_pretrained(of) for of in (export.checkpoint, export.folder))
+    assert own.to_dict() == stated.to_dict()
+    assert "generation_config.json" in {file.path for file in read_manifest(export.folder).files}
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_no_graph_branches_and_none_projects_the_encoders_output_twice(
     exported: Callable[..., Export], task: str
 ) -> None:
@@ -245,25 +266,22 @@ def test_ids_are_those_of_generation_config_before_config(
 # What the options do
 
 
-@pytest.mark.parametrize(
-    ("task", "asked"),
-    [
-        ("text-generation", "hidden_states,attentions"),
-        ("text2text-generation", "hidden_states,attentions,cross_attentions"),
-    ],
-)
+@pytest.mark.parametrize(("task", "asked"), INTERNALS)
 def test_all_logits_and_internals_of_a_step(exported: Callable[..., Export], task: str, asked: str) -> None:
     export = exported(task, "--logits=all", f"--outputs={asked}")
     model = reference(export.checkpoint, task)
     decoder, encoder = configs_of(model)
     text = make_texts(decoder, encoder=encoder)[1]
-    steps: list[Any] = []
+    steps: list[Mapping[str, np.ndarray]] = []
 
     def opened(folder: Path, graph: Graph) -> Run:
         run = open_session(folder, graph)
-        if graph.variant == "encoder":
-            return run
-        return lambda feeds: steps.append(run(feeds)) or steps[-1]
+
+        def noted(feeds: Feeds) -> Mapping[str, np.ndarray]:
+            steps.append(run(feeds))
+            return steps[-1]
+
+        return run if graph.variant == "encoder" else noted
 
     logits_of_steps(export.folder, "with-past", text, (8, 4), opened=opened)
     whole = whole_outputs(model, text, output_hidden_states=True, output_attentions=True)
@@ -279,6 +297,15 @@ def test_all_logits_and_internals_of_a_step(exported: Callable[..., Export], tas
     assert found.keys() == {*expected, f"hidden_states.{LAYERS}"}
     for name, tensor in expected.items():
         np.testing.assert_allclose(found[name], tensor.numpy(), atol=FP32_DIFFERENCE, err_msg=name)
+
+
+@pytest.mark.parametrize(("task", "asked"), INTERNALS)
+def test_all_logits_and_internals_are_proven_again(exported: Callable[..., Export], task: str, asked: str) -> None:
+    export = exported(task, "--logits=all", f"--outputs={asked}")
+    again = CliRunner().invoke(rpln_command, ["validate", str(export.folder), str(export.checkpoint), "--json"])
+    assert (again.exit_code, again.stderr) == (0, "")
+    proven = {row["output"].split(".")[0] for row in json.loads(again.stdout)}
+    assert proven >= {"logits", *asked.split(",")}
 
 
 def test_token_types_are_fed_where_the_decoder_tells_them_apart(tmp_path: Path) -> None:
@@ -334,9 +361,9 @@ def test_an_encoder_of_another_architecture_is_run_elsewhere(tmp_path: Path) -> 
         vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     fields = config_fields_of("text2text-generation", vocab_size=len(tokenizer)) | DECODER | {"num_hidden_layers": 1}
-    model = transformers.EncoderDecoderModel(encoder_decoder_config(bert, make_config(**fields))).eval()
+    model: Any = transformers.EncoderDecoderModel(encoder_decoder_config(bert, make_config(**fields)))
     draw_weights(model, seed=5)
-    model.save_pretrained(source)
+    model.eval().save_pretrained(source)
     assert_fed_states(source, tmp_path / "out", model.decoder, encoder_hidden_size=24, project=model.enc_to_dec_proj)
 
 
