@@ -3,6 +3,7 @@
 No two sizes are equal, so that one axis cannot pass for another, and no weight is at a value that hides a mistake.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,15 +83,14 @@ class Network:
             for tensor in self.inputs
             if tensor.name not in made
         ]
-        rng = np.random.default_rng(0)
+        rng, limits = np.random.default_rng(0), limits_from_config(fed)
         return [
-            self._with_noise(case, PASTS[number % len(PASTS)], rng)
-            for number, case in enumerate(stress_cases(own, limits_from_config(fed)))
+            self._with_noise(case, min(past, limits.usable_length - case.mask.shape[1]), rng)
+            for past, case in zip(itertools.cycle(PASTS), stress_cases(own, limits), strict=False)
         ]
 
     def _with_noise(self, case: Case, past: int, rng: np.random.Generator) -> Case:
         rows, length = case.mask.shape
-        past = min(past, USABLE_LENGTH - length)
         sizes = {BATCH: rows, SEQUENCE: length, PAST: past, ENCODER_SEQUENCE: MEMORY}
         feeds = dict(case.feeds)
         for tensor in self.inputs:

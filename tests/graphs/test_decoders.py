@@ -231,6 +231,21 @@ def test_token_types_are_looked_up() -> None:
     assert_close(player(ids[:, 4:], ones(ids))["logits"], expected[:, 4:])
 
 
+def test_axes_of_a_step_are_those_of_its_tokens_and_of_all_so_far() -> None:
+    graph, new, every = detailed().graph.graph, "sequence", "past_sequence + sequence"
+    pairs = [(layer, 4 - len(PRUNED[layer]), part) for layer in LAYERS for part in ("key", "value")]
+
+    assert {value.name: str(value.shape) for value in (*graph.inputs, *graph.outputs)} == {
+        **dict.fromkeys(["input_ids", "token_type_ids", "position_ids"], f"[batch,{new}]"),
+        "attention_mask": f"[batch,{every}]",
+        "logits": f"[batch,{new},61]",
+        **{f"hidden_states.{index}": f"[batch,{new},32]" for index in (0, 1, 2)},
+        **{f"attentions.{layer}": f"[batch,{4 - len(PRUNED[layer])},{new},{every}]" for layer in LAYERS},
+        **{f"past_key_values.{layer}.{part}": f"[batch,{heads},past_sequence,8]" for layer, heads, part in pairs},
+        **{f"present.{layer}.{part}": f"[batch,{heads},{every},8]" for layer, heads, part in pairs},
+    }
+
+
 def test_the_default_logits_are_those_of_the_last_position() -> None:
     networks = (detailed(), generating("with-past"), generating("prefill"), translating("with-past"))
 
@@ -245,14 +260,14 @@ def test_the_default_logits_are_those_of_the_last_position() -> None:
 
 @cache
 def relative(kind: str) -> Network:
-    model = tiny_model(TEXT, position_embedding_type=kind, type_vocab_size=1)
+    model = tiny_model(TEXT, position_embedding_type=kind, type_vocab_size=1, num_hidden_layers=1)
     return trace_variant(model, TEXT, "with-past", opset=18)
 
 
 @EVERY_CUT
 @pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
 def test_relative_positions_equal_a_forward_pass_without_a_cache(kind: str, cuts: tuple[int, ...]) -> None:
-    # transformers 4.57 puts a cached step's query at the place of the first one; its own forward does not.
+    # With a cache, transformers 4.57 puts all new tokens where the last one is; 5.x has no relative positions.
     network = relative(kind)
     ids = random_ids(2, sum(cuts))
     expected = forward(network.model, input_ids=ids, use_cache=False).logits

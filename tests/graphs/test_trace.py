@@ -75,7 +75,7 @@ def test_equals_eager_with_any_number_of_choices(choices: int, traced: Traced) -
 
 @pytest.mark.parametrize("opset", [17, 18, NEWEST_OPSET])
 def test_opsets(opset: int) -> None:
-    network = trace_task("token-classification", opset=opset)
+    network = trace_task("token-classification", opset=opset, num_hidden_layers=1)
 
     assert network.graph.opset_imports == {"": opset}
     assert_equals_eager_under_stress(network)
@@ -98,7 +98,7 @@ def test_a_graph_that_opset_17_has_no_operator_for_is_refused() -> None:
 
 @pytest.mark.parametrize("positions", ["relative_key", "relative_key_query"])
 def test_relative_positions(positions: str) -> None:
-    network = trace_task("token-classification", position_embedding_type=positions)
+    network = trace_task("token-classification", position_embedding_type=positions, num_hidden_layers=1)
 
     assert any(".distance_embedding." in name for name in network.graph.graph.initializers)
     assert_equals_eager_under_stress(network)
@@ -127,7 +127,7 @@ def test_all_optional_inputs_and_outputs_at_once(task: str, inputs: tuple[str, .
 
 
 def test_an_untied_head_has_its_own_weight() -> None:
-    network = trace_task("fill-mask", tie_word_embeddings=False)
+    network = trace_task("fill-mask", tie_word_embeddings=False, num_hidden_layers=1)
 
     names = set(network.graph.graph.initializers)
     assert {"embeddings.word_embeddings.weight", "lm_head.decoder.weight.T"} <= names

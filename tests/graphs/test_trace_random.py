@@ -55,7 +55,7 @@ def test_a_few_networks(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@settings(SECONDS_EACH, max_examples=15)
+@settings(SECONDS_EACH, max_examples=10)
 @given(networks())
 def test_many_networks(fields: dict[str, Any]) -> None:
     check(fields)
