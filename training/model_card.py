@@ -72,11 +72,10 @@ def write_language_model_card(folder: Path, metrics: Mapping[str, Any]) -> None:
 def write_restorer_card(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write README.md into `folder`; `metrics` is what metrics.json holds."""
     test, baseline = metrics["test"], metrics["baseline"]
-    columns = ("f1", "capitals_f1", "marks_f1")
-    by_model = [
-        f"| {title} | {scores['exact']:.2%} | {' | '.join(f'{scores[column]:.3f}' for column in columns)} |"
-        for title, scores in ((title, metrics[name]) for name, title in _RESTORERS.items())
-    ]
+    by_model = []
+    for name, title in _RESTORERS.items():
+        f1 = [metrics[name]["f1"], *metrics[name]["f1_of"].values()]
+        by_model.append(f"| {title} | {metrics[name]['exact']:.2%} | {' | '.join(f'{value:.3f}' for value in f1)} |")
     examples = [f"| {one['bare']} | {one['restored']} | {one['written']} |" for one in metrics["examples"]]
     _write(
         folder,
@@ -84,6 +83,8 @@ def write_restorer_card(folder: Path, metrics: Mapping[str, Any]) -> None:
         metrics,
         f1=f"{test['f1']:.3f}",
         baseline_f1=f"{baseline['f1']:.3f}",
+        marks_f1=f"{test['f1_of']['marks']:.3f}",
+        baseline_marks_f1=f"{baseline['f1_of']['marks']:.3f}",
         words=f"{test['words']:,}",
         sentences=f"{metrics['training']['sentences']:,}",
         test_sentences=f"{test['sentences']:,}",

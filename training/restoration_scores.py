@@ -5,9 +5,10 @@ findings are counted as in information retrieval: precision, recall and their ha
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from types import MappingProxyType
 from typing import Final
 
 from training.restoration import bare_word
@@ -43,9 +44,19 @@ class F1:
         )
 
 
+_FINDINGS: Final[Mapping[str, Callable[[WrittenWord], str]]] = MappingProxyType(
+    {
+        "capitals": lambda word: "" if word.form == word.bare else word.form,
+        "marks": lambda word: word.marks,
+        "commas": lambda word: "," if "," in word.marks else "",
+        "question marks": lambda word: "?" if "?" in word.marks else "",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorationScores:
-    """Scores over the words of texts.
+    """Scores over the words of texts, and over what was lost at them: capitals, marks, and two kinds of marks alone.
 
     `kept` words came through with their letters, `exact` ones with their capitals and marks as well; `added` ones were
     not in the text.
@@ -55,35 +66,33 @@ class RestorationScores:
     kept: int
     exact: int
     added: int
-    capitals: F1
-    marks: F1
+    findings: Mapping[str, F1]
 
     @property
     def both(self) -> F1:
         """Capitals and marks counted together."""
-        return self.capitals + self.marks
+        return self.findings["capitals"] + self.findings["marks"]
 
 
 def restoration_scores(wanted: Sequence[str], restored: Sequence[str]) -> RestorationScores:
     """Compare restored texts with the written ones. A word that was lost or changed has lost what was at it, too."""
     texts = [(written_words(one), written_words(other)) for one, other in zip(wanted, restored, strict=True)]
     pairs = [pair for one, other in texts for pair in _same_words(one, other)]
-    here, there = (sum(len(text[side]) for text in texts) for side in (0, 1))
+    here = [word for one, _ in texts for word in one]
+    there = [word for _, other in texts for word in other]
     return RestorationScores(
-        words=here,
+        words=len(here),
         kept=len(pairs),
         exact=sum(one == other for one, other in pairs),
-        added=there - len(pairs),
-        capitals=F1(
-            wanted=sum(word.form != word.bare for one, _ in texts for word in one),
-            found=sum(word.form != word.bare for _, other in texts for word in other),
-            correct=sum(one.form == other.form != one.bare for one, other in pairs),
-        ),
-        marks=F1(
-            wanted=sum(bool(word.marks) for one, _ in texts for word in one),
-            found=sum(bool(word.marks) for _, other in texts for word in other),
-            correct=sum(one.marks == other.marks != "" for one, other in pairs),
-        ),
+        added=len(there) - len(pairs),
+        findings={
+            name: F1(
+                wanted=sum(bool(finding(word)) for word in here),
+                found=sum(bool(finding(word)) for word in there),
+                correct=sum(bool(finding(one)) and finding(one) == finding(other) for one, other in pairs),
+            )
+            for name, finding in _FINDINGS.items()
+        },
     )
 
 

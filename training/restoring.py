@@ -73,9 +73,12 @@ def token_accuracy(model: EncoderDecoderModel, pairs: Sequence[Pair]) -> float:
 def restored_texts(
     model: EncoderDecoderModel, tokenizer: Tokenizer, bare_texts: Sequence[str], *, max_length: int
 ) -> list[str]:
-    """Return what the model, put into eval mode, writes for each text: the likeliest token at every step."""
+    """Return what the model, put into eval mode, writes for each text: the likeliest token at every step.
+
+    A text of more than `max_length` tokens is cut, and what is written ends there, too.
+    """
     model.eval()
-    encoded = [encoding.ids for encoding in tokenizer.encode_batch(bare_texts)]
+    encoded = [encoding.ids[:max_length] for encoding in tokenizer.encode_batch(bare_texts)]
     restored: dict[int, str] = {}
     for group in batches_by_length([_Row(index, ids) for index, ids in enumerate(encoded)], max_tokens=_BATCH_TOKENS):
         written = _greedy(model, padded_table([row.tokens for row in group], padding=PAD_ID), max_length=max_length)

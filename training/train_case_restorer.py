@@ -205,14 +205,13 @@ def _prepare_to_copy(model: EncoderDecoderModel) -> None:
     model.decoder.lm_head.dense.weight += copy
 
 
-def _rates(wanted: Sequence[str], restored: Sequence[str]) -> dict[str, float]:
+def _rates(wanted: Sequence[str], restored: Sequence[str]) -> dict[str, Any]:
     scores = restoration_scores(wanted, restored)
     return {
         "sentences": len(wanted),
         "words": scores.words,
         "f1": scores.both.f1,
-        "capitals_f1": scores.capitals.f1,
-        "marks_f1": scores.marks.f1,
+        "f1_of": {name: finding.f1 for name, finding in scores.findings.items()},
         "exact": scores.exact / scores.words,
         "kept": scores.kept / scores.words,
         "added": scores.added / scores.words,

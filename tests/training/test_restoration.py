@@ -47,8 +47,8 @@ def test_words_are_taken_apart() -> None:
 def test_what_was_restored_is_counted() -> None:
     scores = restoration_scores(["Mr. Fisk, you said Rome.", "Wait!"], ["Mr. fisk You said, Rome.", "Wait."])
     assert (scores.words, scores.kept, scores.exact, scores.added) == (6, 6, 2, 0)
-    assert scores.capitals == F1(wanted=4, found=4, correct=3)
-    assert scores.marks == F1(wanted=4, found=4, correct=2)
+    assert scores.findings["capitals"] == F1(wanted=4, found=4, correct=3)
+    assert scores.findings["marks"] == F1(wanted=4, found=4, correct=2)
     assert scores.both == F1(wanted=8, found=8, correct=5)
     assert scores.both.f1 == pytest.approx(5 / 8)
 
@@ -56,8 +56,14 @@ def test_what_was_restored_is_counted() -> None:
 def test_what_is_at_a_lost_or_changed_word_is_not_found() -> None:
     scores = restoration_scores(["In Rome, Mr. Fisk waits."], ["In Rune, Fisk Fisk waits."])
     assert (scores.words, scores.kept, scores.exact, scores.added) == (5, 3, 3, 2)
-    assert scores.capitals == F1(wanted=4, found=4, correct=2)
-    assert scores.marks == F1(wanted=3, found=2, correct=1)
+    assert scores.findings["capitals"] == F1(wanted=4, found=4, correct=2)
+    assert scores.findings["marks"] == F1(wanted=3, found=2, correct=1)
+
+
+def test_kinds_of_marks_are_counted_by_themselves() -> None:
+    scores = restoration_scores(["So, Fisk, did he go?", "Who?"], ["So Fisk, did, he go.", "Who?!"])
+    assert scores.findings["commas"] == F1(wanted=2, found=2, correct=1)
+    assert scores.findings["question marks"] == F1(wanted=2, found=1, correct=1)
 
 
 def test_f1_is_the_harmonic_mean() -> None:
