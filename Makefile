@@ -8,7 +8,8 @@ DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
 # What compares with transformers 4.57, which still has what 5 dropped and whose generate is another, and what Optimum
 # loads.
-TESTS457 := $(wildcard tests/model tests/runtime/test_question_answering.py tests/runtime/test_generation_*.py tests/optimum)
+TESTS457 := $(wildcard tests/model tests/runtime/test_question_answering.py tests/runtime/test_generation_*.py tests/optimum \
+  tests/training/test_decoder_checkpoints.py)
 # By file, because what a file's tests share is made once in each process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -41,7 +42,7 @@ lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports 
 golden: $(VENV)/.installed-cpu,test  ## write the golden graphs anew; read the diff before committing it
 	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden
 
-train: $(VENV)/.installed-cpu  ## train the embedded checkpoints again (about 45 minutes)
+train: $(VENV)/.installed-cpu  ## train the embedded checkpoints again (about 40 minutes)
 	$(VENV)/bin/python -m training.train_pos_tagger
 	$(VENV)/bin/python -m training.train_causal_lm
 	$(VENV)/bin/python -m training.train_case_restorer
