@@ -80,7 +80,7 @@ def test_steps_equal_the_whole_text_by_transformers(exported: Callable[..., Expo
 @pytest.mark.parametrize("task", TASKS)
 def test_fp16_steps_are_close_to_it(exported: Callable[..., Export], task: str, route: str) -> None:
     export = exported(task, ALL_VARIANTS, "--fp16")
-    assert_close(export, task, route)
+    assert_close(export, task, route, tie=2.0**-10)
     types = {
         spec.dtype
         for graph in read_manifest(export.folder).graphs
@@ -90,7 +90,8 @@ def test_fp16_steps_are_close_to_it(exported: Callable[..., Export], task: str, 
     assert types == {"float16"}
 
 
-def assert_close(export: Export, task: str, route: str, *, opened: Any = None) -> None:
+def assert_close(export: Export, task: str, route: str, *, tie: float, opened: Any = None) -> None:
+    """Equal but for rounding; tokens closer than `tie` of the range are one to a type of that resolution."""
     model = reference(export.checkpoint, task)
     decoder, encoder = configs_of(model)
     pairs = [
@@ -101,8 +102,18 @@ def assert_close(export: Export, task: str, route: str, *, opened: Any = None) -
     errors = [np.abs(found - expected).max() / reach for found, expected in pairs]
     # A graph that computes in fp32 would prove nothing: rounding must show.
     assert 1e-5 < max(errors) <= HALF_DIFFERENCE
-    agreeing = np.concatenate([(found.argmax(-1) == expected.argmax(-1)).ravel() for found, expected in pairs])
+    agreeing = np.concatenate(
+        [(found.argmax(-1) == expected.argmax(-1))[margin(expected) > tie * reach] for found, expected in pairs]
+    )
+    assert agreeing.size > 20
     assert agreeing.mean() >= HALF_AGREEMENT
+
+
+def margin(logits: np.ndarray) -> np.ndarray:
+    """By how much the best token is ahead of the next."""
+    second, best = np.moveaxis(np.sort(logits, axis=-1)[..., -2:], -1, 0)
+    ahead: np.ndarray = best - second
+    return ahead
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -114,7 +125,7 @@ def test_bf16_steps_are_close_to_it(exported: Callable[..., Export], task: str) 
         return lambda feeds: dict(zip(names, evaluator.run(None, feeds), strict=True))
 
     export = exported(task, ALL_VARIANTS, "--bf16")
-    assert_close(export, task, "with-past", opened=opened)
+    assert_close(export, task, "with-past", tie=2.0**-7, opened=opened)
 
 
 # What a bundle says of itself
