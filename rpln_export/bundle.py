@@ -14,10 +14,11 @@ from rpln_export.plan import ExportPlan, GraphPlan
 from rpln_export.tokenizer import save_tokenizer
 from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
+from rpln_model.composition import PLAIN
 from rpln_model.config import label_count, padding_row, usable_length
 from rpln_model.weights import GENERATION_CONFIG, local_folder
 from rpln_runtime.manifest import Axis, Generation, Manifest, Source
-from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, ENCODER_SEQUENCE, PAST, SEQUENCE, TOTAL
+from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, ENCODER_SEQUENCE, PAST, SEQUENCE, TASKS, TOTAL
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
 
@@ -26,12 +27,18 @@ def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
     """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files."""
     own = plan.composition.config
     config = type(own).from_dict(own.to_dict())
-    config.architectures = [plan.task.architecture]
+    config.architectures = [_architecture(plan)]
     config.save_pretrained(folder)
     stated = local_folder(plan.source, revision=plan.revision) / GENERATION_CONFIG
     if plan.decodes and stated.is_file():
         shutil.copyfile(stated, folder / GENERATION_CONFIG)
     save_tokenizer(tokenizer, folder)
+
+
+def _architecture(plan: ExportPlan) -> str:
+    """The class that loads config.json: a lone decoder of an encoder-decoder task is a causal LM."""
+    lone = plan.task.encoders and plan.composition.kind == PLAIN
+    return TASKS["text-generation"].architecture if lone else plan.task.architecture
 
 
 def describe(

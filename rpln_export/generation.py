@@ -11,7 +11,7 @@ from rpln_runtime.manifest import Generation
 
 
 def generation_from_plan(plan: ExportPlan) -> Generation:
-    """The ids that sequences begin with, end with and are filled with. Raises PlanError for broken ones."""
+    """The ids that sequences begin with, end with and are filled with, and how long they get. Raises PlanError."""
     chosen, composition = _generation_config(plan), plan.composition
 
     def token_id(name: str) -> Any:
@@ -30,6 +30,8 @@ def generation_from_plan(plan: ExportPlan) -> Generation:
         else None,
         first_position=padding_row(plan.config) + 1,
         pad_position=padding_row(plan.config),
+        max_new_tokens=_length(chosen, "max_new_tokens"),
+        max_length=_length(chosen, "max_length"),
     )
     _check_ids(generation, plan)
     return generation
@@ -47,6 +49,13 @@ def _generation_config(plan: ExportPlan) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise PlanError(f"{path} is no JSON object: mend it, or remove it to use config.json.")
     return {name: value for name, value in document.items() if value is not None}
+
+
+def _length(chosen: dict[str, Any], name: str) -> int | None:
+    value = chosen.get(name)
+    if value is not None and not (type(value) is int and value > 0):
+        raise PlanError(f"{name} is {value!r}, expected a positive integer: mend {GENERATION_CONFIG}.")
+    return value
 
 
 def _check_ids(generation: Generation, plan: ExportPlan) -> None:

@@ -65,7 +65,8 @@ class Generation:
     """What the steps of a decoder need to know. Ids are the decoder's own, which may differ from its encoder's.
 
     `first_position` is the position id of a sequence's first token, `pad_position` that of padding. `start_token_id`
-    is what the decoder of an encoder-decoder begins with; None for a decoder that continues a prompt.
+    is what the decoder of an encoder-decoder begins with; None for a decoder that continues a prompt. `max_new_tokens`,
+    and `max_length`, in which the prompt counts, are how far the checkpoint goes where its caller does not say.
     """
 
     pad_token_id: int
@@ -74,6 +75,8 @@ class Generation:
     start_token_id: int | None
     first_position: int
     pad_position: int
+    max_new_tokens: int | None = None
+    max_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -381,6 +381,9 @@ def test_an_encoder_of_another_architecture_is_run_elsewhere(tmp_path: Path) -> 
 def test_a_lone_decoder_takes_the_states_of_any_encoder(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "checkpoint", "text-generation", add_cross_attention=True, num_hidden_layers=1)
     assert_fed_states(source, tmp_path / "out", reference(source, "text-generation"), encoder_hidden_size=HIDDEN)
+    # What loads the config that is in the bundle: there is no encoder.
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("roberta-prelayernorm", [CAUSAL_LM])
 
 
 def assert_fed_states(

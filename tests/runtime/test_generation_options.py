@@ -10,7 +10,8 @@ import pytest
 
 from rpln_runtime import EncoderStates, GenerationOptions, Generator, InputError, ManifestError, RplnError, generator
 from rpln_runtime.generation.options import DEFAULT_NEW_TOKENS
-from rpln_runtime.manifest import Axis
+from rpln_runtime.generation.prompts import new_tokens
+from rpln_runtime.manifest import Axis, Generation
 from rpln_runtime.tasks import TOTAL
 from tests.runtime.bundles import USABLE_LENGTH
 from tests.runtime.decoders import HIDDEN, DecoderBundle, copy_decoder
@@ -93,6 +94,44 @@ def test_the_documentation_has_every_option_with_its_default() -> None:
     assert {name: text.strip("`").strip('"') for name, text in documented.items()} == defaults | {
         "max_new_tokens": str(DEFAULT_NEW_TOKENS)
     }
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({}, DEFAULT_NEW_TOKENS),
+        ({"max_new_tokens": 7}, 7),
+        ({"max_length": 30}, 25),
+        ({"max_length": 30, "max_new_tokens": 7}, 7),
+        ({"max_length": 3}, 1),  # shorter than the prompt already
+        ({"max_length": 1000}, 96),  # all there is room for
+    ],
+)
+def test_the_checkpoint_says_how_far_it_goes(stated: dict[str, int], expected: int) -> None:
+    ids: dict[str, Any] = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_ids": (2,), "start_token_id": None}
+    generation = Generation(**ids, first_position=2, pad_position=1, **stated)
+    assert new_tokens([0, 5, 6, 7, 8], None, 100, generation) == expected
+    assert new_tokens([0, 5, 6, 7, 8], 9, 100, generation) == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop_token_ids": 2}, r"stop_token_ids is 2, expected a list of token ids\."),
+        ({"stop_strings": 5}, r"stop_strings is 5, expected a text or a list of texts\."),
+        ({"stop_strings": None}, r"stop_strings is None, expected a text or a list of texts\."),
+        ({"callback": 3}, r"callback is 3, expected a function\."),
+    ],
+)
+def test_values_of_another_kind_are_refused(continue_: Generator, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        continue_("Ada", **options)
+
+
+@pytest.mark.parametrize("prompts", [[0, 1, 2], [None]])
+def test_prompts_that_are_no_lists_are_refused(continue_: Generator, prompts: Any) -> None:
+    with pytest.raises(InputError, match=r"expected a list of token ids: prompts are a list of such lists\."):
+        continue_.tokens(prompts)
 
 
 def test_unknown_options_are_refused_with_those_there_are(continue_: Generator) -> None:

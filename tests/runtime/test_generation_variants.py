@@ -12,6 +12,8 @@ from rpln_runtime import EncoderStates, Generator, generator
 from tests.runtime.decoders import DecoderBundle, assert_same_sequences, copy_decoder, reference
 
 PROMPTS = [[0, 41], [0, 63, 7, 9, 11, 13, 15, 210], [300], [0, 74, 85, 96], [0, 5, 5, 5, 5]]
+WITH_PADDING = [0, 41, 1, 63, 1, 1, 7]
+"""The token of padding inside a prompt is real, and has no position of its own."""
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"num_beams": 3, "num_return_sequences": 2},
@@ -35,8 +37,9 @@ def test_every_variant_gives_the_tokens_of_with_past(
     options: dict[str, Any],
 ) -> None:
     bundle = copy_decoder(every_variant, tmp_path, *variants)
-    found = generator(bundle.folder, max_new_tokens=20).tokens(PROMPTS, **options)
-    assert_same_sequences(found, continue_.tokens(PROMPTS, **options))
+    prompts = [*PROMPTS, WITH_PADDING]
+    found = generator(bundle.folder, max_new_tokens=20).tokens(prompts, **options)
+    assert_same_sequences(found, continue_.tokens(prompts, **options))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

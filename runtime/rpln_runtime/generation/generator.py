@@ -130,6 +130,8 @@ class Generator:
         Raises InputError for inputs that the bundle does not take, a prompt that leaves no room, and for options out of
         range or without effect.
         """
+        if callback is not None and not callable(callback):
+            raise InputError(f"callback is {callback!r}, expected a function.")
         chosen = self._options(options)
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not isinstance(texts, Sequence | EncoderStates):
@@ -217,7 +219,7 @@ class Generator:
             decoder=self._decoder,
             generation=generation,
             request=request,
-            batches=plan_batches(request, self._decoder, options, batch_size=self._batch_size),
+            batches=plan_batches(request, self._decoder, options, generation, batch_size=self._batch_size),
             options=options,
             stop=Stopping(ends, options.strings, self._tokenizer),
         )

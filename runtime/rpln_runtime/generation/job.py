@@ -79,14 +79,16 @@ class Job:
         return Row(prompt=place, sequence=sequence, context=self.request.contexts[place], random=random)
 
 
-def plan_batches(request: Request, decoder: Decoder, options: GenerationOptions, *, batch_size: int) -> list[Batch]:
+def plan_batches(
+    request: Request, decoder: Decoder, options: GenerationOptions, generation: Generation, *, batch_size: int
+) -> list[Batch]:
     """Share out the prompts of `request` so that about `batch_size` sequences grow at a time.
 
     A prompt's own sequences are never parted. Raises InputError for a prompt that leaves too little room.
     """
     limits: dict[int, list[int]] = {}
     for place, context in enumerate(request.contexts):
-        limit = new_tokens(context, options.max_new_tokens, decoder.limit)
+        limit = new_tokens(context, options.max_new_tokens, decoder.limit, generation)
         limits.setdefault(limit, []).append(place)
     size = max(batch_size // max(options.num_beams, options.num_return_sequences), 1)
     logits = [spec for spec in decoder.prompt.graph.outputs if spec.name == "logits"]

@@ -19,7 +19,8 @@ class GenerationOptions:
     """Options of text-generation and text2text-generation; names and defaults are those of transformers' `generate`.
 
     Attributes:
-        max_new_tokens: the most tokens to add to a prompt. None: 20, or as many as there are positions left.
+        max_new_tokens: the most tokens to add to a prompt. None: what the checkpoint's generation_config.json says,
+            else 20; of either, as many as there are positions left.
         do_sample: draw tokens by their probability; otherwise the likeliest one is taken (greedy search).
         temperature: what logits are divided by before sampling.
         top_k: sample among so many of the likeliest tokens; 0: among all.
@@ -84,8 +85,12 @@ class GenerationOptions:
         check_choice("positions", self.positions, SCHEMES)
 
     def _check_stops(self) -> None:
+        if self.stop_token_ids is not None and not _is_list(self.stop_token_ids):
+            raise InputError(f"stop_token_ids is {self.stop_token_ids!r}, expected a list of token ids.")
         for token in self.stop_token_ids or ():
             check_integer("a token of stop_token_ids", token, minimum=0)
+        if not isinstance(self.stop_strings, str) and not _is_list(self.stop_strings):
+            raise InputError(f"stop_strings is {self.stop_strings!r}, expected a text or a list of texts.")
         for text in self.strings:
             if type(text) is not str or not text:
                 raise InputError(f"stop_strings holds {text!r}, expected texts of one character or more.")
@@ -115,6 +120,10 @@ class GenerationOptions:
     def strings(self) -> tuple[str, ...]:
         """The stop strings, also where there is but one."""
         return (self.stop_strings,) if isinstance(self.stop_strings, str) else tuple(self.stop_strings)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _check_number(name: str, value: object, *, minimum: float, maximum: float) -> None:

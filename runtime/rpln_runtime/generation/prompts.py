@@ -9,6 +9,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation.options import DEFAULT_NEW_TOKENS
+from rpln_runtime.manifest import Generation
 from rpln_runtime.tokenization import Encoding
 
 
@@ -21,10 +22,11 @@ def prompt_from_encoding(encoding: Encoding) -> list[int]:
     return [int(token) for token in encoding.ids[: inside[-1] + 1]] if inside.size else []
 
 
-def new_tokens(prompt: Sequence[int], asked: int | None, limit: int) -> int:
+def new_tokens(prompt: Sequence[int], asked: int | None, limit: int, generation: Generation) -> int:
     """Return how many tokens may follow `prompt` where a decoder takes `limit`: as many as `asked`, or the default.
 
-    The last new token is never fed, so it needs no position. Raises InputError where there is no room.
+    The default is the checkpoint's own, else DEFAULT_NEW_TOKENS; of either, as many as there is room for. The last new
+    token is never fed, so it needs no position. Raises InputError where there is no room.
     """
     room = limit - len(prompt) + 1
     if room < 1:
@@ -33,13 +35,21 @@ def new_tokens(prompt: Sequence[int], asked: int | None, limit: int) -> int:
             "Shorten it."
         )
     if asked is None:
-        return min(DEFAULT_NEW_TOKENS, room)
+        return min(_default(prompt, generation), room)
     if asked > room:
         raise InputError(
             f"max_new_tokens is {asked}, but a prompt of {len(prompt)} tokens leaves room for {room}, as this model "
             f"takes {limit}. Lower it, or shorten the prompt."
         )
     return asked
+
+
+def _default(prompt: Sequence[int], generation: Generation) -> int:
+    if generation.max_new_tokens is not None:
+        return generation.max_new_tokens
+    if generation.max_length is not None:
+        return max(generation.max_length - len(prompt), 1)
+    return DEFAULT_NEW_TOKENS
 
 
 def pad_left(prompts: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.ndarray]:

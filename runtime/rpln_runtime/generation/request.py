@@ -82,6 +82,9 @@ class Sources:
 def check_tokens(inputs: Prompts, vocab_size: int) -> Prompts:
     """Return `inputs` as lists of plain integers. Raises InputError for what is no token of the vocabulary."""
     rows = [np.asarray(row).tolist() for row in inputs]
+    for row in rows:
+        if not isinstance(row, list):
+            raise InputError(f"a prompt is {row!r}, expected a list of token ids: prompts are a list of such lists.")
     for token in (token for row in rows for token in row):
         check_integer("a prompt's token", token, minimum=0, maximum=vocab_size - 1)
     return rows
@@ -123,8 +126,10 @@ def _request_from_texts(texts: Prompts, encoder: Session, start_token_id: int) -
 def _request_from_states(inputs: EncoderStates, cross: Session, start_token_id: int) -> Request:
     states_PEH = inputs.hidden_states
     check_feeds({"encoder_hidden_states": states_PEH}, cross.graph, cross.manifest)
+    if not np.isfinite(states_PEH).all():
+        raise InputError("hidden_states holds NaN or infinite values: look for the reason in the encoder.")
     shape = states_PEH.shape[:2]
-    mask_PE = np.ones(shape, np.int64) if inputs.attention_mask is None else inputs.attention_mask
+    mask_PE = np.ones(shape, np.int64) if inputs.attention_mask is None else np.asarray(inputs.attention_mask)
     if mask_PE.shape != shape or mask_PE.dtype != np.int64:
         raise InputError(
             f"attention_mask is {mask_PE.dtype} of shape {mask_PE.shape}, expected int64 of shape {shape}, as the "

@@ -19,6 +19,7 @@ class Steps(ABC):
 
     def __init__(self, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None) -> None:
         self._mask_RT = mask_RS
+        self._counted_RT = mask_RS
         self._positions = positions
         self._cross = cross
 
@@ -35,6 +36,7 @@ class Steps(ABC):
         if np.array_equal(rows, np.arange(len(self._mask_RT))):
             return
         self._mask_RT = self._mask_RT[rows]
+        self._counted_RT = self._counted_RT[rows]
         if self._cross is not None:
             self._cross.select(rows)
         self._select(rows)
@@ -42,15 +44,17 @@ class Steps(ABC):
     @abstractmethod
     def _select(self, rows: np.ndarray) -> None: ...
 
-    def _extend_mask(self) -> None:
-        ones = np.ones((len(self._mask_RT), 1), np.int64)
-        self._mask_RT = np.concatenate([self._mask_RT, ones], axis=1)
+    def _extend(self, tokens_R: np.ndarray) -> None:
+        ones_R1 = np.ones((len(tokens_R), 1), np.int64)
+        counted_R1 = self._positions.counted(tokens_R[:, None], ones_R1)
+        self._mask_RT = np.concatenate([self._mask_RT, ones_R1], axis=1)
+        self._counted_RT = np.concatenate([self._counted_RT, counted_R1], axis=1)
 
     def _run(self, graph: BoundGraph, ids_RS: np.ndarray) -> np.ndarray:
         rows, new = ids_RS.shape
         graph.feed("input_ids", ids_RS)
         graph.feed("attention_mask", self._mask_RT)
-        graph.feed("position_ids", np.ascontiguousarray(self._positions.of(self._mask_RT)[:, -new:]))
+        graph.feed("position_ids", np.ascontiguousarray(self._positions.of(self._counted_RT)[:, -new:]))
         graph.feed("token_type_ids", np.zeros_like(ids_RS))
         if self._cross is not None:
             self._cross.bind(graph)
@@ -75,11 +79,12 @@ class CachedSteps(Steps):
 
     def start(self, ids_RS: np.ndarray) -> np.ndarray:
         """Run the prompts through the graph that is for them."""
+        self._counted_RT = self._positions.counted(ids_RS, self._mask_RT)
         return self._run_cached(self._prompt_graph, ids_RS)
 
     def step(self, tokens_R: np.ndarray) -> np.ndarray:
         """Run the new tokens after the cached ones."""
-        self._extend_mask()
+        self._extend(tokens_R)
         return self._run_cached(self._step_graph, tokens_R[:, None])
 
     def _select(self, rows: np.ndarray) -> None:
@@ -105,12 +110,13 @@ class FullSteps(Steps):
 
     def start(self, ids_RS: np.ndarray) -> np.ndarray:
         """Run the prompts."""
+        self._counted_RT = self._positions.counted(ids_RS, self._mask_RT)
         self._ids_RT = ids_RS
         return self._run(self._graph, ids_RS)
 
     def step(self, tokens_R: np.ndarray) -> np.ndarray:
         """Run everything so far with the new tokens."""
-        self._extend_mask()
+        self._extend(tokens_R)
         self._ids_RT = np.concatenate([self._ids_RT, tokens_R[:, None]], axis=1)
         return self._run(self._graph, self._ids_RT)
 
