@@ -107,7 +107,7 @@ def test_the_documentation_has_every_option_with_its_default() -> None:
         ({"max_length": 1000}, 96),  # all there is room for
     ],
 )
-def test_the_checkpoint_says_how_far_it_goes(stated: dict[str, int], expected: int) -> None:
+def test_the_checkpoint_says_how_far_it_goes(stated: dict[str, Any], expected: int) -> None:
     ids: dict[str, Any] = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_ids": (2,), "start_token_id": None}
     generation = Generation(**ids, first_position=2, pad_position=1, **stated)
     assert new_tokens([0, 5, 6, 7, 8], None, 100, generation) == expected
