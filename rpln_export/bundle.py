@@ -10,7 +10,8 @@ from typing import Any, Final
 import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_export.plan import ExportPlan, GraphPlan
+from rpln_export.graph_plans import GraphPlan
+from rpln_export.plan import ExportPlan
 from rpln_export.tokenizer import save_tokenizer
 from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model

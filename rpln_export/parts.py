@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rpln_export.plan import ExportPlan, GraphPlan
+from rpln_export.graph_plans import GraphPlan
+from rpln_export.plan import ExportPlan
 from rpln_graphs.calls import CACHED, GraphCall
 from rpln_graphs.passes.base import Network
 from rpln_graphs.stages import EncoderStage

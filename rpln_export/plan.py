@@ -1,42 +1,26 @@
 """What to export and how: a frozen plan, checked once, before any work."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import onnx_ir as ir
 from transformers import PretrainedConfig, RobertaPreLayerNormConfig
 
+from rpln_export.choices import choose
 from rpln_export.defaults import DEFAULTS, default_for_task
 from rpln_export.errors import PlanError
+from rpln_export.graph_plans import GraphPlan, graph_plans
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_graphs.stress import Limits
 from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
-from rpln_graphs.variants import VARIANTS, Variant
 from rpln_model.composition import PLAIN, Composition, load_composition
 from rpln_model.config import padding_row, usable_length
-from rpln_runtime.tasks import ALL_LOGITS, LAST_LOGITS, TASKS, Task, Tensor
-
-GRAPH_NAME: Final = "model.onnx"
-"""The file of a bundle's only graph."""
-
-LOGITS: Final = {"last": LAST_LOGITS, "all": ALL_LOGITS}
+from rpln_runtime.tasks import TASKS, Task, Tensor
 
 IO_DTYPES: Final = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
-
-_Row = TypeVar("_Row")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphPlan:
-    """One graph of an export: what it is for, its file in the bundle, and all its inputs and outputs, in order."""
-
-    variant: Variant
-    path: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +107,7 @@ def make_plan(
     """
     source = checkpoint or str(default_for_task(task).folder)
     composition = load_composition(source, revision=revision)
-    row = _choose(TASKS, task, "task") if task else _task_from_config(composition.config, source)
+    row = choose(TASKS, task, "task") if task else _task_from_config(composition.config, source)
     if is_decoder:
         if row.postprocess is not None:
             raise PlanError(
@@ -132,7 +116,7 @@ def make_plan(
             )
         composition.decoder.is_decoder = True
     _check_decoder(composition, row, source)
-    recipe = _choose(RECIPES, precision, "precision")
+    recipe = choose(RECIPES, precision, "precision")
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise PlanError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
     if calibration is not None:
@@ -144,7 +128,7 @@ def make_plan(
         task=row,
         recipe=recipe,
         destination=Path(),
-        graphs=_graphs(row, composition, variants=variants, inputs=inputs, outputs=outputs, logits=logits),
+        graphs=graph_plans(row, composition, variants=variants, inputs=inputs, outputs=outputs, logits=logits),
         opset=opset,
         io_dtype=_io_dtype(recipe, io_dtype),
         tokenizer=tokenizer or source,
@@ -165,17 +149,6 @@ def _check_calibration(path: Path, recipe: Recipe) -> None:
         ) from error
     if not texts.strip():
         raise PlanError(f"{path} is empty: --calibration takes a text file in UTF-8, one example a line.")
-
-
-def _choose(table: Mapping[str, _Row], name: str, kind: str) -> _Row:
-    if name not in table:
-        raise PlanError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}.")
-    return table[name]
-
-
-def _choose_all(tensors: Sequence[Tensor], names: Sequence[str], kind: str) -> tuple[Tensor, ...]:
-    table = {tensor.name: tensor for tensor in tensors}
-    return tuple(_choose(table, name, kind) for name in dict.fromkeys(names))
 
 
 def _task_from_config(config: PretrainedConfig, source: str) -> Task:
@@ -213,72 +186,8 @@ def _check_decoder(composition: Composition, task: Task, source: str) -> None:
         )
 
 
-def _graphs(
-    task: Task,
-    composition: Composition,
-    *,
-    variants: Sequence[str],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    logits: str | None,
-) -> tuple[GraphPlan, ...]:
-    """The graphs asked for, or the task's default one, and the encoder's."""
-    steps = _chosen_variants(task, variants)
-    before = [] if not task.encoders else [VARIANTS["cross" if composition.encoder is None else "encoder"]]
-    optional = _choose_all(task.optional_outputs, outputs, f"output of {task.name}")
-    given = (*_logits(task, logits), *optional)
-    graphs = []
-    for variant in (*steps, *before):
-        own = (
-            variant.inputs
-            if variant.standalone
-            else (*_graph_inputs(task, inputs, composition.decoder, variant), *variant.inputs)
-        )
-        made = () if variant.standalone else given
-        graphs.append(
-            GraphPlan(
-                variant=variant,
-                path=GRAPH_NAME if steps == [variant] else variant.path,
-                inputs=variant.shaped(own),
-                outputs=(*variant.shaped(made), *variant.outputs),
-            )
-        )
-    return tuple(graphs)
-
-
-def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
-    offered = {name: VARIANTS[name] for name in task.variants}
-    chosen = [_choose(offered, name, f"variant of {task.name}") for name in dict.fromkeys(names or task.variants[:1])]
-    for one, other in (("prefill", "decode"), ("decode", "prefill")):
-        if offered.get(one) in chosen and offered[other] not in chosen:
-            raise PlanError(f"the variant {one} is of no use without {other}: ask for both, --variants prefill,decode.")
-    return chosen
-
-
-def _logits(task: Task, which: str | None) -> tuple[Tensor, ...]:
-    """The task's outputs; a decoder's logits are those of the last position unless all are asked for."""
-    if which is None:
-        return task.outputs
-    if LAST_LOGITS not in task.outputs:
-        raise PlanError(f"--logits is a choice of decoders: {task.name} needs every logit that it gives.")
-    chosen = _choose(LOGITS, which, "choice of logits")
-    return tuple(chosen if tensor.name == chosen.name else tensor for tensor in task.outputs)
-
-
-def _graph_inputs(
-    task: Task, names: Sequence[str], config: RobertaPreLayerNormConfig, variant: Variant
-) -> tuple[Tensor, ...]:
-    """The task's inputs, the optional ones asked for, and token_type_ids where the network tells types apart."""
-    chosen = list(_choose_all(task.optional_inputs, names, f"input of {task.name}"))
-    asked = {tensor.name for tensor in chosen}
-    if config.type_vocab_size > 1 and "token_type_ids" not in asked:
-        chosen[:0] = _choose_all(task.optional_inputs, ["token_type_ids"], "input")
-    left_out = {tensor.name for tensor in variant.inputs} | ({"input_ids"} if "inputs_embeds" in asked else set())
-    return tuple(tensor for tensor in (*task.inputs, *chosen) if tensor.name not in left_out)
-
-
 def _io_dtype(recipe: Recipe, name: str) -> ir.DataType:
-    dtype = _choose(IO_DTYPES, name, "I/O type")
+    dtype = choose(IO_DTYPES, name, "I/O type")
     if dtype not in {ir.DataType.FLOAT, recipe.dtype}:
         raise PlanError(f"--io-dtype {name} goes with --{name}: this export computes in {recipe.name}.")
     return dtype

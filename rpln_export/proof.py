@@ -14,7 +14,7 @@ import onnx_ir as ir
 from rpln_export.bisect import first_drift
 from rpln_export.decoding import RunGraph, eager_run
 from rpln_export.errors import ValidationError
-from rpln_export.plan import GraphPlan
+from rpln_export.graph_plans import GraphPlan
 from rpln_export.subjects import Subject
 from rpln_export.validate import Comparison, Run, compare, failed, graph_outputs, reference_outputs
 from rpln_graphs.decoding import DecodingCase

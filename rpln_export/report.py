@@ -12,7 +12,8 @@ import onnx_ir as ir
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpln_export.bundle import tool_versions
-from rpln_export.plan import ExportPlan, GraphPlan
+from rpln_export.graph_plans import GraphPlan
+from rpln_export.plan import ExportPlan
 from rpln_export.proof import Proof
 from rpln_export.steps import Step
 from rpln_export.validate import TINY, Comparison
