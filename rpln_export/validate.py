@@ -161,16 +161,17 @@ def _margin(values: Array, axis: int) -> Array:
 def _scale(
     name: str, tensor: Tensor, cases: Sequence[Case], expected: Sequence[Mapping[str, Array]], tolerance: Tolerance
 ) -> float:
-    """What the differences of an output are measured in, by its range over all cases.
+    """What the differences of an output are measured in: 1, or the output's range over all cases.
 
     The range of one case says little: with a single real token it may be a single value near zero.
     """
+    if not tolerance.relative_to_range:
+        return 1.0
     arrays = (
         reference[name][meaningful(tensor, case, reference[name].shape)]
         for case, reference in zip(cases, expected, strict=True)
     )
-    reach = max(TINY, *(float(np.abs(array).max(initial=0.0)) for array in arrays))
-    return reach if tolerance.relative_to_range else max(1.0, reach / tolerance.absolute_up_to)
+    return max(TINY, *(float(np.abs(array).max(initial=0.0)) for array in arrays))
 
 
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -18,15 +18,13 @@ from rpln_graphs.passes.rescale_values import RescaleValues
 class Tolerance:
     """What validation accepts: the largest difference, and the share of equal argmaxes where that is asked for.
 
-    `relative_to_range` measures the difference against the largest magnitude of the reference output; without it that
-    is done only for outputs that reach beyond `absolute_up_to`, whose last fp32 bits are worth more. `resolution` is
+    `relative_to_range` measures the difference against the largest magnitude of the reference output. `resolution` is
     the spacing of the type's numbers relative to that: candidates closer than it are a tie that the type cannot tell
     apart, and no argmax of theirs is counted.
     """
 
     difference: float
     relative_to_range: bool = False
-    absolute_up_to: float = 10.0
     argmax_agreement: float | None = None
     resolution: float = 0.0
 
