@@ -90,14 +90,17 @@ class _Writer:
         title = f"{script.batch} prompts of {script.prompt}, mask {mask}"
         history = self._tokens(random_mask(mask, script.batch, script.prompt, self.rng))
         memory = self._memory(script.batch, mask)
-        yield self._step(f"{title}, prompt", history, script.prompt, memory, rows=None)
+        sizes = self.limits.sizes
+        # One for the whole script: what the cache holds was computed under it.
+        heads = self.rng.integers(0, 2, (sizes["num_hidden_layers"], sizes["num_attention_heads"]))
+        yield self._step(f"{title}, prompt", history, script.prompt, memory, heads, rows=None)
         for number, move in enumerate(script.moves, start=1):
             count = len(history["attention_mask"])
             rows = np.array(range(count) if move.rows is None else move.rows)
             added = self._tokens(np.ones((len(rows), move.tokens), dtype=np.int64))
             history = {name: np.concatenate([history[name][rows], added[name]], axis=1) for name in history}
             memory = {name: array[rows] for name, array in memory.items()}
-            yield self._step(f"{title}, step {number}", history, move.tokens, memory, rows=rows)
+            yield self._step(f"{title}, step {number}", history, move.tokens, memory, heads, rows=rows)
 
     def _tokens(self, keep: NDArray[np.int64]) -> Feeds:
         """Random tokens, [rows, sequence] or [rows, sequence, hidden]."""
@@ -110,12 +113,18 @@ class _Writer:
         }
 
     def _step(
-        self, name: str, history: Feeds, new: int, memory: Feeds, *, rows: NDArray[np.int64] | None
+        self,
+        name: str,
+        history: Feeds,
+        new: int,
+        memory: Feeds,
+        heads: NDArray[np.int64],
+        *,
+        rows: NDArray[np.int64] | None,
     ) -> DecodingCase:
         keep = history["attention_mask"]
         positions = self.limits.pad_token_id + np.cumsum(keep, axis=-1) * keep
-        heads = (self.limits.sizes["num_hidden_layers"], self.limits.sizes["num_attention_heads"])
-        made = {**history, "position_ids": positions, "head_mask": np.ones(heads)}
+        made = {**history, "position_ids": positions, "head_mask": heads}
         whole: Feeds = {tensor.name: made[tensor.name].astype(_dtype(tensor)) for tensor in self.inputs}
         feeds = {
             tensor.name: whole[tensor.name][:, -new:]

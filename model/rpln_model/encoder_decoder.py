@@ -83,7 +83,8 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
             ModelInputError: arguments that contradict each other, or none for a part that needs some; an encoder's
                 output of another width.
         """
-        if encoder_outputs is None:
+        encoded: Any = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
+        if encoded is None:
             encoded = self._own_encoder()(
                 input_ids,
                 attention_mask=attention_mask,
@@ -94,8 +95,6 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
                 output_hidden_states=output_hidden_states,
                 return_dict=True,
             )
-        else:
-            encoded = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids, mask = self._inputs_from_labels(labels)
             decoder_attention_mask = mask if decoder_attention_mask is None else decoder_attention_mask

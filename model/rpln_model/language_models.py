@@ -19,7 +19,6 @@ from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel, internals
 from rpln_model.errors import ModelInputError
-from rpln_model.layers import AttentionHeads
 from rpln_model.losses import next_token_loss, token_loss, with_loss
 
 _log = logging.getLogger(__name__)
@@ -191,7 +190,7 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel):
             )
         check_width(encoder_hidden_states, self.config.hidden_size)
         layers: Any = self.roberta_prelayernorm.encoder.layer
-        return [_key_value(layer.crossattention.self, encoder_hidden_states) for layer in layers]
+        return [layer.crossattention.self.key_value(encoder_hidden_states) for layer in layers]
 
 
 class LMHead(nn.Module):
@@ -221,10 +220,3 @@ def check_width(encoder_hidden_states: Tensor, width: int) -> None:
             f"the encoder's hidden states are {encoder_hidden_states.shape[-1]} wide; expected {width}, as wide as "
             "those of the encoder that this decoder was trained with"
         )
-
-
-def _key_value(heads: AttentionHeads, source_BSD: Tensor) -> KeyValue:
-    """Keys and values of what is attended to, (batch, heads, tokens, head size)."""
-    projected = (heads.key(source_BSD), heads.value(source_BSD))
-    key_BHSK, value_BHSK = (x.unflatten(-1, (-1, heads.head_size)).transpose(1, 2) for x in projected)
-    return key_BHSK, value_BHSK

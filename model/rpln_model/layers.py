@@ -153,7 +153,7 @@ class AttentionHeads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The heads' contexts side by side, and the probabilities as dropout and the head mask leave them."""
         query_BHTK = self._heads(self.query(x_BTD))
-        key_BHSK, value_BHSK = self._key_value(source_BSD, slot)
+        key_BHSK, value_BHSK = self._stored_or_projected(source_BSD, slot)
 
         scores_BHTS = query_BHTK @ key_BHSK.transpose(-1, -2)
         if distance_TS is not None:
@@ -168,11 +168,15 @@ class AttentionHeads(nn.Module):
         context_BTD = (probabilities_BHTS @ value_BHSK).transpose(1, 2).flatten(2)
         return context_BTD, probabilities_BHTS
 
-    def _key_value(self, source_BSD: Tensor, slot: Slot | None) -> KeyValue:
+    def _stored_or_projected(self, source_BSD: Tensor, slot: Slot | None) -> KeyValue:
         if slot is not None and (stored := slot.stored()) is not None:
             return stored
-        key_BHSK, value_BHSK = self._heads(self.key(source_BSD)), self._heads(self.value(source_BSD))
+        key_BHSK, value_BHSK = self.key_value(source_BSD)
         return (key_BHSK, value_BHSK) if slot is None else slot.update(key_BHSK, value_BHSK)
+
+    def key_value(self, source_BSD: Tensor) -> KeyValue:
+        """Keys and values of what is attended to, (batch, heads, tokens, head size)."""
+        return self._heads(self.key(source_BSD)), self._heads(self.value(source_BSD))
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         x_BTHK: Tensor = x_BTD.unflatten(-1, (-1, self.head_size))  # type: ignore[no-untyped-call]  # untyped in torch

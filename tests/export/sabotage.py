@@ -148,6 +148,16 @@ def positions_late_in_steps(model: ir.Model) -> None:
     model.graph.sort()
 
 
+def heads_never_silenced(model: ir.Model) -> None:
+    """A head mask is taken, and not heeded."""
+    given = _input(model, "head_mask")
+    readers = list(given.uses())
+    ones = _node("Max", [given, _constant(1.0)])
+    for node, index in readers:
+        node.replace_input_with(index, ones)
+    _insert(model, ones)
+
+
 def _appends(model: ir.Model) -> list[ir.Node]:
     """The nodes that put new keys and values behind earlier ones."""
     return [

@@ -15,6 +15,7 @@ from tests.export.checkpoints import make_checkpoint
 from tests.export.conftest import Sabotaged
 from tests.export.sabotage import (
     Sabotage,
+    heads_never_silenced,
     layers_exchanged,
     new_before_past,
     of_graph_with,
@@ -70,6 +71,12 @@ def test_no_block_is_accused_of_what_the_cache_does(sabotaged: Sabotaged, sabota
 def test_a_block_that_differs_is_named_in_a_step_too(sabotaged: Sabotaged) -> None:
     result = sabotaged(scaled("encoder.layer.1.attention.self.value.bias", 3.0), "text-generation")
     assert "encoder.layer.1.attention is the first to drift" in result.stderr
+
+
+def test_a_head_mask_that_is_not_heeded_is_refused(sabotaged: Sabotaged) -> None:
+    result = sabotaged(heads_never_silenced, "text-generation", "--inputs=head_mask")
+    assert result.exit_code == ValidationError.exit_code, result.output
+    assert re.search(r"logits \(rpln_runtime\): difference \S+, 0.0001 accepted", result.stderr)
 
 
 def test_a_mask_taken_for_right_padding_is_refused(sabotaged: Sabotaged) -> None:
