@@ -5,11 +5,13 @@ A pass is one idea in one file, its first line says before -> after, and it hold
 """
 
 import abc
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
 import onnx_ir as ir
+from onnxscript.rewriter import pattern
 
 FLOAT16_MAX: Final = 65504.0
 HEADROOM: Final = 8.0
@@ -20,12 +22,26 @@ Ranges = Mapping[str, float]
 """Largest magnitude of each float value and initializer of a graph, by name, over calibration data and stress set."""
 
 
+RELATIVE_POSITIONS: Final = "relative positions"
+ATTENTIONS: Final = "attentions as an output"
+HEAD_MASK: Final = "head_mask as an input"
+INPUTS_EMBEDS: Final = "inputs_embeds as an input"
+PRUNED_HEADS: Final = "pruned heads"
+OTHER_ACTIVATION: Final = "an activation that is not gelu"
+CACHE: Final = "a cache of keys and values"
+STORED_MEMORY: Final = "keys and values of the encoder, projected before"
+FIRST_TOKEN: Final = "a head that reads the first token"
+TOKEN_TYPES: Final = "token_type_ids as an input"
+"""Features of a network's graph: a pass says in `unless` with which of them it has nothing to do, and why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """What the formulas for expected counts depend on."""
 
     layers: int
     cross_attention: bool = False
+    features: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +77,97 @@ class CountingPass(ir.passes.InPlacePass, abc.ABC):
         return ir.passes.PassResult(model, modified=count > 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A node that a pass left as it was, and why."""
+
+    node: str
+    reason: str
+
+    @property
+    def conceded(self) -> bool:
+        """Whether it is as good as a match, see CONCESSIONS."""
+        return self.reason in CONCESSIONS
+
+
+IN_FLOAT32: Final = "its scores pass the limit of fp16 and are computed in fp32"
+CONCESSIONS: Final = frozenset({IN_FLOAT32})
+"""Reasons for leaving a node alone that depend on the weights, which no formula knows."""
+
+
+class FusingPass(CountingPass):
+    """A pass of rewrite rules. What they should have matched, the nodes of type `anchor`, and did not, has a reason.
+
+    `rules` are onnxscript's; a rule's check fails with the reason. `formula` is the count for a network that has none
+    of the features in `unless`, which gives a reason for each.
+    """
+
+    anchor: ClassVar[str]
+    unless: ClassVar[Mapping[str, str]] = {}
+
+    @abc.abstractmethod
+    def rules(self) -> pattern.RewriteRuleSet:
+        """What is matched and replaced."""
+
+    @abc.abstractmethod
+    def formula(self, network: Network) -> int:
+        """How many matches a network without exceptions has."""
+
+    def expected(self, network: Network) -> int:
+        """The formula's count, or 0 with the first feature of `unless`."""
+        return 0 if network.features.intersection(self.unless) else self.formula(network)
+
+    def rewrite(self, model: ir.Model) -> int:
+        """Apply the rules, name what is new after what it replaces, and record what was refused."""
+        count = self.rules().apply_to_model(model)
+        for node in model.graph:
+            node.name = node.name or node.outputs[0].name
+        refusals = self.refusals(model)
+        model.metadata_props[REFUSED_PREFIX + type(self).__name__] = json.dumps(
+            [[refusal.node, refusal.reason] for refusal in refusals]
+        )
+        return count
+
+    def refusals(self, model: ir.Model) -> list[Refusal]:
+        """What the rules would say of each anchor that is left in `model`."""
+        left = [node for node in model.graph if node.op_type == self.anchor]
+        if not left:
+            return []
+        tracer = _Reasons()
+        self.rules().apply_to_model(model, tracer=tracer)
+        return [
+            Refusal(node=node.name or "", reason=tracer.reasons.get(node, "no pattern comes near it")) for node in left
+        ]
+
+
+class _Reasons(pattern.MatchingTracer):
+    """Keeps, of each node that an attempt to match went over, why the attempt that came furthest failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: dict[ir.Node, str] = {}
+        self._scores: dict[ir.Node, tuple[bool, int]] = {}
+
+    def log(self, rule, container, node, match_result, status) -> None:  # type: ignore[no-untyped-def]  # onnxscript's
+        """Take note of one attempt."""
+        score = (status != pattern.MatchStatus.NO_MATCH, len(match_result.nodes))
+        for passed in {node, *match_result.nodes}:
+            if score >= self._scores.get(passed, (False, 0)):
+                self._scores[passed] = score
+                self.reasons[passed] = match_result.reason or f"{rule.name} does not match"
+
+
+REFUSED_PREFIX = "rpln.refused."
 COUNT_PREFIX = "rpln.pass."
+
+
+def refusals_from_model(model: ir.Model) -> dict[str, list[Refusal]]:
+    """What the passes applied to `model` refused, by pass."""
+    return {
+        key.removeprefix(REFUSED_PREFIX): [Refusal(node=node, reason=reason) for node, reason in json.loads(value)]
+        for key, value in model.metadata_props.items()
+        if key.startswith(REFUSED_PREFIX)
+    }
 
 
 def counts_from_model(model: ir.Model) -> dict[str, int]:
