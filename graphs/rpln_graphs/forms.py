@@ -12,7 +12,7 @@ from rpln_graphs.passes.base import CountingPass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """`standard` says that every operator is ONNX's own, so that any runtime takes it. `opset` is the least it needs."""
+    """A row. `standard`: every operator is ONNX's own, so that any runtime takes it. `opset`: the least it needs."""
 
     name: str
     folds: tuple[type[CountingPass], ...] = ()
