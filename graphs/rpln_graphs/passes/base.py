@@ -6,7 +6,7 @@ A pass is one idea in one file, its first line says before -> after, and it hold
 
 import abc
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
@@ -95,37 +95,47 @@ CONCESSIONS: Final = frozenset({IN_FLOAT32})
 """Reasons for leaving a node alone that depend on the weights, which no formula knows."""
 
 
-class FusingPass(CountingPass):
-    """A pass of rewrite rules. What they should have matched, the nodes of type `anchor`, and did not, has a reason.
+class ExplainingPass(CountingPass):
+    """A pass with a formula, which says of what it left alone why.
 
-    `rules` are onnxscript's; a rule's check fails with the reason. `formula` is the count for a network that has none
-    of the features in `unless`, which gives a reason for each.
+    `formula` is the count for a network that has none of the features in `unless`, which gives a reason for each.
     """
 
-    anchor: ClassVar[str]
     unless: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
-    def rules(self) -> pattern.RewriteRuleSet:
-        """What is matched and replaced."""
-
-    @abc.abstractmethod
     def formula(self, network: Network) -> int:
-        """How many matches a network without exceptions has."""
+        """How many rewrites a network without exceptions has."""
 
     def expected(self, network: Network) -> int:
         """The formula's count, or 0 with the first feature of `unless`."""
         return 0 if network.features.intersection(self.unless) else self.formula(network)
+
+    def record(self, model: ir.Model, refusals: Sequence[Refusal]) -> None:
+        """Keep what was left alone, for whoever asks `refusals_from_model`."""
+        model.metadata_props[REFUSED_PREFIX + type(self).__name__] = json.dumps(
+            [[refusal.node, refusal.reason] for refusal in refusals]
+        )
+
+
+class FusingPass(ExplainingPass):
+    """A pass of rewrite rules. What they should have matched, the nodes of type `anchor`, and did not, has a reason.
+
+    `rules` are onnxscript's; a rule's check fails with the reason.
+    """
+
+    anchor: ClassVar[str]
+
+    @abc.abstractmethod
+    def rules(self) -> pattern.RewriteRuleSet:
+        """What is matched and replaced."""
 
     def rewrite(self, model: ir.Model) -> int:
         """Apply the rules, name what is new after what it replaces, and record what was refused."""
         count = self.rules().apply_to_model(model)
         for node in model.graph:
             node.name = node.name or node.outputs[0].name
-        refusals = self.refusals(model)
-        model.metadata_props[REFUSED_PREFIX + type(self).__name__] = json.dumps(
-            [[refusal.node, refusal.reason] for refusal in refusals]
-        )
+        self.record(model, self.refusals(model))
         return count
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
