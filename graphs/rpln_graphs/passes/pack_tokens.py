@@ -1,0 +1,240 @@
+"""per-token operators on [batch, sequence, size] -> on the real tokens alone, [1, tokens, size]; attention as it was.
+
+All of a network but attention acts on each token by itself, so that padding costs as much as text. Rules:
+
+1. Real are the tokens of the mask, the first of each text, which heads read even where it is padding, and all tokens of
+   a text that is nothing but padding, whose attention goes over all of them.
+2. Values are packed from the embeddings on: an operator of PER_TOKEN computes packed, and what it takes that is not
+   packed, a layer's context, goes through one Gather.
+3. Any other reader gets the value back in its place through one Gather. A padded place then holds some real token:
+   attention masks it as a key, and nobody reads what it is as a query.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.passes.base import CACHE, FIRST_TOKEN, ExplainingPass, Network, Refusal
+from rpln_graphs.passes.initializers import initializer_from_array
+
+PER_TOKEN: Final = frozenset(
+    {"Gather", "LayerNormalization", "SkipLayerNormalization", "MatMul", "Cast"}
+    | {"Add", "Sub", "Mul", "Div", "Neg", "Pow", "Sqrt", "Exp", "Max", "Min", "Clip", "Where"}
+    | {"Gelu", "BiasGelu", "FastGelu", "Erf", "Tanh", "Relu", "Sigmoid", "Elu", "LeakyRelu", "Mish", "Softplus"}
+    | {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"}
+)
+"""Operators that may act on each token by itself; `_Packing.takes` looks at the rest of the node."""
+
+MASK: Final = "attention_mask"
+TOKENS: Final = "tokens"
+BOOL: Final = ir.DataType.BOOL
+INT64: Final = ir.DataType.INT64
+CONSTANTS: Final = {"zero": 0, "one": 1, "over_tokens": [1]}
+
+Size = int | str | ir.SymbolicDim
+
+
+class PackTokens(ExplainingPass):
+    """Counts the contexts that are packed again, one behind each attention."""
+
+    unless = {CACHE: "a step has no padding: all of its tokens are new"}
+
+    def formula(self, network: Network) -> int:
+        """Every layer; a head that reads the first token alone needs no other context of the last one."""
+        return network.layers - (FIRST_TOKEN in network.features)
+
+    def rewrite(self, model: ir.Model) -> int:
+        mask = next((value for value in model.graph.inputs if value.name == MASK), None)
+        texts = None if mask is None else _mask_of_texts(mask)
+        reason = self._obstacle(model, texts)
+        self.record(model, [Refusal(node=MASK, reason=reason)] if reason else [])
+        if reason or texts is None:
+            return 0
+        return _Packing(model.graph, texts).run()
+
+    def _obstacle(self, model: ir.Model, texts: ir.Value | None) -> str | None:
+        """Why the graph stays as it is."""
+        if texts is None:
+            return f"the graph has no input {MASK} over batch and sequence"
+        if any((value.name or "").startswith("past_key_values.") for value in model.graph.inputs):
+            return self.unless[CACHE]
+        return None
+
+
+def _mask_of_texts(mask: ir.Value) -> ir.Value | None:
+    """The mask as (texts, sequence): the input itself, or what its only reader makes of (batch, choices, sequence)."""
+    if mask.shape is not None and mask.shape.rank() == 2:  # noqa: PLR2004 # texts and sequence
+        return mask
+    readers = [use.node for use in mask.uses() if use.node.op_type != "Shape"]
+    if len(readers) == 1 and readers[0].op_type == "Reshape":
+        return _mask_of_texts(readers[0].outputs[0])
+    return None
+
+
+class _Packing:
+    """One run over a graph, from its inputs down."""
+
+    def __init__(self, graph: ir.Graph, mask: ir.Value) -> None:
+        assert mask.shape is not None
+        self.graph = graph
+        self.sequence = mask.shape[1]
+        self.packed: set[ir.Value] = set()
+        self.restored: dict[ir.Value, ir.Value] = {}
+        self.contexts = 0
+        self.places, self.inverse = self._indices(mask)
+
+    def run(self) -> int:
+        """Pack what can be packed and return the number of contexts."""
+        for node in list(self.graph):
+            if self._acts_on_tokens(node):
+                self._pack(node)
+                continue
+            for position, value in enumerate(node.inputs):
+                if value in self.packed:
+                    node.replace_input_with(position, self._unpacked(value, before=node))
+        for position, value in enumerate(self.graph.outputs):
+            if value in self.packed:
+                self._unpack_output(position, value)
+        return self.contexts
+
+    def _acts_on_tokens(self, node: ir.Node) -> bool:
+        """Whether `node` makes of every token's values this token's values and nothing else (rule 2)."""
+        if node.op_type not in PER_TOKEN or not self._over_tokens(node.outputs[0]):
+            return False
+        if node.op_type == "Gather":
+            table, indices = node.inputs
+            return _is_constant(table) and _rank(indices) == 2 and _axis(node, 0) == 0  # noqa: PLR2004 # an embedding
+        if node.op_type == "LayerNormalization" and _axis(node, -1) not in {-1, 2}:
+            return False
+        tokens, *others = (value for value in node.inputs if value is not None)
+        if node.op_type.startswith("MatMul"):
+            weight, *others = others
+            return self._over_tokens(tokens) and _is_constant(weight) and _rank(weight) == 2  # noqa: PLR2004 # a matrix
+        return all(self._over_tokens(value) or _rank(value) in {0, 1} for value in (tokens, *others))
+
+    def _over_tokens(self, value: ir.Value) -> bool:
+        """Whether `value` is (texts, sequence, size), or was before it was packed."""
+        shape = value.shape
+        return value in self.packed or (shape is not None and shape.rank() == 3 and shape[1] == self.sequence)  # noqa: PLR2004
+
+    def _pack(self, node: ir.Node) -> None:
+        """Let `node` compute packed."""
+        for position, value in enumerate(node.inputs):
+            if value is None or value in self.packed:
+                continue
+            if (node.op_type == "Gather" and position == 1) or self._over_tokens(value):
+                node.replace_input_with(position, self._packed(value, before=node))
+        for value in node.outputs:
+            if self._over_tokens(value):
+                assert value.shape is not None
+                value.shape = ir.Shape([1, TOKENS, value.shape[2]])
+                self.packed.add(value)
+
+    def _packed(self, value: ir.Value, *, before: ir.Node) -> ir.Value:
+        """The rows of `value` at real tokens; of (texts, sequence) the numbers."""
+        assert value.shape is not None
+        sizes = list(value.shape)[2:]
+        self.contexts += bool(sizes) and not value.is_graph_input()
+        rows = self._rows(value, before=before)
+        return self._add("Gather", [rows, self.places], f"{value.name}.packed", [1, TOKENS, *sizes], before=before)
+
+    def _unpacked(self, value: ir.Value, *, before: ir.Node | None, name: str = "") -> ir.Value:
+        """`value` at its places, (texts, sequence, size) (rule 3); made once for all readers."""
+        if value not in self.restored:
+            assert value.shape is not None and self.inverse.shape is not None
+            rows = self._rows(value, before=before)
+            shape = [*self.inverse.shape, value.shape[2]]
+            name = name or f"{value.name}.unpacked"
+            self.restored[value] = self._add("Gather", [rows, self.inverse], name, shape, before=before)
+        return self.restored[value]
+
+    def _unpack_output(self, position: int, value: ir.Value) -> None:
+        """The graph's output keeps its name and shape."""
+        name = value.name or ""
+        value.name = f"{name}.packed"
+        restored = self._unpacked(value, before=None, name=name)
+        restored.name = name
+        self.graph.outputs[position] = restored
+
+    def _indices(self, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Where the real tokens stand among all, (1, tokens), and which of them a place shows, (texts, sequence)."""
+        assert mask.shape is not None
+        maker, shape = mask.producer(), list(mask.shape)
+        before = self.graph[0] if maker is None else next(after for after in _following(self.graph, maker))
+
+        def add(operator: str, *inputs: ir.Value, name: str, shape: Sequence[Size], **attributes: int) -> ir.Value:
+            dtype = BOOL if operator in {"Cast", "Equal", "Or"} and attributes.get("to") != INT64 else INT64
+            return self._add(operator, inputs, f"packing.{name}", shape, before=before, dtype=dtype, **attributes)
+
+        zero, one, all_axis = (self._constant(name, value) for name, value in CONSTANTS.items())
+        marked = add("Cast", mask, name="marked", shape=shape, to=BOOL)
+        longest = add("ReduceMax", mask, all_axis, name="longest", shape=[shape[0], 1], keepdims=1)
+        empty = add("Equal", longest, zero, name="empty", shape=[shape[0], 1])
+        sizes = add("Shape", mask, name="sizes", shape=[2])
+        length = add("Gather", sizes, one, name="length", shape=[], axis=0)
+        numbers = add("Range", zero, length, one, name="numbers", shape=[shape[1]])
+        first = add("Equal", numbers, zero, name="first", shape=[shape[1]])
+        other = add("Or", empty, first, name="other", shape=shape)
+        real = add("Or", marked, other, name="real", shape=shape)
+        flat = self._rows(real, before=before)
+        places = add("NonZero", flat, name="places", shape=[1, TOKENS])
+        ones = add("Cast", flat, name="ones", shape=["places"], to=INT64)
+        counted = add("CumSum", ones, zero, name="counted", shape=["places"])
+        shown = add("Sub", counted, one, name="shown", shape=["places"])
+        return places, add("Reshape", shown, sizes, name="inverse", shape=shape)
+
+    def _rows(self, value: ir.Value, *, before: ir.Node | None) -> ir.Value:
+        """All places in one axis: (texts, sequence, size) -> (places, size)."""
+        assert value.shape is not None and value.dtype is not None
+        sizes = [int(size) for size in list(value.shape)[2:]]
+        target = self._constant("x".join(map(str, ["shape.-1", *sizes])), [-1, *sizes])
+        shape = ["places", *sizes]
+        return self._add("Reshape", [value, target], f"{value.name}.rows", shape, before=before, dtype=value.dtype)
+
+    def _constant(self, name: str, value: int | list[int]) -> ir.Value:
+        name = f"packing.{name}"
+        if name not in self.graph.initializers:
+            self.graph.register_initializer(initializer_from_array(name, np.array(value, dtype=np.int64)))
+        return self.graph.initializers[name]
+
+    def _add(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value],
+        name: str,
+        shape: Sequence[Size],
+        *,
+        before: ir.Node | None,
+        dtype: ir.DataType | None = None,
+        **attributes: int,
+    ) -> ir.Value:
+        """The result of a new node; its type is that of the first input if not given."""
+        node = ir.node(operator, inputs, attributes, name=name)
+        output = node.outputs[0]
+        output.name, output.shape, output.type = name, ir.Shape(shape), ir.TensorType(dtype or inputs[0].dtype or INT64)
+        if before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(before, node)
+        return output
+
+
+def _following(graph: ir.Graph, node: ir.Node) -> Iterator[ir.Node]:
+    nodes = iter(graph)
+    for other in nodes:
+        if other is node:
+            yield from nodes
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer()
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else value.shape.rank()
+
+
+def _axis(node: ir.Node, default: int) -> int:
+    return node.attributes.get_int("axis", default)
