@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from rpln_runtime.errors import ManifestError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 MANIFEST_NAME: Final = "rpln.json"
 
 Json: TypeAlias = dict[str, Any]
@@ -50,14 +50,57 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """The same graph written in another form, which the providers named run instead. Inputs and outputs are equal."""
+
+    path: str
+    form: str
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """One ONNX graph of the bundle and the variant it serves."""
+    """One ONNX graph of the bundle and the variant it serves: at `path` in standard operators, for any runtime."""
 
     variant: str
     path: str
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    form: str = "standard"
+    rewritten: tuple[Rewritten, ...] = ()
+
+    def path_for(self, provider: str) -> str:
+        """The file that `provider` runs."""
+        return next((row.path for row in self.rewritten if provider in row.providers), self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A form of a graph on a provider. `speedup` is against the standard form on the CPU; None where not measured."""
+
+    variant: str
+    form: str
+    provider: str
+    speedup: float | None
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimization:
+    """How the forms of a bundle's graphs were chosen, and the settings that were measured with them.
+
+    `provider` is what `load` runs where its caller names none; `threads` (None: as many as there are cores) and
+    `spinning`, whether idle threads wait busily, go with it. `note` says in a sentence what was decided by what.
+    """
+
+    target: str
+    workload: str
+    provider: str
+    threads: int | None
+    spinning: bool | None
+    candidates: tuple[Candidate, ...]
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +156,7 @@ class Manifest:
     versions: dict[str, str]
     validation: Json
     generation: Generation | None = None
+    optimization: Optimization | None = None
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -186,8 +230,10 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
 
 
 def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
-    if graph.path not in {file.path for file in manifest.files}:
-        raise ManifestError(f"{path} lists no file {graph.path!r} for its graph. Export the checkpoint again.")
+    listed = {file.path for file in manifest.files}
+    for file in (graph.path, *(row.path for row in graph.rewritten)):
+        if file not in listed:
+            raise ManifestError(f"{path} lists no file {file!r} for its graph. Export the checkpoint again.")
     axes = {axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str)}
     if unknown := axes - manifest.axes.keys():
         raise ManifestError(

@@ -23,7 +23,7 @@ _BATCH_SIZE: Final = 32
 def pipeline(
     folder: str | Path,
     *,
-    provider: str = "cpu",
+    provider: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
     verify: bool = True,

@@ -1,26 +1,30 @@
-"""PROVIDERS: what a user calls an execution provider, what ONNX Runtime calls it, and how to get it.
+"""PROVIDERS: what a user calls that which runs a graph, what ONNX Runtime calls it, and how to get it.
 
 ONNX Runtime replaces a provider that does not start by the CPU, with a line on stderr. Here that is a ProviderError.
+OpenVINO is no provider of ONNX Runtime here, but its own runtime behind the same interface.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rpln_runtime.engines import Engine, OnnxRuntimeEngine
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
+from rpln_runtime.openvino_engine import OpenVinoEngine
 
 _LOG_ERRORS_ONLY: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """An execution provider. `install` is the command that brings it, `device` where ONNX Runtime keeps its tensors.
+    """A row. `install` is the command that brings it, `device` where its tensors are kept.
 
-    `takes_all_nodes` says that a whole encoder fits it, so that ONNX Runtime may be told to refuse any node left on the
-    CPU. CUDA is none of these: it leaves shape computations to the CPU by design.
+    `onnxruntime_name` is None for a runtime of its own. `takes_all_nodes` says that a whole encoder fits it, so that
+    ONNX Runtime may be told to refuse any node left on the CPU. CUDA is none of these: it leaves shape computations to
+    the CPU by design.
     """
 
-    onnxruntime_name: str
+    onnxruntime_name: str | None
     install: str
     device: str = "cpu"
     takes_all_nodes: bool = False
@@ -40,29 +44,35 @@ PROVIDERS: Final[dict[str, Provider]] = {
         device="cuda",
         takes_all_nodes=True,
     ),
-    "openvino": Provider(
-        onnxruntime_name="OpenVINOExecutionProvider",
-        install="pip install onnxruntime-openvino",
-        takes_all_nodes=True,
-    ),
+    "openvino": Provider(onnxruntime_name=None, install='pip install "rpln-runtime[openvino]"'),
 }
 
 
-def inference_session(path: Path, *, provider: str, threads: int | None) -> Any:
-    """Open the ONNX file `path` with onnxruntime on exactly `provider`; None `threads` are as many as there are cores.
+def open_engine(path: Path, *, provider: str, threads: int | None = None, spinning: bool | None = None) -> Engine:
+    """Open the ONNX file `path` on exactly `provider`.
 
-    Raises ProviderError when another provider would run, MissingExtraError without onnxruntime, ManifestError for a
-    graph that this onnxruntime cannot load.
+    `threads` is how many one operator may use (None: as many as there are cores), `spinning` whether idle ones wait
+    busily (None: the provider's default). Raises ProviderError when another provider would run, MissingExtraError
+    without its package, ManifestError for a graph that it cannot load.
     """
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}: expected one of {', '.join(PROVIDERS)}.")
     row = PROVIDERS[provider]
+    if row.onnxruntime_name is None:
+        return OpenVinoEngine(path, threads=threads, install=row.install)
+    return OnnxRuntimeEngine(_inference_session(path, provider, row, threads=threads, spinning=spinning))
+
+
+def _inference_session(path: Path, provider: str, row: Provider, *, threads: int | None, spinning: bool | None) -> Any:
     onnxruntime = _import_onnxruntime(row)
     _check_available(onnxruntime, provider, row)
     try:
         # enable_fallback is onnxruntime's own retry on the CPU, which it reports with print.
         session = onnxruntime.InferenceSession(
-            str(path), _session_options(onnxruntime, row, threads), [row.onnxruntime_name], enable_fallback=0
+            str(path),
+            _session_options(onnxruntime, row, threads=threads, spinning=spinning),
+            [row.onnxruntime_name],
+            enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no common class but this one
         if row.onnxruntime_name == "CPUExecutionProvider":
@@ -106,11 +116,13 @@ def _check_available(onnxruntime: Any, provider: str, row: Provider) -> None:
     )
 
 
-def _session_options(onnxruntime: Any, row: Provider, threads: int | None) -> Any:
+def _session_options(onnxruntime: Any, row: Provider, *, threads: int | None, spinning: bool | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
+    if spinning is not None:
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     if row.takes_all_nodes:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options

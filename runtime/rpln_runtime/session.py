@@ -6,50 +6,56 @@ from typing import Any, Final
 
 import numpy as np
 
+from rpln_runtime.engines import Engine, OnnxRuntimeEngine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.options import check_integer
-from rpln_runtime.providers import PROVIDERS, inference_session
+from rpln_runtime.providers import PROVIDERS, open_engine
 
-_ONNXRUNTIME_TYPES: Final = {
-    "float32": "tensor(float)",
-    "float16": "tensor(float16)",
-    "bfloat16": "tensor(bfloat16)",
-    "int64": "tensor(int64)",
-}
+DEFAULT_PROVIDER: Final = "cpu"
 
 
 def load(
     folder: str | Path,
     *,
-    provider: str = "cpu",
+    provider: str | None = None,
     threads: int | None = None,
+    spinning: bool | None = None,
     variant: str | None = None,
+    rewritten: bool = True,
     verify: bool = True,
 ) -> "Session":
     """Open the bundle in `folder`.
 
-    `provider` is a name of `rpln_runtime.providers.PROVIDERS`, `threads` how many threads one operator may use (None:
-    as many as there are cores), `variant` the graph to run (None: the bundle's first); `verify` hashes
-    every file of the bundle first.
+    `provider` is a name of `rpln_runtime.providers.PROVIDERS` (None: the one that the export measured to be the
+    fastest, "cpu" where it measured none), `threads` how many threads one operator may use (None: what was measured,
+    else as many as there are cores), `spinning` whether idle threads wait busily (None: what was measured), `variant`
+    the graph to run (None: the bundle's first). `rewritten` False asks for the graph in standard operators even where
+    the bundle has a form of it for the provider; `verify` hashes every file of the bundle first.
 
     Raises ManifestError for an incomplete, altered or foreign bundle, ProviderError when another provider than
-    `provider` would run, MissingExtraError without onnxruntime, InputError for an argument out of range.
+    `provider` would run, MissingExtraError without its package, InputError for an argument out of range.
     """
     if threads is not None:
         check_integer("threads", threads, minimum=1)
     folder = Path(folder)
     manifest = read_manifest(folder, verify=verify)
     graph = _graph_from_variant(manifest, variant)
+    measured = manifest.optimization
+    provider = provider or (measured.provider if measured else DEFAULT_PROVIDER)
+    if measured and provider == measured.provider:
+        threads = measured.threads if threads is None else threads
+        spinning = measured.spinning if spinning is None else spinning
     if provider == "cpu" and manifest.precision == "bfloat16":
         raise ProviderError(
             f"{folder} computes in bf16, for which ONNX Runtime's CPU provider has no kernels. Choose provider='cuda' "
             "on a machine with a GPU, or export the checkpoint in fp32."
         )
-    onnx_session = inference_session(folder / graph.path, provider=provider, threads=threads)
-    _check_signature(onnx_session, graph, folder)
-    return Session(manifest, graph, onnx_session, provider=provider)
+    path = graph.path_for(provider) if rewritten else graph.path
+    engine = open_engine(folder / path, provider=provider, threads=threads, spinning=spinning)
+    _check_signature(engine, graph, folder / path)
+    return Session(manifest, graph, engine, provider=provider)
 
 
 class Session:
@@ -59,14 +65,22 @@ class Session:
         manifest: what the bundle says of itself.
         graph: the graph that runs, with the names, dtypes and axes of its inputs and outputs.
         provider: the provider it runs on, as it was asked for.
-        onnx_session: onnxruntime's own session, for callers that bind memory of theirs.
     """
 
-    def __init__(self, manifest: Manifest, graph: Graph, onnx_session: Any, *, provider: str) -> None:
+    def __init__(self, manifest: Manifest, graph: Graph, engine: Engine, *, provider: str) -> None:
         self.manifest = manifest
         self.graph = graph
         self.provider = provider
-        self.onnx_session = onnx_session
+        self._engine = engine
+
+    @property
+    def onnx_session(self) -> Any:
+        """ONNX Runtime's own session, for callers that bind their memory. Raises ProviderError where it does not run."""
+        if not isinstance(self._engine, OnnxRuntimeEngine):
+            raise ProviderError(
+                f"provider {self.provider!r} has no memory to bind, which generating text needs. Choose provider='cpu'."
+            )
+        return self._engine.session
 
     @property
     def device(self) -> str:
@@ -81,14 +95,7 @@ class Session:
         """
         check_feeds(feeds, self.graph, self.manifest)
         names = self._output_names(outputs)
-        binding = self.onnx_session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name in names:
-            # Into memory of onnxruntime's pool, which the arrays then share: fresh memory of numpy's own is slower.
-            binding.bind_output(name, "cpu")
-        self.onnx_session.run_with_iobinding(binding)
-        return {name: value.numpy() for name, value in zip(names, binding.get_outputs(), strict=True)}
+        return dict(zip(names, self._engine.run(feeds, names), strict=True))
 
     def _output_names(self, outputs: Sequence[str] | None) -> Sequence[str]:
         known = [spec.name for spec in self.graph.outputs]
@@ -107,13 +114,12 @@ def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:
     return graphs[variant]
 
 
-def _check_signature(onnx_session: Any, graph: Graph, folder: Path) -> None:
+def _check_signature(engine: Engine, graph: Graph, path: Path) -> None:
     """Compare names and dtypes in the file with the manifest's: all that runs later relies on the manifest."""
     for side, specs in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        found = {node.name: node.type for node in getattr(onnx_session, f"get_{side}")()}
-        expected = {spec.name: _ONNXRUNTIME_TYPES.get(spec.dtype, spec.dtype) for spec in specs}
+        found = getattr(engine, side)
+        expected = {spec.name: spec.dtype for spec in specs}
         if found != expected:
             raise ManifestError(
-                f"{folder / graph.path} has the {side} {found}, the manifest says {expected}. "
-                "Export the checkpoint again."
+                f"{path} has the {side} {found}, the manifest says {expected}. Export the checkpoint again."
             )

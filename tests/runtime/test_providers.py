@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from rpln_runtime import MissingExtraError, ProviderError, load
-from rpln_runtime.providers import PROVIDERS, Provider, inference_session
+from rpln_runtime.providers import PROVIDERS, Provider, open_engine
 from tests.runtime.bundles import Bundle
 
 
@@ -91,7 +91,7 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stand_in(monkeypatch, session)
     with pytest.raises(ProviderError) as caught:
-        inference_session(Path("model.onnx"), provider="cuda", threads=3)
+        open_engine(Path("model.onnx"), provider="cuda", threads=3)
     assert str(caught.value) == (
         "asked for provider 'cuda', got CPUExecutionProvider: CUDAExecutionProvider is installed and did not start. "
         "Check the device, its driver and libraries (rpln doctor), or choose provider='cpu'."
@@ -107,4 +107,4 @@ def test_a_provider_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(
         ProviderError, match=r"CUDAExecutionProvider cannot run model\.onnx: no device\. Check the device"
     ):
-        inference_session(Path("model.onnx"), provider="cuda", threads=None)
+        open_engine(Path("model.onnx"), provider="cuda")

@@ -34,7 +34,7 @@ class Answer(TypedDict):
 def generator(
     folder: str | Path,
     *,
-    provider: str = "cpu",
+    provider: str | None = None,
     threads: int | None = None,
     batch_size: int = BATCH_SIZE,
     verify: bool = True,
