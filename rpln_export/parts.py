@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rpln_export.features import features_from_plan
 from rpln_export.graph_plans import GraphPlan
 from rpln_export.plan import ExportPlan
 from rpln_graphs.calls import CACHED, GraphCall
@@ -37,7 +38,12 @@ class Part:
         network = self.call.model.base_model if self.is_encoder else self.call.model
         if network is None:
             return Network(layers=0)  # projections of a foreign encoder's output
-        return Network(layers=network.config.num_hidden_layers, cross_attention=network.config.add_cross_attention)
+        config = network.config
+        return Network(
+            layers=config.num_hidden_layers,
+            cross_attention=config.add_cross_attention,
+            features=features_from_plan(self.plan, config),
+        )
 
     @property
     def own_inputs(self) -> tuple[Tensor, ...]:

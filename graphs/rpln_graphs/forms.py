@@ -1,26 +1,62 @@
-"""FORMS: one row per way to write the same network down: which passes make it, and whom it is for.
+"""FORMS: one row per way to write the same network down: which passes make it.
 
-A form's `folds` go before the passes of a recipe, which need the graph as it was traced; its `fusions` go after them,
-so that what is fused is what will run.
+The exact folds and the passes of a recipe, which know the graph as it was traced, have been there before; what a form
+fuses is what will run.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rpln_graphs.passes.base import CountingPass
+import onnx_ir as ir
+
+from rpln_graphs.errors import PassError
+from rpln_graphs.passes.base import Context, CountingPass, ExplainingPass, Network
+from rpln_graphs.passes.counts import shortage_from_model
+from rpln_graphs.passes.pack_tokens import PackTokens
+
+FOLDS: Final[tuple[type[CountingPass], ...]] = ()
+"""Exact, and less work for whatever runs the graph: they go before everything else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A row. `standard`: every operator is ONNX's own, so that any runtime takes it. `opset`: the least it needs."""
+    """A row. `standard`: every operator is ONNX's own. `packs`: it computes on real tokens only."""
 
     name: str
-    folds: tuple[type[CountingPass], ...] = ()
-    fusions: tuple[type[CountingPass], ...] = ()
+    passes: tuple[type[ExplainingPass], ...] = ()
     standard: bool = True
-    opset: int = 0
+    packs: bool = False
 
 
-_ROWS: tuple[Form, ...] = ()
+STANDARD: Final = Form(name="standard")
+
+_ROWS: Final = (
+    STANDARD,
+    Form(name="packed", passes=(PackTokens,), packs=True),
+)
 
 FORMS: Final = {row.name: row for row in _ROWS}
+
+
+def write_form(model: ir.Model, form: Form, network: Network, *, allow_partial: bool = False) -> ir.Model:
+    """A copy of `model` in another form; weights are shared with it.
+
+    Raises PassError when a pass fuses less than its formula says, unless that is allowed.
+    """
+    written = model.clone()
+    for kind in form.passes:
+        step = kind.configure(written, Context())
+        step(written)
+        shortage = shortage_from_model(written, step, network)
+        if shortage is not None and not allow_partial:
+            raise PassError(f"--optimize {form.name}: {shortage}")
+    return written
+
+
+def reasons_without_effect(form: Form, network: Network) -> Sequence[str]:
+    """Why none of the form's passes has anything to do with a network; empty where one has."""
+    passes = [kind() for kind in form.passes]
+    if any(step.expected(network) != 0 for step in passes):
+        return []
+    return [reason for step in passes for reason in step.exceptions(network)]

@@ -7,8 +7,8 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_graphs.errors import PassError
 from rpln_graphs.passes.base import Context, CountingPass, Network, Ranges, counts_from_model
+from rpln_graphs.passes.counts import check_count
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
@@ -98,22 +98,26 @@ def apply_recipe(
 
 
 def apply_recipe_together(
-    rewrites: Sequence[Rewrite], recipe: Recipe, *, io_dtype: ir.DataType = ir.DataType.FLOAT
+    rewrites: Sequence[Rewrite],
+    recipe: Recipe,
+    *,
+    folds: Sequence[type[CountingPass]] = (),
+    io_dtype: ir.DataType = ir.DataType.FLOAT,
 ) -> None:
-    """Run the recipe's passes over graphs that hand keys and values on to one another, pass by pass.
+    """Run `folds` and the recipe's passes over graphs that hand keys and values on to one another, pass by pass.
 
     What one graph writes another reads, so that both must scale and store it alike: the ranges of values that SHARED
     names are the largest of the graphs that have them. Raises PassError as `apply_recipe` does.
     """
     measured: Sequence[Ranges] | None = None
-    for kind in recipe.passes:
+    for kind in (*folds, *recipe.passes):
         if kind.calibrated and measured is None:
             measured = _shared([rewrite.measure(rewrite.model) for rewrite in rewrites])
         modified = False
         for rewrite, ranges in zip(rewrites, measured or [{}] * len(rewrites), strict=True):
             step = kind.configure(rewrite.model, Context(dtype=recipe.dtype, io_dtype=io_dtype, ranges=ranges))
             modified |= step(rewrite.model).modified
-            _check_count(kind.__name__, counts_from_model(rewrite.model)[kind.__name__], step.expected(rewrite.network))
+            check_count(rewrite.model, step, rewrite.network)
         if modified:
             measured = None
 
@@ -130,11 +134,3 @@ def _shared(measured: Sequence[Ranges]) -> Sequence[Ranges]:
         for ranges in concerned:
             ranges.update(largest)
     return shared
-
-
-def _check_count(name: str, count: int, expected: int | None) -> None:
-    if expected is not None and count != expected:
-        raise PassError(
-            f"{name} changed {count} places of the graph, its formula says {expected}. The traced graph is not the one "
-            "this pass knows: please report it with the versions of torch and onnxscript (rpln doctor)."
-        )

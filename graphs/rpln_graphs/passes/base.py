@@ -31,6 +31,8 @@ OTHER_ACTIVATION: Final = "an activation that is not gelu"
 CACHE: Final = "a cache of keys and values"
 STORED_MEMORY: Final = "keys and values of the encoder, projected before"
 FIRST_TOKEN: Final = "a head that reads the first token"
+LAST_TOKEN: Final = "a head that reads the last token"
+HIDDEN_STATES: Final = "hidden_states as an output"
 TOKEN_TYPES: Final = "token_type_ids as an input"
 """Features of a network's graph: a pass says in `unless` with which of them it has nothing to do, and why."""
 
@@ -91,7 +93,8 @@ class Refusal:
 
 
 IN_FLOAT32: Final = "its scores pass the limit of fp16 and are computed in fp32"
-CONCESSIONS: Final = frozenset({IN_FLOAT32})
+OUTLYING_SCALE: Final = "its scale is so far from 1 that fp16 would lose what is left without it"
+CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE})
 """Reasons for leaving a node alone that depend on the weights, which no formula knows."""
 
 
@@ -108,8 +111,12 @@ class ExplainingPass(CountingPass):
         """How many rewrites a network without exceptions has."""
 
     def expected(self, network: Network) -> int:
-        """The formula's count, or 0 with the first feature of `unless`."""
-        return 0 if network.features.intersection(self.unless) else self.formula(network)
+        """The formula's count, or 0 with a feature of `unless`."""
+        return 0 if self.exceptions(network) else self.formula(network)
+
+    def exceptions(self, network: Network) -> list[str]:
+        """Why nothing is expected of the pass with such a network."""
+        return [reason for feature, reason in self.unless.items() if feature in network.features]
 
     def record(self, model: ir.Model, refusals: Sequence[Refusal]) -> None:
         """Keep what was left alone, for whoever asks `refusals_from_model`."""

@@ -10,13 +10,21 @@ All of a network but attention acts on each token by itself, so that padding cos
    attention masks it as a key, and nobody reads what it is as a query.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Final
 
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import CACHE, FIRST_TOKEN, ExplainingPass, Network, Refusal
+from rpln_graphs.passes.base import (
+    CACHE,
+    FIRST_TOKEN,
+    HIDDEN_STATES,
+    LAST_TOKEN,
+    ExplainingPass,
+    Network,
+    Refusal,
+)
 from rpln_graphs.passes.initializers import initializer_from_array
 
 PER_TOKEN: Final = frozenset(
@@ -29,9 +37,11 @@ PER_TOKEN: Final = frozenset(
 
 MASK: Final = "attention_mask"
 TOKENS: Final = "tokens"
+RANK: Final = 3
+"""Of values over tokens: texts, sequence, size."""
 BOOL: Final = ir.DataType.BOOL
 INT64: Final = ir.DataType.INT64
-CONSTANTS: Final = {"zero": 0, "one": 1, "over_tokens": [1]}
+CONSTANTS: Final[dict[str, int | list[int]]] = {"zero": 0, "one": 1, "over_tokens": [1]}
 
 Size = int | str | ir.SymbolicDim
 
@@ -39,11 +49,15 @@ Size = int | str | ir.SymbolicDim
 class PackTokens(ExplainingPass):
     """Counts the contexts that are packed again, one behind each attention."""
 
-    unless = {CACHE: "a step has no padding: all of its tokens are new"}
+    unless: ClassVar[Mapping[str, str]] = {
+        CACHE: "a step has no padding: all of its tokens are new",
+        LAST_TOKEN: "the head reads the last place of each text, which may be padding",
+    }
 
     def formula(self, network: Network) -> int:
         """Every layer; a head that reads the first token alone needs no other context of the last one."""
-        return network.layers - (FIRST_TOKEN in network.features)
+        alone = FIRST_TOKEN in network.features and HIDDEN_STATES not in network.features
+        return network.layers - alone
 
     def rewrite(self, model: ir.Model) -> int:
         mask = next((value for value in model.graph.inputs if value.name == MASK), None)
@@ -60,17 +74,31 @@ class PackTokens(ExplainingPass):
             return f"the graph has no input {MASK} over batch and sequence"
         if any((value.name or "").startswith("past_key_values.") for value in model.graph.inputs):
             return self.unless[CACHE]
-        return None
+        picked = next((node for node in model.graph if _picks_rows(node, texts)), None)
+        return None if picked is None else f"{picked.name} reads rows that may be padding"
 
 
 def _mask_of_texts(mask: ir.Value) -> ir.Value | None:
     """The mask as (texts, sequence): the input itself, or what its only reader makes of (batch, choices, sequence)."""
-    if mask.shape is not None and mask.shape.rank() == 2:  # noqa: PLR2004 # texts and sequence
+    if mask.shape is not None and mask.shape.rank() == 2:  # texts and sequence
         return mask
     readers = [use.node for use in mask.uses() if use.node.op_type != "Shape"]
     if len(readers) == 1 and readers[0].op_type == "Reshape":
         return _mask_of_texts(readers[0].outputs[0])
     return None
+
+
+def _picks_rows(node: ir.Node, texts: ir.Value) -> bool:
+    """Whether `node` reads some rows of a value over tokens, other than the first ones."""
+    source = node.inputs[0] if node.inputs else None
+    if node.op_type not in {"Gather", "GatherND", "GatherElements", "Slice"} or source is None or _rank(source) != RANK:
+        return False
+    assert source.shape is not None and texts.shape is not None
+    if source.shape[1] != texts.shape[1] or (node.op_type == "Gather" and _axis(node, 0) != 1):
+        return False
+    index = node.inputs[1]
+    constant = None if index is None or node.op_type != "Gather" else index.const_value
+    return constant is None or bool(constant.numpy().any())
 
 
 class _Packing:
@@ -105,19 +133,21 @@ class _Packing:
             return False
         if node.op_type == "Gather":
             table, indices = node.inputs
-            return _is_constant(table) and _rank(indices) == 2 and _axis(node, 0) == 0  # noqa: PLR2004 # an embedding
+            return _is_constant(table) and _rank(indices) == 2 and _axis(node, 0) == 0  # an embedding
         if node.op_type == "LayerNormalization" and _axis(node, -1) not in {-1, 2}:
             return False
         tokens, *others = (value for value in node.inputs if value is not None)
         if node.op_type.startswith("MatMul"):
             weight, *others = others
-            return self._over_tokens(tokens) and _is_constant(weight) and _rank(weight) == 2  # noqa: PLR2004 # a matrix
+            return self._over_tokens(tokens) and _is_constant(weight) and _rank(weight) == 2  # a matrix
         return all(self._over_tokens(value) or _rank(value) in {0, 1} for value in (tokens, *others))
 
     def _over_tokens(self, value: ir.Value) -> bool:
         """Whether `value` is (texts, sequence, size), or was before it was packed."""
         shape = value.shape
-        return value in self.packed or (shape is not None and shape.rank() == 3 and shape[1] == self.sequence)  # noqa: PLR2004
+        if shape is None or shape.rank() != RANK:
+            return False
+        return value in self.packed or (shape[1] == self.sequence and isinstance(shape[2], int))
 
     def _pack(self, node: ir.Node) -> None:
         """Let `node` compute packed."""
@@ -188,9 +218,9 @@ class _Packing:
     def _rows(self, value: ir.Value, *, before: ir.Node | None) -> ir.Value:
         """All places in one axis: (texts, sequence, size) -> (places, size)."""
         assert value.shape is not None and value.dtype is not None
-        sizes = [int(size) for size in list(value.shape)[2:]]
+        sizes = [size for size in list(value.shape)[2:] if isinstance(size, int)]
         target = self._constant("x".join(map(str, ["shape.-1", *sizes])), [-1, *sizes])
-        shape = ["places", *sizes]
+        shape: list[Size] = ["places", *sizes]
         return self._add("Reshape", [value, target], f"{value.name}.rows", shape, before=before, dtype=value.dtype)
 
     def _constant(self, name: str, value: int | list[int]) -> ir.Value:

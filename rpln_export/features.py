@@ -1,0 +1,42 @@
+"""What of a graph the formulas of passes depend on, read from its plan and the network's config."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from rpln_export.graph_plans import GraphPlan
+from rpln_graphs.passes import base
+from rpln_model.config import ABSOLUTE, position_type, pruned_heads
+from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS
+
+FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
+    base.RELATIVE_POSITIONS: lambda _, config: position_type(config) != ABSOLUTE,
+    base.PRUNED_HEADS: lambda _, config: bool(pruned_heads(config)),
+    base.OTHER_ACTIVATION: lambda _, config: config.hidden_act != "gelu",
+    base.ATTENTIONS: lambda graph, _: not _outputs(graph).isdisjoint({"attentions", "cross_attentions"}),
+    base.HIDDEN_STATES: lambda graph, _: not _outputs(graph).isdisjoint({"hidden_states", "last_hidden_state"}),
+    base.CACHE: lambda graph, _: graph.variant.cache,
+    base.STORED_MEMORY: lambda graph, _: CROSS_KEY_VALUES in graph.inputs,
+    base.HEAD_MASK: lambda graph, _: "head_mask" in _inputs(graph),
+    base.INPUTS_EMBEDS: lambda graph, _: "inputs_embeds" in _inputs(graph),
+    base.TOKEN_TYPES: lambda graph, _: "token_type_ids" in _inputs(graph),
+    base.LAST_TOKEN: lambda graph, _: LAST_LOGITS in graph.outputs,
+    base.FIRST_TOKEN: lambda graph, _: "logits" in _outputs(graph) and not _has_rows(graph),
+}
+
+
+def features_from_plan(graph: GraphPlan, config: Any) -> frozenset[str]:
+    """The features of a graph of the network that `config` describes."""
+    return frozenset(name for name, holds in FEATURES.items() if holds(graph, config))
+
+
+def _inputs(graph: GraphPlan) -> set[str]:
+    return {tensor.name for tensor in graph.inputs}
+
+
+def _outputs(graph: GraphPlan) -> set[str]:
+    return {tensor.name for tensor in graph.outputs}
+
+
+def _has_rows(graph: GraphPlan) -> bool:
+    """Whether the logits are of tokens: of each, of the last, of the masked."""
+    return any(tensor.per_token or "vocab_size" in tensor.axes for tensor in graph.outputs if tensor.name == "logits")
