@@ -1,0 +1,56 @@
+"""What the tests of folds share: how far a rewritten graph is from what it was, and from eager torch."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.passes.base import Context, CountingPass, counts_from_model, refusals_from_model
+from tests.graphs.networks import Network, copied
+from tests.graphs.text_graphs import Arrays, run, runner
+
+
+def apply(model: ir.Model, *kinds: type[CountingPass]) -> dict[str, int]:
+    """Run the passes over `model` in place; how often each changed it."""
+    for kind in kinds:
+        kind.configure(model, Context())(model)
+    counts = counts_from_model(model)
+    return {kind.__name__: counts[kind.__name__] for kind in kinds}
+
+
+def applied(model: ir.Model, *kinds: type[CountingPass]) -> ir.Model:
+    """A copy of `model` with the passes run over it."""
+    copy = copied(model)
+    apply(copy, *kinds)
+    return copy
+
+
+def refused(model: ir.Model, kind: type[CountingPass]) -> dict[str, str]:
+    """The nodes that a pass left as they were, with the reasons."""
+    return {refusal.node: refusal.reason for refusal in refusals_from_model(model)[kind.__name__]}
+
+
+def change(before: ir.Model, after: ir.Model, feeds: Arrays) -> float:
+    """The largest difference of any output between two graphs."""
+    return _largest(run(before, feeds), run(after, feeds))
+
+
+def distance(network: Network, graph: ir.Model) -> float:
+    """The largest difference of any output from eager torch over the stress set, in units of the output's reach.
+
+    Reaches below 1 count as 1.
+    """
+    compute = runner(graph)
+    return max(_largest(network.eager(case.feeds), compute(case.feeds)) for case in network.stress_cases())
+
+
+def _largest(expected: Arrays, found: Arrays) -> float:
+    assert expected.keys() == found.keys()
+    return max(_differences(expected, found))
+
+
+def _differences(expected: Arrays, found: Arrays) -> Iterable[float]:
+    for name, array in expected.items():
+        assert array.shape == found[name].shape, name
+        reach = max(1.0, float(np.abs(array).max(initial=0.0)))
+        yield float(np.abs(found[name] - array).max(initial=0.0)) / reach
