@@ -1,8 +1,8 @@
 """What a person sees: progress on stderr, nothing where that is no terminal, and tables on stdout."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 from rich.console import Console
@@ -10,10 +10,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from rpln_export.graph_comparison import GraphComparison, GraphSummary
     from rpln_export.inspection import Inspection
     from rpln_export.report import Report, Rescaling
     from rpln_export.steps import Step
     from rpln_export.validate import Comparison
+    from rpln_export.value_comparison import ValueComparison
     from rpln_runtime import Generator
 
 
@@ -138,6 +140,80 @@ def print_inspection(inspection: "Inspection") -> None:
     for file in manifest.files:
         files.add_row(file.path, f"{file.size:,}", file.sha256[:12])
     console.print(files)
+
+
+def print_graph_comparison(comparison: "GraphComparison") -> None:
+    """Two graphs side by side, what their weights are, and where their values part."""
+    console = _console()
+    pair = (comparison.first, comparison.second)
+    for letter, summary in zip("AB", pair, strict=True):
+        console.print(f"{letter}: {summary.path}", soft_wrap=True)
+    facts = Table("", "A", "B")
+    for name, fact in _FACTS.items():
+        facts.add_row(name, *(fact(summary) for summary in pair))
+    console.print(facts)
+    operators = Table("operator", "A", "B", "A, by layer", "B, by layer")
+    for name in dict.fromkeys([*pair[0].operators, *pair[1].operators]):
+        layers = [summary.operators.get(name, {}) for summary in pair]
+        operators.add_row(name, *(str(sum(row.values())) for row in layers), *map(_by_layer, layers))
+    console.print(operators)
+    weights = comparison.weights
+    for title, names in (
+        ("only in A", weights.only_first),
+        ("only in B", weights.only_second),
+        ("of other type or shape", [f"{name} ({one}, {other})" for name, (one, other) in weights.other_form.items()]),
+        ("of other numbers", weights.other_numbers),
+    ):
+        if names:
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            console.print(f"initializers {title}, {len(names)}: {', '.join(names[:_MOST_NAMES])}{more}")
+    console.print(_values_in_words(comparison.values))
+
+
+_MOST_NAMES: Final = 5
+
+_FACTS: Final[Mapping[str, Callable[["GraphSummary"], str]]] = {
+    "opset": lambda graph: ", ".join(f"{domain} {version}" for domain, version in graph.opsets.items()),
+    "inputs": lambda graph: "\n".join(graph.inputs),
+    "outputs": lambda graph: "\n".join(graph.outputs),
+    "nodes": lambda graph: str(sum(sum(layers.values()) for layers in graph.operators.values())),
+    "initializers": lambda graph: f"{graph.initializers}, {sum(graph.weights.values()):,} bytes",
+    "precision": lambda graph: "\n".join(f"{dtype} {size:,} bytes" for dtype, size in graph.weights.items()),
+}
+
+
+def _by_layer(counts: Mapping[str, int]) -> str:
+    """{"0": 6, "1": 6, "2": 5, "outside": 1} -> "6 each in 0-1, 5 in 2, 1 outside"."""
+    layers = sorted((int(layer), count) for layer, count in counts.items() if layer.isdecimal())
+    runs: list[list[int]] = []  # first layer, last layer, count
+    for layer, count in layers:
+        if runs and runs[-1][1:] == [layer - 1, count]:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer, count])
+    words = [
+        f"{count} each in {first}-{last}" if last > first else f"{count} in {first}" for first, last, count in runs
+    ]
+    words += [f"{count} {place}" for place, count in counts.items() if not place.isdecimal()]
+    return ", ".join(words)
+
+
+def _values_in_words(values: "ValueComparison | None") -> str:
+    if values is None:
+        return "Values are not compared: neither graph lies in a bundle that says what it is fed. Give --feeds."
+    apart = [f"{values.other_shape} of another shape" if values.other_shape else ""]
+    apart += [f"{values.rescaled} scaled by a power of two" if values.rescaled else ""]
+    beside = f" ({', '.join(filter(None, apart))})" if any(apart) else ""
+    if not values.differing:
+        return f"All {values.compared} common values agree within {values.bound:g} of their range{beside}."
+    first = values.differing[0]
+    size = "no finite number" if first.difference is None else f"{first.difference:.3g}"
+    outputs = ", ".join(f"{row.name} {row.difference:.3g}" for row in values.outputs if row.difference is not None)
+    return (
+        f"{len(values.differing)} of {values.compared} common values differ by more than {values.bound:g} of their "
+        f"range{beside}. The first is {first.name} {list(first.shape)}: by {size}, of range {first.reach:.3g}. "
+        f"Outputs differ by: {outputs or 'none was compared'}."
+    )
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,199 @@
+"""Runs two graphs on the same feeds and finds the first value, in order of computation, in which they differ."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
+from rpln_graphs.errors import GraphError
+from rpln_graphs.passes.base import counts_from_model
+from rpln_graphs.sessions import session_from_model
+from rpln_graphs.stress import Feeds
+from rpln_runtime.errors import InputError
+
+SAME: Final = 1e-4
+SAME_IN_LOWER_TYPES: Final = 2e-2
+"""Differences up to this share of a value's range count as none, where a graph computes in fp16 or bf16 the second."""
+MASKED: Final = float(np.finfo(np.float32).min) / 2
+"""Scores below this are masked, be it by -inf or by the lowest number."""
+RESCALING: Final = frozenset({"RescaleResidual", "RescaleValues"})
+"""Passes that multiply values within the graph by powers of two, which its outputs do not show."""
+
+Values = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How far apart two graphs are in a value, and the value's range: its largest magnitude in either, masked apart.
+
+    `difference` is None where it is no finite number.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    difference: float | None
+    reach: float
+
+    def within(self, bound: float) -> bool:
+        """Whether the difference is at most this share of the range."""
+        return self.difference is not None and self.difference <= bound * self.reach
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueComparison:
+    """What two graphs compute under the same names, in the first graph's order of computation.
+
+    Of the float values of one name, `compared` have the same shape and `other_shape` have not. `differing` are those
+    beyond `bound`, a share of each value's range. `rescaled` are equal but for a power of two, and counted only where a
+    pass put one in. `outputs` are the graph outputs among those compared.
+    """
+
+    bound: float
+    compared: int
+    other_shape: int
+    rescaled: int
+    differing: tuple[Difference, ...]
+    outputs: tuple[Difference, ...]
+
+
+def compare_values(first: ir.Model, second: ir.Model, feeds: Feeds, *, bound: float | None = None) -> ValueComparison:
+    """Run both graphs on `feeds`, on the CPU and node for node as written, and compare their float values.
+
+    Where `feeds` has an attention mask, values at padding are left out: they mean nothing. Graphs in a lower type
+    compute with rounding after each operator. None for `bound` is SAME, or SAME_IN_LOWER_TYPES where one is such.
+
+    Raises InputError for feeds that a graph does not take, GraphError for a graph that does not run on the CPU.
+    """
+    if bound is None:
+        bound = SAME_IN_LOWER_TYPES if _is_lowered(first) or _is_lowered(second) else SAME
+    theirs = _computed(second)
+    shared = [name for name in _computed(first) if name in theirs]
+    values = [_run(model, shared, feeds) for model in (first, second)]
+    pairs = {name: (values[0][name], values[1][name]) for name in shared if all(name in side for side in values)}
+    inner = _is_rescaled(first) or _is_rescaled(second)
+    outputs = {value.name for value in first.graph.outputs}
+    real = _real_tokens(feeds)
+    found, rescaled = [], 0
+    for name, (left, right) in pairs.items():
+        if left.shape == right.shape:
+            difference = _difference(name, left, right, real)
+            if inner and name not in outputs and not difference.within(bound):
+                unscaled = _difference(name, left, right * _power_between(left, right), real)
+                if unscaled.within(bound):
+                    difference, rescaled = unscaled, rescaled + 1
+            found.append(difference)
+    return ValueComparison(
+        bound=bound,
+        compared=len(found),
+        other_shape=len(pairs) - len(found),
+        rescaled=rescaled,
+        differing=tuple(row for row in found if not row.within(bound)),
+        outputs=tuple(row for row in found if row.name in outputs),
+    )
+
+
+def _computed(model: ir.Model) -> dict[str, ir.Value]:
+    """What the graph's nodes make, by name, in their order."""
+    return {value.name: value for node in model.graph for value in node.outputs if value.name}
+
+
+def _is_lowered(model: ir.Model) -> bool:
+    return any(value.dtype in LOWER_TYPES for value in _computed(model).values())
+
+
+def _is_rescaled(model: ir.Model) -> bool:
+    counts = counts_from_model(model)
+    return any(counts.get(name) for name in RESCALING)
+
+
+def _run(model: ir.Model, names: Sequence[str], feeds: Feeds) -> Values:
+    """Those of the named values that are floats."""
+    copy = rounding_copy(model) if _is_lowered(model) else model.clone()
+    inputs = {value.name or "": value.dtype for value in copy.graph.inputs}
+    if missing := inputs.keys() - feeds.keys():
+        given = ", ".join(sorted(feeds))
+        raise InputError(f"a graph takes {', '.join(sorted(missing))} besides {given}: give all of them with --feeds.")
+    made = _computed(copy)
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(made[name] for name in names)
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(copy, Path(folder))
+    typed = {name: _typed(feeds[name], dtype) for name, dtype in inputs.items()}
+    try:
+        arrays = session.run(list(names), typed)
+    except Exception as error:  # onnxruntime's exceptions have no common class but this one
+        raise InputError(f"a graph does not take these feeds: {error}.") from error
+    return {name: array for name, array in zip(names, arrays, strict=True) if _is_float(array)}
+
+
+def _session(model: ir.Model, folder: Path) -> Any:
+    try:
+        return session_from_model(model, folder)
+    except GraphError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions have no common class but this one
+        raise GraphError(f"a graph does not run on the CPU, so its values are not known: {error}.") from error
+
+
+def _is_float(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind == "f"
+
+
+def _typed(array: NDArray[Any], dtype: ir.DataType | None) -> NDArray[Any]:
+    """Floats in the type that this graph has them in, which need not be the other's."""
+    return array.astype(dtype.numpy()) if dtype is not None and array.dtype.kind == "f" else array
+
+
+def _real_tokens(feeds: Feeds) -> NDArray[np.bool_] | None:
+    """[rows, sequence], true at real tokens; None where nothing says so, or all of them are."""
+    if "attention_mask" not in feeds:
+        return None
+    mask = feeds["attention_mask"]
+    tokens = feeds.get("input_ids", mask).shape[-1]
+    real = mask.reshape(-1, mask.shape[-1])[:, -tokens:].astype(bool)
+    return None if real.all() else real
+
+
+def _without_padding(array: NDArray[Any], real: NDArray[np.bool_]) -> NDArray[Any]:
+    """The real tokens of a value: along its first two axes, or a later one behind the batch, or both in one axis."""
+    if array.shape[:1] == (real.size,):
+        return array[real.reshape(-1)]
+    rows, tokens = real.shape
+    if array.shape[:1] != (rows,) or tokens not in array.shape[1:]:
+        return array
+    return np.moveaxis(array, array.shape.index(tokens, 1), 1)[real]
+
+
+def _difference(name: str, left: NDArray[Any], right: NDArray[Any], real: NDArray[np.bool_] | None) -> Difference:
+    shape = left.shape
+    if real is not None:
+        left, right = _without_padding(left, real), _without_padding(right, real)
+    seen = (left > MASKED) | (right > MASKED) | np.isnan(left) | np.isnan(right)
+    left, right = left[seen].astype(np.float64), right[seen].astype(np.float64)
+    equal = (left == right) | (np.isnan(left) & np.isnan(right))
+    gap = np.zeros_like(left)
+    np.subtract(left, right, out=gap, where=~equal)
+    largest = float(np.abs(gap).max(initial=0.0))
+    return Difference(
+        name=name,
+        shape=shape,
+        difference=largest if math.isfinite(largest) else None,
+        reach=max(_reach(left), _reach(right)),
+    )
+
+
+def _reach(array: NDArray[Any]) -> float:
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+def _power_between(left: NDArray[Any], right: NDArray[Any]) -> float:
+    """The power of two that brings `right` nearest to the range of `left`."""
+    reaches = _reach(left), _reach(right)
+    return 2.0 ** round(math.log2(reaches[0] / reaches[1])) if all(reaches) else 1.0
