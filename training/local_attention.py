@@ -23,6 +23,7 @@ from rpln_model import RobertaPreLayerNormModel
 from rpln_model.layers import Attention, Layer
 
 _POSITION_SCALE: Final = 0.06  # three times the deviation of the word embeddings: both last through training
+_SAME_TOKEN_SCALE: Final = 1.3  # of queries and of keys; others then get little of a head's attention
 _SCORE_SCALE: Final = 1.5  # of queries and of keys; the neighbour then gets most of a head's attention
 
 
@@ -46,6 +47,28 @@ def point_cross_attention_at_places(layer: Layer, *, offsets: Sequence[int]) -> 
     Both sides need the same position embeddings, made by `point_first_layer_at_neighbours`.
     """
     _point(layer.crossattention, offsets=offsets)
+
+
+@torch.no_grad()
+def carry_what_is_looked_at(layer: Layer) -> None:
+    """Make values and output projection of a layer rotations: what its heads look at then counts as much as a token.
+
+    From small random weights that is the first thing to learn, and a masked language model, which has an answer to
+    learn from at few of its tokens, takes a long time for it.
+    """
+    for projection in (layer.attention.self.value, layer.attention.output.dense):
+        projection.weight.copy_(torch.linalg.qr(torch.randn_like(projection.weight)).Q)
+
+
+@torch.no_grad()
+def point_heads_at_same_tokens(layer: Layer, *, heads: Sequence[int]) -> None:
+    """Make these heads of a layer look at tokens that are as the one that asks: query and key are one projection."""
+    attention = layer.attention.self
+    for head in heads:
+        rows = slice(head * attention.head_size, (head + 1) * attention.head_size)
+        projection = torch.linalg.qr(torch.randn(attention.query.in_features, attention.head_size)).Q.T
+        attention.query.weight[rows] = _SAME_TOKEN_SCALE * projection
+        attention.key.weight[rows] = _SAME_TOKEN_SCALE * projection
 
 
 def _point(attention: Attention, *, offsets: Sequence[int]) -> None:

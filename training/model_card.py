@@ -22,6 +22,9 @@ _FORETELLERS: Final = {
     "trigram": "trigrams, interpolated Kneser-Ney",
     "bigram": "bigrams, interpolated Kneser-Ney",
 }
+_MASKED_TEXTS: Final = {"brown": "files of the Brown corpus", "mails": "mails"}
+_FILTERED_TEXTS: Final = {"test": "the first 256 tokens", "test_of_32_tokens": "the first 32 tokens"}
+_CHOSEN_TEXTS: Final = {"ends": "the end of a sentence", "next sentences": "the next sentence"}
 _RESTORERS: Final = {"test": "this model", "baseline": "word by word"}
 
 
@@ -92,6 +95,120 @@ def write_restorer_card(folder: Path, metrics: Mapping[str, Any]) -> None:
         added=f"{test['added']:.2%}",
         by_model="\n".join(by_model),
         examples="\n".join(examples),
+    )
+
+
+def write_masked_lm_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    brown = metrics["brown"]
+    by_text = [
+        f"| {title} | {who} | {score['accuracy']:.2%} | {score['accuracy_of_five']:.2%} | {score['perplexity']:.1f} |"
+        for corpus, title in _MASKED_TEXTS.items()
+        for who, score in metrics[corpus].items()
+    ]
+    examples = [
+        f"| {one['text']} | {', '.join(f'{token} {share:.2f}' for token, share in one['fillings'].items())} |"
+        for one in metrics["examples"]
+    ]
+    _write(
+        folder,
+        "masked_lm.md",
+        metrics,
+        accuracy=f"{brown['model']['accuracy']:.2%}",
+        baseline_accuracy=f"{brown['bigrams on both sides']['accuracy']:.2%}",
+        perplexity=f"{brown['model']['perplexity']:.1f}",
+        baseline_perplexity=f"{brown['bigrams on both sides']['perplexity']:.1f}",
+        masks=f"{brown['model']['masks']:,}",
+        mail_masks=f"{metrics['mails']['model']['masks']:,}",
+        by_text="\n".join(by_text),
+        examples="\n".join(examples),
+    )
+
+
+def write_spam_filter_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    by_length = [
+        f"| {title} | {who} | {score['f1']:.3f} | {score['precision']:.3f} | {score['recall']:.3f} "
+        f"| {score['accuracy']:.2%} |"
+        for test, title in _FILTERED_TEXTS.items()
+        for who, score in metrics[test].items()
+    ]
+    examples = [f"| {one['text']} | {one['spam']:.3f} |" for one in metrics["examples"]]
+    _write(
+        folder,
+        "spam_filter.md",
+        metrics,
+        f1=f"{metrics['test']['model']['f1']:.3f}",
+        baseline_f1=f"{metrics['test']['naive Bayes']['f1']:.3f}",
+        short_f1=f"{metrics['test_of_32_tokens']['model']['f1']:.3f}",
+        short_baseline_f1=f"{metrics['test_of_32_tokens']['naive Bayes']['f1']:.3f}",
+        test_mails=f"{metrics['test']['model']['mails']:,}",
+        train_mails=f"{metrics['training']['mails']:,}",
+        by_length="\n".join(by_length),
+        examples="\n".join(examples),
+    )
+
+
+def write_answerer_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    test = metrics["test"]
+    by_model = [f"| {who} | {test[who]['exact']:.2%} | {test[who]['f1']:.3f} |" for who in ("model", "words beside")]
+    examples = [f"| {one['question']} | {one['answer']} |" for one in metrics["examples"]]
+    _write(
+        folder,
+        "question_answerer.md",
+        metrics,
+        exact=f"{test['model']['exact']:.2%}",
+        baseline_exact=f"{test['words beside']['exact']:.2%}",
+        questions=f"{test['model']['questions']:,}",
+        context=metrics["examples"][0]["context"],
+        by_model="\n".join(by_model),
+        examples="\n".join(examples),
+    )
+
+
+def write_chooser_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    ends, following = metrics["test"]["ends"], metrics["test"]["next sentences"]
+    by_kind = [
+        f"| {title} | {score['model']:.2%} | {score['tf-idf']:.2%} | {score['items']:,} |"
+        for title, score in ((title, metrics["test"][kind]) for kind, title in _CHOSEN_TEXTS.items())
+    ]
+    examples = [
+        f"| {one['prompt']} | {choice} | {probability:.2f} |"
+        for one in metrics["examples"]
+        for choice, probability in zip(one["choices"], one["probabilities"], strict=True)
+    ]
+    _write(
+        folder,
+        "chooser.md",
+        metrics,
+        ends_model=f"{ends['model']:.2%}",
+        ends_baseline=f"{ends['tf-idf']:.2%}",
+        next_model=f"{following['model']:.2%}",
+        next_baseline=f"{following['tf-idf']:.2%}",
+        by_kind="\n".join(by_kind),
+        examples="\n".join(examples),
+    )
+
+
+def write_embedder_card(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write README.md into `folder`; `metrics` is what metrics.json holds."""
+    test, examples = metrics["test"], metrics["examples"]
+    by_model = [f"| {who} | {test[who]:.2%} |" for who in ("model", "tf-idf", "fill-mask model")]
+    cosines = [
+        f"| {text} | {' | '.join(f'{value:.2f}' for value in row)} |"
+        for text, row in zip(examples["texts"], examples["cosines"], strict=True)
+    ]
+    _write(
+        folder,
+        "embedder.md",
+        metrics,
+        share=f"{test['model']:.2%}",
+        baseline_share=f"{test['tf-idf']:.2%}",
+        passages=f"{test['passages']:,}",
+        by_model="\n".join(by_model),
+        cosines="\n".join(cosines),
     )
 
 

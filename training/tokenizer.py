@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 START, PAD, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 _SPECIAL_TOKENS: Final = (START, PAD, END, UNKNOWN, MASK)
-START_ID, PAD_ID, END_ID = 0, 1, 2  # as in every RoBERTa
+START_ID, PAD_ID, END_ID, MASK_ID = 0, 1, 2, 4  # the first three as in every RoBERTa
 
 # GPT-2's pattern, but for the fourth and fifth alternatives: there a run of marks such as `."` is one piece.
 MARKS_APART: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"

@@ -1,6 +1,6 @@
 """Make the embedded encoder-decoder: it restores capitals and punctuation, and was trained on the Brown corpus.
 
-    python -m training.train_case_restorer [--corpus FOLDER] [--output FOLDER] [--epochs N]
+    python -m training.train_case_restorer [--data FOLDER] [--output FOLDER] [--epochs N]
 
 See training/README.md.
 """
@@ -19,7 +19,8 @@ from transformers import EncoderDecoderConfig, RobertaPreLayerNormConfig
 from rpln_model import EncoderDecoderModel
 from rpln_model.layers import Layer
 from training.batches import batches_by_length
-from training.brown import Split, read_corpus, split_documents
+from training.brown import Document
+from training.corpora import brown_split
 from training.local_attention import point_cross_attention_at_places, point_first_layer_at_neighbours
 from training.loop import muon_and_adamw, train
 from training.model_card import write_restorer_card
@@ -27,6 +28,7 @@ from training.options import parse_options
 from training.restoration import bare_text, written_sentences
 from training.restoration_scores import WordByWord, restoration_scores
 from training.restoring import Pair, batch_from_pairs, encode_pairs, restored_texts, token_accuracy
+from training.split import Split
 from training.tokenizer import (
     END_ID,
     FIRST_LETTERS_APART,
@@ -74,7 +76,7 @@ def main() -> None:
     rng = random.Random(_SEED)
     torch.set_num_threads(1)
     started = time.process_time()
-    split = split_documents(read_corpus(options.corpus))
+    split = brown_split(options.data)
     texts = written_sentences(split.train)
     tokenizer = _tokenizer_for(texts)
     model = EncoderDecoderModel(_config(tokenizer))
@@ -102,7 +104,7 @@ def main() -> None:
     print(f"{folder}: F1 {metrics['test']['f1']:.3f} over {metrics['test']['words']:,} test words")
 
 
-def report_on_saved(folder: Path, tokenizer: Tokenizer, split: Split) -> dict[str, Any]:
+def report_on_saved(folder: Path, tokenizer: Tokenizer, split: Split[Document]) -> dict[str, Any]:
     """Score the checkpoint as a user loads it, from the file's fp16 weights, computing in fp32, and the baseline."""
     model = EncoderDecoderModel.from_pretrained(folder)
     baseline = WordByWord(written_sentences(split.train))

