@@ -108,7 +108,7 @@ def test_all_attentions_of_an_encoder_by_a_power_of_two() -> None:
     assert distance(network, graph) == distance(network, network.graph) < 1e-5
 
 
-@pytest.mark.parametrize("variant", ["with-past", "prefill", "full"])
+@pytest.mark.parametrize("variant", ["with-past", "prefill"])
 def test_all_attentions_of_a_decoder(variant: str) -> None:
     network = translating(variant)
     graph = applied(network.graph, FoldQueryScale)

@@ -26,6 +26,20 @@ def transposed_initializer(value: ir.Value, *, name: str) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(shape), const_value=lazy)
 
 
+def concatenated_initializer(values: Sequence[ir.Value], *, axis: int, name: str) -> ir.Value:
+    """An initializer called `name` that holds the contents of `values`, all of one type, one after another."""
+    tensors = [_contents(value) for value in values]
+    first = tensors[0]
+    shape = [*first.shape.numpy()]
+    shape[axis] = sum(tensor.shape.numpy()[axis] for tensor in tensors)
+
+    def joined(array: Array) -> Array:
+        return np.concatenate([array, *(tensor.numpy() for tensor in tensors[1:])], axis=axis)
+
+    lazy = _computed(first, joined, dtype=first.dtype, shape=shape, name=name)
+    return ir.Value(name=name, type=ir.TensorType(first.dtype), shape=ir.Shape(shape), const_value=lazy)
+
+
 def change_initializer(value: ir.Value, change: Callable[[Array], Array], *, dtype: ir.DataType) -> None:
     """Give `value` the contents `change` of what it holds, of type `dtype` and the same shape."""
     tensor = _contents(value)

@@ -25,6 +25,12 @@ class Projection:
         """What it computes, [..., N]."""
         return self.add.outputs[0]
 
+    @property
+    def width(self) -> int:
+        """N."""
+        assert self.bias.const_value is not None
+        return self.bias.const_value.shape.numpy()[0]
+
 
 def projection_from_matmul(matmul: ir.Node) -> Projection | None:
     """The linear layer that `matmul` is the product of; None where it is not one that may be changed."""
