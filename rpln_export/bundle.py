@@ -1,5 +1,6 @@
 """What a bundle holds beside its graphs: the configuration, the tokenizer, and the manifest that describes it all."""
 
+import dataclasses
 import importlib.metadata
 import shutil
 from collections import Counter
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.graph_plans import GraphPlan
+from rpln_export.optimizing import Choice
 from rpln_export.plan import ExportPlan
 from rpln_export.tokenizer import save_tokenizer
 from rpln_graphs.passes.base import counts_from_model
@@ -43,12 +45,24 @@ def _architecture(plan: ExportPlan) -> str:
 
 
 def describe(
-    plan: ExportPlan, graphs: Sequence[ir.Model], source: Source, tokenizer: Any, generation: Generation | None
+    plan: ExportPlan,
+    graphs: Sequence[ir.Model],
+    source: Source,
+    tokenizer: Any,
+    *,
+    generation: Generation | None,
+    choice: Choice,
 ) -> Manifest:
-    """The manifest of a bundle with the plan's `graphs`; its validation is still empty."""
+    """The manifest of a bundle with the plan's `graphs` and those of `choice`; its validation is still empty."""
     fed = plan.composition.encoder or plan.config
     described = tuple(
-        graph_from_model(graph, variant=planned.variant.name, path=planned.path, values=value_limits(planned, plan))
+        dataclasses.replace(
+            graph_from_model(
+                graph, variant=planned.variant.name, path=planned.path, values=value_limits(planned, plan)
+            ),
+            form=choice.form,
+            rewritten=choice.rewritten[planned.variant.name],
+        )
         for graph, planned in zip(graphs, plan.graphs, strict=True)
     )
     tensors = [tensor for graph in described for tensor in (*graph.inputs, *graph.outputs)]
@@ -58,6 +72,8 @@ def describe(
     for graph in graphs:
         weights.update(precision_from_model(graph))
         passes.update(counts_from_model(graph))
+    for graph in choice.models.values():
+        passes |= {name: count for name, count in counts_from_model(graph).items() if name not in passes}
     return Manifest(
         task=plan.task.name,
         graphs=described,
@@ -72,11 +88,12 @@ def describe(
         precision=weights.most_common(1)[0][0],
         recipe=plan.recipe.name,
         passes=dict(passes),
-        target=plan.recipe.target,
+        target=plan.target.name,
         source=source,
         versions=tool_versions(),
         validation={},
         generation=generation,
+        optimization=choice.record,
     )
 
 
@@ -110,7 +127,7 @@ def axis_limits(axis: str, plan: ExportPlan) -> Axis:
 
 def value_limits(graph: GraphPlan, plan: ExportPlan) -> dict[str, int]:
     """How many values the integers fed to a graph may take, by input."""
-    limits = plan.memory_limits if graph.variant.standalone and plan.memory_limits else plan.limits
+    limits = plan.limits_of(graph)
     return {
         "input_ids": limits.vocab_size,
         "attention_mask": 2,

@@ -73,6 +73,16 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 )
 @click.option("--is-decoder", is_flag=True, help="Make a causal decoder of a masked-LM checkpoint.")
 @click.option("--allow-random-head", is_flag=True, help="Go on where the checkpoint lacks the task's head.")
+@click.option(
+    "--optimize", default="auto", show_default=True, help="Form of the graph: auto measures, or none, or a form's name."
+)
+@click.option("--target", help="cpu, cuda, tensorrt or portable. [default: cpu for fp32, cuda for fp16 and bf16]")
+@click.option("--workload", help="What auto measures on: latency, throughput or ragged. [default: latency]")
+@click.option(
+    "--workload-file", type=click.Path(path_type=Path), help="Your own: JSON, a list of the texts' lengths in tokens."
+)
+@click.option("--pack-padding", is_flag=True, help="Compute on real tokens only, for batches of unequal texts.")
+@click.option("--allow-partial-fusion", is_flag=True, help="Go on where a pass fuses less than it should.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(__version__)
 def export_command(
@@ -92,6 +102,12 @@ def export_command(
     calibration: Path | None,
     is_decoder: bool,
     allow_random_head: bool,
+    optimize: str,
+    target: str | None,
+    workload: str | None,
+    workload_file: Path | None,
+    pack_padding: bool,
+    allow_partial_fusion: bool,
     as_json: bool,
 ) -> None:
     """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder or hub id) to ONNX that is proven equal to eager torch."""
@@ -119,6 +135,12 @@ def export_command(
             logits=logits,
             is_decoder=is_decoder,
             allow_random_head=allow_random_head,
+            optimize=optimize,
+            target=target,
+            workload=workload,
+            workload_file=workload_file,
+            pack_padding=pack_padding,
+            allow_partial_fusion=allow_partial_fusion,
         )
         with ProgressWatcher() as watcher:
             report = export(plan, watcher)
@@ -142,7 +164,9 @@ def rpln_command() -> None:
 )
 @click.option("--option", "options", multiple=True, callback=_pairs, help="NAME=VALUE of the task, as top_k=3.")
 @click.option("--max-new-tokens", type=int, help="The most tokens to generate. [default: 20]")
-@click.option("--provider", default="cpu", show_default=True, help="cpu, cuda, tensorrt or openvino; never another.")
+@click.option(
+    "--provider", help="cpu, cuda, tensorrt or openvino, never another. [default: what the export found fastest]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, at the end.")
 def run_command(
     folder: Path,
@@ -150,7 +174,7 @@ def run_command(
     fields: Sequence[tuple[str, str]],
     options: Sequence[tuple[str, str]],
     max_new_tokens: int | None,
-    provider: str,
+    provider: str | None,
     as_json: bool,
 ) -> None:
     """Run the bundle in FOLDER on TEXTS, or on the fields of one item. Generated text is shown as it comes.

@@ -25,3 +25,11 @@ class ValidationError(RplnError):
 
 
 USER_ERRORS: Final = (RplnError, RplnModelError)
+
+
+class FormError(ValidationError):
+    """Graphs that are right in standard operators and wrong in the form that `provider` runs."""
+
+    def __init__(self, message: str, *, provider: str) -> None:
+        super().__init__(message)
+        self.provider = provider

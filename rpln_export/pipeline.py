@@ -1,17 +1,22 @@
-"""load -> trace -> rewrite -> save -> validate -> publish: one export, from checkpoint to proven bundle."""
+"""load -> trace -> rewrite -> optimize -> save -> validate -> publish: one export, from checkpoint to proven bundle."""
 
 import dataclasses
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import onnx_ir as ir
 
 from rpln_export.bundle import describe, write_bundle_files
 from rpln_export.calibration import rewrites_from_parts
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.destination import check_destination, published
+from rpln_export.errors import FormError
 from rpln_export.extras import require_extra
 from rpln_export.generation import generation_from_plan
-from rpln_export.parts import parts_from_model
+from rpln_export.optimizing import Choice, Race, choose_forms, compiled_graphs, run_race
+from rpln_export.parts import Part, parts_from_model
 from rpln_export.plan import ExportPlan
-from rpln_export.proof import prove
+from rpln_export.proof import Proof, prove
 from rpln_export.report import Report, report_from_export, summary_from_report
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.subjects import subjects_from_parts
@@ -19,7 +24,9 @@ from rpln_export.tokenizer import load_tokenizer
 from rpln_graphs.recipes import apply_recipe_together
 from rpln_graphs.save import save_graphs
 from rpln_graphs.trace import trace_model
-from rpln_runtime.manifest import write_manifest
+from rpln_runtime.manifest import Manifest, write_manifest
+
+_Result = TypeVar("_Result")
 
 SPACE_FACTOR: Final = 1.1
 """How much larger than its weights a bundle may be."""
@@ -47,19 +54,57 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     subjects = subjects_from_parts(parts, plan)
     with steps.step("rewrite"):
         apply_recipe_together(
-            rewrites_from_parts(parts, graphs, subjects, tokenizer, plan), plan.recipe, io_dtype=plan.io_dtype
+            rewrites_from_parts(parts, graphs, subjects, tokenizer, plan),
+            plan.recipe,
+            folds=plan.folds,
+            io_dtype=plan.io_dtype,
+            allow_partial=plan.allow_partial,
         )
+        graphs = compiled_graphs(plan, parts, graphs)
+    with steps.step("optimize") as advance:
+        race = run_race(plan, parts, graphs, advance)
     with published(plan.destination) as folder:
-        with steps.step("save"):
-            save_graphs({part.plan.path: graph for part, graph in zip(parts, graphs, strict=True)}, folder)
-            write_bundle_files(folder, plan, tokenizer)
-            manifest = describe(plan, graphs, source, tokenizer, generation)
-            write_manifest(folder, manifest)
-        with steps.step("validate") as advance:
-            proof = prove(subjects, folder, recipe=plan.recipe, advance=advance)
+
+        def attempt(choice: Choice) -> tuple[Manifest, Proof]:
+            with steps.step("save"):
+                for earlier in folder.glob("*.onnx*"):
+                    earlier.unlink()
+                models = {part.plan.path: graph for part, graph in zip(parts, graphs, strict=True)}
+                save_graphs({**models, **choice.models}, folder)
+                manifest = describe(plan, graphs, source, tokenizer, generation=generation, choice=choice)
+                write_manifest(folder, manifest)
+            with steps.step("validate") as advance:
+                return manifest, prove(subjects, folder, recipe=plan.recipe, advance=advance)
+
+        write_bundle_files(folder, plan, tokenizer)
+        choice, (manifest, proof) = _first_proven(plan, parts, graphs, race, attempt)
         report = report_from_export(
-            plan, graphs, folder, parameters=model.num_parameters(), proof=proof, steps=steps.finished
+            plan,
+            graphs,
+            folder,
+            parameters=model.num_parameters(),
+            proof=proof,
+            steps=steps.finished,
+            choice=choice,
         )
         report.write(folder)
         write_manifest(folder, dataclasses.replace(manifest, validation=summary_from_report(report)))
     return report
+
+
+def _first_proven(
+    plan: ExportPlan,
+    parts: Sequence[Part],
+    graphs: Sequence[ir.Model],
+    race: Race,
+    attempt: Callable[[Choice], _Result],
+) -> tuple[Choice, _Result]:
+    """The fastest forms that `attempt` finds equal to eager torch. One that was asked for by name has no second."""
+    while True:
+        choice = choose_forms(plan, parts, graphs, race)
+        try:
+            return choice, attempt(choice)
+        except FormError as refused:
+            if not race.candidates:
+                raise
+            race = race.without_winner(refused.provider, str(refused))

@@ -13,12 +13,21 @@ from rpln_export.choices import choose
 from rpln_export.defaults import DEFAULTS, default_for_task
 from rpln_export.errors import PlanError
 from rpln_export.graph_plans import GraphPlan, graph_plans
+from rpln_export.targets import TARGETS, Target
+from rpln_export.workloads import DEFAULT_WORKLOAD, WORKLOADS, Workload, workload_from_file
+from rpln_graphs.forms import FOLDS, FORMS
+from rpln_graphs.passes.base import CountingPass
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_graphs.stress import Limits
 from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
 from rpln_model.composition import PLAIN, Composition, load_composition
 from rpln_model.config import padding_row, usable_length
 from rpln_runtime.tasks import TASKS, Task, Tensor
+
+AUTO: Final = "auto"
+"""Measure, and keep the fastest form."""
+NONE: Final = "none"
+"""The graph as it was traced, without the exact folds."""
 
 IO_DTYPES: Final = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
 
@@ -39,6 +48,11 @@ class ExportPlan:
     tokenizer: str
     calibration: Path | None
     allow_random_head: bool
+    optimize: str
+    target: Target
+    workload: Workload
+    pack_padding: bool
+    allow_partial: bool
 
     @property
     def config(self) -> RobertaPreLayerNormConfig:
@@ -73,6 +87,15 @@ class ExportPlan:
             return None
         return limits_from_config(encoder or self.config, encoder_hidden_size=width)
 
+    def limits_of(self, graph: GraphPlan) -> Limits:
+        """What bounds the inputs of a graph."""
+        return self.memory_limits if graph.variant.standalone and self.memory_limits else self.limits
+
+    @property
+    def folds(self) -> tuple[type[CountingPass], ...]:
+        """The exact folds that every form begins with."""
+        return () if self.optimize == NONE else FOLDS
+
     @property
     def name(self) -> str:
         """The checkpoint's name: the last part of its folder or hub id."""
@@ -97,11 +120,18 @@ def make_plan(
     logits: str | None = None,
     is_decoder: bool = False,
     allow_random_head: bool = False,
+    optimize: str = AUTO,
+    target: str | None = None,
+    workload: str | None = None,
+    workload_file: Path | None = None,
+    pack_padding: bool = False,
+    allow_partial_fusion: bool = False,
 ) -> ExportPlan:
     """Read the checkpoint's configuration, check every choice and fill in what was left open.
 
     `checkpoint` None means the embedded default of the task; `task` None means the one its `architectures` name;
-    `inputs` and `outputs` name the task's optional tensors, `variants` its graphs, `logits` a row of LOGITS. Raises
+    `inputs` and `outputs` name the task's optional tensors, `variants` its graphs, `logits` a row of LOGITS; `optimize`
+    is AUTO, NONE or a row of FORMS, `target` one of TARGETS (None: the recipe's), `workload` one of WORKLOADS. Raises
     PlanError naming the choice and what is possible, and rpln_model's CheckpointError or ConfigError for a source that
     cannot be read or does not fit together.
     """
@@ -134,8 +164,44 @@ def make_plan(
         tokenizer=tokenizer or source,
         calibration=calibration,
         allow_random_head=allow_random_head,
+        optimize=optimize,
+        target=choose(TARGETS, target or recipe.target, "target"),
+        workload=_workload(workload, workload_file),
+        pack_padding=pack_padding,
+        allow_partial=allow_partial_fusion,
     )
+    check_optimization(plan, workload_given=bool(workload or workload_file))
     return replace(plan, destination=destination or Path(f"{plan.name}-{row.name}-{recipe.name}"))
+
+
+def _workload(name: str | None, path: Path | None) -> Workload:
+    if name and path:
+        raise PlanError("--workload and --workload-file exclude each other: measure on one of them.")
+    return workload_from_file(path) if path else choose(WORKLOADS, name or DEFAULT_WORKLOAD, "workload")
+
+
+def check_optimization(plan: ExportPlan, *, workload_given: bool) -> None:
+    """Refuse what contradicts itself in the choice of a form. Raises PlanError."""
+    if plan.optimize in {AUTO, NONE}:
+        form = None
+    else:
+        form = choose({AUTO: None, NONE: None, **FORMS}, plan.optimize, "--optimize")
+    target = plan.target.name
+    if plan.target.compiled and (plan.pack_padding or (form is not None and (form.packs or not form.standard))):
+        raise PlanError(
+            f"--target {target} compiles model.onnx, which must hold standard operators of fixed shapes: choose "
+            f"another form than {'a packed one' if form is None else form.name}, or --target cpu or cuda."
+        )
+    if plan.pack_padding and form is not None and not form.packs:
+        raise PlanError(f"--pack-padding asks for a packed form, --optimize {form.name} for another. Drop one of them.")
+    if plan.pack_padding and plan.decodes:
+        raise PlanError("--pack-padding goes with encoders: in a decoder's steps there is no padding.")
+    if plan.pack_padding and plan.optimize == NONE:
+        raise PlanError("--pack-padding and --optimize none exclude each other.")
+    if workload_given and plan.optimize != AUTO:
+        raise PlanError(f"a workload is what --optimize auto measures on; --optimize {plan.optimize} measures nothing.")
+    if target == "cpu" and plan.recipe.dtype == ir.DataType.BFLOAT16:
+        raise PlanError("--target cpu does not go with --bf16: ONNX Runtime has no bf16 kernels for CPUs.")
 
 
 def _check_calibration(path: Path, recipe: Recipe) -> None:

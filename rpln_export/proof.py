@@ -13,8 +13,7 @@ import onnx_ir as ir
 
 from rpln_export.bisect import first_drift
 from rpln_export.decoding import RunGraph, eager_run
-from rpln_export.errors import ValidationError
-from rpln_export.graph_plans import GraphPlan
+from rpln_export.errors import FormError, ValidationError
 from rpln_export.subjects import Subject
 from rpln_export.validate import Comparison, Run, compare, failed, graph_outputs, reference_outputs
 from rpln_graphs.decoding import DecodingCase
@@ -22,10 +21,14 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Case
-from rpln_runtime.session import load
+from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.providers import open_engine
+from rpln_runtime.session import DEFAULT_PROVIDER, Session
 
 RUNTIME: Final = "rpln_runtime"
 ROUNDING: Final = "rounding copy"
+
+RUN_HERE: Final = frozenset({DEFAULT_PROVIDER, "openvino"})
 
 ADVICE_LOWER: Final = "Export in fp32 to tell whether precision is the reason; if not, please report it (rpln doctor)."
 ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json (rpln doctor)."
@@ -64,32 +67,82 @@ class Proof:
 
 
 def prove(subjects: Sequence[Subject], folder: Path, *, recipe: Recipe, advance: Callable[[int, int], None]) -> Proof:
-    """Compare the graphs in `folder`, as they were saved into their bundle, with eager torch.
+    """Compare the graphs of the bundle in `folder`, in each form that it has, with eager torch.
 
-    Raises ValidationError naming the output, the case and the first layer that drifts.
+    Raises ValidationError naming the output, the case and the first layer that drifts; FormError where the graph in
+    standard operators is right and another form of it is not.
     """
-    methods = [name for name, method in METHODS.items() if recipe.dtype in method.dtypes]
-    tick = _counter(advance, sum(len(subject.cases) for subject in subjects) * (1 + len(methods)))
+    manifest = read_manifest(folder, verify=False)
+    ways = {
+        way.label(name): (method, way)
+        for way in ways_from_manifest(manifest)
+        for name, method in METHODS.items()
+        if recipe.dtype in method.dtypes
+    }
+    tick = _counter(advance, sum(len(subject.cases) for subject in subjects) * (1 + len(ways)))
     proven: list[Comparison] = []
     for subject in subjects:
         with tempfile.TemporaryDirectory() as stored:
             expected = reference_outputs(subject.eager, subject.cases, Path(stored), advance=tick)
             comparisons = compare(
                 expected,
-                {name: partial(_player, subject, folder, METHODS[name]) for name in methods},
+                {label: partial(_player, subject, folder, *way) for label, way in ways.items()},
                 graph_outputs(subject.parts[-1].compared, subject.parts[-1].call.layers),
                 subject.cases,
                 recipe.tolerance,
                 advance=tick,
             )
         if refused := failed(comparisons, recipe.tolerance):
-            raise ValidationError(_refusal(refused, subject, folder, recipe))
+            found = [ways[row.method][1] for row in refused]
+            if all(way.rewritten for way in found):
+                raise FormError(_form_refusal(refused, recipe), provider=found[0].provider)
+            standard = [row for row, way in zip(refused, found, strict=True) if not way.rewritten]
+            raise ValidationError(_refusal(standard, subject, folder, recipe, ways))
         proven += _labelled(comparisons, subject, several=len(subjects) > 1)
     return Proof(comparisons=proven, notes=NOTES[recipe.dtype])
 
 
-def _player(subject: Subject, folder: Path, method: "Method") -> Run:
-    return subject.play({part.name: method.open(folder, part.plan) for part in subject.parts})
+def ways_from_manifest(manifest: Manifest) -> list["Way"]:
+    """The standard graphs on the CPU, and whatever else the bundle may run on some provider."""
+    standard = Way(manifest=manifest, provider=DEFAULT_PROVIDER, rewritten=False)
+    chosen = {manifest.optimization.provider} if manifest.optimization else set()
+    providers = {name for graph in manifest.graphs for row in graph.rewritten for name in row.providers}
+    others = [Way(manifest=manifest, provider=name, rewritten=True) for name in sorted(providers | chosen)]
+    return [standard, *(way for way in others if way.provider != DEFAULT_PROVIDER or way.forms)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the graphs of a bundle are run: on a provider, in the form that it runs or in the standard one."""
+
+    manifest: Manifest
+    provider: str
+    rewritten: bool
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms that the provider runs, but for the standard one."""
+        rows = [row for graph in self.manifest.graphs for row in graph.rewritten if self.provider in row.providers]
+        return list(dict.fromkeys(row.form for row in rows)) if self.rewritten else []
+
+    def label(self, method: str) -> str:
+        """What a comparison by `method` is called."""
+        if not self.rewritten:
+            return method
+        return f"{method}, {' and '.join(self.forms) or 'standard'} for {self.provider}"
+
+    def path(self, variant: str) -> str:
+        """The file of a graph."""
+        graph = self.graph(variant)
+        return graph.path_for(self.provider) if self.rewritten else graph.path
+
+    def graph(self, variant: str) -> Graph:
+        """The manifest's word on a graph."""
+        return next(graph for graph in self.manifest.graphs if graph.variant == variant)
+
+
+def _player(subject: Subject, folder: Path, method: "Method", way: Way) -> Run:
+    return subject.play({part.name: method.open(folder, way, part.name) for part in subject.parts})
 
 
 def _labelled(comparisons: Sequence[Comparison], subject: Subject, *, several: bool) -> list[Comparison]:
@@ -97,14 +150,18 @@ def _labelled(comparisons: Sequence[Comparison], subject: Subject, *, several: b
     return [replace(row, method=f"{row.method}, {subject.name}") if several else row for row in comparisons]
 
 
-def _open_runtime(folder: Path, plan: GraphPlan) -> RunGraph:
-    session = load(folder, variant=plan.variant.name, verify=False)
-    dtypes = {spec.name: spec.dtype for spec in session.graph.inputs}
+def _open_runtime(folder: Path, way: Way, variant: str) -> RunGraph:
+    # Whatever is written for a GPU has kernels for the CPU, too.
+    provider = way.provider if way.provider in RUN_HERE else DEFAULT_PROVIDER
+    graph = way.graph(variant)
+    engine = open_engine(folder / way.path(variant), provider=provider)
+    session = Session(way.manifest, graph, engine, provider=provider)
+    dtypes = {spec.name: spec.dtype for spec in graph.inputs}
     return lambda feeds: session.run({name: array.astype(dtypes[name]) for name, array in feeds.items()})
 
 
-def _open_rounding_copy(folder: Path, plan: GraphPlan) -> RunGraph:
-    graph = ir.load(folder / plan.path)
+def _open_rounding_copy(folder: Path, way: Way, variant: str) -> RunGraph:
+    graph = ir.load(folder / way.path(variant))
     with tempfile.TemporaryDirectory() as copies:
         session = session_from_model(rounding_copy(graph), Path(copies))
     names = [value.name or "" for value in graph.graph.outputs]
@@ -115,7 +172,7 @@ def _open_rounding_copy(folder: Path, plan: GraphPlan) -> RunGraph:
 class Method:
     """A way to run a graph here, and the types that it tells something about."""
 
-    open: Callable[[Path, GraphPlan], RunGraph]
+    open: Callable[[Path, Way, str], RunGraph]
     dtypes: frozenset[ir.DataType]
 
 
@@ -139,30 +196,51 @@ def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refusal(refused: Sequence[Comparison], subject: Subject, folder: Path, recipe: Recipe) -> str:
+def _form_refusal(refused: Sequence[Comparison], recipe: Recipe) -> str:
+    return "\n".join(
+        [
+            "the graph in standard operators is equal to eager torch, another form of it is not and is refused.",
+            *_rows(refused, recipe),
+            "Export with --optimize standard, and please report it (rpln doctor).",
+        ]
+    )
+
+
+def _rows(refused: Sequence[Comparison], recipe: Recipe) -> list[str]:
+    return [
+        f"  {row.output} ({row.method}): difference {row.difference:.3g}, {recipe.tolerance.difference} accepted"
+        f"{'' if row.finite else ', not finite'}, {row.worst_case or 'no case'}"
+        + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
+        for row in refused
+    ]
+
+
+def _refusal(
+    refused: Sequence[Comparison],
+    subject: Subject,
+    folder: Path,
+    recipe: Recipe,
+    ways: Mapping[str, tuple["Method", Way]],
+) -> str:
     tolerance = recipe.tolerance
     worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
     case = next((case for case in subject.cases if case.name == worst.worst_case), subject.cases[0])
+    method, way = ways[worst.method]
     return "\n".join(
         [
             f"the {recipe.name} graph is not equal to eager torch and is refused.",
-            *(
-                f"  {row.output} ({row.method}): difference {row.difference:.3g}, {tolerance.difference} accepted"
-                f"{'' if row.finite else ', not finite'}, {row.worst_case or 'no case'}"
-                + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
-                for row in refused
-            ),
-            f"  {_drift(subject, case, folder, tolerance.difference, METHODS[worst.method])}.",
+            *_rows(refused, recipe),
+            f"  {_drift(subject, case, folder, tolerance.difference, run=partial(method.open, folder, way))}.",
             ADVICE_LOWER if recipe.lowers else ADVICE_FLOAT,
         ]
     )
 
 
-def _drift(subject: Subject, case: Case, folder: Path, difference: float, method: Method) -> str:
+def _drift(subject: Subject, case: Case, folder: Path, difference: float, *, run: Callable[[str], RunGraph]) -> str:
     """Where the last of the subject's graphs begins to differ, all tokens of the case given at once."""
     *before, part = subject.parts
     encoders = [earlier for earlier in before if earlier.is_encoder]
-    runs = {encoder.name: method.open(folder, encoder.plan) for encoder in encoders}
+    runs = {encoder.name: run(encoder.name) for encoder in encoders}
     drift = first_drift(
         part.call,
         ir.load(folder / part.plan.path),

@@ -13,17 +13,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpln_export.bundle import tool_versions
 from rpln_export.graph_plans import GraphPlan
+from rpln_export.optimizing import Choice
 from rpln_export.plan import ExportPlan
 from rpln_export.proof import Proof
 from rpln_export.steps import Step
 from rpln_export.validate import TINY, Comparison
-from rpln_graphs.passes.base import FLOAT16_MAX, counts_from_model
+from rpln_graphs.forms import FORMS
+from rpln_graphs.passes.base import FLOAT16_MAX, Refusal, counts_from_model, refusals_from_model
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.recipes import Tolerance
 from rpln_graphs.save import precision_from_model
-from rpln_runtime.manifest import MANIFEST_NAME
+from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
 TEMPLATE: Final = "report.md.jinja"
 
@@ -57,6 +59,17 @@ class GraphReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FormReport:
+    """A graph of the bundle in another form: the passes that wrote it, and the nodes that they left alone, and why."""
+
+    path: str
+    form: str
+    operators: Mapping[str, int]
+    passes: Mapping[str, int]
+    refusals: Mapping[str, Sequence[Refusal]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was exported, what it took, and how it was proven; `sizes` are in bytes, without the reports themselves."""
 
@@ -72,6 +85,8 @@ class Report:
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
     steps: Sequence[Step]
+    forms: Sequence[FormReport]
+    optimization: Optimization
     versions: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +121,7 @@ def report_from_export(
     parameters: int,
     proof: Proof,
     steps: Sequence[Step],
+    choice: Choice,
 ) -> Report:
     """All there is to say about an export whose bundle lies in `folder`."""
     return Report(
@@ -121,8 +137,27 @@ def report_from_export(
         comparisons=proof.comparisons,
         notes=proof.notes,
         steps=steps,
+        forms=[_form_report(path, graph, choice) for path, graph in choice.models.items()],
+        optimization=choice.record,
         versions=tool_versions(),
     )
+
+
+def _form_report(path: str, graph: ir.Model, choice: Choice) -> FormReport:
+    form = next(row.form for rows in choice.rewritten.values() for row in rows if row.path == path)
+    passes = [kind.__name__ for kind in FORMS[form].passes]
+    refusals = refusals_from_model(graph)
+    return FormReport(
+        path=path,
+        form=form,
+        operators=_operators(graph),
+        passes={name: counts_from_model(graph)[name] for name in passes},
+        refusals={name: refusals[name] for name in passes if refusals.get(name)},
+    )
+
+
+def _operators(graph: ir.Model) -> dict[str, int]:
+    return dict(Counter(node.op_type for node in graph.graph).most_common())
 
 
 def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
@@ -132,7 +167,7 @@ def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
         inputs=[value.name or "" for value in graph.graph.inputs],
         outputs=[value.name or "" for value in graph.graph.outputs],
         weights=precision_from_model(graph),
-        operators=dict(Counter(node.op_type for node in graph.graph).most_common()),
+        operators=_operators(graph),
         passes=counts_from_model(graph),
         rescaling=_rescaling_from_model(graph),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rpln_export.validate import Comparison
     from rpln_export.value_comparison import ValueComparison
     from rpln_runtime import Generator
+    from rpln_runtime.manifest import Optimization
 
 
 class ProgressWatcher:
@@ -63,9 +64,22 @@ def print_report(report: "Report") -> None:
     for graph in report.graphs:
         if graph.rescaling:
             print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")
+    print_optimization(report.optimization)
     seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
     size = sum(report.sizes.values())
     console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
+
+
+def print_optimization(optimization: "Optimization") -> None:
+    """The candidates, where any were measured, and what was decided by what."""
+    console = _console()
+    rows = [row for row in optimization.candidates if row.speedup is not None]
+    if rows:
+        table = Table("graph", "form", "runs on", "speed", "")
+        for row in rows:
+            table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", row.outcome)
+        console.print(table)
+    console.print(f"target {optimization.target}: {optimization.note}", soft_wrap=True)
 
 
 def print_rescaling(rescaling: "Rescaling", label: str) -> None:

@@ -11,11 +11,16 @@ from typing import Final
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.base import Context, CountingPass, ExplainingPass, Network
+from rpln_graphs.passes.base import Context, ExplainingPass, Network
 from rpln_graphs.passes.counts import shortage_from_model
+from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
+from rpln_graphs.passes.fold_query_scale import FoldQueryScale
+from rpln_graphs.passes.fold_token_types import FoldTokenTypes
+from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.pack_tokens import PackTokens
+from rpln_graphs.passes.select_rows import SelectRows
 
-FOLDS: Final[tuple[type[CountingPass], ...]] = ()
+FOLDS: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
 """Exact, and less work for whatever runs the graph: they go before everything else."""
 
 
@@ -33,6 +38,7 @@ STANDARD: Final = Form(name="standard")
 
 _ROWS: Final = (
     STANDARD,
+    Form(name="fused", passes=(FuseSkipLayerNorm,), standard=False),
     Form(name="packed", passes=(PackTokens,), packs=True),
 )
 

@@ -129,7 +129,7 @@ LEAVES = r"which leaves the folder .*\. Do not use it\."
         (put("schema_version", value=1), "has schema version 1, this rpln-runtime reads 2"),
         (put("schema_version", value="2"), "has schema version '2', this rpln-runtime reads 2"),
         (drop("schema_version"), "has schema version None, this rpln-runtime reads 2"),
-        (put("schema_version", value=2.0), r"the manifest\.schema_version is 2\.0, expected int"),
+        (put("schema_version", value=2.0), r"the manifest\.schema_version is 3\.0, expected int"),
         (put("usable_length", value="64"), r"breaks schema 2: the manifest\.usable_length is '64', expected int\."),
         (put("vocab_size", value=True), r"the manifest\.vocab_size is True, expected int\."),
         (put("mask_token_id", value=1.5), r"the manifest\.mask_token_id is 1\.5, expected int \| None\."),

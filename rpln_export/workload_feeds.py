@@ -1,0 +1,46 @@
+"""A workload as the inputs of a graph."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpln_export.parts import Part
+from rpln_export.workloads import Workload
+from rpln_graphs.stress import Feeds, Limits
+from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, PAST, SEQUENCE, TOTAL
+
+
+def workload_feeds(part: Part, workload: Workload, limits: Limits) -> Iterator[Feeds]:
+    """The workload as inputs of a graph: for one that reads a cache, each batch as prompt and as the step behind it."""
+    shortest_past = part.plan.variant.shortest_past
+    for batch in workload.batches:
+        if not shortest_past:
+            yield _feeds(part, [min(length, limits.usable_length) for length in batch], limits, past=0)
+        if shortest_past is not None:
+            yield _feeds(part, [1] * len(batch), limits, past=min(max(batch), limits.usable_length - 1))
+
+
+def _feeds(part: Part, lengths: Sequence[int], limits: Limits, *, past: int) -> Feeds:
+    rng = np.random.default_rng(0)
+    longest = max(lengths)
+    mask = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)
+    sizes = {BATCH: len(lengths), CHOICES: 1, SEQUENCE: longest, ENCODER_SEQUENCE: longest}
+    sizes |= {PAST: past, TOTAL: past + longest}
+    made: dict[str, Callable[[], NDArray[Any]]] = {
+        "input_ids": lambda: np.where(mask == 1, rng.integers(0, limits.vocab_size, mask.shape), limits.pad_token_id),
+        "attention_mask": lambda: np.concatenate([np.ones((len(lengths), past)), mask], axis=1),
+        "encoder_attention_mask": lambda: mask,
+        "position_ids": lambda: limits.pad_token_id + (past + np.cumsum(mask, axis=1)) * mask,
+        "token_type_ids": lambda: np.zeros(mask.shape),
+        "head_mask": lambda: np.ones(
+            [limits.sizes[axis] for axis in ("num_hidden_layers", "num_attention_heads")],
+        ),
+    }
+    feeds: Feeds = {}
+    for tensor in part.plan.inputs:
+        for name, shape in part.call.shapes(tensor, sizes).items():
+            array = made[name]() if name in made else rng.standard_normal(shape)
+            feeds[name] = array.reshape(shape).astype(np.int64 if tensor.dtype == INT64 else np.float32)
+    return feeds

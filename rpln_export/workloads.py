@@ -1,0 +1,74 @@
+"""WORKLOADS: what candidates are measured on. A batch is the lengths of its texts, in tokens, padded to the longest."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rpln_export.errors import PlanError
+from rpln_runtime.batching import batches
+
+FILE_BATCH_SIZE: Final = 32
+FILE_BATCH_TOKENS: Final = 4096
+"""Texts of a user's own file go together as in the runtime's pipelines, which sort them by length."""
+MOST_FILE_BATCHES: Final = 8
+"""As many of a user's batches are measured, spread over all of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A row: the batches that are run one after another."""
+
+    name: str
+    batches: tuple[tuple[int, ...], ...]
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether any batch has texts of different lengths."""
+        return any(len(set(batch)) > 1 for batch in self.batches)
+
+
+WORKLOADS: Final = {
+    row.name: row
+    for row in (
+        # One text at a time.
+        Workload(name="latency", batches=((32,), (128,), (384,))),
+        # Full batches of equal lengths.
+        Workload(name="throughput", batches=((128,) * 8,)),
+        # Texts as they come: most are short, the longest sets the width.
+        Workload(name="ragged", batches=((200, 96, 51, 38, 30, 22, 14, 9),)),
+    )
+}
+DEFAULT_WORKLOAD: Final = "latency"
+
+
+def workload_from_file(path: Path) -> Workload:
+    """The user's own: a JSON list of lengths, or a list of lists, which are the batches.
+
+    Raises PlanError for anything else.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path} cannot be read ({error}): {EXPECTED}") from error
+    rows = document if isinstance(document, list) else []
+    grouped = rows if all(isinstance(row, list) for row in rows) else _grouped(rows)
+    if not rows or not all(row and all(type(length) is int and length > 0 for length in row) for row in grouped):
+        raise PlanError(f"{path} holds something else: {EXPECTED}")
+    step = max(1, len(grouped) // MOST_FILE_BATCHES)
+    return Workload(name=path.name, batches=tuple(tuple(row) for row in grouped[::step][:MOST_FILE_BATCHES]))
+
+
+EXPECTED: Final = (
+    "--workload-file takes JSON, a list of the lengths of texts in tokens, as [12, 40, 33], or a list of batches, as "
+    "[[12, 40], [33, 7]]."
+)
+
+
+def _grouped(lengths: Sequence[Any]) -> list[list[Any]]:
+    """The batches that the runtime would make of such texts; what is no length is left for the caller to refuse."""
+    if not all(type(length) is int for length in lengths):
+        return [list(lengths)]
+    grouped = batches(lengths, batch_size=FILE_BATCH_SIZE, batch_tokens=FILE_BATCH_TOKENS)
+    return [[lengths[place] for place in batch] for batch in grouped]
