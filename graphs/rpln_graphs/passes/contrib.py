@@ -12,6 +12,13 @@ from rpln_graphs.passes.base import FusingPass
 DOMAIN: Final = "com.microsoft"
 FLOATS: Final = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
+TIDYING: Final = (
+    common.CommonSubexpressionEliminationPass(),
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+    common.RemoveUnusedNodesPass(),
+)
+"""A rule makes what it needs for every match anew."""
+
 
 class ContribPass(FusingPass):
     """A FusingPass that leaves the graph in order, without what only the fused operators' operands were made of."""
@@ -24,7 +31,7 @@ class ContribPass(FusingPass):
                 if node.metadata_props.pop(RULE_NAME_TAG, None):
                     node.name = node.outputs[0].name
                     _leave_out_unread(node)
-            for tidy in (common.CommonSubexpressionEliminationPass(), common.RemoveUnusedNodesPass()):
+            for tidy in TIDYING:
                 tidy(model)
             model.graph.sort()
         return count
