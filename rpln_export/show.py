@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from rpln_export.foreign import FileOptimization
     from rpln_export.graph_comparison import GraphComparison, GraphSummary
     from rpln_export.inspection import Inspection
     from rpln_export.report import Report, Rescaling
@@ -80,6 +81,18 @@ def print_optimization(optimization: "Optimization") -> None:
             table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", row.outcome)
         console.print(table)
     console.print(f"target {optimization.target}: {optimization.note}", soft_wrap=True)
+
+
+def print_file_optimization(result: "FileOptimization") -> None:
+    """Every pass with its count and what it refused, and how far the outputs are from what they were."""
+    console = _console()
+    table = Table("pass", "places", "left alone, because")
+    for name, count in result.passes.items():
+        reasons = [f"{refusal.node}: {refusal.reason}" for refusal in result.refusals.get(name, [])]
+        table.add_row(name, str(count), "\n".join(reasons))
+    console.print(table)
+    worst = max((output.difference or 0.0 for row in result.comparisons for output in row.outputs), default=0.0)
+    console.print(f"{result.path}: outputs differ from before by at most {worst:.2e}", soft_wrap=True)
 
 
 def print_rescaling(rescaling: "Rescaling", label: str) -> None:
