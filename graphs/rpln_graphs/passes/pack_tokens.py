@@ -198,10 +198,10 @@ class _Packing:
             dtype = BOOL if operator in {"Cast", "Equal", "Or"} and attributes.get("to") != INT64 else INT64
             return self._add(operator, inputs, f"packing.{name}", shape, before=before, dtype=dtype, **attributes)
 
-        zero, one, all_axis = (self._constant(name, value) for name, value in CONSTANTS.items())
+        zero, one, over_tokens = (self._constant(name, value) for name, value in CONSTANTS.items())
         marked = add("Cast", mask, name="marked", shape=shape, to=BOOL)
-        longest = add("ReduceMax", mask, all_axis, name="longest", shape=[shape[0], 1], keepdims=1)
-        empty = add("Equal", longest, zero, name="empty", shape=[shape[0], 1])
+        count = add("ReduceSum", mask, over_tokens, name="count", shape=[shape[0], 1], keepdims=1)
+        empty = add("Equal", count, zero, name="empty", shape=[shape[0], 1])
         sizes = add("Shape", mask, name="sizes", shape=[2])
         length = add("Gather", sizes, one, name="length", shape=[], axis=0)
         numbers = add("Range", zero, length, one, name="numbers", shape=[shape[1]])
