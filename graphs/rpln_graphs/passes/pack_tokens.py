@@ -62,20 +62,23 @@ class PackTokens(ExplainingPass):
     def rewrite(self, model: ir.Model) -> int:
         mask = next((value for value in model.graph.inputs if value.name == MASK), None)
         texts = None if mask is None else _mask_of_texts(mask)
-        reason = self._obstacle(model, texts)
+        packing = None if texts is None else _Packing(model.graph, texts)
+        reason = self._obstacle(model, texts, packing)
         self.record(model, [Refusal(node=MASK, reason=reason)] if reason else [])
-        if reason or texts is None:
-            return 0
-        return _Packing(model.graph, texts).run()
+        return 0 if reason or packing is None else packing.run()
 
-    def _obstacle(self, model: ir.Model, texts: ir.Value | None) -> str | None:
+    def _obstacle(self, model: ir.Model, texts: ir.Value | None, packing: "_Packing | None") -> str | None:
         """Why the graph stays as it is."""
-        if texts is None:
+        if texts is None or packing is None:
             return f"the graph has no input {MASK} over batch and sequence"
         if any((value.name or "").startswith("past_key_values.") for value in model.graph.inputs):
             return self.unless[CACHE]
         picked = next((node for node in model.graph if _picks_rows(node, texts)), None)
-        return None if picked is None else f"{picked.name} reads rows that may be padding"
+        if picked is not None:
+            return f"{picked.name} reads rows that may be padding"
+        if not any(map(packing.acts_on_tokens, model.graph)):
+            return f"no operator's result is known to have the axes of {MASK}"
+        return None
 
 
 def _mask_of_texts(mask: ir.Value) -> ir.Value | None:
@@ -111,12 +114,13 @@ class _Packing:
         self.packed: set[ir.Value] = set()
         self.restored: dict[ir.Value, ir.Value] = {}
         self.contexts = 0
-        self.places, self.inverse = self._indices(mask)
+        self.mask = mask
 
     def run(self) -> int:
         """Pack what can be packed and return the number of contexts."""
+        self.places, self.inverse = self._indices(self.mask)
         for node in list(self.graph):
-            if self._acts_on_tokens(node):
+            if self.acts_on_tokens(node):
                 self._pack(node)
                 continue
             for position, value in enumerate(node.inputs):
@@ -127,7 +131,7 @@ class _Packing:
                 self._unpack_output(position, value)
         return self.contexts
 
-    def _acts_on_tokens(self, node: ir.Node) -> bool:
+    def acts_on_tokens(self, node: ir.Node) -> bool:
         """Whether `node` makes of every token's values this token's values and nothing else (rule 2)."""
         if node.op_type not in PER_TOKEN or not self._over_tokens(node.outputs[0]):
             return False
