@@ -24,14 +24,18 @@ Ranges = Mapping[str, float]
 
 RELATIVE_POSITIONS: Final = "relative positions"
 ATTENTIONS: Final = "attentions as an output"
+CROSS_ATTENTIONS: Final = "cross_attentions as an output"
 HEAD_MASK: Final = "head_mask as an input"
 INPUTS_EMBEDS: Final = "inputs_embeds as an input"
 PRUNED_HEADS: Final = "pruned heads"
 OTHER_ACTIVATION: Final = "an activation that is not gelu"
+TANH_GELU: Final = "the approximation of gelu by tanh as the activation"
+GELU_HEAD: Final = "a head with a gelu of its own"
 CACHE: Final = "a cache of keys and values"
 STORED_MEMORY: Final = "keys and values of the encoder, projected before"
 FIRST_TOKEN: Final = "a head that reads the first token"
 LAST_TOKEN: Final = "a head that reads the last token"
+MASKED_TOKENS: Final = "a head that reads the masked tokens"
 HIDDEN_STATES: Final = "hidden_states as an output"
 TOKEN_TYPES: Final = "token_type_ids as an input"
 """Features of a network's graph: a pass says in `unless` with which of them it has nothing to do, and why."""
@@ -94,7 +98,8 @@ class Refusal:
 
 IN_FLOAT32: Final = "its scores pass the limit of fp16 and are computed in fp32"
 OUTLYING_SCALE: Final = "its scale is so far from 1 that fp16 would lose what is left without it"
-CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE})
+PARTLY_FLOAT32: Final = "some of it passes the limit of fp16 and is computed in fp32"
+CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32})
 """Reasons for leaving a node alone that depend on the weights, which no formula knows."""
 
 
