@@ -65,7 +65,11 @@ class PackTokens(ExplainingPass):
         packing = None if texts is None else _Packing(model.graph, texts)
         reason = self._obstacle(model, texts, packing)
         self.record(model, [Refusal(node=MASK, reason=reason)] if reason else [])
-        return 0 if reason or packing is None else packing.run()
+        if reason or packing is None:
+            return 0
+        contexts = len(packing.contexts())
+        packing.run()
+        return contexts
 
     def _obstacle(self, model: ir.Model, texts: ir.Value | None, packing: "_Packing | None") -> str | None:
         """Why the graph stays as it is."""
@@ -76,8 +80,8 @@ class PackTokens(ExplainingPass):
         picked = next((node for node in model.graph if _picks_rows(node, texts)), None)
         if picked is not None:
             return f"{picked.name} reads rows that may be padding"
-        if not any(map(packing.acts_on_tokens, model.graph)):
-            return f"no operator's result is known to have the axes of {MASK}"
+        if not packing.contexts():
+            return f"no attention's context is known to have the axes of {MASK}"
         return None
 
 
@@ -113,11 +117,16 @@ class _Packing:
         self.sequence = mask.shape[1]
         self.packed: set[ir.Value] = set()
         self.restored: dict[ir.Value, ir.Value] = {}
-        self.contexts = 0
         self.mask = mask
 
-    def run(self) -> int:
-        """Pack what can be packed and return the number of contexts."""
+    def contexts(self) -> set[ir.Value]:
+        """What operators that act on tokens take from others: the contexts of the attentions."""
+        acting = [node for node in self.graph if self.acts_on_tokens(node)]
+        taken = {value for node in acting for value in node.inputs if value is not None and self._over_tokens(value)}
+        return {value for value in taken if value.producer() not in {None, *acting}}
+
+    def run(self) -> None:
+        """Pack what can be packed."""
         self.places, self.inverse = self._indices(self.mask)
         for node in list(self.graph):
             if self.acts_on_tokens(node):
@@ -129,7 +138,6 @@ class _Packing:
         for position, value in enumerate(self.graph.outputs):
             if value in self.packed:
                 self._unpack_output(position, value)
-        return self.contexts
 
     def acts_on_tokens(self, node: ir.Node) -> bool:
         """Whether `node` makes of every token's values this token's values and nothing else (rule 2)."""
@@ -170,7 +178,6 @@ class _Packing:
         """The rows of `value` at real tokens; of (texts, sequence) the numbers."""
         assert value.shape is not None
         sizes = list(value.shape)[2:]
-        self.contexts += bool(sizes) and not value.is_graph_input()
         rows = self._rows(value, before=before)
         return self._add("Gather", [rows, self.places], f"{value.name}.packed", [1, TOKENS, *sizes], before=before)
 
