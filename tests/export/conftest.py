@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
+from rpln_export.optimizing import Race, run_race
 from rpln_graphs.recipes import Rewrite, apply_recipe_together
 from rpln_graphs.trace import trace_model
 from tests.export.checkpoints import make_checkpoint
@@ -40,6 +41,25 @@ class Export:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unmeasured() -> Iterator[None]:
+    """Exports do not race: hundreds of tests make one, on machines that are busy, and none of them is about speed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        do_not_measure(monkeypatch)
+        yield
+
+
+def do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every export take the target's default."""
+    monkeypatch.setattr(pipeline, "run_race", lambda *_: Race(why_not="not in tests"))
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports measure after all."""
+    monkeypatch.setattr(pipeline, "run_race", run_race)
 
 
 @pytest.fixture(autouse=True)

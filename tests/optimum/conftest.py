@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from rpln_export.cli import export_command
 from tests.export.checkpoints import make_checkpoint
-from tests.export.conftest import Export, share_traces
+from tests.export.conftest import Export, do_not_measure, share_traces
 
 MADE_BY_5X = Path(__file__).resolve().parent.parent / "data" / "checkpoints-5x"
 
@@ -31,4 +31,5 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         share_traces(monkeypatch, {})
+        do_not_measure(monkeypatch)
         yield export
