@@ -89,7 +89,8 @@ def _merge(graph: ir.Graph, projections: Sequence[Projection]) -> None:
     split.name = f"{add.name}.Split"
     for node in (matmul, add):
         output = node.outputs[0]
-        output.name, output.type = node.name, first.result.type
+        assert first.weight.dtype is not None
+        output.name, output.type = node.name, ir.TensorType(first.weight.dtype)
         output.shape = _widened(first.result, sum(one.width for one in projections))
     producer = source.producer()
     if producer is None:
