@@ -37,7 +37,7 @@ TARGETS: Final = {
         Target(
             name="cuda",
             providers={"cuda": tuple(FORMS)},
-            default=STANDARD,
+            default=FORMS["fused"],
             because="fused operators are what ONNX Runtime's CUDA kernels are made for",
         ),
         Target(

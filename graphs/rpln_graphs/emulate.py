@@ -35,7 +35,8 @@ def rounding_copy(model: ir.Model) -> ir.Model:
         if node.op_type == "Cast":
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
         for value in node.outputs:
-            _round(graph, node, value, lower)
+            if value.dtype == lower:  # statistics of a norm are in fp32
+                _round(graph, node, value, lower)
     return copy
 
 

@@ -16,7 +16,12 @@ from rpln_graphs.passes.counts import shortage_from_model
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
+from rpln_graphs.passes.fuse_attention import FuseAttention
+from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
+from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
+from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
+from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.select_rows import SelectRows
 
@@ -38,8 +43,11 @@ STANDARD: Final = Form(name="standard")
 
 _ROWS: Final = (
     STANDARD,
-    Form(name="fused", passes=(FuseSkipLayerNorm,), standard=False),
+    Form(name="attention", passes=(FuseAttention,)),
+    Form(name="merged", passes=(MergeProjections,)),
+    Form(name="fused", passes=(FuseMultiHeadAttention, FuseSkipLayerNorm, FuseBiasGelu, FuseFastGelu), standard=False),
     Form(name="packed", passes=(PackTokens,), packs=True),
+    Form(name="packed-attention", passes=(FuseAttention, PackTokens), packs=True),
 )
 
 FORMS: Final = {row.name: row for row in _ROWS}
