@@ -58,6 +58,8 @@ def same_sizes(one: ir.Shape | None, other: ir.Shape | None) -> bool:
 
 def _leave_out_unread(node: ir.Node) -> None:
     """An output without a name is one that the kernel need not compute."""
-    for output in node.outputs[1:]:
-        if not output.uses() and not output.is_graph_output():
+    read = [place for place, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]
+    node.resize_outputs(max(read, default=0) + 1)
+    for place, output in enumerate(node.outputs):
+        if place not in read:
             output.name = ""
