@@ -56,9 +56,10 @@ train: data  ## train the embedded checkpoints again (about an hour and a half)
 	$(VENV)/bin/python -m training.train_chooser
 	$(VENV)/bin/python -m training.train_embedder
 
-bench: $(VENV)/.installed-cpu,test  ## time and peak memory of an export, tokens per second of a generation
+bench: $(VENV)/.installed-cpu,openvino,test  ## exports, generation and encoders: time and memory beside others
 	$(VENV)/bin/python benchmarks/export.py
 	$(VENV)/bin/python benchmarks/generation.py
+	$(VENV)/bin/python -m benchmarks.encoders
 
 clean:  ## remove both environments, caches and the demo's bundle
 	rm -rf $(VENV) $(VENV457) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

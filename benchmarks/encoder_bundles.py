@@ -1,0 +1,73 @@
+"""The checkpoints and bundles that the encoder benchmark runs: random weights, exported by the command line."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from benchmarks.encoder_cases import HEAD_SIZE, Case, Network
+from benchmarks.encoder_contenders import Setup
+
+OPTIMIZED: Final = ("--optimize", "auto")
+PLAIN: Final = ("--optimize", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """Makes checkpoints and bundles in `folder`, each once."""
+
+    folder: Path
+    threads: int
+    plain: dict[Network, Path] = field(default_factory=dict)
+
+    def setup(self, case: Case) -> Setup:
+        """What the contenders of a case are made from."""
+        checkpoint = self.checkpoint(case.network)
+        chosen = self.bundle(checkpoint, case, case.workload, *OPTIMIZED, "--workload", case.workload, *case.options)
+        if case.network not in self.plain:
+            # Every bundle has the plain graph, if its signature is the plain one.
+            self.plain[case.network] = self.bundle(checkpoint, case, "plain", *PLAIN) if case.options else chosen
+        return Setup(
+            network=case.network,
+            checkpoint=checkpoint,
+            plain=self.plain[case.network],
+            chosen=chosen,
+            folder=self.folder,
+            threads=self.threads,
+        )
+
+    def checkpoint(self, network: Network) -> Path:
+        """A checkpoint of transformers' own class with random weights, and a tokenizer with smaller ids."""
+        folder = self.folder / network.name
+        if folder.exists():
+            return folder
+        import torch
+        import transformers
+
+        from rpln_export.defaults import DEFAULT_CHECKPOINT
+        from rpln_runtime.tasks import TASKS
+
+        config = transformers.RobertaPreLayerNormConfig(
+            vocab_size=network.vocabulary,
+            hidden_size=network.hidden,
+            num_hidden_layers=network.layers,
+            num_attention_heads=network.hidden // HEAD_SIZE,
+            intermediate_size=4 * network.hidden,
+            max_position_embeddings=514,
+            type_vocab_size=1,
+        )
+        torch.manual_seed(0)
+        getattr(transformers, TASKS[network.task].architecture)(config).save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder)
+        return folder
+
+    def bundle(self, checkpoint: Path, case: Case, name: str, *options: str) -> Path:
+        """What the command line makes of the checkpoint."""
+        folder = self.folder / f"{case.network.name}-{name}"
+        if not folder.exists():
+            print(f"rpln-export {case.network.name} {' '.join(options)}", flush=True)
+            export = "from rpln_export.cli import export_command; export_command()"
+            command = [sys.executable, "-c", export, str(checkpoint), "--task", case.network.task, "-o", str(folder)]
+            subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 # this project
+        return folder

@@ -1,0 +1,41 @@
+"""The machine that figures come from, in words: its processor, and the versions of what was measured."""
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def describe_machine(*, threads: int) -> dict[str, str | int]:
+    """The processor, how many of its cores are used, and the system."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions_of(distributions: Sequence[str]) -> dict[str, str]:
+    """Python's version, and those of `distributions`; some may not be installed."""
+    return {"Python": platform.python_version()} | {name: _version(name) for name in distributions}
+
+
+def _processor() -> str:
+    """The name that Linux gives it, and those of its instructions that matter most."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in path.read_text(encoding="utf-8").splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = facts.get("flags", "").split()
+    known = [name for name in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if name in flags]
+    return f"{facts.get('model name', platform.machine())} ({', '.join(known) or 'no AVX2'})"
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
