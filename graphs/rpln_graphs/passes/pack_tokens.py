@@ -11,10 +11,11 @@ All of a network but attention acts on each token by itself, so that padding cos
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from rpln_graphs.passes.base import (
     CACHE,
@@ -33,7 +34,11 @@ PER_TOKEN: Final = frozenset(
     | {"Gelu", "BiasGelu", "FastGelu", "Erf", "Tanh", "Relu", "Sigmoid", "Elu", "LeakyRelu", "Mish", "Softplus"}
     | {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger"}
 )
-"""Operators that may act on each token by itself; `_Packing.takes` looks at the rest of the node."""
+"""Operators that may act on each token by itself; `_Packing.acts_on_tokens` looks at the rest of the node."""
+PRODUCTS: Final = frozenset({"MatMul", "DynamicQuantizeLinear", "QuantizeLinear"})
+"""What takes a context: the projection behind an attention, or what quantizes for that."""
+DOMAINS: Final = frozenset({"", "com.microsoft"})
+GRAPHS: Final = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 MASK: Final = "attention_mask"
 TOKENS: Final = "tokens"
@@ -55,9 +60,9 @@ class PackTokens(ExplainingPass):
     }
 
     def formula(self, network: Network) -> int:
-        """Every layer; a head that reads the first token alone needs no other context of the last one."""
+        """L, 2L with cross-attention; a head that reads the first token alone needs no other of the last layer."""
         alone = FIRST_TOKEN in network.features and HIDDEN_STATES not in network.features
-        return network.layers - alone
+        return (2 if network.cross_attention else 1) * (network.layers - alone)
 
     def rewrite(self, model: ir.Model) -> int:
         mask = next((value for value in model.graph.inputs if value.name == MASK), None)
@@ -77,12 +82,18 @@ class PackTokens(ExplainingPass):
             return f"the graph has no input {MASK} over batch and sequence"
         if any((value.name or "").startswith("past_key_values.") for value in model.graph.inputs):
             return self.unless[CACHE]
-        picked = next((node for node in model.graph if _picks_rows(node, texts)), None)
-        if picked is not None:
-            return f"{picked.name} reads rows that may be padding"
-        if not packing.contexts():
-            return f"no attention's context is known to have the axes of {MASK}"
-        return None
+        if not all(isinstance(axis, list) for axis in packing.axes):
+            return f"the axes of {MASK} have no names, by which values over tokens would be known"
+        if (reason := next(filter(None, (_harm(node, texts) for node in model.graph)), None)) is not None:
+            return reason
+        return None if packing.contexts() else f"no attention's context is known to have the axes of {MASK}"
+
+
+def _harm(node: ir.Node, texts: ir.Value) -> str | None:
+    """Why a graph with `node` is not packed."""
+    if any(attribute.type in GRAPHS for attribute in node.attributes.values()):
+        return f"{node.name} holds a graph of its own, which may read any value"
+    return f"{node.name} reads rows that may be padding" if _picks_rows(node, texts) else None
 
 
 def _mask_of_texts(mask: ir.Value) -> ir.Value | None:
@@ -101,11 +112,13 @@ def _picks_rows(node: ir.Node, texts: ir.Value) -> bool:
     if node.op_type not in {"Gather", "GatherND", "GatherElements", "Slice"} or source is None or _rank(source) != RANK:
         return False
     assert source.shape is not None and texts.shape is not None
-    if source.shape[1] != texts.shape[1] or (node.op_type == "Gather" and _axis(node, 0) != 1):
+    if _axes(source)[:2] != _axes(texts):
         return False
-    index = node.inputs[1]
-    constant = None if index is None or node.op_type != "Gather" else index.const_value
-    return constant is None or bool(constant.numpy().any())
+    if node.op_type == "Gather":
+        constant = _contents(node.inputs[1])
+        return _axis(node, 0) not in {2, -1} and (constant is None or bool(constant.any()))
+    axes = _contents(node.inputs[3]) if node.op_type == "Slice" and len(node.inputs) > 3 else None
+    return axes is None or not set(axes.tolist()) <= {2, -1}
 
 
 class _Packing:
@@ -114,16 +127,17 @@ class _Packing:
     def __init__(self, graph: ir.Graph, mask: ir.Value) -> None:
         assert mask.shape is not None
         self.graph = graph
-        self.sequence = mask.shape[1]
+        self.axes = _axes(mask)
         self.packed: set[ir.Value] = set()
+        self.gathered: dict[ir.Value, ir.Value] = {}
         self.restored: dict[ir.Value, ir.Value] = {}
         self.mask = mask
 
     def contexts(self) -> set[ir.Value]:
-        """What operators that act on tokens take from others: the contexts of the attentions."""
+        """What products of tokens take from other operators: the contexts of the attentions."""
         acting = [node for node in self.graph if self.acts_on_tokens(node)]
-        taken = {value for node in acting for value in node.inputs if value is not None and self._over_tokens(value)}
-        return {value for value in taken if value.producer() not in {None, *acting}}
+        taken = {node.inputs[0] for node in acting if node.op_type in PRODUCTS}
+        return {value for value in taken if value is not None and value.producer() not in {None, *acting}}
 
     def run(self) -> None:
         """Pack what can be packed."""
@@ -141,11 +155,11 @@ class _Packing:
 
     def acts_on_tokens(self, node: ir.Node) -> bool:
         """Whether `node` makes of every token's values this token's values and nothing else (rule 2)."""
-        if node.op_type not in PER_TOKEN or not self._over_tokens(node.outputs[0]):
+        if node.op_type not in PER_TOKEN or node.domain not in DOMAINS or not self._over_tokens(node.outputs[0]):
             return False
         if node.op_type == "Gather":
             table, indices = node.inputs
-            return _is_constant(table) and _rank(indices) == 2 and _axis(node, 0) == 0  # an embedding
+            return _is_constant(table) and _axes(indices) == self.axes and _axis(node, 0) == 0  # an embedding
         if node.op_type == "LayerNormalization" and _axis(node, -1) not in {-1, 2}:
             return False
         tokens, *others = (value for value in node.inputs if value is not None)
@@ -156,10 +170,10 @@ class _Packing:
 
     def _over_tokens(self, value: ir.Value) -> bool:
         """Whether `value` is (texts, sequence, size), or was before it was packed."""
-        shape = value.shape
-        if shape is None or shape.rank() != RANK:
+        if _rank(value) != RANK:
             return False
-        return value in self.packed or (shape[1] == self.sequence and isinstance(shape[2], int))
+        assert value.shape is not None
+        return value in self.packed or (_axes(value)[:2] == self.axes and isinstance(value.shape[2], int))
 
     def _pack(self, node: ir.Node) -> None:
         """Let `node` compute packed."""
@@ -175,28 +189,30 @@ class _Packing:
                 self.packed.add(value)
 
     def _packed(self, value: ir.Value, *, before: ir.Node) -> ir.Value:
-        """The rows of `value` at real tokens; of (texts, sequence) the numbers."""
+        """The rows of `value` at real tokens, of (texts, sequence) the numbers; made once for all readers."""
         assert value.shape is not None
         sizes = list(value.shape)[2:]
-        rows = self._rows(value, before=before)
-        return self._add("Gather", [rows, self.places], f"{value.name}.packed", [1, TOKENS, *sizes], before=before)
+        if value not in self.gathered:
+            rows, shape = self._rows(value, before=before), [1, TOKENS, *sizes]
+            self.gathered[value] = self._add(
+                "Gather", [rows, self.places], f"{value.name}.packed", shape, before=before
+            )
+        return self.gathered[value]
 
-    def _unpacked(self, value: ir.Value, *, before: ir.Node | None, name: str = "") -> ir.Value:
+    def _unpacked(self, value: ir.Value, *, before: ir.Node | None) -> ir.Value:
         """`value` at its places, (texts, sequence, size) (rule 3); made once for all readers."""
         if value not in self.restored:
             assert value.shape is not None and self.inverse.shape is not None
             rows = self._rows(value, before=before)
-            shape = [*self.inverse.shape, value.shape[2]]
-            name = name or f"{value.name}.unpacked"
+            name, shape = f"{value.name}.unpacked", [*self.inverse.shape, value.shape[2]]
             self.restored[value] = self._add("Gather", [rows, self.inverse], name, shape, before=before)
         return self.restored[value]
 
     def _unpack_output(self, position: int, value: ir.Value) -> None:
         """The graph's output keeps its name and shape."""
         name = value.name or ""
-        value.name = f"{name}.packed"
-        restored = self._unpacked(value, before=None, name=name)
-        restored.name = name
+        restored = self._unpacked(value, before=None)
+        value.name, restored.name = f"{name}.packed", name
         self.graph.outputs[position] = restored
 
     def _indices(self, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -270,7 +286,24 @@ def _following(graph: ir.Graph, node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _is_constant(value: ir.Value | None) -> bool:
+    """Whether `value` is an initializer, or one turned, as the word embeddings are for a head that they are tied to."""
+    maker = None if value is None else value.producer()
+    if maker is not None and maker.op_type == "Transpose":
+        return _is_constant(maker.inputs[0])
     return value is not None and value.is_initializer()
+
+
+def _axes(value: ir.Value | None) -> list[list[str] | int | None]:
+    """The size of each axis; of one with a name the factors of that: batch*choices is as long as choices*batch."""
+    if value is None or value.shape is None:
+        return []
+    sizes = (size if isinstance(size, int) else size.value for size in value.shape)
+    return [sorted(size.split("*")) if isinstance(size, str) else size for size in sizes]
+
+
+def _contents(value: ir.Value | None) -> NDArray[Any] | None:
+    """Of a constant."""
+    return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def _rank(value: ir.Value | None) -> int | None:

@@ -1,0 +1,55 @@
+"""What graphs say of real tokens: packing computes nothing else, so that nothing else is compared."""
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.stress import Case
+from rpln_runtime.tasks import ENCODER_SEQUENCE, SEQUENCE, Tensor
+from tests.graphs.networks import Network
+from tests.graphs.text_graphs import Arrays, runner
+
+OVER_TOKENS = (SEQUENCE, ENCODER_SEQUENCE)
+
+
+def at_real_tokens(network: Network, outputs: Arrays, case: Case) -> Arrays:
+    """The outputs without what they say of padding, of attentions without its queries; what is of a text stays."""
+    tensors = {name: tensor for tensor in network.outputs for name in tensor.names(network.call.layers)}
+    return {name: _real(array, tensors[name], case) for name, array in outputs.items()}
+
+
+def _real(array: np.ndarray, tensor: Tensor, case: Case) -> np.ndarray:
+    axes = [axis for axis, size in enumerate(tensor.axes) if size in OVER_TOKENS]
+    return np.moveaxis(array, axes[0], 1)[case.mask == 1] if axes else array
+
+
+def difference(expected: Arrays, found: Arrays) -> float:
+    """The largest one, over all outputs."""
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype), name
+        assert np.isfinite(found[name]).all(), name
+    return max(float(np.abs(expected[name] - found[name]).max(initial=0)) for name in expected)
+
+
+def packing_difference(network: Network, plain: ir.Model, packed: ir.Model) -> float:
+    """Between two graphs of a network, over all masks of the stress set."""
+    one, other = runner(plain), runner(packed)
+    return max(
+        difference(
+            at_real_tokens(network, one(case.feeds), case),
+            at_real_tokens(network, other(case.feeds), case),
+        )
+        for case in network.stress_cases()
+    )
+
+
+def eager_difference(network: Network, packed: ir.Model) -> float:
+    """Between eager torch and a graph of the network, over all masks of the stress set."""
+    compute = runner(packed)
+    return max(
+        difference(
+            at_real_tokens(network, network.eager(case.feeds), case),
+            at_real_tokens(network, compute(case.feeds), case),
+        )
+        for case in network.stress_cases()
+    )
