@@ -12,6 +12,7 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.base import (
     ATTENTIONS,
     CACHE,
+    CROSS_ATTENTIONS,
     HEAD_MASK,
     IN_FLOAT32,
     RELATIVE_POSITIONS,
@@ -174,6 +175,21 @@ def test_a_mask_of_each_query_and_of_one_query_is_taken_as_it_is() -> None:
         assert change(before, after, given) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((5,), "tokens"), ((5, 5), "tokens, tokens"), ((2, 5, 5), "2, tokens, tokens")]
+)
+def test_a_mask_of_fewer_axes(shape: tuple[int, ...], axes: str) -> None:
+    before = attention_from_text(HEADS.replace("float[rows, 1, 1, tokens] keep", f"float[{axes}] keep"))
+    after = applied(before, FuseAttention)
+
+    (node,) = (node for node in after.graph if node.op_type == "Attention")
+    assert node.inputs[3] is not None
+    assert node.inputs[3].shape is not None
+    assert len(node.inputs[3].shape) == 4
+    keep = np.random.default_rng(2).integers(0, 2, shape).astype(np.float32)
+    assert change(before, after, feeds(keep=keep)) < 1e-6
+
+
 def test_the_mask_is_expanded_once_for_all() -> None:
     network = trace_task("feature-extraction", inputs=("input_ids", "attention_mask"), num_hidden_layers=3)
     graph = applied(network.graph, FuseAttention)
@@ -186,6 +202,7 @@ def test_the_mask_is_expanded_once_for_all() -> None:
 @pytest.mark.parametrize(
     ("text", "replacement", "reason"),
     [
+        ("rows, 1, 1, tokens] keep", "1, rows, 1, 1, tokens] keep", "of as many at most"),
         ("Softmax<axis = -1>", "Softmax<axis = 1>", "it is not over the last axis"),
         (
             "scaled = Mul(scores, scale)",
@@ -283,9 +300,7 @@ def test_relative_positions_are_left_to_cross_attention() -> None:
     assert operators(graph).count("Attention") == operators(graph).count("Softmax") == 2
     assert all("more than a product" in reason for reason in refused(graph, FuseAttention).values())
     assert distance(network, graph) < 1e-5
-    relative = frozenset({RELATIVE_POSITIONS})
-    assert FuseAttention().expected(Network(layers=2, cross_attention=True, features=relative)) == 2
-    assert FuseAttention().expected(Network(layers=2, features=relative)) == 0
+    assert FuseAttention().expected(Network(layers=2, features=frozenset({RELATIVE_POSITIONS}))) == 0
 
 
 @pytest.mark.parametrize(
@@ -303,8 +318,40 @@ def test_exceptions_are_left_alone(options: dict[str, Any], feature: str) -> Non
     assert set(refused(graph, FuseAttention).values()) == {
         "its probabilities are given out, or read by more than a product with values"
     }
-    assert FuseAttention().expected(Network(layers=1, cross_attention=True, features=frozenset({feature}))) == 0
-    assert FuseAttention.unless[feature]
+    assert FuseAttention().expected(Network(layers=1, features=frozenset({feature}))) == 0
+
+
+def test_of_two_attentions_one_may_be_given_out() -> None:
+    network = trace_task(
+        "text2text-generation",
+        variant="full",
+        inputs=("input_ids",),
+        outputs=("cross_attentions",),
+        num_hidden_layers=1,
+    )
+    graph = copied(network.graph)
+
+    assert apply(graph, FuseAttention) == {"FuseAttention": 1}
+    assert list(refused(graph, FuseAttention)) == ["encoder.layer.0.crossattention.self.Softmax"]
+    assert distance(network, graph) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("features", "count"),
+    [
+        ({ATTENTIONS}, 3),
+        ({RELATIVE_POSITIONS}, 3),
+        ({CROSS_ATTENTIONS}, 3),
+        ({HEAD_MASK}, 0),
+        ({ATTENTIONS, CROSS_ATTENTIONS}, 0),
+        ({CACHE}, 6),
+    ],
+)
+def test_the_formula_of_a_decoder(features: set[str], count: int) -> None:
+    formulas = Network(layers=3, cross_attention=True, features=frozenset(features))
+
+    assert FuseAttention().expected(formulas) == count
+    assert features <= FuseAttention.unless.keys() | {CACHE}
 
 
 # -- lower types -----------------------------------------------------------------------------------------------------

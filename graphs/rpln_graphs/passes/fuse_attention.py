@@ -9,7 +9,8 @@ Rules:
 3. The mask is still added. Its lowest values are raised above the least number of fp32, which ONNX Runtime takes for
    "no key at all" and answers with zeros: like this a row that is all padding attends to all keys alike, as it did. In
    fp16 they are raised to what a score can be added to; such a row then attends as if it had no mask.
-4. ONNX Runtime wants the mask of each query: one that is the same for all is expanded, once for all layers.
+4. ONNX Runtime wants the mask of each query: one that is the same for all is expanded, once for all layers. A mask of
+   fewer than four axes gets the first ones.
 5. Scores that LowerPrecision left in fp32 are IN_FLOAT32: the operator would compute them in fp16.
 
 The graph is raised to opset 23 where there is anything to fuse.
@@ -25,7 +26,7 @@ from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.base import ATTENTIONS, HEAD_MASK, IN_FLOAT32, RELATIVE_POSITIONS, Network
+from rpln_graphs.passes.base import ATTENTIONS, CROSS_ATTENTIONS, HEAD_MASK, IN_FLOAT32, RELATIVE_POSITIONS, Network
 from rpln_graphs.passes.folding import FoldingPass
 from rpln_graphs.passes.initializers import initializer_from_array
 from rpln_graphs.passes.projections import is_constant, other_operand, sole_reader
@@ -34,6 +35,10 @@ OPSET: Final = 23
 FLOAT: Final = ir.DataType.FLOAT
 LOWEST: Final = {FLOAT: -1e30, ir.DataType.BFLOAT16: -1e30, ir.DataType.FLOAT16: -3e4}
 """What hides a key: below any score, and no score added to it is infinite."""
+
+OF_SELF: Final = frozenset({RELATIVE_POSITIONS, ATTENTIONS, HEAD_MASK})
+OF_CROSS: Final = frozenset({CROSS_ATTENTIONS, HEAD_MASK})
+"""Exceptions, by the kind of attention that they are of."""
 
 HEADS_FIRST: Final = (0, 2, 1, 3)
 TURNED: Final = (0, 1, 3, 2)
@@ -68,6 +73,7 @@ class FuseAttention(FoldingPass):
     unless: ClassVar[Mapping[str, str]] = {
         RELATIVE_POSITIONS: "the operator adds no scores that depend on distance and query",
         ATTENTIONS: "the operator's probabilities are no output that every runtime gives",
+        CROSS_ATTENTIONS: "the operator's probabilities are no output that every runtime gives",
         HEAD_MASK: "the operator has no mask of heads",
     }
 
@@ -76,11 +82,10 @@ class FuseAttention(FoldingPass):
         return (2 if network.cross_attention else 1) * network.layers
 
     def expected(self, network: Network) -> int:
-        """The formula's count, or 0 with a feature of `unless`: but cross-attention never has relative positions."""
-        found = network.features.intersection(self.unless)
-        if found == {RELATIVE_POSITIONS} and network.cross_attention:
-            return network.layers
-        return 0 if found else self.formula(network)
+        """The formula's count, less what is an exception: most features are of one kind of attention only."""
+        ordinary = (network.features.isdisjoint(OF_SELF), network.features.isdisjoint(OF_CROSS))
+        counted = ordinary if network.cross_attention else ordinary[:1]
+        return sum(counted) * network.layers
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
         """Every Softmax."""
@@ -127,8 +132,8 @@ def _attention_around(softmax: ir.Node) -> _Attention | str:
     turned = keys.producer()
     if turned is None or turned.op_type != "Transpose" or _permutation(turned) not in {TURNED, HEADS_FIRST_TURNED}:
         return "its keys are not turned by a Transpose of four axes"
-    if not _has_four_axes(query) or (mask is not None and not _has_four_axes(mask)):
-        return "its queries, or its mask, are not known to be floats of four axes"
+    if _rank(query) != 4 or (mask is not None and _rank(mask) not in range(1, 5)):
+        return "its queries are not known to be of four axes and a float type, or its mask of as many at most"
     return _Attention(query=query, turned=turned, value=value, mask=mask, scale=scale, context=context)
 
 
@@ -194,8 +199,9 @@ def _context_of(probabilities: ir.Value) -> ir.Node | None:
     return node if node is not None and node.op_type == "MatMul" and node.inputs[0] is probabilities else None
 
 
-def _has_four_axes(value: ir.Value) -> bool:
-    return value.dtype in LOWEST and value.shape is not None and len(value.shape) == 4
+def _rank(value: ir.Value) -> int | None:
+    """Of a value of a float type that the operator is fused for; None where that, or the rank, is not known."""
+    return len(value.shape) if value.dtype in LOWEST and value.shape is not None else None
 
 
 def _is_widened(value: ir.Value) -> bool:
@@ -306,11 +312,17 @@ def _mask_nodes(graph: ir.Graph, attention: _Attention) -> Iterator[ir.Node]:
         node = _node("Cast", [node.outputs[0]], f"{mask.name}.{dtype.name.lower()}", mask.shape, dtype)
         node.attributes["to"] = ir.AttrInt64("to", dtype)
         yield node
-    if mask.shape[2] == 1 and attention.tokens != 1:
-        sizes = list(_size_nodes(graph, attention, name=f"{mask.name}.sizes"))
-        yield from sizes
-        shape = ir.Shape([mask.shape[0], mask.shape[1], attention.tokens, mask.shape[3]])
-        yield _node("Expand", [node.outputs[0], sizes[-1].outputs[0]], f"{mask.name}.of_queries", shape, dtype)
+    missing = 4 - len(mask.shape)
+    sizes = [*(1,) * missing, *mask.shape]
+    if missing:
+        axes = _constant(graph, f"{mask.name}.axes", np.arange(missing, dtype=np.int64))
+        node = _node("Unsqueeze", [node.outputs[0], axes], f"{mask.name}.four_axes", sizes, dtype)
+        yield node
+    if sizes[2] == 1 and attention.tokens != 1:
+        counted = list(_size_nodes(graph, attention, name=f"{mask.name}.sizes"))
+        yield from counted
+        sizes[2] = attention.tokens
+        yield _node("Expand", [node.outputs[0], counted[-1].outputs[0]], f"{mask.name}.of_queries", sizes, dtype)
 
 
 def _size_nodes(graph: ir.Graph, attention: _Attention, *, name: str) -> Iterator[ir.Node]:
