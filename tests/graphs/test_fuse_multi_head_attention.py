@@ -9,7 +9,15 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from rpln_graphs.passes.base import ATTENTIONS, HEAD_MASK, IN_FLOAT32, PRUNED_HEADS, RELATIVE_POSITIONS, Network
+from rpln_graphs.passes.base import (
+    ATTENTIONS,
+    CROSS_ATTENTIONS,
+    HEAD_MASK,
+    IN_FLOAT32,
+    PRUNED_HEADS,
+    RELATIVE_POSITIONS,
+    Network,
+)
 from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from tests.graphs.fusions import applied, assert_computes_the_same, count, optimized_runner, reasons
 from tests.graphs.networks import trace_task
@@ -312,12 +320,34 @@ def test_heads_are_counted_in_each_layer() -> None:
     ]
 
 
-def test_the_formula_knows_cross_attention() -> None:
-    relative = frozenset({RELATIVE_POSITIONS})
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        (set(), 14),
+        ({RELATIVE_POSITIONS}, 7),
+        ({ATTENTIONS}, 7),
+        ({CROSS_ATTENTIONS}, 7),
+        ({RELATIVE_POSITIONS, ATTENTIONS}, 7),
+        ({ATTENTIONS, CROSS_ATTENTIONS}, 0),
+        ({HEAD_MASK}, 0),
+        ({PRUNED_HEADS}, 14),
+    ],
+)
+def test_the_formula_knows_which_attention_is_excepted(features: set[str], expected: int) -> None:
+    network = Network(layers=7, cross_attention=True, features=frozenset(features))
 
-    assert FuseMultiHeadAttention().expected(Network(layers=5)) == 5
-    assert FuseMultiHeadAttention().expected(Network(layers=5, cross_attention=True)) == 10
-    assert FuseMultiHeadAttention().expected(Network(layers=5, cross_attention=True, features=relative)) == 5
+    assert FuseMultiHeadAttention().expected(network) == expected
+    assert FuseMultiHeadAttention().expected(Network(layers=7)) == 7
+
+
+@pytest.mark.parametrize("outputs", [("attentions",), ("cross_attentions",)])
+def test_one_attention_gives_its_probabilities_and_the_other_is_fused(outputs: tuple[str, ...]) -> None:
+    network = trace_task("text2text-generation", variant="with-past", outputs=outputs, num_hidden_layers=1)
+    model = applied(network.graph, FuseMultiHeadAttention)
+
+    assert count(model, FuseMultiHeadAttention) == 1
+    assert reasons(model, FuseMultiHeadAttention) == ["the operator does not give its probabilities"]
+    assert_computes_the_same(network, model)
 
 
 def test_the_operator_for_masked_decoders_is_not_for_buffers_that_grow() -> None:

@@ -23,7 +23,15 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.passes.base import ATTENTIONS, HEAD_MASK, IN_FLOAT32, RELATIVE_POSITIONS, Network, Refusal
+from rpln_graphs.passes.base import (
+    ATTENTIONS,
+    CROSS_ATTENTIONS,
+    HEAD_MASK,
+    IN_FLOAT32,
+    RELATIVE_POSITIONS,
+    Network,
+    Refusal,
+)
 from rpln_graphs.passes.contrib import DOMAIN, FLOATS, ContribPass, same_size, same_sizes, set_type
 from rpln_graphs.passes.projections import is_constant
 
@@ -34,36 +42,38 @@ WHOLE: Final = frozenset({ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64
 SELECTING: Final = frozenset({"Gather", "Slice"})
 """What SelectRows may have put behind a mask."""
 
+GIVEN_OUT: Final = "the operator does not give its probabilities"
+NO_HEAD_MASK: Final = "the operator has no mask of heads"
+SELF, CROSS = "self-attention", "cross-attention"
+OTHERWISE: Final[Mapping[str, Mapping[str, str]]] = {
+    SELF: {
+        RELATIVE_POSITIONS: "the operator's scores have no part that depends on distance and query",
+        ATTENTIONS: GIVEN_OUT,
+        HEAD_MASK: NO_HEAD_MASK,
+    },
+    CROSS: {CROSS_ATTENTIONS: GIVEN_OUT, HEAD_MASK: NO_HEAD_MASK},
+}
+"""With which features of a network which of its attentions stay as they are, and why."""
+
 
 class FuseMultiHeadAttention(ContribPass):
     """Counts the attentions."""
 
     anchor: ClassVar[str] = "Softmax"
-    unless: ClassVar[Mapping[str, str]] = {
-        RELATIVE_POSITIONS: "the operator's scores have no part that depends on distance and query",
-        ATTENTIONS: "the operator does not give its probabilities",
-        HEAD_MASK: "the operator has no mask of heads",
-    }
 
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
     def formula(self, network: Network) -> int:
-        """One in each layer, two with cross-attention."""
-        return (2 if network.cross_attention else 1) * network.layers
-
-    def expected(self, network: Network) -> int:
-        """The formula's count; relative positions are no matter of cross-attention."""
-        found = network.features.intersection(self.unless)
-        if found == {RELATIVE_POSITIONS} and network.cross_attention:
-            return network.layers
-        return 0 if found else self.formula(network)
+        """One in each layer, and one for cross-attention, but for those of which OTHERWISE tells why not."""
+        kinds = [SELF, CROSS] if network.cross_attention else [SELF]
+        return network.layers * sum(network.features.isdisjoint(OTHERWISE[kind]) for kind in kinds)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
-        """As the rules say, but for attentions in fp32 among others (rule 5)."""
-        widened = {node.name for node in model.graph if node.op_type == self.anchor and _is_widened(node)}
+        """As the rules say, but for what no rule could tell (rule 5)."""
+        anchors = {node.name: node for node in model.graph if node.op_type == self.anchor}
         return [
-            Refusal(node=refusal.node, reason=IN_FLOAT32) if refusal.node in widened else refusal
+            Refusal(node=refusal.node, reason=_reason(anchors[refusal.node]) or refusal.reason)
             for refusal in super().refusals(model)
         ]
 
@@ -217,6 +227,14 @@ def _number(value: ir.Value | None) -> float | None:
     assert value is not None
     assert value.const_value is not None
     return float(value.const_value.numpy().item()) if value.const_value.size == 1 else None
+
+
+def _reason(softmax: ir.Node) -> str | None:
+    """Why it cannot be inside the operator, whatever is around it."""
+    probabilities = softmax.outputs[0]
+    if probabilities.is_graph_output() or len(probabilities.uses()) > 1:
+        return GIVEN_OUT
+    return IN_FLOAT32 if _is_widened(softmax) else None
 
 
 def _is_widened(softmax: ir.Node) -> bool:
