@@ -98,7 +98,7 @@ def run_race(
     if plan.optimize != AUTO:
         return Race(why_not=f"--optimize {plan.optimize}")
     if not plan.target.providers:
-        return Race(why_not=f"{plan.target.because}; for {plan.target.name} nothing is measured")
+        return Race(why_not=f"{plan.target.because}; nothing is measured for it")
     total = sum(entry.reason is None for part in parts for entry in entries_from_plan(part, plan))
     numbers = itertools.count(1)
     candidates: list[Candidate] = []
@@ -109,7 +109,8 @@ def run_race(
                 part, graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
             )
     except (ProviderError, MissingExtraError) as error:
-        return Race(why_not=f"{plan.target.because}; not measured, since {plan.target.name} does not run here: {error}")
+        because = str(error).partition(". ")[0]
+        return Race(why_not=f"{plan.target.because}; nothing was measured, since it does not run here: {because}")
     race = Race(candidates=tuple(candidates))
     best = race.fastest(parts[0].name, DEFAULT_PROVIDER)
     if race.provider != DEFAULT_PROVIDER or best is None:

@@ -15,7 +15,7 @@ from rpln_export.errors import PlanError
 from rpln_export.graph_plans import GraphPlan, graph_plans
 from rpln_export.targets import TARGETS, Target
 from rpln_export.workloads import DEFAULT_WORKLOAD, WORKLOADS, Workload, workload_from_file
-from rpln_graphs.forms import FOLDS, FORMS
+from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS
 from rpln_graphs.passes.base import CountingPass
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_graphs.stress import Limits
@@ -94,7 +94,9 @@ class ExportPlan:
     @property
     def folds(self) -> tuple[type[CountingPass], ...]:
         """The exact folds that every form begins with."""
-        return () if self.optimize == NONE else FOLDS
+        if self.optimize == NONE:
+            return ()
+        return FOLDS_OF_LOWER if self.recipe.lowers else FOLDS
 
     @property
     def name(self) -> str:

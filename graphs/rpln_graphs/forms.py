@@ -27,6 +27,9 @@ from rpln_graphs.passes.select_rows import SelectRows
 
 FOLDS: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
 """Exact, and less work for whatever runs the graph: they go before everything else."""
+FOLDS_OF_LOWER: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, SelectRows)
+"""Of fp16 and bf16 graphs the weights stay what they are: what runs them has the scale and the LayerNorm's affine in
+its fused operators anyway, and every fold of weights is one more rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
