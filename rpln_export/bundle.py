@@ -21,7 +21,18 @@ from rpln_model.composition import PLAIN
 from rpln_model.config import label_count, padding_row, usable_length
 from rpln_model.weights import GENERATION_CONFIG, local_folder
 from rpln_runtime.manifest import Axis, Generation, Manifest, Source
-from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, ENCODER_SEQUENCE, PAST, SEQUENCE, TASKS, TOTAL
+from rpln_runtime.tasks import (
+    BATCH,
+    BATCH_CHOICES,
+    CHOICES,
+    ENCODER_SEQUENCE,
+    MASKED_TOKENS,
+    MASKS,
+    PAST,
+    SEQUENCE,
+    TASKS,
+    TOTAL,
+)
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
 
@@ -120,6 +131,8 @@ def axis_limits(axis: str, plan: ExportPlan) -> Axis:
         SEQUENCE: Axis(minimum=1, maximum=usable),
         PAST: Axis(minimum=min(pasts, default=0), maximum=usable - 1),
         TOTAL: Axis(minimum=1, maximum=usable),
+        MASKS: Axis(minimum=0, maximum=usable),
+        MASKED_TOKENS: Axis(minimum=0, maximum=None),
         ENCODER_SEQUENCE: Axis(minimum=1, maximum=None if encoder is None else usable_length(encoder)),
     }
     return limits[axis]
@@ -134,6 +147,7 @@ def value_limits(graph: GraphPlan, plan: ExportPlan) -> dict[str, int]:
         "encoder_attention_mask": 2,
         "token_type_ids": limits.type_vocab_size,
         # RoBERTa counts positions from pad_token_id + 1, so its table has that many rows more than usable positions.
+        "masked_positions": limits.usable_length,
         "position_ids": limits.usable_length + limits.pad_token_id + 1,
     }
 

@@ -64,7 +64,10 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 @click.option(
     "--variants", default="", callback=_names, help="Graphs of a decoder: with-past, or full, prefill,decode."
 )
-@click.option("--logits", help="Of a decoder: last, or all positions. [default: last]")
+@click.option(
+    "--logits",
+    help="Of a decoder: last, or all. Of fill-mask: all, masked, or positions (an input). [default: the first]",
+)
 @click.option("--io-dtype", default="fp32", help="Type of float inputs and outputs: fp32, or fp16 with --fp16.")
 @click.option("--tokenizer", help="Folder or hub id of the tokenizer. [default: CHECKPOINT]")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")

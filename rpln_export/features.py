@@ -7,7 +7,7 @@ from rpln_export.graph_plans import GraphPlan
 from rpln_graphs.passes import base
 from rpln_model.activations import ACTIVATIONS
 from rpln_model.config import ABSOLUTE, activation, position_type, pruned_heads
-from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS
+from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS, MASKED_LOGITS, MASKED_POSITIONS
 
 GELUS: Final = {ACTIVATIONS["gelu"], ACTIVATIONS["gelu_10"]}
 """The second clips what the first computes."""
@@ -27,6 +27,7 @@ FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     base.INPUTS_EMBEDS: lambda graph, _: "inputs_embeds" in _inputs(graph),
     base.TOKEN_TYPES: lambda graph, _: "token_type_ids" in _inputs(graph),
     base.LAST_TOKEN: lambda graph, _: LAST_LOGITS in graph.outputs,
+    base.MASKED_TOKENS: lambda graph, _: MASKED_LOGITS in graph.outputs or MASKED_POSITIONS in graph.inputs,
     base.FIRST_TOKEN: lambda graph, _: "logits" in _outputs(graph) and not _has_rows(graph),
 }
 

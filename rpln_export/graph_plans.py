@@ -10,12 +10,39 @@ from rpln_export.choices import choose, choose_all
 from rpln_export.errors import PlanError
 from rpln_graphs.variants import VARIANTS, Variant
 from rpln_model.composition import Composition
-from rpln_runtime.tasks import ALL_LOGITS, LAST_LOGITS, Task, Tensor
+from rpln_runtime.manifest import Graph
+from rpln_runtime.tasks import (
+    ALL_LOGITS,
+    LAST_LOGITS,
+    LOGITS_AT_POSITIONS,
+    MASKED_LOGITS,
+    MASKED_POSITIONS,
+    Task,
+    Tensor,
+)
 
 GRAPH_NAME: Final = "model.onnx"
 """The file of a bundle's only graph, or of its only decoder."""
 
-LOGITS: Final = {"last": LAST_LOGITS, "all": ALL_LOGITS}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logits:
+    """Logits of some of the tokens, in place of the task's own, and what the graph must be told for them."""
+
+    outputs: tuple[Tensor, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+
+
+_ALL: Final = Logits(outputs=(ALL_LOGITS,))
+LOGITS: Final[dict[Tensor, dict[str, Logits]]] = {
+    LAST_LOGITS: {"last": Logits(outputs=(LAST_LOGITS,)), "all": _ALL},
+    ALL_LOGITS: {
+        "all": _ALL,
+        "masked": Logits(outputs=(MASKED_LOGITS,)),
+        "positions": Logits(outputs=(LOGITS_AT_POSITIONS,), inputs=(MASKED_POSITIONS,)),
+    },
+}
+"""The choices of --logits by the task's own logits, the default first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +68,16 @@ def graph_plans(
     steps = _chosen_variants(task, variants)
     before = [] if not task.encoders else [VARIANTS["cross" if composition.encoder is None else "encoder"]]
     optional = choose_all(task.optional_outputs, outputs, f"output of {task.name}")
-    given = (*_logits(task, logits), *optional)
+    asked = _logits(task, logits)
+    if MASKED_LOGITS in asked.outputs and "inputs_embeds" in inputs:
+        raise PlanError("--logits masked finds mask tokens by their id: with inputs_embeds, choose --logits positions.")
+    given = (*(asked.outputs or task.outputs), *optional)
     graphs = []
     for variant in (*steps, *before):
         own = (
             variant.inputs
             if variant.standalone
-            else (*_graph_inputs(task, inputs, composition.decoder, variant), *variant.inputs)
+            else (*_graph_inputs(task, inputs, composition.decoder, variant), *asked.inputs, *variant.inputs)
         )
         made = () if variant.standalone else given
         graphs.append(
@@ -61,6 +91,13 @@ def graph_plans(
     return tuple(graphs)
 
 
+def logits_of_graph(graph: Graph, task: Task) -> str | None:
+    """The choice of --logits that a bundle's graph was exported with; None where the task offers none."""
+    offered = next((LOGITS[tensor] for tensor in task.outputs if tensor in LOGITS), {})
+    axes = {tensor.name: tensor.shape[:-1] for tensor in graph.outputs}
+    return next((name for name, logits in offered.items() if logits.outputs[0].axes[:-1] == axes["logits"]), None)
+
+
 def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
     offered = {name: VARIANTS[name] for name in task.variants}
     chosen = [choose(offered, name, f"variant of {task.name}") for name in dict.fromkeys(names or task.variants[:1])]
@@ -70,14 +107,16 @@ def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
     return chosen
 
 
-def _logits(task: Task, which: str | None) -> tuple[Tensor, ...]:
-    """The task's outputs; a decoder's logits are those of the last position unless all are asked for."""
+def _logits(task: Task, which: str | None) -> Logits:
+    """The logits asked for; those of the task's row where none are."""
+    offered = next((LOGITS[tensor] for tensor in task.outputs if tensor in LOGITS), {})
     if which is None:
-        return task.outputs
-    if LAST_LOGITS not in task.outputs:
-        raise PlanError(f"--logits is a choice of decoders: {task.name} needs every logit that it gives.")
-    chosen = choose(LOGITS, which, "choice of logits")
-    return tuple(chosen if tensor.name == chosen.name else tensor for tensor in task.outputs)
+        return next(iter(offered.values()), Logits())
+    if not offered:
+        raise PlanError(
+            f"--logits is a choice of decoders and of fill-mask: {task.name} needs every logit that it gives."
+        )
+    return choose(offered, which, "choice of logits")
 
 
 def _graph_inputs(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rpln_export.errors import PlanError
 from rpln_export.features import features_from_plan
 from rpln_export.graph_plans import GraphPlan
 from rpln_export.plan import ExportPlan
@@ -12,7 +13,7 @@ from rpln_graphs.calls import CACHED, GraphCall
 from rpln_graphs.passes.base import Network
 from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Feeds
-from rpln_runtime.tasks import BATCH, ENCODER_MASK, PAST, Tensor
+from rpln_runtime.tasks import BATCH, ENCODER_MASK, MASKED_LOGITS, PAST, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,11 @@ class Part:
         """The outputs that eager torch is asked for too: keys and values are proven by the steps that read them."""
         return tuple(tensor for tensor in self.plan.outputs if tensor.name not in {"present", *CACHED})
 
+    @property
+    def mask_token_id(self) -> int | None:
+        """The id that the graph looks for; None where it looks for none."""
+        return self.call.model.config.mask_token_id if MASKED_LOGITS in self.plan.outputs else None
+
     def empty_past(self, rows: int) -> Feeds:
         """Keys and values of no token."""
         sizes = {BATCH: rows, PAST: 0}
@@ -67,9 +73,19 @@ class Part:
         }
 
 
-def parts_from_model(plan: ExportPlan, model: Any) -> list[Part]:
-    """The plan's graphs with what of `model` each of them holds."""
+def parts_from_model(plan: ExportPlan, model: Any, *, mask_token_id: int | None = None) -> list[Part]:
+    """The plan's graphs with what of `model` each of them holds; `mask_token_id` is the tokenizer's.
+
+    Raises PlanError where a graph is to look for mask tokens and there are none.
+    """
     decoder = getattr(model, "decoder", model)
+    if any(MASKED_LOGITS in graph.outputs for graph in plan.graphs):
+        if mask_token_id is None:
+            raise PlanError(
+                "--logits masked looks for mask tokens, and the tokenizer has none. Name one that has, with "
+                "--tokenizer, or choose --logits positions."
+            )
+        decoder.config.mask_token_id = mask_token_id
     return [
         Part(
             plan=graph,

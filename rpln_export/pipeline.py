@@ -48,7 +48,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         generation = generation_from_plan(plan) if plan.decodes else None
     weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
-    parts = parts_from_model(plan, model)
+    parts = parts_from_model(plan, model, mask_token_id=tokenizer.mask_token_id)
     with steps.step("trace"):
         graphs = [trace_model(part.call.model, part.plan.inputs, part.plan.outputs, opset=plan.opset) for part in parts]
     subjects = subjects_from_parts(parts, plan)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.errors import ValidationError
+from rpln_export.graph_plans import logits_of_graph
 from rpln_export.parts import parts_from_model
 from rpln_export.plan import ExportPlan, make_plan
 from rpln_export.proof import Proof, prove
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.subjects import subjects_from_parts
-from rpln_runtime.manifest import Graph, Manifest, read_manifest
-from rpln_runtime.tasks import LAST_LOGITS, TASKS, Task, Tensor
+from rpln_runtime.manifest import Manifest, read_manifest
+from rpln_runtime.tasks import TASKS, Tensor
 
 
 def revalidate(
@@ -31,7 +32,8 @@ def revalidate(
             )
         model = load_model(plan)
     with steps.step("validate") as advance:
-        subjects = subjects_from_parts(parts_from_model(plan, model), plan)
+        parts = parts_from_model(plan, model, mask_token_id=manifest.mask_token_id)
+        subjects = subjects_from_parts(parts, plan)
         return prove(subjects, folder, recipe=plan.recipe, advance=advance)
 
 
@@ -48,7 +50,7 @@ def _plan_from_bundle(manifest: Manifest, checkpoint: str | None, revision: str 
             task.optional_outputs, [{tensor.name.split(".")[0] for tensor in graph.outputs} for graph in graphs]
         ),
         variants=[graph.variant for graph in graphs],
-        logits=_logits(graphs[0], task),
+        logits=logits_of_graph(graphs[0], task),
         is_decoder=task.postprocess is None,
     )
 
@@ -56,10 +58,3 @@ def _plan_from_bundle(manifest: Manifest, checkpoint: str | None, revision: str 
 def _asked_for(tensors: tuple[Tensor, ...], names: list[set[str]]) -> list[str]:
     """The optional tensors that every graph has: what a variant adds by itself was not asked for."""
     return [tensor.name for tensor in tensors if all(tensor.name in known for known in names)]
-
-
-def _logits(graph: Graph, task: Task) -> str | None:
-    if LAST_LOGITS not in task.outputs:
-        return None
-    (length,) = (tensor.shape[1] for tensor in graph.outputs if tensor.name == LAST_LOGITS.name)
-    return "last" if length == 1 else "all"

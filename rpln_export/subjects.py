@@ -1,7 +1,7 @@
 """What is proven in one go: a single graph case by case, or a decoder's graphs played together."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -14,6 +14,7 @@ from rpln_export.texts import feeds_from_ids
 from rpln_export.validate import Array, Run, eager_outputs
 from rpln_graphs.decoding import DecodingCase, decoding_cases
 from rpln_graphs.stress import Case, Feeds, stress_cases
+from rpln_runtime.tasks import ALL_LOGITS, LOGITS_AT_POSITIONS, MASKED_LOGITS, MASKED_POSITIONS
 
 STEPS_OF: Final = {"prefill": "decode"}
 """The graph of a decoder's steps, where the graph of its prompt is another."""
@@ -68,8 +69,16 @@ class GraphSubject:
         return (self.part,)
 
     def eager(self, case: Case) -> Mapping[str, Array]:
-        """The case's feeds through the torch module of the graph."""
-        return eager_outputs(self.part.call.model, self.part.plan.inputs, self.part.compared, case.feeds)
+        """The case's feeds through the torch module of the graph; of a masked LM, always the logits of all tokens."""
+        inputs = [tensor for tensor in self.part.plan.inputs if tensor != MASKED_POSITIONS]
+        some = {MASKED_LOGITS, LOGITS_AT_POSITIONS}
+        outputs = [ALL_LOGITS if tensor in some else tensor for tensor in self.part.compared]
+        found = eager_outputs(self.part.call.model, inputs, outputs, case.feeds)
+        return {
+            name: case.selected(found[name], tensor.axes)
+            for tensor in self.part.compared
+            for name in tensor.names(self.part.call.layers)
+        }
 
     def play(self, runs: Mapping[str, RunGraph]) -> Run:
         """The case's feeds through the graph."""
@@ -142,7 +151,7 @@ class DecoderSubject:
 def subjects_from_parts(parts: Sequence[Part], plan: ExportPlan) -> list[Subject]:
     """Everything that a bundle of these graphs must be proven to do."""
     if not plan.decodes:
-        return [GraphSubject(part=part, cases=list(stress_cases(part.plan.inputs, plan.limits))) for part in parts]
+        return [GraphSubject(part=part, cases=list(_cases(part, plan))) for part in parts]
     encoder = next((part for part in parts if part.is_encoder), None)
     decoders = {part.name: part for part in parts if not part.is_encoder}
     prompts = [part for name, part in decoders.items() if name not in STEPS_OF.values()]
@@ -160,6 +169,11 @@ def subjects_from_parts(parts: Sequence[Part], plan: ExportPlan) -> list[Subject
         cases = list(stress_cases(encoder.plan.inputs, plan.memory_limits))
         subjects.insert(0, GraphSubject(part=encoder, cases=cases))
     return subjects
+
+
+def _cases(part: Part, plan: ExportPlan) -> Iterator[Case]:
+    """The stress set, with mask tokens where the graph looks for them."""
+    return stress_cases(part.plan.inputs, replace(plan.limits, mask_token_id=part.mask_token_id))
 
 
 def _decoding_cases(decoders: Iterable[Part], encoder: Part | None, plan: ExportPlan) -> Iterator[DecodingCase]:

@@ -10,17 +10,23 @@ from numpy.typing import NDArray
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.stress import Feeds
 from rpln_model.config import padding_row
-from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, SEQUENCE, TOTAL, Tensor
+from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, MASKED_LOGITS, MASKS, SEQUENCE, TOTAL, Tensor
 
-TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE)
+TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASKS)
+MASK_EVERY: Final = 7
+"""How often a text has a mask token, for a graph that looks for them: RoBERTa is trained on 15% of them."""
 
 
 def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: GraphCall) -> Feeds:
-    """What `inputs` of the network in `call` are for the text; hidden states of a foreign encoder are random."""
+    """What `inputs` of the network in `call` are for the text; hidden states of a foreign encoder are random.
+
+    Where the graph gives the logits of some tokens only, it gives those of all, or of mask tokens put in their places.
+    """
     config = call.model.config
     sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(TOKENS, ids.size)
     made: dict[str, Callable[[tuple[int, ...]], NDArray[Any]]] = {
-        "input_ids": lambda _: ids,
+        "input_ids": lambda _: _with_masks(call, ids),
+        "masked_positions": lambda _: np.arange(ids.size),
         "attention_mask": np.ones,
         "token_type_ids": np.zeros,
         "position_ids": lambda _: padding_row(config) + 1 + np.arange(ids.size),
@@ -34,6 +40,12 @@ def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: Graph
         array = made[tensor.name](tuple(shape)).reshape(shape)
         feeds[tensor.name] = array.astype(np.int64 if tensor.dtype == INT64 else np.float32)
     return feeds
+
+
+def _with_masks(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    if MASKED_LOGITS not in call.outputs:
+        return ids
+    return np.where(np.arange(ids.size) % MASK_EVERY == 0, call.model.config.mask_token_id, ids)
 
 
 def _embedded(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[Any]:

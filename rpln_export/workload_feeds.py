@@ -1,7 +1,7 @@
 """A workload as the inputs of a graph."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from rpln_export.parts import Part
 from rpln_export.workloads import Workload
 from rpln_graphs.stress import Feeds, Limits
-from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, PAST, SEQUENCE, TOTAL
+from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, MASKED_POSITIONS, MASKS, PAST, SEQUENCE, TOTAL
+
+MASK_EVERY: Final = 7
+"""One token of so many is a mask, for a graph that goes by masks: RoBERTa is trained on 15% of them."""
 
 
 def workload_feeds(part: Part, workload: Workload, limits: Limits) -> Iterator[Feeds]:
@@ -27,9 +30,11 @@ def _feeds(part: Part, lengths: Sequence[int], limits: Limits, *, past: int) -> 
     longest = max(lengths)
     mask = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)
     sizes = {BATCH: len(lengths), CHOICES: 1, SEQUENCE: longest, ENCODER_SEQUENCE: longest}
-    sizes |= {PAST: past, TOTAL: past + longest}
+    masked = np.arange(0, longest, MASK_EVERY)
+    sizes |= {PAST: past, TOTAL: past + longest, MASKS: masked.size}
     made: dict[str, Callable[[], NDArray[Any]]] = {
-        "input_ids": lambda: np.where(mask == 1, rng.integers(0, limits.vocab_size, mask.shape), limits.pad_token_id),
+        "input_ids": lambda: _ids(part, mask, limits, rng),
+        MASKED_POSITIONS.name: lambda: np.tile(masked, (len(lengths), 1)) * (masked < np.array(lengths)[:, None]),
         "attention_mask": lambda: np.concatenate([np.ones((len(lengths), past)), mask], axis=1),
         "encoder_attention_mask": lambda: mask,
         "position_ids": lambda: limits.pad_token_id + (past + np.cumsum(mask, axis=1)) * mask,
@@ -44,3 +49,12 @@ def _feeds(part: Part, lengths: Sequence[int], limits: Limits, *, past: int) -> 
             array = made[name]() if name in made else rng.standard_normal(shape)
             feeds[name] = array.reshape(shape).astype(np.int64 if tensor.dtype == INT64 else np.float32)
     return feeds
+
+
+def _ids(part: Part, mask: NDArray[np.int64], limits: Limits, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Random ids, padding, and mask tokens where the graph looks for them."""
+    ids = rng.integers(0, limits.vocab_size, mask.shape)
+    if part.mask_token_id is not None:
+        ids = np.where(ids == part.mask_token_id, 0, ids)
+        ids[:, ::MASK_EVERY] = part.mask_token_id
+    return np.where(mask == 1, ids, limits.pad_token_id)

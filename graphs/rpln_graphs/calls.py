@@ -9,14 +9,24 @@ from torch import nn
 from rpln_graphs.stages import EncoderStage
 from rpln_model.cache import KeyValue, KeyValues
 from rpln_model.config import pruned_heads
-from rpln_runtime.tasks import CROSS_KEY_VALUES, ENCODER_SEQUENCE, LAST_LOGITS, Tensor
+from rpln_runtime.tasks import (
+    CROSS_KEY_VALUES,
+    ENCODER_SEQUENCE,
+    LAST_LOGITS,
+    MASKED_LOGITS,
+    MASKED_POSITIONS,
+    Tensor,
+)
 
 CACHED: Final = ("past_key_values", CROSS_KEY_VALUES.name)
 """Inputs that the model takes as its cache."""
 
 
 class GraphCall(nn.Module):
-    """`model` with the inputs and outputs of one of its graphs, in order, a tensor per layer where they say so."""
+    """`model` with the inputs and outputs of one of its graphs, in order, a tensor per layer where they say so.
+
+    Where the graph finds the mask tokens itself, the model's config tells their id: `mask_token_id`.
+    """
 
     def __init__(self, model: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
         super().__init__()
@@ -54,6 +64,8 @@ class GraphCall(nn.Module):
         if self.has_cache:
             past, cross = (_pairs(given.get(name, [])) for name in CACHED)
             arguments["past_key_values"] = KeyValues(past=past, cross=cross)
+        if MASKED_LOGITS in self.outputs:
+            arguments[MASKED_POSITIONS.name] = arguments["input_ids"] == self.model.config.mask_token_id
         result = dict(self.model(**arguments, **self.options))
         if self.has_cache:
             result["present"] = [pair for _, pair in sorted(arguments["past_key_values"].present.items())]

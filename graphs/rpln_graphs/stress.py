@@ -8,7 +8,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, SEQUENCE, Tensor
+from rpln_runtime.tasks import (
+    BATCH,
+    CHOICES,
+    ENCODER_SEQUENCE,
+    INT64,
+    MASKED_POSITIONS,
+    MASKED_TOKENS,
+    SEQUENCE,
+    Tensor,
+)
+from rpln_runtime.tasks import MASKS as MASK_TOKENS
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -17,26 +27,49 @@ LENGTHS: Final = (1, 2, 5, 17)
 MASKS: Final = ("none", "right", "left", "holes", "empty")
 """`empty`: besides rows with holes, one row that is all padding."""
 CHOICE_COUNT: Final = 3
+MOST_POSITIONS: Final = 4
+SHARE_OF_MASKS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds the inputs of one network; `sizes` resolves axes named after config fields."""
+    """What bounds the inputs of one network; `sizes` resolves axes named after config fields.
+
+    Ids have mask tokens among them where `mask_token_id` tells theirs.
+    """
 
     usable_length: int
     vocab_size: int
     type_vocab_size: int
     pad_token_id: int
     sizes: Mapping[str, int]
+    mask_token_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One batch of the stress set. `mask` is [rows, sequence], whatever the task's input rank, 1 at real tokens."""
+    """One batch of the stress set. `mask` is [rows, sequence], whatever the task's input rank, 1 at real tokens.
+
+    `mask_token_id` is the id that mask tokens have among the ids, where the graph looks for them.
+    """
 
     name: str
     feeds: Feeds
     mask: NDArray[np.int64]
+    mask_token_id: int | None = None
+
+    def selected(self, values: NDArray[Any], axes: Sequence[str | int]) -> NDArray[Any]:
+        """Of `values` [rows, sequence, ...], those of the tokens that an output with such `axes` is of.
+
+        These are the mask tokens of all texts in one list, those at `masked_positions`, or all.
+        """
+        index: Any = ...
+        if MASKED_TOKENS in axes:
+            index = self.feeds["input_ids"] == self.mask_token_id
+        elif MASK_TOKENS in axes:
+            index = np.arange(len(values))[:, None], self.feeds[MASKED_POSITIONS.name]
+        selected: NDArray[Any] = values[index]
+        return selected
 
 
 def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
@@ -72,17 +105,36 @@ def _case(
     rows = batch * choices
     keep = random_mask(mask, rows, length, rng)
     sizes = {**limits.sizes, BATCH: batch, CHOICES: choices, SEQUENCE: length, ENCODER_SEQUENCE: length}
+    if any(MASK_TOKENS in tensor.axes for tensor in inputs):
+        sizes[MASK_TOKENS] = int(rng.integers(0, MOST_POSITIONS + 1))
     heads = (limits.sizes["num_hidden_layers"], limits.sizes["num_attention_heads"])
     made: dict[str, Callable[[], NDArray[Any]]] = {
-        "input_ids": lambda: np.where(keep == 1, random_ids(limits, rng, keep.shape), limits.pad_token_id),
+        "input_ids": lambda: _ids(limits, rng, keep),
         "attention_mask": lambda: keep,
         "token_type_ids": lambda: rng.integers(0, limits.type_vocab_size, keep.shape),
         "position_ids": lambda: limits.pad_token_id + np.cumsum(keep, axis=-1) * keep,
         "inputs_embeds": lambda: rng.standard_normal((*keep.shape, limits.sizes["hidden_size"])),
         "head_mask": lambda: rng.integers(0, 2, heads),
+        MASKED_POSITIONS.name: lambda: rng.integers(0, length, (rows, sizes[MASK_TOKENS])),
     }
     name = f"batch {batch} x length {length}, mask {mask}"
-    return Case(name=name, feeds=feeds_from_rows(inputs, sizes, made), mask=keep)
+    return Case(name=name, feeds=feeds_from_rows(inputs, sizes, made), mask=keep, mask_token_id=limits.mask_token_id)
+
+
+def _ids(limits: Limits, rng: np.random.Generator, keep: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Random ids and padding; among both, in some batches, mask tokens: none, the first, the last, many, or all."""
+    ids = np.where(keep == 1, random_ids(limits, rng, keep.shape), limits.pad_token_id)
+    if limits.mask_token_id is None:
+        return ids
+    places = {
+        "none": np.zeros_like(keep),
+        "first": np.arange(keep.shape[1]) == 0,
+        "last": np.arange(keep.shape[1]) == keep.shape[1] - 1,
+        "many": rng.random(keep.shape) < SHARE_OF_MASKS,
+        "all": np.ones_like(keep),
+    }
+    chosen = places[rng.choice(list(places))]
+    return np.where(chosen, limits.mask_token_id, ids)
 
 
 def random_ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:

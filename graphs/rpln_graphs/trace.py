@@ -1,6 +1,7 @@
 """torch model -> clean onnx_ir model: one trace per graph, dynamic axes, names that read like the model."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from rpln_runtime.tasks import (
     CHOICES,
     ENCODER_SEQUENCE,
     INT64,
+    MASKED_TOKENS,
+    MASKS,
     PAST,
     SEQUENCE,
     TOTAL,
@@ -33,7 +36,7 @@ OLDEST_TRACED_OPSET: Final = 18
 NEWEST_OPSET: Final = 25
 DEFAULT_OPSET: Final = 20
 
-EXAMPLE_SIZES: Final = {BATCH: 2, CHOICES: 3, SEQUENCE: 7, PAST: 6, TOTAL: 13, ENCODER_SEQUENCE: 11}
+EXAMPLE_SIZES: Final = {BATCH: 2, CHOICES: 3, SEQUENCE: 7, PAST: 6, TOTAL: 13, ENCODER_SEQUENCE: 11, MASKS: 5}
 """Sizes to trace with; 0 and 1 would be specialised, equal ones could be taken for one another."""
 
 
@@ -58,6 +61,7 @@ def trace_model(
     if opset < OLDEST_TRACED_OPSET:
         _convert_down(graph, opset)
     _name_output_axes(graph, call)
+    _name_counted_axes(graph)
     common.ClearMetadataAndDocStringPass()(graph)
     return graph
 
@@ -123,6 +127,13 @@ def _name_output_axes(graph: ir.Model, call: GraphCall) -> None:
     for value, tensor in zip(graph.graph.outputs, tensors, strict=True):
         assert value.shape is not None
         value.shape = ir.Shape(
-            axis if axis in EXAMPLE_SIZES or axis == BATCH_CHOICES else size
+            axis if axis in {*EXAMPLE_SIZES, BATCH_CHOICES, MASKED_TOKENS} else size
             for axis, size in zip(tensor.axes, value.shape, strict=True)
         )
+
+
+def _name_counted_axes(graph: ir.Model) -> None:
+    """What torch calls u0, u1, ... is a size that depends on data: here always the number of mask tokens."""
+    for value in (value for node in graph.graph for value in node.outputs):
+        if value.shape is not None and any(re.fullmatch(r"u\d+", str(size)) for size in value.shape):
+            value.shape = ir.Shape(MASKED_TOKENS if re.fullmatch(r"u\d+", str(size)) else size for size in value.shape)

@@ -8,6 +8,7 @@ Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are des
 import logging
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import RobertaPreLayerNormConfig
@@ -85,8 +86,14 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        masked_positions: Tensor | None = None,
     ) -> tuple[Any, ...] | MaskedLMOutput:
-        """`logits` (batch, sequence, vocabulary), and a `loss` given int64 `labels` (batch, sequence), -100 ignored."""
+        """`logits` (batch, sequence, vocabulary), and a `loss` given int64 `labels` (batch, sequence), -100 ignored.
+
+        `masked_positions` computes the logits of some tokens only, and labels are then of these: int64 (batch, masks)
+        gives (batch, masks, vocabulary); bool (batch, sequence), true at these tokens, gives (tokens, vocabulary), the
+        first text's tokens first.
+        """
         outputs = self.roberta_prelayernorm(
             input_ids,
             attention_mask=attention_mask,
@@ -100,7 +107,7 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits_BTV = self.lm_head(outputs.last_hidden_state)
+        logits_BTV = self.lm_head(_selected(outputs.last_hidden_state, masked_positions))
         loss = None if labels is None else token_loss(logits_BTV, labels)
         if not returns_dict(self.config, asked=return_dict):
             return with_loss(loss, logits_BTV, *internals(outputs))
@@ -207,6 +214,15 @@ class LMHead(nn.Module):
         """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
         logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
         return logits_BTV
+
+
+def _selected(x_BTD: Tensor, positions: Tensor | None) -> Tensor:
+    """The tokens at `positions`: all, by text and place, or those that a mask marks."""
+    if positions is None:
+        return x_BTD
+    if positions.dtype == torch.bool:
+        return x_BTD[positions]
+    return x_BTD.gather(1, positions[..., None].expand(-1, -1, x_BTD.shape[-1]))
 
 
 def check_width(encoder_hidden_states: Tensor, width: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
-from rpln_runtime.tasks import CHOICES, SEQUENCE
+from rpln_runtime.tasks import CHOICES, MASKED_POSITIONS, MASKED_TOKENS, MASKS, SEQUENCE
 from rpln_runtime.tokenization import Encoding
 
 # Past these sizes a bigger batch is no quicker.
@@ -44,6 +44,25 @@ def token_budget(specs: Sequence[TensorSpec], usable_length: int) -> int:
     return min(_MOST_TOKENS, _MOST_OUTPUT_BYTES // max(per_token, 1))
 
 
+def costs_from_encodings(encodings: Sequence[Encoding], specs: Sequence[TensorSpec], manifest: Manifest) -> list[int]:
+    """Return for each row as how many tokens it counts in a batch: its own, or more for the logits of its masks.
+
+    A batch whose longest row counts n, of n times its rows within `token_budget`, keeps those within 256 MiB, too.
+    """
+    per_mask = sum(
+        math.prod(size for size in spec.shape if isinstance(size, int)) * np.dtype(spec.dtype).itemsize
+        for spec in specs
+        if not {MASKS, MASKED_TOKENS}.isdisjoint(spec.shape)
+    )
+    tokens_per_mask = per_mask * _MOST_TOKENS / _MOST_OUTPUT_BYTES
+    return [max(len(row), math.ceil(masks_of(row, manifest).size * tokens_per_mask)) for row in encodings]
+
+
+def masks_of(encoding: Encoding, manifest: Manifest) -> np.ndarray:
+    """Return where the mask tokens of a row are."""
+    return np.flatnonzero(encoding.ids == manifest.mask_token_id)
+
+
 def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: Manifest) -> dict[str, np.ndarray]:
     """Pad `encodings` on the right and return an array for every input of `graph`.
 
@@ -59,6 +78,7 @@ def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: 
         "token_type_ids": _padded([encoding.type_ids for encoding in encodings], 0),
         # RoBERTa counts the tokens that are not padding, from pad_token_id + 1; padding stays at pad_token_id.
         "position_ids": np.cumsum(real_BS, axis=1) * real_BS + pad,
+        MASKED_POSITIONS.name: _padded([masks_of(encoding, manifest) for encoding in encodings], 0),
     }
     feeds = {}
     for spec in graph.inputs:
@@ -77,19 +97,26 @@ def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: 
 
 
 def rows_from_outputs(
-    outputs: Mapping[str, np.ndarray], encodings: Sequence[Encoding], graph: Graph
+    outputs: Mapping[str, np.ndarray], encodings: Sequence[Encoding], graph: Graph, manifest: Manifest
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield what each encoding got, padding cut off, in fp32. Each row is a view of the batch: take what you need."""
-    axes = {spec.name: spec.shape[1:] for spec in graph.outputs}
+    axes = {spec.name: spec.shape for spec in graph.outputs}
+    ends = np.cumsum([0, *(masks_of(encoding, manifest).size for encoding in encodings)])
     for row, encoding in enumerate(encodings):
+        listed = slice(ends[row], ends[row + 1])
+        own = slice(ends[row + 1] - ends[row])
+        cuts: dict[str | int, slice] = {SEQUENCE: slice(len(encoding)), MASKS: own, MASKED_TOKENS: listed}
         yield {
-            name: _cut(array[row], axes[name], len(encoding)).astype(np.float32, copy=False)
+            name: _cut(array if MASKED_TOKENS in axes[name] else array[row], axes[name], cuts).astype(
+                np.float32, copy=False
+            )
             for name, array in outputs.items()
         }
 
 
-def _cut(array: np.ndarray, axes: tuple[str | int, ...], length: int) -> np.ndarray:
-    return array[tuple(slice(length) if axis == SEQUENCE else slice(None) for axis in axes)]
+def _cut(array: np.ndarray, axes: tuple[str | int, ...], cuts: Mapping[str | int, slice]) -> np.ndarray:
+    """Cut the axes that are left of `axes`, the last ones."""
+    return array[tuple(cuts.get(axis, slice(None)) for axis in axes[-array.ndim :])]
 
 
 def _padded(rows: Sequence[np.ndarray], fill: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
-from rpln_runtime.tasks import SEQUENCE
+from rpln_runtime.tasks import MASKED_POSITIONS, SEQUENCE
 
 
 def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> None:
@@ -24,7 +24,9 @@ def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifes
     for axis, (name, size) in sizes.items():
         _check_sum(axis, name, size, sizes)
     for spec in graph.inputs:
-        if spec.values is not None:
+        if spec.name == MASKED_POSITIONS.name:
+            _check_values(feeds[spec.name], spec.name, sizes[SEQUENCE][1])
+        elif spec.values is not None:
             _check_values(feeds[spec.name], spec.name, spec.values)
 
 

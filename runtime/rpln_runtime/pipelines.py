@@ -5,7 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rpln_runtime.batching import batches, feeds_from_encodings, rows_from_outputs, token_budget
+from rpln_runtime.batching import (
+    batches,
+    costs_from_encodings,
+    feeds_from_encodings,
+    rows_from_outputs,
+    token_budget,
+)
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.generation.generator import generator
@@ -102,10 +108,11 @@ class Pipeline:
         needed = [spec for spec in graph.outputs if spec.name in self._outputs]
         budget = token_budget(needed, manifest.usable_length)
         scores: list[Any] = [None] * len(encodings)
-        for batch in batches([len(row) for row in encodings], batch_size=batch_size, batch_tokens=budget):
+        costs = costs_from_encodings(encodings, needed, manifest)
+        for batch in batches(costs, batch_size=batch_size, batch_tokens=budget):
             rows = [encodings[index] for index in batch]
             outputs = self.session.run(feeds_from_encodings(rows, graph, manifest), outputs=self._outputs)
-            for index, row in zip(batch, rows_from_outputs(outputs, rows, graph), strict=True):
+            for index, row in zip(batch, rows_from_outputs(outputs, rows, graph, manifest), strict=True):
                 scores[index] = postprocess.score(Row(encodings[index], row))
         return scores
 

@@ -13,6 +13,9 @@ CHOICES: Final = "choices"
 BATCH_CHOICES: Final = "batch*choices"
 ENCODER_SEQUENCE: Final = "encoder_sequence"
 PAST: Final = "past_sequence"
+MASKS: Final = "masks"
+MASKED_TOKENS: Final = "masked_tokens"
+"""All mask tokens of a batch in one list, the first text's first."""
 TOTAL: Final = "past_sequence + sequence"
 """An axis named by a sum is as long as the axes it names together."""
 
@@ -99,6 +102,11 @@ DECODERS: Final = ("with-past", "full", "prefill", "decode")
 LAST_LOGITS: Final = Tensor(name="logits", axes=(BATCH, 1, "vocab_size"))
 """Of the last position only: the projection onto the vocabulary is a third of a small decoder's work."""
 ALL_LOGITS: Final = Tensor(name="logits", axes=(*TOKENS, "vocab_size"))
+MASKED_LOGITS: Final = Tensor(name="logits", axes=(MASKED_TOKENS, "vocab_size"))
+"""Of the mask tokens that the graph finds itself."""
+MASKED_POSITIONS: Final = Tensor(name="masked_positions", axes=(BATCH, MASKS), dtype=INT64)
+"""Where each text's mask tokens are; any place in the text where it has fewer than others."""
+LOGITS_AT_POSITIONS: Final = Tensor(name="logits", axes=(BATCH, MASKS, "vocab_size"))
 ENCODER_MASK: Final = Tensor(name="encoder_attention_mask", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64)
 CROSS_KEY_VALUES: Final = Tensor(
     name="cross_key_values",
@@ -123,7 +131,7 @@ _ROWS: Final = (
         name="fill-mask",
         architecture="RobertaPreLayerNormForMaskedLM",
         inputs=_ids(*TOKENS),
-        outputs=(Tensor(name="logits", axes=(*TOKENS, "vocab_size")),),
+        outputs=(ALL_LOGITS,),
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=_internals(BATCH),
         postprocess="fill_mask",

@@ -116,7 +116,19 @@ TABLE = (
         id="logits-of-an-encoder",
         of="fill-mask",
         options=("--logits", "last"),
-        says=("--logits is a choice of decoders", "fill-mask"),
+        says=("unknown choice of logits 'last'", "all, masked, positions"),
+    ),
+    Bad(
+        id="logits-of-a-tagger",
+        of="token-classification",
+        options=("--logits", "masked"),
+        says=("--logits is a choice of decoders and of fill-mask", "token-classification"),
+    ),
+    Bad(
+        id="masks-among-embeddings",
+        of="fill-mask",
+        options=("--logits", "masked", "--inputs", "inputs_embeds"),
+        says=("--logits masked finds mask tokens by their id", "--logits positions"),
     ),
     Bad(
         id="unknown-logits",

@@ -1,6 +1,7 @@
 """The stress set holds what it says, and says what it holds."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.stress import MASKS, Case, Limits, stress_cases
-from rpln_runtime.tasks import TASKS, Tensor
+from rpln_runtime.tasks import MASKED_LOGITS, MASKED_POSITIONS, TASKS, Tensor
 
 PAD = 1
 LONG = pytest.mark.parametrize("usable_length", [510, 41, 18])
@@ -153,3 +154,61 @@ def test_cases_differ_in_name() -> None:
     names = [case.name for case in cases()]
 
     assert len(set(names)) == len(names)
+
+
+# -- mask tokens -----------------------------------------------------------------------------------------------------
+
+MASK = 7
+
+
+def masked_cases() -> list[Case]:
+    inputs = [*tensors("fill-mask", "input_ids", "attention_mask"), MASKED_POSITIONS]
+    return list(stress_cases(inputs, replace(limits(), mask_token_id=MASK)))
+
+
+def test_mask_tokens_are_nowhere_first_last_many_and_everywhere() -> None:
+    marked = [case.feeds["input_ids"] == MASK for case in masked_cases()]
+    long = [places for places in marked if places.shape[1] > 2]
+
+    assert any(not places.any() for places in long)
+    assert any(places.all() for places in long)
+    assert any(places[:, 0].all() and not places[:, 1:].any() for places in long)
+    assert any(places[:, -1].all() and not places[:, :-1].any() for places in long)
+    assert any(len(set(places.sum(1))) > 1 and places.sum(1).max() > 1 for places in long)  # unlike from row to row
+
+
+def test_mask_tokens_are_under_padding_too() -> None:
+    assert any(((case.feeds["input_ids"] == MASK) & (case.mask == 0)).any() for case in masked_cases())
+
+
+def test_without_an_id_there_are_no_mask_tokens_but_by_chance() -> None:
+    masked, plain = masked_cases(), list(stress_cases([MASKED_POSITIONS, *tensors("fill-mask")], limits()))
+
+    assert [case.name for case in masked] == [case.name for case in plain]
+    assert not any((case.feeds["input_ids"] == MASK).all() for case in plain if case.mask.shape[1] > 2)
+
+
+def test_positions_are_in_the_text_and_there_may_be_none() -> None:
+    shapes = set()
+    for case in masked_cases():
+        positions = case.feeds["masked_positions"]
+        shapes.add(positions.shape[1])
+        assert len(positions) == len(case.mask)
+        assert ((positions >= 0) & (positions < case.mask.shape[1])).all()
+
+    assert {0, 1, 2} <= shapes
+
+
+def test_values_of_the_tokens_that_an_output_is_of() -> None:
+    case = max(masked_cases(), key=lambda case: len(set((case.feeds["input_ids"] == MASK).sum(1))))
+    numbers = np.arange(case.mask.size).reshape(case.mask.shape)
+    ids, positions = case.feeds["input_ids"], case.feeds["masked_positions"]
+    rows, length = ids.shape
+
+    assert case.selected(numbers, MASKED_LOGITS.axes).tolist() == [
+        row * length + place for row in range(rows) for place in range(length) if ids[row, place] == MASK
+    ]
+    assert case.selected(numbers, MASKED_POSITIONS.axes).tolist() == [
+        [row * length + place for place in positions[row]] for row in range(rows)
+    ]
+    assert_array_equal(case.selected(numbers, ("batch", "sequence")), numbers)

@@ -32,6 +32,7 @@ from tests.model.references import (
 )
 
 BASE, CAUSAL = "RobertaPreLayerNormModel", "RobertaPreLayerNormForCausalLM"
+MASKED = "RobertaPreLayerNormForMaskedLM"
 
 
 def leaves(value: Any) -> list[Tensor | None]:
@@ -99,6 +100,8 @@ def test_arguments_stand_where_transformers_documents_them(architecture: str) ->
     only_here = {"head_mask", "output_attentions", "output_hidden_states", "return_dict"}
     if lines.TRANSFORMERS_4 and architecture == CAUSAL:
         theirs.append("logits_to_keep")  # which is new in 5.x
+    if architecture == MASKED:
+        assert mine.pop() == "masked_positions"  # ours, behind all of theirs
     assert [name for name in mine if name not in only_here or name in theirs] == theirs
     assert only_here <= set(mine)
     if lines.TRANSFORMERS_4:

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,14 @@ from hypothesis import strategies as st
 from transformers.models.roberta_prelayernorm import modeling_roberta_prelayernorm as reference
 
 from rpln_runtime import InputError
-from rpln_runtime.batching import batches, feeds_from_encodings, rows_from_outputs, token_budget
-from rpln_runtime.manifest import TensorSpec, read_manifest
+from rpln_runtime.batching import (
+    batches,
+    costs_from_encodings,
+    feeds_from_encodings,
+    rows_from_outputs,
+    token_budget,
+)
+from rpln_runtime.manifest import Manifest, TensorSpec, read_manifest
 from rpln_runtime.tokenization import Encoding
 from tests.runtime.bundles import Bundle
 
@@ -79,14 +86,69 @@ def test_embeddings_do_not_follow_from_text(bundle_of: Callable[..., Bundle]) ->
 
 
 def test_rows_lose_their_padding(bundle_of: Callable[..., Bundle]) -> None:
-    graph = read_manifest(bundle_of("question-answering").folder).graphs[0]
+    manifest = read_manifest(bundle_of("question-answering").folder)
     attention = TensorSpec(name="attentions.0", dtype="float16", shape=("batch", 2, "sequence", "sequence"))
-    graph = dataclasses.replace(graph, outputs=(*graph.outputs, attention))
+    graph = dataclasses.replace(manifest.graphs[0], outputs=(*manifest.graphs[0].outputs, attention))
     outputs = {
         "start_logits": np.arange(6, dtype=np.float16).reshape(2, 3),
         "attentions.0": np.zeros((2, 2, 3, 3), np.float16),
     }
-    rows = list(rows_from_outputs(outputs, [encoding([0, 2]), encoding([0, 7, 2])], graph))
+    rows = list(rows_from_outputs(outputs, [encoding([0, 2]), encoding([0, 7, 2])], graph, manifest))
     assert [row["start_logits"].tolist() for row in rows] == [[0, 1], [3, 4, 5]]
     assert [row["attentions.0"].shape for row in rows] == [(2, 2, 2), (2, 3, 3)]
     assert {array.dtype.name for row in rows for array in row.values()} == {"float32"}
+
+
+MASK = 5
+
+
+def mask_manifest(bundle_of: Callable[..., Bundle], logits: tuple[str | int, ...]) -> Manifest:
+    """Of a fill-mask graph whose mask token is 5, with logits of such a shape."""
+    manifest = read_manifest(bundle_of("fill-mask").folder)
+    positions = TensorSpec(name="masked_positions", dtype="int64", shape=("batch", "masks"))
+    graph = dataclasses.replace(
+        manifest.graphs[0],
+        inputs=(*manifest.graphs[0].inputs, positions),
+        outputs=(TensorSpec(name="logits", dtype="float32", shape=logits),),
+    )
+    return dataclasses.replace(manifest, graphs=(graph,), mask_token_id=MASK)
+
+
+def test_positions_are_those_of_the_mask_tokens(bundle_of: Callable[..., Bundle]) -> None:
+    manifest = mask_manifest(bundle_of, ("batch", "masks", 4))
+    rows = [encoding([0, MASK, 8, MASK]), encoding([0, 7]), encoding([0, 7, MASK])]
+    feeds = feeds_from_encodings(rows, manifest.graphs[0], manifest)
+    assert feeds["masked_positions"].tolist() == [[1, 3], [0, 0], [2, 0]]
+    assert feeds_from_encodings(rows[1:2], manifest.graphs[0], manifest)["masked_positions"].shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("axes", "logits"),
+    [
+        (("masked_tokens", 1), [[1], [3], [9]]),
+        (("batch", "masks", 1), [[[1], [3]], [[-1], [-1]], [[9], [-1]]]),
+    ],
+)
+def test_rows_get_the_logits_of_their_masks(
+    bundle_of: Callable[..., Bundle], axes: tuple[str | int, ...], logits: list[Any]
+) -> None:
+    manifest = mask_manifest(bundle_of, axes)
+    encodings = [encoding([0, MASK, 8, MASK]), encoding([0, 7]), encoding([0, 7, MASK])]
+    outputs = {"logits": np.array(logits, dtype=np.float16)}
+    rows = list(rows_from_outputs(outputs, encodings, manifest.graphs[0], manifest))
+    assert [row["logits"].tolist() for row in rows] == [[[1], [3]], [], [[9]]]
+    assert rows[1]["logits"].shape == (0, 1)
+
+
+def test_a_row_counts_its_tokens_or_what_the_logits_of_its_masks_weigh(bundle_of: Callable[..., Bundle]) -> None:
+    rows = [encoding([0] * 20), encoding([0] * 17 + [MASK] * 3), encoding([MASK] * 20)]
+
+    def costs(*axes: str | int) -> list[int]:
+        manifest = mask_manifest(bundle_of, axes)
+        return costs_from_encodings(rows, manifest.graphs[0].outputs, manifest)
+
+    assert costs("batch", "sequence", 50265) == [20, 20, 20]  # see token_budget
+    assert costs("batch", "masks", 100) == [20, 20, 20]
+    for axes in (("batch", "masks", 50265), ("masked_tokens", 50265)):
+        assert costs(*axes) == [20, 20, 62]
+        assert 4096 // 62 * 20 * 50265 * 4 <= 2**28 < (4096 // 62 + 2) * 20 * 50265 * 4

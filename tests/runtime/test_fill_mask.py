@@ -1,15 +1,19 @@
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rpln_runtime import InputError, ManifestError, pipeline
+from rpln_runtime import InputError, ManifestError, load, pipeline
+from rpln_runtime.manifest import Axis, TensorSpec, write_manifest
 from rpln_runtime.postprocess.fill_mask import best_tokens
-from tests.runtime.bundles import Bundle, copy_bundle
+from tests.runtime.bundles import USABLE_LENGTH, Bundle, copy_bundle
 from tests.runtime.comparison import LONG_TEXT, assert_same, reference
 
 TASK = "fill-mask"
@@ -27,6 +31,57 @@ MASKED = (
 @pytest.fixture(scope="module")
 def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
     return bundle_of(TASK)
+
+
+def at_masks(bundle: Bundle, parent: Path) -> Path:
+    """A copy of `bundle` whose graph picks the logits of mask tokens out of all."""
+    mask = onnx.helper.make_tensor("mask", onnx.TensorProto.INT64, [], [bundle.manifest.mask_token_id or 0])
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["mask"], value=mask),
+        onnx.helper.make_node("Equal", ["input_ids", "mask"], ["masked"]),
+        onnx.helper.make_node("NonZero", ["masked"], ["places"]),
+        onnx.helper.make_node("Transpose", ["places"], ["pairs"], perm=[1, 0]),
+        onnx.helper.make_node("GatherND", ["every", "pairs"], ["logits"]),
+    ]
+    return picking(bundle, parent, nodes, axes=("masked_tokens",))
+
+
+def at_positions(bundle: Bundle, parent: Path) -> Path:
+    """A copy of `bundle` whose graph picks the logits at its input masked_positions out of all."""
+    axes = ("batch", "masks")
+    last = onnx.helper.make_tensor("last", onnx.TensorProto.INT64, [1], [-1])
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["last"], value=last),
+        onnx.helper.make_node("Unsqueeze", ["masked_positions", "last"], ["column"]),
+        onnx.helper.make_node("GatherND", ["every", "column"], ["logits"], batch_dims=1),
+    ]
+    return picking(
+        bundle, parent, nodes, axes=axes, given=TensorSpec(name="masked_positions", dtype="int64", shape=axes)
+    )
+
+
+def picking(
+    bundle: Bundle, parent: Path, nodes: list[Any], *, axes: tuple[str, ...], given: TensorSpec | None = None
+) -> Path:
+    """A copy of `bundle` whose logits, called `every`, `nodes` make others of, with such axes."""
+    model = onnx.load(bundle.folder / "model.onnx")
+    for node in model.graph.node:
+        node.output[:] = ["every" if name == "logits" else name for name in node.output]
+    model.graph.node.extend(nodes)
+    (spec,) = bundle.manifest.graphs[0].outputs
+    inputs = bundle.manifest.graphs[0].inputs
+    if given is not None:
+        inputs += (given,)
+        model.graph.input.append(onnx.helper.make_tensor_value_info(given.name, onnx.TensorProto.INT64, given.shape))
+    spec = dataclasses.replace(spec, shape=(*axes, spec.shape[-1]))
+    (output,) = model.graph.output
+    output.CopyFrom(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, spec.shape))
+    folder = copy_bundle(bundle, parent)
+    onnx.save(model, folder / "model.onnx")
+    graph = dataclasses.replace(bundle.manifest.graphs[0], inputs=inputs, outputs=(spec,))
+    limits = {**bundle.manifest.axes, "masks": Axis(minimum=0, maximum=USABLE_LENGTH)}
+    write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(graph,), axes=limits))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -63,6 +118,30 @@ def test_a_target_that_is_no_token_stands_for_its_first_one(bundle: Bundle) -> N
 def test_a_batch_answers_as_its_texts_alone(bundle: Bundle) -> None:
     fill = pipeline(bundle.folder, batch_size=3)
     assert_same(fill(list(MASKED)), [fill(text) for text in MASKED])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+@pytest.mark.parametrize("selected", [at_masks, at_positions])
+def test_a_graph_that_gives_the_logits_of_masks_alone_answers_alike(
+    bundle: Bundle, tmp_path: Path, selected: Callable[[Bundle, Path], Path], batch_size: int
+) -> None:
+    fill = pipeline(selected(bundle, tmp_path), batch_size=batch_size)
+    every = pipeline(bundle.folder, batch_size=batch_size)
+    for options in ({}, {"targets": ["ĠLondon", "ĠParis"]}, {"top_k": 50}):
+        assert fill(list(MASKED), **options) == every(list(MASKED), **options)
+    assert [fill(text) for text in MASKED] == [every(text) for text in MASKED]
+
+
+@pytest.mark.parametrize("selected", [at_masks, at_positions])
+def test_a_session_takes_texts_without_masks(
+    bundle: Bundle, tmp_path: Path, selected: Callable[[Bundle, Path], Path]
+) -> None:
+    session = load(selected(bundle, tmp_path))
+    feeds = {"input_ids": np.full((2, 3), 9), "attention_mask": np.ones((2, 3), np.int64)}
+    feeds["masked_positions"] = np.zeros((2, 0), np.int64)
+    found = session.run({spec.name: feeds[spec.name] for spec in session.graph.inputs})
+    assert found["logits"].size == 0
+    assert found["logits"].shape[-1] == bundle.manifest.vocab_size
 
 
 def test_truncation_equals_transformers(bundle: Bundle) -> None:

@@ -169,3 +169,15 @@ def decoder(graph: Graph) -> Graph:
         TensorSpec(name="past_key_values.0.key", dtype="float32", shape=("batch", 2, "past_sequence", 4)),
     )
     return dataclasses.replace(graph, inputs=inputs)
+
+
+def test_positions_lie_in_the_texts_that_they_come_with(graph: Graph, manifest: Manifest) -> None:
+    spec = TensorSpec(name="masked_positions", dtype="int64", shape=("batch", "masks"), values=64)
+    graph = dataclasses.replace(graph, inputs=(*graph.inputs, spec))
+    manifest = dataclasses.replace(manifest, axes={**manifest.axes, "masks": Axis(minimum=0, maximum=64)})
+    for positions in (np.array([[0, 7], [7, 7]]), np.zeros((2, 0), np.int64)):
+        check_feeds(GOOD | {"masked_positions": positions}, graph, manifest)
+    for outside in (8, -1):
+        feeds = GOOD | {"masked_positions": np.array([[0, 1], [0, outside]])}
+        with pytest.raises(InputError, match=rf"masked_positions holds {outside} at \(1, 1\), expected 0 to 7"):
+            check_feeds(feeds, graph, manifest)

@@ -12,9 +12,11 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from rpln_runtime.batching import masks_of
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess.base import Case, Postprocess, Row, softmax
+from rpln_runtime.tasks import SEQUENCE
 from rpln_runtime.tokenization import Encoding
 
 
@@ -69,7 +71,8 @@ class FillMask(Postprocess[Candidates]):
 
     def score(self, row: Row) -> Candidates:
         """Return the best tokens of every mask."""
-        probabilities = softmax(row.outputs["logits"][self._masks(row.encoding)])
+        logits = row.outputs["logits"]
+        probabilities = softmax(logits[self._masks(row.encoding)] if self._of_every_token else logits)
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
 
     def answer(self, case: Case[Candidates]) -> list[Filling] | list[list[Filling]]:
@@ -85,8 +88,13 @@ class FillMask(Postprocess[Candidates]):
         ]
         return fillings[0] if len(masks) == 1 else fillings
 
+    @cached_property
+    def _of_every_token(self) -> bool:
+        """Whether the graph gives logits of all tokens, and not of the mask tokens alone."""
+        return any(SEQUENCE in spec.shape for spec in self.manifest.graphs[0].outputs if spec.name == "logits")
+
     def _masks(self, encoding: Encoding) -> np.ndarray:
-        return np.flatnonzero(encoding.ids == self.manifest.mask_token_id)
+        return masks_of(encoding, self.manifest)
 
     def _filling(self, encoding: Encoding, mask: int, token_id: int, probability: float, *, alone: bool) -> Filling:
         ids = encoding.ids.copy()
