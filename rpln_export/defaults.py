@@ -14,18 +14,22 @@ class Default:
 
 
 _HERE: Final = Path(__file__).parent
+_CHECKPOINTS: Final = _HERE / "default_checkpoints"
 
 DEFAULT_CHECKPOINT: Final = _HERE / "default_checkpoint"
-"""For all tasks without a row of their own, as far as it has what they need."""
+"""The tagger's, which is also the one for a command that names no task."""
 
 TAGGER: Final = Default(name="pos-tagger-brown", folder=DEFAULT_CHECKPOINT)
 
+_NAMES: Final = {
+    "fill-mask": "masked-lm-brown",
+    "text-generation": "brown-lm",
+    "text2text-generation": "case-restorer-brown",
+}
+
 DEFAULTS: Final = {
     "token-classification": TAGGER,
-    "text-generation": Default(name="brown-lm", folder=_HERE / "default_checkpoints" / "text-generation"),
-    "text2text-generation": Default(
-        name="case-restorer-brown", folder=_HERE / "default_checkpoints" / "text2text-generation"
-    ),
+    **{task: Default(name=name, folder=_CHECKPOINTS / task) for task, name in _NAMES.items()},
 }
 
 

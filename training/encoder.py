@@ -15,7 +15,7 @@ CHECKPOINTS: Final = "rpln_export/default_checkpoints"
 PRETRAINED: Final = ROOT / CHECKPOINTS / "fill-mask"
 """The checkpoint of `train_masked_lm`."""
 
-MAX_LENGTH: Final = 256  # tokens, <s> and </s> included
+MAX_LENGTH: Final = 128  # tokens, <s> and </s> included
 
 
 def encoder_config(vocabulary_size: int) -> RobertaPreLayerNormConfig:

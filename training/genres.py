@@ -74,7 +74,7 @@ def drawn_passages(documents: Sequence[Document], *, rng: random.Random) -> list
 def encode_passages(
     tokenizer: Tokenizer, passages: Sequence[Passage], *, genres: Sequence[str]
 ) -> list[EncodedPassage]:
-    """Tokenize the passages, and cut them at 256 tokens."""
+    """Tokenize the passages, and cut them at 128 tokens."""
     encodings = tokenizer.encode_batch([passage.text for passage in passages], add_special_tokens=False)
     return [
         EncodedPassage(

@@ -23,7 +23,7 @@ _FORETELLERS: Final = {
     "bigram": "bigrams, interpolated Kneser-Ney",
 }
 _MASKED_TEXTS: Final = {"brown": "files of the Brown corpus", "mails": "mails"}
-_FILTERED_TEXTS: Final = {"test": "the first 256 tokens", "test_of_32_tokens": "the first 32 tokens"}
+_FILTERED_TEXTS: Final = {"test": "the first 128 tokens", "test_of_32_tokens": "the first 32 tokens"}
 _CHOSEN_TEXTS: Final = {"ends": "the end of a sentence", "next sentences": "the next sentence"}
 _RESTORERS: Final = {"test": "this model", "baseline": "word by word"}
 
@@ -118,6 +118,8 @@ def write_masked_lm_card(folder: Path, metrics: Mapping[str, Any]) -> None:
         baseline_accuracy=f"{brown['bigrams on both sides']['accuracy']:.2%}",
         perplexity=f"{brown['model']['perplexity']:.1f}",
         baseline_perplexity=f"{brown['bigrams on both sides']['perplexity']:.1f}",
+        before_accuracy=f"{brown['bigrams']['accuracy']:.2%}",
+        before_perplexity=f"{brown['bigrams']['perplexity']:.1f}",
         masks=f"{brown['model']['masks']:,}",
         mail_masks=f"{metrics['mails']['model']['masks']:,}",
         by_text="\n".join(by_text),

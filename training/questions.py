@@ -36,8 +36,8 @@ _SUBJECTS: Final = frozenset({"NOUN", "PRON"})
 _NOT_LAST: Final = frozenset({"DET", "ADP", "CONJ", "PRT", "ADJ"})
 _ANSWER_WORDS: Final = range(1, 9)
 _MOST_WORDS: Final = 9  # of a question, without the one that asks
-_CONTEXT_SENTENCES: Final = range(3, 6)
-_LONGEST_CONTEXT: Final = 150  # words
+_CONTEXT_SENTENCES: Final = range(2, 5)
+_LONGEST_CONTEXT: Final = 75  # words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

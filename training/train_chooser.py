@@ -41,9 +41,9 @@ from training.word_weights import TfIdf
 _OUTPUT: Final = f"{CHECKPOINTS}/multiple-choice"
 
 _SEED: Final = 20
-_EPOCHS: Final = 3
+_EPOCHS: Final = 1
 _ITEMS_OF_EPOCH: Final = 10_000  # of each kind
-_MOST_TOKENS: Final = 128  # of prompt and choice, when training
+_DEV_ITEMS: Final = 1_000  # of each kind
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 0.01
 _OTHER_RATE: Final = 1e-3
@@ -130,13 +130,16 @@ def _train(
 ) -> int:
     """Return the number of steps. Every epoch cuts other sentences, and draws other wrong choices."""
     dev = {kind: make(documents.dev, rng=random.Random(_SEED)) for kind, make in _KINDS.items()}
-    encoded_dev = {kind: encode_items(tokenizer, items, max_length=MAX_LENGTH) for kind, items in dev.items()}
+    encoded_dev = {
+        kind: encode_items(tokenizer, rng.sample(items, _DEV_ITEMS), max_length=MAX_LENGTH)
+        for kind, items in dev.items()
+    }
 
     def batches_of_epoch() -> list[list[EncodedItem]]:
         items = [
             item for make in _KINDS.values() for item in rng.sample(make(documents.train, rng=rng), _ITEMS_OF_EPOCH)
         ]
-        encoded = encode_items(tokenizer, items, max_length=_MOST_TOKENS)
+        encoded = encode_items(tokenizer, items, max_length=MAX_LENGTH)
         return batches_by_length(encoded, max_tokens=_BATCH_TOKENS, rng=rng)
 
     def loss_of(group: Sequence[EncodedItem]) -> Tensor:

@@ -41,7 +41,7 @@ from training.word_weights import TfIdf
 _OUTPUT: Final = f"{CHECKPOINTS}/feature-extraction"
 
 _SEED: Final = 20
-_EPOCHS: Final = 5
+_EPOCHS: Final = 2
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 5e-3
 _OTHER_RATE: Final = 1e-3

@@ -42,14 +42,13 @@ _OUTPUT: Final = f"{CHECKPOINTS}/fill-mask"
 
 _SEED: Final = 20
 _VOCABULARY_SIZE: Final = 3200
-_EPOCHS: Final = 4
+_EPOCHS: Final = 3
 _BATCH_TOKENS: Final = 2048
 _MATRIX_RATE: Final = 0.02
 _OTHER_RATE: Final = 3e-3
 
 _HEAD_OFFSETS: Final = (-1, 1, -2, 2)  # whom each head of the first layer looks at
 _SAME_TOKEN_HEADS: Final = (0, 1)  # of the second layer
-_USUAL_LENGTH: Final = 128  # attention over more costs more than it teaches; but all places need training
 
 _FILLINGS: Final = 4
 _EXAMPLES: Final = (
@@ -72,7 +71,7 @@ def main() -> None:
     documents, mails = brown_split(options.data), mail_split(options.data)
     tokenizer = _tokenizer_for(documents.train, mails.train)
     model = RobertaPreLayerNormForMaskedLM(encoder_config(tokenizer.get_vocab_size()))
-    _prepare(model, _passages(tokenizer, documents.train, mails.train, length=MAX_LENGTH))
+    _prepare(model, _passages(tokenizer, documents.train, mails.train))
     print(f"{model.num_parameters():,} parameters", flush=True)
     steps = _train(model, tokenizer, documents, mails, rng=rng, epochs=options.epochs)
 
@@ -94,7 +93,7 @@ def report_on_saved(
     """Score the checkpoint as a user loads it, from the file's fp16 weights, computing in fp32, and the baselines."""
     model = RobertaPreLayerNormForMaskedLM.from_pretrained(folder)
     ngrams = Neighbours(
-        _passages(tokenizer, documents.train, mails.train, length=MAX_LENGTH),
+        _passages(tokenizer, documents.train, mails.train),
         vocabulary_size=tokenizer.get_vocab_size(),
     )
 
@@ -107,8 +106,8 @@ def report_on_saved(
         }
 
     tests = {
-        "brown": _passages(tokenizer, documents.test, [], length=MAX_LENGTH),
-        "mails": _passages(tokenizer, [], mails.test, length=MAX_LENGTH),
+        "brown": _passages(tokenizer, documents.test, []),
+        "mails": _passages(tokenizer, [], mails.test),
     }
     return {
         **{name: {who: asdict(s) for who, s in scores(passages).items()} for name, passages in tests.items()},
@@ -155,13 +154,13 @@ def _train(
     rng: random.Random,
     epochs: int,
 ) -> int:
-    """Return the number of steps. The last epoch has passages of full length."""
+    """Return the number of steps."""
     streams = [*document_streams(tokenizer, documents.train), *mail_streams(tokenizer, mails.train)]
-    dev = _passages(tokenizer, documents.dev, mails.dev, length=MAX_LENGTH)
-    lengths = iter([*[_USUAL_LENGTH] * (epochs - 1), MAX_LENGTH])
+    passages = passages_of(streams, length=MAX_LENGTH)
+    dev = _passages(tokenizer, documents.dev, mails.dev)
 
     def batches_of_epoch() -> list[list[list[int]]]:
-        return batches_by_length(passages_of(streams, length=next(lengths)), max_tokens=_BATCH_TOKENS, rng=rng)
+        return batches_by_length(passages, max_tokens=_BATCH_TOKENS, rng=rng)
 
     def loss_of(group: list[list[int]]) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):  # the weights stay in fp32
@@ -177,10 +176,8 @@ def _train(
     )
 
 
-def _passages(
-    tokenizer: Tokenizer, documents: Iterable[Document], mails: Iterable[Mail], *, length: int
-) -> list[list[int]]:
-    return passages_of([*document_streams(tokenizer, documents), *mail_streams(tokenizer, mails)], length=length)
+def _passages(tokenizer: Tokenizer, documents: Iterable[Document], mails: Iterable[Mail]) -> list[list[int]]:
+    return passages_of([*document_streams(tokenizer, documents), *mail_streams(tokenizer, mails)], length=MAX_LENGTH)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from training.word_weights import TfIdf
 _OUTPUT: Final = f"{CHECKPOINTS}/question-answering"
 
 _SEED: Final = 20
-_EPOCHS: Final = 3
+_EPOCHS: Final = 2
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 0.01
 _OTHER_RATE: Final = 2e-3
@@ -72,7 +72,7 @@ def main() -> None:
     folder = options.output
     record = training_record(model, seed=_SEED, epochs=options.epochs, steps=steps, started=started)
     save_encoder(model, tokenizer, folder)
-    metrics = {"training": record, "test": report_on_saved(folder, tokenizer, documents)}
+    metrics = {"training": record, **report_on_saved(folder, tokenizer, documents)}
     write_json(folder / "metrics.json", metrics)
     write_answerer_card(folder, metrics)
     print(f"{folder}: {metrics['test']}")
@@ -84,14 +84,15 @@ def report_on_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Documen
     examples = encode_questions(tokenizer, questions_of(documents.test, rng=random.Random(_SEED)))
     tf_idf = TfIdf([text.text for text in texts_of(documents.train)])
     baseline = WordsBeside(tf_idf, answer_words=_ANSWER_WORDS)
-    return {
+    test = {
         "model": asdict(network_scores(model, examples)),
         "words beside": asdict(baseline_scores(baseline, [example.question for example in examples])),
-        "examples": [
-            {"context": _CONTEXT, "question": question, "answer": answer_to(model, tokenizer, question, _CONTEXT)}
-            for question in _QUESTIONS
-        ],
     }
+    answers = [
+        {"context": _CONTEXT, "question": question, "answer": answer_to(model, tokenizer, question, _CONTEXT)}
+        for question in _QUESTIONS
+    ]
+    return {"test": test, "examples": answers}
 
 
 @torch.inference_mode()

@@ -46,7 +46,7 @@ from training.tokenizer import write_json
 _OUTPUT: Final = f"{CHECKPOINTS}/text-classification"
 
 _SEED: Final = 20
-_EPOCHS: Final = 8
+_EPOCHS: Final = 3
 _BATCH_TOKENS: Final = 2048
 _MATRIX_RATE: Final = 5e-3
 _OTHER_RATE: Final = 1e-3

@@ -62,7 +62,7 @@ def test_vectors_are_means_over_the_tokens_that_are_there(
     passages = [Passage(text=text, document="d", genre="news") for text in texts]
     encoded = encode_passages(tokenizer, passages, genres=_GENRES)
     assert [len(passage) for passage in encoded[:2]] == [len(tokenizer.encode(text).ids) for text in texts[:2]]
-    assert len(encoded[2]) == 256
+    assert len(encoded[2]) == 128
     encoder.eval()
     with torch.inference_mode():
         vectors = vectors_of(encoder, encoded)

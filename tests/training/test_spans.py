@@ -48,7 +48,7 @@ def test_first_and_last_token_are_those_of_the_answer(tokenizer: Tokenizer) -> N
 
 
 def test_a_question_that_is_too_long_is_left_out(tokenizer: Tokenizer) -> None:
-    long = Question(question="Who?", context="boat " * 260, start=0, end=4)
+    long = Question(question="Who?", context="boat " * 130, start=0, end=4)
     assert [example.question for example in encode_questions(tokenizer, [long, *_QUESTIONS])] == _QUESTIONS
 
 
@@ -56,7 +56,7 @@ def test_only_spans_of_the_context_of_at_most_15_tokens_are_answers(tokenizer: T
     (example,) = encode_questions(tokenizer, _QUESTIONS[:1])
     places = [place for place, span in enumerate(example.characters) if span]
     start, end = torch.zeros(len(example)), torch.zeros(len(example))
-    start[0] = end[1] = 9.0  # in the question
+    start[places[0] - 1] = end[places[0] - 1] = 9.0  # before the context
     start[places[3]], end[places[20]] = 5.0, 5.0  # too long together
     end[places[2]] = 4.0  # before the start
     end[places[10]] = 3.0
