@@ -173,5 +173,6 @@ def test_embeddings_are_a_sum_unless_words_stand_alone(inputs: tuple[str, ...], 
 
 
 def test_the_formula_knows_cross_attention() -> None:
+    assert FuseSkipLayerNorm().expected(Network(layers=0, cross_attention=True)) == 0  # projections of a memory alone
     assert FuseSkipLayerNorm().expected(Network(layers=5)) == 11
     assert FuseSkipLayerNorm().expected(Network(layers=5, cross_attention=True)) == 16

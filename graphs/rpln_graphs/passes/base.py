@@ -99,8 +99,9 @@ class Refusal:
 IN_FLOAT32: Final = "its scores pass the limit of fp16 and are computed in fp32"
 OUTLYING_SCALE: Final = "its scale is so far from 1 that fp16 would lose what is left without it"
 PARTLY_FLOAT32: Final = "some of it passes the limit of fp16 and is computed in fp32"
-CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32})
-"""Reasons for leaving a node alone that depend on the weights, which no formula knows."""
+LOWER_STATISTICS: Final = "the operator would compute a norm's statistics in fp16"
+CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWER_STATISTICS})
+"""Reasons for leaving a node alone that depend on weights and types, which no formula knows."""
 
 
 class ExplainingPass(CountingPass):

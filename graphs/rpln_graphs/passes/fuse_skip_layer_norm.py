@@ -37,7 +37,7 @@ class FuseSkipLayerNorm(ContribPass):
         """One behind each block, and one behind the embeddings unless nothing is added to those of words."""
         blocks = 3 if network.cross_attention else 2
         words_alone = RELATIVE_POSITIONS in network.features and TOKEN_TYPES not in network.features
-        return blocks * network.layers + (0 if words_alone else 1)
+        return blocks * network.layers + (1 if network.layers and not words_alone else 0)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
         """Of LayerNorms that read a sum: of others nothing was expected."""
