@@ -23,6 +23,7 @@ TAGGER: Final = Default(name="pos-tagger-brown", folder=DEFAULT_CHECKPOINT)
 
 _NAMES: Final = {
     "fill-mask": "masked-lm-brown",
+    "text-classification": "spam-filter",
     "text-generation": "brown-lm",
     "text2text-generation": "case-restorer-brown",
 }

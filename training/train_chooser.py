@@ -42,7 +42,7 @@ _OUTPUT: Final = f"{CHECKPOINTS}/multiple-choice"
 
 _SEED: Final = 20
 _EPOCHS: Final = 1
-_ITEMS_OF_EPOCH: Final = 10_000  # of each kind
+_ITEMS_OF_EPOCH: Final = 8_000  # of each kind
 _DEV_ITEMS: Final = 1_000  # of each kind
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 0.01
