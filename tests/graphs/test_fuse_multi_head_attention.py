@@ -225,6 +225,16 @@ def test_layers_share_their_mask() -> None:
         ),
         (SELF.replace("scale = {0.61}", "scale = {0}"), "its scale is no constant, or none at all"),
         (
+            SELF.replace("int64[b, s] mask", "int64[b, 2, s, s] mask").replace(
+                "Unsqueeze(mask, twice)", "Identity(mask)"
+            ),
+            "its mask is not known to be for each text, and for all heads alike",
+        ),
+        (
+            SELF.replace("float scale = {0.61}", "float[2, 1, 1] scale = {0.61, 0.7}"),
+            "its scale is no constant, or none at all",
+        ),
+        (
             CROSS.replace("float[b, t, 6] v", "float[c, t, 6] v"),
             "queries, keys and values are not known to have the same texts, tokens and heads",
         ),

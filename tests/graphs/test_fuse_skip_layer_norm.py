@@ -34,6 +34,8 @@ LATE_BIAS = BIASED.replace("Add(block, bias)", "Add(block, x)").replace("Add(x, 
 PLAIN = BIASED.replace("biased = Add(block, bias)", "").replace("biased", "block")
 ONE_TEXT = BIASED.replace("float[b, s, 3] x", "float[1, s, 3] x")
 SWAPPED = ONE_TEXT.replace("Add(x, biased)", "Add(biased, x)")
+UNBIASED_ONE_TEXT = PLAIN.replace("float[b, s, 3] x", "float[1, s, 3] x")
+UNBIASED_SWAPPED = UNBIASED_ONE_TEXT.replace("Add(x, block)", "Add(block, x)")
 
 
 def feeds(*, texts: int = 2) -> Arrays:
@@ -42,7 +44,17 @@ def feeds(*, texts: int = 2) -> Arrays:
 
 
 @pytest.mark.parametrize(
-    ("text", "texts"), [(BIASED, 2), (REVERSED, 2), (LATE_BIAS, 2), (PLAIN, 2), (ONE_TEXT, 1), (SWAPPED, 1)]
+    ("text", "texts"),
+    [
+        (BIASED, 2),
+        (REVERSED, 2),
+        (LATE_BIAS, 2),
+        (PLAIN, 2),
+        (ONE_TEXT, 1),
+        (SWAPPED, 1),
+        (UNBIASED_ONE_TEXT, 1),
+        (UNBIASED_SWAPPED, 1),
+    ],
 )
 def test_a_sum_and_its_norm_are_one_operator(text: str, texts: int) -> None:
     plain = model_from_text(text)
