@@ -32,8 +32,10 @@ def open_graph(path: Path, *, variant: str | None = None) -> GraphFile:
     if not (path.parent / MANIFEST_NAME).is_file():
         return GraphFile(path=path, model=model)
     manifest = read_manifest(path.parent, verify=False)
-    # A file that the manifest does not know is another form of the bundle's first graph.
-    graph = next((graph for graph in manifest.graphs if graph.path == path.name), manifest.graphs[0])
+    forms = {form.path: graph for graph in manifest.graphs for form in graph.rewritten}
+    graphs = {graph.path: graph for graph in manifest.graphs} | forms
+    # A file that the manifest does not know is taken for another form of the bundle's first graph.
+    graph = graphs.get(path.name, manifest.graphs[0])
     return GraphFile(path=path, model=model, manifest=manifest, graph=graph)
 
 

@@ -228,18 +228,18 @@ def _by_layer(counts: Mapping[str, int]) -> str:
 def _values_in_words(values: "ValueComparison | None") -> str:
     if values is None:
         return "Values are not compared: neither graph lies in a bundle that says what it is fed. Give --feeds."
-    apart = [f"{values.other_shape} of another shape" if values.other_shape else ""]
-    apart += [f"{values.rescaled} scaled by a power of two" if values.rescaled else ""]
-    beside = f" ({', '.join(filter(None, apart))})" if any(apart) else ""
+    beside = f" {len(values.absorbed)} more differ and are made up for." if values.absorbed else ""
+    beside += f" {values.other_shape} have another shape." if values.other_shape else ""
+    named = values.compared - len(values.absorbed)
     if not values.differing:
-        return f"All {values.compared} common values agree within {values.bound:g} of their range{beside}."
+        return f"All {named} common values agree within {values.bound:g} of their range.{beside}"
     first = values.differing[0]
     size = "no finite number" if first.difference is None else f"{first.difference:.3g}"
     outputs = ", ".join(f"{row.name} {row.difference:.3g}" for row in values.outputs if row.difference is not None)
     return (
-        f"{len(values.differing)} of {values.compared} common values differ by more than {values.bound:g} of their "
-        f"range{beside}. The first is {first.name} {list(first.shape)}: by {size}, of range {first.reach:.3g}. "
-        f"Outputs differ by: {outputs or 'none was compared'}."
+        f"{len(values.differing)} of {named} common values differ by more than {values.bound:g} of their range. "
+        f"The first is {first.name} {list(first.shape)}: by {size}, of range {first.reach:.3g}. "
+        f"Outputs differ by: {outputs or 'none was compared'}.{beside}"
     )
 
 

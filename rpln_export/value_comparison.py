@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
 from rpln_graphs.errors import GraphError
-from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Feeds
 from rpln_runtime.errors import InputError
@@ -23,10 +22,10 @@ SAME_IN_LOWER_TYPES: Final = 2e-2
 """Differences up to this share of a value's range count as none, where a graph computes in fp16 or bf16 the second."""
 MASKED: Final = float(np.finfo(np.float32).min) / 2
 """Scores below this are masked, be it by -inf or by the lowest number."""
-RESCALING: Final = frozenset({"RescaleResidual", "RescaleValues"})
-"""Passes that multiply values within the graph by powers of two, which its outputs do not show."""
 
 Values = dict[str, NDArray[Any]]
+Masks = Mapping[int, NDArray[np.bool_]]
+"""[rows, tokens], true at real tokens, by the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +49,16 @@ class Difference:
 class ValueComparison:
     """What two graphs compute under the same names, in the first graph's order of computation.
 
-    Of the float values of one name, `compared` have the same shape and `other_shape` have not. `differing` are those
-    beyond `bound`, a share of each value's range. `rescaled` are equal but for a power of two, and counted only where a
-    pass put one in. `outputs` are the graph outputs among those compared.
+    Of the float values of one name, `compared` have the same shape and `other_shape` have not. Those beyond `bound`, a
+    share of each value's range, are `absorbed` where something computed from them agrees again, as where one graph has
+    a weight or a scale folded into another place, and else `differing`. `outputs` are the graph outputs among those
+    compared.
     """
 
     bound: float
     compared: int
     other_shape: int
-    rescaled: int
+    absorbed: tuple[Difference, ...]
     differing: tuple[Difference, ...]
     outputs: tuple[Difference, ...]
 
@@ -77,24 +77,19 @@ def compare_values(first: ir.Model, second: ir.Model, feeds: Feeds, *, bound: fl
     shared = [name for name in _computed(first) if name in theirs]
     values = [_run(model, shared, feeds) for model in (first, second)]
     pairs = {name: (values[0][name], values[1][name]) for name in shared if all(name in side for side in values)}
-    inner = _is_rescaled(first) or _is_rescaled(second)
+    masks = _real_tokens(feeds)
+    found = [
+        _difference(name, left, right, masks) for name, (left, right) in pairs.items() if left.shape == right.shape
+    ]
+    again = _sources(first, {row.name for row in found if row.within(bound)})
+    beyond = [row for row in found if not row.within(bound)]
     outputs = {value.name for value in first.graph.outputs}
-    real = _real_tokens(feeds)
-    found, rescaled = [], 0
-    for name, (left, right) in pairs.items():
-        if left.shape == right.shape:
-            difference = _difference(name, left, right, real)
-            if inner and name not in outputs and not difference.within(bound):
-                unscaled = _difference(name, left, right * _power_between(left, right), real)
-                if unscaled.within(bound):
-                    difference, rescaled = unscaled, rescaled + 1
-            found.append(difference)
     return ValueComparison(
         bound=bound,
         compared=len(found),
         other_shape=len(pairs) - len(found),
-        rescaled=rescaled,
-        differing=tuple(row for row in found if not row.within(bound)),
+        absorbed=tuple(row for row in beyond if row.name in again),
+        differing=tuple(row for row in beyond if row.name not in again),
         outputs=tuple(row for row in found if row.name in outputs),
     )
 
@@ -108,9 +103,13 @@ def _is_lowered(model: ir.Model) -> bool:
     return any(value.dtype in LOWER_TYPES for value in _computed(model).values())
 
 
-def _is_rescaled(model: ir.Model) -> bool:
-    counts = counts_from_model(model)
-    return any(counts.get(name) for name in RESCALING)
+def _sources(model: ir.Model, names: set[str]) -> set[str]:
+    """All values that any of the named ones are computed from."""
+    sources: set[str] = set()
+    for node in reversed(model.graph):
+        if any(value.name in names or value.name in sources for value in node.outputs):
+            sources.update(value.name for value in node.inputs if value is not None and value.name)
+    return sources
 
 
 def _run(model: ir.Model, names: Sequence[str], feeds: Feeds) -> Values:
@@ -151,31 +150,35 @@ def _typed(array: NDArray[Any], dtype: ir.DataType | None) -> NDArray[Any]:
     return array.astype(dtype.numpy()) if dtype is not None and array.dtype.kind == "f" else array
 
 
-def _real_tokens(feeds: Feeds) -> NDArray[np.bool_] | None:
-    """[rows, sequence], true at real tokens; None where nothing says so, or all of them are."""
+def _real_tokens(feeds: Feeds) -> Masks:
+    """Where real tokens are, among those that are fed and, for a decoder, among those with its past."""
     if "attention_mask" not in feeds:
-        return None
+        return {}
     mask = feeds["attention_mask"]
-    tokens = feeds.get("input_ids", mask).shape[-1]
-    real = mask.reshape(-1, mask.shape[-1])[:, -tokens:].astype(bool)
-    return None if real.all() else real
+    whole = mask.reshape(-1, mask.shape[-1]).astype(bool)
+    new = feeds.get("input_ids", mask).shape[-1]
+    return {new: whole[:, -new:], whole.shape[1]: whole}
 
 
-def _without_padding(array: NDArray[Any], real: NDArray[np.bool_]) -> NDArray[Any]:
-    """The real tokens of a value: along its first two axes, or a later one behind the batch, or both in one axis."""
-    if array.shape[:1] == (real.size,):
-        return array[real.reshape(-1)]
-    rows, tokens = real.shape
-    if array.shape[:1] != (rows,) or tokens not in array.shape[1:]:
-        return array
-    return np.moveaxis(array, array.shape.index(tokens, 1), 1)[real]
+def _without_padding(shape: tuple[int, ...], masks: Masks) -> NDArray[np.bool_]:
+    """True where a value of this shape belongs to real tokens, along every axis that is as long as they are.
+
+    Tokens lie behind the batch, maybe several times, as in scores; or both are one axis.
+    """
+    kept = np.ones(shape, dtype=bool)
+    for tokens, mask in masks.items():
+        if shape[:1] == (mask.size,):
+            kept &= mask.reshape(-1, *(1 for _ in shape[1:]))
+        if shape[:1] == (len(mask),):
+            for axis in [axis for axis in range(1, len(shape)) if shape[axis] == tokens]:
+                kept &= mask.reshape([size if place in {0, axis} else 1 for place, size in enumerate(shape)])
+    return kept
 
 
-def _difference(name: str, left: NDArray[Any], right: NDArray[Any], real: NDArray[np.bool_] | None) -> Difference:
+def _difference(name: str, left: NDArray[Any], right: NDArray[Any], masks: Masks) -> Difference:
     shape = left.shape
-    if real is not None:
-        left, right = _without_padding(left, real), _without_padding(right, real)
     seen = (left > MASKED) | (right > MASKED) | np.isnan(left) | np.isnan(right)
+    seen &= _without_padding(shape, masks)
     left, right = left[seen].astype(np.float64), right[seen].astype(np.float64)
     equal = (left == right) | (np.isnan(left) & np.isnan(right))
     gap = np.zeros_like(left)
@@ -191,9 +194,3 @@ def _difference(name: str, left: NDArray[Any], right: NDArray[Any], real: NDArra
 
 def _reach(array: NDArray[Any]) -> float:
     return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
-
-
-def _power_between(left: NDArray[Any], right: NDArray[Any]) -> float:
-    """The power of two that brings `right` nearest to the range of `left`."""
-    reaches = _reach(left), _reach(right)
-    return 2.0 ** round(math.log2(reaches[0] / reaches[1])) if all(reaches) else 1.0
