@@ -103,7 +103,7 @@ def test_a_layer_costs_one_gather_in_and_one_out() -> None:
         "context.packed",
         "y.unpacked",
     ]
-    assert [str(size) for size in node_named(packed, "total").outputs[0].shape or ()] == ["1", "tokens", "3"]
+    assert [str(size) for size in node_named(packed, "total").outputs[0].shape or ()] == ["1", "packing.tokens", "3"]
     assert [str(size) for size in packed.graph.outputs[0].shape or ()] == ["b", "s", "3"]
     assert packed.graph.outputs[0].dtype == ir.DataType.FLOAT
 
@@ -158,7 +158,7 @@ def test_a_projection_onto_the_embeddings_is_packed() -> None:
     packed = applied(model_from_text(graph(TIED, outputs="float[b, s, 7] y")), PackTokens)
 
     assert count(packed, PackTokens) == 1
-    assert [str(size) for size in node_named(packed, "y").outputs[0].shape or ()] == ["1", "tokens", "7"]
+    assert [str(size) for size in node_named(packed, "y").outputs[0].shape or ()] == ["1", "packing.tokens", "7"]
 
 
 # -- what stays as it is ---------------------------------------------------------------------------------------------

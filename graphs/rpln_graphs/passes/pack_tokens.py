@@ -41,7 +41,9 @@ DOMAINS: Final = frozenset({"", "com.microsoft"})
 GRAPHS: Final = frozenset({ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS})
 
 MASK: Final = "attention_mask"
-TOKENS: Final = "tokens"
+TOKENS: Final = "packing.tokens"
+PLACES: Final = "packing.places"
+"""Axes of real tokens, and of all places of a batch: what has one name must have one size."""
 RANK: Final = 3
 """Of values over tokens: texts, sequence, size."""
 BOOL: Final = ir.DataType.BOOL
@@ -237,17 +239,17 @@ class _Packing:
         real = add("Or", marked, other, name="real", shape=shape)
         flat = self._rows(real, before=before)
         places = add("NonZero", flat, name="places", shape=[1, TOKENS])
-        ones = add("Cast", flat, name="ones", shape=["places"], to=INT64)
-        counted = add("CumSum", ones, zero, name="counted", shape=["places"])
-        shown = add("Sub", counted, one, name="shown", shape=["places"])
+        ones = add("Cast", flat, name="ones", shape=[PLACES], to=INT64)
+        counted = add("CumSum", ones, zero, name="counted", shape=[PLACES])
+        shown = add("Sub", counted, one, name="shown", shape=[PLACES])
         return places, add("Reshape", shown, sizes, name="inverse", shape=shape)
 
     def _rows(self, value: ir.Value, *, before: ir.Node | None) -> ir.Value:
-        """All places in one axis: (texts, sequence, size) -> (places, size)."""
+        """All places in one axis: (texts, sequence, size) -> (places, size); of packed values all tokens."""
         assert value.shape is not None and value.dtype is not None
         sizes = [size for size in list(value.shape)[2:] if isinstance(size, int)]
         target = self._constant("x".join(map(str, ["shape.-1", *sizes])), [-1, *sizes])
-        shape: list[Size] = ["places", *sizes]
+        shape: list[Size] = [TOKENS if value in self.packed else PLACES, *sizes]
         return self._add("Reshape", [value, target], f"{value.name}.rows", shape, before=before, dtype=value.dtype)
 
     def _constant(self, name: str, value: int | list[int]) -> ir.Value:
@@ -286,9 +288,9 @@ def _following(graph: ir.Graph, node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _is_constant(value: ir.Value | None) -> bool:
-    """Whether `value` is an initializer, or one turned, as the word embeddings are for a head that they are tied to."""
+    """Whether `value` is an initializer, or one turned, as embeddings are for a head tied to them, or dequantized."""
     maker = None if value is None else value.producer()
-    if maker is not None and maker.op_type == "Transpose":
+    if maker is not None and maker.op_type in {"Transpose", "DequantizeLinear", "Cast"}:
         return _is_constant(maker.inputs[0])
     return value is not None and value.is_initializer()
 
