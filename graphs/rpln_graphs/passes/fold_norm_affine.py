@@ -6,8 +6,8 @@ Rules:
 2. Scale and bias stay as ones and zeros, under their names: LayerNormalization must have a scale, every runtime knows
    it with a bias, and other passes know it by its scale's name.
 3. Weights are rounded once. What beta adds to the biases is summed in fp64.
-4. A scale that is far from 1 throughout or in places makes up for a stream whose channels differ as much: LN(x; 1, 0)
-   would be subnormal in fp16 where it counts, or the weights would be. It stays, which is conceded.
+4. A scale that is far from 1 throughout or in places makes up for a stream whose channels differ as much: in fp16,
+   LN(x; 1, 0) would be subnormal where it counts, and the weights out of range. It stays, which is conceded.
 """
 
 from collections.abc import Iterable
@@ -78,7 +78,7 @@ def _following(norm: ir.Node) -> list[Projection] | str:
         return "its mean or deviation is read"
     found = []
     for use in normed.uses():
-        projection = projection_from_matmul(use.node) if use.idx == 0 else None
+        projection = projection_from_matmul(use.node)
         if projection is None:
             return f"its reader {use.node.name} {NO_PROJECTION}"
         found.append(projection)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from rpln_graphs.passes.base import ExplainingPass, Network, Refusal
 from rpln_graphs.passes.initializers import concatenated_initializer, initializer_from_array
-from rpln_graphs.passes.projections import NO_PROJECTION, Projection, projection_from_matmul
+from rpln_graphs.passes.projections import NO_PROJECTION, Projection, is_constant, projection_from_matmul
 
 HEADS: Final = frozenset({"Reshape", "Transpose", "Concat", "Cast"})
 """What makes heads of a projection's result, puts a past before them, and widens them where fp16 is too narrow."""
@@ -58,15 +58,13 @@ def _groups(graph: ir.Graph) -> Iterator[list[ir.Node]]:
 
 def _is_attended(product: ir.Node) -> bool:
     """Whether `product` is one with a matrix, and its result goes into a product of heads."""
-    if product.op_type != "MatMul" or product.inputs[1] is None or product.inputs[1].is_graph_input():
-        return False
-    if product.inputs[1].const_value is None:
+    if product.op_type != "MatMul" or not is_constant(product.inputs[1]):
         return False
     reached = list(product.outputs)
     for value in reached:  # which grows on the way
         for use in value.uses():
-            if use.node.op_type == "MatMul":
-                return value is not product.outputs[0]
+            if use.node.op_type == "MatMul" and not any(is_constant(operand) for operand in use.node.inputs):
+                return True
             if use.node.op_type in HEADS or (use.node.op_type == "Add" and value is product.outputs[0]):
                 reached.extend(use.node.outputs)
     return False
