@@ -11,6 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from rpln_export.errors import PlanError
 from rpln_export.measuring import NOISE
 from rpln_export.parts import Part
 from rpln_export.plan import AUTO, NONE, ExportPlan
@@ -86,6 +87,20 @@ class Choice:
     models: Mapping[str, ir.Model]
     rewritten: Mapping[str, tuple[Rewritten, ...]]
     record: Optimization
+
+
+def check_effect(plan: ExportPlan, parts: Sequence[Part]) -> None:
+    """Refuse a form that was asked for and changes none of the graphs. Raises PlanError with the reasons."""
+    form = _form_of_name(plan)
+    asked = plan.pack_padding or plan.optimize not in {AUTO, NONE}
+    if not asked or form is STANDARD:
+        return
+    reasons = [reasons_without_effect(form, part.network) for part in parts]
+    if all(reasons):
+        found = dict.fromkeys(reason for rows in reasons for reason in rows)
+        raise PlanError(
+            f"the form {form.name} changes nothing here: {'; '.join(found)}. Choose another with --optimize."
+        )
 
 
 def run_race(

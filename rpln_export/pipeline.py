@@ -13,7 +13,7 @@ from rpln_export.destination import check_destination, published
 from rpln_export.errors import FormError
 from rpln_export.extras import require_extra
 from rpln_export.generation import generation_from_plan
-from rpln_export.optimizing import Choice, Race, choose_forms, compiled_graphs, run_race
+from rpln_export.optimizing import Choice, Race, check_effect, choose_forms, compiled_graphs, run_race
 from rpln_export.parts import Part, parts_from_model
 from rpln_export.plan import ExportPlan
 from rpln_export.proof import Proof, prove
@@ -49,6 +49,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
     parts = parts_from_model(plan, model, mask_token_id=tokenizer.mask_token_id)
+    check_effect(plan, parts)
     with steps.step("trace"):
         graphs = [trace_model(part.call.model, part.plan.inputs, part.plan.outputs, opset=plan.opset) for part in parts]
     subjects = subjects_from_parts(parts, plan)

@@ -22,6 +22,7 @@ from rpln_graphs.passes.base import (
     FIRST_TOKEN,
     HIDDEN_STATES,
     LAST_TOKEN,
+    MASKED_TOKENS,
     ExplainingPass,
     Network,
     Refusal,
@@ -59,6 +60,7 @@ class PackTokens(ExplainingPass):
     unless: ClassVar[Mapping[str, str]] = {
         CACHE: "a step has no padding: all of its tokens are new",
         LAST_TOKEN: "the head reads the last place of each text, which may be padding",
+        MASKED_TOKENS: "the head reads mask tokens wherever they stand, which may be in padding",
     }
 
     def formula(self, network: Network) -> int:
