@@ -24,6 +24,7 @@ TAGGER: Final = Default(name="pos-tagger-brown", folder=DEFAULT_CHECKPOINT)
 _NAMES: Final = {
     "fill-mask": "masked-lm-brown",
     "text-classification": "spam-filter",
+    "question-answering": "question-answerer-brown",
     "text-generation": "brown-lm",
     "text2text-generation": "case-restorer-brown",
 }
