@@ -18,6 +18,7 @@ from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.fuse_attention import FuseAttention
 from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
+from rpln_graphs.passes.fuse_embed_layer_norm import FuseEmbedLayerNorm
 from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
 from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
@@ -49,7 +50,11 @@ _ROWS: Final = (
     Form(name="packed", passes=(PackTokens,), packs=True),
     Form(name="packed-attention", passes=(FuseAttention, PackTokens), packs=True),
     Form(name="attention", passes=(FuseAttention,)),
-    Form(name="fused", passes=(FuseMultiHeadAttention, FuseSkipLayerNorm, FuseBiasGelu, FuseFastGelu), standard=False),
+    Form(
+        name="fused",
+        passes=(FuseMultiHeadAttention, FuseSkipLayerNorm, FuseEmbedLayerNorm, FuseBiasGelu, FuseFastGelu),
+        standard=False,
+    ),
     Form(name="merged", passes=(MergeProjections,)),
 )
 

@@ -4,7 +4,8 @@ ONNX Runtime replaces a provider that does not start by the CPU, with a line on 
 OpenVINO is no provider of ONNX Runtime here, but its own runtime behind the same interface.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ class Provider:
     install: str
     device: str = "cpu"
     takes_all_nodes: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 # The wheels share one folder: the last one installed wins, and removing either breaks the other.
@@ -36,7 +38,11 @@ _REMOVE_OTHERS: Final = "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntim
 PROVIDERS: Final[dict[str, Provider]] = {
     "cpu": Provider(onnxruntime_name="CPUExecutionProvider", install='pip install "rpln-runtime[cpu]"'),
     "cuda": Provider(
-        onnxruntime_name="CUDAExecutionProvider", install='pip install "rpln-runtime[gpu]"', device="cuda"
+        onnxruntime_name="CUDAExecutionProvider",
+        install='pip install "rpln-runtime[gpu]"',
+        device="cuda",
+        # The default sums squares in fp16, which overflows where the residual stream passes 256.
+        options={"enable_skip_layer_norm_strict_mode": "1"},
     ),
     "tensorrt": Provider(
         onnxruntime_name="TensorrtExecutionProvider",
@@ -71,7 +77,7 @@ def _inference_session(path: Path, provider: str, row: Provider, *, threads: int
         session = onnxruntime.InferenceSession(
             str(path),
             _session_options(onnxruntime, row, threads=threads, spinning=spinning),
-            [row.onnxruntime_name],
+            [(row.onnxruntime_name, dict(row.options))],
             enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no common class but this one

@@ -75,7 +75,7 @@ class Session:
 
     @property
     def onnx_session(self) -> Any:
-        """ONNX Runtime's own session, for callers that bind their memory. Raises ProviderError where it does not run."""
+        """ONNX Runtime's own session, for callers that bind memory. Raises ProviderError where another runtime runs."""
         if not isinstance(self._engine, OnnxRuntimeEngine):
             raise ProviderError(
                 f"provider {self.provider!r} has no memory to bind, which generating text needs. Choose provider='cpu'."

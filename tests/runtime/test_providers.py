@@ -85,7 +85,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, session: Callable[..., Any]) -> No
 def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
-    def session(path: str, options: Any, providers: list[str], *, enable_fallback: int) -> Any:
+    def session(path: str, options: Any, providers: list[Any], *, enable_fallback: int) -> Any:
         asked.update(path=path, threads=options.intra_op_num_threads, providers=providers, fallback=enable_fallback)
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
@@ -96,7 +96,8 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         "asked for provider 'cuda', got CPUExecutionProvider: CUDAExecutionProvider is installed and did not start. "
         "Check the device, its driver and libraries (rpln doctor), or choose provider='cpu'."
     )
-    assert asked == {"path": "model.onnx", "threads": 3, "providers": ["CUDAExecutionProvider"], "fallback": 0}
+    strict = ("CUDAExecutionProvider", {"enable_skip_layer_norm_strict_mode": "1"})
+    assert asked == {"path": "model.onnx", "threads": 3, "providers": [strict], "fallback": 0}
 
 
 def test_a_provider_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
