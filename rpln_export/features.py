@@ -17,10 +17,7 @@ FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     base.PRUNED_HEADS: lambda _, config: bool(pruned_heads(config)),
     base.OTHER_ACTIVATION: lambda _, config: activation(config) not in GELUS,
     base.TANH_GELU: lambda _, config: activation(config) is ACTIVATIONS["gelu_new"],
-    # The head of masked tokens is of matrices, whose products have their bias inside.
-    base.GELU_HEAD: lambda graph, _: any(
-        "vocab_size" in tensor.axes and tensor != MASKED_LOGITS for tensor in graph.outputs
-    ),
+    base.GELU_HEAD: lambda graph, _: any("vocab_size" in tensor.axes for tensor in graph.outputs),
     base.ATTENTIONS: lambda graph, _: "attentions" in _outputs(graph),
     base.CROSS_ATTENTIONS: lambda graph, _: "cross_attentions" in _outputs(graph),
     base.HIDDEN_STATES: lambda graph, _: not _outputs(graph).isdisjoint({"hidden_states", "last_hidden_state"}),
