@@ -26,8 +26,8 @@ class Workshop:
         checkpoint = self.checkpoint(case.network)
         chosen = self.bundle(checkpoint, case, case.workload, *OPTIMIZED, "--workload", case.workload, *case.options)
         if case.network not in self.plain:
-            # Every bundle has the plain graph, if its signature is the plain one.
-            self.plain[case.network] = self.bundle(checkpoint, case, "plain", *PLAIN) if case.options else chosen
+            # As torch's exporter traces it, cleaned up: without the folds that every bundle of ours begins with.
+            self.plain[case.network] = self.bundle(checkpoint, case, "plain", *PLAIN)
         return Setup(
             network=case.network,
             checkpoint=checkpoint,
