@@ -22,6 +22,7 @@ DEFAULT_CHECKPOINT: Final = _HERE / "default_checkpoint"
 TAGGER: Final = Default(name="pos-tagger-brown", folder=DEFAULT_CHECKPOINT)
 
 _NAMES: Final = {
+    "feature-extraction": "style-embedder-brown",
     "fill-mask": "masked-lm-brown",
     "text-classification": "spam-filter",
     "question-answering": "question-answerer-brown",

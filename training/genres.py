@@ -1,11 +1,11 @@
-"""What the embedder learns: passages of one genre get like vectors; and how often a passage's nearest is of its genre.
+"""What the embedder learns: passages of one genre get like vectors; and how often a passage's nearest is of its kind.
 
 B is the number of passages in a batch, T the number of tokens of the longest, D the size of a vector, N a number of
 passages.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -23,6 +23,7 @@ from training.plain_text import text_from_words
 from training.tokenizer import END_ID, PAD_ID, START_ID
 from training.word_weights import TfIdf
 
+_IMAGINATIVE: Final = frozenset({"fiction", "mystery", "science_fiction", "adventure", "romance", "humor"})
 _SENTENCES: Final = range(2, 9)  # of a passage, when training
 _TEMPERATURE: Final = 0.1
 _BATCH_TOKENS: Final = 8192
@@ -35,6 +36,11 @@ class Passage:
     text: str
     document: str
     genre: str
+
+    @property
+    def kind(self) -> str:
+        """Of the two halves into which the corpus's manual divides the genres."""
+        return "imaginative" if self.genre in _IMAGINATIVE else "informative"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +135,18 @@ def likeness_by_words(weights: TfIdf, passages: Sequence[Passage]) -> Tensor:
     return table_NW @ table_NW.T
 
 
-def nearest_of_genre(likeness_NN: Tensor, passages: Sequence[Passage]) -> tuple[int, float]:
-    """Return of how many passages the nearest one of another document was looked for, and how often it has the genre.
+def nearest_alike(
+    likeness_NN: Tensor, passages: Sequence[Passage], *, trait: Callable[[Passage], str]
+) -> tuple[int, float]:
+    """Return of how many passages the nearest one of another document was looked for, and how often it has the trait.
 
-    Passages of a genre that no other document has are not looked for, but may be found.
+    Passages with a trait that no other document has are not looked for, but may be found.
     """
-    documents, genres = ([getattr(passage, field) for passage in passages] for field in ("document", "genre"))
-    same_document = _equal(documents)
-    same_genre = _equal(genres)
-    looked_for = (same_genre & ~same_document).any(dim=1)
+    same_document = _equal([passage.document for passage in passages])
+    same_trait = _equal([trait(passage) for passage in passages])
+    looked_for = (same_trait & ~same_document).any(dim=1)
     nearest = likeness_NN.masked_fill(same_document, -torch.inf).argmax(dim=1)
-    found = same_genre[torch.arange(len(passages)), nearest][looked_for]
+    found = same_trait[torch.arange(len(passages)), nearest][looked_for]
     return int(looked_for.sum()), float(found.float().mean())
 
 

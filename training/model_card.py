@@ -196,8 +196,8 @@ def write_chooser_card(folder: Path, metrics: Mapping[str, Any]) -> None:
 
 def write_embedder_card(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write README.md into `folder`; `metrics` is what metrics.json holds."""
-    test, examples = metrics["test"], metrics["examples"]
-    by_model = [f"| {who} | {test[who]:.2%} |" for who in ("model", "tf-idf", "fill-mask model")]
+    kind, genre, examples = metrics["test"]["kind"], metrics["test"]["genre"], metrics["examples"]
+    by_model = [f"| {who} | {kind[who]:.2%} | {genre[who]:.2%} |" for who in ("model", "fill-mask model", "tf-idf")]
     cosines = [
         f"| {text} | {' | '.join(f'{value:.2f}' for value in row)} |"
         for text, row in zip(examples["texts"], examples["cosines"], strict=True)
@@ -206,9 +206,12 @@ def write_embedder_card(folder: Path, metrics: Mapping[str, Any]) -> None:
         folder,
         "embedder.md",
         metrics,
-        share=f"{test['model']:.2%}",
-        baseline_share=f"{test['tf-idf']:.2%}",
-        passages=f"{test['passages']:,}",
+        share=f"{kind['model']:.2%}",
+        baseline_share=f"{kind['tf-idf']:.2%}",
+        genre_share=f"{genre['model']:.2%}",
+        baseline_genre_share=f"{genre['tf-idf']:.2%}",
+        passages=f"{kind['passages']:,}",
+        passages_with_genre=f"{genre['passages']:,}",
         by_model="\n".join(by_model),
         cosines="\n".join(cosines),
     )

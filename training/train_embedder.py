@@ -7,6 +7,7 @@ It starts from the fill-mask checkpoint. See training/README.md.
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from training.genres import (
     encode_passages,
     likeness_by_network,
     likeness_by_words,
-    nearest_of_genre,
+    nearest_alike,
     passages_of,
 )
 from training.loop import muon_and_adamw, train
@@ -48,6 +49,10 @@ _OTHER_RATE: Final = 1e-3
 _DROPOUT: Final = 0.1
 _SENTENCES: Final = 6  # of a passage, when scoring
 
+_TRAITS: Final[dict[str, Callable[[Passage], str]]] = {
+    "kind": lambda passage: passage.kind,
+    "genre": lambda passage: passage.genre,
+}
 _EXAMPLES: Final = (
     ("adventure", "He drew his gun and ran to the horses. The shot had come from behind the barn."),
     ("romance", '"Don\'t go," she said. He stood at the door and looked at her for a long time.'),
@@ -87,8 +92,10 @@ def report_on_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Documen
         "fill-mask model": likeness_by_network(start, encoded),
         "tf-idf": likeness_by_words(TfIdf([text.text for text in texts_of(documents.train)]), passages),
     }
-    found = {who: nearest_of_genre(table, passages) for who, table in likeness.items()}
-    test = {"passages": found["model"][0], **{who: share for who, (_, share) in found.items()}}
+    test = {}
+    for name, trait in _TRAITS.items():
+        found = {who: nearest_alike(table, passages, trait=trait) for who, table in likeness.items()}
+        test[name] = {"passages": found["model"][0], **{who: share for who, (_, share) in found.items()}}
     examples = [Passage(text=text, document="", genre=genre) for genre, text in _EXAMPLES]
     cosines = likeness_by_network(model, encode_passages(tokenizer, examples, genres=_genres(documents)))
     return {"test": test, "examples": {"texts": [text for _, text in _EXAMPLES], "cosines": cosines.tolist()}}
@@ -123,8 +130,8 @@ def _train(
         batches_of_epoch=batches_of_epoch,
         loss_of=loss_of,
         after_epoch=lambda: (
-            f"{nearest_of_genre(likeness_by_network(model, encoded_dev), dev)[1]:.4f} of the dev passages are nearest "
-            "to one of their genre"
+            f"{nearest_alike(likeness_by_network(model, encoded_dev), dev, trait=_TRAITS['genre'])[1]:.4f} of the dev "
+            "passages are nearest to one of their genre"
         ),
     )
 

@@ -14,7 +14,7 @@ from training.genres import (
     encode_passages,
     likeness_by_network,
     likeness_by_words,
-    nearest_of_genre,
+    nearest_alike,
     passages_of,
     vectors_of,
 )
@@ -109,4 +109,6 @@ def test_the_nearest_passage_is_one_of_another_document() -> None:
             [0.2, 0.2, 0.2, 0.0, 1.0],  # the only one of its genre
         ]
     )
-    assert nearest_of_genre(likeness, passages) == pytest.approx((3, 2 / 3))
+    assert nearest_alike(likeness, passages, trait=lambda passage: passage.genre) == pytest.approx((3, 2 / 3))
+    # b, c, a, b and a: of informative prose all but the second; c is the only one of imaginative prose
+    assert nearest_alike(likeness, passages, trait=lambda passage: passage.kind) == pytest.approx((4, 3 / 4))
