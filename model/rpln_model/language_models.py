@@ -107,7 +107,9 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
+        listed = masked_positions is not None and masked_positions.dtype == torch.bool
         logits_BTV = self.lm_head(_selected(outputs.last_hidden_state, masked_positions))
+        logits_BTV = logits_BTV.squeeze(0) if listed else logits_BTV
         loss = None if labels is None else token_loss(logits_BTV, labels)
         if not returns_dict(self.config, asked=return_dict):
             return with_loss(loss, logits_BTV, *internals(outputs))
@@ -217,11 +219,11 @@ class LMHead(nn.Module):
 
 
 def _selected(x_BTD: Tensor, positions: Tensor | None) -> Tensor:
-    """The tokens at `positions`: all, by text and place, or those that a mask marks."""
+    """The tokens at `positions`: all, by text and place, or those that a mask marks, as if they were one text."""
     if positions is None:
         return x_BTD
     if positions.dtype == torch.bool:
-        return x_BTD[positions]
+        return x_BTD[positions][None]
     return x_BTD.gather(1, positions[..., None].expand(-1, -1, x_BTD.shape[-1]))
 
 

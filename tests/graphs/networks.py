@@ -247,6 +247,7 @@ def limits_from_config(config: PretrainedConfig) -> Limits:
         vocab_size=own.vocab_size,
         type_vocab_size=own.type_vocab_size,
         pad_token_id=padding,
+        mask_token_id=getattr(own, "mask_token_id", None),
         sizes={name: getattr(own, name) for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")},
     )
 

@@ -53,7 +53,7 @@ def test_no_other_logits_are_computed() -> None:
     for positions in (None, torch.zeros(3, 2, dtype=torch.long), ids == ids[1, 2]):
         model(ids, masked_positions=positions)
 
-    assert shapes == [(3, LENGTH), (3, 2), (int((ids == ids[1, 2]).sum()),)]
+    assert shapes == [(3, LENGTH), (3, 2), (1, int((ids == ids[1, 2]).sum()))]
 
 
 def test_labels_are_those_of_the_selected_tokens() -> None:
