@@ -252,7 +252,7 @@ class _Packing:
         sizes = [size for size in list(value.shape)[2:] if isinstance(size, int)]
         target = self._constant("x".join(map(str, ["shape.-1", *sizes])), [-1, *sizes])
         shape: list[Size] = [TOKENS if value in self.packed else PLACES, *sizes]
-        return self._add("Reshape", [value, target], f"{value.name}.rows", shape, before=before, dtype=value.dtype)
+        return self._add("Reshape", [value, target], f"{value.name}.flat", shape, before=before, dtype=value.dtype)
 
     def _constant(self, name: str, value: int | list[int]) -> ir.Value:
         name = f"packing.{name}"
