@@ -29,7 +29,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,test $(VENV457)/.installed-cpu,optimum,test  ## run every test, on transformers 5 and 4.57
+test: $(VENV)/.installed-cpu,openvino,test $(VENV457)/.installed-cpu,optimum,test  ## run every test, on transformers 5 and 4.57
 	$(VENV)/bin/python -m pytest $(PARALLEL)
 	$(VENV457)/bin/python -m pytest $(PARALLEL) $(TESTS457)
 
@@ -39,7 +39,7 @@ lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports 
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-golden: $(VENV)/.installed-cpu,test  ## write the golden graphs anew; read the diff before committing it
+golden: $(VENV)/.installed-cpu,openvino,test  ## write the golden graphs anew; read the diff before committing it
 	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden
 
 data: $(VENV)/.installed-cpu  ## fetch the public corpora into data/ (with npm), and split them

@@ -12,9 +12,12 @@ from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayer
 from rpln_export.bundle import axis_limits
 from rpln_export.plan import make_plan
 from rpln_export.proof import NOTES
+from rpln_export.targets import TARGETS
+from rpln_export.workloads import WORKLOADS
 from rpln_graphs import passes
 from rpln_graphs.calls import CACHED
 from rpln_graphs.decoding import decoding_cases
+from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.base import CountingPass
 from rpln_graphs.passes.lower_precision import SAFE_RANGE
@@ -24,9 +27,11 @@ from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
 from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.providers import PROVIDERS
 from rpln_runtime.tasks import TASKS, Task, Tensor
 
 TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 GENERATING = {"text-generation", "text2text-generation"}
 """Tasks that go step by step, so that no single output is an answer."""
 DECODER = "RobertaPreLayerNormForCausalLM"
@@ -39,14 +44,19 @@ LIMITS = {
     "past_sequence": (0, 509),
     "past_sequence + sequence": (1, 510),
     "encoder_sequence": (1, 128),  # of 130 rows
+    "masks": (0, 510),
+    "masked_tokens": (0, None),
 }
 """Of every dynamic axis, in a bundle with all graphs of a network of the default sizes."""
 DERIVED = {"head_size", "encoder_hidden_size"}
 """Sizes that follow from a config, but are no field of it."""
 SAME_GRAPH = {"decode": "with-past"}
 """Variants whose graph is another one's: tests/graphs/test_golden.py sees to that."""
-NO_PASSES = {"base", "initializers"}
+NO_PASSES = {"base", "contrib", "counts", "folding", "gelus", "initializers", "projections"}
+NO_PASSES |= {"row_selections", "rowwise"}
 """Files beside the passes that hold what passes share."""
+TOGETHER = {"fuse_bias_gelu": "fuse_gelus", "fuse_fast_gelu": "fuse_gelus"}
+"""Passes whose tests are in one file, by the file."""
 EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
@@ -197,9 +207,31 @@ def test_every_pass_says_what_is_there_before_and_after() -> None:
 
 
 def test_every_pass_is_used() -> None:
-    used = {*CLEAN_UP, *(kind for recipe in RECIPES.values() for kind in recipe.passes)}
+    rows = [*RECIPES.values(), *FORMS.values()]
+    used = {*CLEAN_UP, *FOLDS, *FOLDS_OF_LOWER, *(kind for row in rows for kind in row.passes)}
 
-    assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe"
+    assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe and no form"
+
+
+def test_every_target_names_forms_and_providers_that_there_are() -> None:
+    for target in TARGETS.values():
+        assert set(target.providers) <= set(PROVIDERS), target.name
+        assert {form for forms in target.providers.values() for form in forms} <= set(FORMS), target.name
+        assert target.default in FORMS.values(), target.name
+        assert target.default.standard or not target.compiled, target.name
+    assert {recipe.target for recipe in RECIPES.values()} <= set(TARGETS)
+
+
+def test_the_page_of_passes_has_every_pass() -> None:
+    page = (ROOT / "docs" / "passes.md").read_text(encoding="utf-8")
+
+    assert [kind.__name__ for kinds in pass_files().values() for kind in kinds if kind.__name__ not in page] == []
+
+
+def test_the_page_of_forms_has_every_form_target_and_workload() -> None:
+    page = (ROOT / "docs" / "optimizing.md").read_text(encoding="utf-8")
+
+    assert [name for name in (*FORMS, *TARGETS, *WORKLOADS) if f"`{name}`" not in page] == []
 
 
 def test_every_recipes_type_has_a_safe_range_and_a_note_on_its_proof() -> None:
@@ -209,7 +241,7 @@ def test_every_recipes_type_has_a_safe_range_and_a_note_on_its_proof() -> None:
 
 def test_every_pass_and_every_postprocessing_has_its_tests() -> None:
     wanted = {
-        *(TESTS / "graphs" / f"test_{name}.py" for name in pass_files()),
+        *(TESTS / "graphs" / f"test_{TOGETHER.get(name, name)}.py" for name in pass_files()),
         *(TESTS / "runtime" / f"test_{name}.py" for name in POSTPROCESS),
     }
 
