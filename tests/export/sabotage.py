@@ -60,7 +60,11 @@ def padded_tokens_zeroed(model: ir.Model) -> None:
     (norm,) = [node for node in model.graph if node.name == "LayerNorm.LayerNormalization"]
     hidden = norm.outputs[0]
     readers = list(hidden.uses())
-    mask = _node("Unsqueeze", [_input(model, "attention_mask"), _constant([-1])])
+    assert hidden.shape is not None
+    tokens = _input(model, "attention_mask")
+    if hidden.shape[1] == 1:  # the row that the head reads
+        tokens = _node("Gather", [tokens, _constant([0])], {"axis": 1})
+    mask = _node("Unsqueeze", [tokens, _constant([-1])])
     zeroed = _node("Mul", [hidden, _node("Cast", [mask], {"to": ir.DataType.FLOAT})])
     for node, index in readers:
         node.replace_input_with(index, zeroed)
