@@ -1,0 +1,42 @@
+"""What the formulas depend on, of the networks that tests trace: written out by hand, task by task."""
+
+from rpln_graphs.passes.base import (
+    CACHE,
+    FIRST_TOKEN,
+    GELU_HEAD,
+    HIDDEN_STATES,
+    LAST_TOKEN,
+    STORED_MEMORY,
+    TOKEN_TYPES,
+)
+from rpln_graphs.passes.base import Network as Formulas
+from rpln_graphs.stages import EncoderStage
+from tests.graphs.networks import Network
+
+HEADS = {
+    "feature-extraction": {HIDDEN_STATES},
+    "fill-mask": {GELU_HEAD},
+    "text-classification": {FIRST_TOKEN},
+    "token-classification": set[str](),
+    "question-answering": set[str](),
+    "multiple-choice": {FIRST_TOKEN},
+    "text-generation": {GELU_HEAD, LAST_TOKEN},
+    "text2text-generation": {GELU_HEAD, LAST_TOKEN, STORED_MEMORY},
+}
+CACHED = {"with-past", "prefill", "decode"}
+
+
+def formulas_of(network: Network, task: str, variant: str) -> Formulas:
+    """Of a graph in fp32 or lower, with the last logits alone where it is a decoder's."""
+    if isinstance(network.model, EncoderStage):
+        stage = network.model.base_model
+        layers = 0 if stage is None else stage.config.num_hidden_layers
+        return Formulas(layers=layers, features=frozenset({HIDDEN_STATES} if layers else ()))
+    features = HEADS[task] | ({CACHE} if variant in CACHED else set())
+    if any(tensor.name == "token_type_ids" for tensor in network.inputs):
+        features |= {TOKEN_TYPES}
+    return Formulas(
+        layers=network.config.num_hidden_layers,
+        cross_attention=network.config.add_cross_attention,
+        features=frozenset(features),
+    )
