@@ -85,15 +85,17 @@ def apply_recipe(
     recipe: Recipe,
     network: Network,
     *,
+    folds: Sequence[type[CountingPass]] = (),
     io_dtype: ir.DataType = ir.DataType.FLOAT,
     measure: Callable[[ir.Model], Ranges],
 ) -> dict[str, int]:
-    """Run the recipe's passes over `model` in place and return every pass applied so far with its count.
+    """Run `folds` and the recipe's passes over `model` in place and return every pass applied so far with its count.
 
     `measure` is called for passes that are calibrated, and again only after the graph has changed. Raises PassError
     when a pass changes another number of places than its formula says.
     """
-    apply_recipe_together([Rewrite(model=model, network=network, measure=measure)], recipe, io_dtype=io_dtype)
+    rewrite = Rewrite(model=model, network=network, measure=measure)
+    apply_recipe_together([rewrite], recipe, folds=folds, io_dtype=io_dtype)
     return counts_from_model(model)
 
 

@@ -1,17 +1,22 @@
-"""Golden graphs: what every task looks like by every recipe, as text. `make golden` writes them anew."""
+"""Golden graphs: what every task looks like by every recipe, and one in every form, as text.
+
+`make golden` writes them anew.
+"""
 
 from functools import cache
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
 from rpln_graphs.calibrate import measure_ranges
+from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS, STANDARD, write_form
 from rpln_graphs.passes.base import Network as Formulas
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.stages import EncoderStage
 from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config
+from tests.graphs.formulas import formulas_of
 from tests.graphs.networks import Network, copied, tiny_model, trace_variant
 from tests.graphs.snapshots import text_from_model
 
@@ -25,6 +30,8 @@ ROWS = [
     for recipe in RECIPES
     if variant not in SAME_AS
 ]
+IN_FORMS = "token-classification"
+FORM_ROWS = [name for name in FORMS if name != STANDARD.name]
 
 
 @cache
@@ -39,25 +46,26 @@ def one_layer(task: str, variant: str) -> Network:
     return trace_variant(model, TASKS[task], variant)
 
 
-def formulas(network: Network) -> Formulas:
-    if isinstance(network.model, EncoderStage):
-        return Formulas(layers=0 if network.model.base_model is None else 1)
-    return Formulas(layers=1, cross_attention=network.config.add_cross_attention)
-
-
-def snapshot(task: str, variant: str, recipe: str) -> str:
+def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, Formulas]:
+    """A graph in the standard form, and what the formulas say of it."""
     network = one_layer(task, variant)
-    graph = copied(network.graph)
+    graph, row = copied(network.graph), RECIPES[recipe]
     batches = [case.feeds for case in network.stress_cases()]
-    apply_recipe(graph, RECIPES[recipe], formulas(network), measure=lambda model: measure_ranges(model, batches))
-    return text_from_model(graph)
+    formulas = formulas_of(network, task, variant)
+    apply_recipe(
+        graph,
+        row,
+        formulas,
+        folds=FOLDS_OF_LOWER if row.lowers else FOLDS,
+        measure=lambda model: measure_ranges(model, batches),
+    )
+    return graph, formulas
 
 
-@pytest.mark.parametrize(("task", "variant", "recipe"), ROWS)
-def test_graphs_are_as_they_were(task: str, variant: str, recipe: str, refresh_golden: bool) -> None:
-    path = GOLDEN / f"{task}.{variant}.{recipe}.txt"
-    text = snapshot(task, variant, recipe)
-    if refresh_golden:
+def compare(name: str, graph: ir.Model, *, refresh: bool) -> None:
+    path = GOLDEN / f"{name}.txt"
+    text = text_from_model(graph)
+    if refresh:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
@@ -65,8 +73,23 @@ def test_graphs_are_as_they_were(task: str, variant: str, recipe: str, refresh_g
     assert text.splitlines() == path.read_text(encoding="utf-8").splitlines(), "meant so? make golden writes it anew"
 
 
+@pytest.mark.parametrize(("task", "variant", "recipe"), ROWS)
+def test_graphs_are_as_they_were(task: str, variant: str, recipe: str, refresh_golden: bool) -> None:
+    graph, _ = written(task, variant, recipe)
+
+    compare(f"{task}.{variant}.{recipe}", graph, refresh=refresh_golden)
+
+
+@pytest.mark.parametrize("form", FORM_ROWS)
+def test_forms_are_as_they_were(form: str, refresh_golden: bool) -> None:
+    graph, formulas = written(IN_FORMS, "full", "fp32")
+
+    compare(f"{IN_FORMS}.full.fp32.{form}", write_form(graph, FORMS[form], formulas), refresh=refresh_golden)
+
+
 def test_no_golden_graph_is_left_over() -> None:
     names = {f"{task}.{variant}.{recipe}.txt" for task, variant, recipe in ROWS}
+    names |= {f"{IN_FORMS}.full.fp32.{form}.txt" for form in FORM_ROWS}
 
     assert {path.name for path in GOLDEN.iterdir()} <= names
 
