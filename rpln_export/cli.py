@@ -47,7 +47,7 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 
 @click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
 @click.argument("checkpoint", required=False)
-@click.option("--task", help="What the checkpoint does. [default: read from its config's architectures]")
+@click.option("--task", help="Task. [default: of its config's architectures]")
 @click.option("--fp16", is_flag=True, help="Half precision, for CUDA and TensorRT.")
 @click.option("--bf16", is_flag=True, help="bfloat16, for CUDA and TensorRT.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder. [default: CHECKPOINT-TASK-PRECISION]")
@@ -61,15 +61,13 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
     callback=_names,
     help="More outputs: hidden_states,attentions,pooler_output,cross_attentions.",
 )
-@click.option(
-    "--variants", default="", callback=_names, help="Graphs of a decoder: with-past, or full, prefill,decode."
-)
+@click.option("--variants", default="", callback=_names, help="Of a decoder: with-past, or full, prefill,decode.")
 @click.option(
     "--logits",
     help="Of a decoder: last, or all. Of fill-mask: all, masked, or positions (an input). [default: the first]",
 )
-@click.option("--io-dtype", default="fp32", help="Type of float inputs and outputs: fp32, or fp16 with --fp16.")
-@click.option("--tokenizer", help="Folder or hub id of the tokenizer. [default: CHECKPOINT]")
+@click.option("--io-dtype", default="fp32", help="Float inputs and outputs: fp32, or fp16 with --fp16.")
+@click.option("--tokenizer", help="Its folder or hub id. [default: CHECKPOINT]")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Text file, one example a line, to measure ranges on."
@@ -82,9 +80,9 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 @click.option("--target", help="cpu, cuda, tensorrt or portable. [default: cpu for fp32, cuda for fp16 and bf16]")
 @click.option("--workload", help="What auto measures on: latency, throughput or ragged. [default: latency]")
 @click.option(
-    "--workload-file", type=click.Path(path_type=Path), help="Your own: JSON, a list of the texts' lengths in tokens."
+    "--workload-file", type=click.Path(path_type=Path), help="Your own: JSON, the lengths of texts in tokens."
 )
-@click.option("--pack-padding", is_flag=True, help="Compute on real tokens only, for batches of unequal texts.")
+@click.option("--pack-padding", is_flag=True, help="No work on padding: for texts of unequal lengths.")
 @click.option("--allow-partial-fusion", is_flag=True, help="Go on where a pass fuses less than it should.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(__version__)

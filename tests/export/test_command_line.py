@@ -86,7 +86,7 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_the_second_script_groups_what_follows() -> None:
     text = CliRunner().invoke(rpln_command, ["--help"]).stdout
     commands = re.findall(r"^  (\w+)  ", text[text.index("Commands") :], re.MULTILINE)
-    assert commands == ["doctor", "inspect", "run", "validate"]
+    assert commands == ["doctor", "inspect", "optimize", "run", "validate"]
     for command in commands:
         assert CliRunner().invoke(rpln_command, [command, "--help"]).exit_code == 0
 
@@ -146,13 +146,13 @@ def test_the_demo_is_proven_again_against_the_embedded_checkpoint(
 
 
 def test_a_terminal_sees_each_step(exported: Callable[..., Export], tmp_path: Path) -> None:
-    traced = exported("token-classification").folder / "model.onnx"
+    traced = exported("token-classification", "--optimize", "none").folder / "model.onnx"
     code = (
         "import onnx_ir as ir\nfrom rpln_export import cli, pipeline\n"
         f"pipeline.trace_model = lambda *args, **kwargs: ir.load({str(traced)!r})\ncli.export_command()"
     )
     ours, theirs = pty.openpty()
-    arguments = [str(exported("token-classification").checkpoint), "-o", str(tmp_path / "out")]
+    arguments = [str(exported("token-classification").checkpoint), "-o", str(tmp_path / "out"), "--optimize", "none"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL, stderr=theirs, env=environment
@@ -161,7 +161,7 @@ def test_a_terminal_sees_each_step(exported: Callable[..., Export], tmp_path: Pa
     shown = b"".join(iter(lambda: read_all(ours), b"")).decode()
     os.close(ours)
     assert process.wait(timeout=60) == 0
-    assert [step for step in ("load", "trace", "rewrite", "save", "validate") if step not in shown] == []
+    assert [step for step in ("load", "trace", "rewrite", "optimize", "save", "validate") if step not in shown] == []
     assert "━" in shown
 
 
