@@ -26,6 +26,7 @@ _NAMES: Final = {
     "fill-mask": "masked-lm-brown",
     "text-classification": "spam-filter",
     "question-answering": "question-answerer-brown",
+    "multiple-choice": "chooser-brown",
     "text-generation": "brown-lm",
     "text2text-generation": "case-restorer-brown",
 }

@@ -41,12 +41,12 @@ from training.word_weights import TfIdf
 _OUTPUT: Final = f"{CHECKPOINTS}/multiple-choice"
 
 _SEED: Final = 20
-_EPOCHS: Final = 1
+_EPOCHS: Final = 4
 _ITEMS_OF_EPOCH: Final = 8_000  # of each kind
 _DEV_ITEMS: Final = 1_000  # of each kind
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 0.01
-_OTHER_RATE: Final = 1e-3
+_OTHER_RATE: Final = 2e-3
 
 _Maker = Callable[..., list[Item]]
 _KINDS: Final[dict[str, _Maker]] = {"ends": sentence_ends, "next sentences": next_sentences}
