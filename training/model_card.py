@@ -177,9 +177,9 @@ def write_chooser_card(folder: Path, metrics: Mapping[str, Any]) -> None:
         for title, score in ((title, metrics["test"][kind]) for kind, title in _CHOSEN_TEXTS.items())
     ]
     examples = [
-        f"| {one['prompt']} | {choice} | {probability:.2f} |"
+        f"| {one['prompt']} | {_in_a_cell(choice)} | {probability:.2f} | {'right' if place == one['answer'] else ''} |"
         for one in metrics["examples"]
-        for choice, probability in zip(one["choices"], one["probabilities"], strict=True)
+        for place, (choice, probability) in enumerate(zip(one["choices"], one["probabilities"], strict=True))
     ]
     _write(
         folder,

@@ -8,6 +8,7 @@ It starts from the fill-mask checkpoint. See training/README.md.
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,23 +52,7 @@ _OTHER_RATE: Final = 2e-3
 _Maker = Callable[..., list[Item]]
 _KINDS: Final[dict[str, _Maker]] = {"ends": sentence_ends, "next sentences": next_sentences}
 
-_EXAMPLES: Final = (
-    Item(
-        prompt="The old man walked slowly to the",
-        choices=("boat.", "has been elected by the people.", "were not able to see it.", "quickly, of which and."),
-        answer=0,
-    ),
-    Item(
-        prompt="The company said that its sales rose last year.",
-        choices=(
-            "She kissed him on the cheek.",
-            "Profits were up ten per cent from 1960.",
-            "The bird sang in the tree.",
-            "He picked up his gun and fired.",
-        ),
-        answer=1,
-    ),
-)
+_EXAMPLES: Final = 4
 
 
 def main() -> None:
@@ -104,9 +89,10 @@ def report_on_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Documen
             "model": network_accuracy(model, encode_items(tokenizer, items, max_length=MAX_LENGTH)),
             "tf-idf": baseline_accuracy(tf_idf.likeness, items),
         }
+    ends = sentence_ends(documents.test, rng=random.Random(_SEED))
     examples = [
-        {"prompt": item.prompt, "choices": item.choices, "probabilities": probabilities_of(model, tokenizer, item)}
-        for item in _EXAMPLES
+        {**asdict(item), "probabilities": probabilities_of(model, tokenizer, item)}
+        for item in ends[len(ends) // _EXAMPLES // 2 :: len(ends) // _EXAMPLES]
     ]
     return {"test": report, "examples": examples}
 
