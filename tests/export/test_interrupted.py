@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -21,14 +21,16 @@ from rpln_export.cli import export_command
 from rpln_export.destination import published
 from rpln_export.errors import DestinationError
 from rpln_graphs.errors import GraphError
+from rpln_graphs.save import save_graphs
 from rpln_runtime import load
 from tests.export.conftest import Export
 
 TASK = "token-classification"
 INTERRUPTED = 130
+AS_TRACED = ("--optimize", "none")
 
 # A real process, that says when it is in the step and then, but for the trace itself, waits there for the signal.
-# Where the trace is not what is stopped, it is read from an fp32 bundle, whose graph is just that.
+# Where the trace is not what is stopped, it is read from an fp32 bundle in no form, whose graph is just that.
 DRIVER = """
 import sys, time
 import onnx_ir as ir
@@ -85,9 +87,9 @@ def test_a_signal_leaves_the_older_bundle_and_nothing_that_lasts(
 ) -> None:
     before = contents(older.parent)
     checkpoint = str(exported(TASK).checkpoint)
-    traced = str(exported(TASK).folder / "model.onnx")
+    traced = str(exported(TASK, *AS_TRACED).folder / "model.onnx")
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, step, traced, checkpoint, "-o", str(older)],
+        [sys.executable, "-c", DRIVER, step, traced, checkpoint, "-o", str(older), *AS_TRACED],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -145,10 +147,18 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
     @contextlib.contextmanager
     def published_where_full(folder: Path) -> Iterator[Path]:
         with published(folder) as partial:
-            (partial / name).symlink_to("/dev/full")
+            if name != "model.onnx":
+                (partial / name).symlink_to("/dev/full")
             yield partial
 
+    def save_where_full(models: Mapping[str, ir.Model], folder: Path) -> None:
+        # Graphs are saved where there are none: those of a form that was refused are removed before.
+        if name == "model.onnx":
+            (folder / name).symlink_to("/dev/full")
+        save_graphs(models, folder)
+
     monkeypatch.setattr(pipeline, "published", published_where_full)
+    monkeypatch.setattr(pipeline, "save_graphs", save_where_full)
     result = CliRunner().invoke(export_command, [str(exported(TASK).checkpoint), "-o", str(older)])
     assert result.exit_code == DestinationError.exit_code, result.output
     assert os.strerror(errno.ENOSPC) in result.stderr
@@ -178,8 +188,8 @@ def test_two_exports_to_one_destination_at_once_leave_one_whole_bundle(
     exported: Callable[..., Export], older: Path, tmp_path: Path
 ) -> None:
     arguments = [str(exported(TASK).checkpoint), "-o", str(older)]
-    traced = str(exported(TASK).folder / "model.onnx")
-    command = [sys.executable, "-c", DRIVER, "no step", traced, *arguments, "--json"]
+    traced = str(exported(TASK, *AS_TRACED).folder / "model.onnx")
+    command = [sys.executable, "-c", DRIVER, "no step", traced, *arguments, *AS_TRACED, "--json"]
     first, second = (subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2))
     for process in (first, second):
         _, error = process.communicate(timeout=120)
