@@ -123,7 +123,7 @@ def _runs(part: Part, plan: ExportPlan, folder: Path, entry: Entry, settings: Se
         threads=settings.threads,
         spinning=settings.spinning,
     )
-    names = list(engine.outputs)
+    names = part.call.output_names
     dtypes = engine.inputs
     return [
         partial(engine.run, {name: array.astype(dtypes[name], copy=False) for name, array in feeds.items()}, names)

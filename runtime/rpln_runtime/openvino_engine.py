@@ -63,4 +63,5 @@ class OpenVinoEngine:
 
 
 def _dtypes(ports: Sequence[Any]) -> dict[str, str]:
-    return {port.any_name: port.element_type.to_dtype().name for port in ports}
+    """By every name that a port has: that of an output, and that of the node which the compiler made it of."""
+    return {name: port.element_type.to_dtype().name for port in ports for name in port.names}
