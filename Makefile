@@ -30,8 +30,11 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
 test: $(VENV)/.installed-cpu,openvino,test $(VENV457)/.installed-cpu,optimum,test  ## run every test, on transformers 5 and 4.57
-	$(VENV)/bin/python -m pytest $(PARALLEL)
-	$(VENV457)/bin/python -m pytest $(PARALLEL) $(TESTS457)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
+	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
+
+fuzz: $(VENV)/.installed-cpu,openvino,test  ## networks drawn anew in every run, through every pass
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m fuzz tests/graphs
 
 lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
 	$(VENV)/bin/ruff format --check .

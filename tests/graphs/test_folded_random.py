@@ -77,7 +77,7 @@ def test_a_few_networks(fields: dict[str, Any]) -> None:
     check(fields)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(SECONDS_EACH, max_examples=10)
 @given(networks())
 def test_many_networks(fields: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def test_a_few_networks(fields: dict[str, Any], folds: tuple[type[CountingPass],
     check(fields, folds)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(SECONDS_EACH, max_examples=15)
 @given(networks(), st.sampled_from([(), FOLDS]))
 def test_many_networks(fields: dict[str, Any], folds: tuple[type[CountingPass], ...]) -> None:

@@ -609,7 +609,7 @@ def test_a_few_networks(fields: dict[str, Any]) -> None:
     check(traced_network(**fields), 1, tolerance=RANDOM_TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(SECONDS_EACH, max_examples=12)
 @given(networks())
 def test_many_networks(fields: dict[str, Any]) -> None:
