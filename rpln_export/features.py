@@ -6,15 +6,14 @@ from typing import Any, Final
 from rpln_export.graph_plans import GraphPlan
 from rpln_graphs.passes import base
 from rpln_model.activations import ACTIVATIONS
-from rpln_model.config import ABSOLUTE, activation, position_type, pruned_heads
-from rpln_runtime.tasks import CROSS_KEY_VALUES, LAST_LOGITS, MASKED_LOGITS, MASKED_POSITIONS
+from rpln_model.config import ABSOLUTE, activation, position_type
+from rpln_runtime.tasks import LAST_LOGITS, MASKED_LOGITS, MASKED_POSITIONS
 
 GELUS: Final = {ACTIVATIONS["gelu"], ACTIVATIONS["gelu_10"]}
 """The second clips what the first computes."""
 
 FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     base.RELATIVE_POSITIONS: lambda _, config: position_type(config) != ABSOLUTE,
-    base.PRUNED_HEADS: lambda _, config: bool(pruned_heads(config)),
     base.OTHER_ACTIVATION: lambda _, config: activation(config) not in GELUS,
     base.TANH_GELU: lambda _, config: activation(config) is ACTIVATIONS["gelu_new"],
     base.GELU_HEAD: lambda graph, _: any("vocab_size" in tensor.axes for tensor in graph.outputs),
@@ -22,7 +21,6 @@ FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     base.CROSS_ATTENTIONS: lambda graph, _: "cross_attentions" in _outputs(graph),
     base.HIDDEN_STATES: lambda graph, _: not _outputs(graph).isdisjoint({"hidden_states", "last_hidden_state"}),
     base.CACHE: lambda graph, _: graph.variant.cache,
-    base.STORED_MEMORY: lambda graph, _: CROSS_KEY_VALUES in graph.inputs,
     base.HEAD_MASK: lambda graph, _: "head_mask" in _inputs(graph),
     base.INPUTS_EMBEDS: lambda graph, _: "inputs_embeds" in _inputs(graph),
     base.TOKEN_TYPES: lambda graph, _: "token_type_ids" in _inputs(graph),

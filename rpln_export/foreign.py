@@ -4,6 +4,7 @@ No network is known that a formula could be asked, so that counts are reported, 
 the result is compared with the original before it is written.
 """
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.base import Context, CountingPass, Refusal, counts_from_model, refusals_from_model
 from rpln_graphs.passes.name_values import NameValues
 from rpln_graphs.save import save_graph
-from rpln_graphs.stress import MASKS, Feeds, random_mask
+from rpln_graphs.stress import MASKS, Feeds, arrays_from_mask, random_mask
 from rpln_runtime.errors import InputError
 
 ROWS: Final = 3
@@ -51,7 +52,7 @@ def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | N
 
     It is run on the arrays of the file `feeds`, or on random tokens under masks of all kinds. Raises GraphError for
     what is no graph, InputError where it takes something else than tokens and no `feeds` are given, ValidationError
-    where the result differs, DestinationError where there is something already; nothing is written then.
+    where the result differs, DestinationError where something is already or nothing can be: nothing is written then.
     """
     row = choose(FORMS, form, "form")
     if destination.exists():
@@ -65,8 +66,8 @@ def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | N
         kind.configure(model, Context())(model)
     comparisons = [compare_values(original, model, batch) for batch in batches]
     for comparison in comparisons:
-        _check(comparison, source)
-    save_graph(model, destination)
+        _check(comparison, original, source)
+    _write(model, destination)
     return FileOptimization(
         path=str(destination),
         form=form,
@@ -76,7 +77,13 @@ def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | N
     )
 
 
-def _check(comparison: ValueComparison, source: Path) -> None:
+def _check(comparison: ValueComparison, original: ir.Model, source: Path) -> None:
+    floats = {value.name for value in original.graph.outputs if value.dtype and value.dtype.is_floating_point()}
+    if missing := floats - {output.name for output in comparison.outputs}:
+        raise ValidationError(
+            f"{source}: after rewriting, {', '.join(map(str, sorted(missing, key=str)))} cannot be compared with what "
+            "it was. Nothing was written; please report it (rpln doctor)."
+        )
     for output in comparison.outputs:
         if not output.within(comparison.bound):
             raise ValidationError(
@@ -84,6 +91,17 @@ def _check(comparison: ValueComparison, source: Path) -> None:
                 f"{output.reach:.3g}; {comparison.bound} of it is accepted. Nothing was written; please report it "
                 "(rpln doctor)."
             )
+
+
+def _write(model: ir.Model, destination: Path) -> None:
+    """Write the whole file, or none: beside its place first, weights of more than 2 GB in a file of their own."""
+    try:
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as name:
+            save_graph(model, Path(name) / destination.name)
+            for written in sorted(Path(name).iterdir(), reverse=True):  # the weights, then the graph that names them
+                written.rename(destination.parent / written.name)
+    except OSError as error:
+        raise DestinationError(f"{destination} cannot be written: {error}. Choose another place with -o.") from error
 
 
 def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:
@@ -104,10 +122,6 @@ def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:
     batches = []
     for kind in MASKS:
         mask = random_mask(kind, ROWS, LENGTH, rng)
-        known = {
-            "input_ids": rng.integers(0, table[0], mask.shape),
-            "attention_mask": mask,
-            "token_type_ids": np.zeros_like(mask),
-        }
+        known = {"input_ids": rng.integers(0, table[0], mask.shape), **arrays_from_mask(mask, pad=0)}
         batches.append({name: known[name] for name in names})
     return batches

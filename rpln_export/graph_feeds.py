@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpln_export.graph_files import GraphFile
-from rpln_graphs.stress import Feeds
+from rpln_graphs.stress import Feeds, arrays_from_mask
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import TensorSpec
 from rpln_runtime.tasks import BATCH, ENCODER_SEQUENCE, INT64, PAST, SEQUENCE, TOTAL
@@ -83,13 +83,7 @@ def _feeds_from_rows(rows: Sequence[NDArray[np.int64]], files: Sequence[GraphFil
     real_BS = np.arange(sequence) < np.array([[len(row)] for row in rows])
     ids_BS = np.full((batch, sequence), pad)
     ids_BS[real_BS] = np.concatenate(rows)
-    known = {
-        "input_ids": ids_BS,
-        "attention_mask": np.concatenate([np.ones((batch, past), dtype=bool), real_BS], axis=1),
-        "encoder_attention_mask": real_BS,
-        "position_ids": pad + (past + np.cumsum(real_BS, axis=1)) * real_BS,
-        "token_type_ids": np.zeros((batch, sequence)),
-    }
+    known = {"input_ids": ids_BS, **arrays_from_mask(real_BS, pad=pad, past=past)}
     rng = np.random.default_rng(0)
     feeds: Feeds = {}
     for spec in _specs(files):

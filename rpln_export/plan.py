@@ -184,10 +184,7 @@ def _workload(name: str | None, path: Path | None) -> Workload:
 
 def check_optimization(plan: ExportPlan, *, workload_given: bool) -> None:
     """Refuse what contradicts itself in the choice of a form. Raises PlanError."""
-    if plan.optimize in {AUTO, NONE}:
-        form = None
-    else:
-        form = choose({AUTO: None, NONE: None, **FORMS}, plan.optimize, "--optimize")
+    form = choose({AUTO: None, NONE: None, **FORMS}, plan.optimize, "--optimize")
     target = plan.target.name
     if plan.target.compiled and (plan.pack_padding or (form is not None and (form.packs or not form.standard))):
         raise PlanError(

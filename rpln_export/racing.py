@@ -17,6 +17,7 @@ from rpln_export.plan import ExportPlan
 from rpln_export.workload_feeds import workload_feeds
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect, write_form
 from rpln_graphs.save import save_graphs
+from rpln_graphs.sessions import writing_copies
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.manifest import Candidate
 from rpln_runtime.providers import open_engine
@@ -61,7 +62,7 @@ def measure_candidates(
     """Measure the entries of the plan's target for one graph in `seconds`, the most promising first.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
-    target's first provider does not run here.
+    target's first provider does not run here, GraphError without room for copies.
     """
     entries = entries_from_plan(part, plan)
     starters = [entry for entry in entries if entry.reason is None]
@@ -70,7 +71,8 @@ def measure_candidates(
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_graphs({f"{form}.onnx": model for form, model in written.items()}, folder)
+        with writing_copies(folder):
+            save_graphs({f"{form}.onnx": model for form, model in written.items()}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
         reference = _runs(part, plan, folder, baseline)
         for entry in sorted(starters, key=lambda entry: list(FORMS).index(entry.form.name)):
@@ -158,7 +160,8 @@ def measure_settings(part: Part, model: ir.Model, plan: ExportPlan) -> Settings:
     entry = Entry(provider=DEFAULT_PROVIDER, form=Form(name="chosen"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_graphs({f"{entry.form.name}.onnx": model}, folder)
+        with writing_copies(folder):
+            save_graphs({f"{entry.form.name}.onnx": model}, folder)
         reference = _runs(part, plan, folder, entry, calm)
         speeds = [
             speedup(

@@ -57,6 +57,3 @@ TARGETS: Final = {
         ),
     )
 }
-
-TARGET_OF_LOWER: Final = "cuda"
-"""x86 CPUs run fp16 and bf16 through casts, slower than fp32."""

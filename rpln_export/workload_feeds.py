@@ -1,14 +1,14 @@
 """A workload as the inputs of a graph."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpln_export.parts import Part
 from rpln_export.workloads import Workload
-from rpln_graphs.stress import Feeds, Limits
+from rpln_graphs.stress import Feeds, Limits, arrays_from_mask
 from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, MASKED_POSITIONS, MASKS, PAST, SEQUENCE, TOTAL
 
 MASK_EVERY: Final = 7
@@ -32,21 +32,14 @@ def _feeds(part: Part, lengths: Sequence[int], limits: Limits, *, past: int) -> 
     sizes = {BATCH: len(lengths), CHOICES: 1, SEQUENCE: longest, ENCODER_SEQUENCE: longest}
     masked = np.arange(0, longest, MASK_EVERY)
     sizes |= {PAST: past, TOTAL: past + longest, MASKS: masked.size}
-    made: dict[str, Callable[[], NDArray[Any]]] = {
-        "input_ids": lambda: _ids(part, mask, limits, rng),
-        MASKED_POSITIONS.name: lambda: np.tile(masked, (len(lengths), 1)) * (masked < np.array(lengths)[:, None]),
-        "attention_mask": lambda: np.concatenate([np.ones((len(lengths), past)), mask], axis=1),
-        "encoder_attention_mask": lambda: mask,
-        "position_ids": lambda: limits.pad_token_id + (past + np.cumsum(mask, axis=1)) * mask,
-        "token_type_ids": lambda: np.zeros(mask.shape),
-        "head_mask": lambda: np.ones(
-            [limits.sizes[axis] for axis in ("num_hidden_layers", "num_attention_heads")],
-        ),
-    }
+    known = arrays_from_mask(mask, pad=limits.pad_token_id, past=past)
+    known["input_ids"] = _ids(part, mask, limits, rng)
+    known[MASKED_POSITIONS.name] = np.tile(masked, (len(lengths), 1)) * (masked < np.array(lengths)[:, None])
+    known["head_mask"] = np.ones([limits.sizes[axis] for axis in ("num_hidden_layers", "num_attention_heads")])
     feeds: Feeds = {}
     for tensor in part.plan.inputs:
         for name, shape in part.call.shapes(tensor, sizes).items():
-            array = made[name]() if name in made else rng.standard_normal(shape)
+            array = known[name] if name in known else rng.standard_normal(shape)
             feeds[name] = array.reshape(shape).astype(np.int64 if tensor.dtype == INT64 else np.float32)
     return feeds
 

@@ -1,5 +1,7 @@
 """onnx_ir model -> onnxruntime session with every optimization off: what the graph says is what is computed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,8 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
     import onnxruntime
 
     path = folder / "model.onnx"
-    try:
+    with writing_copies(folder):
         ir.save(model, path, external_data="model.onnx.data")
-    except OSError as error:
-        raise GraphError(
-            f"a copy of the graph could not be written to {folder}: {error}. Make room there, or set TMPDIR to a "
-            "folder with room for the weights in fp32."
-        ) from error
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
@@ -37,3 +34,15 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
     # The default order runs readers late: a graph with a probe behind each value would keep all values to the end.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def writing_copies(folder: Path) -> Iterator[None]:
+    """Write graphs to `folder`, which is for temporary files. Raises GraphError where that cannot be done."""
+    try:
+        yield
+    except OSError as error:
+        raise GraphError(
+            f"a copy of the graph could not be written to {folder}: {error}. Make room there, or set TMPDIR to a "
+            "folder with room for the weights in fp32."
+        ) from error

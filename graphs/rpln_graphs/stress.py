@@ -137,6 +137,17 @@ def _ids(limits: Limits, rng: np.random.Generator, keep: NDArray[np.int64]) -> N
     return np.where(chosen, limits.mask_token_id, ids)
 
 
+def arrays_from_mask(mask: NDArray[Any], *, pad: int, past: int = 0) -> Feeds:
+    """What of a graph's inputs follows from which of the new tokens are real, [rows, sequence], after `past` others."""
+    real = mask.astype(np.int64)
+    return {
+        "attention_mask": np.concatenate([np.ones((len(real), past), dtype=np.int64), real], axis=1),
+        "encoder_attention_mask": real,
+        "position_ids": pad + (past + np.cumsum(real, axis=1)) * real,
+        "token_type_ids": np.zeros_like(real),
+    }
+
+
 def random_ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Random ids of any token but padding, the vocabulary's two extreme ids among them: the batch's first and last."""
     ids = rng.integers(0, limits.vocab_size, shape)

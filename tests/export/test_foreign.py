@@ -1,6 +1,8 @@
 """`rpln optimize`: an ONNX file from elsewhere is rewritten as far as the passes know it, or refused with a reason."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
+from rpln_export import foreign
 from rpln_export.cli import rpln_command
 from rpln_graphs.forms import FORMS, Form
 from rpln_graphs.passes.base import ExplainingPass, Network
@@ -144,3 +147,39 @@ def test_a_result_that_differs_is_not_written(file: Path, tmp_path: Path, monkey
     assert result.exit_code == VALIDATION_ERROR
     assert "after rewriting, logits differs by" in result.stderr
     assert not (tmp_path / "out.onnx").exists()
+
+
+class Lose(Spoil):
+    """A pass after which an output is another one's."""
+
+    def rewrite(self, model: ir.Model) -> int:
+        model.graph.outputs[0].name = "other"
+        return 1
+
+
+def test_a_result_that_lost_an_output_is_not_written(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMS, "lossy", Form(name="lossy", passes=(Lose,)))
+
+    result = optimize(file, "-o", tmp_path / "out.onnx", "--form", "lossy")
+
+    assert result.exit_code == VALIDATION_ERROR
+    assert "logits cannot be compared" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_said_to_be_that(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = optimize(file, "-o", tmp_path / "nowhere" / "out.onnx")
+    assert (missing.exit_code, "cannot be written" in missing.stderr) == (DESTINATION_ERROR, True)
+
+    def full(model: ir.Model, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(foreign, "save_graph", full)
+    stopped = optimize(file, "-o", tmp_path / "out.onnx")
+    assert (stopped.exit_code, os.strerror(errno.ENOSPC) in stopped.stderr) == (DESTINATION_ERROR, True)
+    assert list(tmp_path.iterdir()) == []

@@ -259,6 +259,19 @@ def test_a_form_by_name_is_not_measured(
     assert (manifest.optimization.candidates, manifest.optimization.note) == ((), note)
 
 
+@pytest.mark.usefixtures("measuring")
+@pytest.mark.parametrize("form", ["fused", "packed"])
+def test_a_form_by_name_gives_the_same_files_every_time(export: Exporting, tmp_path: Path, form: str) -> None:
+    made = []
+    for _ in range(2):
+        result = export("--optimize", form)
+        assert result.exit_code == 0, result.output
+        made.append({path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.onnx*")})
+
+    assert set(made[0]) == {"model.onnx", "model.onnx.data", "model.ort.onnx"}
+    assert made[0] == made[1]
+
+
 REASONS = {"tensorrt": "TensorRT", "portable": "every runtime", "cuda": "CUDA"}
 
 

@@ -6,7 +6,6 @@ from rpln_graphs.passes.base import (
     GELU_HEAD,
     HIDDEN_STATES,
     LAST_TOKEN,
-    STORED_MEMORY,
     TOKEN_TYPES,
 )
 from rpln_graphs.passes.base import Network as Formulas
@@ -21,7 +20,7 @@ HEADS = {
     "question-answering": set[str](),
     "multiple-choice": {FIRST_TOKEN},
     "text-generation": {GELU_HEAD, LAST_TOKEN},
-    "text2text-generation": {GELU_HEAD, LAST_TOKEN, STORED_MEMORY},
+    "text2text-generation": {GELU_HEAD, LAST_TOKEN},
 }
 CACHED = {"with-past", "prefill", "decode"}
 
