@@ -88,7 +88,7 @@ def describe(
     return Manifest(
         task=plan.task.name,
         graphs=described,
-        axes={axis: axis_limits(axis, plan) for axis in sorted(axes)},
+        axes={axis: limits for axis, limits in sorted(axis_limits(plan).items()) if axis in axes},
         usable_length=usable_length(fed),
         vocab_size=fed.vocab_size,
         type_vocab_size=fed.type_vocab_size,
@@ -119,12 +119,12 @@ def labels_from_config(config: RobertaPreLayerNormConfig) -> tuple[str, ...]:
     return tuple(names[index] for index in range(label_count(config)))
 
 
-def axis_limits(axis: str, plan: ExportPlan) -> Axis:
-    """The sizes a dynamic axis may have; without a maximum only memory bounds it."""
+def axis_limits(plan: ExportPlan) -> dict[str, Axis]:
+    """The sizes that dynamic axes may have; without a maximum only memory bounds them."""
     usable = plan.limits.usable_length
     encoder = plan.composition.encoder
     pasts = [graph.variant.shortest_past for graph in plan.graphs if graph.variant.shortest_past is not None]
-    limits = {
+    return {
         BATCH: Axis(minimum=1, maximum=None),
         CHOICES: Axis(minimum=1, maximum=None),
         BATCH_CHOICES: Axis(minimum=1, maximum=None),
@@ -135,7 +135,6 @@ def axis_limits(axis: str, plan: ExportPlan) -> Axis:
         MASKED_TOKENS: Axis(minimum=0, maximum=None),
         ENCODER_SEQUENCE: Axis(minimum=1, maximum=None if encoder is None else usable_length(encoder)),
     }
-    return limits[axis]
 
 
 def value_limits(graph: GraphPlan, plan: ExportPlan) -> dict[str, int]:

@@ -3,17 +3,22 @@
 What a command needs is imported when it runs: `--help` must not wait for torch.
 """
 
+import dataclasses
 import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from rpln_export._version import __version__
+from rpln_export.engine_options import engine_options, names
+
+if TYPE_CHECKING:
+    from rpln_export.engine_plans import EngineRequest
 
 EXAMPLES: Final = """
 \b
@@ -24,18 +29,15 @@ Examples:
   rpln-export ./mlm --task feature-extraction --outputs hidden_states,attentions
   rpln-export ./lm --task text-generation               a decoder with a cache, for ONNX Runtime
   rpln-export ./lm --fp16 --variants prefill,decode     the same as two graphs, for TensorRT
+  rpln-export ./my-checkpoint --fp16 --engine tensorrt-rtx --gpu sm89,sm120     compiled for these GPUs
 \b
 Exit codes: 0 done; 1 other error; 2 not possible as asked; 3 input the graph cannot take; 4 broken bundle;
   5 provider not available; 6 extra not installed (the message names the pip command); 7 broken checkpoint;
-  8 graph could not be made; 9 destination; 10 not equal to eager torch; 130 interrupted.
+  8 graph could not be made; 9 destination; 10 not equal to eager torch; 11 engine not built; 130 interrupted.
 """
 
 
 INTERRUPTED: Final = 130
-
-
-def _names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
@@ -53,15 +55,15 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder. [default: CHECKPOINT-TASK-PRECISION]")
 @click.option("--opset", type=int, help="ONNX opset. [default: 20]")
 @click.option(
-    "--inputs", default="", callback=_names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask."
+    "--inputs", default="", callback=names, help="More inputs: inputs_embeds,position_ids,token_type_ids,head_mask."
 )
 @click.option(
     "--outputs",
     default="",
-    callback=_names,
+    callback=names,
     help="More outputs: hidden_states,attentions,pooler_output,cross_attentions.",
 )
-@click.option("--variants", default="", callback=_names, help="Of a decoder: with-past, or full, prefill,decode.")
+@click.option("--variants", default="", callback=names, help="Of a decoder: with-past, or full, prefill,decode.")
 @click.option(
     "--logits",
     help="Of a decoder: last, or all. Of fill-mask: all, masked, or positions (an input). [default: the first]",
@@ -84,6 +86,7 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 )
 @click.option("--pack-padding", is_flag=True, help="No work on padding: for texts of unequal lengths.")
 @click.option("--allow-partial-fusion", is_flag=True, help="Go on where a pass fuses less than it should.")
+@engine_options("auto")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.version_option(__version__)
 def export_command(
@@ -109,6 +112,7 @@ def export_command(
     workload_file: Path | None,
     pack_padding: bool,
     allow_partial_fusion: bool,
+    engines: "EngineRequest",
     as_json: bool,
 ) -> None:
     """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder or hub id) to ONNX that is proven equal to eager torch."""
@@ -142,6 +146,7 @@ def export_command(
             workload_file=workload_file,
             pack_padding=pack_padding,
             allow_partial_fusion=allow_partial_fusion,
+            engines=engines,
         )
         with ProgressWatcher() as watcher:
             report = export(plan, watcher)
@@ -206,6 +211,59 @@ def run_command(
             click.echo(to_json(answers))
         else:
             print_answers(items, answers)
+
+
+@rpln_command.command("batch")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN.JSONL", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUT.JSONL", type=click.Path(path_type=Path))
+@click.option("--option", "options", multiple=True, callback=_pairs, help="NAME=VALUE of the task, as top_k=3.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "record"]),
+    default="stop",
+    show_default=True,
+    help="A line without an answer ends the run, or gets an error in its place.",
+)
+@click.option("--batch-size", type=int, help="The most texts in a batch. [default: 32; 8 where text is generated]")
+@click.option("--window", type=int, help="Lines that are sorted by length, and on disk, together. [default: 1024]")
+@click.option("--provider", help="cpu, cuda, tensorrt or openvino. [default: what the export found fastest]")
+@click.option("--threads", type=int, help="Of one operator. [default: what the export found fastest]")
+def batch_command(
+    folder: Path,
+    source: Path,
+    output: Path,
+    options: Sequence[tuple[str, str]],
+    on_error: str,
+    batch_size: int | None,
+    window: int | None,
+    provider: str | None,
+    threads: int | None,
+) -> None:
+    """Answer every line of IN.JSONL with the bundle in FOLDER. After a kill, the same command goes on.
+
+    \b
+    {"id": 7, "text": "The dog barked."}                        a line in, other fields than the task's are kept
+    {"id": 7, "answer": [{"entity": "DET", "score": ...}, ...]}  the same line out
+    """
+    with _user_errors(interrupted=f"Interrupted. The same command goes on from here; {output} is written when whole."):
+        from rpln_export.show import CorpusWatcher, lines_in_words
+        from rpln_runtime.corpus import WINDOW, run_corpus
+
+        with CorpusWatcher(source.name) as watcher:
+            done = run_corpus(
+                folder,
+                source,
+                output,
+                provider=provider,
+                threads=threads,
+                batch_size=batch_size,
+                window=WINDOW if window is None else window,
+                on_error=on_error,
+                options={name: _value(text) for name, text in options},
+                on_progress=watcher,
+            )
+        click.echo(f"{output}: {lines_in_words(done)}")
 
 
 @rpln_command.command("validate")
@@ -291,6 +349,54 @@ def optimize_command(source: Path, output: Path, form: str, feeds: Path | None, 
             click.echo(json.dumps(result.to_json(), indent=2))
         else:
             print_file_optimization(result)
+
+
+@rpln_command.command("build")
+@click.argument("folder", type=click.Path(path_type=Path))
+@engine_options(None)
+@click.option("--allow-partial-fusion", is_flag=True, help="Go on where attention is not one kernel.")
+@click.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
+def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: bool, as_json: bool) -> None:
+    """Add TensorRT engines to the bundle in FOLDER: for this GPU, or for others.
+
+    \b
+    rpln build tagger --engine tensorrt
+    rpln build tagger --engine tensorrt-rtx --gpu sm89,sm120 --profile batch=1:8:32,sequence=1:128:384
+    """
+    with _user_errors(interrupted="Interrupted: the bundle is whole, with the engines it has."):
+        from rpln_export.engine_plans import make_engine_plan
+        from rpln_export.engines import build_engines
+        from rpln_export.show import ProgressWatcher, print_engines
+        from rpln_export.steps import Steps
+        from rpln_runtime.manifest import read_manifest
+
+        plan = make_engine_plan(engines, precision=read_manifest(folder).recipe)
+        if plan.backend is None:
+            raise click.UsageError(f"nothing to build: {plan.why_not}.")
+        with ProgressWatcher() as watcher, Steps(watcher).step("compile") as advance:
+            built = build_engines(plan, folder, advance, allow_partial=allow_partial_fusion)
+        if as_json:
+            click.echo(json.dumps([dataclasses.asdict(one) for one in built], indent=2))
+        else:
+            print_engines(built)
+
+
+@rpln_command.command("engine")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
+def engine_command(folder: Path, as_json: bool) -> None:
+    """Show the TensorRT engines of the bundle in FOLDER, and the kernels that they run."""
+    with _user_errors(interrupted="Interrupted."):
+        from rpln_export.engines import engines_of_bundle
+        from rpln_export.show import print_engines, print_kernels
+
+        engines = engines_of_bundle(folder)
+        if as_json:
+            click.echo(json.dumps([dataclasses.asdict(one) for one in engines], indent=2))
+            return
+        print_engines(engines)
+        for engine in engines:
+            print_kernels(engine)
 
 
 @rpln_command.command("doctor")

@@ -1,4 +1,4 @@
-"""load -> trace -> rewrite -> optimize -> save -> validate -> publish: one export, from checkpoint to proven bundle."""
+"""load -> trace -> rewrite -> optimize -> save -> validate -> compile -> publish: from checkpoint to proven bundle."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,10 +6,11 @@ from typing import Final, TypeVar
 
 import onnx_ir as ir
 
-from rpln_export.bundle import describe, write_bundle_files
+from rpln_export.bundle import axis_limits, describe, write_bundle_files
 from rpln_export.calibration import rewrites_from_parts
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.destination import check_destination, published
+from rpln_export.engines import check_engines, export_engines, planned_graphs
 from rpln_export.errors import FormError
 from rpln_export.extras import require_extra
 from rpln_export.generation import generation_from_plan
@@ -40,6 +41,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     """
     require_extra("cpu")
     check_destination(plan.destination)
+    check_engines(plan.engines, planned_graphs(plan), axis_limits(plan))
     steps = Steps(watcher or Silent())
     with steps.step("load"):
         tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
@@ -79,6 +81,8 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
 
         write_bundle_files(folder, plan, tokenizer)
         choice, (manifest, proof) = _first_proven(plan, parts, graphs, race, attempt)
+        with steps.step("compile") as advance:
+            engines = export_engines(plan.engines, folder, advance, allow_partial=plan.allow_partial)
         report = report_from_export(
             plan,
             graphs,
@@ -87,6 +91,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
             proof=proof,
             steps=steps.finished,
             choice=choice,
+            engines=engines,
         )
         report.write(folder)
         write_manifest(folder, dataclasses.replace(manifest, validation=summary_from_report(report)))

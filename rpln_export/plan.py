@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, RobertaPreLayerNormConfig
 
 from rpln_export.choices import choose
 from rpln_export.defaults import DEFAULTS, default_for_task
+from rpln_export.engine_plans import VARIANTS_OF_DECODERS, EnginePlan, EngineRequest, make_engine_plan
 from rpln_export.errors import PlanError
 from rpln_export.graph_plans import GraphPlan, graph_plans
 from rpln_export.targets import TARGETS, Target
@@ -53,6 +54,7 @@ class ExportPlan:
     workload: Workload
     pack_padding: bool
     allow_partial: bool
+    engines: EnginePlan
 
     @property
     def config(self) -> RobertaPreLayerNormConfig:
@@ -128,14 +130,15 @@ def make_plan(
     workload_file: Path | None = None,
     pack_padding: bool = False,
     allow_partial_fusion: bool = False,
+    engines: EngineRequest | None = None,
 ) -> ExportPlan:
     """Read the checkpoint's configuration, check every choice and fill in what was left open.
 
     `checkpoint` None means the embedded default of the task; `task` None means the one its `architectures` name;
     `inputs` and `outputs` name the task's optional tensors, `variants` its graphs, `logits` a row of LOGITS; `optimize`
-    is AUTO, NONE or a row of FORMS, `target` one of TARGETS (None: the recipe's), `workload` one of WORKLOADS. Raises
-    PlanError naming the choice and what is possible, and rpln_model's CheckpointError or ConfigError for a source that
-    cannot be read or does not fit together.
+    is AUTO, NONE or a row of FORMS, `target` one of TARGETS (None: the recipe's), `workload` one of WORKLOADS;
+    `engines` None means what is installed. Raises PlanError naming the choice and what is possible, and rpln_model's
+    CheckpointError or ConfigError for a source that cannot be read or does not fit together.
     """
     source = checkpoint or str(default_for_task(task).folder)
     composition = load_composition(source, revision=revision)
@@ -153,6 +156,8 @@ def make_plan(
         raise PlanError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
     if calibration is not None:
         _check_calibration(calibration, recipe)
+    compiled = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
+    named = variants or (VARIANTS_OF_DECODERS if compiled.required and row.postprocess is None else ())
     plan = ExportPlan(
         source=source,
         revision=revision,
@@ -160,7 +165,7 @@ def make_plan(
         task=row,
         recipe=recipe,
         destination=Path(),
-        graphs=graph_plans(row, composition, variants=variants, inputs=inputs, outputs=outputs, logits=logits),
+        graphs=graph_plans(row, composition, variants=named, inputs=inputs, outputs=outputs, logits=logits),
         opset=opset,
         io_dtype=_io_dtype(recipe, io_dtype),
         tokenizer=tokenizer or source,
@@ -171,6 +176,7 @@ def make_plan(
         workload=_workload(workload, workload_file),
         pack_padding=pack_padding,
         allow_partial=allow_partial_fusion,
+        engines=compiled,
     )
     check_optimization(plan, workload_given=bool(workload or workload_file))
     return replace(plan, destination=destination or Path(f"{plan.name}-{row.name}-{recipe.name}"))

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpln_export.bundle import tool_versions
+from rpln_export.engines import EnginesBuilt
 from rpln_export.graph_plans import GraphPlan
 from rpln_export.optimizing import Choice
 from rpln_export.plan import ExportPlan
@@ -87,6 +88,7 @@ class Report:
     steps: Sequence[Step]
     forms: Sequence[FormReport]
     optimization: Optimization
+    engines: EnginesBuilt
     versions: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +124,7 @@ def report_from_export(
     proof: Proof,
     steps: Sequence[Step],
     choice: Choice,
+    engines: EnginesBuilt,
 ) -> Report:
     """All there is to say about an export whose bundle lies in `folder`."""
     return Report(
@@ -131,7 +134,7 @@ def report_from_export(
         opset=graphs[0].opset_imports[""],
         destination=str(plan.destination),
         parameters=parameters,
-        sizes={path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != MANIFEST_NAME},
+        sizes=_sizes(folder),
         graphs=[_graph_report(planned, graph) for planned, graph in zip(plan.graphs, graphs, strict=True)],
         tolerance=plan.recipe.tolerance,
         comparisons=proof.comparisons,
@@ -139,8 +142,14 @@ def report_from_export(
         steps=steps,
         forms=[_form_report(path, graph, choice) for path, graph in choice.models.items()],
         optimization=choice.record,
+        engines=engines,
         versions=tool_versions(),
     )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def _form_report(path: str, graph: ir.Model, choice: Choice) -> FormReport:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
     from rpln_export.validate import Comparison
     from rpln_export.value_comparison import ValueComparison
     from rpln_runtime import Generator
+    from rpln_runtime.corpus import Progress as CorpusProgress
+    from rpln_runtime.engine_manifest import EngineManifest
     from rpln_runtime.manifest import Optimization
 
 
@@ -58,6 +68,47 @@ class ProgressWatcher:
         self._progress.update(self._task, completed=1, total=1)
 
 
+class CorpusWatcher:
+    """Shows how far a run through a corpus is: the bar in bytes of the input, the lines counted. A context manager."""
+
+    def __init__(self, name: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._name = name
+        self._task = self._progress.add_task(name, total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, progress: "CorpusProgress", size: int) -> None:
+        """Show `progress` in an input of `size` bytes."""
+        self._progress.update(
+            self._task,
+            description=f"{self._name}: {lines_in_words(progress)}",
+            completed=progress.read,
+            total=max(size, 1),
+        )
+
+
+def lines_in_words(progress: "CorpusProgress") -> str:
+    """How many lines a run has answered, and how many it could not answer."""
+    return f"{progress.lines:,} lines" + (f", {progress.errors:,} of them errors" if progress.errors else "")
+
+
 def print_report(report: "Report") -> None:
     """The essence of a report: what was proven, what it took, where it is."""
     print_comparisons(report.comparisons)
@@ -66,6 +117,9 @@ def print_report(report: "Report") -> None:
         if graph.rescaling:
             print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")
     print_optimization(report.optimization)
+    if report.engines.engines:
+        print_engines(report.engines.engines)
+    console.print(f"engines: {report.engines.note}", soft_wrap=True)
     seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
     size = sum(report.sizes.values())
     console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
@@ -81,6 +135,44 @@ def print_optimization(optimization: "Optimization") -> None:
             table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", row.outcome)
         console.print(table)
     console.print(f"target {optimization.target}: {optimization.note}", soft_wrap=True)
+
+
+def print_engines(engines: "Sequence[EngineManifest]") -> None:
+    """What each engine is, for whom, and what it takes, profile by profile."""
+    console = _console()
+    if not engines:
+        console.print("no engines: rpln build FOLDER --engine tensorrt-rtx")
+        return
+    for engine in engines:
+        table = Table("profile", "activations", "fused attentions", title=engine.plan.path, title_justify="left")
+        for number, profile in enumerate(engine.profiles):
+            table.add_row(
+                ", ".join(f"{axis}={sizes}" for axis, sizes in profile.items()),
+                f"{engine.activations[number] / 1e6:,.1f} MB",
+                str(engine.attentions[number]),
+            )
+        console.print(table)
+        console.print(
+            f"{engine.builder} {engine.version} for {', '.join(engine.targets)}: "
+            f"{engine.variant} in {engine.precision}, "
+            f"{engine.plan.size / 1e6:,.1f} MB, built in {engine.seconds:.1f} s",
+            soft_wrap=True,
+        )
+
+
+def print_kernels(engine: "EngineManifest") -> None:
+    """The kernels of an engine and what of the graph each computes."""
+    table = Table("profile", "kernel", "kind", "takes", "gives", "computes", title=engine.plan.path)
+    for layer in engine.layers:
+        table.add_row(
+            str(layer.profile),
+            layer.name,
+            layer.kind,
+            ", ".join(dict.fromkeys(layer.inputs)),
+            ", ".join(dict.fromkeys(layer.outputs)),
+            "\n".join(layer.nodes),
+        )
+    _console().print(table)
 
 
 def print_file_optimization(result: "FileOptimization") -> None:

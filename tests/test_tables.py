@@ -155,7 +155,7 @@ def test_every_axis_has_limits_or_is_a_size_of_the_config(task: Task, tmp_path: 
     sizes = named - set(LIMITS) - DERIVED
     assert [size for size in sizes if not isinstance(getattr(plan.config, size, None), int)] == []
     for axis in named & set(LIMITS):
-        limits = axis_limits(axis, plan)
+        limits = axis_limits(plan)[axis]
         assert (limits.minimum, limits.maximum) == LIMITS[axis], axis
 
 

@@ -1,4 +1,4 @@
-"""User errors of tracing, rewriting and checking a graph."""
+"""User errors of tracing, rewriting, checking and compiling a graph."""
 
 from rpln_runtime.errors import RplnError
 
@@ -11,3 +11,9 @@ class GraphError(RplnError):
 
 class PassError(GraphError):
     """A pass that changed fewer or more places than its formula says."""
+
+
+class EngineError(RplnError):
+    """A TensorRT engine that could not be built, or that is not what was asked for."""
+
+    exit_code = 11

@@ -180,7 +180,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             "Export the checkpoint again, or install the rpln-runtime that matches the bundle."
         )
     try:
-        manifest: Manifest = _value_from_json(Manifest, document, "the manifest")
+        manifest: Manifest = value_from_json(Manifest, document, "the manifest")
     except TypeError as error:
         raise ManifestError(f"{path} breaks schema {SCHEMA_VERSION}: {error}. Export the checkpoint again.") from error
     if not manifest.graphs:
@@ -197,10 +197,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     files = tuple(
         bundle_file_from_path(folder, path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file() and path.name not in {MANIFEST_NAME, f".{MANIFEST_NAME}"}
     )
     document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
-    (folder / MANIFEST_NAME).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    written = folder / f".{MANIFEST_NAME}"
+    written.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    written.replace(folder / MANIFEST_NAME)  # a reader finds the old one or the new one
 
 
 def bundle_file_from_path(folder: Path, path: Path) -> BundleFile:
@@ -242,7 +244,7 @@ def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
         )
 
 
-def _value_from_json(hint: Any, value: Any, where: str) -> Any:
+def value_from_json(hint: Any, value: Any, where: str) -> Any:
     """Read `value` as the type `hint`: a dataclass or None, a tuple, a dict, a plain type, or a union of plain types.
 
     Raises TypeError that names `where` in the document it is something else.
@@ -253,9 +255,9 @@ def _value_from_json(hint: Any, value: Any, where: str) -> Any:
     if value is not None and origin is UnionType and dataclasses.is_dataclass(arguments[0]):
         return _dataclass_from_json(arguments[0], value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(_value_from_json(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        return tuple(value_from_json(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {key: _value_from_json(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: value_from_json(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     # Not isinstance: a bool is an int to Python, and no size or id.
     if hint is Any or type(value) in (arguments if origin is UnionType else (hint,)):
         return value
@@ -268,4 +270,4 @@ def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
         found = sorted(value) if isinstance(value, dict) else value
         raise TypeError(f"{where} holds {found!r}, expected {sorted(names)}")
     hints = get_type_hints(row)
-    return row(**{name: _value_from_json(hints[name], value[name], f"{where}.{name}") for name in names})
+    return row(**{name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names})

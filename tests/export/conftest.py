@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from rpln_export import pipeline
+from rpln_export import engine_plans, pipeline
 from rpln_export.cli import export_command
 from rpln_export.optimizing import Race, run_race
 from rpln_graphs.recipes import Rewrite, apply_recipe_together
@@ -49,6 +49,19 @@ def _unmeasured() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         do_not_measure(monkeypatch)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_engines() -> Iterator[None]:
+    """Exports build no engine where a test does not ask for one by name."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        do_not_compile(monkeypatch)
+        yield
+
+
+def do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let --engine auto find nothing that is installed."""
+    monkeypatch.setattr(engine_plans, "_installed", lambda: None)
 
 
 def do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,130 @@
+"""Compiles an ONNX file: one way for both TensorRTs, which differ in what their rows of BACKENDS say."""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rpln_graphs.errors import EngineError
+from rpln_graphs.tensorrt.backends import Backend, EngineOptions
+from rpln_graphs.tensorrt.layers import layers_from_inspection, layers_from_log
+from rpln_graphs.tensorrt.log import make_log
+from rpln_runtime.engine_manifest import Layer
+from rpln_runtime.profiles import Shapes
+
+FLAGS: Final = {
+    "version_compatible": ("VERSION_COMPATIBLE",),
+    "strip_weights": ("STRIP_PLAN", "REFIT_IDENTICAL"),
+}
+"""Options that are flags of the builder."""
+
+_WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
+_ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A serialized engine and what its builder says of it; memory is in bytes, activations by profile."""
+
+    data: memoryview
+    version: str
+    layers: tuple[Layer, ...]
+    weights: int
+    activations: tuple[int, ...]
+    seconds: float
+    timings: bytes | None
+
+
+def build_plan(
+    graph: Path,
+    profiles: Sequence[Mapping[str, Shapes]],
+    *,
+    backend: Backend,
+    targets: Sequence[str] = (),
+    options: EngineOptions,
+    timings: bytes | None = None,
+) -> Plan:
+    """Compile the ONNX file `graph`, in its own types, for the shapes of each of `profiles`.
+
+    `targets` are those of a backend that has a choice of them. `timings` is a cache of kernels measured before, which
+    comes back larger. Raises EngineError with NVIDIA's words, MissingExtraError without the backend's package.
+    """
+    trt = backend.load()
+    log = make_log(trt, echo=options.verbose)
+    builder = trt.Builder(log)
+    # Version 10 has to be told; later ones know no other way, and need not have the flag.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        raise _refusal(trt, graph, [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)])
+    config = builder.create_builder_config()
+    _configure(trt, config, options)
+    if backend.targets:
+        config.num_compute_capabilities = len(targets)
+        for index, target in enumerate(targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+    if backend.keeps_timings:
+        config.set_timing_cache(config.create_timing_cache(timings or b""), ignore_mismatch=False)
+    for shapes in profiles:
+        profile = builder.create_optimization_profile()
+        for name, sizes in shapes.items():
+            profile.set_shape(name, *sizes)
+        if config.add_optimization_profile(profile) < 0:
+            raise _refusal(trt, graph, log.errors)
+    begun = time.perf_counter()
+    plan = builder.build_serialized_network(network, config)
+    seconds = time.perf_counter() - begun
+    if plan is None:
+        raise _refusal(trt, graph, log.errors)
+    activations = tuple(int(size) for size in _ACTIVATIONS.findall(log.text))
+    weights = _WEIGHTS.search(log.text)
+    layers = _inspected(trt, plan, log) if backend.needs_gpu else layers_from_log(log.text)
+    if not layers or weights is None or len(activations) != len(profiles):
+        raise EngineError(
+            f"{trt.__name__} {trt.__version__} built an engine and does not say what is in it as expected, so that it "
+            "cannot be checked. Please report it (rpln doctor)."
+        )
+    return Plan(
+        data=memoryview(plan),
+        version=trt.__version__,
+        layers=layers,
+        weights=int(weights[1]),
+        activations=activations,
+        seconds=seconds,
+        timings=bytes(config.get_timing_cache().serialize()) if backend.keeps_timings else None,
+    )
+
+
+def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # fp32 is fp32: it is on by default, and rounds the operands of products to ten bits.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    for name in options.asked_for:
+        for flag in FLAGS.get(name, ()):
+            config.set_flag(getattr(trt.BuilderFlag, flag))
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+
+
+def _inspected(trt: Any, plan: Any, log: Any) -> tuple[Layer, ...]:
+    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+    inspector = engine.create_engine_inspector()
+    return layers_from_inspection(json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+
+
+def _parser_error(error: Any) -> str:
+    return f"{error.node_operator()} {error.node_name()}: {error.desc()}"
+
+
+def _refusal(trt: Any, graph: Path, reasons: Sequence[str]) -> EngineError:
+    reason = "; ".join(dict.fromkeys(reasons)) or "no reason given"
+    return EngineError(
+        f"{trt.__name__} {trt.__version__} refuses {graph.name}: {reason}. "
+        "It takes standard operators, whose operands have one type, and profiles within the device's memory."
+    )

@@ -1,0 +1,113 @@
+"""Whether an engine is what its graph says: the types that its products take, and attention in one kernel.
+
+TensorRT falls back in silence: an engine for fp16 that computes in fp32 is as right as any, and slower.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import onnx_ir as ir
+
+from rpln_graphs.errors import EngineError
+from rpln_runtime.engine_manifest import Layer
+
+PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
+NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
+WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
+"""Outputs that no fused attention can give."""
+
+
+def precision_of_products(layers: Sequence[Layer], graph: ir.Model) -> str:
+    """The type that most products are computed in, by its name in numpy, read off the kernels of all profiles.
+
+    Raises EngineError, naming the nodes, where kernels do not take a product's operands in the type of the graph.
+    """
+    for profile in {layer.profile for layer in layers}:
+        types = _types_of_nodes(layer for layer in layers if layer.profile == profile)
+        wrong = [
+            f"{name} ({expected}: {', '.join(sorted(types.get(name, ()))) or 'no kernel'})"
+            for name, expected in _products(graph)
+            if expected not in types.get(name, ()) or NARROW.intersection(types[name]) - {expected}
+        ]
+        if wrong:
+            raise EngineError(
+                f"the engine does not multiply in the types of its graph, in profile {profile}: {'; '.join(wrong)}. "
+                "Please report it, with the version of TensorRT (rpln doctor)."
+            )
+    # Kernels take what the graph says, so its types are theirs.
+    return Counter(expected for _, expected in _products(graph)).most_common(1)[0][0]
+
+
+def fused_attentions(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> list[int]:
+    """How many of the graph's attentions are one kernel, for each profile."""
+    attentions = len(_attentions(graph))
+    return [attentions - len(unfused_attentions(layers, graph, profile)) for profile in range(profiles)]
+
+
+def unfused_attentions(layers: Sequence[Layer], graph: ir.Model, profile: int) -> list[str]:
+    """The attentions that `profile` computes in several kernels, by the names of their softmaxes."""
+    kernels = [layer for layer in layers if layer.profile == profile]
+    return [
+        name for name, products in _attentions(graph).items() if not any(_fuses(one, name, products) for one in kernels)
+    ]
+
+
+def _fuses(layer: Layer, name: str, products: Sequence[str]) -> bool:
+    """A kernel of attention has the softmax and both products; what stands for all in one operator is in its name."""
+    return name in layer.nodes and ({*products} <= {*layer.nodes} if products else "mha" in layer.name)
+
+
+def _attentions(graph: ir.Model) -> dict[str, list[str]]:
+    """The attentions whose weights are not asked for: name of the softmax, and the products before and after it."""
+    if any((value.name or "").startswith(WEIGHTS_OF_ATTENTION) for value in graph.graph.outputs):
+        return {}
+    found: dict[str, list[str]] = {}
+    for node in graph.graph:
+        if node.op_type == "Attention":
+            found[node.name or ""] = []
+        elif node.op_type == "Softmax":
+            found[node.name or ""] = [_name(_product(_before(node))), _name(_product(_after(node)))]
+    return found
+
+
+def _product(nodes: Iterator[ir.Node]) -> ir.Node | None:
+    return next((node for node in nodes if node.op_type == "MatMul"), None)
+
+
+def _before(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes that a value is computed by, nearest first, as far as the first operand of each."""
+    value = node.inputs[0]
+    while value is not None and (producer := value.producer()) is not None:
+        yield producer
+        value = producer.inputs[0] if producer.inputs else None
+
+
+def _after(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes that a value goes through, nearest first, where it is used once."""
+    users = list(node.outputs[0].uses())
+    while len(users) == 1:
+        (user,) = users
+        yield user.node
+        users = list(user.node.outputs[0].uses())
+
+
+def _name(node: ir.Node | None) -> str:
+    return "" if node is None else node.name or ""
+
+
+def _types_of_nodes(layers: Iterable[Layer]) -> dict[str, set[str]]:
+    """The dtypes that the kernels of each node take."""
+    types: dict[str, set[str]] = {}
+    for layer in layers:
+        for node in layer.nodes:
+            types.setdefault(node, set()).update(layer.inputs)
+    return types
+
+
+def _products(graph: ir.Model) -> Iterator[tuple[str, str]]:
+    for node in graph.graph:
+        if node.op_type in PRODUCTS:
+            operand = node.inputs[0]
+            assert node.name and operand is not None and operand.dtype is not None
+            yield node.name, operand.dtype.numpy().name

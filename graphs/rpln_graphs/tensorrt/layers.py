@@ -1,0 +1,102 @@
+"""The kernels of a built engine: read from the builder's log, or from an inspector's account where a GPU loads it."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from rpln_runtime.engine_manifest import Layer
+
+DTYPES: Final = {
+    "Float": "float32",
+    "FP32": "float32",
+    "Half": "float16",
+    "FP16": "float16",
+    "BFloat16": "bfloat16",
+    "BF16": "bfloat16",
+    "Int64": "int64",
+    "INT64": "int64",
+    "Int32": "int32",
+    "INT32": "int32",
+    "Int8": "int8",
+    "INT8": "int8",
+    "FP8": "float8_e4m3fn",
+    "Bool": "bool",
+    "BOOL": "bool",
+}
+"""TensorRT's names, of its log and of its tensor formats, and numpy's."""
+
+_LINE: Final = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: (?P<inputs>\[.*\]), Constants: (?P<constants>\[.*\]), "
+    r"Outputs: (?P<outputs>\[.*\]), TacticName: .*?Metadata: ?(?P<nodes>.*)$",
+    re.MULTILINE,
+)
+_DATATYPE: Final = re.compile(r"Datatype: (\w+)")
+_NODE: Final = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_GROUP: Final = re.compile(r"_myl(\d+)_\d+$")
+_PROFILE: Final = re.compile(r"\[profile (\d+)\]")
+
+
+def layers_from_log(text: str) -> tuple[Layer, ...]:
+    """The kernels that a log of severity VERBOSE lists of an engine built with verbosity DETAILED."""
+    found = [match.groupdict() for match in _LINE.finditer(text)]
+    profiles = _profiles_of_groups((row["name"], f"{row['name']} {row['inputs']} {row['outputs']}") for row in found)
+    return tuple(
+        Layer(
+            name=row["name"],
+            kind=row["kind"],
+            nodes=_nodes(row["nodes"]),
+            inputs=_dtypes(_DATATYPE.findall(row["inputs"] + row["constants"])),
+            outputs=_dtypes(_DATATYPE.findall(row["outputs"])),
+            profile=profiles[_group(row["name"])],
+        )
+        for row in found
+    )
+
+
+def layers_from_inspection(document: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The kernels in the JSON that an EngineInspector gives, of TensorRT 10 and 11."""
+    found: Sequence[Mapping[str, Any]] = document["Layers"]
+    profiles = _profiles_of_groups((row["Name"], str(row)) for row in found)
+    return tuple(
+        Layer(
+            name=row["Name"],
+            kind=row["LayerType"],
+            nodes=_nodes(row.get("Metadata", "")),
+            inputs=_dtypes(_datatype(tensor) for tensor in (*row["Inputs"], *row.get("Constants", ()))),
+            outputs=_dtypes(_datatype(tensor) for tensor in row["Outputs"]),
+            profile=profiles[_group(row["Name"])],
+        )
+        for row in found
+    )
+
+
+def _profiles_of_groups(rows: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """The profile of each group of kernels: only those at a group's edge name it, and the first one has no number."""
+    profiles: dict[str, int] = {}
+    for name, text in rows:
+        group = _group(name)
+        named = [int(number) for number in _PROFILE.findall(text)]
+        profiles[group] = max([profiles.get(group, 0), *named])
+    return profiles
+
+
+def _group(name: str) -> str:
+    """Kernels that are compiled together end alike: ..._myl1_7."""
+    found = _GROUP.search(name)
+    return found[1] if found else name
+
+
+def _nodes(metadata: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_PROFILE.sub("", name).strip() for name in _NODE.findall(metadata)))
+
+
+def _datatype(tensor: Mapping[str, Any]) -> str:
+    """Of TensorRT 11, and of 10, which has a sentence for it: "Row major linear FP16 format"."""
+    if "Datatype" in tensor:
+        return str(tensor["Datatype"])
+    words = str(tensor["Format/Datatype"]).split()
+    return next((word for word in words if word in DTYPES), words[-1])
+
+
+def _dtypes(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(DTYPES.get(name, name) for name in names)

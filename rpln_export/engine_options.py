@@ -1,0 +1,77 @@
+"""The options of commands that build engines, handed to them as one EngineRequest."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+MIB: Final = 2**20
+
+_Command = Callable[..., None]
+
+
+def names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    """What commas separate."""
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def engine_options(default: str | None) -> Callable[[_Command], _Command]:
+    """Give a command the options of engines; `default` is that of --engine, None where it must be said."""
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def collect(**chosen: Any) -> None:  # click passes every option of the command by its name
+            command(engines=_request(chosen), **chosen)
+
+        decorated: _Command = collect
+        for option in reversed(_options(default)):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _request(chosen: dict[str, Any]) -> Any:
+    """Take the options of engines out of `chosen`."""
+    from rpln_export.engine_plans import EngineRequest
+    from rpln_graphs.tensorrt.backends import EngineOptions
+
+    workspace = chosen.pop("workspace")
+    switches = {name: chosen.pop(name) for name in _SWITCHES}
+    options = EngineOptions(workspace=workspace and workspace * MIB, **switches)
+    return EngineRequest(
+        name=chosen.pop("engine"), gpus=chosen.pop("gpus"), profiles=chosen.pop("profiles"), options=options
+    )
+
+
+_SWITCHES: Final = {
+    "version_compatible": "Engines that later versions of TensorRT run.",
+    "hardware_compatible": "Engines that later GPUs run.",
+    "strip_weights": "Engines without weights: those of the graph are put in.",
+    "verbose": "Pass TensorRT's log through.",
+}
+
+
+def _options(default: str | None) -> list[Callable[[_Command], _Command]]:
+    return [
+        click.option(
+            "--engine",
+            default=default,
+            required=default is None,
+            show_default=True,
+            help="TensorRT engines: tensorrt, tensorrt-rtx, auto (by what is installed) or none.",
+        ),
+        click.option(
+            "--gpu",
+            "gpus",
+            default="",
+            callback=names,
+            help="Of tensorrt-rtx: compute capabilities. [default: sm80,sm86,sm89,sm120]",
+        ),
+        click.option(
+            "--profile", "profiles", multiple=True, help='Sizes of an engine, as "batch=1:8:32,sequence=1:128:384".'
+        ),
+        click.option("--workspace", type=click.IntRange(min=1), help="MiB that a kernel may use. [default: all]"),
+        *(click.option(f"--{name.replace('_', '-')}", is_flag=True, help=text) for name, text in _SWITCHES.items()),
+    ]
