@@ -228,7 +228,9 @@ def run_command(
 @click.option("--batch-size", type=int, help="The most texts in a batch. [default: 32; 8 where text is generated]")
 @click.option("--window", type=int, help="Lines that are sorted by length, and on disk, together. [default: 1024]")
 @click.option("--provider", help="cpu, cuda, tensorrt or openvino. [default: what the export found fastest]")
-@click.option("--threads", type=int, help="Of one operator. [default: what the export found fastest]")
+@click.option("--threads", type=int, help="Of one operator. [default: what the export found fastest; 1 with --ray]")
+@click.option("--ray", is_flag=True, help="Answer on a Ray cluster: that of RAY_ADDRESS, else one on this machine.")
+@click.option("--actors", type=int, help="With --ray: processes that answer. [default: as the cluster has CPUs]")
 def batch_command(
     folder: Path,
     source: Path,
@@ -239,6 +241,8 @@ def batch_command(
     window: int | None,
     provider: str | None,
     threads: int | None,
+    ray: bool,
+    actors: int | None,
 ) -> None:
     """Answer every line of IN.JSONL with the bundle in FOLDER. After a kill, the same command goes on.
 
@@ -260,6 +264,8 @@ def batch_command(
                 batch_size=batch_size,
                 window=WINDOW if window is None else window,
                 on_error=on_error,
+                ray=ray,
+                actors=actors,
                 options={name: _value(text) for name, text in options},
                 on_progress=watcher,
             )

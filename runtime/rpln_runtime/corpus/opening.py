@@ -1,0 +1,51 @@
+"""What answers a corpus: a bundle and how it is opened, so that every process of a run opens the same."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rpln_runtime._version import __version__
+from rpln_runtime.corpus.records import TEXT, Answer
+from rpln_runtime.errors import InputError
+from rpln_runtime.generation import Generator
+from rpln_runtime.manifest import MANIFEST_NAME
+from rpln_runtime.pipelines import Pipeline, pipeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """The arguments of `pipeline`."""
+
+    folder: Path
+    provider: str | None = None
+    threads: int | None = None
+    batch_size: int | None = None
+    verify: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> tuple[Answer, Sequence[str]]:
+        """Return the bundle's pipeline or generator, and the fields of its items. Raises what `pipeline` raises."""
+        taken = {"folder", "provider", "threads", "batch_size", "verify"} & self.options.keys()
+        if taken:
+            raise InputError(f"{', '.join(sorted(taken))}: no option of a task, but an argument of its own.")
+        opened: Pipeline | Generator = pipeline(
+            self.folder,
+            provider=self.provider,
+            threads=self.threads,
+            batch_size=self.batch_size,
+            verify=self.verify,
+            **self.options,
+        )
+        return opened, (() if isinstance(opened, Generator) else opened.postprocess.fields) or (TEXT,)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the answers depend on, by name: threads make them no others."""
+        return {
+            "bundle": hashlib.sha256((self.folder / MANIFEST_NAME).read_bytes()).hexdigest(),
+            "provider": self.provider,
+            "batch size": self.batch_size,
+            "options": dict(self.options),
+            "version of rpln-runtime": __version__,
+        }

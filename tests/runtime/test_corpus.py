@@ -1,0 +1,358 @@
+"""Corpora with a stand-in for the pipeline: lines, windows, errors, and what an earlier run left."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpln_runtime import InputError
+from rpln_runtime.corpus import OutputError, Progress, reading
+from rpln_runtime.corpus.run import answer_file, answer_windows
+
+WINDOW = 3
+TEXT = ("text",)
+
+
+def count_letters(items: Sequence[Any]) -> list[dict[str, int]]:
+    """A stand-in for a pipeline. As they do, it refuses a whole call for one item that is too long."""
+    for item in items:
+        if len(str(item)) > 40:
+            raise InputError("a text has too many tokens.")
+    return [{"letters": len(str(item))} for item in items]
+
+
+def run(
+    source: Path,
+    output: Path,
+    *,
+    answer: Callable[[list[Any]], Sequence[Any]] = count_letters,
+    fields: Sequence[str] = TEXT,
+    identity: dict[str, Any] | None = None,
+    window: int = WINDOW,
+    on_error: str = "stop",
+    on_progress: Callable[[Progress, int], None] = lambda progress, size: None,
+) -> Progress:
+    answers = partial(answer_windows, answer=answer, fields=fields)
+    return answer_file(
+        source,
+        output,
+        answers,
+        run=identity or {"bundle": "a", "window": window},
+        window=window,
+        on_error=on_error,
+        on_progress=on_progress,
+    )
+
+
+def write_lines(path: Path, texts: Sequence[str]) -> Path:
+    path.write_text("".join(json.dumps({"id": index, "text": text}) + "\n" for index, text in enumerate(texts)))
+    return path
+
+
+def read_lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+TEXTS = [letter * length for letter, length in zip("abcdefgh", (1, 30, 2, 4, 40, 3, 7, 5), strict=True)]
+
+
+def test_line_n_of_the_output_is_for_line_n_of_the_input(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    told: list[tuple[int, int]] = []
+    done = run(source, tmp_path / "out", on_progress=lambda progress, size: told.append((progress.lines, size)))
+    assert read_lines(tmp_path / "out") == [
+        {"id": index, "answer": {"letters": len(text)}} for index, text in enumerate(TEXTS)
+    ]
+    content, made = source.read_bytes(), (tmp_path / "out").stat().st_size
+    assert done == Progress(
+        lines=8, errors=0, read=len(content), sha256=hashlib.sha256(content).hexdigest(), written=made
+    )
+    assert told == [(lines, len(content)) for lines in (0, 3, 6, 8)]
+    assert names(tmp_path) == ["in", "out"]
+
+
+def test_an_empty_corpus_has_an_empty_output(tmp_path: Path) -> None:
+    assert run(write_lines(tmp_path / "in", []), tmp_path / "out").lines == 0
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_line_ends_with_a_newline_or_the_file(tmp_path: Path, ending: str, last: bool) -> None:
+    content = ending.join(['{"text": "a\u2028b"}', '{"text": "c"}']) + (ending if last else "")
+    (tmp_path / "in").write_bytes(content.encode())
+    run(tmp_path / "in", tmp_path / "out")
+    assert read_lines(tmp_path / "out") == [{"answer": {"letters": 3}}, {"answer": {"letters": 1}}]
+
+
+def test_fields_of_a_task_are_the_item_and_others_are_kept_as_they_are(tmp_path: Path) -> None:
+    kept = {"id": "é\u2028\u2029\x85😀", "nested": {"deep": [1, 2.5, None, True]}, "big": 12345678901234567890}
+    line = {"context": "b", **kept, "question": "a"}
+    (tmp_path / "in").write_text(json.dumps(line) + "\n")
+    seen: list[Any] = []
+
+    def answer(items: list[Any]) -> list[int]:
+        seen.extend(items)
+        return [1] * len(items)
+
+    run(tmp_path / "in", tmp_path / "out", answer=answer, fields=("question", "context"))
+    assert seen == [{"question": "a", "context": "b"}]
+    (written,) = read_lines(tmp_path / "out")
+    assert list(written.items()) == [*kept.items(), ("answer", 1)]
+    assert "é" in (tmp_path / "out").read_text()
+
+
+def test_a_text_pair_is_left_out_or_not(tmp_path: Path) -> None:
+    (tmp_path / "in").write_text('{"text": "a"}\n{"text": "a", "text_pair": "b"}\n')
+    fields = ("text", "text_pair")
+    run(tmp_path / "in", tmp_path / "out", answer=lambda items: items, fields=fields)
+    assert [line["answer"] for line in read_lines(tmp_path / "out")] == ["a", {"text": "a", "text_pair": "b"}]
+
+
+BAD_LINES = {
+    b"": "it is not JSON",
+    b"{": "it is not JSON",
+    b'{"text": "a"} {"text": "b"}': "it is not JSON",
+    b'{"text": "\xff"}': "it is not JSON ('utf-8' codec can't decode byte 0xff",
+    b"[" * 100_000: "it is not JSON",
+    b'["a"]': "it is no JSON object",
+    b'"a"': "it is no JSON object",
+    b'{"id": 1, "txt": "a"}': "it has no field 'text'",
+    b'{"text": null}': "its 'text' is a NoneType, expected a text",
+    b'{"text": 1}': "its 'text' is a int, expected a text",
+    b'{"text": ["a", 1]}': "its 'text' is a int, expected a text",
+    b'{"text": ""}': "its 'text' is empty",
+    b'{"text": " \\n\\t "}': "its 'text' is empty",
+    b'{"text": "a", "answer": 1}': "it has a field 'answer', where the output goes: rename it",
+    b'{"text": "a", "error": 1}': "it has a field 'error', where the output goes: rename it",
+    b'{"text": "a", "id": NaN}': "it cannot be written as JSON (Out of range float values are not JSON compliant",
+    b'{"text": "a", "id": 1e999}': "it cannot be written as JSON",
+    b'{"text": "a", "id": "\\ud800"}': "it cannot be written as JSON ('utf-8' codec can't encode character",
+    b'{"text": "' + b"a" * 41 + b'"}': "a text has too many tokens.",
+    b'{"text": "a", "id": "' + b"a" * reading.MOST_LINE_BYTES + b'"}': "it has more than 4,194,304 bytes",
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LINES, ids=lambda bad: bad[:30].decode("ascii", "replace"))
+def test_a_bad_line_stops_the_run_and_once_mended_the_run_goes_on(tmp_path: Path, bad: bytes) -> None:
+    good = [b'{"text": "%d"}' % index for index in range(8)]
+    (tmp_path / "in").write_bytes(b"\n".join([*good[:4], bad, *good[5:]]) + b"\n")
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "in", tmp_path / "out")
+    message = f"{tmp_path / 'in'}, line 5: {BAD_LINES[bad]}".rstrip(".")
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("with --on-error record (on_error='record').")
+    assert names(tmp_path) == ["in", "out.journal", "out.part"]
+
+    (tmp_path / "in").write_bytes(b"\n".join(good) + b"\n")
+    asked: list[Any] = []
+
+    def answer(items: list[Any]) -> list[Any]:
+        asked.extend(items)
+        return items
+
+    run(tmp_path / "in", tmp_path / "out", answer=answer)
+    assert asked == [str(index) for index in range(3, 8)]
+
+
+def test_bad_lines_are_recorded_in_their_places(tmp_path: Path) -> None:
+    lines = [line for bad in BAD_LINES for line in (bad, b'{"text": "a", "id": 7}')]
+    (tmp_path / "in").write_bytes(b"\n".join(lines) + b"\n")
+    done = run(tmp_path / "in", tmp_path / "out", on_error="record", window=len(lines))
+    assert (done.lines, done.errors) == (len(lines), len(BAD_LINES))
+    written = read_lines(tmp_path / "out")
+    for (problem, answer), expected in zip(
+        zip(written[::2], written[1::2], strict=True), BAD_LINES.values(), strict=True
+    ):
+        assert problem["error"].startswith(expected)
+        assert answer == {"id": 7, "answer": {"letters": 1}}
+
+
+def test_a_recorded_error_keeps_the_fields_that_can_be_read(tmp_path: Path) -> None:
+    lines = [{"id": 1}, {"id": 2, "text": ""}, {"id": 3, "text": "a" * 41}]
+    (tmp_path / "in").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run(tmp_path / "in", tmp_path / "out", on_error="record")
+    assert [(line["id"], sorted(line)) for line in read_lines(tmp_path / "out")] == [
+        (number, ["error", "id"]) for number in (1, 2, 3)
+    ]
+
+
+def test_an_answer_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", ["a", "b"])
+    done = run(source, tmp_path / "out", answer=lambda items: [1.0, float("nan")], on_error="record")
+    assert done.errors == 1
+    assert [sorted(line) for line in read_lines(tmp_path / "out")] == [["answer", "id"], ["error", "id"]]
+
+
+def test_a_failure_that_is_no_input_error_is_not_taken_for_one(tmp_path: Path) -> None:
+    def fail(items: list[Any]) -> list[Any]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out", answer=fail, on_error="record")
+
+
+def test_long_lines_make_windows_of_fewer(tmp_path: Path) -> None:
+    line = json.dumps({"text": "a", "id": "b" * (reading.MOST_WINDOW_BYTES // 2)})
+    (tmp_path / "in").write_text(f"{line}\n" * 5)
+    told: list[int] = []
+    run(tmp_path / "in", tmp_path / "out", on_progress=lambda progress, size: told.append(progress.lines), window=100)
+    assert told == [0, 2, 4, 5]
+
+
+# -- what an earlier run left ------------------------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """A run that ends in the middle."""
+
+
+def stop_after(windows: int, source: Path, output: Path, **options: Any) -> None:
+    def count(progress: Progress, size: int) -> None:
+        if progress.lines >= windows * WINDOW:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(source, output, on_progress=count, **options)
+
+
+def test_an_output_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    for name in ("out", "out.part"):
+        (tmp_path / name).write_text("precious")
+        with pytest.raises(OutputError, match=rf"{name} exists already. Remove it, or choose another output"):
+            run(source, tmp_path / "out")
+        assert names(tmp_path) == ["in", name]
+        assert (tmp_path / name).read_text() == "precious"
+        (tmp_path / name).unlink()
+
+
+def test_an_output_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"writing .* failed: .*No such file"):
+        run(write_lines(tmp_path / "in", TEXTS), tmp_path / "nowhere" / "out")
+
+
+def test_an_input_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be read .*expected a file of JSON lines"):
+        run(tmp_path / "in", tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_another_run_does_not_go_on(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    stop_after(1, source, tmp_path / "out", identity={"bundle": "a", "options": {"top_k": 1}})
+    before = (tmp_path / "out.part").read_bytes()
+    with pytest.raises(OutputError, match=r"another options: \{'top_k': 1\} then, \{'top_k': 2\} now"):
+        run(source, tmp_path / "out", identity={"bundle": "a", "options": {"top_k": 2}})
+    assert (tmp_path / "out.part").read_bytes() == before
+
+
+def test_an_input_that_changed_where_it_was_read_is_refused(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    stop_after(2, source, tmp_path / "out")
+    for changed in (["z", *TEXTS[1:]], TEXTS[:4], TEXTS[1:], []):
+        write_lines(source, changed)
+        with pytest.raises(OutputError, match=r"the first 6 lines of .*in are not those .* to start again"):
+            run(source, tmp_path / "out")
+    write_lines(source, [*TEXTS, "new"])
+    assert run(source, tmp_path / "out").lines == 9
+
+
+def test_a_last_line_that_became_longer_is_refused(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS[:3])
+    source.write_bytes(source.read_bytes()[:-1])
+    stop_after(1, source, tmp_path / "out")
+    source.write_bytes(source.read_bytes() + b"   \n")
+    with pytest.raises(OutputError, match="are not those"):
+        run(source, tmp_path / "out")
+
+
+def test_a_part_that_lost_bytes_is_refused(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    stop_after(1, source, tmp_path / "out")
+    part = tmp_path / "out.part"
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(OutputError, match="to start again"):
+        run(source, tmp_path / "out")
+    part.unlink()
+    with pytest.raises(OutputError, match=r"has 0 bytes, expected the \d+ that were written"):
+        run(source, tmp_path / "out")
+
+
+def test_an_output_that_came_into_being_in_between_is_not_written_over(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    stop_after(1, source, tmp_path / "out")
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(OutputError, match="has come into being since"):
+        run(source, tmp_path / "out")
+    (tmp_path / "out.part").unlink()
+    with pytest.raises(OutputError, match="has come into being since"):
+        run(source, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out.journal").write_text("no journal\n")
+    with pytest.raises(OutputError, match="is no journal of a run"):
+        run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
+
+
+def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+
+    def run_again(progress: Progress, size: int) -> None:
+        with pytest.raises(OutputError, match="another process is at work on this output"):
+            run(source, tmp_path / "out")
+
+    assert run(source, tmp_path / "out", on_progress=run_again).lines == len(TEXTS)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 50), max_size=12),
+    window=st.integers(1, 5),
+    journal_cut=st.integers(0, 10_000),
+    part_cut=st.integers(0, 10_000),
+)
+def test_whatever_a_kill_left_the_same_output_comes_of_it(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], window: int, journal_cut: int, part_cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    source = write_lines(folder / "in", ["x" * length for length in lengths])
+    journals: list[bytes] = []
+
+    def read_journal(progress: Progress, size: int) -> None:
+        journals.append((folder / "out.journal").read_bytes())
+
+    run(source, folder / "out", window=window, on_error="record", on_progress=read_journal)
+    whole = (folder / "out").read_bytes()
+    (folder / "out").unlink()
+
+    # Any beginning of the journal, and of the output any beginning that holds all that the journal tells of.
+    left = journals[-1][: journal_cut % (len(journals[-1]) + 1)]
+    rows = [json.loads(row) for row in left.rpartition(b"\n")[0].splitlines()]
+    told = rows[-1]["written"] if len(rows) > 1 else 0
+    (folder / "out.journal").write_bytes(left)
+    if rows:  # before that there is no part
+        (folder / "out.part").write_bytes(whole[: told + part_cut % (len(whole) - told + 1)])
+    asked: list[Any] = []
+
+    def answer(items: list[Any]) -> list[dict[str, int]]:
+        asked.extend(items)
+        return count_letters(items)
+
+    done = run(source, folder / "out", window=window, on_error="record", answer=answer)
+    assert (folder / "out").read_bytes() == whole
+    assert names(folder) == ["in", "out"]
+    assert (done.lines, done.errors) == (len(lengths), sum(length > 40 for length in lengths))
+    earlier = rows[-1]["lines"] if len(rows) > 1 else 0
+    assert set(asked) == {"x" * length for length in lengths[earlier:]}
