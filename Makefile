@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 VENV457 := .venv-transformers457
+VENV_TRITON := .venv-triton
 
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
 DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
@@ -29,7 +30,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,openvino,test $(VENV457)/.installed-cpu,optimum,test  ## run every test, on transformers 5 and 4.57
+test: $(VENV)/.installed-cpu,openvino,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
 	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
 
@@ -64,8 +65,8 @@ bench: $(VENV)/.installed-cpu,openvino,test  ## exports, generation and encoders
 	$(VENV)/bin/python benchmarks/generation.py
 	$(VENV)/bin/python -m benchmarks.encoders
 
-clean:  ## remove both environments, caches and the demo's bundle
-	rm -rf $(VENV) $(VENV457) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean:  ## remove the environments, caches and the demo's bundle
+	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # An environment is made once; its stamps are named after the extras it got.
 define install
@@ -81,6 +82,18 @@ $(VENV)/.installed-%: constraints.txt $(PACKAGING) | $(VENV)/bin/python
 $(VENV457)/.installed-%: PIP_FLAGS := --no-compile
 $(VENV457)/.installed-%: constraints-transformers457.txt $(PACKAGING) | $(VENV457)/bin/python
 	$(install)
+
+# A real Triton server of PyPI, for tests/triton. Its Python backend gives empty outputs with numpy 2, so it needs a
+# Python that numpy 1 has wheels for. pytriton itself is not used, nor is what it requires.
+$(VENV_TRITON)/.installed: constraints-triton.txt $(PACKAGING)
+	@python=$$(for one in $(PYTHON) python3.11 python3.12; do \
+	  $$one -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && echo $$one && break; done); \
+	if [ -z "$$python" ]; then echo "== No Python 3.11 or 3.12: tests of Triton are left out."; else \
+	  echo "== Installing rpln-runtime[cpu] and a Triton server into $(@D), versions as in $<." && \
+	  $$python -m venv $(@D) && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< --editable "runtime[cpu]" && \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< --no-deps nvidia-pytriton && \
+	  touch $@; fi
 
 define check_python
 import sys

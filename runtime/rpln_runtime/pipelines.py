@@ -16,9 +16,9 @@ from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.generation.generator import generator
 from rpln_runtime.manifest import read_manifest
-from rpln_runtime.options import check_boolean, check_integer
+from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import Case, Postprocess, Row
+from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_options
 from rpln_runtime.session import Session, load
 from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
@@ -55,7 +55,7 @@ def pipeline(
     session = load(folder, provider=provider, threads=threads, verify=False)
     tokenizer = Tokenizer.from_bundle(Path(folder), manifest)
     row = POSTPROCESS[task.postprocess]
-    _check_options(row, options, task.name)
+    check_options(row, options, task.name)
     postprocess = row(manifest=session.manifest, tokenizer=tokenizer, **options)
     return Pipeline(session, postprocess, task, batch_size=_BATCH_SIZE if batch_size is None else batch_size)
 
@@ -91,7 +91,7 @@ class Pipeline:
         if inputs is None:
             inputs = {name: named.pop(name) for name in postprocess.fields if name in named}
         if named:
-            _check_options(type(postprocess), named, self._task.name)
+            check_options(type(postprocess), named, self._task.name)
             postprocess = dataclasses.replace(postprocess, **named)
         single = isinstance(inputs, str | Mapping)
         items = [inputs] if single else _listed(inputs)
@@ -124,16 +124,6 @@ def _task_from_name(name: str) -> Task:
             "Run: pip install --upgrade rpln-runtime"
         )
     return TASKS[name]
-
-
-def _check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:
-    inherited = {field.name for field in dataclasses.fields(Postprocess)}
-    known = {field.name: field.type for field in dataclasses.fields(row) if field.name not in inherited}
-    for name, value in options.items():
-        if name not in known:
-            raise InputError(f"unknown option {name!r} for {task}: expected one of {', '.join(known)}.")
-        if known[name] is bool:
-            check_boolean(name, value)
 
 
 def _listed(inputs: Any) -> list[Any]:

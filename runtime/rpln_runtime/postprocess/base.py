@@ -1,5 +1,6 @@
 """What the post-processing of every task has in common: tokens in, rows of the batch back, an answer out."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Manifest
+from rpln_runtime.options import check_boolean
 from rpln_runtime.tokenization import Encoding, Tokenizer, truncate
 
 Scores = TypeVar("Scores")
@@ -72,6 +74,17 @@ class Postprocess(ABC, Generic[Scores]):
                 "shorten it, or pass truncation=True to leave out what lies beyond."
             )
         return truncate(encoding, limit)
+
+
+def check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:
+    """Raise InputError for what is no option of `row`, the post-processing of `task`."""
+    inherited = {field.name for field in dataclasses.fields(Postprocess)}
+    known = {field.name: field.type for field in dataclasses.fields(row) if field.name not in inherited}
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(f"unknown option {name!r} for {task}: expected one of {', '.join(known)}.")
+        if known[name] is bool:
+            check_boolean(name, value)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,171 @@
+"""The configurations of an encoder's repository, a function each: Triton's ModelConfig as plain values.
+
+Source: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Final
+
+from rpln_runtime.manifest import TensorSpec
+from rpln_runtime.providers import PROVIDERS
+from rpln_runtime.triton.columns import COLUMNS, COUNT
+from rpln_runtime.triton.fields import FIELDS, OPTIONS
+from rpln_runtime.triton.parts import (
+    LATEST,
+    batching,
+    instances,
+    parameters,
+    python_parameters,
+    tensor,
+    tensor_from_spec,
+    warmup,
+)
+from rpln_runtime.triton.pbtxt import Message, entries
+from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.steps.rows import COLUMNS as TOKEN_COLUMNS
+from rpln_runtime.triton.steps.rows import ITEMS, TOKENS
+
+LABELS_FILE: Final = "labels.txt"
+_KINDS: Final = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
+
+
+def ensemble_config(plan: RepositoryPlan) -> Message:
+    """What clients ask: texts in, answers out."""
+    names = plan.names
+    fed, answered = _names(plan.graph.inputs), _names(plan.answered)
+    asked = [field.name for field in FIELDS[plan.postprocess]] + [OPTIONS]
+    given = [column.name for column in COLUMNS[plan.postprocess]] + [COUNT]
+    return {
+        "name": names.served,
+        "platform": "ensemble",
+        "max_batch_size": plan.batch_size,
+        "version_policy": LATEST,
+        "input": _request(plan),
+        "output": _response(plan),
+        "ensemble_scheduling": {
+            "step": [
+                _step(names.tokenizer, asked, [*fed, TOKENS, ITEMS]),
+                _step(names.model, fed, answered),
+                _step(names.answers, [*answered, TOKENS, ITEMS], given),
+            ]
+        },
+        "response_cache": {"enable": True},
+    }
+
+
+def tokenizer_config(plan: RepositoryPlan) -> Message:
+    """Texts in, rows for the model out."""
+    chosen = {
+        "options": json.dumps(plan.options),
+        "buckets": ",".join(map(str, plan.buckets)),
+        "most_rows": str(plan.batch_size),
+    }
+    return {
+        "name": plan.names.tokenizer,
+        "backend": "python",
+        "max_batch_size": plan.batch_size,
+        "version_policy": LATEST,
+        "input": _ragged(_request(plan)),
+        "output": [*map(tensor_from_spec, plan.graph.inputs), *_between()],
+        "dynamic_batching": batching(),
+        "instance_group": instances("KIND_CPU"),
+        "parameters": python_parameters(chosen),
+    }
+
+
+def model_config(plan: RepositoryPlan, provider: str) -> Message:
+    """The graph on ONNX Runtime, where `provider`, "cuda" or "cpu", runs it."""
+    return {
+        "name": plan.names.model,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "default_model_filename": plan.graph.path_for(provider),
+        "max_batch_size": plan.batch_size,
+        "version_policy": LATEST,
+        "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
+        "output": [tensor_from_spec(spec) | _labels(spec, plan) for spec in plan.graph.outputs],
+        "dynamic_batching": batching(),
+        "instance_group": instances(_KINDS[provider]),
+        **_settings(plan, provider),
+        "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
+    }
+
+
+def answers_config(plan: RepositoryPlan) -> Message:
+    """Outputs of the model in, answers out."""
+    return {
+        "name": plan.names.answers,
+        "backend": "python",
+        "max_batch_size": plan.batch_size,
+        "version_policy": LATEST,
+        "input": _ragged([*map(tensor_from_spec, plan.answered), *_between()]),
+        "output": _response(plan),
+        "dynamic_batching": batching(),
+        "instance_group": instances("KIND_CPU"),
+        "parameters": python_parameters({"options": json.dumps(plan.options)}),
+    }
+
+
+def labels_of(plan: RepositoryPlan) -> tuple[str, ...]:
+    """What the last axis of the model's logits stands for, where it is labels."""
+    return plan.manifest.labels if any(_labels(spec, plan) for spec in plan.graph.outputs) else ()
+
+
+def _settings(plan: RepositoryPlan, provider: str) -> Message:
+    """What the runtime of Python sets as well, where it is not what ONNX Runtime does anyway."""
+    measured = plan.manifest.optimization
+    threads = measured.threads if measured and provider == measured.provider else None
+    settings: Message = {}
+    if options := PROVIDERS[provider].options:
+        accelerator = {"name": provider, "parameters": entries(options)}
+        settings["optimization"] = {"execution_accelerators": {"gpu_execution_accelerator": [accelerator]}}
+    if threads is not None:
+        settings["parameters"] = parameters({"intra_op_thread_count": str(threads)})
+    return settings
+
+
+def _labels(spec: TensorSpec, plan: RepositoryPlan) -> Message:
+    labelled = spec.name == "logits" and plan.postprocess in {"text_classification", "token_classification"}
+    return {"label_filename": LABELS_FILE} if labelled else {}
+
+
+def _request(plan: RepositoryPlan) -> list[Message]:
+    fields = [
+        tensor(field.name, "TYPE_STRING", -1 if field.several else 1) | ({"optional": True} if field.optional else {})
+        for field in FIELDS[plan.postprocess]
+    ]
+    return [*fields, tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}]
+
+
+def _response(plan: RepositoryPlan) -> list[Message]:
+    columns = COLUMNS[plan.postprocess]
+    hidden = [int(axis) for spec in plan.answered for axis in spec.shape[2:] if isinstance(axis, int)]
+    return [
+        *(tensor(column.name, column.data_type, -1, *(hidden if column.wide else ())) for column in columns),
+        tensor(COUNT, "TYPE_INT64", 1),
+    ]
+
+
+def _between() -> list[Message]:
+    """What the first step tells the last one."""
+    return [tensor(TOKENS, "TYPE_INT64", -1, TOKEN_COLUMNS), tensor(ITEMS, "TYPE_STRING", 1)]
+
+
+def _ragged(tensors: list[Message]) -> list[Message]:
+    """A step in Python takes requests of any shapes together: each stays an array of its own."""
+    return [{**one, "allow_ragged_batch": True} for one in tensors]
+
+
+def _step(model: str, inputs: Iterable[str], outputs: Iterable[str]) -> Message:
+    """A step whose tensors are called the same in the ensemble."""
+    return {
+        "model_name": model,
+        "model_version": -1,
+        "input_map": entries({name: name for name in inputs}),
+        "output_map": entries({name: name for name in outputs}),
+    }
+
+
+def _names(specs: Iterable[TensorSpec]) -> list[str]:
+    return [spec.name for spec in specs]

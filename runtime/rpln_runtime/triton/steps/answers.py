@@ -1,0 +1,34 @@
+"""The last step: what the model said of each row in, answers out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rpln_runtime.batching import rows_from_outputs
+from rpln_runtime.postprocess.base import Case, Row
+from rpln_runtime.triton.columns import arrays_from_answers, columns_of
+from rpln_runtime.triton.steps.bundle import StepBundle
+from rpln_runtime.triton.steps.rows import ITEMS, TOKENS, encodings_from_rows, items_from_rows
+
+
+class AnswerStep:
+    """Outputs of the model to the columns of the answers."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
+        self._bundle = StepBundle.read(folder, parameters)
+        self._columns = columns_of(self._bundle.manifest)
+
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The response, a row for each item of the request."""
+        manifest = self._bundle.manifest
+        encodings = encodings_from_rows(arrays[TOKENS])
+        outputs = {name: array for name, array in arrays.items() if name not in {TOKENS, ITEMS}}
+        rows = list(rows_from_outputs(outputs, encodings, manifest.graphs[0], manifest))
+        answers = []
+        for asked, places in items_from_rows(arrays[ITEMS]):
+            postprocess = self._bundle.with_options(asked.options)
+            pairs = zip(encodings[places], rows[places], strict=True)
+            scores = [postprocess.score(Row(encoding, row)) for encoding, row in pairs]
+            answers.append(postprocess.answer(Case(asked.item, encodings[places], scores)))
+        return arrays_from_answers(answers, self._columns)

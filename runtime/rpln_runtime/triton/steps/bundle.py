@@ -1,0 +1,62 @@
+"""What the steps around a model know of the bundle: its manifest, its tokenizer, the options chosen for its task."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rpln_runtime._version import __version__
+from rpln_runtime.errors import ManifestError
+from rpln_runtime.manifest import MANIFEST_NAME, Manifest, value_from_json
+from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.postprocess.base import Postprocess, check_options
+from rpln_runtime.tasks import TASKS
+from rpln_runtime.tokenization import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBundle:
+    """A step's share of a bundle: its version folder holds rpln.json and tokenizer.json, and no graph."""
+
+    manifest: Manifest
+    postprocess: Postprocess[Any]
+
+    @classmethod
+    def read(cls, folder: Path, parameters: Mapping[str, str]) -> "StepBundle":
+        """Read `folder` with the options of the configuration's `parameters`.
+
+        Raises ManifestError for a repository that another version wrote, InputError for options the task has not.
+        """
+        check_version(parameters)
+        manifest = manifest_of_step(folder)
+        row = POSTPROCESS[str(TASKS[manifest.task].postprocess)]
+        options = json.loads(parameters["options"])
+        check_options(row, options, manifest.task)
+        tokenizer = Tokenizer.from_bundle(folder, manifest)
+        return cls(manifest=manifest, postprocess=row(manifest=manifest, tokenizer=tokenizer, **options))
+
+    def with_options(self, options: Mapping[str, Any]) -> Postprocess[Any]:
+        """The post-processing with an item's own options. Raises InputError for those that the task has not."""
+        check_options(type(self.postprocess), options, self.manifest.task)
+        return dataclasses.replace(self.postprocess, **options) if options else self.postprocess
+
+
+def manifest_of_step(folder: Path) -> Manifest:
+    """The manifest that a step holds, of a bundle whose graphs are elsewhere."""
+    try:
+        document = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        manifest: Manifest = value_from_json(Manifest, document, "the manifest")
+    except (OSError, ValueError, TypeError) as error:
+        raise ManifestError(f"{folder / MANIFEST_NAME} cannot be read ({error}). Write the repository anew.") from error
+    return manifest
+
+
+def check_version(parameters: Mapping[str, str]) -> None:
+    """Raise ManifestError where the repository was written by another version than the one that runs it."""
+    if (written := parameters["rpln_runtime"]) != __version__:
+        raise ManifestError(
+            f"the repository was written by rpln-runtime {written}, and {__version__} is installed in the server. "
+            f"Write it anew, or run there: pip install rpln-runtime=={written}"
+        )

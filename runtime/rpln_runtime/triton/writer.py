@@ -1,0 +1,130 @@
+"""A bundle to a model repository of Triton Inference Server."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rpln_runtime._version import __version__
+from rpln_runtime.manifest import MANIFEST_NAME
+from rpln_runtime.triton.configs import (
+    LABELS_FILE,
+    answers_config,
+    ensemble_config,
+    labels_of,
+    model_config,
+    tokenizer_config,
+)
+from rpln_runtime.triton.parts import warmup_files
+from rpln_runtime.triton.pbtxt import Message, text_from_message
+from rpln_runtime.triton.plan import BATCH_SIZE, RepositoryPlan, make_plan
+from rpln_runtime.triton.publishing import MARKER, published
+
+CONFIG: Final = "config.pbtxt"
+CPU_CONFIG: Final = "configs/cpu.pbtxt"
+VERSION: Final = "1"
+_TOKENIZER: Final = "tokenizer.json"
+
+_STEP_CODE: Final = '''"""Written by rpln triton: its code is in rpln_runtime, which the server's Python needs."""
+
+from rpln_runtime.triton.steps.serving import {base}
+from rpln_runtime.triton.steps.{module} import {step}
+
+
+class TritonPythonModel({base}):
+    """What Triton's python backend looks for."""
+
+    make_step = {step}
+'''
+
+
+def write_repository(
+    folder: str | Path,
+    destination: str | Path,
+    *,
+    name: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    buckets: Sequence[int] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Write the bundle in `folder` as the model repository `destination` and return the names of its models.
+
+    `name` is what clients ask for (None: the folder's), `batch_size` the most rows that the model takes at a time,
+    `buckets` the lengths that rows are padded to (None: powers of two), `options` those of the task, for requests that
+    bring none.
+
+    Raises ManifestError for a broken bundle, InputError for a choice out of range, RepositoryDestinationError.
+    """
+    plan = make_plan(Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {})
+    with published(Path(destination)) as partial:
+        for write in _WRITERS:
+            write(plan, partial)
+        models = sorted(path.name for path in partial.iterdir())
+        marker = {"rpln_runtime": __version__, "models": models, "source": dataclasses.asdict(plan.manifest.source)}
+        (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    return models
+
+
+def _write_ensemble(plan: RepositoryPlan, repository: Path) -> None:
+    version = _write_configs(repository, ensemble_config(plan))
+    # Object stores keep no empty folders, and Triton wants one.
+    (version / ".keep").touch()
+
+
+def _write_tokenizer(plan: RepositoryPlan, repository: Path) -> None:
+    version = _write_configs(repository, tokenizer_config(plan))
+    _write_step(plan, version, module="tokenizer", step="TokenizerStep")
+
+
+def _write_answers(plan: RepositoryPlan, repository: Path) -> None:
+    version = _write_configs(repository, answers_config(plan))
+    _write_step(plan, version, module="answers", step="AnswerStep")
+
+
+def _write_model(plan: RepositoryPlan, repository: Path) -> None:
+    providers = ["cuda"] if plan.manifest.precision == "bfloat16" else ["cuda", "cpu"]
+    version = _write_configs(repository, *(model_config(plan, provider) for provider in providers))
+    for path in _graph_files(plan, providers):
+        (version / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(plan.folder / path, version / path)
+    if labels := labels_of(plan):
+        (version.parent / LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (version.parent / "warmup").mkdir()
+    for name, content in warmup_files(plan.graph.inputs, plan.buckets).items():
+        (version.parent / "warmup" / name).write_bytes(content)
+
+
+_WRITERS: Final[tuple[Callable[[RepositoryPlan, Path], None], ...]] = (
+    _write_ensemble,
+    _write_tokenizer,
+    _write_model,
+    _write_answers,
+)
+
+
+def _write_configs(repository: Path, config: Message, cpu: Message | None = None) -> Path:
+    """Write a model's configuration, and the one for servers without a GPU, and return its version's folder."""
+    model = repository / str(config["name"])
+    version = model / VERSION
+    version.mkdir(parents=True)
+    (model / CONFIG).write_text(text_from_message(config), encoding="utf-8")
+    if cpu is not None:
+        (model / CPU_CONFIG).parent.mkdir()
+        (model / CPU_CONFIG).write_text(text_from_message(cpu), encoding="utf-8")
+    return version
+
+
+def _write_step(plan: RepositoryPlan, version: Path, *, module: str, step: str) -> None:
+    code = _STEP_CODE.format(base="StepModel", module=module, step=step)
+    (version / "model.py").write_text(code, encoding="utf-8")
+    for name in (MANIFEST_NAME, _TOKENIZER):
+        shutil.copyfile(plan.folder / name, version / name)
+
+
+def _graph_files(plan: RepositoryPlan, providers: Sequence[str]) -> list[str]:
+    """The ONNX files that the configurations name, and the weights that these read."""
+    graphs = {plan.graph.path_for(provider) for provider in providers}
+    weights = {f"{path}.data" for path in (*graphs, plan.graph.path)}
+    return [file.path for file in plan.manifest.files if file.path in graphs | weights]
