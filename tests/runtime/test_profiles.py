@@ -83,6 +83,8 @@ def test_a_short_table_is_tuned_for_its_end() -> None:
 def test_an_axis_that_may_be_empty_is_compiled_from_one_on() -> None:
     masked = graph("full", input_ids=("batch", "sequence"), masked_positions=("batch", "masks"))
     assert texts(complete_profile(masked, LIMITS))["masks"] == f"1:128:{USABLE}"
+    with pytest.raises(InputError, match=r"masks=0:1:2: .* and at least 1\.$"):
+        complete_profile(masked, LIMITS, {"masks": sizes(0, 1, 2)})
 
 
 def test_what_is_given_is_kept_and_what_the_graph_lacks_is_left_out() -> None:
