@@ -11,7 +11,7 @@ from typing import Any, Final
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import Backend, EngineOptions
 from rpln_graphs.tensorrt.layers import layers_from_inspection, layers_from_log
-from rpln_graphs.tensorrt.log import make_log
+from rpln_graphs.tensorrt.log import NOISE, make_log
 from rpln_runtime.engine_manifest import Layer
 from rpln_runtime.profiles import Shapes
 
@@ -119,7 +119,8 @@ def _inspected(trt: Any, plan: Any, log: Any) -> tuple[Layer, ...]:
 
 
 def _parser_error(error: Any) -> str:
-    return f"{error.node_operator()} {error.node_name()}: {error.desc()}"
+    reason = " ".join(line for line in error.desc().splitlines() if NOISE not in line)
+    return f"{error.node_operator()} {error.node_name()}: {reason}"
 
 
 def _refusal(trt: Any, graph: Path, reasons: Sequence[str]) -> EngineError:

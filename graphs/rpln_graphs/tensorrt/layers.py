@@ -32,6 +32,7 @@ _LINE: Final = re.compile(
 )
 _DATATYPE: Final = re.compile(r"Datatype: (\w+)")
 _NODE: Final = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_WORD: Final = re.compile(r"\w+")
 _GROUP: Final = re.compile(r"_myl(\d+)_\d+$")
 _PROFILE: Final = re.compile(r"\[profile (\d+)\]")
 
@@ -87,15 +88,13 @@ def _group(name: str) -> str:
 
 
 def _nodes(metadata: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_PROFILE.sub("", name).strip() for name in _NODE.findall(metadata)))
+    return tuple(dict.fromkeys(_NODE.findall(metadata)))
 
 
 def _datatype(tensor: Mapping[str, Any]) -> str:
-    """Of TensorRT 11, and of 10, which has a sentence for it: "Row major linear FP16 format"."""
-    if "Datatype" in tensor:
-        return str(tensor["Datatype"])
-    words = str(tensor["Format/Datatype"]).split()
-    return next((word for word in words if word in DTYPES), words[-1])
+    """Of TensorRT 11, and of 10, which may write a sentence, "Row major linear FP16 format", or know none."""
+    told = str(tensor["Datatype"] if "Datatype" in tensor else tensor["Format/Datatype"])
+    return next((word for word in _WORD.findall(told) if word in DTYPES), told)
 
 
 def _dtypes(names: Iterable[str]) -> tuple[str, ...]:
