@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpln_runtime import InputError
@@ -317,6 +317,7 @@ def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
     assert run(source, tmp_path / "out", on_progress=run_again).lines == len(TEXTS)
 
 
+@settings(max_examples=40)  # each waits for the disk a few times
 @given(
     lengths=st.lists(st.integers(1, 50), max_size=12),
     window=st.integers(1, 5),

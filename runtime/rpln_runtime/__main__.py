@@ -1,0 +1,104 @@
+"""`python -m rpln_runtime`: what `rpln run` and `rpln batch` do, where the runtime is all that is installed."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rpln_runtime._version import __version__
+from rpln_runtime.corpus import WINDOW, Progress, run_corpus
+from rpln_runtime.errors import RplnError
+from rpln_runtime.pipelines import pipeline
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` are and return its exit code, which is that of `rpln`."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        chosen.command(chosen)
+    except RplnError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return _INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rpln_runtime", description="Run the bundles of rpln-export.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="answer texts, as JSON")
+    run.set_defaults(command=_run)
+    run.add_argument("folder")
+    run.add_argument("texts", metavar="text", nargs="+")
+    batch = commands.add_parser("batch", help="answer a file of JSON lines; after a kill, the same command goes on")
+    batch.set_defaults(command=_batch)
+    for name in ("folder", "source", "output"):
+        batch.add_argument(name)
+    batch.add_argument("--on-error", choices=("stop", "record"), default="stop", help="what a bad line does")
+    batch.add_argument("--window", type=int, default=WINDOW, help="lines sorted by length, and on disk, together")
+    batch.add_argument("--ray", action="store_true", help="answer on a Ray cluster")
+    batch.add_argument("--actors", type=int, help="with --ray: processes that answer")
+    for command in (run, batch):
+        command.add_argument("--option", dest="options", action="append", type=_pair, default=[], metavar="NAME=VALUE")
+        command.add_argument("--provider", help="cpu, cuda, tensorrt or openvino")
+        command.add_argument("--threads", type=int, help="of one operator")
+        command.add_argument("--batch-size", type=int, help="the most texts in a batch")
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    answer = pipeline(
+        chosen.folder,
+        provider=chosen.provider,
+        threads=chosen.threads,
+        batch_size=chosen.batch_size,
+        **dict(chosen.options),
+    )
+    answers = [answer(text) for text in chosen.texts]
+    text = json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
+    sys.stdout.write(f"{text}\n")
+
+
+def _batch(chosen: argparse.Namespace) -> None:
+    done = run_corpus(
+        chosen.folder,
+        chosen.source,
+        chosen.output,
+        provider=chosen.provider,
+        threads=chosen.threads,
+        batch_size=chosen.batch_size,
+        window=chosen.window,
+        on_error=chosen.on_error,
+        ray=chosen.ray,
+        actors=chosen.actors,
+        options=dict(chosen.options),
+        on_progress=_show if sys.stderr.isatty() else None,
+    )
+    sys.stdout.write(f"{chosen.output}: {done.lines:,} lines, {done.errors:,} of them errors\n")
+
+
+def _show(progress: Progress, size: int) -> None:
+    share = progress.read / size if size else 1.0
+    sys.stderr.write(f"\r{share:4.0%}, {progress.lines:,} lines" + ("\n" if share == 1 else ""))
+    sys.stderr.flush()
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value is JSON or Python's True, False and None where it is that, else the text itself."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
+    except ValueError:
+        return name, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
