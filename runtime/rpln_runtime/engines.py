@@ -1,16 +1,22 @@
 """What runs a loaded graph, behind one interface: numpy arrays in, numpy arrays out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-_NUMPY_NAMES: Final = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(int64)": "int64",
-}
+from rpln_runtime.engine_manifest import Profile
+from rpln_runtime.manifest import Graph, Manifest
+from rpln_runtime.memory import Memory
+
+
+class Bundle(NamedTuple):
+    """The bundle that a graph is opened from: its folder, what it says of itself, and of the graph."""
+
+    folder: Path
+    manifest: Manifest
+    graph: Graph
 
 
 class Engine(Protocol):
@@ -24,41 +30,42 @@ class Engine(Protocol):
     def outputs(self) -> dict[str, str]:
         """The dtype of each output."""
 
+    @property
+    def profiles(self) -> Sequence[Profile]:
+        """The sizes that it takes, of which one row must fit; empty where it takes all that the graph does."""
+
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
         """The outputs called `names`, in arrays that outlive the next run."""
 
 
-class OnnxRuntimeEngine:
-    """ONNX Runtime's session.
+class Binding(Protocol):
+    """Where the tensors of a run lie. What is bound stays so for the runs that follow; each thread has its own.
 
-    Attributes:
-        session: the session itself, for callers that bind memory of theirs.
+    `element` is a dtype's number in ONNX, `pointer` an address in memory that the engine allocated.
     """
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
+    def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
+        """Have the graph read `array`, contiguous and on the host. It is read when the graph runs."""
 
-    @property
-    def inputs(self) -> dict[str, str]:
-        """The dtype of each input."""
-        return _dtypes(self.session.get_inputs())
+    def bind_cpu_output(self, name: str, array: np.ndarray) -> None:
+        """Have the graph write into `array`, contiguous and on the host."""
 
-    @property
-    def outputs(self) -> dict[str, str]:
-        """The dtype of each output."""
-        return _dtypes(self.session.get_outputs())
+    def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
+        """Have the graph read memory of the engine."""
 
-    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """The outputs called `names`, in arrays that outlive the next run."""
-        binding = self.session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name in names:
-            # Into memory of onnxruntime's pool, which the arrays then share: fresh memory of numpy's own is slower.
-            binding.bind_output(name, "cpu")
-        self.session.run_with_iobinding(binding)
-        return [value.numpy() for value in binding.get_outputs()]
+    def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
+        """Have the graph write memory of the engine."""
+
+    def run(self) -> None:
+        """Run the graph; what it gives is there when this returns."""
 
 
-def _dtypes(nodes: Sequence[Any]) -> dict[str, str]:
-    return {node.name: _NUMPY_NAMES.get(node.type, node.type) for node in nodes}
+@runtime_checkable
+class BindableEngine(Engine, Protocol):
+    """An engine whose tensors may stay where it runs, as those of a cache do."""
+
+    def bind(self) -> Binding:
+        """A binding in which nothing is bound."""
+
+    def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
+        """Memory for `size` elements where the engine runs."""

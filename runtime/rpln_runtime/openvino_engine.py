@@ -14,7 +14,13 @@ _PRECISION: Final = "f32"
 
 
 class OpenVinoEngine:
-    """A graph compiled for the CPU."""
+    """A graph compiled for the CPU.
+
+    Attributes:
+        profiles: none: it takes all sizes.
+    """
+
+    profiles = ()
 
     def __init__(self, path: Path, *, threads: int | None, install: str) -> None:
         """Compile the ONNX file `path` for so many threads (None: OpenVINO's choice, one a core).

@@ -1,35 +1,43 @@
 """PROVIDERS: what a user calls that which runs a graph, what ONNX Runtime calls it, and how to get it.
 
 ONNX Runtime replaces a provider that does not start by the CPU, with a line on stderr. Here that is a ProviderError.
-OpenVINO is no provider of ONNX Runtime here, but its own runtime behind the same interface.
+OpenVINO and TensorRT are no providers of ONNX Runtime here, but their own runtimes behind the same interface;
+"onnxruntime-tensorrt" is ONNX Runtime's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from rpln_runtime.engines import Engine, OnnxRuntimeEngine
+from rpln_runtime.engines import Bundle, Engine
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
+from rpln_runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rpln_runtime.openvino_engine import OpenVinoEngine
+from rpln_runtime.tensorrt import open_tensorrt
+from rpln_runtime.tensorrt_provider import tensorrt_provider_options
 
 _LOG_ERRORS_ONLY: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A row. `install` is the command that brings it, `device` where its tensors are kept.
+    """A row. `install` is the command that brings it, `runtime` names the row of _OPENERS that opens a graph on it.
 
-    `onnxruntime_name` is None for a runtime of its own. `takes_all_nodes` says that a whole encoder fits it, so that
+    `takes_empty` says that an axis may be of size 0, as the past of a decoder's first step is. What follows is for
+    ONNX Runtime's providers: their name there, where tensors are kept, and whether a whole encoder fits one, so that
     ONNX Runtime may be told to refuse any node left on the CPU. CUDA is none of these: it leaves shape computations to
-    the CPU by design.
+    the CPU by design. `bundle_options` gives the options that depend on the bundle, beside the constant ones.
     """
 
-    onnxruntime_name: str | None
     install: str
+    runtime: str = "onnxruntime"
+    takes_empty: bool = True
+    onnxruntime_name: str | None = None
     device: str = "cpu"
     takes_all_nodes: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    bundle_options: Callable[[Bundle], Mapping[str, str]] | None = None
 
 
 # The wheels share one folder: the last one installed wins, and removing either breaks the other.
@@ -44,40 +52,91 @@ PROVIDERS: Final[dict[str, Provider]] = {
         # The default sums squares in fp16, which overflows where the residual stream passes 256.
         options={"enable_skip_layer_norm_strict_mode": "1"},
     ),
-    "tensorrt": Provider(
+    "onnxruntime-tensorrt": Provider(
         onnxruntime_name="TensorrtExecutionProvider",
         install='pip install "rpln-runtime[gpu,tensorrt]"',
+        takes_empty=False,
         device="cuda",
         takes_all_nodes=True,
+        bundle_options=tensorrt_provider_options,
     ),
-    "openvino": Provider(onnxruntime_name=None, install='pip install "rpln-runtime[openvino]"'),
+    "tensorrt": Provider(install='pip install "rpln-runtime[tensorrt]"', runtime="tensorrt", takes_empty=False),
+    "tensorrt-rtx": Provider(install='pip install "rpln-runtime[tensorrt-rtx]"', runtime="tensorrt", takes_empty=False),
+    "openvino": Provider(install='pip install "rpln-runtime[openvino]"', runtime="openvino"),
 }
 
 
-def open_engine(path: Path, *, provider: str, threads: int | None = None, spinning: bool | None = None) -> Engine:
+class Opening(NamedTuple):
+    """An ONNX file to open on a provider, and how; see `open_engine`."""
+
+    path: Path
+    provider: str
+    row: Provider
+    threads: int | None
+    spinning: bool | None
+    bundle: Bundle | None
+
+
+def open_engine(
+    path: Path,
+    *,
+    provider: str,
+    threads: int | None = None,
+    spinning: bool | None = None,
+    bundle: Bundle | None = None,
+) -> Engine:
     """Open the ONNX file `path` on exactly `provider`.
 
     `threads` is how many one operator may use (None: as many as there are cores), `spinning` whether idle ones wait
-    busily (None: the provider's default). Raises ProviderError when another provider would run, MissingExtraError
-    without its package, ManifestError for a graph that it cannot load.
+    busily (None: the provider's default), `bundle` what the file is of, where engines and settings come from. Raises
+    ProviderError when another provider would run or none of the bundle's engines can, MissingExtraError without its
+    package, ManifestError for a graph that it cannot load.
     """
+    opening = Opening(path, provider, provider_row(provider), threads, spinning, bundle)
+    return _OPENERS[opening.row.runtime](opening)
+
+
+def provider_row(provider: str) -> Provider:
+    """The row of PROVIDERS called `provider`. Raises ProviderError where there is none."""
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}: expected one of {', '.join(PROVIDERS)}.")
-    row = PROVIDERS[provider]
-    if row.onnxruntime_name is None:
-        return OpenVinoEngine(path, threads=threads, install=row.install)
-    return OnnxRuntimeEngine(_inference_session(path, provider, row, threads=threads, spinning=spinning))
+    return PROVIDERS[provider]
 
 
-def _inference_session(path: Path, provider: str, row: Provider, *, threads: int | None, spinning: bool | None) -> Any:
+def _open_onnxruntime(opening: Opening) -> Engine:
+    return OnnxRuntimeEngine(_inference_session(opening), device=opening.row.device)
+
+
+def _open_openvino(opening: Opening) -> Engine:
+    return OpenVinoEngine(opening.path, threads=opening.threads, install=opening.row.install)
+
+
+def _open_tensorrt(opening: Opening) -> Engine:
+    if opening.bundle is None:
+        raise ProviderError(f"provider {opening.provider!r} runs the engines of a bundle: open it with load().")
+    return open_tensorrt(opening.bundle, builder=opening.provider, install=opening.row.install)
+
+
+_OPENERS: Final[dict[str, Callable[[Opening], Engine]]] = {
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+    "tensorrt": _open_tensorrt,
+}
+
+
+def _inference_session(opening: Opening) -> Any:
+    path, provider, row = opening.path, opening.provider, opening.row
     onnxruntime = _import_onnxruntime(row)
     _check_available(onnxruntime, provider, row)
+    options = dict(row.options)
+    if row.bundle_options is not None and opening.bundle is not None:
+        options |= row.bundle_options(opening.bundle)
     try:
         # enable_fallback is onnxruntime's own retry on the CPU, which it reports with print.
         session = onnxruntime.InferenceSession(
             str(path),
-            _session_options(onnxruntime, row, threads=threads, spinning=spinning),
-            [(row.onnxruntime_name, dict(row.options))],
+            _session_options(onnxruntime, row, threads=opening.threads, spinning=opening.spinning),
+            [(row.onnxruntime_name, options)],
             enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no common class but this one

@@ -6,12 +6,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.engines import Engine, OnnxRuntimeEngine
+from rpln_runtime.engine_manifest import Profile
+from rpln_runtime.engines import BindableEngine, Bundle, Engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rpln_runtime.options import check_integer
-from rpln_runtime.providers import PROVIDERS, open_engine
+from rpln_runtime.providers import open_engine
 
 DEFAULT_PROVIDER: Final = "cpu"
 
@@ -43,7 +45,7 @@ def load(
     manifest = read_manifest(folder, verify=verify)
     graph = _graph_from_variant(manifest, variant)
     measured = manifest.optimization
-    provider = provider or (measured.provider if measured else DEFAULT_PROVIDER)
+    provider = provider or default_provider(manifest)
     if measured and provider == measured.provider:
         threads = measured.threads if threads is None else threads
         spinning = measured.spinning if spinning is None else spinning
@@ -53,8 +55,14 @@ def load(
             "on a machine with a GPU, or export the checkpoint in fp32."
         )
     path = graph.path_for(provider) if rewritten else graph.path
-    engine = open_engine(folder / path, provider=provider, threads=threads, spinning=spinning)
+    bundle = Bundle(folder, manifest, graph)
+    engine = open_engine(folder / path, provider=provider, threads=threads, spinning=spinning, bundle=bundle)
     return Session(manifest, graph, engine, provider=provider)
+
+
+def default_provider(manifest: Manifest) -> str:
+    """What runs a bundle where its caller names nothing: the one that was measured to be fastest, else the CPU."""
+    return manifest.optimization.provider if manifest.optimization else DEFAULT_PROVIDER
 
 
 class Session:
@@ -75,17 +83,23 @@ class Session:
 
     @property
     def onnx_session(self) -> Any:
-        """ONNX Runtime's own session, for callers that bind memory. Raises ProviderError where another runtime runs."""
+        """ONNX Runtime's own session. Raises ProviderError where another runtime runs."""
         if not isinstance(self._engine, OnnxRuntimeEngine):
+            raise ProviderError(f"provider {self.provider!r} is not ONNX Runtime's: there is no session of it.")
+        return self._engine.session
+
+    def bindable_engine(self) -> BindableEngine:
+        """What runs the graph, for callers that bind memory of it. Raises ProviderError where nothing can be bound."""
+        if not isinstance(self._engine, BindableEngine):
             raise ProviderError(
                 f"provider {self.provider!r} has no memory to bind, which generating text needs. Choose provider='cpu'."
             )
-        return self._engine.session
+        return self._engine
 
     @property
-    def device(self) -> str:
-        """The device that its tensors are on, as onnxruntime calls it."""
-        return PROVIDERS[self.provider].device
+    def profiles(self) -> Sequence[Profile]:
+        """The sizes that it takes, of which one row must fit; empty where it takes all that the graph does."""
+        return self._engine.profiles
 
     def run(self, feeds: Mapping[str, np.ndarray], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run the graph on `feeds`, an array for every input, and return the named `outputs` (None: all of them).

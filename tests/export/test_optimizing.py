@@ -128,7 +128,7 @@ def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     real = open_engine
 
     def open_and_note(path: Path, **options: Any) -> Any:
-        opened.append({"path": path.name, **options})
+        opened.append({"path": path.name, **{name: options[name] for name in ("provider", "threads", "spinning")}})
         return real(path, **options)
 
     monkeypatch.setattr(session, "open_engine", open_and_note)

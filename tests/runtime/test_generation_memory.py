@@ -8,17 +8,18 @@ import pytest
 
 from rpln_runtime import Generator, generator
 from rpln_runtime.errors import ManifestError
-from rpln_runtime.generation import memory
 from rpln_runtime.generation.cache import Cache, Kind, kinds_from_graph
-from rpln_runtime.generation.memory import Block, DeviceMemory
+from rpln_runtime.generation.memory import Block
 from rpln_runtime.manifest import Graph, TensorSpec
+from rpln_runtime.memory import HostMemory
+from rpln_runtime.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeMemory
 from tests.runtime.decoders import DecoderBundle
 
 NAMES = ["present.0.key", "present.0.value"]
 
 
 class Recorder:
-    """Takes the place of onnxruntime's binding: notes what is bound."""
+    """Takes the place of an engine's binding: notes what is bound."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, tuple[Any, ...]] = {}
@@ -29,6 +30,14 @@ class Recorder:
 
     def bind_output(self, name: str, *what: Any) -> None:
         self.outputs[name] = what
+
+    def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
+        raise AssertionError("of a cache nothing lies elsewhere")
+
+    bind_cpu_output = bind_cpu_input
+
+    def run(self) -> None:
+        raise AssertionError("nothing runs")
 
 
 def graph_of(*specs: TensorSpec) -> Graph:
@@ -41,8 +50,7 @@ def present(name: str, dtype: str = "float32", shape: tuple[str | int, ...] = ("
 
 def bound_array(what: tuple[Any, ...]) -> np.ndarray:
     """Return the host memory behind a binding, which is of fp32."""
-    device, index, element, shape, pointer = what
-    assert (device, index) == ("cpu", 0)
+    element, shape, pointer = what
     assert element == 1
     floats = (ctypes.c_float * int(np.prod(shape))).from_address(pointer)
     return np.asarray(np.ctypeslib.as_array(floats)).reshape(shape)
@@ -50,19 +58,20 @@ def bound_array(what: tuple[Any, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(("dtype", "element"), [("float32", 1), ("float16", 10), ("bfloat16", 16)])
 def test_tensors_of_a_block_lie_one_after_the_other(dtype: str, element: int) -> None:
-    block, recorder = Block(NAMES, dtype, "cpu"), Recorder()
+    block, recorder = Block(NAMES, dtype, HostMemory), Recorder()
     block.reshape((3, 2, 5, 4))
     block.bind_outputs(recorder, NAMES)
     block.bind_inputs(recorder, ["a", "b"])
     first, second = recorder.outputs.values()
-    assert first[2:4] == (element, (3, 2, 5, 4))
-    assert second[4] - first[4] == 120 * (4 if dtype == "float32" else 2)
+    assert first[:2] == (element, (3, 2, 5, 4))
+    assert second[2] - first[2] == 120 * (4 if dtype == "float32" else 2)
     assert list(recorder.inputs.values()) == [first, second]
 
 
 def test_a_gather_takes_rows_of_every_tensor() -> None:
     rng = np.random.default_rng(0)
-    source, target, recorder = Block(NAMES, "float32", "cpu"), Block(NAMES, "float32", "cpu"), Recorder()
+    source, target = (Block(NAMES, "float32", HostMemory) for _ in range(2))
+    recorder = Recorder()
     source.reshape((3, 2, 5, 4))
     source.bind_inputs(recorder, NAMES)
     values = {name: rng.normal(size=(3, 2, 5, 4)).astype(np.float32) for name in NAMES}
@@ -76,28 +85,28 @@ def test_a_gather_takes_rows_of_every_tensor() -> None:
 
 
 def test_memory_grows_by_doubling() -> None:
-    block, recorder = Block(NAMES, "float32", "cpu"), Recorder()
+    block, recorder = Block(NAMES, "float32", HostMemory), Recorder()
     pointers = []
     for length in range(1, 65):
         block.reshape((1, 2, length, 4))
         block.bind_outputs(recorder, NAMES)
-        pointers.append(recorder.outputs[NAMES[0]][4])
+        pointers.append(recorder.outputs[NAMES[0]][2])
     changes = [length for length in range(1, 64) if pointers[length] != pointers[length - 1]]
     assert changes == [1, 2, 4, 8, 16, 32]
 
 
 def test_a_step_reads_what_the_last_one_wrote() -> None:
-    cache, recorder = Cache(graph_of(*map(present, NAMES)), "cpu"), Recorder()
+    cache, recorder = Cache(graph_of(*map(present, NAMES)), HostMemory), Recorder()
     cache.bind(recorder, rows=2, new=3, reads=True)
-    assert recorder.inputs["past_key_values.0.key"][3] == (2, 2, 0, 4)
+    assert recorder.inputs["past_key_values.0.key"][1] == (2, 2, 0, 4)
     for past in range(3, 6):
         written = dict(recorder.outputs)
         cache.turn()
         cache.bind(recorder, rows=2, new=1, reads=True)
         for name in NAMES:
             assert recorder.inputs[name.replace("present", "past_key_values")] == written[name]
-            assert recorder.outputs[name][3] == (2, 2, past + 1, 4)
-            assert recorder.outputs[name][4] != written[name][4]
+            assert recorder.outputs[name][1] == (2, 2, past + 1, 4)
+            assert recorder.outputs[name][2] != written[name][2]
 
 
 def test_nothing_of_the_cache_passes_through_python(causal_lm: DecoderBundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +134,11 @@ def test_onnxruntimes_own_memory_does_as_well(causal_lm: DecoderBundle, monkeypa
     expected = [continue_.tokens(prompts, num_beams=beams) for beams in (1, 3)]
     allocated: list[int] = []
 
-    def allocate(size: int, dtype: np.dtype[Any], device: str) -> DeviceMemory:
+    def allocate(self: OnnxRuntimeEngine, size: int, dtype: np.dtype[Any]) -> OnnxRuntimeMemory:
         allocated.append(size)
-        return DeviceMemory(size, dtype, device)
+        return OnnxRuntimeMemory(size, dtype, "cpu")
 
-    monkeypatch.setattr(memory, "_allocate", allocate)
+    monkeypatch.setattr(OnnxRuntimeEngine, "allocate", allocate)
     assert [continue_.tokens(prompts, num_beams=beams) for beams in (1, 3)] == expected
     assert allocated
 
@@ -178,20 +187,20 @@ def test_layers_may_differ_in_heads_and_in_dtype() -> None:
         Kind("float32", 1, 4): ["1.key"],
         Kind("float16", 1, 4): ["1.value"],
     }
-    cache, recorder = Cache(graph_of(*specs), "cpu"), Recorder()
+    cache, recorder = Cache(graph_of(*specs), HostMemory), Recorder()
     cache.bind(recorder, rows=3, new=5, reads=True)
-    assert {name: what[2:4] for name, what in recorder.inputs.items()} == {
+    assert {name: what[:2] for name, what in recorder.inputs.items()} == {
         "past_key_values.0.key": (10, (3, 2, 0, 4)),
         "past_key_values.0.value": (10, (3, 2, 0, 4)),
         "past_key_values.1.key": (1, (3, 1, 0, 4)),
         "past_key_values.1.value": (10, (3, 1, 0, 4)),
     }
     written = dict(recorder.outputs)
-    assert written["present.1.key"][2:4] == (1, (3, 1, 5, 4))
+    assert written["present.1.key"][:2] == (1, (3, 1, 5, 4))
     bound_array(written["present.1.key"])[:] = np.arange(60, dtype=np.float32).reshape(3, 1, 5, 4)
     cache.turn()
     cache.select(np.array([2, 0]))
     cache.bind(recorder, rows=2, new=1, reads=True)
     taken = bound_array(recorder.inputs["past_key_values.1.key"])
     np.testing.assert_array_equal(taken, np.arange(60, dtype=np.float32).reshape(3, 1, 5, 4)[[2, 0]])
-    assert recorder.outputs["present.0.value"][3] == (2, 2, 6, 4)
+    assert recorder.outputs["present.0.value"][1] == (2, 2, 6, 4)

@@ -33,11 +33,14 @@ def test_an_unknown_provider_is_refused(folder: Path) -> None:
     with pytest.raises(ProviderError) as caught:
         load(folder, provider="CPUExecutionProvider")
     assert str(caught.value) == (
-        "unknown provider 'CPUExecutionProvider': expected one of cpu, cuda, tensorrt, openvino."
+        "unknown provider 'CPUExecutionProvider': expected one of cpu, cuda, onnxruntime-tensorrt, "
+        "tensorrt, tensorrt-rtx, openvino."
     )
 
 
-@pytest.mark.parametrize(("provider", "extra"), [("cpu", "cpu"), ("cuda", "gpu"), ("tensorrt", "gpu,tensorrt")])
+@pytest.mark.parametrize(
+    ("provider", "extra"), [("cpu", "cpu"), ("cuda", "gpu"), ("onnxruntime-tensorrt", "gpu,tensorrt")]
+)
 def test_without_onnxruntime_the_pip_command_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, provider: str, extra: str
 ) -> None:

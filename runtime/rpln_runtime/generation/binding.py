@@ -3,8 +3,6 @@
 Shapes: R rows, S new tokens, T earlier and new tokens, V vocabulary.
 """
 
-from typing import Any
-
 import numpy as np
 
 from rpln_runtime.generation.cache import PAST
@@ -16,9 +14,8 @@ class BoundGraph:
 
     def __init__(self, session: Session) -> None:
         graph = session.graph
-        self.binding: Any = session.onnx_session.io_binding()
+        self.binding = session.bindable_engine().bind()
         self._inputs = {spec.name for spec in graph.inputs}
-        self._session = session.onnx_session
         logits = next(spec for spec in graph.outputs if spec.name == "logits")
         self._last_only = logits.shape[1] == 1
         self._vocab_size = int(logits.shape[2])
@@ -39,6 +36,6 @@ class BoundGraph:
         shape = (rows, 1 if self._last_only else new, self._vocab_size)
         if self._logits.shape != shape:
             self._logits = np.empty(shape, self._logits.dtype)
-            self.binding.bind_output("logits", "cpu", 0, self._logits.dtype.type, shape, self._logits.ctypes.data)
-        self._session.run_with_iobinding(self.binding)
+            self.binding.bind_cpu_output("logits", self._logits)
+        self.binding.run()
         return self._logits[:, -1].astype(np.float32, copy=False)

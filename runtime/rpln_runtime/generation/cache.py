@@ -4,13 +4,15 @@ Shapes of a tensor: (rows, heads, tokens, head_size). Layers may differ in heads
 where one reaches beyond fp16: tensors of one kind share a block.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from rpln_runtime.engines import Binding
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation.memory import ELEMENTS, Block
 from rpln_runtime.manifest import Graph, TensorSpec
+from rpln_runtime.memory import Allocate
 
 PAST: Final = "past_key_values."
 PRESENT: Final = "present."
@@ -20,12 +22,12 @@ CROSS: Final = "cross_key_values."
 class Cache:
     """Keys and values of every layer. It is empty until a graph has written it."""
 
-    def __init__(self, graph: Graph, device: str) -> None:
+    def __init__(self, graph: Graph, allocate: Allocate) -> None:
         kinds = kinds_from_graph(graph, PRESENT)
-        self._current, self._spare = (KeyValues(kinds, device) for _ in range(2))
+        self._current, self._spare = (KeyValues(kinds, allocate) for _ in range(2))
         self._length = 0
 
-    def bind(self, binding: Any, *, rows: int, new: int, reads: bool) -> None:
+    def bind(self, binding: Binding, *, rows: int, new: int, reads: bool) -> None:
         """Have a graph write the cache with `new` tokens more; with `reads`, after it has read what there is."""
         if reads:
             if not self._length:
@@ -60,9 +62,9 @@ Kinds = dict[Kind, list[str]]
 class KeyValues:
     """Tensors of all layers, a block for each kind of them."""
 
-    def __init__(self, kinds: Kinds, device: str) -> None:
+    def __init__(self, kinds: Kinds, allocate: Allocate) -> None:
         self.tokens = 0
-        self.blocks = [(kind, names, Block(names, kind.dtype, device)) for kind, names in kinds.items()]
+        self.blocks = [(kind, names, Block(names, kind.dtype, allocate)) for kind, names in kinds.items()]
 
     def reshape(self, *, rows: int, tokens: int) -> None:
         """Make room; what was held is lost."""
@@ -70,12 +72,12 @@ class KeyValues:
         for kind, _, block in self.blocks:
             block.reshape((rows, kind.heads, tokens, kind.head_size))
 
-    def bind_inputs(self, binding: Any, prefix: str) -> None:
+    def bind_inputs(self, binding: Binding, prefix: str) -> None:
         """Have the graph behind `binding` read the tensors as its inputs with this prefix."""
         for _, names, block in self.blocks:
             block.bind_inputs(binding, [prefix + name for name in names])
 
-    def bind_outputs(self, binding: Any, prefix: str) -> None:
+    def bind_outputs(self, binding: Binding, prefix: str) -> None:
         """Have the graph behind `binding` write the tensors as its outputs with this prefix."""
         for _, names, block in self.blocks:
             block.bind_outputs(binding, [prefix + name for name in names])

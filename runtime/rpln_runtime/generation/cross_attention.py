@@ -21,14 +21,14 @@ class CrossAttention:
         rows, tokens = mask_RE.shape
         self._mask_RE = mask_RE
         self._sequences = np.arange(rows)  # which of them each row reads
-        self._tensors, self._spare = (KeyValues(kinds, session.device) for _ in range(2))
+        self._tensors, self._spare = (KeyValues(kinds, session.bindable_engine().allocate) for _ in range(2))
         self._tensors.reshape(rows=rows, tokens=tokens)
         self._bound: list[BoundGraph] = []
-        binding = session.onnx_session.io_binding()
+        binding = session.bindable_engine().bind()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         self._tensors.bind_outputs(binding, CROSS)
-        session.onnx_session.run_with_iobinding(binding)
+        binding.run()
 
     def bind(self, graph: BoundGraph) -> None:
         """Have `graph` read it, unless it does so already."""

@@ -26,15 +26,20 @@ ENCODERS: Final = ("encoder", "cross")
 _FROM_TOKENS: Final = {"input_ids", "attention_mask", "position_ids", "token_type_ids", "encoder_attention_mask"}
 
 
-def decoder_variants(manifest: Manifest) -> tuple[str, str]:
-    """Return the variants that serve the prompt and the steps. Raises InputError for a bundle without a decoder."""
+def decoder_variants(manifest: Manifest, *, takes_empty: bool) -> tuple[str, str]:
+    """Return the variants that serve the prompt and the steps; where no axis may be empty, those without with-past.
+
+    Raises InputError for a bundle without such a decoder.
+    """
     found = [graph.variant for graph in manifest.graphs]
-    for engine in ENGINES:
+    expected = ENGINES if takes_empty else ENGINES[1:]
+    for engine in expected:
         if set(engine) <= set(found):
             return engine
+    *names, last = (" and ".join(dict.fromkeys(engine)) for engine in expected)
     raise InputError(
-        f"the bundle holds {', '.join(found)}, no decoder: expected with-past, prefill and decode, or full. "
-        "Export the checkpoint again with one of them."
+        f"the bundle holds {', '.join(found)}, no decoder: expected {', '.join(names)}, or {last}. Export the "
+        f"checkpoint again with one of them{'' if takes_empty else ': this provider cannot begin with an empty past'}."
     )
 
 
@@ -52,14 +57,16 @@ class Decoder:
     step: Session
 
     @classmethod
-    def from_sessions(cls, sessions: Mapping[str, Session], manifest: Manifest) -> "Decoder":
-        """Take the decoder's graphs.
+    def from_sessions(cls, sessions: Mapping[str, Session], variants: tuple[str, str]) -> "Decoder":
+        """Take the decoder's graphs, those of `variants`.
 
-        Raises InputError for one that takes more than follows from tokens, ManifestError where the encoder is missing.
+        Raises InputError for one that takes more than follows from tokens, ManifestError where the encoder is missing,
+        ProviderError where no memory can be bound.
         """
-        prompt, step = decoder_variants(manifest)
+        prompt, step = variants
         decoder = cls(sessions[prompt], sessions[step])
         for session in (decoder.prompt, decoder.step):
+            session.bindable_engine()  # or a ProviderError now, and not in the first call
             for spec in session.graph.inputs:
                 follows = spec.name in _FROM_TOKENS or spec.name.startswith((PAST, CROSS))
                 if not follows and any(isinstance(axis, str) for axis in spec.shape):

@@ -16,7 +16,8 @@ from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.generation.streaming import TextStream, TextStreams
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.options import check_integer
-from rpln_runtime.session import load
+from rpln_runtime.providers import provider_row
+from rpln_runtime.session import default_provider, load
 from rpln_runtime.tokenization import Tokenizer
 
 BATCH_SIZE: Final = 8
@@ -60,13 +61,15 @@ def generator(
             f"{folder} is a bundle for {manifest.task} and says nothing of generation: expected one of a decoder. For "
             "other tasks there are pipeline() and load()."
         )
-    variants = dict.fromkeys([*decoder_variants(manifest), *encoder_variants(manifest)])
+    provider = provider or default_provider(manifest)
+    decoder = decoder_variants(manifest, takes_empty=provider_row(provider).takes_empty)
     sessions = {
-        variant: load(folder, provider=provider, threads=threads, variant=variant, verify=False) for variant in variants
+        variant: load(folder, provider=provider, threads=threads, variant=variant, verify=False)
+        for variant in dict.fromkeys([*decoder, *encoder_variants(manifest)])
     }
     return Generator(
         manifest=manifest,
-        decoder=Decoder.from_sessions(sessions, manifest),
+        decoder=Decoder.from_sessions(sessions, decoder),
         sources=Sources(generation=manifest.generation, encoder=sessions.get("encoder"), cross=sessions.get("cross")),
         tokenizer=Tokenizer.from_bundle(folder, manifest),
         batch_size=batch_size,

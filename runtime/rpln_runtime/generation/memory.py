@@ -1,15 +1,17 @@
 """Tensors that stay where the graph runs: bound by pointer, written by one run and read by the next, never copied.
 
-On the CPU the memory is numpy's. On another device it is onnxruntime's, and a gather takes the way over the host; that
-part has been run with onnxruntime's memory on the CPU, and on no other device yet.
+The memory is the engine's. Where that is not the host's, a gather takes the way over the host.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+
+from rpln_runtime.engines import Binding
+from rpln_runtime.memory import Allocate
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +29,31 @@ ELEMENTS: Final = {
 }
 
 
+Bind: TypeAlias = Callable[[str, int, tuple[int, ...], int], None]
+
+
 class Block:
     """Tensors of one shape and dtype, one after the other in one piece of memory."""
 
-    def __init__(self, names: Sequence[str], dtype: str, device: str) -> None:
+    def __init__(self, names: Sequence[str], dtype: str, allocate: Allocate) -> None:
         self.shape: tuple[int, ...] = (0,)
         self._names = names
         self._element = ELEMENTS[dtype]
-        self._device = device
-        self._memory = _allocate(0, self._element.storage, device)
+        self._allocate = allocate
+        self._memory = allocate(0, self._element.storage)
 
     def reshape(self, shape: tuple[int, ...]) -> None:
         """Make room for tensors of `shape`; what the block held is lost. Memory grows by doubling, so seldom."""
         size = len(self._names) * math.prod(shape)
         if size > self._memory.size:
-            self._memory = _allocate(max(size, 2 * self._memory.size), self._element.storage, self._device)
+            self._memory = self._allocate(max(size, 2 * self._memory.size), self._element.storage)
         self.shape = shape
 
-    def bind_inputs(self, binding: Any, names: Sequence[str]) -> None:
+    def bind_inputs(self, binding: Binding, names: Sequence[str]) -> None:
         """Have the graph behind `binding` read the tensors, as inputs of these names."""
         self._bind(binding.bind_input, names)
 
-    def bind_outputs(self, binding: Any, names: Sequence[str]) -> None:
+    def bind_outputs(self, binding: Binding, names: Sequence[str]) -> None:
         """Have the graph behind `binding` write the tensors, as outputs of these names."""
         self._bind(binding.bind_output, names)
 
@@ -69,61 +74,9 @@ class Block:
         per_row = math.prod(self.shape[1:])
         return values[: count * batch * per_row].reshape(count, batch, per_row)
 
-    def _bind(self, bind: Any, names: Sequence[str]) -> None:
+    def _bind(self, bind: Bind, names: Sequence[str]) -> None:
         size = math.prod(self.shape) * self._element.storage.itemsize
         pointer = self._memory.pointer
         for name in names:
-            bind(name, self._device, 0, self._element.onnx_type, self.shape, pointer)
+            bind(name, self._element.onnx_type, self.shape, pointer)
             pointer += size
-
-
-class Memory(Protocol):
-    """A flat piece of memory: `size` in elements, `pointer` on its device."""
-
-    size: int
-    pointer: int
-
-    def read(self) -> np.ndarray:
-        """Return what it holds."""
-
-    def write(self, values: np.ndarray) -> None:
-        """Put `values`, an altered array that `read` returned, in its place."""
-
-
-class HostMemory:
-    """Memory of numpy."""
-
-    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
-        self._values = np.empty(max(size, 1), dtype)
-        self.size = size
-        self.pointer = self._values.ctypes.data
-
-    def read(self) -> np.ndarray:
-        """Return the memory itself."""
-        return self._values
-
-    def write(self, values: np.ndarray) -> None:
-        """Do nothing: `values` are the memory itself."""
-
-
-class DeviceMemory:
-    """Memory of onnxruntime on a device."""
-
-    def __init__(self, size: int, dtype: np.dtype[Any], device: str) -> None:
-        import onnxruntime
-
-        self._values = onnxruntime.OrtValue.ortvalue_from_shape_and_type([max(size, 1)], dtype.type, device, 0)
-        self.size = size
-        self.pointer: int = self._values.data_ptr()
-
-    def read(self) -> np.ndarray:
-        """Return a copy on the host."""
-        return np.asarray(self._values.numpy())
-
-    def write(self, values: np.ndarray) -> None:
-        """Copy `values` to the device."""
-        self._values.update_inplace(values)
-
-
-def _allocate(size: int, dtype: np.dtype[Any], device: str) -> Memory:
-    return HostMemory(size, dtype) if device == "cpu" else DeviceMemory(size, dtype, device)

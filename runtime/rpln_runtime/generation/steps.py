@@ -73,7 +73,7 @@ class CachedSteps(Steps):
         cross: CrossAttention | None,
     ) -> None:
         super().__init__(mask_RS, positions, cross)
-        self._cache = Cache(step.graph, step.device)
+        self._cache = Cache(step.graph, step.bindable_engine().allocate)
         self._step_graph = BoundGraph(step)
         self._prompt_graph = self._step_graph if prompt is step else BoundGraph(prompt)
 
