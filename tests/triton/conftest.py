@@ -1,40 +1,33 @@
-"""Bundles of every task, the environment with the server, and repositories."""
+"""Bundles of every task, the environment with the server, and a server of them all."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from rpln_runtime.tasks import TASKS
 from rpln_runtime.triton import write_repository
-from tests.runtime.bundles import Bundle, make_bundle
+from tests.triton.networks import ToyBundle, make_positions_bundle, make_toy_bundle
 from tests.triton.server import Server, triton_server
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
 STAMP = ENVIRONMENT / ".installed"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+POSITIONS = "fill-mask-positions"
+"""What fill-mask is called here whose graph is told where the mask tokens are."""
+ENCODERS = (*(task for task, row in TASKS.items() if row.postprocess), POSITIONS)
+BUCKETS = (16, 32, 64)
 
 
 @pytest.fixture(scope="session")
-def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Bundle]:
-    """The bundle of a task, made once."""
+def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ToyBundle]:
+    """One of ENCODERS, made once."""
 
     @cache
-    def bundle_of(task: str) -> Bundle:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-            return make_bundle(tmp_path_factory.mktemp(task), TASKS[task])
+    def bundle_of(name: str) -> ToyBundle:
+        folder = tmp_path_factory.mktemp(name)
+        return make_positions_bundle(folder) if name == POSITIONS else make_toy_bundle(folder, name)
 
     return bundle_of
 
@@ -52,12 +45,12 @@ def environment() -> Path:
 
 @pytest.fixture(scope="session")
 def encoders(
-    environment: Path, bundle_of: Callable[[str], Bundle], tmp_path_factory: pytest.TempPathFactory
+    environment: Path, bundle_of: Callable[[str], ToyBundle], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server of every task that does not generate; each is called after its task."""
+    """A server of all ENCODERS."""
     repositories = tmp_path_factory.mktemp("repositories")
-    for task in (task for task, row in TASKS.items() if row.postprocess):
-        write_repository(bundle_of(task).folder, repositories / task, name=task, buckets=(16, 32, 64))
+    for name in ENCODERS:
+        write_repository(bundle_of(name).folder, repositories / name, name=name, buckets=BUCKETS)
     with triton_server(
         environment,
         sorted(repositories.iterdir()),

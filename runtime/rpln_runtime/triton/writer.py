@@ -17,10 +17,13 @@ from rpln_runtime.triton.configs import (
     model_config,
     tokenizer_config,
 )
+from rpln_runtime.triton.generator_config import generator_config
 from rpln_runtime.triton.parts import warmup_files
 from rpln_runtime.triton.pbtxt import Message, text_from_message
-from rpln_runtime.triton.plan import BATCH_SIZE, RepositoryPlan, make_plan
+from rpln_runtime.triton.plan import RepositoryPlan, make_plan
 from rpln_runtime.triton.publishing import MARKER, published
+from rpln_runtime.triton.readme import readme
+from rpln_runtime.triton.steps.generator import BUNDLE
 
 CONFIG: Final = "config.pbtxt"
 CPU_CONFIG: Final = "configs/cpu.pbtxt"
@@ -29,7 +32,7 @@ _TOKENIZER: Final = "tokenizer.json"
 
 _STEP_CODE: Final = '''"""Written by rpln triton: its code is in rpln_runtime, which the server's Python needs."""
 
-from rpln_runtime.triton.steps.serving import {base}
+from rpln_runtime.triton.steps.{base_module} import {base}
 from rpln_runtime.triton.steps.{module} import {step}
 
 
@@ -45,23 +48,24 @@ def write_repository(
     destination: str | Path,
     *,
     name: str | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     buckets: Sequence[int] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write the bundle in `folder` as the model repository `destination` and return the names of its models.
 
-    `name` is what clients ask for (None: the folder's), `batch_size` the most rows that the model takes at a time,
-    `buckets` the lengths that rows are padded to (None: powers of two), `options` those of the task, for requests that
-    bring none.
+    `name` is what clients ask for (None: the folder's), `batch_size` the most rows that the model takes at a time
+    (None: 32, and 8 where text is generated), `buckets` the lengths that rows are padded to (None: powers of two),
+    `options` those of the task, for requests that bring none.
 
     Raises ManifestError for a broken bundle, InputError for a choice out of range, RepositoryDestinationError.
     """
     plan = make_plan(Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {})
     with published(Path(destination)) as partial:
-        for write in _WRITERS:
+        for write in (_write_generator,) if plan.generates else _ENCODER_WRITERS:
             write(plan, partial)
         models = sorted(path.name for path in partial.iterdir())
+        (partial / "README.md").write_text(readme(plan), encoding="utf-8")
         marker = {"rpln_runtime": __version__, "models": models, "source": dataclasses.asdict(plan.manifest.source)}
         (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     return models
@@ -84,11 +88,9 @@ def _write_answers(plan: RepositoryPlan, repository: Path) -> None:
 
 
 def _write_model(plan: RepositoryPlan, repository: Path) -> None:
-    providers = ["cuda"] if plan.manifest.precision == "bfloat16" else ["cuda", "cpu"]
-    version = _write_configs(repository, *(model_config(plan, provider) for provider in providers))
-    for path in _graph_files(plan, providers):
-        (version / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(plan.folder / path, version / path)
+    version = _write_configs(repository, *(model_config(plan, provider) for provider in plan.providers))
+    for path in _graph_files(plan):
+        _copy(path, plan.folder, version)
     if labels := labels_of(plan):
         (version.parent / LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     (version.parent / "warmup").mkdir()
@@ -96,7 +98,15 @@ def _write_model(plan: RepositoryPlan, repository: Path) -> None:
         (version.parent / "warmup" / name).write_bytes(content)
 
 
-_WRITERS: Final[tuple[Callable[[RepositoryPlan, Path], None], ...]] = (
+def _write_generator(plan: RepositoryPlan, repository: Path) -> None:
+    version = _write_configs(repository, *(generator_config(plan, provider) for provider in plan.providers))
+    code = _STEP_CODE.format(base_module="streaming", base="GeneratorModel", module="generator", step="GeneratorStep")
+    (version / "model.py").write_text(code, encoding="utf-8")
+    for path in (MANIFEST_NAME, *(file.path for file in plan.manifest.files)):
+        _copy(path, plan.folder, version / BUNDLE)
+
+
+_ENCODER_WRITERS: Final[tuple[Callable[[RepositoryPlan, Path], None], ...]] = (
     _write_ensemble,
     _write_tokenizer,
     _write_model,
@@ -117,14 +127,19 @@ def _write_configs(repository: Path, config: Message, cpu: Message | None = None
 
 
 def _write_step(plan: RepositoryPlan, version: Path, *, module: str, step: str) -> None:
-    code = _STEP_CODE.format(base="StepModel", module=module, step=step)
+    code = _STEP_CODE.format(base_module="serving", base="StepModel", module=module, step=step)
     (version / "model.py").write_text(code, encoding="utf-8")
     for name in (MANIFEST_NAME, _TOKENIZER):
-        shutil.copyfile(plan.folder / name, version / name)
+        _copy(name, plan.folder, version)
 
 
-def _graph_files(plan: RepositoryPlan, providers: Sequence[str]) -> list[str]:
+def _copy(path: str, source: Path, target: Path) -> None:
+    (target / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / path, target / path)
+
+
+def _graph_files(plan: RepositoryPlan) -> list[str]:
     """The ONNX files that the configurations name, and the weights that these read."""
-    graphs = {plan.graph.path_for(provider) for provider in providers}
+    graphs = {plan.graph.path_for(provider) for provider in plan.providers}
     weights = {f"{path}.data" for path in (*graphs, plan.graph.path)}
     return [file.path for file in plan.manifest.files if file.path in graphs | weights]

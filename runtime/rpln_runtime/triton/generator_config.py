@@ -1,0 +1,28 @@
+"""The configuration of a bundle that generates: one decoupled model in Python."""
+
+import json
+from typing import Final
+
+from rpln_runtime.triton.fields import OPTIONS
+from rpln_runtime.triton.parts import LATEST, batching, instances, python_parameters, tensor
+from rpln_runtime.triton.pbtxt import Message
+from rpln_runtime.triton.plan import RepositoryPlan
+
+_KINDS: Final = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
+
+
+def generator_config(plan: RepositoryPlan, provider: str) -> Message:
+    """A prompt in, pieces of text out, with the graphs where `provider`, "cuda" or "cpu", runs them."""
+    chosen = {"options": json.dumps(plan.options), "batch_size": str(plan.batch_size), "provider": provider}
+    return {
+        "name": plan.names.served,
+        "backend": "python",
+        "max_batch_size": plan.batch_size,
+        "version_policy": LATEST,
+        "input": [tensor("text", "TYPE_STRING", 1), tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}],
+        "output": [tensor("text", "TYPE_STRING", 1), tensor("sequence", "TYPE_INT64", 1)],
+        "dynamic_batching": batching(),
+        "instance_group": instances(_KINDS[provider]),
+        "model_transaction_policy": {"decoupled": True},
+        "parameters": python_parameters(chosen),
+    }
