@@ -86,7 +86,7 @@ def test_a_log_without_kernels_has_none() -> None:
     assert layers_from_log("Layers:\nEngine generation completed in 1 seconds.\n") == ()
 
 
-# -- inspectors ----------------------------------------------------------------------------------------------------
+# -- inspectors --------------------------------------------------------------------------------------------------------
 
 
 def inspection(tensor: Any) -> Any:
