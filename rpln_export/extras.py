@@ -40,13 +40,13 @@ _ROWS: Final = (
         name="tensorrt",
         distribution="tensorrt",
         module="tensorrt",
-        cost="No TensorRT engine is built or run.",
+        cost="No engine is built for the GPU at hand, nor run by TensorRT.",
     ),
     Extra(
         name="tensorrt-rtx",
         distribution="tensorrt-rtx",
         module="tensorrt_rtx",
-        cost="No engine is built on a machine without a GPU, or for GeForce RTX.",
+        cost="No engine is built on a machine without a GPU, nor run by TensorRT-RTX.",
     ),
     Extra(
         name="openvino",

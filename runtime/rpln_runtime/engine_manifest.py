@@ -123,5 +123,6 @@ def write_engine(path: Path, engine: EngineManifest) -> None:
 
 def graph_files(path: str, manifest: Manifest) -> tuple[BundleFile, ...]:
     """The ONNX file at `path` of a bundle and the file of its weights, as the bundle's manifest has them."""
-    weights = {f"{path}.data", "model.onnx.data"}
-    return tuple(file for file in manifest.files if file.path == path or file.path in weights)
+    files = {file.path: file for file in manifest.files}
+    weights = [f"{path}.data", "model.onnx.data"]
+    return tuple(files[name] for name in dict.fromkeys([path, *weights]) if name in files)

@@ -5,7 +5,7 @@ TensorRT falls back in silence: an engine for fp16 that computes in fp32 is as r
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import onnx_ir as ir
 
@@ -16,6 +16,8 @@ PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
 """Outputs that no fused attention can give."""
+SMALLEST_HEAD: Final = 10
+"""TensorRT-RTX 1.7 fuses heads of this size and larger, and no lone head of any size."""
 
 
 def precision_of_products(layers: Sequence[Layer], graph: ir.Model) -> str:
@@ -41,34 +43,53 @@ def precision_of_products(layers: Sequence[Layer], graph: ir.Model) -> str:
 
 def fused_attentions(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> list[int]:
     """How many of the graph's attentions are one kernel, for each profile."""
-    attentions = len(_attentions(graph))
-    return [attentions - len(unfused_attentions(layers, graph, profile)) for profile in range(profiles)]
+    return [sum(_is_fused(one, layers, profile) for one in _attentions(graph)) for profile in range(profiles)]
 
 
 def unfused_attentions(layers: Sequence[Layer], graph: ir.Model, profile: int) -> list[str]:
-    """The attentions that `profile` computes in several kernels, by the names of their softmaxes."""
-    kernels = [layer for layer in layers if layer.profile == profile]
-    return [
-        name for name, products in _attentions(graph).items() if not any(_fuses(one, name, products) for one in kernels)
-    ]
+    """The attentions that `profile` computes in several kernels though TensorRT has one, by the names of nodes."""
+    return [one.name for one in _attentions(graph) if one.has_kernel and not _is_fused(one, layers, profile)]
 
 
-def _fuses(layer: Layer, name: str, products: Sequence[str]) -> bool:
-    """A kernel of attention has the softmax and both products; what stands for all in one operator is in its name."""
-    return name in layer.nodes and ({*products} <= {*layer.nodes} if products else "mha" in layer.name)
+class _Attention(NamedTuple):
+    """The softmax of an attention and the products before and after it, or the one operator that stands for all."""
+
+    name: str
+    products: tuple[str, ...]
+    has_kernel: bool
 
 
-def _attentions(graph: ir.Model) -> dict[str, list[str]]:
-    """The attentions whose weights are not asked for: name of the softmax, and the products before and after it."""
-    if any((value.name or "").startswith(WEIGHTS_OF_ATTENTION) for value in graph.graph.outputs):
-        return {}
-    found: dict[str, list[str]] = {}
+def _is_fused(attention: _Attention, layers: Sequence[Layer], profile: int) -> bool:
+    return any(_fuses(layer, attention) for layer in layers if layer.profile == profile)
+
+
+def _fuses(layer: Layer, attention: _Attention) -> bool:
+    """A kernel of attention computes the softmax and both products; where these are one operator, its name tells."""
+    if attention.name not in layer.nodes:
+        return False
+    return {*attention.products} <= {*layer.nodes} if attention.products else "mha" in layer.name
+
+
+def _attentions(graph: ir.Model) -> list[_Attention]:
+    asked_for = any((value.name or "").startswith(WEIGHTS_OF_ATTENTION) for value in graph.graph.outputs)
+    found = []
     for node in graph.graph:
         if node.op_type == "Attention":
-            found[node.name or ""] = []
+            found.append(_Attention(node.name or "", (), has_kernel=not asked_for))
         elif node.op_type == "Softmax":
-            found[node.name or ""] = [_name(_product(_before(node))), _name(_product(_after(node)))]
+            before, after = _product(_before(node)), _product(_after(node))
+            has_kernel = not asked_for and _has_kernel(before)
+            found.append(_Attention(node.name or "", (_name(before), _name(after)), has_kernel))
     return found
+
+
+def _has_kernel(product: ir.Node | None) -> bool:
+    """Whether queries times keys, of shape (batch, heads, head_size, tokens), are of sizes that TensorRT fuses."""
+    keys = product.inputs[1] if product is not None else None
+    if keys is None or keys.shape is None or len(keys.shape) != 4:
+        return True
+    heads, head_size = keys.shape[1], keys.shape[2]
+    return heads != 1 and not (isinstance(head_size, int) and head_size < SMALLEST_HEAD)
 
 
 def _product(nodes: Iterator[ir.Node]) -> ir.Node | None:
