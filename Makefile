@@ -30,7 +30,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
+test: $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
 	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
 
@@ -64,6 +64,7 @@ bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## exports, generation
 	$(VENV)/bin/python benchmarks/export.py
 	$(VENV)/bin/python benchmarks/generation.py
 	$(VENV)/bin/python -m benchmarks.encoders
+	$(VENV)/bin/python -m benchmarks.corpus
 	$(VENV)/bin/python -m benchmarks.engines
 
 clean:  ## remove the environments, caches and the demo's bundle

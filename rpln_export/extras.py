@@ -55,6 +55,12 @@ _ROWS: Final = (
         cost="OpenVINO is no candidate for the CPU target.",
     ),
     Extra(
+        name="ray",
+        distribution="ray",
+        module="ray.data",
+        cost="No corpus is answered on a Ray cluster.",
+    ),
+    Extra(
         name="optimum",
         distribution="optimum-onnx",
         module="optimum.onnxruntime",
