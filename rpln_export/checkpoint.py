@@ -40,9 +40,10 @@ def load_model(plan: ExportPlan) -> Any:
 
 
 def source_from_plan(plan: ExportPlan) -> Source:
-    """The checkpoint's name and the SHA-256 over its weight files, in order of their names."""
+    """The checkpoint's name and the SHA-256 over its weight files, in order of their names, as the user has them."""
     digest = hashlib.sha256()
-    for path in weight_files(local_folder(plan.source, revision=plan.revision)):
+    files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
+    for path in files:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return Source(name=plan.name, sha256=digest.hexdigest())

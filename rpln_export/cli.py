@@ -7,8 +7,8 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ Examples:
   rpln-export ./my-checkpoint                           the task its config names, in fp32
   rpln-export org/name --task fill-mask --bf16 -o out   a checkpoint on the Hugging Face hub
   rpln-export ./mlm --task feature-extraction --outputs hidden_states,attentions
+  rpln-export checkpoint_best.pt --dict dict.txt --bpe encoder.json vocab.bpe
   rpln-export ./lm --task text-generation               a decoder with a cache, for ONNX Runtime
   rpln-export ./lm --fp16 --variants prefill,decode     the same as two graphs, for TensorRT
   rpln-export ./my-checkpoint --fp16 --engine tensorrt-rtx --gpu sm89,sm120     compiled for these GPUs
@@ -45,6 +46,14 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
         if "=" not in value:
             raise click.BadParameter(f"{value!r} is not NAME=VALUE.")
     return [(name, text) for name, _, text in (value.partition("=") for value in values)]
+
+
+def _fairseq_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--dict and --bpe, the files of a fairseq vocabulary."""
+    path = click.Path(path_type=Path)
+    bpe = click.option("--bpe", type=(path, path), help="Of fairseq: encoder.json and vocab.bpe.")
+    dictionary = click.option("--dict", "dictionary", type=path, help="Of fairseq: dict.txt, with --bpe.")
+    return dictionary(bpe(command))
 
 
 @click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
@@ -70,6 +79,7 @@ def _pairs(context: click.Context, parameter: click.Parameter, values: Sequence[
 )
 @click.option("--io-dtype", default="fp32", help="Float inputs and outputs: fp32, or fp16 with --fp16.")
 @click.option("--tokenizer", help="Its folder or hub id. [default: CHECKPOINT]")
+@_fairseq_options
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Text file, one example a line, to measure ranges on."
@@ -102,6 +112,8 @@ def export_command(
     logits: str | None,
     io_dtype: str,
     tokenizer: str | None,
+    dictionary: Path | None,
+    bpe: tuple[Path, Path] | None,
     revision: str | None,
     calibration: Path | None,
     is_decoder: bool,
@@ -115,8 +127,9 @@ def export_command(
     engines: "EngineRequest",
     as_json: bool,
 ) -> None:
-    """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder or hub id) to ONNX that is proven equal to eager torch."""
-    with _user_errors():
+    """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder, hub id, fairseq's .pt) to ONNX proven equal to eager torch."""
+    with ExitStack() as stack, _user_errors():
+        from rpln_export.conversion import as_transformers, tokenizer_for, vocabulary_from_options
         from rpln_export.pipeline import export
         from rpln_export.plan import make_plan
         from rpln_export.show import ProgressWatcher, print_report
@@ -124,8 +137,11 @@ def export_command(
 
         if fp16 and bf16:
             raise click.UsageError("--fp16 and --bf16 exclude each other: a graph has one precision.")
+        vocabulary = vocabulary_from_options(dictionary, bpe)
+        readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision))
         plan = make_plan(
-            checkpoint,
+            readable.source,
+            origin=readable.origin,
             task=task,
             precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
             destination=output,
@@ -134,7 +150,7 @@ def export_command(
             outputs=outputs,
             opset=DEFAULT_OPSET if opset is None else opset,
             io_dtype=io_dtype,
-            tokenizer=tokenizer,
+            tokenizer=stack.enter_context(tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary)),
             calibration=calibration,
             variants=variants,
             logits=logits,
@@ -336,6 +352,33 @@ def inspect_command(
             click.echo(json.dumps(comparison.to_json(), indent=2))
         else:
             print_graph_comparison(comparison)
+
+
+@rpln_command.command("convert")
+@click.argument("checkpoint")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option("--task", help="Whose head to take, where there are several. [default: what it was trained for]")
+@_fairseq_options
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+def convert_command(
+    checkpoint: str,
+    output: Path,
+    task: str | None,
+    dictionary: Path | None,
+    bpe: tuple[Path, Path] | None,
+    revision: str | None,
+) -> None:
+    """Write a CHECKPOINT of fairseq (a .pt file) or DinkyTrain (a folder) as a folder that transformers loads.
+
+    \b
+    rpln convert checkpoint_best.pt -o my-checkpoint --dict dict.txt --bpe encoder.json vocab.bpe
+    """
+    with _user_errors(interrupted="Interrupted: nothing was written."):
+        from rpln_export.conversion import convert, vocabulary_from_options
+
+        vocabulary = vocabulary_from_options(dictionary, bpe)
+        convert(checkpoint, output, task=task, revision=revision, vocabulary=vocabulary)
+        click.echo(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
 
 
 @rpln_command.command("optimize")

@@ -30,14 +30,29 @@ AUTO: Final = "auto"
 NONE: Final = "none"
 """The graph as it was traced, without the exact folds."""
 
+FAIRSEQ_SUFFIX: Final = ".pt"
+"""Of a checkpoint that is one file; its bundle is called without."""
+
 IO_DTYPES: Final = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a checkpoint was converted from: its name, and the files that its weights are in."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
-    """One export. `source` is a folder or a hub id, and `composition` says which networks it holds."""
+    """One export. `source` is a folder or a hub id, and `composition` says which networks it holds.
+
+    `origin` is what the user named, where `source` was converted from that.
+    """
 
     source: str
+    origin: Origin | None
     revision: str | None
     composition: Composition
     task: Task
@@ -102,7 +117,9 @@ class ExportPlan:
 
     @property
     def name(self) -> str:
-        """The checkpoint's name: the last part of its folder or hub id."""
+        """The checkpoint's name: the last part of its file, folder or hub id."""
+        if self.origin:
+            return self.origin.name
         embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
         return embedded.get(self.source) or Path(os.path.normpath(Path(self.source).absolute())).name
 
@@ -110,6 +127,7 @@ class ExportPlan:
 def make_plan(
     checkpoint: str | None,
     *,
+    origin: Origin | None = None,
     task: str | None = None,
     precision: str = "fp32",
     destination: Path | None = None,
@@ -134,11 +152,12 @@ def make_plan(
 ) -> ExportPlan:
     """Read the checkpoint's configuration, check every choice and fill in what was left open.
 
-    `checkpoint` None means the embedded default of the task; `task` None means the one its `architectures` name;
-    `inputs` and `outputs` name the task's optional tensors, `variants` its graphs, `logits` a row of LOGITS; `optimize`
-    is AUTO, NONE or a row of FORMS, `target` one of TARGETS (None: the recipe's), `workload` one of WORKLOADS;
-    `engines` None means what is installed. Raises PlanError naming the choice and what is possible, and rpln_model's
-    CheckpointError or ConfigError for a source that cannot be read or does not fit together.
+    `checkpoint` None means the embedded default of the task; `origin` is what `checkpoint` was converted from; `task`
+    None means the one its `architectures` name; `inputs` and `outputs` name the task's optional tensors, `variants` its
+    graphs, `logits` a row of LOGITS; `optimize` is AUTO, NONE or a row of FORMS, `target` one of TARGETS (None: the
+    recipe's), `workload` one of WORKLOADS; `engines` None means what is installed. Raises PlanError naming the choice
+    and what is possible, and rpln_model's CheckpointError or ConfigError for a source that cannot be read or does not
+    fit together.
     """
     source = checkpoint or str(default_for_task(task).folder)
     composition = load_composition(source, revision=revision)
@@ -160,6 +179,7 @@ def make_plan(
     named = variants or (VARIANTS_OF_DECODERS if compiled.required and row.postprocess is None else ())
     plan = ExportPlan(
         source=source,
+        origin=origin,
         revision=revision,
         composition=composition,
         task=row,
@@ -179,7 +199,8 @@ def make_plan(
         engines=compiled,
     )
     check_optimization(plan, workload_given=bool(workload or workload_file))
-    return replace(plan, destination=destination or Path(f"{plan.name}-{row.name}-{recipe.name}"))
+    name = plan.name.removesuffix(FAIRSEQ_SUFFIX)
+    return replace(plan, destination=destination or Path(f"{name}-{row.name}-{recipe.name}"))
 
 
 def _workload(name: str | None, path: Path | None) -> Workload:

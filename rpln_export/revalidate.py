@@ -1,8 +1,10 @@
 """A bundle and the checkpoint it was made from, compared once more: after a copy, or with other versions installed."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from rpln_export.checkpoint import load_model, source_from_plan
+from rpln_export.conversion import Readable, as_transformers
 from rpln_export.errors import ValidationError
 from rpln_export.graph_plans import logits_of_graph
 from rpln_export.parts import parts_from_model
@@ -22,26 +24,29 @@ def revalidate(
     Raises ManifestError for a broken bundle, ValidationError when the checkpoint is another one, or the graph differs.
     """
     steps = Steps(watcher or Silent())
-    with steps.step("load"):
-        manifest = read_manifest(folder)
-        plan = _plan_from_bundle(manifest, checkpoint, revision)
-        if source_from_plan(plan).sha256 != manifest.source.sha256:
-            raise ValidationError(
-                f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the weights "
-                f"of {plan.source} are others. Name the checkpoint it was made from."
-            )
-        model = load_model(plan)
-    with steps.step("validate") as advance:
-        parts = parts_from_model(plan, model, mask_token_id=manifest.mask_token_id)
-        subjects = subjects_from_parts(parts, plan)
-        return prove(subjects, folder, recipe=plan.recipe, advance=advance)
+    with ExitStack() as stack:
+        with steps.step("load"):
+            manifest = read_manifest(folder)
+            readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
+            plan = _plan_from_bundle(manifest, readable, revision)
+            if source_from_plan(plan).sha256 != manifest.source.sha256:
+                raise ValidationError(
+                    f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the "
+                    f"weights of {checkpoint or plan.source} are others. Name the checkpoint it was made from."
+                )
+            model = load_model(plan)
+        with steps.step("validate") as advance:
+            parts = parts_from_model(plan, model, mask_token_id=manifest.mask_token_id)
+            subjects = subjects_from_parts(parts, plan)
+            return prove(subjects, folder, recipe=plan.recipe, advance=advance)
 
 
-def _plan_from_bundle(manifest: Manifest, checkpoint: str | None, revision: str | None) -> ExportPlan:
+def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None) -> ExportPlan:
     task = TASKS[manifest.task]
     graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]
     return make_plan(
-        checkpoint,
+        readable.source,
+        origin=readable.origin,
         task=manifest.task,
         precision=manifest.recipe,
         revision=revision,

@@ -3,9 +3,11 @@
 from rpln_model.checkpoints import LoadingInfo, check_finite
 from rpln_model.composition import Composition, load_composition
 from rpln_model.config import updated_config
+from rpln_model.dinkytrain import network_from_dinkytrain
 from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.encoder_decoder import EncoderDecoderModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError, RplnModelError
+from rpln_model.fairseq import network_from_fairseq
 from rpln_model.heads import (
     HEADS,
     RobertaPreLayerNormForMultipleChoice,
@@ -33,5 +35,7 @@ __all__ = [
     "RplnModelError",
     "check_finite",
     "load_composition",
+    "network_from_dinkytrain",
+    "network_from_fairseq",
     "updated_config",
 ]

@@ -66,11 +66,8 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
     by_type = {kind.model_type: kind for kind in kinds}
     if not path.is_file():
         raise CheckpointError(f"no {CONFIG} in {folder}; expected the folder of a {' or '.join(by_type)} checkpoint")
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    model_type = fields.get("model_type") if isinstance(fields, dict) else None
+    fields = read_fields(path)
+    model_type = fields.get("model_type")
     if model_type not in by_type:
         raise CheckpointError(
             f"{path} describes a model of type {model_type!r}; expected {' or '.join(map(repr, by_type))}. No other "
@@ -79,8 +76,30 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
     for part in _PARTS.get(model_type, ()):
         if not isinstance(fields.get(part), dict):
             raise CheckpointError(f"{path} has no configuration of its {part}; expected one under {part!r}")
+    return config_from_fields(by_type[model_type], fields, path=path)
+
+
+def read_fields(path: Path) -> dict[str, Any]:
+    """What a config.json says, as it stands there; nothing where that is no JSON object.
+
+    Raises:
+        CheckpointError: it is not valid JSON.
+    """
     try:
-        return by_type[model_type].from_dict(fields)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    return fields if isinstance(fields, dict) else {}
+
+
+def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path) -> Config:
+    """The configuration of `kind` with the fields that stand in the file `path`.
+
+    Raises:
+        CheckpointError: a value has a type that the config refuses.
+    """
+    try:
+        return kind.from_dict(fields)
     except (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise CheckpointError(f"{path} is no valid configuration: {error}") from error
 
@@ -128,7 +147,7 @@ def load_model(
 def _weights_for(model: "Network[Any]", folder: Path) -> dict[str, Tensor]:
     """The folder's tensors under the model's names, one name each."""
     found = read_weights(folder)
-    weights = _under_one_name(model.renamed(found), model)
+    weights = under_one_name(model.renamed(found), model)
     if weights.keys().isdisjoint(model.state_dict()):
         raise CheckpointError(
             f"the weights in {folder} ({', '.join(sorted(found)[:3]) or 'none at all'}...) have no name of a "
@@ -137,7 +156,7 @@ def _weights_for(model: "Network[Any]", folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _under_one_name(weights: dict[str, Tensor], model: "Network[Any]") -> dict[str, Tensor]:
+def under_one_name(weights: dict[str, Tensor], model: "Network[Any]") -> dict[str, Tensor]:
     """The tensors of shared parameters without their aliases, whichever of the names the checkpoint has."""
     result = dict(weights)
     for name, alias, read, _ in model.shared_names():

@@ -5,10 +5,11 @@ same two as `pytorch_model.bin` (read with `weights_only=True`: a pickle that wo
 """
 
 import json
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import huggingface_hub
 import torch
@@ -26,6 +27,9 @@ GENERATION_CONFIG: Final = "generation_config.json"
 
 # Buffers that transformers saved until 4.31; they hold no weights.
 _OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+# How torch.load(weights_only=True) names what it will not import.
+_FOREIGN_CLASS: Final = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 
@@ -129,12 +133,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _corrupt(path, error) from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path, *, allowed: Sequence[Callable[..., Any]] = ()) -> object:
+    """What `torch.save` wrote to a file, tensors mapped; a pickle that names any class beside `allowed` is refused.
+
+    Raises:
+        CheckpointError: it is truncated, corrupt or unsafe.
+    """
+    # Leaving `safe_globals` forgets every class that was entered, one that the user had allowed before among them.
+    new: list[Any] = [kind for kind in allowed if kind not in torch.serialization.get_safe_globals()]
     try:
-        # Only the zip format (torch 1.6 on) can be mapped; older files are read whole.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(new):
+            # Only the zip format (torch 1.6 on) can be mapped; older files are read whole.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # damaged bytes drive the unpickler into any exception there is
         raise _corrupt(path, error) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    content = read_pickle(path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict; expected tensors by name")
     return content
@@ -144,6 +160,11 @@ def _corrupt(path: Path, error: Exception) -> CheckpointError:
     with path.open("rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
             return CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
+    if foreign := _FOREIGN_CLASS.search(str(error)):
+        return CheckpointError(
+            f"{path} is unsafe: its pickle calls for {foreign[1]}, and no file chooses what is run here. If you trust "
+            "it, load it where that is installed, and save it again with tensors, numbers, strings, lists and dicts."
+        )
     reason = str(error).strip().split("\n")[0]
     return CheckpointError(f"{path} is truncated, corrupt or unsafe ({type(error).__name__}: {reason}); fetch it again")
 

@@ -1,0 +1,152 @@
+"""fairseq's checkpoints (`--arch roberta --encoder-normalize-before`) in. Nothing of fairseq itself is needed."""
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.config import REGRESSION
+from rpln_model.conversion import listed, network_from_tensors, refuse_unknown
+from rpln_model.errors import CheckpointError
+from rpln_model.fairseq_file import FairseqCheckpoint, read_fairseq
+from rpln_model.fairseq_names import (
+    BODY,
+    LM_HEAD,
+    POSITIONS,
+    PROJECTION,
+    WORDS,
+    body_names,
+    classifier_names,
+    layer_count,
+)
+from rpln_model.network import Network
+
+_log = logging.getLogger(__name__)
+
+MASKED_LM: Final = "RobertaPreLayerNormForMaskedLM"
+CLASSIFIER: Final = "RobertaPreLayerNormForSequenceClassification"
+
+LAYER_NORM_EPS: Final = 1e-5
+"""torch's default, with which fairseq makes every LayerNorm; the default of this architecture's config is 1e-12."""
+
+# A weight that every pre-LN RoBERTa has -> which other network a checkpoint without it is.
+_TELLING: Final = {
+    f"{BODY}.layer_norm.weight": (
+        "its LayerNorms come after each part of a layer (post-LN, trained without --encoder-normalize-before). That is "
+        "RoBERTa, another network; expected LayerNorms before each part."
+    ),
+    f"{BODY}.layernorm_embedding.weight": (
+        "its embeddings have no LayerNorm (--arch roberta_prenorm), while this architecture normalises them always. "
+        "Expected a checkpoint of --arch roberta --encoder-normalize-before."
+    ),
+}
+
+# Settings that make another network of the same weights, and the value at which they do not.
+_SETTINGS: Final[dict[str, object]] = {"no_scale_embedding": True}
+_SETTINGS_OF_HEAD: Final[dict[str, object]] = {"pooler_activation_fn": "tanh"}
+
+# fairseq's activation_fn -> hidden_act.
+_ACTIVATIONS: Final = {
+    "gelu": "gelu",
+    "gelu_accurate": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "linear": "linear",
+    "relu": "relu",
+    "relu_squared": "relu2",
+    "tanh": "tanh",
+}
+
+_TOKEN_TYPES: Final = f"{BASE_MODEL_PREFIX}.embeddings.token_type_embeddings.weight"
+
+
+def network_from_fairseq(path: Path, *, classification: bool = True) -> Network[Any]:
+    """The network in the file `path`: eval mode, the dtype it was saved in, parameters mapped from the file.
+
+    It is a RobertaPreLayerNormForSequenceClassification where the checkpoint has a classification head and
+    `classification` is true, else a RobertaPreLayerNormForMaskedLM. The other head is left out.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds another network than this architecture.
+        ConfigError: its sizes describe no network.
+    """
+    checkpoint = read_fairseq(path)
+    for name, reason in _TELLING.items():
+        if name not in checkpoint.tensors:
+            raise CheckpointError(f"{path} is no RoBERTa-PreLayerNorm: {reason}")
+    head = checkpoint.trained_head if classification else None
+    tensors = _renamed(checkpoint, head)
+    final_norm = tensors[f"{BASE_MODEL_PREFIX}.LayerNorm.weight"]
+    # RoBERTa was trained without token types; a table of one row of zeros adds nothing.
+    tensors[_TOKEN_TYPES] = torch.zeros(1, final_norm.numel(), dtype=final_norm.dtype)
+    architecture = MASKED_LM if head is None else CLASSIFIER
+    return network_from_tensors(architecture, _config(checkpoint, head), tensors, source=path)
+
+
+def _renamed(checkpoint: FairseqCheckpoint, head: str | None) -> dict[str, Tensor]:
+    """The tensors of the network with this head, or with the masked-LM head, by transformers' names."""
+    theirs = checkpoint.tensors
+    body = body_names(layer_count(theirs))
+    classifiers = {name for each in checkpoint.heads for name in classifier_names(each)}
+    known = body.keys() | LM_HEAD.keys() | classifiers
+    refuse_unknown(theirs.keys() - known, source=checkpoint.path, kind="fairseq's RoBERTa")
+    names = body | (LM_HEAD if head is None else classifier_names(head))
+    if missing := [name for name in names if name not in theirs]:
+        raise CheckpointError(f"{checkpoint.path} is incomplete, it lacks {listed(missing)}: copy or save it again.")
+    if unused := theirs.keys() - names.keys():
+        _log.info("Left out of %s: %s", checkpoint.path, ", ".join(sorted(unused)))
+    return {ours: theirs[name] for name, ours in names.items()}
+
+
+def _config(checkpoint: FairseqCheckpoint, head: str | None) -> RobertaPreLayerNormConfig:
+    """Sizes as the tensors have them; what these do not show is in the settings."""
+    _check_settings(checkpoint, _SETTINGS | (_SETTINGS_OF_HEAD if head else {}))
+    settings, tensors = checkpoint.settings, checkpoint.tensors
+    config = RobertaPreLayerNormConfig(
+        vocab_size=tensors[WORDS].shape[0],
+        hidden_size=tensors[WORDS].shape[-1],
+        num_hidden_layers=layer_count(tensors),
+        num_attention_heads=settings["encoder_attention_heads"],
+        intermediate_size=tensors[f"{BODY}.layers.0.fc1.weight"].shape[0],
+        max_position_embeddings=tensors[POSITIONS].shape[0],
+        type_vocab_size=1,
+        hidden_act=_ACTIVATIONS[settings.get("activation_fn", "gelu")],
+        layer_norm_eps=LAYER_NORM_EPS,
+        hidden_dropout_prob=float(settings.get("dropout", 0.1)),
+        attention_probs_dropout_prob=float(settings.get("attention_dropout", 0.1)),
+        classifier_dropout=float(settings.get("pooler_dropout", 0.0)),
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        # Both names are in the file, for one table or for two (--untie-weights-roberta).
+        tie_word_embeddings=PROJECTION not in tensors or torch.equal(tensors[PROJECTION], tensors[WORDS]),
+    )
+    if head:
+        config.num_labels = tensors[f"classification_heads.{head}.out_proj.weight"].shape[0]
+        config.problem_type = REGRESSION if settings.get("regression_target") else None
+    return config
+
+
+def _check_settings(checkpoint: FairseqCheckpoint, expected: dict[str, object]) -> None:
+    """Raise CheckpointError for settings that this architecture has no counterpart of."""
+    settings = checkpoint.settings
+    for name, value in expected.items():
+        if settings.get(name, value) != value:
+            raise CheckpointError(
+                f"{checkpoint.path} was trained with {name}={settings[name]!r}, and this architecture has only "
+                f"{value!r}: the same weights would give other outputs."
+            )
+    activation = settings.get("activation_fn", "gelu")
+    if activation not in _ACTIVATIONS:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained with activation_fn={activation!r}; expected one of "
+            f"{', '.join(_ACTIVATIONS)}."
+        )
+    if not isinstance(settings.get("encoder_attention_heads"), int):
+        raise CheckpointError(
+            f"{checkpoint.path} does not say encoder_attention_heads among its settings; expected the number of heads, "
+            "which does not show in the weights."
+        )

@@ -1,0 +1,132 @@
+"""fairseq's vocabulary (dict.txt over GPT-2's encoder.json and vocab.bpe) -> the tokenizer that transformers loads.
+
+fairseq goes from text to ids in two steps: byte-level BPE makes numbers of it, and the dictionary, for which these
+numbers are words, has an id for each. Here both are one vocabulary:
+
+    <s> <pad> </s> <unk>, the rows of dict.txt, each by the token that encoder.json has its number for, <mask>
+"""
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import RobertaTokenizerFast
+
+from rpln_export.errors import PlanError
+
+_FIRST: Final = ("<s>", "<pad>", "</s>", "<unk>")
+_MASK: Final = "<mask>"
+_SHOWN: Final = 5
+_BPE: Final = "--bpe encoder.json vocab.bpe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FairseqVocabulary:
+    """The files that a vocabulary of fairseq's is made of: dict.txt, encoder.json, vocab.bpe."""
+
+    dictionary: Path
+    encoder: Path
+    merges: Path
+
+
+def tokenizer_from_fairseq(files: FairseqVocabulary, *, vocab_size: int, usable_length: int) -> Any:
+    """RoBERTa's fast tokenizer, with fairseq's ids for every text; its mask takes the space before it.
+
+    `vocab_size` is the network's, `usable_length` the most tokens it takes. Raises PlanError for a file that cannot be
+    read, and for a dictionary of another size, of other numbers, or without numbers that a text may need.
+    """
+    encoder, merges = _encoder(files.encoder), _merges(files.merges)
+    vocabulary = _vocabulary(files, encoder)
+    if len(vocabulary) != vocab_size:
+        raise PlanError(
+            f"{files.dictionary} makes a vocabulary of {len(vocabulary)}, the network has {vocab_size} embeddings. "
+            "Name the dict.txt that it was trained with (in the folder of its binarized data) with --dict."
+        )
+    _check_complete(files, vocabulary, encoder, merges)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    start, end = (("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"]))
+    tokenizer.post_processor = processors.RobertaProcessing(end, start, trim_offsets=True, add_prefix_space=False)
+    mask = AddedToken(_MASK, lstrip=True, normalized=False, special=True)
+    tokenizer.add_special_tokens([*_FIRST, mask])
+    fast: Any = RobertaTokenizerFast  # transformers' annotations know the mask as a str only
+    return fast(tokenizer_object=tokenizer, mask_token=mask, add_prefix_space=False, model_max_length=usable_length)
+
+
+def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, int]:
+    """Token -> id. Words of the dictionary that are no numbers, as fairseq fills it up with, stay what they are."""
+    tokens = {str(number): token for token, number in encoder.items()}
+    words = list(_FIRST)
+    for line in filter(None, _text(files.dictionary, "--dict").split("\n")):
+        word, _, count = line.rstrip().rpartition(" ")
+        if not word or not count.isdecimal():
+            raise PlanError(f"{files.dictionary} has the line {line!r}; expected a word and its count in each line.")
+        if word.isdecimal() and word not in tokens:
+            raise PlanError(
+                f"{files.dictionary} has a word {word}, which is no id in {files.encoder}. Name the files that the "
+                f"training data were encoded with: {_BPE}."
+            )
+        words.append(tokens.get(word, word))
+    # fairseq adds the mask behind the rows, unless it is one of them.
+    words += {_MASK} - {*words}
+    if repeated := [word for word, times in Counter(words).items() if times > 1]:
+        raise PlanError(
+            f"{files.dictionary} has {_listed(repeated)} more than once; expected one id for each. Name the dict.txt "
+            "that fairseq-preprocess wrote."
+        )
+    return {word: index for index, word in enumerate(words)}
+
+
+def _check_complete(
+    files: FairseqVocabulary, vocabulary: Collection[str], encoder: Collection[str], merges: list[tuple[str, str]]
+) -> None:
+    """Refuse a dictionary without a token that BPE may make: fairseq has <unk> for it, no tokenizer.json can say so."""
+    needed = {*pre_tokenizers.ByteLevel.alphabet()}
+    for first, second in merges:
+        needed |= {first, second, first + second}
+    if strangers := needed.difference(encoder):
+        raise PlanError(
+            f"{files.encoder} lacks {_listed(strangers)} of {files.merges}: these are not of one BPE. Name the files "
+            f"that the training data were encoded with: {_BPE}."
+        )
+    if unknown := needed.difference(vocabulary):
+        raise PlanError(
+            f"{files.dictionary} lacks {_listed(unknown)}, which fairseq reads as <unk>: a dictionary of the words in "
+            "the training data only. A tokenizer.json cannot say that; name a tokenizer of your own with --tokenizer."
+        )
+
+
+def _encoder(path: Path) -> dict[str, int]:
+    try:
+        content = json.loads(_text(path, "--bpe"))
+    except ValueError as error:
+        raise PlanError(f"{path} is not valid JSON ({error}); expected encoder.json first: {_BPE}.") from error
+    if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
+        raise PlanError(f"{path} is no vocabulary; expected tokens and their numbers: {_BPE}.")
+    return content
+
+
+def _merges(path: Path) -> list[tuple[str, str]]:
+    """The pairs of vocab.bpe. The first line is its version; what is not ended by a newline fairseq does not read."""
+    pairs = [line.split() for line in _text(path, "--bpe").split("\n")[1:-1]]
+    if wrong := next((pair for pair in pairs if len(pair) != 2), None):
+        raise PlanError(f"{path} has the line {' '.join(wrong)!r}; expected two tokens in each: {_BPE}.")
+    return [(first, second) for first, second in pairs]
+
+
+def _text(path: Path, option: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path} of {option} cannot be read: {error}.") from error
+
+
+def _listed(tokens: Collection[str]) -> str:
+    shown = sorted(tokens)[:_SHOWN]
+    more = len(tokens) - len(shown)
+    return ", ".join(map(repr, shown)) + (f" and {more} more" if more else "")
