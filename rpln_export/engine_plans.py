@@ -24,7 +24,8 @@ NOT_COMPILED: Final = {
 }
 """Variants by the reason why no engine is made of them."""
 
-_RANGE: Final = re.compile(r"([\w*]+)=(\d+)(?::(\d+):(\d+))?", re.ASCII)
+# No size of a tensor has more digits.
+_RANGE: Final = re.compile(r"([\w*]+)=(\d{1,9})(?::(\d{1,9}):(\d{1,9}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,6 +237,7 @@ def test_one_number_stands_for_all_three(axis: str, size: int) -> None:
         ("batch=١", "batch=١"),  # noqa: RUF001 # a digit, and none of ASCII's
         ("input ids=1", "input ids=1"),
         ("batch:1", "batch:1"),
+        ("batch=1000000000", "batch=1000000000"),
     ],
 )
 def test_what_is_no_profile_is_refused(text: str, part: str) -> None:
