@@ -9,9 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from rpln_runtime.engine_manifest import Profile
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
-from rpln_runtime.tasks import CHOICES, MASKED_POSITIONS, MASKED_TOKENS, MASKS, SEQUENCE
+from rpln_runtime.tasks import BATCH, CHOICES, MASKED_POSITIONS, MASKED_TOKENS, MASKS, SEQUENCE
 from rpln_runtime.tokenization import Encoding
 
 # Past these sizes a bigger batch is no quicker.
@@ -31,6 +32,12 @@ def batches(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> It
         rows = max(min(batch_size, batch_tokens // longest), 1)
         yield order[start : start + rows]
         start += rows
+
+
+def rows_within(profiles: Sequence[Profile], batch_size: int, longest: int = 1) -> int:
+    """Return `batch_size`, or less where an engine with `profiles` takes fewer rows of up to `longest` tokens."""
+    reaching = [row for row in profiles if SEQUENCE not in row or longest <= row[SEQUENCE].maximum] or profiles
+    return min(batch_size, max((row[BATCH].maximum for row in reaching if BATCH in row), default=batch_size))
 
 
 def token_budget(specs: Sequence[TensorSpec], usable_length: int) -> int:

@@ -10,6 +10,7 @@ from rpln_runtime.batching import (
     costs_from_encodings,
     feeds_from_encodings,
     rows_from_outputs,
+    rows_within,
     token_budget,
 )
 from rpln_runtime.errors import InputError, ManifestError
@@ -109,6 +110,7 @@ class Pipeline:
         budget = token_budget(needed, manifest.usable_length)
         scores: list[Any] = [None] * len(encodings)
         costs = costs_from_encodings(encodings, needed, manifest)
+        batch_size = rows_within(self.session.profiles, batch_size, max(costs, default=1))
         for batch in batches(costs, batch_size=batch_size, batch_tokens=budget):
             rows = [encodings[index] for index in batch]
             outputs = self.session.run(feeds_from_encodings(rows, graph, manifest), outputs=self._outputs)

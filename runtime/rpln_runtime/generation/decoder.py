@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from rpln_runtime.batching import rows_within
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.cache import CROSS, PAST
 from rpln_runtime.generation.cross_attention import CrossAttention
@@ -97,7 +98,13 @@ class Decoder:
                 f"the manifest gives no maximum for the axis {mask.shape[1]!r} of {graph.path}: expected the number of "
                 "positions. Export the checkpoint again."
             )
-        return maximum
+        parts = str(mask.shape[1]).split(" + ")
+        built = [sum(profile[part].maximum for part in parts) for profile in self.step.profiles]
+        return min(maximum, max(built, default=maximum))
+
+    def rows_within(self, batch_size: int) -> int:
+        """Return `batch_size`, or less where an engine takes fewer rows."""
+        return min(rows_within(session.profiles, batch_size) for session in (self.prompt, self.step))
 
     def begin(self, mask_RS: np.ndarray, *, positions: Positions, cross: CrossAttention | None) -> Steps:
         """Return the steps of one generation from prompts behind `mask_RS`, padded on the left."""

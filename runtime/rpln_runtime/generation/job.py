@@ -90,7 +90,8 @@ def plan_batches(
     for place, context in enumerate(request.contexts):
         limit = new_tokens(context, options.max_new_tokens, decoder.limit, generation)
         limits.setdefault(limit, []).append(place)
-    size = max(batch_size // max(options.num_beams, options.num_return_sequences), 1)
+    rows = decoder.rows_within(batch_size)
+    size = max(rows // max(options.num_beams, options.num_return_sequences), 1)
     logits = [spec for spec in decoder.prompt.graph.outputs if spec.name == "logits"]
     budget = token_budget(logits, decoder.limit)
     return [

@@ -85,7 +85,7 @@ def _wrong_version(engine: EngineManifest, trt: Any, install: str) -> str | None
         return None
     return (
         f"{engine.plan.path} was built by {engine.builder} {engine.version}, and {trt.__version__} is installed, which "
-        f'cannot read it: with {install.removesuffix(chr(34))} {engine.builder}=={engine.version}" it would run'
+        f"cannot read it: with {install} {engine.builder}=={engine.version} it would run"
     )
 
 

@@ -30,11 +30,13 @@ def choose_profile(engine: EngineManifest, inputs: Sequence[TensorSpec], shapes:
     if fitting:
         return min(fitting, key=lambda index: _distance(engine.profiles[index], sizes))
     axis = min((_misfits(profile, sizes) for profile in engine.profiles), key=len)[0]
+    small = sizes[axis] < min(profile[axis].minimum for profile in engine.profiles)
+    advice = "Take more" if small else _ADVICE.get(axis, "Take fewer")
     ranges = " or ".join(",".join(f"{name}={sizes}" for name, sizes in profile.items()) for profile in engine.profiles)
     wanted = ",".join(f"{name}={size}" for name, size in sizes.items())
     raise InputError(
         f"{engine.plan.path} takes no {axis} of {sizes[axis]} with {wanted}: it was built for {ranges} "
-        f"(minimum:tuned:maximum). {_ADVICE.get(axis, 'Change it')}, or build it with --profile for such sizes."
+        f"(minimum:tuned:maximum). {advice}, or build it with --profile for such sizes."
     )
 
 
