@@ -1,0 +1,211 @@
+"""Every task and decoder variant in every precision, compiled for every GPU that has it: what the engines are."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rpln_export.engine_plans import EnginePlan
+from rpln_export.engines import build_engines, engines_of_bundle
+from rpln_graphs.tensorrt.backends import BACKENDS
+from rpln_runtime.engine_manifest import EngineManifest
+from rpln_runtime.errors import ManifestError
+from rpln_runtime.manifest import Graph, bundle_file_from_path, read_manifest
+from tests.export.checkpoints import ENCODER_TASKS, LAYERS, USABLE_LENGTH, make_checkpoint
+from tests.export.conftest import Traces, share_traces
+from tests.export.engines import VARIANTS, Exporter, copied, do_not_prove, ignore, make_exporter
+from tests.tensorrt import NEEDS_TENSORRT_RTX, targets_of_plan
+
+pytestmark = NEEDS_TENSORRT_RTX
+
+RTX = BACKENDS["tensorrt-rtx"]
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+FOREIGN = "a decoder of another encoder"
+SUBJECTS = (*ENCODER_TASKS, "text-generation", "text2text-generation", FOREIGN)
+VARIANTS_OF_SUBJECT = {
+    "text-generation": ["prefill", "decode", "full"],
+    "text2text-generation": ["prefill", "decode", "full", "encoder"],
+    FOREIGN: ["full", "cross"],
+}
+LAYERS_OF_FOREIGN = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unproven(_traces: Traces) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        do_not_prove(monkeypatch)
+        share_traces(monkeypatch, _traces)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exporter(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Exporter:
+    return make_exporter(checkpoint, lambda: tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder that takes the hidden states of any encoder."""
+    folder = tmp_path_factory.mktemp("foreign")
+    return make_checkpoint(folder, "text-generation", add_cross_attention=True, num_hidden_layers=LAYERS_OF_FOREIGN)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(subject, precision) for subject in SUBJECTS for precision in PRECISIONS],
+    ids="-".join,
+)
+def compiled(
+    request: pytest.FixtureRequest, exporter: Exporter, foreign: Path, tmp_path_factory: pytest.TempPathFactory
+) -> "Compiled":
+    """A bundle with an engine of each of its graphs, one plan for all the GPUs that have the precision."""
+    subject, precision = request.param
+    options = [f"--{precision}"] if precision != "fp32" else []
+    if subject == FOREIGN:
+        bundle = exporter(foreign, "--task=text2text-generation", "--variants=full", *options)
+    else:
+        bundle = exporter(subject, *VARIANTS.get(subject, ()), *options)
+    folder = copied(bundle, tmp_path_factory.mktemp("compiled"))
+    targets = tuple(target for target in RTX.targets if (target, precision) not in RTX.refused)
+    engines = build_engines(EnginePlan(backend=RTX, targets=targets, required=True), folder, ignore)
+    return Compiled(subject=subject, precision=precision, targets=targets, folder=folder, engines=engines)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiled:
+    subject: str
+    precision: str
+    targets: tuple[str, ...]
+    folder: Path
+    engines: tuple[EngineManifest, ...]
+
+    @property
+    def pairs(self) -> Iterator[tuple[Graph, EngineManifest]]:
+        """Each graph of the bundle with its engine."""
+        return zip(read_manifest(self.folder).graphs, self.engines, strict=True)
+
+
+def test_every_graph_has_an_engine_that_says_what_it_is(compiled: Compiled) -> None:
+    import tensorrt_rtx
+
+    assert [engine.variant for engine in compiled.engines] == VARIANTS_OF_SUBJECT.get(compiled.subject, ["full"])
+    files = {file.path: file for file in read_manifest(compiled.folder).files}
+    for graph, engine in compiled.pairs:
+        stem = f"engines/{Path(graph.path).stem}.tensorrt-rtx-{'-'.join(compiled.targets)}"
+        assert (
+            engine.plan
+            == files[f"{stem}.plan"]
+            == bundle_file_from_path(compiled.folder, compiled.folder / f"{stem}.plan")
+        )
+        assert f"{stem}.json" in files
+        assert (engine.builder, engine.version) == ("tensorrt-rtx", tensorrt_rtx.__version__)
+        assert engine.targets == compiled.targets == targets_of_plan((compiled.folder / engine.plan.path).read_bytes())
+        assert (engine.hardware_compatible, engine.version_compatible, engine.stripped) == (False, False, False)
+        assert engine.precision == PRECISIONS[compiled.precision]
+        # The very graph, and its weights where they are in another file.
+        sources = [graph.path] + ["model.onnx.data"] * ((compiled.folder / "model.onnx.data").exists())
+        assert engine.graph == tuple(files[path] for path in sources)
+        assert engine.workspace is engine.timing_cache is None
+        assert engine.weights > 0
+        assert engine.seconds > 0
+
+
+def test_profiles_are_the_defaults_of_the_variant(compiled: Compiled) -> None:
+    free = f"1:{USABLE_LENGTH}:{USABLE_LENGTH}"
+    memory = "1:128:512" if compiled.subject == FOREIGN else free
+    past = f"1:{USABLE_LENGTH - 1}:{USABLE_LENGTH - 1}"
+    cross = {"encoder_sequence": memory} if compiled.subject in {"text2text-generation", FOREIGN} else {}
+    choices = {"choices": "1:4:8"} if compiled.subject == "multiple-choice" else {}
+    expected = {
+        "full": {"batch": "1:4:8", "sequence": free, **cross, **choices},
+        "prefill": {"batch": "1:4:8", "sequence": free, **cross},
+        "decode": {"batch": "1:4:8", "sequence": "1:1:1", "past_sequence": past, **cross},
+        "encoder": {"batch": "1:4:8", "encoder_sequence": memory},
+        "cross": {"batch": "1:4:8", "encoder_sequence": memory},
+    }
+    for engine in compiled.engines:
+        (profile,) = engine.profiles
+        assert {axis: str(sizes) for axis, sizes in profile.items()} == expected[engine.variant]
+        assert len(engine.activations) == 1
+
+
+def test_attention_is_fused_layer_by_layer(compiled: Compiled) -> None:
+    layers = LAYERS_OF_FOREIGN if compiled.subject == FOREIGN else LAYERS
+    crossed = 2 if compiled.subject in {"text2text-generation", FOREIGN} else 1
+    expected = {"full": layers * crossed, "prefill": layers * crossed, "encoder": LAYERS, "cross": 0}
+    for engine in compiled.engines:
+        assert engine.attentions == (sum("mha" in layer.name for layer in engine.layers),)
+        if compiled.precision == "fp32":
+            assert engine.attentions == (0,)  # there is no such kernel for fp32
+        elif engine.variant != "decode":  # a step may take another kernel, which is counted and no more
+            assert engine.attentions == (expected[engine.variant],)
+
+
+def test_inputs_and_outputs_are_those_of_the_bundles_manifest(compiled: Compiled) -> None:
+    for graph, engine in compiled.pairs:
+        taken, given = tensors_of_network(compiled.folder / graph.path)
+        assert taken == {spec.name: (spec.dtype, rank(spec)) for spec in graph.inputs}
+        assert given == {spec.name: (spec.dtype, rank(spec)) for spec in graph.outputs}
+        # What kernels take that no kernel gives are those inputs: ids and positions stay 64 bits wide.
+        assert "int64" in {name for layer in engine.layers for name in layer.inputs} or engine.variant == "cross"
+
+
+def rank(spec: Any) -> int:
+    return len(spec.shape)
+
+
+def tensors_of_network(path: Path) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
+    """What TensorRT's own parser makes of a graph: dtype and rank of inputs and outputs by name."""
+    import tensorrt_rtx as trt
+
+    names = {
+        trt.DataType.FLOAT: "float32",
+        trt.DataType.HALF: "float16",
+        trt.DataType.BF16: "bfloat16",
+        trt.DataType.INT64: "int64",
+    }
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+    assert parser.parse_from_file(str(path))
+
+    def described(count: int, get: Any) -> dict[str, tuple[str, int]]:
+        tensors = [get(index) for index in range(count)]
+        return {tensor.name: (names[tensor.dtype], len(tensor.shape)) for tensor in tensors}
+
+    return described(network.num_inputs, network.get_input), described(network.num_outputs, network.get_output)
+
+
+def test_every_product_is_in_the_precision(compiled: Compiled) -> None:
+    asked = PRECISIONS[compiled.precision]
+    for engine in compiled.engines:
+        products = [layer for layer in engine.layers if layer.kind == "gemm"]
+        assert {dtype for layer in products for dtype in layer.inputs[:2]} <= {asked}
+        assert asked in {dtype for layer in engine.layers for dtype in layer.inputs}
+        others = {*PRECISIONS.values()} - {asked, "float32"}
+        assert others.isdisjoint({dtype for layer in engine.layers for dtype in (*layer.inputs, *layer.outputs)})
+
+
+def test_the_bundle_stays_a_bundle(compiled: Compiled, tmp_path: Path) -> None:
+    # In whatever order their names are in.
+    found = {engine.plan.path: engine for engine in engines_of_bundle(compiled.folder)}
+    assert found == {engine.plan.path: engine for engine in compiled.engines}
+    folder = copied(compiled.folder, tmp_path)
+    path = folder / compiled.engines[-1].plan.path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ManifestError, match=rf"{path.name} differs from what was exported \(SHA-256\)"):
+        read_manifest(folder)
+    path.unlink()
+    with pytest.raises(ManifestError, match=rf"{path.name} is missing"):
+        read_manifest(folder)
+
+
+def test_the_manifest_of_an_engine_is_plain_json(compiled: Compiled) -> None:
+    for engine in compiled.engines:
+        document = json.loads((compiled.folder / engine.plan.path).with_suffix(".json").read_text(encoding="utf-8"))
+        assert document == json.loads(json.dumps(dataclasses.asdict(engine)))
