@@ -1,7 +1,9 @@
 """What packing costs where there is no padding to leave out: `python -m benchmarks.packing`.
 
 A base-size token classifier with random weights, 8 texts of 128 tokens each, in ONNX Runtime: the standard graph and
-the two packed forms take turns, in fp32 and as onnxruntime's own dynamic quantizer makes int8 of each. Writes packing.json and packing.md to benchmarks/results.
+the two packed forms take turns, in fp32 and as onnxruntime's own dynamic quantizer makes int8 of each.
+
+Writes packing.json and packing.md to benchmarks/results.
 """
 
 import argparse
