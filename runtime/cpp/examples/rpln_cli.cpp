@@ -1,0 +1,100 @@
+// Runs a bundle on texts, an answer a line, as JSON:
+//
+//   rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [TEXT]...
+//
+// Without texts and fields it reads items from standard input, one a line: a JSON text or object, or else plain text.
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "rpln.hpp"
+
+namespace {
+
+constexpr const char* usage = "usage: rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [TEXT]...\n";
+
+struct Arguments {
+  std::string folder;
+  rpln::Json options = rpln::Json::object();
+  rpln::Json fields = rpln::Json::object();
+  std::vector<std::string> texts;
+};
+
+// JSON where it is some, else a text: 3, true, "simple" and simple all work.
+rpln::Json value_from_text(const std::string& text) {
+  rpln::Json value = rpln::Json::parse(text, nullptr, false);
+  return value.is_discarded() ? rpln::Json(text) : value;
+}
+
+std::pair<std::string, std::string> split_pair(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == text.npos) throw rpln::InputError("expected NAME=VALUE, got " + text + ".");
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+// A field that is given several times is a list, such as choices.
+void add_field(rpln::Json& fields, const std::string& name, const std::string& text) {
+  if (!fields.contains(name)) {
+    fields[name] = text;
+  } else if (fields[name].is_array()) {
+    fields[name].push_back(text);
+  } else {
+    fields[name] = rpln::Json::array({fields[name], text});
+  }
+}
+
+Arguments read_arguments(const std::vector<std::string>& words) {
+  Arguments arguments;
+  for (std::size_t at = 0; at < words.size(); ++at) {
+    const std::string& word = words[at];
+    if (word == "--option" || word == "--field") {
+      if (++at == words.size()) throw rpln::InputError(word + " wants NAME=VALUE.");
+      const auto [name, value] = split_pair(words[at]);
+      if (word == "--option") {
+        arguments.options[name] = value_from_text(value);
+      } else {
+        add_field(arguments.fields, name, value);
+      }
+    } else if (arguments.folder.empty()) {
+      arguments.folder = word;
+    } else {
+      arguments.texts.push_back(word);
+    }
+  }
+  return arguments;
+}
+
+void print(const rpln::Json& answer) { std::cout << answer.dump() << std::endl; }
+
+void answer_all(const rpln::Pipeline& pipeline, const Arguments& arguments) {
+  if (!arguments.fields.empty()) print(pipeline(arguments.fields));
+  for (const std::string& text : arguments.texts) print(pipeline(text));
+  if (!arguments.fields.empty() || !arguments.texts.empty()) return;
+  for (std::string line; std::getline(std::cin, line);) {
+    const rpln::Json item = value_from_text(line);
+    print(pipeline(item.is_structured() || item.is_string() ? item : rpln::Json(line)));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const Arguments arguments = read_arguments({argv + 1, argv + argc});
+    if (arguments.folder.empty()) {
+      std::cerr << usage;
+      return 2;
+    }
+    answer_all(rpln::Pipeline(arguments.folder, rpln::pipeline_options_from_json(arguments.options)), arguments);
+    return EXIT_SUCCESS;
+  } catch (const rpln::Error& error) {
+    std::cerr << "Error: " << error.what() << '\n';
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    std::cerr << "Error: " << error.what() << '\n';
+    return EXIT_FAILURE;
+  }
+}

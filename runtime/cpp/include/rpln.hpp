@@ -1,0 +1,12 @@
+// rpln: runs bundles of rpln-export in C++17, with ONNX Runtime and nlohmann-json. All of it is in headers.
+#pragma once
+
+#include "rpln/batching.hpp"
+#include "rpln/encoding.hpp"
+#include "rpln/errors.hpp"
+#include "rpln/json.hpp"
+#include "rpln/manifest.hpp"
+#include "rpln/pipeline.hpp"
+#include "rpln/session.hpp"
+#include "rpln/tensors.hpp"
+#include "rpln/tokenizer.hpp"

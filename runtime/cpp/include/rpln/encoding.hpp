@@ -1,0 +1,111 @@
+// The tokens of a text or pair, and windows over what is too long.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "rpln/errors.hpp"
+
+namespace rpln {
+
+// From `begin` up to, and without, `end`.
+struct Span {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+
+  [[nodiscard]] std::int64_t size() const { return end - begin; }
+  friend bool operator==(const Span& a, const Span& b) { return a.begin == b.begin && a.end == b.end; }
+};
+
+struct Token {
+  std::int64_t id = 0;
+  Span characters;            // in the text that the token comes from, counted in characters
+  Span bytes;                 // the same place, counted in bytes of its UTF-8
+  std::int32_t word = -1;     // the word of the text that the token is part of, -1 for special tokens
+  std::int32_t sequence = -1; // 0 for tokens of the text, 1 for those of its pair, -1 for special tokens around them
+  std::int32_t position = 0;  // the place of the token in the whole encoding, before any window was cut
+};
+
+// The tokens of one text or pair, or a window of them. RoBERTa has one token type, so none is kept.
+using Encoding = std::vector<Token>;
+
+inline std::vector<std::int64_t> ids_of(const Encoding& encoding) {
+  std::vector<std::int64_t> ids;
+  ids.reserve(encoding.size());
+  for (const Token& token : encoding) ids.push_back(token.id);
+  return ids;
+}
+
+namespace detail {
+
+// Where the tokens of `sequence` stand, which are neighbours.
+inline Span span_of(const Encoding& encoding, std::int32_t sequence) {
+  const auto inside = [&](const Token& token) { return token.sequence == sequence; };
+  const auto first = std::find_if(encoding.begin(), encoding.end(), inside);
+  const auto last = std::find_if_not(first, encoding.end(), inside);
+  return {first - encoding.begin(), last - encoding.begin()};
+}
+
+inline void append_tokens(Encoding& target, const Encoding& source, std::int64_t begin, std::int64_t end) {
+  target.insert(target.end(), source.begin() + begin, source.begin() + end);
+}
+
+// How many tokens each of a pair keeps, as the "longest first" strategy of the tokenizers library has it.
+inline std::pair<std::int64_t, std::int64_t> longest_first(std::int64_t first, std::int64_t second, std::int64_t room) {
+  const std::int64_t shorter = std::min({first, second, room / 2});
+  const std::int64_t longer = room - shorter;
+  return first <= second ? std::pair(shorter, longer) : std::pair(longer, shorter);
+}
+
+}  // namespace detail
+
+// Splits the tokens of `sequence` into windows of `max_length` tokens in all; two neighbours share `stride`.
+// Special tokens and the other sequence stand in every window. What is short enough stays whole.
+// Throws InputError when the other tokens leave no room, or no more than `stride`.
+inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_length, std::int64_t stride,
+                                     std::int32_t sequence = 0) {
+  const auto length = static_cast<std::int64_t>(encoding.size());
+  if (length <= max_length) return {encoding};
+  const Span inside = detail::span_of(encoding, sequence);
+  const std::int64_t others = length - inside.size();
+  const std::int64_t room = max_length - others;
+  if (room <= stride) {
+    throw InputError("windows of " + std::to_string(max_length) + " tokens leave " +
+                     std::to_string(std::max<std::int64_t>(room, 0)) + " for the text, as " + std::to_string(others) +
+                     " others stand in each: expected more than the stride of " + std::to_string(stride) +
+                     ". Lower the stride, or shorten the other text.");
+  }
+  std::vector<Encoding> found;
+  for (std::int64_t start = inside.begin; start < inside.end - stride; start += room - stride) {
+    Encoding& window = found.emplace_back();
+    detail::append_tokens(window, encoding, 0, inside.begin);
+    detail::append_tokens(window, encoding, start, std::min(start + room, inside.end));
+    detail::append_tokens(window, encoding, inside.end, length);
+  }
+  return found;
+}
+
+// Cuts `encoding` to `max_length` tokens: from the end of the longer sequence, special tokens stay.
+inline Encoding truncate(const Encoding& encoding, std::int64_t max_length) {
+  const auto length = static_cast<std::int64_t>(encoding.size());
+  if (length <= max_length) return encoding;
+  const Span first = detail::span_of(encoding, 0);
+  const Span second = detail::span_of(encoding, 1);
+  const std::int64_t room = std::max<std::int64_t>(max_length - (length - first.size() - second.size()), 0);
+  const auto [first_kept, second_kept] = second.size() == 0
+                                             ? std::pair(std::min(first.size(), room), std::int64_t{0})
+                                             : detail::longest_first(first.size(), second.size(), room);
+  Encoding kept;
+  for (std::int64_t at = 0; at < length; ++at) {
+    const Token& token = encoding[static_cast<std::size_t>(at)];
+    const bool cut = (token.sequence == 0 && at >= first.begin + first_kept) ||
+                     (token.sequence == 1 && at >= second.begin + second_kept);
+    if (!cut) kept.push_back(token);
+  }
+  return kept;
+}
+
+}  // namespace rpln

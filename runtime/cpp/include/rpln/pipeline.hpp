@@ -1,0 +1,216 @@
+// Text in, answers out: tokenizer, batches, graph and post-processing of a bundle behind one call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "rpln/batching.hpp"
+#include "rpln/errors.hpp"
+#include "rpln/json.hpp"
+#include "rpln/manifest.hpp"
+#include "rpln/options.hpp"
+#include "rpln/postprocess/base.hpp"
+#include "rpln/postprocess/feature_extraction.hpp"
+#include "rpln/postprocess/fill_mask.hpp"
+#include "rpln/postprocess/multiple_choice.hpp"
+#include "rpln/postprocess/question_answering.hpp"
+#include "rpln/postprocess/text_classification.hpp"
+#include "rpln/postprocess/token_classification.hpp"
+#include "rpln/session.hpp"
+#include "rpln/tokenizer.hpp"
+
+namespace rpln {
+
+namespace detail {
+
+// A bundle's task behind one call, whichever it is.
+class Runner {
+ public:
+  Runner() = default;
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
+  virtual ~Runner() = default;
+
+  // Answers a list of items; `single` says that the caller gave the only one of them.
+  [[nodiscard]] virtual Json run(const Json& items, bool single, const Json& options,
+                                 std::int64_t batch_size) const = 0;
+};
+
+// One task of the six that a single run of the graph answers.
+template <class Task>
+class TaskRunner final : public Runner {
+ public:
+  TaskRunner(const std::filesystem::path& folder, const std::shared_ptr<const Manifest>& manifest,
+             const SessionOptions& options)
+      : session_(folder, manifest, options), tokenizer_(Tokenizer::from_bundle(folder, *manifest)) {
+    for (const std::string& output : Task::outputs()) {
+      const TensorSpec* spec = session_.graph().output(output);
+      if (!spec) throw ManifestError(session_.graph().path + " gives no " + output + ". Export the checkpoint again.");
+      specs_.push_back(*spec);
+    }
+  }
+
+  [[nodiscard]] Json run(const Json& items, bool single, const Json& options, std::int64_t batch_size) const override {
+    const Task task({session_.manifest(), tokenizer_},
+                    Options(options, Task::options(), "for " + std::string(Task::name)));
+    std::vector<std::vector<Encoding>> encodings;
+    std::vector<Encoding> rows;
+    for (const Json& item : items) {
+      encodings.push_back(task.encode(item));
+      rows.insert(rows.end(), encodings.back().begin(), encodings.back().end());
+    }
+    std::vector<Scores> scores = run_rows(task, rows, batch_size);
+    Json answers = Json::array();
+    auto next = std::make_move_iterator(scores.begin());
+    for (std::size_t at = 0; at < items.size(); ++at) {
+      const auto end = next + static_cast<std::ptrdiff_t>(encodings[at].size());
+      answers.push_back(task.answer({items[at], encodings[at], {next, end}}));
+      next = end;
+    }
+    return single && !task.always_list() ? answers[0] : answers;
+  }
+
+ private:
+  using Scores = typename Task::Scores;
+
+  [[nodiscard]] std::vector<Scores> run_rows(const Task& task, const std::vector<Encoding>& rows,
+                                             std::int64_t batch_size) const {
+    const Manifest& manifest = session_.manifest();
+    const std::int64_t budget = token_budget(specs_, manifest.usable_length);
+    std::vector<Scores> scores(rows.size());
+    for (const auto& batch : batches(costs_from_encodings(rows, specs_, manifest), batch_size, budget)) {
+      BatchRows own;
+      for (const std::size_t row : batch) own.push_back(&rows[row]);
+      const Feeds feeds = feeds_from_rows(own, session_.graph(), manifest);
+      const std::vector<Output> outputs = session_.run(feeds, Task::outputs());
+      std::size_t masks_before = 0;
+      for (std::size_t at = 0; at < batch.size(); ++at) {
+        const std::size_t masks = masks_of(*own[at], manifest).size();
+        std::vector<Rows> found;
+        for (std::size_t output = 0; output < outputs.size(); ++output) {
+          found.push_back(
+              rows_from_output(outputs[output], specs_[output], at, own[at]->size(), masks, masks_before));
+        }
+        scores[batch[at]] = task.score({*own[at], found});
+        masks_before += masks;
+      }
+    }
+    return scores;
+  }
+
+  Session session_;
+  Tokenizer tokenizer_;
+  std::vector<TensorSpec> specs_;
+};
+
+using RunnerFactory = std::unique_ptr<Runner> (*)(const std::filesystem::path&, const std::shared_ptr<const Manifest>&,
+                                                  const SessionOptions&);
+
+template <class SomeRunner>
+std::unique_ptr<Runner> make_runner(const std::filesystem::path& folder,
+                                    const std::shared_ptr<const Manifest>& manifest, const SessionOptions& options) {
+  return std::make_unique<SomeRunner>(folder, manifest, options);
+}
+
+struct RunnerRow {
+  std::string_view task;
+  RunnerFactory make;
+  std::int64_t batch_size;
+};
+
+inline constexpr std::array<RunnerRow, 6> runners{{
+    {FeatureExtraction::name, make_runner<TaskRunner<FeatureExtraction>>, 32},
+    {FillMask::name, make_runner<TaskRunner<FillMask>>, 32},
+    {MultipleChoice::name, make_runner<TaskRunner<MultipleChoice>>, 32},
+    {QuestionAnswering::name, make_runner<TaskRunner<QuestionAnswering>>, 32},
+    {TextClassification::name, make_runner<TaskRunner<TextClassification>>, 32},
+    {TokenClassification::name, make_runner<TaskRunner<TokenClassification>>, 32},
+}};
+
+inline const RunnerRow& runner_of_task(const std::string& task) {
+  std::vector<std::string> known;
+  for (const RunnerRow& row : runners) {
+    if (row.task == task) return row;
+    known.emplace_back(row.task);
+  }
+  throw ManifestError("the bundle's task is " + repr(task) + ", this rpln-runtime knows " + join(known) +
+                      ". Use a newer one.");
+}
+
+}  // namespace detail
+
+// How a pipeline is opened.
+struct PipelineOptions {
+  SessionOptions session;
+  std::int64_t batch_size = 0;  // the most rows in a batch; 0: 32, and 8 where text is generated
+  Json options = Json::object();  // those of the bundle's task, by name; a call may override them
+};
+
+// Takes "provider", "threads", "batch_size" and "verify" of `given`, where they are there; what is left are the options
+// of the task. Throws InputError for a value that is none.
+inline PipelineOptions pipeline_options_from_json(Json given) {
+  PipelineOptions options;
+  const std::vector<std::string> general{"provider", "threads", "batch_size", "verify"};
+  Json taken = Json::object();
+  for (const std::string& name : general) {
+    if (given.contains(name)) taken[name] = given[name];
+    given.erase(name);
+  }
+  const detail::Options read(taken, general, "of a pipeline");
+  if (!read.value("provider").is_null()) options.session.provider = read.text("provider");
+  options.session.threads = read.optional_integer("threads", 1);
+  options.batch_size = read.optional_integer("batch_size", 1).value_or(0);
+  options.session.verify = read.boolean("verify", true);
+  options.options = std::move(given);
+  return options;
+}
+
+// A bundle's task, ready to be called. Threads may share it.
+//
+//   rpln::Pipeline tag("pos-tagger-brown-token-classification-fp32");
+//   rpln::Json answer = tag("The dog barked.", {{"aggregation_strategy", "simple"}});
+class Pipeline {
+ public:
+  // Opens the bundle in `folder`. Throws what Session throws, and InputError for an option that the task does not have
+  // or a value out of range.
+  explicit Pipeline(const std::filesystem::path& folder, PipelineOptions options = {})
+      : manifest_(std::make_shared<const Manifest>(read_manifest(folder, options.session.verify))),
+        options_(std::move(options.options)) {
+    const detail::RunnerRow& row = detail::runner_of_task(manifest_->task);
+    batch_size_ = options.batch_size ? options.batch_size : row.batch_size;
+    detail::check_integer("batch_size", batch_size_, 1);
+    runner_ = row.make(folder, manifest_, options.session);
+    (void)runner_->run(Json::array(), false, options_, batch_size_);  // refuses bad options now
+  }
+
+  [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
+
+  // Answers one item, or each of a list of items. An item is a text, or an object with the fields of the task, such as
+  // question and context. `options` are for this call alone.
+  //
+  // Throws InputError for what is no item of this task and for an unknown option.
+  Json operator()(const Json& inputs, const Json& options = Json::object()) const {
+    const bool single = inputs.is_string() || inputs.is_object();
+    if (!single && !inputs.is_array()) {
+      throw InputError("inputs are a " + detail::type_name(inputs) +
+                       ", expected a text, a mapping, or a list of these.");
+    }
+    Json merged = options_;
+    merged.update(options);
+    return runner_->run(single ? Json::array({inputs}) : inputs, single, merged, batch_size_);
+  }
+
+ private:
+  std::shared_ptr<const Manifest> manifest_;
+  Json options_;
+  std::int64_t batch_size_ = 0;
+  std::unique_ptr<detail::Runner> runner_;
+};
+
+}  // namespace rpln

@@ -1,0 +1,64 @@
+// Multiple choice: which of several continuations fits a prompt best.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "rpln/postprocess/base.hpp"
+
+namespace rpln::detail {
+
+class MultipleChoice {
+ public:
+  using Scores = float;  // the logit of one choice: each is a row of its own
+  static constexpr std::string_view name = "multiple-choice";
+
+  static const std::vector<std::string>& options() {
+    static const std::vector<std::string> known{"truncation"};
+    return known;
+  }
+  static const std::vector<std::string>& outputs() {
+    static const std::vector<std::string> read{"logits"};
+    return read;
+  }
+  static const std::vector<std::string>& fields() {
+    static const std::vector<std::string> parts{"prompt", "choices"};
+    return parts;
+  }
+
+  MultipleChoice(const Context& context, const Options& given)
+      : context_(context), truncation_(given.boolean("truncation", false)) {}
+
+  [[nodiscard]] bool always_list() const { return false; }
+
+  [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
+    check_fields(item, fields(), fields().size());
+    const Json& choices = item["choices"];
+    if (!choices.is_array() || choices.empty()) {
+      throw InputError("choices are " + repr_value(choices) + ", expected a list of at least one text.");
+    }
+    std::vector<Encoding> rows;
+    for (const Json& choice : choices) {
+      const Encoding row = context_.tokenizer.encode(text_from_json(item["prompt"]), text_from_json(choice));
+      rows.push_back(fit(row, context_.manifest, truncation_));
+    }
+    return rows;
+  }
+
+  [[nodiscard]] Scores score(const Row& row) const { return *row.outputs.front().data; }
+
+  [[nodiscard]] Json answer(const Case<Scores>& one) const {
+    const std::vector<float> probabilities = softmax_of(one.scores.data(), one.scores.size());
+    const std::size_t best = index_of_highest(probabilities.data(), probabilities.size());
+    return {{"answer", one.item["choices"][best]},
+            {"index", best},
+            {"score", probabilities[best]},
+            {"scores", probabilities}};
+  }
+
+ private:
+  Context context_;
+  bool truncation_;
+};
+
+}  // namespace rpln::detail

@@ -1,0 +1,277 @@
+// Token classification: a label for every token, or groups of tokens that are one entity.
+//
+// A text that is too long is never cut: it is read in overlapping windows. Offsets count characters, as in Python;
+// those that count bytes of the UTF-8 stand beside them.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "rpln/postprocess/base.hpp"
+
+namespace rpln::detail {
+
+// A token of the text, or a word made of some, with the probabilities of its labels.
+struct ScoredToken {
+  std::string word;
+  std::vector<float> scores;
+  Span characters;
+  Span bytes;
+  std::int32_t index;  // counts tokens of the whole text, special tokens included
+  bool continues_word;
+};
+
+// Neighbours of one label; `label` is without its B- or I-.
+struct EntityGroup {
+  std::string label;
+  double score;
+  std::string word;
+  Span characters;
+  Span bytes;
+};
+
+class TokenClassification {
+ public:
+  using Scores = std::vector<float>;  // probabilities of the labels, (tokens, labels)
+  static constexpr std::string_view name = "token-classification";
+
+  static const std::vector<std::string>& options() {
+    static const std::vector<std::string> known{"aggregation_strategy", "ignore_labels", "stride"};
+    return known;
+  }
+  static const std::vector<std::string>& outputs() {
+    static const std::vector<std::string> read{"logits"};
+    return read;
+  }
+  static const std::vector<std::string>& fields() {
+    static const std::vector<std::string> none;
+    return none;
+  }
+
+  TokenClassification(const Context& context, const Options& given)
+      : context_(context),
+        strategy_(given.choice("aggregation_strategy", "none", {"none", "simple", "first", "average", "max"})) {
+    if (given.has("ignore_labels")) {
+      const Json labels = given.value("ignore_labels");
+      if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), [](const Json& l) { return l.is_string(); })) {
+        throw InputError("ignore_labels is " + repr_value(labels) + ", expected a list of labels.");
+      }
+      ignored_ = labels.get<std::vector<std::string>>();
+    }
+    const std::int64_t limit = context.manifest.usable_length;
+    stride_ = given.optional_integer("stride", 0, limit - 1).value_or(limit / 4);
+  }
+
+  [[nodiscard]] bool always_list() const { return false; }
+
+  [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
+    return windows(context_.tokenizer.encode(text_from_json(item)), context_.manifest.usable_length, stride_);
+  }
+
+  [[nodiscard]] Scores score(const Row& row) const {
+    const Rows& logits = row.outputs.front();
+    Scores scores(logits.data, logits.data + logits.count * logits.columns);
+    for (std::size_t token = 0; token < logits.count; ++token) {
+      softmax(scores.data() + token * logits.columns, logits.columns);
+    }
+    return scores;
+  }
+
+  [[nodiscard]] Json answer(const Case<Scores>& one) const {
+    const std::string_view text = text_from_json(one.item);
+    if (strategy_ == "none") return tokens_from_windows(text, one);
+    std::vector<EntityGroup> groups;
+    for (std::size_t at = 0; at < one.encodings.size(); ++at) {
+      append_groups(groups, read(text, one.encodings[at], one.scores[at]));
+    }
+    if (one.encodings.size() > 1) groups = without_overlaps(std::move(groups));
+    Json answer = Json::array();
+    for (const EntityGroup& group : groups) {
+      answer.push_back({{"entity_group", group.label},
+                        {"score", group.score},
+                        {"word", group.word},
+                        {"start", group.characters.begin},
+                        {"end", group.characters.end},
+                        {"byte_start", group.bytes.begin},
+                        {"byte_end", group.bytes.end}});
+    }
+    return answer;
+  }
+
+ private:
+  using Tokens = std::vector<ScoredToken>;
+
+  [[nodiscard]] std::size_t label_of(const ScoredToken& token) const {
+    return index_of_highest(token.scores.data(), token.scores.size());
+  }
+
+  [[nodiscard]] const std::string& label_name(const ScoredToken& token) const {
+    return context_.manifest.labels.at(label_of(token));
+  }
+
+  [[nodiscard]] bool is_ignored(const std::string& label) const {
+    return std::find(ignored_.begin(), ignored_.end(), label) != ignored_.end();
+  }
+
+  // A token that two windows hold keeps the scores that it has farthest inside.
+  [[nodiscard]] Json tokens_from_windows(std::string_view text, const Case<Scores>& one) const {
+    // The last token of a window is the </s> of the whole.
+    const auto count = static_cast<std::size_t>(one.encodings.front().back().position) + 1;
+    const std::size_t labels = context_.manifest.labels.size();
+    Encoding whole(count);
+    Scores scores(count * labels);
+    std::vector<std::int64_t> depths(count, -1);
+    for (std::size_t window = 0; window < one.encodings.size(); ++window) {
+      const Encoding& encoding = one.encodings[window];
+      for (std::size_t at = 0; at < encoding.size(); ++at) {
+        const auto depth = static_cast<std::int64_t>(std::min(at, encoding.size() - 1 - at));
+        const auto place = static_cast<std::size_t>(encoding[at].position);
+        if (depth <= depths[place]) continue;
+        whole[place] = encoding[at];
+        depths[place] = depth;
+        std::copy_n(&one.scores[window][at * labels], labels, &scores[place * labels]);
+      }
+    }
+    Json answer = Json::array();
+    for (const ScoredToken& token : read(text, whole, scores)) {
+      if (is_ignored(label_name(token))) continue;
+      answer.push_back({{"entity", label_name(token)},
+                        {"score", token.scores[label_of(token)]},
+                        {"index", token.index},
+                        {"word", token.word},
+                        {"start", token.characters.begin},
+                        {"end", token.characters.end},
+                        {"byte_start", token.bytes.begin},
+                        {"byte_end", token.bytes.end}});
+    }
+    return answer;
+  }
+
+  // The tokens of `text` itself.
+  [[nodiscard]] Tokens read(std::string_view text, const Encoding& encoding, const Scores& scores) const {
+    const std::size_t labels = context_.manifest.labels.size();
+    const std::optional<std::int64_t> unknown = context_.tokenizer.unknown_id();
+    Tokens tokens;
+    for (std::size_t at = 0; at < encoding.size(); ++at) {
+      const Token& token = encoding[at];
+      if (token.sequence != 0) continue;
+      const float* first = scores.data() + at * labels;
+      ScoredToken& found = tokens.emplace_back();
+      found.scores.assign(first, first + labels);
+      found.characters = token.characters;
+      found.bytes = token.bytes;
+      found.index = token.position;
+      const bool is_unknown = token.id == unknown;
+      found.word = is_unknown ? std::string(substring(text, token.bytes)) : context_.tokenizer.token(token.id);
+      found.continues_word = !is_unknown && !starts_word(text, token.bytes);
+    }
+    return tokens;
+  }
+
+  static std::string_view substring(std::string_view text, const Span& bytes) {
+    return text.substr(static_cast<std::size_t>(bytes.begin), static_cast<std::size_t>(bytes.size()));
+  }
+
+  // A byte-level token starts a word where the text starts, and at or right after a space.
+  static bool starts_word(std::string_view text, const Span& bytes) {
+    if (bytes.begin == 0) return true;
+    return substring(text, {bytes.begin - 1, std::min<std::int64_t>(bytes.begin + 1, static_cast<std::int64_t>(
+                                                                                         text.size()))})
+               .find(' ') != std::string_view::npos;
+  }
+
+  void append_groups(std::vector<EntityGroup>& groups, Tokens tokens) const {
+    if (strategy_ != "simple") tokens = words_from_tokens(tokens);
+    for (auto first = tokens.cbegin(); first != tokens.cend();) {
+      auto last = first + 1;
+      while (last != tokens.cend() && goes_on(*(last - 1), *last)) ++last;
+      EntityGroup group = group_from_tokens(first, last);
+      if (!is_ignored(group.label)) groups.push_back(std::move(group));
+      first = last;
+    }
+  }
+
+  // Neighbours with one tag belong together; B- starts a new entity, a label without B- or I- counts as I-.
+  [[nodiscard]] bool goes_on(const ScoredToken& before, const ScoredToken& token) const {
+    const std::string& label = label_name(token);
+    return label.compare(0, 2, "B-") != 0 && tag(label) == tag(label_name(before));
+  }
+
+  static std::string_view tag(std::string_view label) {
+    const std::string_view prefix = label.substr(0, 2);
+    return prefix == "B-" || prefix == "I-" ? label.substr(2) : label;
+  }
+
+  [[nodiscard]] EntityGroup group_from_tokens(Tokens::const_iterator first, Tokens::const_iterator last) const {
+    double sum = 0;
+    std::vector<std::string> words;
+    for (auto token = first; token != last; ++token) {
+      sum += static_cast<double>(token->scores[label_of(*token)]);
+      words.push_back(token->word);
+    }
+    const std::string& label = label_name(*first);
+    const std::size_t dash = label.find('-');
+    return {dash == label.npos ? label : label.substr(dash + 1), sum / static_cast<double>(last - first),
+            context_.tokenizer.join(words), {first->characters.begin, (last - 1)->characters.end},
+            {first->bytes.begin, (last - 1)->bytes.end}};
+  }
+
+  // One label for a word: its first token's, that of the highest mean, or that of the highest score.
+  [[nodiscard]] Tokens words_from_tokens(const Tokens& tokens) const {
+    Tokens words;
+    for (auto first = tokens.begin(); first != tokens.end();) {
+      auto last = first + 1;
+      while (last != tokens.end() && last->continues_word) ++last;
+      std::vector<std::string> parts;
+      for (auto token = first; token != last; ++token) parts.push_back(token->word);
+      words.push_back({context_.tokenizer.join(parts), word_scores(first, last),
+                       {first->characters.begin, (last - 1)->characters.end},
+                       {first->bytes.begin, (last - 1)->bytes.end}, first->index, false});
+      first = last;
+    }
+    return words;
+  }
+
+  [[nodiscard]] std::vector<float> word_scores(Tokens::const_iterator first, Tokens::const_iterator last) const {
+    if (strategy_ == "first") return first->scores;
+    if (strategy_ == "max") {
+      const auto highest = [](const ScoredToken& t) { return *std::max_element(t.scores.begin(), t.scores.end()); };
+      return std::max_element(first, last, [&](const auto& a, const auto& b) { return highest(a) < highest(b); })->scores;
+    }
+    std::vector<float> means(first->scores.size());
+    for (auto token = first; token != last; ++token) {
+      for (std::size_t label = 0; label < means.size(); ++label) means[label] += token->scores[label];
+    }
+    for (float& mean : means) mean /= static_cast<float>(last - first);
+    return means;
+  }
+
+  // Of entities that two windows found, the longer one stays, and of equally long ones that with the better score.
+  static std::vector<EntityGroup> without_overlaps(std::vector<EntityGroup> groups) {
+    const auto rank = [](const EntityGroup& group) { return std::pair(group.characters.size(), group.score); };
+    std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
+      return a.characters.begin < b.characters.begin;
+    });
+    std::vector<EntityGroup> kept;
+    for (EntityGroup& group : groups) {
+      if (kept.empty() || group.characters.begin >= kept.back().characters.end) {
+        kept.push_back(std::move(group));
+      } else if (rank(group) > rank(kept.back())) {
+        kept.back() = std::move(group);
+      }
+    }
+    return kept;
+  }
+
+  Context context_;
+  std::string strategy_;
+  std::vector<std::string> ignored_{"O"};
+  std::int64_t stride_ = 0;
+};
+
+}  // namespace rpln::detail

@@ -1,0 +1,303 @@
+// A session: one graph of a bundle on one execution provider, tensors in, tensors out.
+#pragma once
+
+#include <onnxruntime_cxx_api.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "rpln/errors.hpp"
+#include "rpln/inputs.hpp"
+#include "rpln/json.hpp"
+#include "rpln/manifest.hpp"
+#include "rpln/tensors.hpp"
+
+namespace rpln {
+
+// How a bundle is opened.
+struct SessionOptions {
+  std::string provider;                 // "cpu", "cuda" or "tensorrt"; "": the one that the export measured, else "cpu"
+  std::optional<std::int64_t> threads;  // of one operator; none: what was measured, else as many as there are cores
+  std::optional<bool> spinning;         // whether idle threads wait busily; none: what was measured
+  std::string variant;                  // the graph to run; "": the bundle's first
+  bool rewritten = true;                // false: the graph in standard operators, whatever other form there is
+  bool verify = true;                   // whether every file of the bundle is hashed first
+};
+
+// An output of a graph, in fp32.
+class Output {
+ public:
+  explicit Output(Ort::Value value) : value_(std::move(value)) {
+    const auto info = value_.GetTensorTypeAndShapeInfo();
+    shape_ = info.GetShape();
+    if (info.GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16) {
+      data_ = value_.GetTensorData<float>();
+      return;
+    }
+    const auto* halves = value_.GetTensorData<Ort::Float16_t>();
+    converted_.reserve(info.GetElementCount());
+    for (std::size_t at = 0; at < info.GetElementCount(); ++at) converted_.push_back(halves[at].ToFloat());
+    data_ = converted_.data();
+  }
+
+  [[nodiscard]] const std::vector<std::int64_t>& shape() const { return shape_; }
+  [[nodiscard]] const float* data() const { return data_; }
+
+ private:
+  Ort::Value value_;
+  std::vector<std::int64_t> shape_;
+  std::vector<float> converted_;
+  const float* data_ = nullptr;
+};
+
+namespace detail {
+
+inline void append_cuda(Ort::SessionOptions& options) {
+  const OrtApi& api = Ort::GetApi();
+  OrtCUDAProviderOptionsV2* made = nullptr;
+  Ort::ThrowOnError(api.CreateCUDAProviderOptions(&made));
+  const std::unique_ptr<OrtCUDAProviderOptionsV2, decltype(api.ReleaseCUDAProviderOptions)> cuda(
+      made, api.ReleaseCUDAProviderOptions);
+  // The default sums squares in fp16, which overflows where the residual stream passes 256.
+  const char* key = "enable_skip_layer_norm_strict_mode";
+  const char* value = "1";
+  Ort::ThrowOnError(api.UpdateCUDAProviderOptions(cuda.get(), &key, &value, 1));
+  options.AppendExecutionProvider_CUDA_V2(*cuda);
+}
+
+inline void append_tensorrt(Ort::SessionOptions& options) {
+  const OrtApi& api = Ort::GetApi();
+  OrtTensorRTProviderOptionsV2* made = nullptr;
+  Ort::ThrowOnError(api.CreateTensorRTProviderOptions(&made));
+  const std::unique_ptr<OrtTensorRTProviderOptionsV2, decltype(api.ReleaseTensorRTProviderOptions)> tensorrt(
+      made, api.ReleaseTensorRTProviderOptions);
+  options.AppendExecutionProvider_TensorRT_V2(*tensorrt);
+  // A whole encoder fits it: no node may be left on the CPU.
+  options.AddConfigEntry("session.disable_cpu_ep_fallback", "1");
+}
+
+// What runs on the CPU needs nothing.
+inline void append_nothing(Ort::SessionOptions&) {}
+
+// A row for every provider, as in rpln_runtime/providers.py; see there.
+struct Provider {
+  std::string_view name;
+  std::string_view onnxruntime_name;
+  void (*append)(Ort::SessionOptions&);
+};
+
+inline constexpr std::array<Provider, 3> providers{{
+    {"cpu", "CPUExecutionProvider", append_nothing},
+    {"cuda", "CUDAExecutionProvider", append_cuda},
+    {"tensorrt", "TensorrtExecutionProvider", append_tensorrt},
+}};
+
+inline const Provider* find_provider(std::string_view name) {
+  const auto* found = std::find_if(providers.begin(), providers.end(), [&](const auto& row) { return row.name == name; });
+  return found == providers.end() ? nullptr : found;
+}
+
+inline const Provider& provider_from_name(const std::string& name) {
+  if (const Provider* row = find_provider(name)) {
+    const std::vector<std::string> available = Ort::GetAvailableProviders();
+    if (std::find(available.begin(), available.end(), row->onnxruntime_name) != available.end()) return *row;
+    throw ProviderError("provider " + repr(name) + " (" + std::string(row->onnxruntime_name) +
+                        ") is not in the onnxruntime " + Ort::GetVersionString() + " that is linked, which has " +
+                        join(available) + ". Link one that has it.");
+  }
+  std::vector<std::string> known;
+  for (const Provider& row : providers) known.emplace_back(row.name);
+  throw ProviderError("unknown provider " + repr(name) + ": expected one of " + join(known) + ".");
+}
+
+// One for the process, as ONNX Runtime wants it.
+inline Ort::Env& environment() {
+  static Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "rpln");
+  return env;
+}
+
+inline Ort::Session open_onnx(const std::filesystem::path& path, const std::string& provider,
+                              const std::optional<std::int64_t>& threads, const std::optional<bool>& spinning) {
+  const Provider& row = provider_from_name(provider);
+  try {
+    Ort::SessionOptions options;
+    if (threads) options.SetIntraOpNumThreads(static_cast<int>(*threads));
+    if (spinning) options.AddConfigEntry("session.intra_op.allow_spinning", *spinning ? "1" : "0");
+    row.append(options);
+    return {environment(), path.c_str(), options};
+  } catch (const Ort::Exception& error) {
+    if (row.name == "cpu") {
+      throw ManifestError("onnxruntime " + Ort::GetVersionString() + " cannot load " + path.string() + ": " +
+                          error.what() + ". Export the checkpoint again, or link a newer onnxruntime.");
+    }
+    throw ProviderError(std::string(row.onnxruntime_name) + " cannot run " + path.string() + ": " + error.what() +
+                        ". Check the device and its driver (rpln doctor), or choose provider \"cpu\".");
+  }
+}
+
+inline std::string dtype_name(ONNXTensorElementDataType type) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return "float32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16: return "float16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16: return "bfloat16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64: return "int64";
+    default: return "element type " + std::to_string(type);
+  }
+}
+
+using Signature = std::map<std::string, std::string>;
+
+inline std::string repr_signature(const Signature& signature) {
+  std::vector<std::string> parts;
+  for (const auto& [name, dtype] : signature) parts.push_back(repr(name) + ": " + repr(dtype));
+  return "{" + join(parts) + "}";
+}
+
+// Compares names and dtypes in the file with the manifest's: all that runs later relies on the manifest.
+inline void check_side(const std::string& path, const char* side, const Signature& found,
+                       const std::vector<TensorSpec>& specs, bool exactly) {
+  Signature expected;
+  for (const TensorSpec& spec : specs) expected[spec.name] = spec.dtype;
+  const bool covered = std::includes(found.begin(), found.end(), expected.begin(), expected.end());
+  if (covered && (!exactly || found.size() == expected.size())) return;
+  throw ManifestError(path + " has the " + side + " " + repr_signature(found) + ", the manifest says " +
+                      repr_signature(expected) + ". Export the checkpoint again.");
+}
+
+}  // namespace detail
+
+// A loaded graph. Threads may share it.
+class Session {
+ public:
+  // Opens a graph of the bundle in `folder`. Throws ManifestError for an incomplete, altered or foreign bundle,
+  // ProviderError when another provider than the one asked for would run, InputError for an option out of range.
+  explicit Session(const std::filesystem::path& folder, const SessionOptions& options = {})
+      : Session(folder, std::make_shared<const Manifest>(read_manifest(folder, options.verify)), options) {}
+
+  // Does the same with the bundle's manifest, which has been read.
+  Session(const std::filesystem::path& folder, std::shared_ptr<const Manifest> manifest, const SessionOptions& options)
+      : manifest_(std::move(manifest)),
+        graph_(graph_from_variant(*manifest_, options.variant)),
+        provider_(provider_from(*manifest_, options)),
+        onnx_(open(folder, options)) {
+    const std::string& path = graph_.path_for(provider_);
+    detail::check_side(path, "inputs", signature(true), graph_.inputs, true);
+    detail::check_side(path, "outputs", signature(false), graph_.outputs, false);
+  }
+
+  [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
+  [[nodiscard]] const Graph& graph() const { return graph_; }
+  [[nodiscard]] const std::string& provider() const { return provider_; }
+  // ONNX Runtime's own session, for callers that bind memory.
+  [[nodiscard]] Ort::Session& onnx_session() const { return onnx_; }
+
+  // Runs the graph on `feeds`, a tensor for every input, and returns the outputs of these names, in their order.
+  // Throws InputError before the graph runs for anything that the manifest does not allow.
+  [[nodiscard]] std::vector<Output> run(const Feeds& feeds, const std::vector<std::string>& outputs) const {
+    detail::FeedsCheck(feeds, graph_, *manifest_).run();
+    std::vector<const char*> input_names;
+    std::vector<Ort::Value> inputs;
+    std::vector<std::vector<Ort::Float16_t>> halves;
+    for (const TensorSpec& spec : graph_.inputs) {
+      input_names.push_back(spec.name.c_str());
+      inputs.push_back(value_from_tensor(feeds.at(spec.name), spec.dtype, halves));
+    }
+    std::vector<const char*> output_names;
+    for (const std::string& name : outputs) output_names.push_back(output_from_name(name).name.c_str());
+    std::vector<Ort::Value> values = onnx_.Run(Ort::RunOptions(), input_names.data(), inputs.data(), inputs.size(),
+                                               output_names.data(), output_names.size());
+    std::vector<Output> found;
+    for (Ort::Value& value : values) found.emplace_back(std::move(value));
+    return found;
+  }
+
+ private:
+  static const Graph& graph_from_variant(const Manifest& manifest, const std::string& variant) {
+    if (variant.empty()) return manifest.graphs.front();
+    std::vector<std::string> known;
+    for (const Graph& graph : manifest.graphs) {
+      if (graph.variant == variant) return graph;
+      known.push_back(graph.variant);
+    }
+    throw ManifestError("the bundle has no variant " + detail::repr(variant) + ": expected one of " +
+                        detail::join(known) + ".");
+  }
+
+  // What was measured may be OpenVINO's own runtime, which is Python's alone.
+  static std::string provider_from(const Manifest& manifest, const SessionOptions& options) {
+    if (!options.provider.empty()) return options.provider;
+    const bool measured = manifest.optimization && detail::find_provider(manifest.optimization->provider);
+    return measured ? manifest.optimization->provider : "cpu";
+  }
+
+  [[nodiscard]] Ort::Session open(const std::filesystem::path& folder, const SessionOptions& options) const {
+    if (options.threads && *options.threads < 1) {
+      throw InputError("threads is " + std::to_string(*options.threads) + ", expected an integer, 1 or more.");
+    }
+    if (provider_ == "cpu" && manifest_->precision == "bfloat16") {
+      throw ProviderError(folder.string() +
+                          " computes in bf16, for which ONNX Runtime's CPU provider has no kernels. Choose provider "
+                          "\"cuda\" on a machine with a GPU, or export the checkpoint in fp32.");
+    }
+    std::optional<std::int64_t> threads = options.threads;
+    std::optional<bool> spinning = options.spinning;
+    if (const auto& measured = manifest_->optimization; measured && measured->provider == provider_) {
+      if (!threads) threads = measured->threads;
+      if (!spinning) spinning = measured->spinning;
+    }
+    const std::string& path = options.rewritten ? graph_.path_for(provider_) : graph_.path;
+    return detail::open_onnx(folder / path, provider_, threads, spinning);
+  }
+
+  [[nodiscard]] detail::Signature signature(bool inputs) const {
+    detail::Signature found;
+    const Ort::AllocatorWithDefaultOptions allocator;
+    const std::size_t count = inputs ? onnx_.GetInputCount() : onnx_.GetOutputCount();
+    for (std::size_t at = 0; at < count; ++at) {
+      const auto name = inputs ? onnx_.GetInputNameAllocated(at, allocator) : onnx_.GetOutputNameAllocated(at, allocator);
+      const auto info = inputs ? onnx_.GetInputTypeInfo(at) : onnx_.GetOutputTypeInfo(at);
+      found[name.get()] = detail::dtype_name(info.GetTensorTypeAndShapeInfo().GetElementType());
+    }
+    return found;
+  }
+
+  [[nodiscard]] const TensorSpec& output_from_name(const std::string& name) const {
+    if (const TensorSpec* spec = graph_.output(name)) return *spec;
+    std::vector<std::string> known;
+    for (const TensorSpec& spec : graph_.outputs) known.push_back(spec.name);
+    throw InputError("unknown output " + detail::repr(name) + ": the graph gives " + detail::join(known) + ".");
+  }
+
+  // A view of the tensor; fp16 is made of floats and kept in `halves`.
+  static Ort::Value value_from_tensor(const Tensor& tensor, const std::string& dtype,
+                                      std::vector<std::vector<Ort::Float16_t>>& halves) {
+    const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    const auto wrap = [&](const auto& values) {
+      using Element = typename std::decay_t<decltype(values)>::value_type;
+      // ONNX Runtime reads inputs only, though it does not say so.
+      auto* data = const_cast<Element*>(values.data());
+      return Ort::Value::CreateTensor<Element>(memory, data, values.size(), tensor.shape.data(), tensor.shape.size());
+    };
+    if (dtype != "float16") return std::visit(wrap, tensor.values);
+    const auto& floats = std::get<std::vector<float>>(tensor.values);
+    return wrap(halves.emplace_back(floats.begin(), floats.end()));
+  }
+
+  std::shared_ptr<const Manifest> manifest_;
+  const Graph& graph_;
+  std::string provider_;
+  mutable Ort::Session onnx_;  // its Run is not const, and safe from many threads
+};
+
+}  // namespace rpln

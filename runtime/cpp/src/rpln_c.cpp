@@ -1,0 +1,80 @@
+// The C interface: exceptions become a status and a message.
+#include "rpln.h"
+
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "rpln.hpp"
+
+struct rpln_pipeline {
+  rpln::Pipeline pipeline;
+};
+
+namespace {
+
+std::string& last_error() {
+  thread_local std::string message;
+  return message;
+}
+
+// Nothing is thrown across the border to C.
+template <class Call>
+rpln_status guarded(Call&& call) noexcept {
+  try {
+    last_error().clear();
+    call();
+    return RPLN_OK;
+  } catch (const rpln::Error& error) {
+    last_error() = error.what();
+    return static_cast<rpln_status>(error.exit_code());
+  } catch (const std::exception& error) {
+    last_error() = error.what();
+    return RPLN_ERROR;
+  }
+}
+
+rpln::Json json_from_text(const char* name, const char* text) {
+  try {
+    return rpln::Json::parse(std::string_view(text));
+  } catch (const rpln::Json::exception& error) {
+    throw rpln::InputError(std::string(name) + " are not valid JSON (" + error.what() + ").");
+  }
+}
+
+rpln::Json options_from_text(const char* text) {
+  rpln::Json options = text ? json_from_text("options", text) : rpln::Json::object();
+  if (!options.is_object()) throw rpln::InputError("options are not a JSON object.");
+  return options;
+}
+
+}  // namespace
+
+rpln_status rpln_open(const char* folder, const char* options, rpln_pipeline** pipeline) {
+  return guarded([&] {
+    *pipeline = nullptr;
+    auto opened = std::make_unique<rpln_pipeline>(
+        rpln_pipeline{rpln::Pipeline(folder, rpln::pipeline_options_from_json(options_from_text(options)))});
+    *pipeline = opened.release();
+  });
+}
+
+rpln_status rpln_run(const rpln_pipeline* pipeline, const char* inputs, const char* options, char** answer) {
+  return guarded([&] {
+    *answer = nullptr;
+    const std::string text =
+        pipeline->pipeline(json_from_text("inputs", inputs), options_from_text(options)).dump();
+    auto copy = std::make_unique<char[]>(text.size() + 1);
+    std::memcpy(copy.get(), text.c_str(), text.size() + 1);
+    *answer = copy.release();
+  });
+}
+
+const char* rpln_last_error(void) { return last_error().c_str(); }
+
+void rpln_free(char* answer) { const std::unique_ptr<char[]> owned(answer); }
+
+void rpln_close(rpln_pipeline* pipeline) { const std::unique_ptr<rpln_pipeline> owned(pipeline); }

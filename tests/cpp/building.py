@@ -1,0 +1,122 @@
+"""Builds of the C++ runtime, made once a run: each is shared by the processes of it, and needs tools that may lack."""
+
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+RUNTIME: Final = ROOT / "runtime/cpp"
+HEADERS: Final = ROOT / ".tools/onnxruntime/include"
+INSTALL: Final = "run .ci/install-tools, which installs it"
+TOOLS: Final = {"g++": "g++", "cmake": "cmake", "clang++": "clang", "make": "make"}
+"""Commands, and Debian's packages that have them."""
+PREPROCESSED: Final = {"pcre2.h": "libpcre2-dev", "nlohmann/json.hpp": "nlohmann-json3-dev"}
+FUZZER: Final = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What was built: the runtime as it is installed, and the tests' own programs."""
+
+    prefix: Path
+    programs: Path
+
+    @property
+    def command_line(self) -> Path:
+        """The example program."""
+        return self.prefix / "bin/rpln-cli"
+
+    @property
+    def library(self) -> Path:
+        """The one with the C interface."""
+        return next((self.prefix / "lib").rglob("librpln_c.so"))
+
+    def ask(self, command: str, path: Path, requests: Iterable[Any], **options: Any) -> list[Any]:
+        """Answers of the tests' driver, which runs under sanitizers: what they find fails the test."""
+        lines = "".join(json.dumps(request) + "\n" for request in requests)
+        run = subprocess.run(
+            [self.programs / "driver", command, path, json.dumps(options)],
+            input=lines.encode(),
+            capture_output=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr.decode(errors="replace")
+        return [json.loads(line) for line in run.stdout.split(b"\n") if line]
+
+
+def missing_tools() -> list[str]:
+    """The packages that the build needs and this machine lacks."""
+    missing = [package for command, package in TOOLS.items() if shutil.which(command) is None]
+    if missing:
+        return missing
+    missing += [package for header, package in PREPROCESSED.items() if not compiles("g++", f"#include <{header}>")]
+    if not compiles("clang++", FUZZER, "-fsanitize=fuzzer,address,undefined"):
+        missing.append("libclang-rt-dev")
+    if not (HEADERS / "onnxruntime_cxx_api.h").is_file():
+        missing.append("the headers of ONNX Runtime")
+    return missing
+
+
+def compiles(compiler: str, source: str, *flags: str) -> bool:
+    """Whether a source of one line does, or at least its headers are there."""
+    mode = flags or ("-fsyntax-only",)
+    command = [compiler, "-x", "c++", "-DPCRE2_CODE_UNIT_WIDTH=8", *mode, "-o", os.devnull, "-"]
+    return subprocess.run(command, input=source.encode(), capture_output=True, check=False).returncode == 0
+
+
+def build(folder: Path) -> Build:
+    """Build and install the runtime with g++, then the tests' programs against it with clang and sanitizers."""
+    if missing := missing_tools():
+        message = f"the C++ runtime is not tested without {', '.join(missing)}: {INSTALL}"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    made = Build(prefix=folder / "prefix", programs=folder / "tests")
+    once(folder / "built", lambda: _build_all(folder, made))
+    return made
+
+
+def _build_all(folder: Path, made: Build) -> None:
+    options = [f"-DONNXRUNTIME_ROOT={onnxruntime_root(folder / 'onnxruntime')}"]
+    runtime = folder / "runtime"
+    _run("cmake", "-S", RUNTIME, "-B", runtime, *options, "-DCMAKE_CXX_COMPILER=g++", "-DCMAKE_CXX_FLAGS=-Werror")
+    _run("cmake", "--build", runtime, "--parallel", "2")
+    _run("cmake", "--install", runtime, "--prefix", made.prefix)
+    found = [f"-DCMAKE_PREFIX_PATH={made.prefix}", "-DCMAKE_CXX_COMPILER=clang++"]
+    _run("cmake", "-S", Path(__file__).parent, "-B", made.programs, *options, *found)
+    _run("cmake", "--build", made.programs, "--parallel", "2")
+
+
+def onnxruntime_root(folder: Path) -> Path:
+    """Headers and Python's own library, laid out as in a release archive of ONNX Runtime."""
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None
+    assert spec.origin is not None
+    (library,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*.*")
+    (folder / "lib").mkdir(parents=True)
+    (folder / "include").symlink_to(HEADERS)
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / "lib" / name).symlink_to(library)
+    return folder
+
+
+def once(stamp: Path, make: Callable[[], None]) -> None:
+    """Call `make`, unless a process of this run has; others wait for it. Where it failed, the next one tries again."""
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    with stamp.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists():
+            make()
+            stamp.touch()
+
+
+def _run(*command: object) -> None:
+    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{command}\n{run.stdout[-4000:]}\n{run.stderr[-4000:]}"

@@ -1,0 +1,102 @@
+// What the tests ask of the runtime: a command and a path, then requests in JSON, one a line; an answer a line.
+//
+//   driver tokenize TOKENIZER.JSON   "text" or ["text", "pair"]           -> [[id, start, end, byte start, ...], ...]
+//   driver decode   TOKENIZER.JSON   {"ids": [...], "skip": true}         -> "text"
+//   driver open     (none)           "folder"                             -> the manifest's task
+//   driver run      FOLDER           {"feeds": {...}, "outputs": [...]}   -> {"name": {"shape": [...], "values": [...]}}
+//   driver answer   FOLDER           {"inputs": ..., "options": {...}}    -> the answer
+//
+// An error is {"error": message, "code": exit code}. Options of the bundle may follow the path, as JSON.
+#include <functional>
+#include <iostream>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "rpln.hpp"
+
+namespace {
+
+using rpln::Json;
+using Answer = std::function<Json(const Json&)>;
+
+Json json_from_encoding(const rpln::Encoding& encoding) {
+  Json rows = Json::array();
+  for (const rpln::Token& token : encoding) {
+    rows.push_back({token.id, token.characters.begin, token.characters.end, token.bytes.begin, token.bytes.end,
+                    token.word, token.sequence, token.position});
+  }
+  return rows;
+}
+
+Answer tokenize(const std::string& path, const Json&) {
+  auto tokenizer = std::make_shared<rpln::Tokenizer>(rpln::detail::read_tokenizer_file(path));
+  return [tokenizer](const Json& text) {
+    if (text.is_string()) return json_from_encoding(tokenizer->encode(text.get<std::string>()));
+    return json_from_encoding(tokenizer->encode(text[0].get<std::string>(), text[1].get<std::string>()));
+  };
+}
+
+Answer decode(const std::string& path, const Json&) {
+  auto tokenizer = std::make_shared<rpln::Tokenizer>(rpln::detail::read_tokenizer_file(path));
+  return [tokenizer](const Json& request) -> Json {
+    return tokenizer->decode(request["ids"].get<std::vector<std::int64_t>>(), request["skip"].get<bool>());
+  };
+}
+
+Answer open(const std::string&, const Json&) {
+  return [](const Json& folder) -> Json { return rpln::read_manifest(folder.get<std::string>()).task; };
+}
+
+rpln::Tensor tensor_from_json(const Json& json) {
+  rpln::Tensor tensor{json["shape"].get<std::vector<std::int64_t>>(), {}};
+  if (json["dtype"] == "int64") {
+    tensor.values = json["values"].get<std::vector<std::int64_t>>();
+  } else {
+    tensor.values = json["values"].get<std::vector<float>>();
+  }
+  return tensor;
+}
+
+Answer run(const std::string& folder, const Json& options) {
+  rpln::SessionOptions opened = rpln::pipeline_options_from_json(options).session;
+  auto session = std::make_shared<rpln::Session>(folder, opened);
+  return [session](const Json& request) {
+    rpln::Feeds feeds;
+    for (const auto& [name, tensor] : request["feeds"].items()) feeds.emplace(name, tensor_from_json(tensor));
+    const auto names = request["outputs"].get<std::vector<std::string>>();
+    const std::vector<rpln::Output> outputs = session->run(feeds, names);
+    Json answer = Json::object();
+    for (std::size_t at = 0; at < names.size(); ++at) {
+      const auto count = static_cast<std::ptrdiff_t>(rpln::detail::elements(outputs[at].shape()));
+      const float* data = outputs[at].data();
+      answer[names[at]] = {{"shape", outputs[at].shape()}, {"values", std::vector<float>(data, data + count)}};
+    }
+    return answer;
+  };
+}
+
+Answer answer(const std::string& folder, const Json& options) {
+  auto pipeline = std::make_shared<rpln::Pipeline>(folder, rpln::pipeline_options_from_json(options));
+  return [pipeline](const Json& request) { return (*pipeline)(request["inputs"], request["options"]); };
+}
+
+const std::map<std::string, Answer (*)(const std::string&, const Json&)> commands{
+    {"tokenize", tokenize}, {"decode", decode}, {"open", open}, {"run", run}, {"answer", answer}};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string path = argv[2];
+  const Json options = argc > 3 ? Json::parse(argv[3]) : Json::object();
+  std::optional<Answer> command;
+  for (std::string line; std::getline(std::cin, line);) {
+    try {
+      if (!command) command = commands.at(argv[1])(path, options);
+      std::cout << (*command)(Json::parse(line)).dump() << '\n';
+    } catch (const rpln::Error& error) {
+      std::cout << Json{{"error", error.what()}, {"code", error.exit_code()}}.dump() << '\n';
+    }
+  }
+}

@@ -1,0 +1,217 @@
+"""Answers, logits and refusals of the C++ runtime against those of Python, on bundles of the embedded checkpoints."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpln_runtime import InputError, load, pipeline
+from rpln_runtime.batching import feeds_from_encodings
+from rpln_runtime.tokenization import Tokenizer, truncate
+from tests.cpp.building import Build
+from tests.cpp.texts import random_texts
+
+Demo = Callable[..., Path]
+
+TEXTS = [
+    "The old man walked to the boat, and his crew watched the stars.",
+    "",
+    "I",
+    "Ada Lovelace's café — naïve, 東京 and 😀 -- cost $12.50; isn't it!",
+    "Free money!!! Click http://example.com now & win 1,000,000 dollars.",
+    "\x00  \n tabs\tand\u3000spaces  ",
+    " ".join(["The jury said it did find that many of the laws are outmoded."] * 40),
+]
+CONTEXT = (
+    "The jury praised the officers of the city. Mr. Berry, whose wife is naïve, lives in Atlanta. He did not say. " * 6
+)
+QUESTIONS = [
+    {"question": "Who praised the officers?", "context": "The jury praised the officers of the city."},
+    {"question": "Where does Mr. Berry live?", "context": CONTEXT},
+    {"question": "Who?", "context": "¡Él!  É"},
+]
+CHOICES = [
+    {"prompt": "The man walked to the boat.", "choices": ["He sailed away.", "The tax was raised.", "Été."]},
+    {"prompt": "It rained.", "choices": ["We got wet."]},
+]
+MASKED = ["The old <mask> walked.", "<mask>", "He<mask> to the<mask> of the<mask>.", "Été <mask> 東京."]
+PAIRS = [{"text": "Hello."}, {"text": "Hello.", "text_pair": "Free money!"}, "Hello."]
+
+CASES: list[tuple[str, dict[str, Any], Any]] = [
+    *[
+        ("token-classification", {"aggregation_strategy": s}, TEXTS)
+        for s in ("none", "simple", "first", "average", "max")
+    ],
+    ("token-classification", {"ignore_labels": ["NOUN", "."], "stride": 3, "aggregation_strategy": "simple"}, TEXTS),
+    ("token-classification", {"ignore_labels": []}, TEXTS[0]),
+    ("text-classification", {"truncation": True}, [*TEXTS, *PAIRS]),
+    ("text-classification", {"truncation": True}, TEXTS[0]),
+    ("text-classification", {"top_k": None, "truncation": True}, TEXTS),
+    ("text-classification", {"top_k": 1, "function_to_apply": "sigmoid", "truncation": True}, TEXTS[-1]),
+    ("text-classification", {"top_k": None, "function_to_apply": "none"}, PAIRS),
+    ("question-answering", {}, QUESTIONS),
+    ("question-answering", {"top_k": 4, "max_answer_len": 3}, QUESTIONS),
+    ("question-answering", {"handle_impossible_answer": True, "align_to_words": False}, QUESTIONS[0]),
+    ("question-answering", {"max_seq_len": 40, "doc_stride": 7, "top_k": 2}, QUESTIONS),
+    ("multiple-choice", {}, CHOICES),
+    ("multiple-choice", {"truncation": True}, CHOICES[0]),
+    ("fill-mask", {}, MASKED),
+    ("fill-mask", {"top_k": 3}, MASKED[2]),
+    ("fill-mask", {"targets": ["Ġman", "Ġdog", "Ġboat"], "top_k": 9}, MASKED),
+    *[("feature-extraction", {"pooling": p, "truncation": True}, TEXTS) for p in ("none", "first", "mean", "max")],
+    ("feature-extraction", {"pooling": "mean", "normalize": True}, TEXTS[:5]),
+]
+
+
+def assert_same(mine: Any, theirs: Any, tolerance: float = 2e-5) -> None:
+    """Equal, numbers but for rounding. Where there are places in characters, those in bytes stand beside them."""
+    if isinstance(theirs, dict):
+        assert {key for key in mine if not key.startswith("byte_")} == theirs.keys()
+        for key, value in theirs.items():
+            assert_same(mine[key], value, tolerance)
+    elif isinstance(theirs, float):
+        assert math.isclose(mine, theirs, rel_tol=tolerance, abs_tol=tolerance), (mine, theirs)
+    elif isinstance(theirs, list | tuple | np.ndarray):
+        values = np.asarray(theirs) if isinstance(theirs, np.ndarray) else None
+        if values is not None:
+            np.testing.assert_allclose(np.asarray(mine), values, rtol=tolerance, atol=tolerance)
+            return
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            assert_same(one, other, tolerance)
+    else:
+        assert mine == theirs
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "inputs"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_answers_equal_those_of_python(
+    built: Build, demo: Demo, task: str, options: dict[str, Any], inputs: Any
+) -> None:
+    folder = demo(task)
+    expected = pipeline(folder, provider="cpu", threads=1)(inputs, **options)
+    (answer,) = built.ask("answer", folder, [{"inputs": inputs, "options": options}], provider="cpu", threads=1)
+    assert_same(answer, expected)
+
+
+def test_answers_of_fp16_and_other_forms_of_logits_equal_those_of_python(built: Build, demo: Demo) -> None:
+    tagger = demo("token-classification", precision="fp16")
+    (answer,) = built.ask("answer", tagger, [{"inputs": TEXTS, "options": {}}], threads=1)
+    assert_same(answer, pipeline(tagger, provider="cpu", threads=1)(TEXTS), tolerance=2e-3)
+    for form in ("positions", "masked"):
+        filler = demo("fill-mask", logits=form)
+        (answer,) = built.ask("answer", filler, [{"inputs": MASKED, "options": {}}], threads=1, batch_size=3)
+        assert_same(answer, pipeline(filler, provider="cpu", threads=1)(MASKED))
+
+
+def test_places_in_bytes_are_those_in_characters(built: Build, demo: Demo) -> None:
+    texts = random_texts(300, seed=2)
+    (answers,) = built.ask(
+        "answer", demo("token-classification"), [{"inputs": texts, "options": {"ignore_labels": []}}], threads=1
+    )
+    for text, tokens in zip(texts, answers, strict=True):
+        for token in tokens:
+            piece = text.encode()[token["byte_start"] : token["byte_end"]]
+            assert piece.decode() == text[token["start"] : token["end"]]
+
+
+def test_logits_equal_those_of_python(built: Build, demo: Demo) -> None:
+    folder = demo("token-classification")
+    session = load(folder, provider="cpu", threads=1)
+    tokenizer = Tokenizer.from_bundle(folder, session.manifest)
+    texts = random_texts(200, seed=4)
+    requests, expected = [], []
+    for at in range(0, len(texts), 8):
+        encodings = [truncate(tokenizer.encode(text), 256) for text in texts[at : at + 8]]
+        feeds = feeds_from_encodings(encodings, session.graph, session.manifest)
+        expected.append(session.run(feeds)["logits"])
+        requests.append({"feeds": {name: json_from(array) for name, array in feeds.items()}, "outputs": ["logits"]})
+    for answer, logits in zip(built.ask("run", folder, requests, provider="cpu", threads=1), expected, strict=True):
+        mine = np.array(answer["logits"]["values"], np.float32).reshape(answer["logits"]["shape"])
+        # One library runs one graph: there is nothing to round.
+        np.testing.assert_array_equal(mine, logits)
+
+
+def json_from(array: np.ndarray) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "values": array.ravel().tolist()}
+
+
+def feeds(ids: Any, **others: Any) -> dict[str, np.ndarray]:
+    array = np.array(ids, np.int64)
+    return {"input_ids": array, "attention_mask": np.ones_like(array)} | others
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        feeds([[0, 7500]]),
+        feeds([[0, -1], [3, 4]]),
+        feeds([[0] * 300]),
+        feeds(np.zeros((1, 0))),
+        feeds([0, 1]),
+        feeds([[0, 1]], attention_mask=np.ones((1, 3), np.int64)),
+        feeds([[0, 1]], attention_mask=np.full((1, 2), 2)),
+        feeds([[0, 1]], other=np.ones((1, 2), np.int64)),
+        {"input_ids": np.ones((1, 2), np.int64)},
+    ],
+)
+def test_bad_feeds_are_refused_with_the_same_words(built: Build, demo: Demo, bad: dict[str, np.ndarray]) -> None:
+    folder = demo("token-classification")
+    with pytest.raises(InputError) as refused:
+        load(folder, provider="cpu").run(bad)
+    request = {"feeds": {name: json_from(array) for name, array in bad.items()}, "outputs": ["logits"]}
+    (answer,) = built.ask("run", folder, [request], threads=1)
+    assert answer == {"error": str(refused.value), "code": InputError.exit_code}
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "options"),
+    [
+        ("token-classification", "a", {"unknown": 1}),
+        ("token-classification", "a", {"aggregation_strategy": "most"}),
+        ("token-classification", "a", {"ignore_labels": "O"}),
+        ("token-classification", "a" * 900, {"stride": 255}),
+        ("token-classification", "a", {"stride": 256}),
+        ("token-classification", 5, {}),
+        ("token-classification", [5], {}),
+        ("text-classification", TEXTS[-1], {}),
+        ("text-classification", "a", {"top_k": 0}),
+        ("text-classification", "a", {"top_k": "worst"}),
+        ("text-classification", "a", {"top_k": 1.5}),
+        ("text-classification", "a", {"truncation": "yes"}),
+        ("text-classification", {"text": "a", "other": "b"}, {}),
+        ("question-answering", "a", {}),
+        ("question-answering", {"question": "a"}, {}),
+        ("question-answering", {"question": "", "context": "a"}, {}),
+        ("question-answering", {"question": "a " * 90, "context": CONTEXT}, {}),
+        ("question-answering", QUESTIONS[0], {"max_seq_len": 999}),
+        ("multiple-choice", {"prompt": "a", "choices": []}, {}),
+        ("multiple-choice", {"prompt": "a", "choices": "bc"}, {}),
+        ("multiple-choice", {"prompt": "a", "choices": [3]}, {}),
+        ("fill-mask", "no mask", {}),
+        ("fill-mask", "<mask>", {"targets": []}),
+        ("feature-extraction", "a", {"pooling": "median"}),
+    ],
+)
+def test_bad_items_and_options_are_refused_with_the_same_words(
+    built: Build, demo: Demo, task: str, inputs: Any, options: dict[str, Any]
+) -> None:
+    folder = demo(task)
+    with pytest.raises(InputError) as refused:
+        pipeline(folder, provider="cpu")(inputs, **options)
+    (answer,) = built.ask("answer", folder, [{"inputs": inputs, "options": options}], threads=1)
+
+    assert answer == {"error": str(refused.value), "code": InputError.exit_code}
+
+
+def test_an_unknown_provider_is_refused(built: Build, demo: Demo) -> None:
+    folder = demo("token-classification")
+    (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="abacus")
+    assert answer == {"error": "unknown provider 'abacus': expected one of cpu, cuda, tensorrt.", "code": 5}
+    (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="cuda")
+    assert answer["code"] == 5
+    assert "provider 'cuda' (CUDAExecutionProvider) is not in the onnxruntime" in answer["error"]

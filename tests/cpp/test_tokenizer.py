@@ -1,0 +1,169 @@
+"""The C++ tokenizer against the tokenizers library: ids, offsets in characters and bytes, words, and the way back."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer
+
+from rpln_export.defaults import DEFAULTS
+from tests.cpp.building import Build
+from tests.cpp.texts import random_texts
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def no_change(document: dict[str, Any]) -> None:
+    """As it was trained: with a space before every text."""
+
+
+def without_prefix(document: dict[str, Any]) -> None:
+    """As RoBERTa has it."""
+    document["pre_tokenizer"]["add_prefix_space"] = False
+    document["post_processor"]["add_prefix_space"] = False
+
+
+def untrimmed(document: dict[str, Any]) -> None:
+    document["post_processor"]["trim_offsets"] = False
+
+
+def one_word(document: dict[str, Any]) -> None:
+    document["pre_tokenizer"]["use_regex"] = False
+
+
+def whole_words_first(document: dict[str, Any]) -> None:
+    document["model"]["ignore_merges"] = True
+
+
+def with_unknown(document: dict[str, Any]) -> None:
+    """Without two letters, so that there is something unknown."""
+    document["model"]["unk_token"] = "<unk>"
+    document["model"]["fuse_unk"] = True
+    vocabulary = document["model"]["vocab"]
+    lost = [token for token in vocabulary if "e" in token or "Ã" in token]
+    document["model"]["vocab"] = {token: number for token, number in vocabulary.items() if token not in lost}
+    document["model"]["merges"] = [
+        merge for merge in document["model"]["merges"] if not any("e" in side or "Ã" in side for side in merge)
+    ]
+
+
+CHANGES: tuple[Change, ...] = (no_change, without_prefix, untrimmed, one_word, whole_words_first, with_unknown)
+
+
+def changed_tokenizer(folder: Path, change: Change) -> Path:
+    document = json.loads((DEFAULTS["token-classification"].folder / "tokenizer.json").read_text(encoding="utf-8"))
+    change(document)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def python_tokenizer(path: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def assert_equal(build: Build, path: Path, texts: list[Any]) -> None:
+    """Compare every text or pair; offsets in bytes are those of the same characters."""
+    tokenizer = python_tokenizer(path)
+    for text, rows in zip(texts, build.ask("tokenize", path, texts), strict=True):
+        pair = [text] if isinstance(text, str) else text
+        theirs = tokenizer.encode(*pair)
+        expected = []
+        for position, ids in enumerate(theirs.ids):
+            start, end = theirs.offsets[position]
+            sequence = theirs.sequence_ids[position]
+            word = theirs.word_ids[position]
+            own = "" if sequence is None else pair[sequence]
+            places = [start, end, len(own[:start].encode()), len(own[:end].encode())]
+            numbers = [-1 if word is None else word, -1 if sequence is None else sequence, position]
+            expected.append([ids, *places, *numbers])
+        assert rows == expected, repr(text)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_tokens_equal_those_of_the_library(built: Build, tmp_path: Path, change: Change) -> None:
+    path = changed_tokenizer(tmp_path, change)
+    texts = random_texts(5_000, seed=CHANGES.index(change))
+    assert_equal(built, path, texts)
+
+
+@pytest.mark.parametrize("change", [no_change, without_prefix], ids=lambda change: change.__name__)
+def test_pairs_equal_those_of_the_library(built: Build, tmp_path: Path, change: Change) -> None:
+    texts = random_texts(1_000, seed=17)
+    assert_equal(
+        built, changed_tokenizer(tmp_path, change), [list(pair) for pair in zip(texts, texts[::-1], strict=True)]
+    )
+
+
+def test_added_tokens_that_take_spaces_along_equal_those_of_the_library(built: Build, tmp_path: Path) -> None:
+    path = changed_tokenizer(tmp_path, without_prefix)
+    tokenizer = python_tokenizer(path)
+    tokenizer.add_tokens([AddedToken("<right>", rstrip=True), AddedToken("<r", normalized=True), AddedToken("the <s")])
+    tokenizer.add_special_tokens([AddedToken("<both>", lstrip=True, rstrip=True)])
+    tokenizer.save(str(path))
+    pieces = ["<right>", "<r", "<both>", "<mask>", "the ", "<s>", " ", "\u3000", "\n", "a", "é", "<"]
+    draw = random.Random(5)
+    assert_equal(built, path, ["".join(draw.choices(pieces, k=draw.randint(1, 12))) for _ in range(1_000)])
+
+
+def test_every_character_is_of_the_class_that_the_library_takes_it_for(built: Build, tmp_path: Path) -> None:
+    """All planes with letters or numbers. Beside a letter, a number and a sign it shows which of them it is."""
+    path = changed_tokenizer(tmp_path, one_word)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["pre_tokenizer"]["use_regex"] = True
+    document["model"]["merges"] = []
+    path.write_text(json.dumps(document), encoding="utf-8")
+    codes = [code for code in [*range(0x33500), *range(0xE0000, 0xE0200)] if not 0xD800 <= code < 0xE000]
+    texts = ["".join(f"a{c}1{c}" for c in map(chr, codes[at : at + 256])) for at in range(0, len(codes), 256)]
+    tokenizer = python_tokenizer(path)
+    for text, rows in zip(texts, built.ask("tokenize", path, texts), strict=True):
+        words = tokenizer.encode(text).word_ids
+        assert [row[5] for row in rows] == [-1 if word is None else word for word in words], hex(ord(text[1]))
+
+
+def test_long_words_take_no_longer_than_their_length_says(built: Build, tmp_path: Path) -> None:
+    path = changed_tokenizer(tmp_path, no_change)
+    assert_equal(built, path, ["a" * 100_000, "the" * 30_000, "é" * 20_000])
+
+
+def test_decoding_equals_that_of_the_library(built: Build, tmp_path: Path) -> None:
+    path = changed_tokenizer(tmp_path, no_change)
+    tokenizer = python_tokenizer(path)
+    draw = random.Random(3)
+    size = tokenizer.get_vocab_size()
+    # Bytes in any order are mostly no UTF-8; ids beyond the vocabulary have no text.
+    requests = [
+        {"ids": [draw.randrange(draw.choice([270, size, size + 3])) for _ in range(draw.randint(0, 30))], "skip": skip}
+        for _ in range(1_000)
+        for skip in (False, True)
+    ]
+    expected = [tokenizer.decode(row["ids"], skip_special_tokens=row["skip"]) for row in requests]
+    assert built.ask("decode", path, requests) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda d: d.update(normalizer={"type": "NFC"}), "it has a normalizer, expected none"),
+        (lambda d: d["pre_tokenizer"].update(type="Whitespace"), "its pre-tokenizer is Whitespace, expected ByteLevel"),
+        (lambda d: d["model"].update(type="WordPiece"), "its model is no BPE"),
+        (lambda d: d["model"].update(byte_fallback=True), "it has a byte_fallback, expected none"),
+        (lambda d: d["model"]["merges"].append(["q", "zz"]), "which its vocabulary lacks"),
+        (lambda d: d["model"]["vocab"].pop("Ā"), "its vocabulary lacks Ā for the byte 0, and it has no token"),
+        (lambda d: d["added_tokens"][4].update(single_word=True), "its token '<mask>' is a single_word"),
+        (lambda d: d["post_processor"].update(type="BertProcessing"), "expected RobertaProcessing"),
+        (lambda d: d["model"].pop("vocab"), "key 'vocab' not found"),
+    ],
+)
+def test_what_would_change_tokens_is_refused(built: Build, tmp_path: Path, change: Change, reason: str) -> None:
+    path = changed_tokenizer(tmp_path, change)
+    (answer,) = built.ask("tokenize", path, ["text"])
+    assert answer["code"] == 4
+    assert answer["error"].startswith(f"rpln cannot read {path} (")
+    assert reason in answer["error"]
