@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.errors import EngineError
-from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
+from rpln_graphs.tensorrt.checks import SMALLEST_HEAD, fused_attentions, precision_of_products, unfused_attentions
 from rpln_runtime.engine_manifest import Layer
 from tests.graphs.compiling import SHAPES, attention, attention_shapes, compile_graph
 from tests.graphs.text_graphs import model_from_text
@@ -73,9 +73,16 @@ def test_a_product_in_another_type_is_refused_by_name(node: str, dtype: str) -> 
 
 
 def test_a_product_of_two_types_is_refused() -> None:
-    mixed = [*FUSED, kernel("product", takes=("int8",))]
+    mixed = [*FUSED, kernel("product", kind="gemm", takes=("int8",))]
     with pytest.raises(EngineError, match=r"product \(float16: float16, float32, int8\)"):
         precision_of_products(mixed, attention())
+
+
+def test_a_kernel_that_moves_operands_does_not_vouch_for_the_one_that_multiplies() -> None:
+    moved = kernel("product", name="__myl_Move_myl0_1", takes=("float16",))
+    assert precision_of_products([moved, *FUSED], attention()) == "float16"
+    with pytest.raises(EngineError, match=r"product \(float16: float32\)"):
+        precision_of_products([moved, *in_type("float32", "product")], attention())
 
 
 def test_a_product_that_no_kernel_computes_is_refused() -> None:
@@ -137,6 +144,45 @@ def test_between_the_products_there_may_be_a_mask_a_scale_and_casts() -> None:
     assert fused_attentions(fused, model, profiles=1) == [1]
     apart = [kernel("scores", takes=("float16",)), kernel("softmax", "product", takes=("float16",))]
     assert unfused_attentions(apart, model, 0) == ["softmax"]
+
+
+def test_attention_under_a_head_mask_is_not_missed() -> None:
+    model = model_from_text(
+        """
+        g (float16[b, 2, s, 16] q, float16[b, 2, 16, s] k, float16[b, 2, s, 16] v, float16[2, 1, 1] head_mask)
+            => (float16[b, 2, s, 16] y)
+        {
+            scores = MatMul (q, k)
+            softmax = Softmax <axis = -1> (scores)
+            masked = Mul (softmax, head_mask)
+            y = MatMul (masked, v)
+        }
+        """
+    )
+    apart = [kernel(name, takes=("float16",)) for name in ("scores", "softmax", "masked", "y")]
+    assert unfused_attentions(apart, model, 0) == []
+    assert fused_attentions(apart, model, profiles=1) == [0]
+
+
+@NEEDS_TENSORRT_RTX
+@pytest.mark.parametrize(("size", "fused"), [(8, 0), (SMALLEST_HEAD, 1), (16, 1), (64, 1)])
+def test_heads_that_tensorrt_has_no_kernel_for_are_not_missed(tmp_path: Path, size: int, fused: int) -> None:
+    model = model_from_text(
+        f"""
+        g (float16[b, 2, s, {size}] q, float16[b, 2, {size}, s] k, float16[b, 2, s, {size}] v)
+            => (float16[b, 2, s, {size}] y)
+        {{
+            scores = MatMul (q, k)
+            softmax = Softmax <axis = -1> (scores)
+            y = MatMul (softmax, v)
+        }}
+        """
+    )
+    tokens = ((1, 2, 1, size), (2, 2, 32, size), (4, 2, 64, size))
+    turned = ((1, 2, size, 1), (2, 2, size, 32), (4, 2, size, 64))
+    plan = compile_graph(model, tmp_path, [{"q": tokens, "k": turned, "v": tokens}])
+    assert fused_attentions(plan.layers, model, profiles=1) == [fused]
+    assert unfused_attentions(plan.layers, model, 0) == []
 
 
 @pytest.mark.parametrize("output", ["attentions.0", "cross_attentions.0"])

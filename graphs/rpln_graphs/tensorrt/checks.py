@@ -3,6 +3,7 @@
 TensorRT falls back in silence: an engine for fp16 that computes in fp32 is as right as any, and slower.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -13,6 +14,8 @@ from rpln_graphs.errors import EngineError
 from rpln_runtime.engine_manifest import Layer
 
 PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
+GEMM: Final = "gemm"
+"""What a kernel of nothing but a product is called; others move its operands."""
 NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
 """Outputs that no fused attention can give."""
@@ -78,7 +81,9 @@ def _attentions(graph: ir.Model) -> list[_Attention]:
             found.append(_Attention(node.name or "", (), has_kernel=not asked_for))
         elif node.op_type == "Softmax":
             before, after = _product(_before(node)), _product(_after(node))
-            has_kernel = not asked_for and _has_kernel(before)
+            between = {one.op_type for one in itertools.takewhile(_is_no_product, _after(node))}
+            # A head mask is multiplied in between, which no kernel does.
+            has_kernel = not asked_for and _has_kernel(before) and between <= {"Cast"}
             found.append(_Attention(node.name or "", (_name(before), _name(after)), has_kernel))
     return found
 
@@ -93,7 +98,11 @@ def _has_kernel(product: ir.Node | None) -> bool:
 
 
 def _product(nodes: Iterator[ir.Node]) -> ir.Node | None:
-    return next((node for node in nodes if node.op_type == "MatMul"), None)
+    return next(itertools.dropwhile(_is_no_product, nodes), None)
+
+
+def _is_no_product(node: ir.Node) -> bool:
+    return node.op_type != "MatMul"
 
 
 def _before(node: ir.Node) -> Iterator[ir.Node]:
@@ -118,11 +127,14 @@ def _name(node: ir.Node | None) -> str:
 
 
 def _types_of_nodes(layers: Iterable[Layer]) -> dict[str, set[str]]:
-    """The dtypes that the kernels of each node take."""
+    """The dtypes that the kernels of each node take; of those that multiply alone, where any is called that."""
+    layers = list(layers)
+    multiplied = {node for layer in layers if layer.kind == GEMM for node in layer.nodes}
     types: dict[str, set[str]] = {}
     for layer in layers:
         for node in layer.nodes:
-            types.setdefault(node, set()).update(layer.inputs)
+            if layer.kind == GEMM or node not in multiplied:
+                types.setdefault(node, set()).update(layer.inputs)
     return types
 
 
