@@ -12,6 +12,7 @@ from rpln_runtime.providers import PROVIDERS
 from rpln_runtime.triton.columns import COLUMNS, COUNT
 from rpln_runtime.triton.fields import FIELDS, OPTIONS
 from rpln_runtime.triton.parts import (
+    KINDS,
     LATEST,
     batching,
     instances,
@@ -27,7 +28,6 @@ from rpln_runtime.triton.steps.rows import COLUMNS as TOKEN_COLUMNS
 from rpln_runtime.triton.steps.rows import ITEMS, TOKENS
 
 LABELS_FILE: Final = "labels.txt"
-_KINDS: Final = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
 
 
 def ensemble_config(plan: RepositoryPlan) -> Message:
@@ -86,7 +86,7 @@ def model_config(plan: RepositoryPlan, provider: str) -> Message:
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
         "output": [tensor_from_spec(spec) | _labels(spec, plan) for spec in plan.graph.outputs],
         "dynamic_batching": batching(),
-        "instance_group": instances(_KINDS[provider]),
+        "instance_group": instances(KINDS[provider]),
         **_settings(plan, provider),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
     }

@@ -1,14 +1,11 @@
 """The configuration of a bundle that generates: one decoupled model in Python."""
 
 import json
-from typing import Final
 
 from rpln_runtime.triton.fields import OPTIONS
-from rpln_runtime.triton.parts import LATEST, batching, instances, python_parameters, tensor
+from rpln_runtime.triton.parts import KINDS, LATEST, batching, instances, python_parameters, tensor
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
-
-_KINDS: Final = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
 
 
 def generator_config(plan: RepositoryPlan, provider: str) -> Message:
@@ -22,7 +19,7 @@ def generator_config(plan: RepositoryPlan, provider: str) -> Message:
         "input": [tensor("text", "TYPE_STRING", 1), tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}],
         "output": [tensor("text", "TYPE_STRING", 1), tensor("sequence", "TYPE_INT64", 1)],
         "dynamic_batching": batching(),
-        "instance_group": instances(_KINDS[provider]),
+        "instance_group": instances(KINDS[provider]),
         "model_transaction_policy": {"decoupled": True},
         "parameters": python_parameters(chosen),
     }

@@ -13,6 +13,8 @@ from rpln_runtime.triton.pbtxt import Message, Word, entries
 TRITON_TYPES: Final = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16", "int64": "TYPE_INT64"}
 """By the dtypes of a manifest."""
 
+KINDS: Final[Mapping[str | None, str]] = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
+"""Of instances, by provider."""
 VERSION_PARAMETER: Final = "rpln_runtime"
 LATEST: Final[Message] = {"latest": {"num_versions": 1}}
 

@@ -89,15 +89,20 @@ def make_plan(
         buckets=() if generates else tuple(default_buckets(manifest.usable_length) if buckets is None else buckets),
         options=dict(options),
     )
-    if generates:
-        _check_generator(plan, buckets)
-    else:
-        _check_encoder(plan)
+    check_plan(plan, buckets=buckets is not None)
     return plan
 
 
-def _check_generator(plan: RepositoryPlan, buckets: Sequence[int] | None) -> None:
-    if buckets is not None:
+def check_plan(plan: RepositoryPlan, *, buckets: bool) -> None:
+    """Check what was chosen against the bundle; `buckets` says that those were. Raises ManifestError and InputError."""
+    if plan.generates:
+        _check_generator(plan, buckets=buckets)
+    else:
+        _check_encoder(plan)
+
+
+def _check_generator(plan: RepositoryPlan, *, buckets: bool) -> None:
+    if buckets:
         raise InputError("buckets are for models that read whole texts: prompts that grow are joined as they are.")
     known = [field.name for field in fields(GenerationOptions)]
     for name in plan.options:
@@ -108,7 +113,8 @@ def _check_generator(plan: RepositoryPlan, buckets: Sequence[int] | None) -> Non
 
 def _check_encoder(plan: RepositoryPlan) -> None:
     manifest = plan.manifest
-    check_buckets(plan.buckets, manifest.usable_length)
+    if plan.buckets:
+        check_buckets(plan.buckets, manifest.usable_length)
     _check_tensors(plan.graph)
     row = POSTPROCESS[plan.postprocess]
     check_options(row, plan.options, manifest.task)

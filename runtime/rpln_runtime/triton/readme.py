@@ -17,7 +17,7 @@ Written by rpln-runtime {version} from the bundle {source}. Check it with `rpln 
 The steps in Python are run by the server's own Python, which needs the package that they are in:
 
 ```
-pip install "rpln-runtime[{extra}]=={version}"
+pip install "rpln-runtime{extra}=={version}"
 tritonserver --model-repository=. {flags}
 ```
 
@@ -33,9 +33,10 @@ _ENCODER: Final = """
 curl localhost:8000/v2/models/{name}/infer -d '{body}'
 ```
 
-answers with {columns}: one row for each item of the request, and in it one value for each thing that was found;
-`{count}` says how many of them are real where several items have different numbers. `{options}`, which may be left out,
-holds options of the task as JSON, as `rpln_runtime.pipeline` takes them.
+answers with {columns}:
+one row for each item of the request, and in it one value for each thing that was found; `{count}` says how many of them
+are real where several items have different numbers. `{options}`, which may be left out, holds options of the task as
+JSON, as `rpln_runtime.pipeline` takes them.
 
 ## Change
 
@@ -74,7 +75,7 @@ def readme(plan: RepositoryPlan) -> str:
         task=manifest.task,
         version=__version__,
         source=f"{manifest.source.name} ({manifest.source.sha256[:12]})",
-        extra="gpu" if plan.generates else "cpu",
+        extra="[gpu]" if plan.generates else "",
         flags="" if plan.generates else "--cache-config=local,size=104857600",
         note="" if "cpu" in plan.providers else " (Not this one: it computes in bf16.)",
     )

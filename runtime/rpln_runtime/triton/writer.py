@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rpln_runtime._version import __version__
 from rpln_runtime.manifest import MANIFEST_NAME
+from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.configs import (
     LABELS_FILE,
     answers_config,
@@ -62,32 +63,34 @@ def write_repository(
     """
     plan = make_plan(Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {})
     with published(Path(destination)) as partial:
-        for write in (_write_generator,) if plan.generates else _ENCODER_WRITERS:
-            write(plan, partial)
-        models = sorted(path.name for path in partial.iterdir())
+        roles = {writer(plan, partial): role for role, writer in _writers(plan).items()}
         (partial / "README.md").write_text(readme(plan), encoding="utf-8")
-        marker = {"rpln_runtime": __version__, "models": models, "source": dataclasses.asdict(plan.manifest.source)}
+        marker = {"rpln_runtime": __version__, "models": roles, "source": dataclasses.asdict(plan.manifest.source)}
         (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-    return models
+        check_repository(partial)
+    return list(roles)
 
 
-def _write_ensemble(plan: RepositoryPlan, repository: Path) -> None:
+def _write_ensemble(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, ensemble_config(plan))
     # Object stores keep no empty folders, and Triton wants one.
     (version / ".keep").touch()
+    return version.parent.name
 
 
-def _write_tokenizer(plan: RepositoryPlan, repository: Path) -> None:
+def _write_tokenizer(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, tokenizer_config(plan))
     _write_step(plan, version, module="tokenizer", step="TokenizerStep")
+    return version.parent.name
 
 
-def _write_answers(plan: RepositoryPlan, repository: Path) -> None:
+def _write_answers(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, answers_config(plan))
     _write_step(plan, version, module="answers", step="AnswerStep")
+    return version.parent.name
 
 
-def _write_model(plan: RepositoryPlan, repository: Path) -> None:
+def _write_model(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, *(model_config(plan, provider) for provider in plan.providers))
     for path in _graph_files(plan):
         _copy(path, plan.folder, version)
@@ -96,22 +99,31 @@ def _write_model(plan: RepositoryPlan, repository: Path) -> None:
     (version.parent / "warmup").mkdir()
     for name, content in warmup_files(plan.graph.inputs, plan.buckets).items():
         (version.parent / "warmup" / name).write_bytes(content)
+    return version.parent.name
 
 
-def _write_generator(plan: RepositoryPlan, repository: Path) -> None:
+def _write_generator(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, *(generator_config(plan, provider) for provider in plan.providers))
     code = _STEP_CODE.format(base_module="streaming", base="GeneratorModel", module="generator", step="GeneratorStep")
     (version / "model.py").write_text(code, encoding="utf-8")
     for path in (MANIFEST_NAME, *(file.path for file in plan.manifest.files)):
         _copy(path, plan.folder, version / BUNDLE)
+    return version.parent.name
 
 
-_ENCODER_WRITERS: Final[tuple[Callable[[RepositoryPlan, Path], None], ...]] = (
-    _write_ensemble,
-    _write_tokenizer,
-    _write_model,
-    _write_answers,
-)
+_Writer = Callable[[RepositoryPlan, Path], str]
+_ENCODER: Final[dict[str, _Writer]] = {
+    "ensemble": _write_ensemble,
+    "tokenizer": _write_tokenizer,
+    "onnx": _write_model,
+    "answers": _write_answers,
+}
+_GENERATOR: Final[dict[str, _Writer]] = {"generator": _write_generator}
+
+
+def _writers(plan: RepositoryPlan) -> dict[str, _Writer]:
+    """What writes the models of a repository, by their role; each gives the name of its model."""
+    return _GENERATOR if plan.generates else _ENCODER
 
 
 def _write_configs(repository: Path, config: Message, cpu: Message | None = None) -> Path:

@@ -1,0 +1,241 @@
+"""Repositories with one mistake each, what our check says of it, and whether Triton refuses it, too.
+
+Each starts from the repository of a tagger, called tagger, whose model has six labels and takes 32 rows.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+Edit: TypeAlias = Callable[[Path], None]
+"""Changes a model's folder."""
+
+MASK = """input {
+  name: "attention_mask"
+  data_type: TYPE_INT64
+  dims: [ -1 ]
+}
+"""
+TOKENS = """output {
+  name: "tokens"
+  data_type: TYPE_INT64
+  dims: [ -1, 7 ]
+}
+"""
+QUEUE = """REJECT
+    default_timeout_microseconds: 30000000
+    allow_timeout_override: true
+    max_queue_size: 1024"""
+GPU_ACCELERATOR = 'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """What is edited in which model of tagger, what our check says, and whether Triton refuses to load it.
+
+    `refused` is None where Triton 24.10 does neither, but waits for ever.
+    """
+
+    model: str
+    edit: Edit
+    message: str
+    refused: bool | None
+
+
+def replace(old: str, new: str) -> Edit:
+    """Another text in the configuration that a server without a GPU reads."""
+
+    def edit(folder: Path) -> None:
+        config = next(path for path in (folder / "configs/cpu.pbtxt", folder / "config.pbtxt") if path.exists())
+        text = config.read_text(encoding="utf-8")
+        assert old in text
+        config.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return edit
+
+
+def append(text: str) -> Edit:
+    """More text at the end of the configuration."""
+    return replace("name:", f"{text}\nname:")
+
+
+def parameter(key: str, value: str) -> Edit:
+    return append(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}')
+
+
+def remove(path: str) -> Edit:
+    def edit(folder: Path) -> None:
+        target = folder / path
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+
+    return edit
+
+
+def shorten(path: str) -> Edit:
+    """Half of a file."""
+
+    def edit(folder: Path) -> None:
+        content = (folder / path).read_bytes()
+        (folder / path).write_bytes(content[: len(content) // 2])
+
+    return edit
+
+
+def on_model(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
+    return Mistake(model="tagger_model", edit=edit, message=message, refused=refused)
+
+
+def on_tokenizer(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
+    return Mistake(model="tagger_tokenizer", edit=edit, message=message, refused=refused)
+
+
+def on_ensemble(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
+    return Mistake(model="tagger", edit=edit, message=message, refused=refused)
+
+
+MISTAKES = {
+    # Text
+    "unknown field": on_model(replace("max_batch_size", "max_batchsize"), "has no field 'max_batchsize'", refused=True),
+    "unknown field within": on_model(replace("count: 1", "counts: 1"), "instance_group has no field", refused=True),
+    "open brace": on_model(append("input {"), "input has no field 'platform'", refused=True),
+    "no colon": on_model(replace("count: 1", "count 1"), "expected a colon", refused=True),
+    "no enum": on_model(replace("TYPE_INT64", "TYPE_INT"), "data_type is TYPE_INT, expected one of", refused=True),
+    "string for a number": on_model(
+        replace("max_batch_size: 32", 'max_batch_size: "32"'), "expected an integer", refused=True
+    ),
+    "given twice": on_model(append("max_batch_size: 16"), "max_batch_size is given twice", refused=True),
+    "open string": on_model(replace('"input_ids"', '"input_ids'), "begins no value", refused=True),
+    # Names and versions
+    "another name": on_model(replace('"tagger_model"', '"tagger"'), "Triton wants them equal", refused=True),
+    "another backend": on_model(replace('"onnxruntime"', '"onnxrt"'), "platform and backend are", refused=True),
+    "another platform": on_model(replace("onnxruntime_onnx", "tensorflow_graphdef"), "platform and", refused=True),
+    "no such file": on_model(replace('"model.onnx"', '"model2.onnx"'), "1/model2.onnx does not exist", refused=True),
+    "half a file": on_model(shorten("1/model.onnx"), "cannot be read as an ONNX model", refused=True),
+    "no version": on_model(remove("1"), "there is no version", refused=True),
+    "no versions wanted": on_model(replace("num_versions: 1", "num_versions: 0"), "asks for no version", refused=True),
+    "version not there": on_model(
+        replace("latest {\n    num_versions: 1\n  }", "specific { versions: [ 7 ] }"),
+        "version 7, there is 1",
+        refused=True,
+    ),
+    # Tensors
+    "another input type": on_model(
+        replace("TYPE_INT64", "TYPE_INT32"), "data_type of input 'input_ids' is TYPE_INT32", refused=True
+    ),
+    "another output type": on_model(replace("TYPE_FP32", "TYPE_FP16"), "data_type of output 'logits'", refused=True),
+    "misspelt input": on_model(replace('"input_ids"', '"input_id"'), "input 'input_id' is none of those", refused=True),
+    "rank": on_model(
+        replace("dims: [ -1 ]", "dims: [ -1, -1 ]"), r"dims of input 'input_ids' is \[-1, -1\]", refused=True
+    ),
+    "size": on_model(
+        replace("dims: [ -1, 6 ]", "dims: [ -1, 5 ]"), r"dims of output 'logits' is \[-1, 5\]", refused=True
+    ),
+    "size 0": on_model(replace("dims: [ -1 ]", "dims: [ 0 ]"), "expected sizes, -1 for any", refused=True),
+    "size -2": on_model(replace("dims: [ -1 ]", "dims: [ -2 ]"), "expected sizes, -1 for any", refused=True),
+    "no dims": on_model(replace("dims: [ -1 ]", "dims: [ ]"), "expected sizes, -1 for any", refused=True),
+    "input left out": on_model(replace(MASK, ""), "input 'attention_mask' is missing", refused=True),
+    "input twice": on_tokenizer(
+        append('input { name: "text" data_type: TYPE_STRING dims: [ 1 ] }'),
+        "input 'text' is there 2 times",
+        refused=False,
+    ),
+    "output left out": on_tokenizer(replace(TOKENS, ""), "output 'tokens' is missing", refused=False),
+    # Batches, queues, instances
+    "negative batch": on_model(
+        replace("max_batch_size: 32", "max_batch_size: -1"), "max_batch_size is -1", refused=True
+    ),
+    "batcher without batches": on_tokenizer(
+        replace("max_batch_size: 32", "max_batch_size: 0"), "dynamic_batching has no effect", refused=False
+    ),
+    "preferred beyond the largest": on_model(
+        replace("dynamic_batching {", "dynamic_batching { preferred_batch_size: [ 64 ]"),
+        "preferred_batch_size is 64",
+        refused=True,
+    ),
+    "preferred 0": on_model(
+        replace("dynamic_batching {", "dynamic_batching { preferred_batch_size: [ 0 ]"),
+        "preferred_batch_size is 0",
+        refused=True,
+    ),
+    "negative delay": on_model(
+        replace("microseconds: 1000", "microseconds: -1"), "max_queue_delay_microseconds is -1", refused=True
+    ),
+    "no timeout": on_model(
+        replace("default_timeout_microseconds: 30000000", "default_timeout_microseconds: 0"),
+        "still waits in the queue",
+        refused=False,
+    ),
+    "what is late waits for ever": on_model(
+        replace(QUEUE, "DELAY\n    default_timeout_microseconds: 1"), "bounds no queue", refused=False
+    ),
+    "count -1": on_model(replace("count: 1", "count: -1"), "instance_group has the count -1", refused=False),
+    "count 0": on_model(replace("count: 1", "count: 0"), "instance_group has the count 0", refused=False),
+    "GPU on a server without": on_model(replace("KIND_CPU", "KIND_GPU"), "is of KIND_GPU", refused=True),
+    "GPUs of the CPU": on_model(replace("count: 1", "count: 1 gpus: [ 0 ]"), "names gpus", refused=True),
+    "GPU accelerator on the CPU": on_model(append(GPU_ACCELERATOR), "'tensorrt' has no effect", refused=False),
+    # Parameters
+    "misspelt parameter": on_model(parameter("intra_op_threads", "1"), "which nothing reads", refused=False),
+    "parameter that is no number": on_model(
+        parameter("intra_op_thread_count", "two"), "'two', expected a number", refused=True
+    ),
+    "parameter twice": on_tokenizer(parameter("options", "{}"), "'options' 2 times", refused=False),
+    "parameter left out": on_tokenizer(
+        replace('key: "options"', 'key: "option"'), "lacks the key 'options'", refused=True
+    ),
+    "options that are no JSON": on_tokenizer(replace('"{}"', '"{"'), "options is no JSON", refused=True),
+    "unknown option": on_tokenizer(replace('"{}"', '"{\\"stripe\\": 3}"'), "unknown option 'stripe'", refused=True),
+    "option out of range": on_tokenizer(replace('"{}"', '"{\\"stride\\": -3}"'), "stride is -3", refused=True),
+    "falling buckets": on_tokenizer(replace('"16,32,64"', '"32,16,64"'), "expected rising lengths", refused=False),
+    "bucket beyond the model": on_tokenizer(replace('"16,32,64"', '"16,32,128"'), "a bucket is 128", refused=False),
+    "more rows than the model takes": on_tokenizer(
+        replace('string_value: "32"', 'string_value: "64"'), "'most_rows' is '64'", refused=False
+    ),
+    "another version of the runtime": on_tokenizer(
+        replace('"0.1.0"', '"0.0.9"'), "written by rpln-runtime 0.0.9", refused=True
+    ),
+    # Files
+    "no labels": on_model(remove("labels.txt"), "labels.txt, which does not exist", refused=True),
+    "too few labels": on_model(shorten("labels.txt"), "labels, the last axis of 'logits' is 6", refused=False),
+    "no code": on_tokenizer(remove("1/model.py"), "1/model.py does not exist", refused=None),
+    "no tokenizer": on_tokenizer(remove("1/tokenizer.json"), "cannot read", refused=True),
+    # Warm-up
+    "warm-up of another input": on_model(
+        replace('key: "input_ids"', 'key: "input_id"'), "model_warmup '16 tokens' has the inputs", refused=True
+    ),
+    "no warm-up file": on_model(remove("warmup/ones_16"), "reads warmup/ones_16", refused=True),
+    "short warm-up file": on_model(shorten("warmup/ones_16"), "expected a file of 128 bytes", refused=True),
+    "large warm-up batch": on_model(
+        replace("batch_size: 1", "batch_size: 100"), "has the batch_size 100", refused=True
+    ),
+    # Wiring
+    "no such step": on_ensemble(
+        replace('model_name: "tagger_model"', 'model_name: "tagger_modell"'), "a step is 'tagger_modell'", refused=True
+    ),
+    "step of another version": on_ensemble(replace("model_version: -1", "model_version: 3"), "version 3", refused=True),
+    "nothing fed": on_ensemble(replace('key: "text"\n', 'key: "texts"\n'), "does not feed 'text'", refused=True),
+    "fed by nothing": on_ensemble(replace('value: "tokens"', 'value: "token"'), "which no step before", refused=True),
+    "not given": on_ensemble(
+        replace('key: "count"', 'key: "counts"'), "takes 'counts', which that model does not give", refused=True
+    ),
+    "another type than its step": on_ensemble(
+        replace("TYPE_FP32", "TYPE_FP64"), "data_type of output 'score' is TYPE_FP64", refused=True
+    ),
+    "more rows than its steps": on_ensemble(
+        replace("max_batch_size: 32", "max_batch_size: 64"), "more than tagger_tokenizer takes", refused=True
+    ),
+    "input that goes nowhere": on_ensemble(
+        append('input { name: "more" data_type: TYPE_STRING dims: [ 1 ] }'),
+        "input 'more' goes to no step",
+        refused=True,
+    ),
+    "output of nothing": on_ensemble(
+        append('output { name: "more" data_type: TYPE_STRING dims: [ 1 ] }'),
+        "output 'more' is made by no",
+        refused=True,
+    ),
+}
