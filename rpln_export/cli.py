@@ -187,7 +187,9 @@ def rpln_command() -> None:
 @click.option("--option", "options", multiple=True, callback=_pairs, help="NAME=VALUE of the task, as top_k=3.")
 @click.option("--max-new-tokens", type=int, help="The most tokens to generate. [default: 20]")
 @click.option(
-    "--provider", help="cpu, cuda, tensorrt or openvino, never another. [default: what the export found fastest]"
+    "--provider",
+    help="cpu, cuda, onnxruntime-tensorrt, tensorrt, tensorrt-rtx or openvino, never another. [default: what the export "
+    "found fastest]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, at the end.")
 def run_command(
@@ -243,7 +245,7 @@ def run_command(
 )
 @click.option("--batch-size", type=int, help="The most texts in a batch. [default: 32; 8 where text is generated]")
 @click.option("--window", type=int, help="Lines that are sorted by length, and on disk, together. [default: 1024]")
-@click.option("--provider", help="cpu, cuda, tensorrt or openvino. [default: what the export found fastest]")
+@click.option("--provider", help="One of those of rpln run. [default: what the export found fastest]")
 @click.option("--threads", type=int, help="Of one operator. [default: what the export found fastest; 1 with --ray]")
 @click.option("--ray", is_flag=True, help="Answer on a Ray cluster: that of RAY_ADDRESS, else one on this machine.")
 @click.option("--actors", type=int, help="With --ray: processes that answer. [default: as the cluster has CPUs]")
@@ -446,6 +448,42 @@ def engine_command(folder: Path, as_json: bool) -> None:
         print_engines(engines)
         for engine in engines:
             print_kernels(engine)
+
+
+@rpln_command.command("triton")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The model repository to write.")
+@click.option("--name", help="What clients ask for. [default: the bundle's folder]")
+@click.option("--batch-size", type=int, help="The most rows the model takes at a time. [default: 32; 8 of generators]")
+@click.option("--buckets", help="Lengths that rows are padded to, as 32,64,128. [default: powers of two]")
+@click.option("--option", "options", multiple=True, help="NAME=VALUE of the task, for requests that bring none.")
+@click.option("--check", is_flag=True, help="Check the repository in FOLDER instead of writing one.")
+def triton_command(
+    folder: Path,
+    output: Path | None,
+    name: str | None,
+    batch_size: int | None,
+    buckets: str | None,
+    options: Sequence[str],
+    check: bool,
+) -> None:
+    """Write the bundle in FOLDER as a model repository for Triton Inference Server, or --check one.
+
+    \b
+    rpln triton tagger -o repository --name tagger
+    rpln triton repository --check
+    """
+    with _user_errors():
+        from rpln_runtime.triton import command
+
+        if check == (output is not None):
+            raise click.UsageError("give either -o REPOSITORY, to write one, or --check.")
+        if output is None:
+            click.echo(command.check(folder))
+        else:
+            click.echo(
+                command.write(folder, output, name=name, batch_size=batch_size, buckets=buckets, options=options)
+            )
 
 
 @rpln_command.command("doctor")

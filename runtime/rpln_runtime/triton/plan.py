@@ -79,7 +79,7 @@ def make_plan(
     if manifest.task not in TASKS:
         raise ManifestError(f"{folder} is for {manifest.task!r}, this rpln-runtime knows {', '.join(TASKS)}.")
     generates = TASKS[manifest.task].postprocess is None
-    size = batch_size or (GENERATED_ROWS if generates else _BATCH_SIZE)
+    size = (GENERATED_ROWS if generates else _BATCH_SIZE) if batch_size is None else batch_size
     check_integer("batch_size", size, minimum=1)
     plan = RepositoryPlan(
         folder=folder,

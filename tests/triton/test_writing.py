@@ -1,0 +1,188 @@
+"""Writing a repository: whole or not at all, choices checked, the same from both commands."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from rpln_export.cli import rpln_command
+from rpln_runtime import InputError, ManifestError
+from rpln_runtime.manifest import TensorSpec, read_manifest, write_manifest
+from rpln_runtime.tasks import MASKED_LOGITS
+from rpln_runtime.triton import RepositoryDestinationError, check_repository, publishing, write_repository
+from rpln_runtime.triton.__main__ import main
+from rpln_runtime.triton.buckets import default_buckets
+from tests.triton.networks import ToyBundle
+
+MODELS = ["tagger", "tagger_tokenizer", "tagger_model", "tagger_answers"]
+
+
+@pytest.fixture
+def tagger(bundle_of: Callable[[str], ToyBundle]) -> Path:
+    return bundle_of("token-classification").folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_written_passes_the_check(tagger: Path, tmp_path: Path) -> None:
+    assert write_repository(tagger, tmp_path / "repository", name="tagger") == MODELS
+    assert check_repository(tmp_path / "repository") == MODELS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["repository"]
+
+
+def test_both_commands_write_the_same(tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--name", "tagger", "--batch-size", "8", "--buckets", "16,64", "--option", "stride=3"]
+    assert main([str(tagger), "-o", str(tmp_path / "a"), *options]) == 0
+    result = CliRunner().invoke(rpln_command, ["triton", str(tagger), "-o", str(tmp_path / "b"), *options])
+    assert result.exit_code == 0, result.output
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert capsys.readouterr().out.replace(str(tmp_path / "a"), "") == result.output.replace(str(tmp_path / "b"), "")
+    config = (tmp_path / "a/tagger_tokenizer/config.pbtxt").read_text()
+    assert all(part in config for part in ("max_batch_size: 8", '"16,64"', r'"{\"stride\": 3}"'))
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--check"], 0), ([], 2), (["--check", "-o", "x"], 2)])
+def test_one_of_output_and_check(tagger: Path, tmp_path: Path, arguments: list[str], code: int) -> None:
+    write_repository(tagger, tmp_path / "repository", name="tagger")
+    command = [sys.executable, "-m", "rpln_runtime.triton", str(tmp_path / "repository"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    result = CliRunner().invoke(rpln_command, ["triton", str(tmp_path / "repository"), *arguments])
+    assert (done.returncode, result.exit_code) == (code, code), (done.stderr, result.output)
+
+
+def test_a_mistake_is_reported_by_both_commands(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_repository(tagger, tmp_path / "repository", name="tagger")
+    (tmp_path / "repository/tagger_model/labels.txt").unlink()
+    assert main([str(tmp_path / "repository"), "--check"]) == 4
+    result = CliRunner().invoke(rpln_command, ["triton", str(tmp_path / "repository"), "--check"])
+    assert result.exit_code == 4
+    assert "labels.txt, which does not exist" in capsys.readouterr().err
+    assert "labels.txt, which does not exist" in result.output
+
+
+def test_an_older_repository_is_replaced_whole(tagger: Path, tmp_path: Path) -> None:
+    write_repository(tagger, tmp_path / "repository", name="old")
+    write_repository(tagger, tmp_path / "repository", name="tagger")
+    assert check_repository(tmp_path / "repository") == MODELS
+
+
+def test_a_failure_leaves_the_older_one(tagger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_repository(tagger, tmp_path / "repository", name="old")
+    before = tree(tmp_path / "repository")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rpln_runtime.triton.writer.shutil.copyfile", fail)
+    with pytest.raises(RepositoryDestinationError, match="No space left on device"):
+        write_repository(tagger, tmp_path / "repository", name="tagger")
+    assert tree(tmp_path / "repository") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["repository"]
+
+
+def test_an_interrupt_between_the_renames_leaves_the_older_one(
+    tagger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_repository(tagger, tmp_path / "repository", name="old")
+    before = tree(tmp_path / "repository")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.name.endswith("partial"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_repository(tagger, tmp_path / "repository", name="tagger")
+    assert tree(tmp_path / "repository") == before
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "mine"
+    if kind == "file":
+        target.write_text("mine")
+    else:
+        target.mkdir()
+        (target / "notes.txt").write_text("mine")
+    with pytest.raises(RepositoryDestinationError, match="is no repository that rpln triton wrote"):
+        write_repository(tagger, target)
+    assert target.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"name": "a/b"}, "the name 'a/b'"),
+        ({"name": ".hidden"}, "the name '.hidden'"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"buckets": [16, 32]}, "end with 64"),
+        ({"buckets": [32, 16, 64]}, "rising lengths"),
+        ({"buckets": [65]}, "a bucket is 65"),
+        ({"options": {"top_k": 3}}, "unknown option 'top_k' for token-classification"),
+        ({"options": {"stride": -1}}, "stride is -1"),
+    ],
+)
+def test_choices_are_checked(tagger: Path, tmp_path: Path, choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write_repository(tagger, tmp_path / "repository", **choices)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_graph_that_cannot_be_joined_is_refused(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> None:
+    manifest = bundle_of("fill-mask").manifest
+    (graph,) = manifest.graphs
+    logits = TensorSpec(name="logits", dtype="float32", shape=(MASKED_LOGITS.axes[0], manifest.vocab_size))
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in bundle_of("fill-mask").folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    graph = dataclasses.replace(graph, outputs=(logits,))
+    write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
+    with pytest.raises(ManifestError, match=r"has no batch axis in front.*--logits positions"):
+        write_repository(folder, tmp_path / "repository")
+
+
+def test_an_altered_bundle_is_refused(tagger: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in tagger.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "tokenizer.json").write_bytes(b"{}")
+    with pytest.raises(ManifestError, match=r"tokenizer\.json"):
+        write_repository(folder, tmp_path / "repository")
+
+
+def test_the_readme_asks_as_the_ensemble_answers(tagger: Path, tmp_path: Path) -> None:
+    write_repository(tagger, tmp_path / "repository", name="tagger")
+    (line,) = [line for line in (tmp_path / "repository/README.md").read_text().splitlines() if "/infer" in line]
+    (body,) = [json.loads(part) for part in line.split("'")[1:2]]
+    assert line.startswith("curl localhost:8000/v2/models/tagger/infer")
+    assert [tensor["name"] for tensor in body["inputs"]] == ["text"]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(512, [32, 64, 128, 256, 512]), (100, [32, 64, 100]), (20, [20])])
+def test_default_buckets(limit: int, expected: list[int]) -> None:
+    assert default_buckets(limit) == expected
+
+
+def test_manifests_are_those_of_the_bundle(tagger: Path, tmp_path: Path) -> None:
+    write_repository(tagger, tmp_path / "repository", name="tagger")
+    for step in ("tagger_tokenizer", "tagger_answers"):
+        assert (tmp_path / "repository" / step / "1/rpln.json").read_bytes() == (tagger / "rpln.json").read_bytes()
+    marker = json.loads((tmp_path / "repository" / publishing.MARKER).read_text())
+    assert list(marker["models"]) == MODELS
+    assert marker["source"] == dataclasses.asdict(read_manifest(tagger).source)
