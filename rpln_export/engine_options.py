@@ -54,12 +54,12 @@ _SWITCHES: Final = {
 
 
 def _options(default: str | None) -> list[Callable[[_Command], _Command]]:
+    # To click, a default of None is one, and what has one need not be said.
+    said: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
     return [
         click.option(
             "--engine",
-            default=default,
-            required=default is None,
-            show_default=True,
+            **said,
             help="TensorRT engines: tensorrt, tensorrt-rtx, auto (by what is installed) or none.",
         ),
         click.option(

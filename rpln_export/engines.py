@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.builder import Plan, build_plan
 from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
 from rpln_runtime.engine_manifest import ENGINES, EngineManifest, Profile, graph_files, read_engines, write_engine
+from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import (
     Axis,
     Graph,
@@ -98,9 +100,10 @@ def export_engines(
         return EnginesBuilt(note=f"no engine by {plan.backend.name}: {reason}")
     try:
         engines = _build(plan, folder, manifest, folder / ENGINES, advance, allow_partial=allow_partial)
-    except EngineError as error:
+    except (EngineError, MissingExtraError) as error:
         if plan.required:
             raise
+        shutil.rmtree(folder / ENGINES, ignore_errors=True)
         return EnginesBuilt(note=f"no engine: {error}")
     return EnginesBuilt(engines=engines, note=f"{engines[0].builder} {engines[0].version}; {COMPILED}")
 
@@ -129,12 +132,14 @@ def build_engines(
 
 def _publish(place: Path, folder: Path, manifest: Manifest) -> None:
     """Move the files of `place` among the engines of the bundle: its manifest first loses them, then names them."""
+    names = sorted(path.name for path in place.iterdir())
     (folder / ENGINES).mkdir(exist_ok=True)
-    for path in place.iterdir():
-        (folder / ENGINES / path.name).unlink(missing_ok=True)
-    write_manifest(folder, manifest)
-    for path in place.iterdir():
-        path.replace(folder / ENGINES / path.name)
+    write_manifest(folder, manifest, without={f"{ENGINES}/{name}" for name in names})
+    # NAME.json goes first and comes last: nowhere is one without its NAME.plan.
+    for name in names:
+        (folder / ENGINES / name).unlink(missing_ok=True)
+    for name in reversed(names):
+        (place / name).replace(folder / ENGINES / name)
     write_manifest(folder, manifest)
 
 

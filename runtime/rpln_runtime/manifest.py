@@ -6,6 +6,7 @@ Reading a manifest checks its schema, that no path leaves the folder, and size a
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
@@ -192,12 +193,17 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest` as `folder`/rpln.json, its file list made anew from what the folder holds."""
+def write_manifest(folder: Path, manifest: Manifest, *, without: Collection[str] = ()) -> None:
+    """Write `manifest` as `folder`/rpln.json, its file list made anew from what the folder holds.
+
+    Files of `without`, paths relative to the folder, are about to go and are left out.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    left_out = {MANIFEST_NAME, f".{MANIFEST_NAME}"}
     files = tuple(
         bundle_file_from_path(folder, path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in {MANIFEST_NAME, f".{MANIFEST_NAME}"}
+        for path in paths
+        if path.name not in left_out and path.relative_to(folder).as_posix() not in without
     )
     document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     written = folder / f".{MANIFEST_NAME}"
