@@ -1,17 +1,21 @@
-"""Bundles to compile in tests: exported as users do, but not proven again, which other tests are about."""
+"""Bundles to compile in tests: exported as users do, but not proven, which other tests are about; or made by hand."""
 
+import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
 from rpln_export.proof import Proof
+from rpln_runtime.manifest import Axis, Graph, Manifest, Source, TensorSpec, write_manifest
+from tests.graphs.compiling import attention
 
 Exporter = Callable[..., Path]
 
@@ -48,3 +52,55 @@ def copied(bundle: Path, parent: Path) -> Path:
 
 def ignore(*_: Any) -> None:
     """No one watches how far a build is."""
+
+
+def make_bundle(folder: Path, dtype: str = "float16") -> Path:
+    """The smallest bundle that can be compiled: a projection and an attention, nothing traced."""
+    folder.mkdir(parents=True)
+    model = attention({"float32": "float"}.get(dtype, dtype))
+    ir.save(model, folder / "model.onnx")
+    (folder / "tokenizer.json").write_text("{}")
+
+    def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
+        names = {"b": "batch", "s": "sequence"}
+        return tuple(
+            TensorSpec(
+                name=value.name or "",
+                dtype=dtype,
+                shape=tuple(size if isinstance(size, int) else names[str(size)] for size in value.shape or ()),
+            )
+            for value in values
+        )
+
+    graph = Graph(
+        variant="full",
+        path="model.onnx",
+        opset=20,
+        inputs=specs(model.graph.inputs),
+        outputs=specs(model.graph.outputs),
+    )
+    write_manifest(folder, dataclasses.replace(MANIFEST, graphs=(graph,), precision=dtype, recipe=RECIPE[dtype]))
+    return folder
+
+
+RECIPE: Final = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+LONGEST: Final = 64
+MANIFEST: Final = Manifest(
+    task="feature-extraction",
+    graphs=(),
+    axes={"batch": Axis(minimum=1, maximum=None), "sequence": Axis(minimum=1, maximum=LONGEST)},
+    usable_length=LONGEST,
+    vocab_size=7,
+    type_vocab_size=1,
+    pad_token_id=1,
+    mask_token_id=None,
+    problem_type=None,
+    labels=(),
+    precision="",
+    recipe="",
+    passes={},
+    target="cuda",
+    source=Source(name="tiny", sha256="0" * 64),
+    versions={},
+    validation={},
+)

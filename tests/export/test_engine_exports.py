@@ -108,7 +108,7 @@ def test_every_graph_has_an_engine_that_says_what_it_is(compiled: Compiled) -> N
         # The very graph, and its weights where they are in another file.
         sources = [graph.path] + ["model.onnx.data"] * ((compiled.folder / "model.onnx.data").exists())
         assert engine.graph == tuple(files[path] for path in sources)
-        assert engine.workspace is engine.timing_cache is None
+        assert (engine.workspace, engine.timing_cache) == (None, None)
         assert engine.weights > 0
         assert engine.seconds > 0
 
