@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
+test: $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
 	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
 

@@ -95,6 +95,7 @@ def _fairseq_options(command: Callable[..., None]) -> Callable[..., None]:
     "--workload-file", type=click.Path(path_type=Path), help="Your own: JSON, the lengths of texts in tokens."
 )
 @click.option("--pack-padding", is_flag=True, help="No work on padding: for texts of unequal lengths.")
+@click.option("--with-tokenizer", is_flag=True, help="Add a graph of texts, which tokenizes within itself.")
 @click.option("--allow-partial-fusion", is_flag=True, help="Go on where a pass fuses less than it should.")
 @engine_options("auto")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -123,6 +124,7 @@ def export_command(
     workload: str | None,
     workload_file: Path | None,
     pack_padding: bool,
+    with_tokenizer: bool,
     allow_partial_fusion: bool,
     engines: "EngineRequest",
     as_json: bool,
@@ -162,6 +164,7 @@ def export_command(
             workload_file=workload_file,
             pack_padding=pack_padding,
             allow_partial_fusion=allow_partial_fusion,
+            with_tokenizer=with_tokenizer,
             engines=engines,
         )
         with ProgressWatcher() as watcher:

@@ -61,6 +61,12 @@ _ROWS: Final = (
         cost="No corpus is answered on a Ray cluster.",
     ),
     Extra(
+        name="tokenizer-op",
+        distribution="onnxruntime-extensions",
+        module="onnxruntime_extensions",
+        cost="No graph of texts (--with-tokenizer) is made, and none runs here.",
+    ),
+    Extra(
         name="optimum",
         distribution="optimum-onnx",
         module="optimum.onnxruntime",

@@ -21,6 +21,7 @@ from rpln_export.proof import Proof, prove
 from rpln_export.report import Report, report_from_export, summary_from_report
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.subjects import subjects_from_parts
+from rpln_export.text_graph import byte_pairs_for, describe_text_graph, prove_text_graph, text_graphs
 from rpln_export.tokenizer import load_tokenizer
 from rpln_graphs.recipes import apply_recipe_together
 from rpln_graphs.save import save_graphs
@@ -48,6 +49,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         model = load_model(plan)
         source = source_from_plan(plan)
         generation = generation_from_plan(plan) if plan.decodes else None
+        byte_pairs = byte_pairs_for(plan, tokenizer)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
     parts = parts_from_model(plan, model, mask_token_id=tokenizer.mask_token_id)
@@ -73,11 +75,16 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
                 for earlier in folder.glob("*.onnx*"):
                     earlier.unlink()
                 models = {part.plan.path: graph for part, graph in zip(parts, graphs, strict=True)}
-                save_graphs({**models, **choice.models}, folder)
+                models |= choice.models
+                models |= text_graphs(plan, byte_pairs, models, choice)
+                save_graphs(models, folder)
+                describe_text_graph(folder, models)
                 manifest = describe(plan, graphs, source, tokenizer, generation=generation, choice=choice)
                 write_manifest(folder, manifest)
             with steps.step("validate") as advance:
-                return manifest, prove(subjects, folder, recipe=plan.recipe, advance=advance)
+                proof = prove(subjects, folder, recipe=plan.recipe, advance=advance)
+                prove_text_graph(folder)
+                return manifest, proof
 
         write_bundle_files(folder, plan, tokenizer)
         choice, (manifest, proof) = _first_proven(plan, parts, graphs, race, attempt)

@@ -69,6 +69,7 @@ class ExportPlan:
     workload: Workload
     pack_padding: bool
     allow_partial: bool
+    with_tokenizer: bool
     engines: EnginePlan
 
     @property
@@ -148,6 +149,7 @@ def make_plan(
     workload_file: Path | None = None,
     pack_padding: bool = False,
     allow_partial_fusion: bool = False,
+    with_tokenizer: bool = False,
     engines: EngineRequest | None = None,
 ) -> ExportPlan:
     """Read the checkpoint's configuration, check every choice and fill in what was left open.
@@ -196,6 +198,7 @@ def make_plan(
         workload=_workload(workload, workload_file),
         pack_padding=pack_padding,
         allow_partial=allow_partial_fusion,
+        with_tokenizer=with_tokenizer,
         engines=compiled,
     )
     check_optimization(plan, workload_given=bool(workload or workload_file))

@@ -12,6 +12,7 @@ from rpln_export.plan import ExportPlan, make_plan
 from rpln_export.proof import Proof, prove
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.subjects import subjects_from_parts
+from rpln_export.text_graph import prove_text_graph
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.tasks import TASKS, Tensor
 
@@ -38,7 +39,9 @@ def revalidate(
         with steps.step("validate") as advance:
             parts = parts_from_model(plan, model, mask_token_id=manifest.mask_token_id)
             subjects = subjects_from_parts(parts, plan)
-            return prove(subjects, folder, recipe=plan.recipe, advance=advance)
+            proof = prove(subjects, folder, recipe=plan.recipe, advance=advance)
+            prove_text_graph(folder)
+            return proof
 
 
 def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None) -> ExportPlan:

@@ -1,0 +1,195 @@
+"""Texts in: the ids are those of the tokenizers library, but for the differences that are listed here.
+
+Each difference of the operator itself has a test that shows it, so that a release that mends it is noticed, and what is
+done about it here can go.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from rpln_graphs.text import DOMAIN, BytePairs, text_graph
+from tests.graphs.text_graphs import model_from_text
+from tests.text_graphs import TextGraph, needs_operators
+
+pytestmark = needs_operators
+
+USABLE_LENGTH = 24
+CORPUS = ("The dog barked; the cat slept.", "naïve café 東京 😀 1234 56.7", "isn't it? <b>bold</b> a<b", " £ ¢ ¥ § ¶")
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+
+TOKENS_ONLY = """
+agraph (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask, int64[batch, sequence] token_type_ids)
+    => (int64[batch, sequence] total) {
+    real = Mul(input_ids, attention_mask)
+    total = Add(real, token_type_ids)
+}
+"""
+
+
+def make_tokenizer(*, prefix_space: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=[*SPECIAL, AddedToken("<mask>", lstrip=True, normalized=False)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*CORPUS] * 3, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=prefix_space)
+    return tokenizer
+
+
+def byte_pairs(tokenizer: Tokenizer, *, prefix_space: bool) -> BytePairs:
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = tuple(" ".join(pair) for pair in model["merges"])
+    return BytePairs(vocabulary=model["vocab"], merges=merges, mask="<mask>", prefix_space=prefix_space)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["as-it-is", "prefix-space"])
+def both(request: pytest.FixtureRequest) -> tuple[Tokenizer, TextGraph]:
+    """A tokenizer, and a graph that has it."""
+    tokenizer = make_tokenizer(prefix_space=request.param)
+    return tokenizer, made_graph(tokenizer, prefix_space=request.param)
+
+
+def made_graph(tokenizer: Tokenizer, *, prefix_space: bool) -> TextGraph:
+    pairs = byte_pairs(tokenizer, prefix_space=prefix_space)
+    model = text_graph(model_from_text(TOKENS_ONLY), pairs, usable_length=USABLE_LENGTH)
+    return TextGraph(ir.to_proto(model).SerializeToString())
+
+
+def cut(ids: list[int]) -> list[int]:
+    return ids if len(ids) <= USABLE_LENGTH else [*ids[: USABLE_LENGTH - 1], 2]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x85\ufdd0"), max_size=30)
+PIECES = st.lists(st.sampled_from(["<mask>", " ", "\n", "\u3000", "a", "the dog", "<", "<m", ">", "é", "'s", "7"]))
+
+
+@given(text=TEXTS | PIECES.map("".join))
+@example("The dog <mask> in London.")
+@example("<mask>")
+@example("\n <mask><mask>b<mask>")
+@example("a <b")
+@example("a <mas")
+@example("")
+@example(" ")
+@settings(max_examples=400, deadline=None)
+def test_ids_are_those_of_the_tokenizer(both: tuple[Tokenizer, TextGraph], text: str) -> None:
+    tokenizer, graph = both
+    assume(not any(token in text for token in SPECIAL))
+    assert graph.ids(text) == cut(tokenizer.encode(text).ids)
+
+
+def test_texts_are_padded_behind_their_ends_and_cut(both: tuple[Tokenizer, TextGraph]) -> None:
+    tokenizer, graph = both
+    texts = ["a", "The dog barked; " * 20, "", "naïve <mask>"]
+    found = graph(texts)
+    encoded = [cut(tokenizer.encode(text).ids) for text in texts]
+    assert max(map(len, encoded)) == USABLE_LENGTH
+    expected = [row + [1] * (USABLE_LENGTH - len(row)) for row in encoded]
+    assert found["input_ids"].tolist() == expected
+    assert found["attention_mask"].tolist() == [[1] * len(row) + [0] * (USABLE_LENGTH - len(row)) for row in encoded]
+    np.testing.assert_array_equal(found["total"], found["input_ids"] * found["attention_mask"])
+
+
+@pytest.mark.parametrize("length", [USABLE_LENGTH - 1, USABLE_LENGTH, USABLE_LENGTH + 1])
+def test_a_text_is_cut_where_it_is_too_long_and_not_before(both: tuple[Tokenizer, TextGraph], length: int) -> None:
+    tokenizer, graph = both
+    text = next(text for text in ("Q" * count for count in range(length)) if len(tokenizer.encode(text)) == length)
+    ids = tokenizer.encode(text).ids
+    assert graph.ids(text) == cut(ids)
+
+
+def test_weights_are_not_copied() -> None:
+    model = model_from_text("""
+agraph (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask) => (float[batch, sequence, 2] y)
+    <float[3, 2] table = {0, 1, 2, 3, 4, 5}> {
+    y = Gather(table, input_ids)
+}
+""")
+    tokenizer = byte_pairs(make_tokenizer(prefix_space=False), prefix_space=False)
+    result = text_graph(model, tokenizer, usable_length=USABLE_LENGTH)
+    assert result.graph.initializers["table"].const_value is model.graph.initializers["table"].const_value
+    assert [value.name for value in model.graph.inputs] == ["input_ids", "attention_mask"]
+    assert [value.name for value in result.graph.outputs] == ["y", "input_ids", "attention_mask"]
+
+
+# what stays different
+
+
+@pytest.mark.parametrize(
+    ("text", "seen_as"),
+    [("The dog\0 barked", "The dog"), ("\0", "")],
+)
+def test_nul_ends_a_text(both: tuple[Tokenizer, TextGraph], text: str, seen_as: str) -> None:
+    tokenizer, graph = both
+    assert graph.ids(text) == tokenizer.encode(seen_as).ids != tokenizer.encode(text).ids
+
+
+def test_next_line_is_no_white_space(both: tuple[Tokenizer, TextGraph]) -> None:
+    """`\\x85`, the one character that Unicode calls white space and the operator does not."""
+    tokenizer, graph = both
+    assert graph.ids("a \x85b") != tokenizer.encode("a \x85b").ids
+
+
+def test_what_follows_a_special_token_in_a_text_gets_no_space() -> None:
+    """A mask aside, where the tokenizer puts a space before it."""
+    tokenizer = make_tokenizer(prefix_space=True)
+    graph = made_graph(tokenizer, prefix_space=True)
+    assert graph.ids("a</s> b") == tokenizer.encode("a</s>b").ids == tokenizer.encode("a</s> b").ids
+    assert graph.ids("a</s>b") != tokenizer.encode("a</s>b").ids
+
+
+# what the operator itself does differently
+
+
+@pytest.fixture(scope="module")
+def operator() -> tuple[Tokenizer, Any]:
+    """The tokenizer, and its operator alone with the special tokens given as such."""
+    tokenizer = make_tokenizer(prefix_space=False)
+    pairs = byte_pairs(tokenizer, prefix_space=False)
+    attributes: dict[str, str | int] = {
+        "vocab": json.dumps(dict(pairs.vocabulary)),
+        "merges": "\n".join(pairs.merges),
+        "added_token": "\n".join(f"{token}={pairs.vocabulary[token]}" for token in (*SPECIAL, "<mask>")),
+        "padding_length": -1,
+    }
+    text = ir.val("text", ir.DataType.STRING, ["batch"])
+    node = ir.node("RobertaTokenizer", [text], attributes, domain=DOMAIN, num_outputs=3)
+    for value, name in zip(node.outputs, ("input_ids", "attention_mask", "offset_mapping"), strict=True):
+        value.name, value.dtype = name, ir.DataType.INT64
+    graph = ir.Graph([text], node.outputs, nodes=[node], opset_imports={"": 20, DOMAIN: 1}, name="operator")
+    return tokenizer, TextGraph(ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString())
+
+
+def test_the_operator_leaves_the_space_before_a_mask(operator: tuple[Tokenizer, TextGraph]) -> None:
+    tokenizer, graph = operator
+    space = tokenizer.encode(" ").ids[1]
+    expected = tokenizer.encode("dog <mask>").ids
+    assert graph.ids("dog <mask>") == [*expected[:-2], space, *expected[-2:]]
+
+
+@pytest.mark.parametrize("text", ["a <b", "a <mas", "<<"])
+def test_the_operator_loses_the_end_of_a_text_that_ends_like_the_beginning_of_a_token(
+    operator: tuple[Tokenizer, TextGraph], text: str
+) -> None:
+    tokenizer, graph = operator
+    assert graph.ids(text) == tokenizer.encode(text[: text.index("<") + 1]).ids != tokenizer.encode(text).ids
+
+
+def test_offsets_behind_a_row_that_is_padded_are_those_of_other_tokens(operator: tuple[Tokenizer, TextGraph]) -> None:
+    _, graph = operator
+    text = "The dog barked"
+    alone = graph([text])["offset_mapping"][0].tolist()
+    assert graph([text, "a"])["offset_mapping"][0].tolist() == alone
+    assert graph(["a", text])["offset_mapping"][1].tolist() != alone
