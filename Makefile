@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV457 := .venv-transformers457
 VENV_TRITON := .venv-triton
+VENV_GPU := .venv-gpu
 
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
 DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
@@ -19,13 +20,13 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint golden data train bench clean
+.PHONY: help demo test test-gpu fuzz-cpp lint golden data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help:  ## show this list
 	@echo "make TARGET [PYTHON=python3.12]    (Python 3.11 to 3.13; PYTHON counts when .venv is made)"
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a sentence with the bundle
 	$(VENV)/bin/rpln-export --task token-classification --fp16
@@ -35,8 +36,14 @@ test: $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV4
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
 	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
 
+test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## what needs an NVIDIA GPU: its engines, CUDA and TensorRT in ONNX Runtime
+	$(VENV_GPU)/bin/python -m pytest -m gpu
+
 fuzz: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## networks drawn anew in every run, through every pass
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m fuzz tests/graphs
+
+fuzz-cpp: $(VENV)/.installed-cpu,test  ## the C++ tokenizer and manifest reader on whatever a fuzzer finds, five minutes each
+	RPLN_FUZZ_SECONDS=300 $(VENV)/bin/python -m pytest tests/cpp/test_fuzz.py
 
 lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
 	$(VENV)/bin/ruff format --check .
@@ -65,11 +72,12 @@ bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## exports, generation
 	$(VENV)/bin/python benchmarks/export.py
 	$(VENV)/bin/python benchmarks/generation.py
 	$(VENV)/bin/python -m benchmarks.encoders
+	$(VENV)/bin/python -m benchmarks.cpp
 	$(VENV)/bin/python -m benchmarks.corpus
 	$(VENV)/bin/python -m benchmarks.engines
 
 clean:  ## remove the environments, caches and the demo's bundle
-	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(VENV_GPU) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # An environment is made once; its stamps are named after the extras it got.
 define install
@@ -79,6 +87,9 @@ define install
 endef
 
 $(VENV)/.installed-%: constraints.txt $(PACKAGING) | $(VENV)/bin/python
+	$(install)
+
+$(VENV_GPU)/.installed-%: constraints.txt $(PACKAGING) | $(VENV_GPU)/bin/python
 	$(install)
 
 # One process runs there, which imports few of the ten thousand modules: compiling all of them takes longer.
@@ -110,7 +121,7 @@ except ImportError as error:
 endef
 export check_python
 
-$(VENV)/bin/python $(VENV457)/bin/python:
+$(VENV)/bin/python $(VENV457)/bin/python $(VENV_GPU)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON). Say which Python to use, 3.11 or newer: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c "$$check_python"
 	@echo "== Making $(@D:/bin=) with $$($(PYTHON) --version)"

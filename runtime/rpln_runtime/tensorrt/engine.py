@@ -1,5 +1,6 @@
 """A TensorRT engine behind the interface of all engines."""
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -126,7 +127,7 @@ def _check_outputs(graph: Graph, builder: str) -> None:
     known = {axis for spec in graph.inputs for axis in spec.shape}
     for spec in graph.outputs:
         for axis in spec.shape:
-            if isinstance(axis, str) and not {axis, *axis.split(" + ")} & known:
+            if isinstance(axis, str) and axis not in known and not known >= {*re.split(r" \+ |\*", axis)}:
                 raise ProviderError(
                     f"the output {spec.name!r} of {graph.path} has as many {axis} as its inputs hold, which provider "
                     f"{builder!r} cannot know beforehand. Export the checkpoint with --logits positions or all."

@@ -1,0 +1,93 @@
+"""Every task and type on a GPU, against the fp32 graph on the CPU, which an export proves equal to eager torch."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from rpln_export.cli import rpln_command
+from rpln_graphs.recipes import RECIPES
+from rpln_runtime import Pipeline, pipeline
+from rpln_runtime.batching import feeds_from_encodings, rows_from_outputs
+from rpln_runtime.tasks import TASKS
+from tests.gpu.conftest import Exporting, require_provider
+
+pytestmark = pytest.mark.gpu
+
+PROVIDERS = ["tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "cuda"]
+TASK_NAMES = [task.name for task in TASKS.values() if task.postprocess is not None]
+
+TEXTS = ["The old man walked to the boat.", "Stars.", "She said that the crew had watched the sea for many days. " * 4]
+ITEMS: dict[str, list[Any]] = {
+    "fill-mask": ["The old man <mask> to the boat.", "<mask> <mask>."],
+    "question-answering": [{"question": "Who walked?", "context": text} for text in TEXTS],
+    "multiple-choice": [{"prompt": text, "choices": ["It rained.", "They slept."]} for text in TEXTS],
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("task", TASK_NAMES)
+def test_a_gpu_gives_what_the_cpu_gives_in_fp32(exported: Exporting, task: str, recipe: str, provider: str) -> None:
+    require_provider(provider)
+    items = ITEMS.get(task, TEXTS)
+    expected = outputs_of(pipeline(exported(task, "fp32", "cpu"), provider="cpu"), items)
+    found = outputs_of(pipeline(exported(task, recipe, provider), provider=provider), items)
+    tolerance = RECIPES[recipe].tolerance
+    for name, rows in expected.items():
+        scale = max(float(np.abs(row).max()) for row in rows) if tolerance.relative_to_range else 1.0
+        for row, other in zip(rows, found[name], strict=True):
+            assert np.isfinite(other).all()
+            assert np.abs(row - other).max() <= tolerance.difference * scale, name
+
+
+def outputs_of(pipe: Pipeline, items: list[Any]) -> dict[str, list[np.ndarray]]:
+    """What the graph gives for each row of a batch of all items, in fp32, by output."""
+    rows = list(_rows_of(pipe, items))
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _rows_of(pipe: Pipeline, items: list[Any]) -> Iterator[dict[str, np.ndarray]]:
+    graph, manifest = pipe.session.graph, pipe.session.manifest
+    encodings = [row for item in items for row in pipe.postprocess.encode(item)]
+    outputs = pipe.session.run(feeds_from_encodings(encodings, graph, manifest))
+    return rows_from_outputs(outputs, encodings, graph, manifest)
+
+
+@pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
+def test_launches_again_and_again_give_the_same(exported: Exporting, provider: str) -> None:
+    """The first launch of a shape, the one that is captured, and the graph of it; other shapes in between."""
+    require_provider(provider)
+    pipe = pipeline(exported("token-classification", "fp16", provider), provider=provider)
+    expected = {text: outputs_of(pipe, [text])["logits"][0] for text in TEXTS}
+    for _ in range(4):
+        for text in TEXTS:
+            assert np.array_equal(outputs_of(pipe, [text])["logits"][0], expected[text])
+
+
+def test_tensorrt_captures_graphs(exported: Exporting) -> None:
+    require_provider("tensorrt")
+    pipe = pipeline(exported("token-classification", "fp16", "tensorrt"), provider="tensorrt")
+    for _ in range(3):
+        outputs_of(pipe, TEXTS[:1])
+    engine: Any = pipe.session._engine
+    assert any(launch.graph is not None for launch in engine._execution()._launches.values())
+
+
+@pytest.mark.parametrize("options", [[], ["--version-compatible"], ["--hardware-compatible"], ["--strip-weights"]])
+def test_engines_of_every_kind_run(exported: Exporting, tmp_path: Path, options: list[str]) -> None:
+    """Built again beside the bundle: compatible engines load through other code, stripped ones get their weights."""
+    require_provider("tensorrt")
+    source = exported("token-classification", "fp16", "cpu")
+    folder = tmp_path / "bundle"
+    shutil.copytree(source, folder)
+    result = CliRunner().invoke(rpln_command, ["build", str(folder), "--engine", "tensorrt", *options])
+    assert result.exit_code == 0, result.output
+    expected = outputs_of(pipeline(source, provider="cpu"), TEXTS)["logits"]
+    found = outputs_of(pipeline(folder, provider="tensorrt"), TEXTS)["logits"]
+    for row, other in zip(expected, found, strict=True):
+        assert np.abs(row - other).max() <= RECIPES["fp16"].tolerance.difference * np.abs(row).max()

@@ -1,0 +1,69 @@
+"""Decoders on a GPU: token for token what the CPU generates in fp32, and logits within their type's tolerance."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpln_graphs.recipes import RECIPES
+from rpln_runtime import Generator, generator, load
+from tests.gpu.conftest import Exporting, require_provider
+
+pytestmark = pytest.mark.gpu
+
+PROVIDERS = ["tensorrt", "tensorrt-rtx", "cuda"]
+TASKS = ["text-generation", "text2text-generation"]
+TEXTS = ["The old man", "She said that the crew", "It"]
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"num_beams": 2, "num_return_sequences": 2},
+    {"do_sample": True, "seed": 3, "num_return_sequences": 2},
+]
+
+
+def opened(exported: Exporting, task: str, recipe: str, provider: str) -> Generator:
+    return generator(exported(task, recipe, provider), provider=provider, max_new_tokens=24)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_tokens_in_fp32_are_those_of_the_cpu(
+    exported: Exporting, task: str, provider: str, options: dict[str, Any]
+) -> None:
+    require_provider(provider)
+    expected = opened(exported, task, "fp32", "cpu")(TEXTS, **options)
+    assert opened(exported, task, "fp32", provider)(TEXTS, **options) == expected
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "bf16"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_lower_types_generate(exported: Exporting, task: str, provider: str, recipe: str) -> None:
+    """A cache in the lower type goes from step to step on the device; its texts begin as those in fp32 do."""
+    require_provider(provider)
+    expected = opened(exported, task, "fp32", "cpu")(TEXTS, max_new_tokens=2)
+    assert opened(exported, task, recipe, provider)(TEXTS, max_new_tokens=2) == expected
+    long = opened(exported, task, recipe, provider)(TEXTS, num_beams=2)
+    assert all(answer[0]["generated_text"] for answer in long)
+
+
+@pytest.mark.parametrize("recipe", list(RECIPES))
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_logits_of_a_prompt_are_within_the_tolerance(exported: Exporting, provider: str, recipe: str) -> None:
+    require_provider(provider)
+    reference = load(exported("text-generation", "fp32", "cpu"), provider="cpu", variant="prefill")
+    session = load(exported("text-generation", recipe, provider), provider=provider, variant="prefill")
+    ids = np.random.default_rng(0).integers(5, session.manifest.vocab_size, (3, 17))
+    feeds = {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "position_ids": np.arange(17)[None].repeat(3, 0) + 2,
+    }
+    (expected, found) = (
+        one.run({spec.name: feeds[spec.name] for spec in one.graph.inputs}, outputs=["logits"])["logits"].astype("f4")
+        for one in (reference, session)
+    )
+    tolerance = RECIPES[recipe].tolerance
+    scale = np.abs(expected).max() if tolerance.relative_to_range else 1.0
+    assert np.abs(expected - found).max() <= tolerance.difference * scale
