@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from rpln_export import engines
 from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_export.engine_plans import EnginePlan
-from rpln_export.engines import build_engines, engines_of_bundle
+from rpln_export.engines import EnginesBuilt, build_engines, engines_of_bundle, export_engines
 from rpln_export.errors import DestinationError, PlanError
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import BACKENDS
@@ -253,6 +253,17 @@ def test_fp32_has_no_fused_attention_and_one_token_need_not(
     monkeypatch.undo()
     (engine,) = built(make_bundle(tmp_path / "fp32", "float32"))
     assert engine.attentions == (0,)
+
+
+def test_auto_says_in_a_line_why_a_graph_is_not_compiled(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    graph = dataclasses.replace(manifest.graphs[0], variant="with-past")
+    write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
+    result = export_engines(dataclasses.replace(PLAN, required=False), folder, ignore, allow_partial=False)
+    assert result == EnginesBuilt(
+        note="no engine by tensorrt-rtx: a graph that runs with no past and with one is two engines: --variants "
+        "prefill,decode"
+    )
 
 
 # -- interruptions -----------------------------------------------------------------------------------------------------

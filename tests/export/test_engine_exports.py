@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
-from rpln_export.engine_plans import EnginePlan
+from rpln_export import engine_plans, engines
+from rpln_export.cli import export_command
+from rpln_export.engine_plans import EnginePlan, _installed
 from rpln_export.engines import build_engines, engines_of_bundle
+from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import BACKENDS
+from rpln_graphs.tensorrt.builder import build_plan
 from rpln_runtime.engine_manifest import EngineManifest
-from rpln_runtime.errors import ManifestError
+from rpln_runtime.errors import ManifestError, MissingExtraError
 from rpln_runtime.manifest import Graph, bundle_file_from_path, read_manifest
 from tests.export.checkpoints import ENCODER_TASKS, LAYERS, USABLE_LENGTH, make_checkpoint
 from tests.export.conftest import Traces, share_traces
@@ -70,8 +75,8 @@ def compiled(
         bundle = exporter(subject, *VARIANTS.get(subject, ()), *options)
     folder = copied(bundle, tmp_path_factory.mktemp("compiled"))
     targets = tuple(target for target in RTX.targets if (target, precision) not in RTX.refused)
-    engines = build_engines(EnginePlan(backend=RTX, targets=targets, required=True), folder, ignore)
-    return Compiled(subject=subject, precision=precision, targets=targets, folder=folder, engines=engines)
+    built = build_engines(EnginePlan(backend=RTX, targets=targets, required=True), folder, ignore)
+    return Compiled(subject=subject, precision=precision, targets=targets, folder=folder, engines=built)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,3 +214,158 @@ def test_the_manifest_of_an_engine_is_plain_json(compiled: Compiled) -> None:
     for engine in compiled.engines:
         document = json.loads((compiled.folder / engine.plan.path).with_suffix(".json").read_text(encoding="utf-8"))
         assert document == json.loads(json.dumps(dataclasses.asdict(engine)))
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+Exported = Callable[..., tuple[Result, Path]]
+
+
+@pytest.fixture
+def export(checkpoint: Callable[[str], Path], tmp_path: Path) -> Exported:
+    """Run `rpln-export` on the checkpoint of a task, with engines where the options do not say other."""
+
+    def run(task: str, *options: str) -> tuple[Result, Path]:
+        chosen = [] if "--engine" in options else ["--engine", "tensorrt-rtx", "--gpu", "sm89"]
+        arguments = [str(checkpoint(task)), "-o", str(tmp_path / "out"), *chosen, *options]
+        return CliRunner().invoke(export_command, arguments), tmp_path / "out"
+
+    return run
+
+
+def compiled_export(export: Exported, task: str, *options: str) -> tuple[Result, Path]:
+    result, folder = export(task, *options)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    read_manifest(folder)
+    return result, folder
+
+
+COMPILED = "compiled, not executed: that takes a GPU"
+
+
+def test_an_export_with_engines_says_what_was_compiled(export: Exported) -> None:
+    profiles = ["--profile", "batch=1:8:32,sequence=1:16:64", "--profile", "batch=1,sequence=1:16:64"]
+    result, folder = compiled_export(export, "token-classification", "--fp16", *profiles, "--workspace", "512")
+    (engine,) = engines_of_bundle(folder)
+    assert (engine.targets, engine.workspace, engine.attentions) == (("sm89",), 2**29, (LAYERS, LAYERS))
+    note = f"tensorrt-rtx {engine.version}; {COMPILED}"
+    assert f"engines: {note}\n" in result.stdout
+    assert f"tensorrt-rtx {engine.version} for sm89: full in float16, " in result.stdout
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))["engines"]
+    assert report["note"] == note
+    assert report["engines"] == [json.loads(json.dumps(dataclasses.asdict(engine)))]
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    assert f"## Engines\n\n{note}.\n" in text
+    rows = [line for line in text.splitlines() if line.startswith(f"| {engine.plan.path} | sm89 | ")]
+    assert [row.split(" | ")[2] for row in rows] == ["batch=1:8:32, sequence=1:16:64", "batch=1:1:1, sequence=1:16:64"]
+    assert all(f" | {engine.plan.size:,} | {engine.weights:,} | " in row for row in rows)
+    assert f"| {engine.plan.path} | {engine.plan.size:,} |" in text  # among the sizes
+    assert "\n\n\n" not in text
+
+
+def test_the_report_as_json_holds_the_engines(export: Exported) -> None:
+    result, folder = compiled_export(export, "token-classification", "--fp16", "--json")
+    assert json.loads(result.stdout)["engines"]["engines"][0]["plan"]["path"] == engines_of_bundle(folder)[0].plan.path
+
+
+def test_a_decoder_is_exported_as_what_can_be_compiled(export: Exported) -> None:
+    _, folder = compiled_export(export, "text-generation", "--fp16")
+    assert [graph.variant for graph in read_manifest(folder).graphs] == ["prefill", "decode"]
+    assert [engine.variant for engine in engines_of_bundle(folder)] == ["decode", "prefill"]
+
+
+@pytest.fixture
+def auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let --engine auto look around after all; there is no GPU."""
+    monkeypatch.setattr(engine_plans, "_installed", _installed)
+    monkeypatch.setattr(engine_plans, "device_target", lambda: None)
+
+
+@pytest.mark.usefixtures("auto")
+def test_auto_builds_with_what_is_installed(export: Exported) -> None:
+    result, folder = compiled_export(export, "token-classification", "--bf16", "--engine", "auto")
+    (engine,) = engines_of_bundle(folder)
+    assert (engine.targets, engine.precision) == (RTX.default_targets, "bfloat16")
+    assert f"engines: tensorrt-rtx {engine.version}; {COMPILED}\n" in result.stdout
+
+
+def assert_no_engine(result: Result, folder: Path, note: str) -> None:
+    """A good bundle without engines, and one line that says why."""
+    assert [line for line in result.stdout.splitlines() if line.startswith("engines: ")] == [f"engines: {note}"]
+    assert f"## Engines\n\n{note}.\n" in (folder / "report.md").read_text(encoding="utf-8")
+    assert engines_of_bundle(folder) == []
+    assert not (folder / "engines").exists()
+
+
+def test_without_tensorrt_a_line_says_how_to_get_it(export: Exported) -> None:
+    result, folder = compiled_export(export, "token-classification", "--engine", "auto")
+    assert_no_engine(result, folder, f"no TensorRT is installed. To build engines: {RTX.install}")
+
+
+@pytest.mark.usefixtures("auto")
+@pytest.mark.parametrize("error", [EngineError("it is as it is"), MissingExtraError("no library")])
+def test_what_auto_cannot_build_is_left_out_in_one_piece(
+    export: Exported, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    built: list[Path] = []
+
+    def second_fails(graph: Path, *arguments: Any, **options: Any) -> Any:
+        built.append(graph)
+        if len(built) == 2:
+            raise error
+        return build_plan(graph, *arguments, **options)
+
+    monkeypatch.setattr(engines, "build_plan", second_fails)
+    options = ["--fp16", "--variants", "prefill,decode", "--engine", "auto"]
+    result, folder = compiled_export(export, "text-generation", *options)
+    assert [path.name for path in built] == ["prefill.onnx", "decode.onnx"]
+    assert_no_engine(result, folder, f"no engine: {error}")
+
+
+def test_an_engine_that_cannot_be_built_fails_the_export(export: Exported) -> None:
+    result, folder = export("token-classification", "--fp16", "--workspace", "1")
+    assert result.exit_code == EngineError.exit_code
+    assert "within workspace limit" in result.stderr
+    assert "Traceback" not in result.output
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_graphs_in_the_forms_for_tensorrt_are_compiled(export: Exported) -> None:
+    # One Attention in place of its products and softmax, and three projections as one.
+    _, folder = compiled_export(
+        export, "token-classification", "--fp16", "--optimize", "attention", "--target", "tensorrt"
+    )
+    (engine,) = engines_of_bundle(folder)
+    assert engine.attentions == (LAYERS,)
+
+
+# -- optional inputs and outputs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "attentions"),
+    [
+        (
+            [
+                "--inputs=inputs_embeds,position_ids,token_type_ids",
+                "--outputs=hidden_states,pooler_output",
+                "--io-dtype=fp16",
+            ],
+            LAYERS,
+        ),
+        # Between softmax and product there is the mask of heads, and no kernel does that.
+        (["--inputs=head_mask"], 0),
+        # What a fused kernel never writes.
+        (["--outputs=attentions"], 0),
+    ],
+    ids=["embeddings and states", "head mask", "attention weights"],
+)
+def test_what_is_optional_is_compiled(export: Exported, options: list[str], attentions: int) -> None:
+    _, folder = compiled_export(export, "feature-extraction", "--fp16", *options)
+    (engine,) = engines_of_bundle(folder)
+    (graph,) = read_manifest(folder).graphs
+    taken, given = tensors_of_network(folder / graph.path)
+    assert taken == {spec.name: (spec.dtype, rank(spec)) for spec in graph.inputs}
+    assert given == {spec.name: (spec.dtype, rank(spec)) for spec in graph.outputs}
+    assert engine.attentions == (attentions,)
+    assert engine.precision == "float16"
