@@ -1,0 +1,154 @@
+"""A stand-in for enterprise TensorRT, whose packages and whose GPU are not here: TensorRT-RTX under its name.
+
+What it shares with the real one is the interface, as far as the builder uses it: it chooses the GPU itself, has a cache
+of timings, flags that RTX refuses without a GPU, and tells of an engine through an inspector. Its kernels are those of
+RTX, and nothing here says how TensorRT compiles. Of version 10 it has the flag STRONGLY_TYPED, of version 11 not.
+"""
+
+import importlib
+import json
+import re
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final
+
+TARGET: Final = "SM89"
+"""The GPU at hand."""
+
+SHARED: Final = (
+    "ILogger",
+    "OnnxParser",
+    "BuilderFlag",
+    "ProfilingVerbosity",
+    "MemoryPoolType",
+    "HardwareCompatibilityLevel",
+    "LayerInformationFormat",
+)
+"""What is RTX's own."""
+
+_TENSOR: Final = re.compile(r"\{ Name: (.*?), Dimensions: .*?, Datatype: (\w+)")
+_LAYER: Final = re.compile(
+    r"^Name: (?P<Name>.*?), LayerType: (?P<LayerType>\w+), Inputs: (?P<Inputs>\[.*\]), Constants: \[.*\], "
+    r"Outputs: (?P<Outputs>\[.*\]), TacticName: .*?Metadata: ?(?P<Metadata>.*)$",
+    re.MULTILINE,
+)
+
+
+class Calls:
+    """What was asked of the stand-in, in all builds."""
+
+    def __init__(self) -> None:
+        self.network_flags: list[int] = []
+        self.flags: list[str] = []
+        self.level: Any = None
+        self.timings: list[bytes] = []
+        self.refused_mismatch: list[bool] = []
+        self.inspected: list[str] = []
+
+
+def stand_in(version: str, calls: Calls) -> ModuleType:
+    """A module like `tensorrt` of `version`, made of tensorrt_rtx. What is done with it is noted in `calls`."""
+    rtx = importlib.import_module("tensorrt_rtx")
+    module = ModuleType("tensorrt")
+    vars(module).update({name: getattr(rtx, name) for name in SHARED})
+    vars(module).update(
+        __version__=version,
+        Builder=lambda log: StandInBuilder(rtx, log, calls),
+        Runtime=lambda log: StandInRuntime(log, version, calls),
+        NetworkDefinitionCreationFlag=SimpleNamespace(**({"STRONGLY_TYPED": 1} if version.startswith("10.") else {})),
+    )
+    return module
+
+
+class StandInBuilder:
+    """Builds for the GPU at hand."""
+
+    def __init__(self, rtx: Any, log: Any, calls: Calls) -> None:
+        self._rtx, self._real, self._calls = rtx, rtx.Builder(log), calls
+
+    def create_network(self, flags: int) -> Any:
+        self._calls.network_flags.append(flags)
+        return self._real.create_network(0)
+
+    def create_builder_config(self) -> "StandInConfig":
+        return StandInConfig(self._real.create_builder_config(), self._calls)
+
+    def create_optimization_profile(self) -> Any:
+        return self._real.create_optimization_profile()
+
+    def build_serialized_network(self, network: Any, config: "StandInConfig") -> Any:
+        config.real.num_compute_capabilities = 1
+        config.real.set_compute_capability(getattr(self._rtx.ComputeCapability, TARGET), 0)
+        return self._real.build_serialized_network(network, config.real)
+
+
+class StandInConfig:
+    """Notes what RTX would refuse and passes on the rest; it offers nothing else."""
+
+    def __init__(self, real: Any, calls: Calls) -> None:
+        self.real, self._calls = real, calls
+        self._cache = b""
+        self.clear_flag = real.clear_flag
+        self.set_memory_pool_limit = real.set_memory_pool_limit
+        self.add_optimization_profile = real.add_optimization_profile
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "profiling_verbosity":
+            self.real.profiling_verbosity = value
+        elif name == "hardware_compatibility_level":
+            self._calls.level = value
+        else:
+            assert name != "num_compute_capabilities", "enterprise TensorRT builds for the GPU at hand"
+            super().__setattr__(name, value)
+
+    def set_flag(self, flag: Any) -> None:
+        self._calls.flags.append(flag.name)
+
+    def create_timing_cache(self, data: bytes) -> bytes:
+        self._calls.timings.append(data)
+        return data
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        self._calls.refused_mismatch.append(not ignore_mismatch)
+        self._cache = cache + b"a kernel;"
+        return True
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: self._cache)
+
+
+class StandInRuntime:
+    """Loads a plan that was built with the same log, and tells of its engine."""
+
+    def __init__(self, log: Any, version: str, calls: Calls) -> None:
+        self._log, self._version, self._calls = log, version, calls
+
+    def deserialize_cuda_engine(self, plan: Any) -> Any:
+        assert bytes(plan)[:4] == b"vtrt"
+        return SimpleNamespace(create_engine_inspector=lambda: SimpleNamespace(get_engine_information=self._tell))
+
+    def _tell(self, form: Any) -> str:
+        assert form.name == "JSON"
+        self._calls.inspected.append(self._version)
+        return inspection(self._log.text, self._version)
+
+
+def inspection(log: str, version: str) -> str:
+    """The kernels of RTX's log in the JSON of an inspector: types in sentences before version 11, and no constants."""
+    tensor = sentence if version.startswith("10.") else pair
+    layers = []
+    for match in _LAYER.finditer(log):
+        row: dict[str, Any] = match.groupdict()
+        for side in ("Inputs", "Outputs"):
+            row[side] = [tensor(name, dtype) for name, dtype in _TENSOR.findall(row[side])]
+        row["Metadata"] = row["Metadata"].replace("][", "]\x1f[")
+        layers.append(row)
+    return json.dumps({"Layers": layers, "Bindings": []})
+
+
+def sentence(name: str, dtype: str) -> dict[str, str]:
+    words = {"Half": "FP16", "Float": "FP32", "BFloat16": "BF16"}
+    return {"Name": name, "Format/Datatype": f"Row major linear {words.get(dtype, dtype)} format"}
+
+
+def pair(name: str, dtype: str) -> dict[str, str]:
+    return {"Name": name, "Datatype": dtype, "Format": "Row major linear format"}
