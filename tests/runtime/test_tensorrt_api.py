@@ -7,11 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from rpln_export.cli import rpln_command
 from rpln_runtime import ProviderError, load
 from rpln_runtime.tensorrt.device import Cuda
 from rpln_runtime.tensorrt.loading import DTYPES
-from tests.runtime.bundles import Bundle
+from tests.runtime.bundles import Bundle, copy_bundle
 from tests.runtime.tensorrt_stand_in import REAL, StandInCuda, add_engines, install_stand_in
 
 HAS_DRIVER = Path("/proc/driver/nvidia/version").exists()
@@ -44,7 +46,7 @@ def test_the_stand_in_offers_nothing_that_tensorrt_has_not(trt: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
             install_stand_in(patch, builder)
             module = sys.modules[builder.replace("-", "_")]
-            assert public(module) <= public(trt)  # type: ignore[arg-type]  # a module is what is compared here
+            assert {name for name in vars(module) if not name.startswith("_")} <= public(trt)
     assert hasattr(trt.ExecutionContextAllocationStrategy, "USER_MANAGED")
     assert hasattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE")
     assert {"INPUT", "OUTPUT"} <= public(trt.TensorIOMode)
@@ -102,3 +104,23 @@ def test_nvidias_own_refusal_is_quoted(
         load(folder, provider="tensorrt-rtx")
     assert f"tensorrt-rtx {trt.__version__} cannot load engines/full-tensorrt-rtx.plan: " in str(caught.value)
     assert "header.magicTag" in str(caught.value)
+
+
+@pytest.mark.skipif(HAS_DRIVER, reason="there is an NVIDIA driver")
+@pytest.mark.usefixtures("trt", "cuda")
+def test_a_real_engine_passes_every_check_but_those_of_the_device(
+    bundle_of: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_bundle(bundle_of("token-classification"), tmp_path, precision="float32")
+    result = CliRunner().invoke(rpln_command, ["build", str(folder), "--engine", "tensorrt-rtx", "--gpu", "sm86"])
+    assert result.exit_code == 0, result.output
+    with pytest.raises(ProviderError, match="there is no NVIDIA driver here"):
+        load(folder, provider="tensorrt-rtx")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", StandInCuda(capability=(8, 9)))
+    with pytest.raises(
+        ProviderError, match=r"\.plan is for sm86, and the GPU here is sm89\. Build one for it: rpln build"
+    ):
+        load(folder, provider="tensorrt-rtx")
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", StandInCuda(capability=(8, 6)))
+    with pytest.raises(ProviderError, match=r"cannot load engines/.*\.plan: .*cudaError 35"):
+        load(folder, provider="tensorrt-rtx")

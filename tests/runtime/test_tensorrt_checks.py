@@ -162,7 +162,7 @@ def test_the_one_that_fits_is_chosen_among_several(
         {"name": "d-compatible", "targets": ("sm80",), "hardware_compatible": True},
         {"name": "e-right"},
     ]
-    folder = [add_engines(source, tmp_path, **row) for row in rows][0]
+    *_, folder = (add_engines(source, tmp_path, **row) for row in rows)
     engine: Any = load(folder, provider=RTX)._engine
     assert engine.manifest.plan.path == "engines/e-right.plan"
 
