@@ -8,6 +8,7 @@ RTX, and nothing here says how TensorRT compiles. Of version 10 it has the flag 
 import importlib
 import json
 import re
+import weakref
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ SHARED: Final = (
 )
 """What is RTX's own."""
 
+OF_ANOTHER_GPU: Final = b"another GPU;"
+"""What a cache of timings begins with that is refused here."""
+
 _TENSOR: Final = re.compile(r"\{ Name: (.*?), Dimensions: .*?, Datatype: (\w+)")
 _LAYER: Final = re.compile(
     r"^Name: (?P<Name>.*?), LayerType: (?P<LayerType>\w+), Inputs: (?P<Inputs>\[.*\]), Constants: \[.*\], "
@@ -41,7 +45,6 @@ class Calls:
         self.flags: list[str] = []
         self.level: Any = None
         self.timings: list[bytes] = []
-        self.refused_mismatch: list[bool] = []
         self.inspected: list[str] = []
 
 
@@ -76,6 +79,9 @@ class StandInBuilder:
         return self._real.create_optimization_profile()
 
     def build_serialized_network(self, network: Any, config: "StandInConfig") -> Any:
+        cache = config.cache()
+        assert cache is not None, "the cache of timings is gone"
+        cache.data += b"a kernel;"
         config.real.num_compute_capabilities = 1
         config.real.set_compute_capability(getattr(self._rtx.ComputeCapability, TARGET), 0)
         return self._real.build_serialized_network(network, config.real)
@@ -86,7 +92,7 @@ class StandInConfig:
 
     def __init__(self, real: Any, calls: Calls) -> None:
         self.real, self._calls = real, calls
-        self._cache = b""
+        self.cache: Any = None
         self.clear_flag = real.clear_flag
         self.set_memory_pool_limit = real.set_memory_pool_limit
         self.add_optimization_profile = real.add_optimization_profile
@@ -103,17 +109,25 @@ class StandInConfig:
     def set_flag(self, flag: Any) -> None:
         self._calls.flags.append(flag.name)
 
-    def create_timing_cache(self, data: bytes) -> bytes:
+    def create_timing_cache(self, data: bytes) -> "StandInCache":
         self._calls.timings.append(data)
-        return data
+        return StandInCache(data)
 
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
-        self._calls.refused_mismatch.append(not ignore_mismatch)
-        self._cache = cache + b"a kernel;"
+    def set_timing_cache(self, cache: "StandInCache", ignore_mismatch: bool) -> bool:
+        if cache.data.startswith(OF_ANOTHER_GPU) and not ignore_mismatch:
+            return False
+        self.cache = weakref.ref(cache)
         return True
 
-    def get_timing_cache(self) -> Any:
-        return SimpleNamespace(serialize=lambda: self._cache)
+
+class StandInCache:
+    """Kernels and their times: each build adds one. Whoever made it keeps it until the engine is built."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def serialize(self) -> bytes:
+        return self.data
 
 
 class StandInRuntime:

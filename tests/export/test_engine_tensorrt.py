@@ -20,7 +20,7 @@ from rpln_graphs.tensorrt.layers import layers_from_log
 from rpln_runtime.engine_manifest import EngineManifest
 from rpln_runtime.manifest import read_manifest
 from tests.export.engines import RECIPE, ignore, make_bundle
-from tests.export.tensorrt_stand_in import Calls, stand_in
+from tests.export.tensorrt_stand_in import OF_ANOTHER_GPU, Calls, stand_in
 from tests.tensorrt import NEEDS_TENSORRT_RTX, targets_of_plan
 
 pytestmark = NEEDS_TENSORRT_RTX
@@ -131,9 +131,16 @@ def test_timings_are_kept_for_the_next_build(tmp_path: Path, calls: Calls, versi
     assert calls.timings == [b"", b"a kernel;"]
     assert path.read_bytes() == b"a kernel;a kernel;"
     assert second.timing_cache == hashlib.sha256(b"a kernel;a kernel;").hexdigest()
-    # A cache of another machine or version is no cache.
-    assert calls.refused_mismatch == [True, True]
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_timings_of_another_gpu_are_begun_anew(tmp_path: Path, calls: Calls, version: str) -> None:
+    path = tmp_path / "cache" / "rpln-export" / f"tensorrt-{version}-{GPU}.timings"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(OF_ANOTHER_GPU + b"a kernel;")
+    built(make_bundle(tmp_path / "bundle"))
+    assert calls.timings == [OF_ANOTHER_GPU + b"a kernel;", b""]
+    assert path.read_bytes() == b"a kernel;"
 
 
 def test_without_a_place_for_it_the_cache_is_at_home(

@@ -67,8 +67,7 @@ def build_plan(
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
-    if backend.keeps_timings:
-        config.set_timing_cache(config.create_timing_cache(timings or b""), ignore_mismatch=False)
+    cache = _timing_cache(config, timings or b"") if backend.keeps_timings else None
     for shapes in profiles:
         profile = builder.create_optimization_profile()
         for name, sizes in shapes.items():
@@ -95,7 +94,7 @@ def build_plan(
         weights=int(weights[1]),
         activations=activations,
         seconds=seconds,
-        timings=bytes(config.get_timing_cache().serialize()) if backend.keeps_timings else None,
+        timings=None if cache is None else bytes(cache.serialize()),
     )
 
 
@@ -110,6 +109,15 @@ def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+
+
+def _timing_cache(config: Any, timings: bytes) -> Any:
+    """A cache of the kernels that were measured before, on this kind of GPU. It has to be kept until all is built."""
+    cache = config.create_timing_cache(timings)
+    if not config.set_timing_cache(cache, ignore_mismatch=False):  # measured on another
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
 
 
 def _inspected(trt: Any, plan: Any, log: Any) -> tuple[Layer, ...]:
