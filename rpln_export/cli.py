@@ -460,6 +460,9 @@ def engine_command(folder: Path, as_json: bool) -> None:
 @click.option("--batch-size", type=int, help="The most rows the model takes at a time. [default: 32; 8 of generators]")
 @click.option("--buckets", help="Lengths that rows are padded to, as 32,64,128. [default: powers of two]")
 @click.option("--option", "options", multiple=True, help="NAME=VALUE of the task, for requests that bring none.")
+@click.option(
+    "--engine", help="A TensorRT engine of the bundle, by its file's name without .plan. [default: the graph]"
+)
 @click.option("--check", is_flag=True, help="Check the repository in FOLDER instead of writing one.")
 def triton_command(
     folder: Path,
@@ -468,6 +471,7 @@ def triton_command(
     batch_size: int | None,
     buckets: str | None,
     options: Sequence[str],
+    engine: str | None,
     check: bool,
 ) -> None:
     """Write the bundle in FOLDER as a model repository for Triton Inference Server, or --check one.
@@ -484,9 +488,10 @@ def triton_command(
         if output is None:
             click.echo(command.check(folder))
         else:
-            click.echo(
-                command.write(folder, output, name=name, batch_size=batch_size, buckets=buckets, options=options)
+            done = command.write(
+                folder, output, name=name, batch_size=batch_size, buckets=buckets, options=options, engine=engine
             )
+            click.echo(done)
 
 
 @rpln_command.command("doctor")

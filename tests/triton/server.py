@@ -106,7 +106,7 @@ def _copy_backends(home: Path, version: str, work: Path) -> Path:
 
 
 def _wait_until_live(server: Server) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while server.process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError):
             if server.get("health/live")[0] == 200:

@@ -182,7 +182,8 @@ def test_default_buckets(limit: int, expected: list[int]) -> None:
 def test_manifests_are_those_of_the_bundle(tagger: Path, tmp_path: Path) -> None:
     write_repository(tagger, tmp_path / "repository", name="tagger")
     for step in ("tagger_tokenizer", "tagger_answers"):
-        assert (tmp_path / "repository" / step / "1/rpln.json").read_bytes() == (tagger / "rpln.json").read_bytes()
+        found = json.loads((tmp_path / "repository" / step / "1/rpln.json").read_text())
+        assert found == json.loads((tagger / "rpln.json").read_text())
     marker = json.loads((tmp_path / "repository" / publishing.MARKER).read_text())
     assert list(marker["models"]) == MODELS
     assert marker["source"] == dataclasses.asdict(read_manifest(tagger).source)

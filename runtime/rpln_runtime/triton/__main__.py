@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 batch_size=given.batch_size,
                 buckets=given.buckets,
                 options=given.option,
+                engine=given.engine,
             )
         )
     except RplnError as error:
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, help="the most rows the model takes at a time (32; 8 of generators)")
     parser.add_argument("--buckets", help="lengths that rows are padded to, as 32,64,128 (default: powers of two)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task")
+    parser.add_argument("--engine", help="a TensorRT engine of the bundle, by its file's name without .plan")
     parser.add_argument("--check", action="store_true", help="check a repository instead of writing one")
     return parser
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_runtime.triton.checks.common import check_common
+from rpln_runtime.triton.checks.engine_model import check_engine_model
 from rpln_runtime.triton.checks.ensemble import check_ensemble
 from rpln_runtime.triton.checks.model import Model
 from rpln_runtime.triton.checks.onnx_model import check_onnx_model
@@ -23,6 +24,7 @@ _Check = Callable[[Model, Mapping[str, Model]], Iterator[str]]
 ROLES: Final[dict[str, _Check]] = {
     "ensemble": check_ensemble,
     "tokenizer": lambda model, _: check_tokenizer(model),
+    "tensorrt": check_engine_model,
     "onnx": lambda model, _: check_onnx_model(model),
     "answers": lambda model, _: check_answers(model),
     "generator": lambda model, _: check_generator(model),

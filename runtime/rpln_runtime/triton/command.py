@@ -18,6 +18,7 @@ def write(
     batch_size: int | None,
     buckets: str | None,
     options: Sequence[str],
+    engine: str | None,
 ) -> str:
     """Write `repository` and say so. `buckets` are numbers between commas, `options` are each NAME=VALUE."""
     models = write_repository(
@@ -27,6 +28,7 @@ def write(
         batch_size=batch_size,
         buckets=None if buckets is None else _lengths(buckets),
         options=dict(map(_option, options)),
+        engine=engine,
     )
     return f"{repository}: {', '.join(models)}. How to serve and what to ask: {repository / 'README.md'}"
 

@@ -5,12 +5,12 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/user_gu
 
 import json
 from collections.abc import Iterable
-from typing import Final
 
 from rpln_runtime.manifest import TensorSpec
 from rpln_runtime.providers import PROVIDERS
 from rpln_runtime.triton.columns import COLUMNS, COUNT
 from rpln_runtime.triton.fields import FIELDS, OPTIONS
+from rpln_runtime.triton.labels import labels_field
 from rpln_runtime.triton.parts import (
     KINDS,
     LATEST,
@@ -26,8 +26,6 @@ from rpln_runtime.triton.pbtxt import Message, entries
 from rpln_runtime.triton.plan import RepositoryPlan
 from rpln_runtime.triton.steps.rows import COLUMNS as TOKEN_COLUMNS
 from rpln_runtime.triton.steps.rows import ITEMS, TOKENS
-
-LABELS_FILE: Final = "labels.txt"
 
 
 def ensemble_config(plan: RepositoryPlan) -> Message:
@@ -84,7 +82,7 @@ def model_config(plan: RepositoryPlan, provider: str) -> Message:
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
-        "output": [tensor_from_spec(spec) | _labels(spec, plan) for spec in plan.graph.outputs],
+        "output": [tensor_from_spec(spec) | labels_field(spec, plan) for spec in plan.graph.outputs],
         "dynamic_batching": batching(),
         "instance_group": instances(KINDS[provider]),
         **_settings(plan, provider),
@@ -107,11 +105,6 @@ def answers_config(plan: RepositoryPlan) -> Message:
     }
 
 
-def labels_of(plan: RepositoryPlan) -> tuple[str, ...]:
-    """What the last axis of the model's logits stands for, where it is labels."""
-    return plan.manifest.labels if any(_labels(spec, plan) for spec in plan.graph.outputs) else ()
-
-
 def _settings(plan: RepositoryPlan, provider: str) -> Message:
     """What the runtime of Python sets as well, where it is not what ONNX Runtime does anyway."""
     measured = plan.manifest.optimization
@@ -123,11 +116,6 @@ def _settings(plan: RepositoryPlan, provider: str) -> Message:
     if threads is not None:
         settings["parameters"] = parameters({"intra_op_thread_count": str(threads)})
     return settings
-
-
-def _labels(spec: TensorSpec, plan: RepositoryPlan) -> Message:
-    labelled = spec.name == "logits" and plan.postprocess in {"text_classification", "token_classification"}
-    return {"label_filename": LABELS_FILE} if labelled else {}
 
 
 def _request(plan: RepositoryPlan) -> list[Message]:

@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_runtime._version import __version__
+from rpln_runtime.engine_manifest import write_engine
 from rpln_runtime.manifest import MANIFEST_NAME
 from rpln_runtime.triton.checking import check_repository
-from rpln_runtime.triton.configs import (
-    LABELS_FILE,
-    answers_config,
-    ensemble_config,
-    labels_of,
-    model_config,
-    tokenizer_config,
-)
+from rpln_runtime.triton.configs import answers_config, ensemble_config, model_config, tokenizer_config
+from rpln_runtime.triton.engine_config import ENGINE_FILE, PLAN_FILE, engine_config
 from rpln_runtime.triton.generator_config import generator_config
+from rpln_runtime.triton.labels import LABELS_FILE, labels_of
 from rpln_runtime.triton.parts import warmup_files
 from rpln_runtime.triton.pbtxt import Message, text_from_message
 from rpln_runtime.triton.plan import RepositoryPlan, make_plan
@@ -52,16 +48,20 @@ def write_repository(
     batch_size: int | None = None,
     buckets: Sequence[int] | None = None,
     options: Mapping[str, Any] | None = None,
+    engine: str | None = None,
 ) -> list[str]:
     """Write the bundle in `folder` as the model repository `destination` and return the names of its models.
 
     `name` is what clients ask for (None: the folder's), `batch_size` the most rows that the model takes at a time
     (None: 32, and 8 where text is generated), `buckets` the lengths that rows are padded to (None: powers of two),
-    `options` those of the task, for requests that bring none.
+    `options` those of the task, for requests that bring none, `engine` the TensorRT engine of the bundle that is served
+    instead of the graph, by the name of its file without .plan.
 
     Raises ManifestError for a broken bundle, InputError for a choice out of range, RepositoryDestinationError.
     """
-    plan = make_plan(Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {})
+    plan = make_plan(
+        Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {}, engine=engine
+    )
     with published(Path(destination)) as partial:
         roles = {writer(plan, partial): role for role, writer in _writers(plan).items()}
         (partial / "README.md").write_text(readme(plan), encoding="utf-8")
@@ -94,12 +94,27 @@ def _write_model(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, *(model_config(plan, provider) for provider in plan.providers))
     for path in _graph_files(plan):
         _copy(path, plan.folder, version)
-    if labels := labels_of(plan):
-        (version.parent / LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
-    (version.parent / "warmup").mkdir()
-    for name, content in warmup_files(plan.graph.inputs, plan.buckets).items():
-        (version.parent / "warmup" / name).write_bytes(content)
+    _write_model_files(plan, version.parent)
     return version.parent.name
+
+
+def _write_engine(plan: RepositoryPlan, repository: Path) -> str:
+    assert plan.engine is not None
+    version = _write_configs(repository, engine_config(plan))
+    shutil.copyfile(plan.folder / plan.engine.plan.path, version / PLAN_FILE)
+    write_engine(version / ENGINE_FILE, plan.engine)
+    _write_step_manifest(plan, version)
+    _write_model_files(plan, version.parent)
+    return version.parent.name
+
+
+def _write_model_files(plan: RepositoryPlan, model: Path) -> None:
+    """What lies beside the versions: labels, and what the model is warmed up with."""
+    if labels := labels_of(plan):
+        (model / LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (model / "warmup").mkdir()
+    for name, content in warmup_files(plan.graph.inputs, plan.buckets).items():
+        (model / "warmup" / name).write_bytes(content)
 
 
 def _write_generator(plan: RepositoryPlan, repository: Path) -> str:
@@ -118,11 +133,19 @@ _ENCODER: Final[dict[str, _Writer]] = {
     "onnx": _write_model,
     "answers": _write_answers,
 }
+_ENGINE: Final[dict[str, _Writer]] = {
+    "ensemble": _write_ensemble,
+    "tokenizer": _write_tokenizer,
+    "tensorrt": _write_engine,
+    "answers": _write_answers,
+}
 _GENERATOR: Final[dict[str, _Writer]] = {"generator": _write_generator}
 
 
 def _writers(plan: RepositoryPlan) -> dict[str, _Writer]:
     """What writes the models of a repository, by their role; each gives the name of its model."""
+    if plan.engine is not None:
+        return _ENGINE
     return _GENERATOR if plan.generates else _ENCODER
 
 
@@ -141,8 +164,14 @@ def _write_configs(repository: Path, config: Message, cpu: Message | None = None
 def _write_step(plan: RepositoryPlan, version: Path, *, module: str, step: str) -> None:
     code = _STEP_CODE.format(base_module="serving", base="StepModel", module=module, step=step)
     (version / "model.py").write_text(code, encoding="utf-8")
-    for name in (MANIFEST_NAME, _TOKENIZER):
-        _copy(name, plan.folder, version)
+    _write_step_manifest(plan, version)
+    _copy(_TOKENIZER, plan.folder, version)
+
+
+def _write_step_manifest(plan: RepositoryPlan, version: Path) -> None:
+    """The bundle's manifest, whose files are elsewhere."""
+    document = json.dumps(dataclasses.asdict(plan.manifest), indent=2)
+    (version / MANIFEST_NAME).write_text(f"{document}\n", encoding="utf-8")
 
 
 def _copy(path: str, source: Path, target: Path) -> None:

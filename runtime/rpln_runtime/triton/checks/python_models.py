@@ -85,7 +85,7 @@ def _plan(model: Model, version: Path) -> RepositoryPlan:
         buckets=tuple(_number(part, "buckets") for part in (model.parameters.get("buckets") or "").split(",") if part),
         options=options_from_text((model.parameters.get("options") or "").encode()),
     )
-    check_plan(plan, buckets="buckets" in model.parameters)
+    check_plan(plan)
     return plan
 
 

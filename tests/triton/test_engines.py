@@ -1,0 +1,154 @@
+"""TensorRT engines: which are served, with what lengths and batches, what is refused. Nothing runs without a GPU."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from rpln_runtime import InputError
+from rpln_runtime.engine_manifest import EngineManifest, Profile, Range, write_engine
+from rpln_runtime.manifest import bundle_file_from_path, write_manifest
+from rpln_runtime.triton import RepositoryError, check_repository, write_repository
+from tests.triton.networks import ToyBundle
+from tests.triton.server import Server, triton_server
+
+NAME = "full.tensorrt-sm89"
+
+
+def profile(batch: tuple[int, int, int], sequence: tuple[int, int, int]) -> Profile:
+    ranges = {"batch": batch, "sequence": sequence}
+    return {axis: Range(minimum=low, optimum=tuned, maximum=high) for axis, (low, tuned, high) in ranges.items()}
+
+
+TWO_PROFILES = (profile((1, 8, 64), (1, 16, 32)), profile((1, 4, 16), (1, 48, 48)))
+
+
+@pytest.fixture
+def bundle(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> Path:
+    return with_engine(bundle_of("token-classification"), tmp_path / "bundle")
+
+
+def with_engine(bundle: ToyBundle, folder: Path, **fields: Any) -> Path:
+    """A copy of a bundle with an engine, whose plan is no real one."""
+    shutil.copytree(bundle.folder, folder)
+    (folder / "engines").mkdir()
+    plan = folder / "engines" / f"{NAME}.plan"
+    plan.write_bytes(b"no plan")
+    engine = EngineManifest(
+        builder="tensorrt",
+        version="10.13.0",
+        targets=("sm89",),
+        hardware_compatible=False,
+        version_compatible=False,
+        stripped=False,
+        variant="full",
+        precision="float16",
+        graph=(bundle_file_from_path(folder, folder / "model.onnx"),),
+        plan=bundle_file_from_path(folder, plan),
+        profiles=TWO_PROFILES,
+        weights=1,
+        activations=(1, 1),
+        workspace=None,
+        attentions=(0, 0),
+        layers=(),
+        seconds=1.0,
+        timing_cache=None,
+    )
+    write_engine(plan.with_suffix(".json"), dataclasses.replace(engine, **fields))
+    write_manifest(folder, bundle.manifest)
+    return folder
+
+
+def test_an_engine_is_served_within_its_profiles(bundle: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    write_repository(bundle, repository, name="tagger", engine=NAME)
+    assert check_repository(repository) == ["tagger", "tagger_tokenizer", "tagger_model", "tagger_answers"]
+    text = (repository / "tagger_model/config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 16)
+    assert [(group.kind, list(group.profile)) for group in config.instance_group] == [(1, ["0", "1"])]
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert {path.name for path in (repository / "tagger_model/1").iterdir()} == {
+        "model.plan",
+        "engine.json",
+        "rpln.json",
+    }
+    # Longer texts are read in windows that the engine takes.
+    tokenizer = repository / "tagger_tokenizer"
+    assert '"32,48"' in (tokenizer / "config.pbtxt").read_text()
+    assert json.loads((tokenizer / "1/rpln.json").read_text())["usable_length"] == 48
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices", "message"),
+    [
+        ({"builder": "tensorrt-rtx"}, {}, "is one of tensorrt-rtx, Triton runs those of tensorrt"),
+        ({"stripped": True}, {}, "holds no weights"),
+        ({"variant": "decode"}, {}, "is of decode, expected full"),
+        ({"profiles": (profile((2, 4, 8), (1, 8, 64)),) * 2}, {}, "takes no batch of 1"),
+        ({}, {"engine": "other"}, f"no engine 'other', it has {NAME}"),
+        ({}, {"batch_size": 17}, "the engine takes 16 rows of every bucket"),
+        ({}, {"buckets": [16, 64]}, "a bucket is 64"),
+        ({"profiles": (profile((1, 4, 8), (8, 8, 64)),) * 2}, {"buckets": [4, 64]}, "the engine takes 0 rows"),
+    ],
+)
+def test_what_an_engine_cannot_serve_is_refused(
+    bundle_of: Callable[[str], ToyBundle],
+    tmp_path: Path,
+    fields: dict[str, Any],
+    choices: dict[str, Any],
+    message: str,
+) -> None:
+    folder = with_engine(bundle_of("token-classification"), tmp_path / "bundle", **fields)
+    with pytest.raises(InputError, match=message):
+        write_repository(folder, tmp_path / "repository", **({"engine": NAME} | choices))
+
+
+MISTAKES = {
+    "batch": ("max_batch_size: 16", "max_batch_size: 65", "the engine takes 16 rows", True),
+    "profile": ('"1" ]', '"2" ]', "names the profile '2', the engine has 0 to 1", True),
+    "type": ("TYPE_FP32", "TYPE_FP16", "data_type of output 'logits'", True),
+    "file": ('"model.plan"', '"other.plan"', "1/other.plan does not exist", True),
+    "platform": ('"tensorrt_plan"', '"onnxruntime_onnx"', "platform and backend are", True),
+    "none": ("KIND_GPU", "KIND_CPU", "an engine runs on a GPU", False),
+}
+"""What is replaced, what our check says of it, and whether a server refuses it; there, no GPU is asked for."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_found(bundle: Path, server: tuple[Server, Path], tmp_path: Path, mistake: str) -> None:
+    old, new, message, refused = MISTAKES[mistake]
+    repository = tmp_path / "repository"
+    write_repository(bundle, repository, name="tagger", engine=NAME)
+    config = repository / "tagger_model/config.pbtxt"
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new, 1))
+    with pytest.raises(RepositoryError, match=message):
+        check_repository(repository)
+    running, folder = server
+    shutil.rmtree(folder / "tagger_model", ignore_errors=True)
+    shutil.copytree(repository / "tagger_model", folder / "tagger_model")
+    text = config.read_text().replace("KIND_GPU", "KIND_CPU").partition("model_warmup")[0]
+    (folder / "tagger_model/config.pbtxt").write_text(text)
+    status, document = running.post("repository/models/tagger_model/load")
+    assert (status != 200) == refused, document
+
+
+@pytest.fixture(scope="module")
+def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    repository, work = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("server")
+    with triton_server(environment, [repository], work, ["--model-control-mode=explicit"]) as running:
+        yield running, repository
+
+
+def test_another_plan_is_found(bundle: Path, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path / "repository", name="tagger", engine=NAME)
+    (tmp_path / "repository/tagger_model/1/model.plan").write_bytes(b"another")
+    with pytest.raises(RepositoryError, match=r"model.plan is not the plan that engine.json describes"):
+        check_repository(tmp_path / "repository")
