@@ -5,6 +5,7 @@
 //   driver open     (none)           "folder"                             -> the manifest's task
 //   driver run      FOLDER           {"feeds": {...}, "outputs": [...]}   -> {"name": {"shape": [...], "values": [...]}}
 //   driver answer   FOLDER           {"inputs": ..., "options": {...}}    -> the answer
+//   driver stream   FOLDER           {"inputs": [...], "options": {...}}  -> [texts, pieces of each]
 //
 // An error is {"error": message, "code": exit code}. Options of the bundle may follow the path, as JSON.
 #include <functional>
@@ -82,8 +83,20 @@ Answer answer(const std::string& folder, const Json& options) {
   return [pipeline](const Json& request) { return (*pipeline)(request["inputs"], request["options"]); };
 }
 
+Answer stream(const std::string& folder, const Json& options) {
+  const auto manifest = std::make_shared<const rpln::Manifest>(rpln::read_manifest(folder));
+  auto generator = std::make_shared<rpln::Generator>(folder, manifest, rpln::pipeline_options_from_json(options).session);
+  return [generator](const Json& request) -> Json {
+    const auto inputs = request["inputs"].get<std::vector<std::string>>();
+    std::vector<std::vector<std::string>> pieces(inputs.size());
+    const auto keep = [&](std::size_t prompt, std::size_t, const std::string& piece) { pieces[prompt].push_back(piece); };
+    const auto texts = generator->texts(inputs, rpln::generation_options_from_json(request["options"]), 8, keep);
+    return Json::array({texts, pieces});
+  };
+}
+
 const std::map<std::string, Answer (*)(const std::string&, const Json&)> commands{
-    {"tokenize", tokenize}, {"decode", decode}, {"open", open}, {"run", run}, {"answer", answer}};
+    {"tokenize", tokenize}, {"decode", decode}, {"open", open}, {"run", run}, {"answer", answer}, {"stream", stream}};
 
 }  // namespace
 

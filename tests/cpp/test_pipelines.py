@@ -211,7 +211,7 @@ def test_bad_items_and_options_are_refused_with_the_same_words(
 def test_an_unknown_provider_is_refused(built: Build, demo: Demo) -> None:
     folder = demo("token-classification")
     (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="abacus")
-    assert answer == {"error": "unknown provider 'abacus': expected one of cpu, cuda, tensorrt.", "code": 5}
+    assert answer == {"error": "unknown provider 'abacus': expected one of cpu, cuda, onnxruntime-tensorrt.", "code": 5}
     (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="cuda")
     assert answer["code"] == 5
     assert "provider 'cuda' (CUDAExecutionProvider) is not in the onnxruntime" in answer["error"]

@@ -50,7 +50,27 @@ def with_unknown(document: dict[str, Any]) -> None:
     ]
 
 
-CHANGES: tuple[Change, ...] = (no_change, without_prefix, untrimmed, one_word, whole_words_first, with_unknown)
+def of_a_decoder(document: dict[str, Any]) -> None:
+    """As the embedded language model has it: nothing behind a text, and offsets with their spaces."""
+    start = {"SpecialToken": {"id": "<s>", "type_id": 0}}
+    texts = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    document["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [start, texts[0]],
+        "pair": [start, *texts],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+    }
+
+
+CHANGES: tuple[Change, ...] = (
+    no_change,
+    without_prefix,
+    untrimmed,
+    one_word,
+    whole_words_first,
+    with_unknown,
+    of_a_decoder,
+)
 
 
 def changed_tokenizer(folder: Path, change: Change) -> Path:
@@ -93,7 +113,7 @@ def test_tokens_equal_those_of_the_library(built: Build, tmp_path: Path, change:
     assert_equal(built, path, texts)
 
 
-@pytest.mark.parametrize("change", [no_change, without_prefix], ids=lambda change: change.__name__)
+@pytest.mark.parametrize("change", [no_change, without_prefix, of_a_decoder], ids=lambda change: change.__name__)
 def test_pairs_equal_those_of_the_library(built: Build, tmp_path: Path, change: Change) -> None:
     texts = random_texts(1_000, seed=17)
     assert_equal(
@@ -138,7 +158,7 @@ def test_decoding_equals_that_of_the_library(built: Build, tmp_path: Path) -> No
     draw = random.Random(3)
     size = tokenizer.get_vocab_size()
     # Bytes in any order are mostly no UTF-8; ids beyond the vocabulary have no text.
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"ids": [draw.randrange(draw.choice([270, size, size + 3])) for _ in range(draw.randint(0, 30))], "skip": skip}
         for _ in range(1_000)
         for skip in (False, True)

@@ -12,6 +12,7 @@
 
 #include "rpln/batching.hpp"
 #include "rpln/errors.hpp"
+#include "rpln/generation/generator.hpp"
 #include "rpln/json.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/options.hpp"
@@ -109,6 +110,29 @@ class TaskRunner final : public Runner {
   std::vector<TensorSpec> specs_;
 };
 
+// A task that generates text, step by step.
+class GenerationRunner final : public Runner {
+ public:
+  GenerationRunner(const std::filesystem::path& folder, const std::shared_ptr<const Manifest>& manifest,
+                   const SessionOptions& options)
+      : generator_(folder, manifest, options) {}
+
+  // Each item gets the list of its answers, as in transformers' pipelines.
+  [[nodiscard]] Json run(const Json& items, bool single, const Json& options, std::int64_t batch_size) const override {
+    std::vector<std::string> texts;
+    for (const Json& item : items) texts.emplace_back(text_from_json(item));
+    Json answers = Json::array();
+    for (const auto& found : generator_.texts(texts, generation_options_from_json(options), batch_size)) {
+      Json& of_text = answers.emplace_back(Json::array());
+      for (const std::string& text : found) of_text.push_back({{"generated_text", text}});
+    }
+    return single ? answers[0] : answers;
+  }
+
+ private:
+  Generator generator_;
+};
+
 using RunnerFactory = std::unique_ptr<Runner> (*)(const std::filesystem::path&, const std::shared_ptr<const Manifest>&,
                                                   const SessionOptions&);
 
@@ -124,13 +148,15 @@ struct RunnerRow {
   std::int64_t batch_size;
 };
 
-inline constexpr std::array<RunnerRow, 6> runners{{
+inline constexpr std::array<RunnerRow, 8> runners{{
     {FeatureExtraction::name, make_runner<TaskRunner<FeatureExtraction>>, 32},
     {FillMask::name, make_runner<TaskRunner<FillMask>>, 32},
     {MultipleChoice::name, make_runner<TaskRunner<MultipleChoice>>, 32},
     {QuestionAnswering::name, make_runner<TaskRunner<QuestionAnswering>>, 32},
     {TextClassification::name, make_runner<TaskRunner<TextClassification>>, 32},
     {TokenClassification::name, make_runner<TaskRunner<TokenClassification>>, 32},
+    {"text-generation", make_runner<GenerationRunner>, 8},
+    {"text2text-generation", make_runner<GenerationRunner>, 8},
 }};
 
 inline const RunnerRow& runner_of_task(const std::string& task) {

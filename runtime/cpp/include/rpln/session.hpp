@@ -27,7 +27,7 @@ namespace rpln {
 
 // How a bundle is opened.
 struct SessionOptions {
-  std::string provider;                 // "cpu", "cuda" or "tensorrt"; "": the one that the export measured, else "cpu"
+  std::string provider;                 // a row of detail::providers; "": the one that the export measured, else "cpu"
   std::optional<std::int64_t> threads;  // of one operator; none: what was measured, else as many as there are cores
   std::optional<bool> spinning;         // whether idle threads wait busily; none: what was measured
   std::string variant;                  // the graph to run; "": the bundle's first
@@ -100,7 +100,7 @@ struct Provider {
 inline constexpr std::array<Provider, 3> providers{{
     {"cpu", "CPUExecutionProvider", append_nothing},
     {"cuda", "CUDAExecutionProvider", append_cuda},
-    {"tensorrt", "TensorrtExecutionProvider", append_tensorrt},
+    {"onnxruntime-tensorrt", "TensorrtExecutionProvider", append_tensorrt},
 }};
 
 inline const Provider* find_provider(std::string_view name) {

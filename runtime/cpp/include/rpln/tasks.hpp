@@ -1,7 +1,6 @@
-// The names of tasks, axes and tensors, which are those of rpln_runtime/tasks.py.
+// The names of axes and tensors, which are those of rpln_runtime/tasks.py.
 #pragma once
 
-#include <array>
 #include <string_view>
 
 namespace rpln::names {
@@ -12,9 +11,5 @@ inline constexpr std::string_view choices = "choices";
 inline constexpr std::string_view masks = "masks";
 inline constexpr std::string_view masked_tokens = "masked_tokens";
 inline constexpr std::string_view masked_positions = "masked_positions";
-
-inline constexpr std::array<std::string_view, 8> tasks{
-    "feature-extraction", "fill-mask",       "text-classification", "token-classification",
-    "question-answering", "multiple-choice", "text-generation",     "text2text-generation"};
 
 }  // namespace rpln::names

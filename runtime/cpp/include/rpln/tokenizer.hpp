@@ -50,26 +50,11 @@ class Tokenizer {
   }
 
   // Encodes `text`, which is UTF-8, with special tokens. Throws InputError for what is no valid text.
-  [[nodiscard]] Encoding encode(std::string_view text) const {
-    utf8::check(text);
-    Encoding encoding;
-    encoding.reserve(text.size() / 3 + 2);
-    add_special(encoding, file_->first);
-    add_text(encoding, text, 0);
-    add_special(encoding, file_->separator);
-    number(encoding);
-    return encoding;
-  }
+  [[nodiscard]] Encoding encode(std::string_view text) const { return encode_parts({text, {}}, file_->single); }
 
   // Encodes `text` and its `pair`.
   [[nodiscard]] Encoding encode(std::string_view text, std::string_view pair) const {
-    utf8::check(pair);
-    Encoding encoding = encode(text);
-    add_special(encoding, file_->separator);
-    add_text(encoding, pair, 1);
-    add_special(encoding, file_->separator);
-    number(encoding);
-    return encoding;
+    return encode_parts({text, pair}, file_->pair);
   }
 
   // The text of `ids`.
@@ -187,11 +172,21 @@ class Tokenizer {
 
   static std::int64_t to_signed(std::size_t size) { return static_cast<std::int64_t>(size); }
 
-  static void add_special(Encoding& encoding, std::int64_t id) { encoding.push_back({id, {}, {}, -1, -1, 0}); }
-
-  static void number(Encoding& encoding) {
+  [[nodiscard]] Encoding encode_parts(const std::array<std::string_view, 2>& texts,
+                                      const detail::Template& parts) const {
+    for (const std::string_view text : texts) utf8::check(text);
+    Encoding encoding;
+    encoding.reserve((texts[0].size() + texts[1].size()) / 3 + parts.size());
+    for (const detail::TemplatePart& part : parts) {
+      if (part.sequence < 0) {
+        encoding.push_back({part.special, {}, {}, -1, -1, 0});
+      } else {
+        add_text(encoding, texts[static_cast<std::size_t>(part.sequence)], part.sequence);
+      }
+    }
     std::int32_t position = 0;
     for (Token& token : encoding) token.position = position++;
+    return encoding;
   }
 
   void add_text(Encoding& encoding, std::string_view text, std::int32_t sequence) const {

@@ -19,6 +19,14 @@
 
 namespace rpln::detail {
 
+// A place in what is made of a text or pair: a special token, or, where `sequence` is 0 or 1, the text or its pair.
+struct TemplatePart {
+  std::int64_t special;
+  std::int32_t sequence;
+};
+
+using Template = std::vector<TemplatePart>;
+
 struct TokenizerFile {
   static constexpr std::int32_t no_id = -1;
 
@@ -35,10 +43,9 @@ struct TokenizerFile {
   bool add_prefix_space = false;
   bool splits_words = true;
   bool decodes_bytes = true;
-  // Of RobertaProcessing:
-  std::int64_t first = 0;
-  std::int64_t separator = 0;
-  bool trim_offsets = true;
+  Template single;
+  Template pair;
+  bool trim_offsets = false;  // whether spaces at the ends of a token are none of it
   bool keeps_first_space = false;
 };
 
@@ -169,11 +176,34 @@ class TokenizerReader {
   }
 
   void read_post_processor(const TokenizerJson& row) {
+    if (row.is_object() && row.value("type", "") == "TemplateProcessing") {
+      file_.single = template_from_json(row.at("single"), row.at("special_tokens"));
+      file_.pair = template_from_json(row.at("pair"), row.at("special_tokens"));
+      return;
+    }
     check_type(row, "post-processor", "RobertaProcessing");
-    file_.first = id_from(row.at("cls").at(1));
-    file_.separator = id_from(row.at("sep").at(1));
+    const TemplatePart first{id_from(row.at("cls").at(1)), -1};
+    const TemplatePart separator{id_from(row.at("sep").at(1)), -1};
+    file_.single = {first, {0, 0}, separator};
+    file_.pair = {first, {0, 0}, separator, separator, {0, 1}, separator};
     file_.trim_offsets = flag(row, "trim_offsets", true);
     file_.keeps_first_space = flag(row, "add_prefix_space", true);
+  }
+
+  static Template template_from_json(const TokenizerJson& rows, const TokenizerJson& special_tokens) {
+    Template parts;
+    for (const TokenizerJson& row : rows) {
+      const bool is_text = row.contains("Sequence");
+      const TokenizerJson& part = row.at(is_text ? "Sequence" : "SpecialToken");
+      if (part.value("type_id", 0) != 0) throw Error("it has token types, expected none");
+      const auto name = part.at("id").get<std::string>();
+      if (is_text) {
+        parts.push_back({0, name == "A" ? 0 : 1});
+        continue;
+      }
+      for (const TokenizerJson& id : special_tokens.at(name).at("ids")) parts.push_back({id_from(id), -1});
+    }
+    return parts;
   }
 
   void read_decoder() {

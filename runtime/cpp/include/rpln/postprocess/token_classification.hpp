@@ -120,8 +120,7 @@ class TokenClassification {
 
   // A token that two windows hold keeps the scores that it has farthest inside.
   [[nodiscard]] Json tokens_from_windows(std::string_view text, const Case<Scores>& one) const {
-    // The last token of a window is the </s> of the whole.
-    const auto count = static_cast<std::size_t>(one.encodings.front().back().position) + 1;
+    const auto count = static_cast<std::size_t>(one.encodings.back().back().position) + 1;
     const std::size_t labels = context_.manifest.labels.size();
     Encoding whole(count);
     Scores scores(count * labels);

@@ -1,0 +1,51 @@
+// Text as it comes: tokens in, pieces of text out, which joined are the text of all tokens.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rpln/tokenizer.hpp"
+
+namespace rpln {
+
+// The text of one sequence. A character that several tokens spell is given when the last of them is there.
+class TextStream {
+ public:
+  explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  // The text that `token` completes, which may be none.
+  [[nodiscard]] std::string push(std::int64_t token) {
+    tokens_.push_back(token);
+    const std::string text = tokenizer_.decode(tokens_, true);
+    const bool incomplete = text.size() >= replacement.size() &&
+                            text.compare(text.size() - replacement.size(), replacement.size(), replacement) == 0;
+    const std::size_t complete = text.size() - (incomplete ? replacement.size() : 0);
+    std::string piece = complete > given_ ? text.substr(given_, complete - given_) : std::string();
+    given_ = std::max(given_, complete);
+    if (!incomplete) {
+      // What follows may depend on the last token, as a space does.
+      tokens_ = {token};
+      given_ = tokenizer_.decode(tokens_, true).size();
+    }
+    return piece;
+  }
+
+  // What is left: a character that was never completed.
+  [[nodiscard]] std::string close() const {
+    const std::string text = tokenizer_.decode(tokens_, true);
+    return text.substr(std::min(given_, text.size()));
+  }
+
+ private:
+  static constexpr std::string_view replacement = "\xEF\xBF\xBD";
+
+  const Tokenizer& tokenizer_;
+  std::vector<std::int64_t> tokens_;
+  std::size_t given_ = 0;  // bytes of their text
+};
+
+}  // namespace rpln

@@ -1,0 +1,172 @@
+"""Text that the C++ runtime generates: greedy token for token Python's; samples by the same distribution, by seed."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpln_runtime import InputError, generator
+from rpln_runtime.generation.logits import softmax, warp
+from rpln_runtime.generation.options import GenerationOptions
+from rpln_runtime.generation.positions import positions_from_scheme
+from tests.cpp.building import Build
+from tests.runtime.bundles import make_tokenizer
+from tests.runtime.decoders import (
+    decoder_plan,
+    encoder_plan,
+    make_causal_lm,
+    make_decoder_bundle,
+    make_encoder_decoder,
+)
+
+Demo = Callable[..., Path]
+
+PROMPTS = ["The old man", "", "It was in the year of the great naïve 東京", "He said that", "a b c d e f g h"]
+
+
+def ask(build: Build, folder: Path, inputs: Any, **options: Any) -> Any:
+    request = {"inputs": inputs, "options": options}
+    (answer,) = build.ask("answer", folder, [request], provider="cpu", threads=1)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def tiny_decoders(built: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One model as graphs of every kind, each kind in a bundle."""
+    folders = {}
+    model = None
+    for kind, variants in (("with-past", ["with-past"]), ("two", ["prefill", "decode"]), ("full", ["full"])):
+        folder = tmp_path_factory.mktemp(kind)
+        tokenizer = make_tokenizer(folder)
+        model = model or make_causal_lm(len(tokenizer))
+        make_decoder_bundle(folder, model, tokenizer, [decoder_plan(model, variant) for variant in variants])
+        folders[kind] = folder
+    folder = tmp_path_factory.mktemp("halves")
+    tokenizer = make_tokenizer(folder)
+    plan = decoder_plan(model, "with-past", logits="all", dtype="float16")
+    make_decoder_bundle(folder, model, tokenizer, [plan])
+    return folders | {"halves": folder}
+
+
+@pytest.mark.parametrize("kind", ["with-past", "two", "full", "halves"])
+def test_greedy_texts_of_every_kind_of_graphs_equal_those_of_python(
+    built: Build, tiny_decoders: dict[str, Path], kind: str
+) -> None:
+    folder = tiny_decoders[kind]
+    generate = generator(folder, provider="cpu", threads=1, max_new_tokens=12)
+    assert ask(built, folder, PROMPTS, max_new_tokens=12) == generate(PROMPTS)
+    plain: dict[str, Any] = {"stop_token_ids": [], "return_full_text": False, "repetition_penalty": 1.7}
+    assert ask(built, folder, PROMPTS, max_new_tokens=20, **plain) == generate(PROMPTS, max_new_tokens=20, **plain)
+    assert ask(built, folder, PROMPTS[0], max_new_tokens=3) == generate(PROMPTS[0], max_new_tokens=3)
+
+
+def test_greedy_texts_of_the_embedded_model_equal_those_of_python(built: Build, demo: Demo) -> None:
+    folder = demo("text-generation")
+    generate = generator(folder, provider="cpu", threads=1)
+    for options in (
+        {"max_new_tokens": 40, "stop_token_ids": []},
+        {"max_new_tokens": 30, "stop_strings": [" the", "."]},
+        {"max_new_tokens": 15, "positions": "transformers-generate"},
+        {},
+    ):
+        assert ask(built, folder, PROMPTS, **options) == generate(PROMPTS, **options)
+
+
+def test_texts_of_an_encoder_decoder_equal_those_of_python(built: Build, tmp_path: Path) -> None:
+    for variant in ("with-past", "full"):
+        folder = tmp_path / variant
+        folder.mkdir()
+        tokenizer = make_tokenizer(folder)
+        model = make_encoder_decoder(len(tokenizer))
+        make_decoder_bundle(folder, model, tokenizer, [decoder_plan(model, variant), encoder_plan(model)])
+        generate = generator(folder, provider="cpu", threads=1, max_new_tokens=10, stop_token_ids=[])
+        assert ask(built, folder, PROMPTS, max_new_tokens=10, stop_token_ids=[]) == generate(PROMPTS)
+
+
+def test_samples_follow_the_distribution_of_python(built: Build, tiny_decoders: dict[str, Path]) -> None:
+    folder = tiny_decoders["with-past"]
+    options: dict[str, Any] = {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.02}
+    generate = generator(folder, provider="cpu", threads=1)
+    ids_RS = np.array([generate._tokens_from_text(PROMPTS[0])])
+    positions = positions_from_scheme("forward", generate._sources.generation)
+    logits_RV = generate._decoder.begin(np.ones_like(ids_RS), positions=positions, cross=None).start(ids_RS)
+    (probabilities,) = softmax(warp(logits_RV, GenerationOptions(do_sample=True, **options)))
+    count = 4_000
+    answers = ask(
+        built,
+        folder,
+        PROMPTS[0],
+        do_sample=True,
+        seed=5,
+        num_return_sequences=count,
+        max_new_tokens=1,
+        return_full_text=False,
+        **options,
+    )
+    found = Counter(answer["generated_text"] for answer in answers)
+    expected: Counter[str] = Counter()
+    for token, probability in enumerate(probabilities.tolist()):
+        if probability:
+            expected[generate._text_from_tokens([token])] += probability
+    assert found.keys() <= expected.keys()
+    for text, probability in expected.items():
+        # Four standard deviations and a half of a share of so many draws.
+        assert abs(found[text] / count - probability) < 4.5 * (probability * (1 - probability) / count) ** 0.5 + 1e-3
+
+
+def test_a_seed_repeats_samples_in_any_batch(built: Build, demo: Demo) -> None:
+    folder = demo("text-generation")
+    options: dict[str, Any] = {"do_sample": True, "max_new_tokens": 12, "stop_token_ids": []}
+    alone = [ask(built, folder, prompt, seed=7, **options) for prompt in PROMPTS]
+    assert ask(built, folder, PROMPTS, seed=7, **options) == alone
+    assert ask(built, folder, PROMPTS, seed=8, **options) != alone
+    several = ask(built, folder, PROMPTS[0], seed=7, num_return_sequences=3, **options)
+    assert several[0] == alone[0][0]
+    assert len({answer["generated_text"] for answer in several}) == 3
+    assert ask(built, folder, PROMPTS[0], **options) != ask(built, folder, PROMPTS[0], **options)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [
+        ("a", {"unknown": 1}),
+        ("a", {"temperature": 0.5}),
+        ("a", {"seed": 3}),
+        ("a", {"do_sample": "yes"}),
+        ("a", {"do_sample": True, "temperature": 0}),
+        ("a", {"do_sample": True, "top_p": 1.5}),
+        ("a", {"max_new_tokens": 0}),
+        ("a", {"max_new_tokens": 100_000}),
+        ("a " * 900, {}),
+        ("a", {"num_return_sequences": 2}),
+        ("a", {"length_penalty": 2.0}),
+        ("a", {"stop_strings": [""]}),
+        ("a", {"stop_token_ids": [-1]}),
+        ("a", {"stop_token_ids": 5}),
+        ("a", {"positions": "backward"}),
+    ],
+)
+def test_bad_prompts_and_options_are_refused_with_the_same_words(
+    built: Build, demo: Demo, inputs: str, options: dict[str, Any]
+) -> None:
+    folder = demo("text-generation")
+    with pytest.raises(InputError) as refused:
+        generator(folder, provider="cpu")(inputs, **options)
+    assert ask(built, folder, inputs, **options) == {"error": str(refused.value), "code": InputError.exit_code}
+
+
+def test_beam_search_is_refused(built: Build, demo: Demo) -> None:
+    answer = ask(built, demo("text-generation"), "a", num_beams=4)
+    assert answer["code"] == InputError.exit_code
+    assert answer["error"].startswith("num_beams is 4: beam search is Python's")
+
+
+def test_pieces_of_text_joined_are_the_text(built: Build, demo: Demo) -> None:
+    folder = demo("text-generation")
+    request = {"inputs": PROMPTS, "options": {"max_new_tokens": 25, "stop_token_ids": [], "return_full_text": False}}
+    ((texts, pieces),) = built.ask("stream", folder, [request], threads=1)
+    assert ["".join(parts) for parts in pieces] == [text for (text,) in texts]
+    assert all(len(parts) > 10 for parts in pieces)

@@ -1,0 +1,136 @@
+"""The example program, the C interface as another language calls it, and a project that finds the installed package."""
+
+import ctypes
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rpln_runtime import pipeline
+from tests.cpp.building import HEADERS, ROOT, Build
+from tests.cpp.test_pipelines import assert_same
+
+Demo = Callable[..., Path]
+SENTENCE = "The old man walked to the boat."
+
+
+def run(build: Build, *arguments: object, lines: str = "") -> "subprocess.CompletedProcess[str]":
+    command = [str(build.command_line), *map(str, arguments)]
+    return subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
+
+
+def test_the_program_answers_texts_fields_and_lines(built: Build, demo: Demo) -> None:
+    tagger, chooser = demo("token-classification"), demo("multiple-choice")
+    tag = pipeline(tagger, provider="cpu", aggregation_strategy="simple")
+    option = ["--option", "aggregation_strategy=simple"]
+    found = run(built, tagger, *option, SENTENCE, "Another.")
+    assert (found.returncode, found.stderr) == (0, "")
+    for line, text in zip(found.stdout.splitlines(), (SENTENCE, "Another."), strict=True):
+        assert_same(json.loads(line), tag(text))
+    found = run(built, tagger, *option, lines=f'{SENTENCE}\n"A \\u00e9."\n["One.", "Two."]\n')
+    for line, item in zip(found.stdout.splitlines(), (SENTENCE, "A é.", ["One.", "Two."]), strict=True):
+        assert_same(json.loads(line), tag(item))
+    choices = ["He slept.", "He sailed."]
+    fields = [f"choices={choice}" for choice in choices]
+    found = run(built, chooser, *(word for field in [f"prompt={SENTENCE}", *fields] for word in ("--field", field)))
+    assert_same(json.loads(found.stdout), pipeline(chooser, provider="cpu")(prompt=SENTENCE, choices=choices))
+
+
+def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo, tmp_path: Path) -> None:
+    assert run(built).returncode == 2
+    found = run(built, tmp_path, "text")
+    assert found.returncode == 4
+    assert found.stderr == f"Error: {tmp_path} holds no rpln.json: expected a bundle. Make one with rpln-export.\n"
+    assert run(built, demo("token-classification"), "--option", "strid=1", "text").returncode == 3
+    assert run(built, demo("token-classification"), "--option", "provider=abacus", "text").returncode == 5
+
+
+class Library:
+    """rpln.h, called as any language with a foreign function interface would."""
+
+    def __init__(self, path: Path) -> None:
+        self.functions = ctypes.CDLL(str(path))
+        self.functions.rpln_last_error.restype = ctypes.c_char_p
+        self.functions.rpln_free.argtypes = [ctypes.c_void_p]
+        self.functions.rpln_close.argtypes = [ctypes.c_void_p]
+        self.functions.rpln_run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p]
+
+    def open(self, folder: Path, options: bytes | None = None) -> tuple[int, ctypes.c_void_p]:
+        handle = ctypes.c_void_p()
+        return self.functions.rpln_open(str(folder).encode(), options, ctypes.byref(handle)), handle
+
+    def run(self, handle: ctypes.c_void_p, inputs: bytes, options: bytes | None = None) -> tuple[int, Any]:
+        answer = ctypes.c_void_p()
+        status = self.functions.rpln_run(handle, inputs, options, ctypes.byref(answer))
+        if status:
+            assert not answer
+            return status, self.functions.rpln_last_error().decode()
+        assert answer.value is not None
+        text = ctypes.string_at(answer.value)
+        self.functions.rpln_free(answer)
+        return status, json.loads(text)
+
+
+@pytest.fixture
+def library(built: Build) -> Library:
+    return Library(built.library)
+
+
+def test_the_c_interface_answers_from_many_threads(library: Library, demo: Demo) -> None:
+    folder = demo("token-classification")
+    expected = pipeline(folder, provider="cpu")(SENTENCE, aggregation_strategy="simple")
+    status, handle = library.open(folder, b'{"provider": "cpu", "threads": 1}')
+    assert status == 0
+    answers: list[tuple[int, Any]] = []
+
+    def ask() -> None:
+        text = json.dumps(SENTENCE).encode()
+        answers.extend(library.run(handle, text, b'{"aggregation_strategy": "simple"}') for _ in range(10))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 40
+    for status, answer in answers:
+        assert status == 0
+        assert_same(answer, expected)
+    library.functions.rpln_close(handle)
+
+
+def test_the_c_interface_returns_a_status_and_says_why(library: Library, demo: Demo, tmp_path: Path) -> None:
+    status, handle = library.open(tmp_path)
+    assert (status, handle.value) == (4, None)
+    assert "holds no rpln.json" in library.functions.rpln_last_error().decode()
+    folder = demo("token-classification")
+    assert library.open(folder, b'{"threads": 0}')[0] == 3
+    assert library.open(folder, b"[]")[0] == 3
+    assert library.open(folder, b'{"stride": -1}')[0] == 3
+    assert library.open(folder, b'{"provider": "abacus"}')[0] == 5
+    status, handle = library.open(folder)
+    assert status == 0
+    assert library.run(handle, b"no JSON")[0] == 3
+    assert library.run(handle, b"5") == (3, "inputs are a int, expected a text, a mapping, or a list of these.")
+    assert library.run(handle, b'"a"', b'{"strid": 3}')[0] == 3
+    assert library.run(handle, b'"\xff"')[0] == 3
+    assert library.run(handle, b'"fine"')[0] == 0
+    assert library.functions.rpln_last_error() == b""
+    library.functions.rpln_close(handle)
+
+
+def test_the_examples_of_the_documentation_compile(built: Build, tmp_path: Path) -> None:
+    page = (ROOT / "docs/cpp.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```cpp\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    source = tmp_path / "examples.cpp"
+    source.write_text("\n".join(blocks), encoding="utf-8")
+    includes = ["-I", built.prefix / "include", "-isystem", HEADERS]
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *includes, source]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert len(blocks) == 3
+    assert found.returncode == 0, found.stderr
