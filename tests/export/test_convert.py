@@ -1,6 +1,7 @@
 """`rpln convert`: what it writes, either line of transformers loads, and gives the same logits and ids."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,20 @@ def test_dinkytrain_is_exported_as_it_is(dinkytrain: tuple[Path, Any], tmp_path:
     assert (manifest.task, manifest.source.name) == ("fill-mask", "dinky")
     result = CliRunner().invoke(rpln_command, ["validate", str(tmp_path / "out"), str(folder)])
     assert result.exit_code == 0, result.output
+
+
+def test_dinkytrain_on_the_hub_is_called_by_its_id(
+    dinkytrain: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "cache" / "models--someone--efficient"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40, encoding="ascii")
+    shutil.copytree(dinkytrain[0], repository / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    arguments = ["someone/efficient", "-o", tmp_path / "out", "--optimize", "none", "--tokenizer", dinkytrain[0]]
+    result = CliRunner().invoke(export_command, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    assert read_manifest(tmp_path / "out").source.name == "efficient"
 
 
 def change_weights(folder: Path, **new: torch.Tensor | None) -> None:

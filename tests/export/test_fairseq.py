@@ -187,6 +187,13 @@ def test_a_vocabulary_that_is_not_its_own_is_refused(case: str, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_vocabulary_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    arguments = ["--task", "fill-mask", "-o", str(tmp_path / "out"), *VOCABULARY]
+    result = CliRunner().invoke(export_command, arguments)
+    assert result.exit_code == PlanError.exit_code
+    assert "name that, too" in result.stderr
+
+
 def test_last_line_without_an_end_is_no_merge_as_in_fairseq(tmp_path: Path) -> None:
     """`Q Q` would be refused, as no number is known for its result."""
     _, dictionary, _, *bpe = merges(tmp_path, lambda text: text + "Q Q")

@@ -30,6 +30,7 @@ from tests.text_graphs import TextGraph, needs_operators
 pytestmark = needs_operators
 
 TASKS = ("feature-extraction", "fill-mask", "text-classification", "token-classification")
+FUSED_GRAPH = "model.ort.onnx"
 OPTIONS = ("--with-tokenizer", "--optimize", "none")
 TEXTS = [
     "Ada Lovelace wrote to Charles Babbage in London.",
@@ -81,6 +82,13 @@ def test_outputs_are_those_of_the_runtime(exported: Callable[..., Export], task:
 )
 def test_every_form_of_a_graph_takes_texts(exported: Callable[..., Export], options: list[str]) -> None:
     same(exported("text-classification", "--with-tokenizer", *options).folder, TEXTS)
+
+
+def test_the_form_that_the_cpu_runs_is_the_one_behind_the_tokens(exported: Callable[..., Export]) -> None:
+    folder = exported("text-classification", "--with-tokenizer", "--optimize", "fused").folder
+    kinds = {path: {node.op_type for node in onnx.load(folder / path).graph.node} for path in (TEXT_GRAPH, FUSED_GRAPH)}
+    assert "MultiHeadAttention" in kinds[FUSED_GRAPH]
+    assert kinds[TEXT_GRAPH] > kinds[FUSED_GRAPH]
 
 
 def test_logits_of_masks_alone(exported: Callable[..., Export]) -> None:
