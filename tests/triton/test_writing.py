@@ -109,6 +109,21 @@ def test_an_interrupt_between_the_renames_leaves_the_older_one(
     assert tree(tmp_path / "repository") == before
 
 
+@pytest.mark.parametrize("moved", [True, False], ids=["between the renames", "before them"])
+def test_what_a_killed_process_left_is_put_right(tagger: Path, tmp_path: Path, moved: bool) -> None:
+    write_repository(tagger, tmp_path / "repository", name="old")
+    before = tree(tmp_path / "repository")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    (tmp_path / f".repository.{process.pid}.partial").mkdir()
+    if moved:
+        (tmp_path / "repository").rename(tmp_path / f".repository.{process.pid}.replaced")
+    with pytest.raises(ZeroDivisionError), publishing.published(tmp_path / "repository"):
+        raise ZeroDivisionError
+    assert tree(tmp_path / "repository") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["repository"]
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "mine"
@@ -132,6 +147,8 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
         ({"buckets": [16, 32]}, "end with 64"),
         ({"buckets": [32, 16, 64]}, "rising lengths"),
         ({"buckets": [65]}, "a bucket is 65"),
+        ({"buckets": []}, "rising lengths"),
+        ({"batch_size": 0}, "batch_size is 0"),
         ({"options": {"top_k": 3}}, "unknown option 'top_k' for token-classification"),
         ({"options": {"stride": -1}}, "stride is -1"),
     ],

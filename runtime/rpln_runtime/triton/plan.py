@@ -91,9 +91,11 @@ def make_plan(
         chosen = engine_from_name(folder, manifest, engine)
         # Windows and limits of texts are then those of the engine.
         manifest = replace(manifest, usable_length=longest_row(chosen, manifest.usable_length))
+    limit = manifest.usable_length
     if buckets is None and not generates:
-        limit = manifest.usable_length
         buckets = default_buckets(limit) if chosen is None else engine_buckets(chosen, limit)
+    if buckets is not None:
+        check_buckets(buckets, limit)
     plan = RepositoryPlan(
         folder=folder,
         manifest=manifest,

@@ -1,0 +1,53 @@
+"""The example for Kubernetes: documents that fit together, and flags, models and paths that there are."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "docs" / "deploy"
+
+
+@pytest.fixture(scope="module")
+def documents() -> dict[tuple[str, str], Any]:
+    yaml = pytest.importorskip("yaml", reason="no PyYAML: pip install pyyaml")
+    found = list(yaml.safe_load_all((DEPLOY / "triton.yaml").read_text()))
+    return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+
+def test_what_belongs_together_does(documents: dict[tuple[str, str], Any]) -> None:
+    deployment = documents["Deployment", "tagger"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == labels
+    (container,) = deployment["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    for (kind, _), document in documents.items():
+        if kind == "Service":
+            assert document["spec"]["selector"] == labels
+            assert all(port["port"] == ports[port["targetPort"]] for port in document["spec"]["ports"])
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] in ports
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in deployment["template"]["spec"]["volumes"]}
+    scaler = documents["HorizontalPodAutoscaler", "tagger"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == "tagger"
+    (metric,) = scaler["metrics"]
+    rules = documents["ConfigMap", "tagger-adapter-rules"]["data"]["rules.yaml"]
+    assert f"name: {{as: {metric['pods']['metric']['name']}}}" in rules
+
+
+def test_a_server_has_time_to_finish(documents: dict[tuple[str, str], Any]) -> None:
+    pod = documents["Deployment", "tagger"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    (timeout,) = re.findall(r"--exit-timeout-secs=(\d+)", (DEPLOY / "Dockerfile").read_text())
+    assert sleep + int(timeout) < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_image_is_made_of_what_there_is() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1] for line in lines if line.startswith("COPY")]
+    assert copied == ["runtime", "repository"]
+    assert (ROOT / "runtime" / "pyproject.toml").is_file()
