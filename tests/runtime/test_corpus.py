@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -247,8 +248,17 @@ def test_an_output_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> N
 
 
 def test_an_input_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be read .*expected a file of JSON lines"):
+    with pytest.raises(InputError, match="is no file: expected one of JSON lines"):
         run(tmp_path / "in", tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    reading_end, writing_end = os.pipe()
+    with pytest.raises(InputError, match="is no file"):
+        run(Path(f"/dev/fd/{reading_end}"), tmp_path / "out")
+    for end in (reading_end, writing_end):
+        os.close(end)
     assert names(tmp_path) == []
 
 
@@ -305,10 +315,15 @@ def test_an_output_that_came_into_being_in_between_is_not_written_over(tmp_path:
     assert (tmp_path / "out").read_text() == "precious"
 
 
-def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out.journal").write_text("no journal\n")
+@pytest.mark.parametrize(
+    "content", ["no journal", "no journal\n", '{"a": 1}', '{"a": 1}\n', "rpln-runtime corpus, jour\n"]
+)
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / "out.journal").write_text(content)
     with pytest.raises(OutputError, match="is no journal of a run"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
+    assert (tmp_path / "out.journal").read_text() == content
+    assert names(tmp_path) == ["in", "out.journal"]
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
@@ -365,7 +380,7 @@ def test_whatever_a_kill_left_the_same_output_comes_of_it(
 
     # Any beginning of the journal, and of the output any beginning that holds all that the journal tells of.
     left = journals[-1][: cuts[0] % (len(journals[-1]) + 1)]
-    rows = [json.loads(row) for row in left.rpartition(b"\n")[0].splitlines()]
+    rows = [json.loads(row) for row in left.rpartition(b"\n")[0].splitlines()[1:]]
     told = rows[-1]["written"] if len(rows) > 1 else 0
     (folder / "out.journal").write_bytes(left)
     if rows:  # before that there is no part

@@ -4,7 +4,7 @@ import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -29,6 +29,8 @@ def answer_windows_on_ray(
     where the provider's device is one. Raises MissingExtraError without Ray.
     """
     ray = _import_ray()
+    cpus = opening.threads or 1
+    opening = replace(opening, folder=opening.folder.absolute(), threads=cpus)
     spans = [span for span, _ in windows]  # once through the file, for where its windows are
     if not spans:
         return
@@ -36,7 +38,6 @@ def answer_windows_on_ray(
         data = ray.data.from_items([asdict(span) for span in spans], override_num_blocks=min(len(spans), _MOST_BLOCKS))
         data.context.execution_options.preserve_order = True
         data.context.enable_progress_bars = False
-        cpus = opening.threads or 1
         room = int(ray.cluster_resources().get("CPU", 1)) // cpus
         answered = data.map_batches(
             WindowAnswerer,

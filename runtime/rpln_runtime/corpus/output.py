@@ -1,6 +1,6 @@
 """The output: written beside its place, on disk window by window, and renamed when it is whole.
 
-`NAME.part` grows; `NAME.journal` says what the run is (its first line) and, a line for each window, how far it is.
+`NAME.part` grows; `NAME.journal` says what the run is and then, a line for each window, how far it is.
 A window is on disk before the journal tells of it, so whenever a process dies, the last line of the journal is true,
 and what the part holds beyond it is cut off by the next run. Once the output is in its place, the journal goes.
 """
@@ -23,6 +23,7 @@ except ImportError:  # Windows has no such lock
 
 PART: Final = ".part"
 JOURNAL: Final = ".journal"
+_MAGIC: Final = b"rpln-runtime corpus, journal 1\n"
 
 
 class OutputError(RplnError):
@@ -69,10 +70,11 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     """
     with ExitStack() as files, _refusals(path):
         journal = files.enter_context(_open_locked(_beside(path, JOURNAL)))
-        if rows := _read_rows(journal, path):
+        if rows := _read_rows(journal):
             _check_run(rows[0], run, path)
         else:
             _check_free(path)
+            journal.write(_MAGIC)
             _append_row(journal, run)
         progress = Progress(**rows[-1]) if len(rows) > 1 else Progress()
         part = files.enter_context(_open_part(path, progress))
@@ -117,15 +119,15 @@ def _open_locked(path: Path) -> BinaryIO:
     return file
 
 
-def _read_rows(journal: BinaryIO, path: Path) -> list[Any]:
+def _read_rows(journal: BinaryIO) -> list[Any]:
     """The journal's lines; one that was being written when its process died is cut off."""
     journal.seek(0)
-    whole, newline, _ = journal.read().rpartition(b"\n")
-    journal.truncate(len(whole) + len(newline))
-    try:
-        return [json.loads(row) for row in whole.splitlines()]
-    except ValueError as error:
-        raise OutputError(f"{journal.name} is no journal of a run ({error}): {start_again(path)}") from error
+    content = journal.read()
+    if not _MAGIC.startswith(content[: len(_MAGIC)]):
+        raise OutputError(f"{journal.name} is no journal of a run: move it away, or choose another output.")
+    rows, newline, _ = content.removeprefix(_MAGIC).rpartition(b"\n")
+    journal.truncate(len(_MAGIC) + len(rows) + 1 if newline else 0)
+    return [json.loads(row) for row in rows.splitlines()]
 
 
 def _check_run(earlier: Mapping[str, Any], run: Mapping[str, Any], path: Path) -> None:

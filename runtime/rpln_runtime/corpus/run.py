@@ -132,10 +132,12 @@ def answer_file(
 
 
 def _open_source(source: Path) -> BinaryIO:
+    if not source.is_file():
+        raise InputError(f"{source} is no file: expected one of JSON lines, which a run can begin to read anywhere.")
     try:
         return source.open("rb")
     except OSError as error:
-        raise InputError(f"{source} cannot be read ({error}): expected a file of JSON lines.") from error
+        raise InputError(f"{source} cannot be read: {error}.") from error
 
 
 def _windows_left(file: BinaryIO, done: Progress, source: Path, output: Path, window: int) -> Windows:
