@@ -96,6 +96,12 @@ def _renamed(checkpoint: FairseqCheckpoint, head: str | None) -> dict[str, Tenso
     names = body | (LM_HEAD if head is None else classifier_names(head))
     if missing := [name for name in names if name not in theirs]:
         raise CheckpointError(f"{checkpoint.path} is incomplete, it lacks {listed(missing)}: copy or save it again.")
+    for name in names:
+        if not theirs[name].is_floating_point():
+            raise CheckpointError(
+                f"{name} in {checkpoint.path} holds {theirs[name].dtype}; expected float32, float16 or bfloat16: "
+                "quantized weights cannot be loaded."
+            )
     if unused := theirs.keys() - names.keys():
         _log.info("Left out of %s: %s", checkpoint.path, ", ".join(sorted(unused)))
     return {ours: theirs[name] for name, ours in names.items()}
@@ -105,19 +111,20 @@ def _config(checkpoint: FairseqCheckpoint, head: str | None) -> RobertaPreLayerN
     """Sizes as the tensors have them; what these do not show is in the settings."""
     _check_settings(checkpoint, _SETTINGS | (_SETTINGS_OF_HEAD if head else {}))
     settings, tensors = checkpoint.settings, checkpoint.tensors
+    vocab_size, hidden_size = _sizes(checkpoint, WORDS)
     config = RobertaPreLayerNormConfig(
-        vocab_size=tensors[WORDS].shape[0],
-        hidden_size=tensors[WORDS].shape[-1],
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
         num_hidden_layers=layer_count(tensors),
         num_attention_heads=settings["encoder_attention_heads"],
-        intermediate_size=tensors[f"{BODY}.layers.0.fc1.weight"].shape[0],
-        max_position_embeddings=tensors[POSITIONS].shape[0],
+        intermediate_size=_sizes(checkpoint, f"{BODY}.layers.0.fc1.weight")[0],
+        max_position_embeddings=_sizes(checkpoint, POSITIONS)[0],
         type_vocab_size=1,
         hidden_act=_ACTIVATIONS[settings.get("activation_fn", "gelu")],
         layer_norm_eps=LAYER_NORM_EPS,
-        hidden_dropout_prob=float(settings.get("dropout", 0.1)),
-        attention_probs_dropout_prob=float(settings.get("attention_dropout", 0.1)),
-        classifier_dropout=float(settings.get("pooler_dropout", 0.0)),
+        hidden_dropout_prob=_share(checkpoint, "dropout", 0.1),
+        attention_probs_dropout_prob=_share(checkpoint, "attention_dropout", 0.1),
+        classifier_dropout=_share(checkpoint, "pooler_dropout", 0.0),
         bos_token_id=0,
         pad_token_id=1,
         eos_token_id=2,
@@ -125,9 +132,25 @@ def _config(checkpoint: FairseqCheckpoint, head: str | None) -> RobertaPreLayerN
         tie_word_embeddings=PROJECTION not in tensors or torch.equal(tensors[PROJECTION], tensors[WORDS]),
     )
     if head:
-        config.num_labels = tensors[f"classification_heads.{head}.out_proj.weight"].shape[0]
+        config.num_labels = _sizes(checkpoint, f"classification_heads.{head}.out_proj.weight")[0]
         config.problem_type = REGRESSION if settings.get("regression_target") else None
     return config
+
+
+def _sizes(checkpoint: FairseqCheckpoint, name: str) -> tuple[int, int]:
+    """Rows and columns of a matrix."""
+    shape = tuple(checkpoint.tensors[name].shape)
+    if len(shape) != 2:
+        raise CheckpointError(f"{name} in {checkpoint.path} has the shape {shape}; expected a matrix. Save it again.")
+    return shape
+
+
+def _share(checkpoint: FairseqCheckpoint, name: str, default: float) -> float:
+    """The share of values that a training dropped."""
+    value = checkpoint.settings.get(name, default)
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise CheckpointError(f"{checkpoint.path} was trained with {name}={value!r}; expected a share, 0 to 1.")
+    return float(value)
 
 
 def _check_settings(checkpoint: FairseqCheckpoint, expected: dict[str, object]) -> None:
@@ -140,12 +163,12 @@ def _check_settings(checkpoint: FairseqCheckpoint, expected: dict[str, object]) 
                 f"{value!r}: the same weights would give other outputs."
             )
     activation = settings.get("activation_fn", "gelu")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise CheckpointError(
             f"{checkpoint.path} was trained with activation_fn={activation!r}; expected one of "
             f"{', '.join(_ACTIVATIONS)}."
         )
-    if not isinstance(settings.get("encoder_attention_heads"), int):
+    if type(settings.get("encoder_attention_heads")) is not int:
         raise CheckpointError(
             f"{checkpoint.path} does not say encoder_attention_heads among its settings; expected the number of heads, "
             "which does not show in the weights."

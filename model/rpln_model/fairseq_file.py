@@ -55,7 +55,7 @@ def read_fairseq(path: Path) -> FairseqCheckpoint:
     """
     content = read_pickle(path, allowed=[argparse.Namespace])
     tensors = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(tensors, dict) or not tensors or not all(isinstance(x, Tensor) for x in tensors.values()):
+    if not isinstance(tensors, dict) or not tensors or not all(map(_is_named_tensor, tensors.items())):
         raise CheckpointError(
             f"{path} is no checkpoint of fairseq's; expected a dict with tensors by name under 'model', as "
             "fairseq-train saves it. One of transformers' is named by its folder."
@@ -67,6 +67,11 @@ def read_fairseq(path: Path) -> FairseqCheckpoint:
         tensors={name: tensor for name, tensor in named if name is not None},
         settings=_settings(content, path),
     )
+
+
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    name, tensor = item
+    return isinstance(name, str) and isinstance(tensor, Tensor)
 
 
 def _settings(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

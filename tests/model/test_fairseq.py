@@ -246,6 +246,28 @@ REFUSED: dict[str, tuple[Path, Alter, str]] = {
         "trained with pooler_activation_fn='relu', and this architecture has only 'tanh'",
     ),
     "unnamed heads": (CLASSIFIER, unnamed_heads, "has the classification heads sentence_classification_head, mnli"),
+    "numbers for names": (
+        MASKED_LM,
+        lambda content: content["model"].update({7: torch.zeros(2)}),
+        "is no checkpoint of fairseq's",
+    ),
+    "quantized": (
+        MASKED_LM,
+        lambda content: content["model"].update(
+            {f"{BODY}.layers.0.fc1.weight": torch.zeros(256, 64, dtype=torch.int8)}
+        ),
+        "holds torch.int8; expected float32",
+    ),
+    "no matrix": (
+        MASKED_LM,
+        lambda content: content["model"].update({f"{BODY}.embed_tokens.weight": torch.zeros(())}),
+        r"has the shape \(\); expected a matrix",
+    ),
+    "dropout": (
+        MASKED_LM,
+        lambda content: settings(content).update(attention_dropout="0.1"),
+        "attention_dropout='0.1'; expected a share",
+    ),
     "no tensors": (MASKED_LM, lambda content: content.pop("model"), "is no checkpoint of fairseq's"),
 }
 
