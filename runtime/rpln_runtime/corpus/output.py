@@ -8,7 +8,7 @@ and what the part holds beyond it is cut off by the next run. Once the output is
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -45,14 +45,18 @@ class Output:
         self._part = part
         self._journal = journal
 
-    def append(self, lines: Iterable[bytes], progress: Progress) -> None:
-        """Write the lines of a window and how far the run is with it; `progress.written` is counted here."""
+    def write(self, line: bytes) -> None:
+        """Add a line, which counts once it is committed."""
         with _refusals(self._path):
-            self._part.writelines(lines)
+            self._part.write(line)
+
+    def commit(self, *, lines: int, errors: int, read: int, sha256: str) -> None:
+        """Put on disk what was written, and then how far the run is with it, which is `Progress` in parts."""
+        with _refusals(self._path):
             _flush(self._part)
-            progress = dataclasses.replace(progress, written=self._part.tell())
-            _append_row(self._journal, dataclasses.asdict(progress))
-        self.progress = progress
+            written = self._part.tell()
+            self.progress = Progress(lines=lines, errors=errors, read=read, sha256=sha256, written=written)
+            _append_row(self._journal, dataclasses.asdict(self.progress))
 
     def publish(self) -> None:
         """Put the output in its place."""

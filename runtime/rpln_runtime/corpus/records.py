@@ -5,7 +5,7 @@ beside "answer", or beside "error" where there is none.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,14 +39,12 @@ class _Request:
     kept: Mapping[str, Any]
 
 
-def answer_lines(lines: Sequence[bytes], answer: Answer, fields: Sequence[str]) -> list[Record]:
-    """Return a record for each of `lines`; `fields` are those of the task's items."""
+def answer_lines(lines: Sequence[bytes], answer: Answer, fields: Sequence[str]) -> Iterator[Record]:
+    """Yield a record for each of `lines`, once all are answered; `fields` are those of the task's items."""
     requests = [_request_from_line(line, fields) for line in lines]
     answers = iter(_answer_each(answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
-    return [
-        _record(request.kept, request.item if isinstance(request.item, InputError) else next(answers))
-        for request in requests
-    ]
+    for request in requests:
+        yield _record(request.kept, request.item if isinstance(request.item, InputError) else next(answers))
 
 
 def _answer_each(answer: Answer, items: list[Any]) -> list[Any]:

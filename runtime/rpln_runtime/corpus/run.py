@@ -1,7 +1,6 @@
 """A corpus through a bundle, window by window, and on from where an earlier run stopped."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
@@ -26,7 +25,7 @@ _MEND: Final = (
 
 OnProgress: TypeAlias = Callable[[Progress, int], None]
 """Called when a run begins and after each window, with how far it is and the size of the input in bytes."""
-Answered: TypeAlias = Iterable[tuple[Span, Sequence[Record]]]
+Answered: TypeAlias = Iterable[tuple[Span, Iterable[Record]]]
 
 
 def run_corpus(
@@ -112,20 +111,14 @@ def answer_file(
         size = source.stat().st_size
         on_progress(out.progress, size)
         for span, records in answers(_windows_left(file, out.progress, source, output, window)):
-            errors = [(span.first + place, record.error) for place, record in enumerate(records) if record.error]
-            if errors and on_error == STOP:
-                line, error = errors[0]
-                raise InputError(f"{source}, line {line}: {str(error).rstrip('.')}. {_MEND}")
-            out.append(
-                (record.line for record in records),
-                replace(
-                    out.progress,
-                    lines=out.progress.lines + span.count,
-                    errors=out.progress.errors + len(errors),
-                    read=span.stop,
-                    sha256=span.sha256,
-                ),
-            )
+            errors = out.progress.errors
+            for line, record in enumerate(records, start=span.first):
+                if record.error is not None:
+                    if on_error == STOP:
+                        raise InputError(f"{source}, line {line}: {record.error.rstrip('.')}. {_MEND}")
+                    errors += 1
+                out.write(record.line)
+            out.commit(lines=out.progress.lines + span.count, errors=errors, read=span.stop, sha256=span.sha256)
             on_progress(out.progress, size)
         out.publish()
         return out.progress
