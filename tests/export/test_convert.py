@@ -121,6 +121,7 @@ def test_dinkytrain_is_the_same_model(kind: str, named_by: str, dinkytrain: tupl
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_dinkytrain_is_exported_as_it_is(dinkytrain: tuple[Path, Any], tmp_path: Path) -> None:
     folder, _ = dinkytrain
     arguments = [folder, "-o", tmp_path / "out", "--optimize", "none"]
@@ -132,6 +133,7 @@ def test_dinkytrain_is_exported_as_it_is(dinkytrain: tuple[Path, Any], tmp_path:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.usefixtures("traced_once")
 def test_dinkytrain_on_the_hub_is_called_by_its_id(
     dinkytrain: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
