@@ -2,6 +2,7 @@
 //
 //   driver tokenize TOKENIZER.JSON   "text" or ["text", "pair"]           -> [[id, start, end, byte start, ...], ...]
 //   driver decode   TOKENIZER.JSON   {"ids": [...], "skip": true}         -> "text"
+//   driver words    (none)           "text"                               -> the bytes of each word, before it is encoded
 //   driver open     (none)           "folder"                             -> the manifest's task
 //   driver run      FOLDER           {"feeds": {...}, "outputs": [...]}   -> {"name": {"shape": [...], "values": [...]}}
 //   driver answer   FOLDER           {"inputs": ..., "options": {...}}    -> the answer
@@ -43,6 +44,16 @@ Answer decode(const std::string& path, const Json&) {
   auto tokenizer = std::make_shared<rpln::Tokenizer>(rpln::detail::read_tokenizer_file(path));
   return [tokenizer](const Json& request) -> Json {
     return tokenizer->decode(request["ids"].get<std::vector<std::int64_t>>(), request["skip"].get<bool>());
+  };
+}
+
+Answer words(const std::string&, const Json&) {
+  return [](const Json& text) {
+    Json lengths = Json::array();
+    for (rpln::detail::Words rest(text.get_ref<const std::string&>()); !rest.done();) {
+      lengths.push_back(rest.next().size());
+    }
+    return lengths;
   };
 }
 
@@ -96,7 +107,7 @@ Answer stream(const std::string& folder, const Json& options) {
 }
 
 const std::map<std::string, Answer (*)(const std::string&, const Json&)> commands{
-    {"tokenize", tokenize}, {"decode", decode}, {"open", open}, {"run", run}, {"answer", answer}, {"stream", stream}};
+    {"tokenize", tokenize}, {"decode", decode}, {"words", words}, {"open", open}, {"run", run}, {"answer", answer}, {"stream", stream}};
 
 }  // namespace
 

@@ -21,6 +21,12 @@ std::string& last_error() {
   return message;
 }
 
+// A message may quote bytes of the caller's that are no text.
+rpln_status failed(rpln_status status, const std::exception& error) {
+  last_error() = rpln::utf8::repaired(error.what());
+  return status;
+}
+
 // Nothing is thrown across the border to C.
 template <class Call>
 rpln_status guarded(Call&& call) noexcept {
@@ -29,11 +35,9 @@ rpln_status guarded(Call&& call) noexcept {
     call();
     return RPLN_OK;
   } catch (const rpln::Error& error) {
-    last_error() = error.what();
-    return static_cast<rpln_status>(error.exit_code());
+    return failed(static_cast<rpln_status>(error.exit_code()), error);
   } catch (const std::exception& error) {
-    last_error() = error.what();
-    return RPLN_ERROR;
+    return failed(RPLN_ERROR, error);
   }
 }
 

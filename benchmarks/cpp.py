@@ -1,0 +1,201 @@
+"""The C++ runtime: `python -m benchmarks.cpp`, beside ONNX Runtime alone and the tokenizers library.
+
+From text to labels against `session.run` alone, one text of 128 tokens at base size (random weights, made on the spot);
+and the tokenizer against Hugging Face tokenizers on one thread, in MB/s. Needs what .ci/install-tools installs. Writes
+benchmarks/results/cpp.json and cpp.md.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from benchmarks.machine import describe_machine, versions_of
+from rpln_export.defaults import DEFAULT_CHECKPOINT
+from rpln_export.pipeline import export
+from rpln_export.plan import make_plan
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent
+RESULTS: Final = HERE / "results"
+TOKENS: Final = 128
+SENTENCE: Final = "The jury praised the officers of the city, who had walked to the boat in the rain."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndToEnd:
+    """Medians in seconds; `ratio` is the median of those of neighbouring runs."""
+
+    tokens: int
+    run_seconds: float
+    answer_seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenization:
+    """Megabytes of UTF-8 a second, line by line, of the best round of each."""
+
+    text: str
+    megabytes: float
+    cpp: float
+    tokenizers: float
+    ratio: float
+
+
+def main() -> None:
+    """Measure both and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--layers", type=int, default=12, help="fewer, to try the script")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        timer = build_timer(Path(folder))
+        bundle = make_bundle(Path(folder), arguments.layers)
+        end_to_end = measure_answers(timer, bundle, rounds=arguments.rounds, threads=arguments.threads)
+        tokenization = [measure_tokens(timer, Path(folder), *case) for case in texts().items()]
+    write_results(end_to_end, tokenization, threads=arguments.threads)
+
+
+def build_timer(folder: Path) -> Path:
+    """Compile cpp_timer.cpp, with the library of Python's onnxruntime."""
+    spec = importlib.util.find_spec("onnxruntime")
+    assert spec is not None
+    assert spec.origin is not None
+    (library,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*.*")
+    (folder / "libonnxruntime.so.1").symlink_to(library)
+    includes = ["-I", str(ROOT / "runtime/cpp/include"), "-isystem", str(ROOT / ".tools/onnxruntime/include")]
+    linked = [str(folder / "libonnxruntime.so.1"), f"-Wl,-rpath,{folder}", "-pthread"]
+    timer = folder / "cpp_timer"
+    command = ["g++", "-std=c++17", "-O3", *includes, str(HERE / "cpp_timer.cpp"), *linked, "-o", str(timer)]
+    subprocess.run(command, check=True)  # noqa: S603 - the compiler, on a file of this folder
+    return timer
+
+
+def make_bundle(folder: Path, layers: int) -> Path:
+    """A bundle of a tagger of base size with random weights."""
+    config = transformers.RobertaPreLayerNormConfig(
+        vocab_size=50265, type_vocab_size=1, max_position_embeddings=514, num_hidden_layers=layers, num_labels=12
+    )
+    torch.manual_seed(0)
+    transformers.RobertaPreLayerNormForTokenClassification(config).save_pretrained(folder / "base")
+    transformers.AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder / "base")
+    bundle = folder / "bundle"
+    plan = make_plan(str(folder / "base"), task="token-classification", optimize="attention", destination=bundle)
+    export(plan)
+    return bundle
+
+
+def measure_answers(timer: Path, bundle: Path, *, rounds: int, threads: int) -> EndToEnd:
+    """From a text of TOKENS tokens to its labels, and the graph alone."""
+    tokenizer = python_tokenizer(bundle / "tokenizer.json")
+    words = SENTENCE.split() * TOKENS
+    count = next(count for count in range(1, len(words)) if len(tokenizer.encode(" ".join(words[:count]))) >= TOKENS)
+    times = run_timer(timer, "answers", bundle, " ".join(words[:count]), rounds + 5, threads)
+    run, answer = times["run"][5:], times["answer"][5:]  # the first ones warm up
+    ratios = [both / alone for both, alone in zip(answer, run, strict=True)]
+    return EndToEnd(
+        tokens=times["tokens"],
+        run_seconds=statistics.median(run),
+        answer_seconds=statistics.median(answer),
+        ratio=statistics.median(ratios),
+    )
+
+
+def texts() -> dict[str, str]:
+    """English prose and pages of this project; code; and what is mostly not ASCII."""
+    prose = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/*/*.py")))
+    foreign = "Быстрая лисица прыгает. 敏捷的棕色狐狸跳過懶狗。 素早い茶色の狐 😀 naïve café Zürich\n" * 4_000
+    return {"documentation": prose * 3, "Python": code, "Cyrillic, Chinese, Japanese, accents": foreign}
+
+
+def measure_tokens(timer: Path, folder: Path, name: str, text: str) -> Tokenization:
+    """The best of some rounds, of each in turn."""
+    path = folder / "text"
+    path.write_text(text, encoding="utf-8")
+    lines = text.split("\n")
+    file = DEFAULT_CHECKPOINT / "tokenizer.json"
+    tokenizer = python_tokenizer(file)
+    mine, theirs = [], []
+    for _ in range(3):
+        mine += run_timer(timer, "tokens", file, path, 3)["seconds"]
+        start = time.perf_counter()
+        for line in lines:
+            tokenizer.encode(line)
+        theirs.append(time.perf_counter() - start)
+    megabytes = len(text.encode()) / 1e6
+    return Tokenization(
+        text=name,
+        megabytes=megabytes,
+        cpp=megabytes / min(mine),
+        tokenizers=megabytes / min(theirs),
+        ratio=min(theirs) / min(mine),
+    )
+
+
+def python_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizers library's, which cuts and pads nothing."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def run_timer(timer: Path, *arguments: object) -> Any:
+    """What it prints."""
+    command = [str(timer), *map(str, arguments)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - what was compiled here
+    return json.loads(run.stdout)
+
+
+def write_results(end_to_end: EndToEnd, tokenization: Sequence[Tokenization], *, threads: int) -> None:
+    """As JSON, and as tables to read."""
+    machine = describe_machine(threads=threads)
+    versions = versions_of(["onnxruntime", "tokenizers"])
+    document = {
+        "machine": machine,
+        "versions": versions,
+        "end_to_end": asdict(end_to_end),
+        "tokenization": [asdict(row) for row in tokenization],
+    }
+    (RESULTS / "cpp.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    lines = [
+        "# The C++ runtime",
+        "",
+        f"{machine['processor']}, {threads} thread(s); "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ". Made by `python -m benchmarks.cpp`.",
+        "",
+        f"One text of {end_to_end.tokens} tokens, base size, fp32:",
+        "",
+        "| | ms | against `session.run` |",
+        "|---|---|---|",
+        f"| `session.run` alone | {end_to_end.run_seconds * 1e3:.2f} | 1 |",
+        f"| text to labels | {end_to_end.answer_seconds * 1e3:.2f} | {end_to_end.ratio:.3f} |",
+        "",
+        "The tokenizer, line by line on one thread:",
+        "",
+        "| text | C++, MB/s | tokenizers, MB/s | ratio |",
+        "|---|---|---|---|",
+        *(f"| {row.text} | {row.cpp:.1f} | {row.tokenizers:.1f} | {row.ratio:.1f} |" for row in tokenization),
+    ]
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "cpp.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
