@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -41,8 +41,25 @@ SORTED: Final = "transformers pipeline, lines sorted by length beforehand"
 DEFAULT: Final = "rpln batch, bundle as exported by default"
 RAGGED: Final = "rpln batch, exported with --workload ragged --pack-padding"
 
-Run = Callable[[Path, Path], float]
+Run = Callable[[Path, Path], "Seconds"]
 """Answers the lines of a file into another; returns the seconds from the first line to the last, none for loading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """On the clock, and of processors: the second is what the first would be with no other work on the machine."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Since some moment."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, start: "Seconds") -> "Seconds":
+        """From `start` to this moment."""
+        return Seconds(self.clock - start.clock, self.processor - start.processor)
 
 
 @dataclass(slots=True)
@@ -54,19 +71,24 @@ class Contest:
     chosen: dict[str, str]
     tokens: list[int] = field(default_factory=list)
     density: list[float] = field(default_factory=list)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, list[Seconds]] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
 
-    def ratio(self, name: str) -> float:
-        """How many times the tokens a second of transformers' pipeline, the median over the rounds."""
-        return statistics.median(
-            base / own for base, own in zip(self.seconds[TRANSFORMERS], self.seconds[name], strict=True)
-        )
+    def ratios(self, name: str) -> list[float]:
+        """How many times the tokens a second of transformers' pipeline, round by round."""
+        return [
+            base.clock / own.clock for base, own in zip(self.seconds[TRANSFORMERS], self.seconds[name], strict=True)
+        ]
+
+    def processor_ratio(self, name: str) -> float:
+        """The same by the time of processors, the median over the rounds."""
+        pairs = zip(self.seconds[TRANSFORMERS], self.seconds[name], strict=True)
+        return statistics.median(base.processor / own.processor for base, own in pairs)
 
     def speed(self, name: str) -> float:
         """Tokens a second, the median over the rounds."""
         return statistics.median(
-            tokens / seconds for tokens, seconds in zip(self.tokens, self.seconds[name], strict=True)
+            tokens / seconds.clock for tokens, seconds in zip(self.tokens, self.seconds[name], strict=True)
         )
 
 
@@ -117,7 +139,7 @@ def hold(workshop: Workshop, arguments: argparse.Namespace, scratch: Path) -> Co
             seconds = run(source, output)
             if turn:
                 contest.seconds[name].append(seconds)
-                print(f"round {turn}, {name}: {sum(lengths) / seconds:.0f} tokens a second", flush=True)
+                print(f"round {turn}, {name}: {sum(lengths) / seconds.clock:.0f} tokens a second", flush=True)
             if turn == 1:
                 contest.agreement[name] = agreement(output, scratch / f"1-{len(TRANSFORMERS)}.jsonl")
     return contest
@@ -135,9 +157,9 @@ def make_pipeline(checkpoint: Path, network: Network, *, threads: int) -> tuple[
     return tokenizer, make(network.task, model=model, tokenizer=tokenizer, device="cpu")
 
 
-def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = True) -> float:
+def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = True) -> Seconds:
     """Lines in, lines out. Sorting by hand is what its users may do against padding; it is not timed."""
-    start = time.perf_counter()
+    start = Seconds.now()
     lines = [json.loads(line) for line in source.read_text().splitlines()]
     order = range(len(lines)) if in_order else sorted(range(len(lines)), key=lambda place: -len(lines[place]["text"]))
     texts = [lines[place]["text"] for place in order]
@@ -145,12 +167,12 @@ def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = 
         for place, answer in zip(order, pipe(texts, batch_size=BATCH_SIZE), strict=True):
             record = {"id": lines[place]["id"], "answer": answer}
             file.write(json.dumps(record, default=float) + "\n")  # scores are numpy's
-    return time.perf_counter() - start
+    return Seconds.now().since(start)
 
 
-def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> float:
+def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> Seconds:
     """`rpln batch`, once the bundle is open."""
-    times: list[float] = []
+    times: list[Seconds] = []
 
     chosen = None if threads == os.cpu_count() else threads  # the bundle knows better where fewer are faster
     run_corpus(
@@ -160,9 +182,9 @@ def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> float
         batch_size=BATCH_SIZE,
         threads=chosen,
         verify=False,
-        on_progress=lambda *_: times.append(time.perf_counter()),
+        on_progress=lambda *_: times.append(Seconds.now()),
     )
-    return times[-1] - times[0]
+    return times[-1].since(times[0])
 
 
 def write_lines(path: Path, tokenizer: Any, count: int, *, seed: int) -> list[int]:
@@ -201,13 +223,20 @@ def agreement(output: Path, expected: Path) -> float:
 
 def write_results(contest: Contest, folder: Path) -> None:
     """As JSON and as a table."""
-    rows = {name: {"tokens_per_second": contest.speed(name), "ratio": contest.ratio(name)} for name in contest.seconds}
+    rows = {
+        name: {
+            "tokens_per_second": contest.speed(name),
+            "ratio": statistics.median(contest.ratios(name)),
+            "processor_ratio": contest.processor_ratio(name),
+        }
+        for name in contest.seconds
+    }
     (folder / "corpus.json").write_text(json.dumps({"rows": rows, **asdict(contest)}, indent=2) + "\n")
     table = "\n".join(
-        f"| {name} | {contest.speed(name):,.0f} | {contest.ratio(name):.2f} | {min(ratios):.2f} to {max(ratios):.2f} | "
+        f"| {name} | {row['tokens_per_second']:,.0f} | {row['ratio']:.2f} | "
+        f"{min(contest.ratios(name)):.2f} to {max(contest.ratios(name)):.2f} | {row['processor_ratio']:.2f} | "
         f"{contest.agreement[name]:.2%} |"
-        for name in contest.seconds
-        for ratios in [[a / b for a, b in zip(contest.seconds[TRANSFORMERS], contest.seconds[name], strict=True)]]
+        for name, row in rows.items()
     )
     machine = ", ".join(f"{name} {value}" for name, value in {**contest.machine, **contest.versions}.items())
     text = RESULT_PAGE.format(
@@ -229,8 +258,8 @@ lognormal lengths: median {MEDIAN} tokens, sigma {SIGMA:g}, at most {LIMIT}; {{l
 which batches in the order of the lines are {{density:.0%}} real tokens. Every contender answers the same lines of a
 round, one after another, with a pause before each; loading is not counted. Tokens are real ones, no padding.
 
-| | tokens a second | times {TRANSFORMERS} | in single rounds | same labels |
-|---|---|---|---|---|
+| | tokens a second | times {TRANSFORMERS} | in single rounds | times in processor seconds | same labels |
+|---|---|---|---|---|---|
 {{table}}
 
 Asked for: {ASKED:g} times.
