@@ -28,7 +28,10 @@ from tests.export.checkpoints import make_checkpoint
 ROOT = Path(__file__).parents[1]
 DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 PAGES = [*DOCUMENTATION, *sorted(ROOT.glob("[a-z]*/README.md"))]
-PAGES_THAT_RUN = [ROOT / "README.md", ROOT / "docs/bundle.md", ROOT / "docs/running.md", ROOT / "docs/generation.md"]
+PAGES_THAT_RUN = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("bundle", "running", "generation", "batch")),
+]
 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
