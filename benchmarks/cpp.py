@@ -1,8 +1,8 @@
 """The C++ runtime: `python -m benchmarks.cpp`, beside ONNX Runtime alone and the tokenizers library.
 
-From text to labels against `session.run` alone, one text of 128 tokens at base size (random weights, made on the spot);
-and the tokenizer against Hugging Face tokenizers on one thread, in MB/s. Needs what .ci/install-tools installs. Writes
-benchmarks/results/cpp.json and cpp.md.
+From text to labels against `session.run` alone, one text of 128 tokens at base size, with the bundle of the encoder
+benchmark's case "b1 s128"; and the tokenizer against Hugging Face tokenizers on one thread, in MB/s. Needs what
+.ci/install-tools installs. Writes benchmarks/results/cpp.json and cpp.md.
 """
 
 import argparse
@@ -17,14 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-import transformers
 from tokenizers import Tokenizer
 
+from benchmarks.encoder_bundles import Workshop
+from benchmarks.encoder_cases import CASES
 from benchmarks.machine import describe_machine, versions_of
 from rpln_export.defaults import DEFAULT_CHECKPOINT
-from rpln_export.pipeline import export
-from rpln_export.plan import make_plan
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
@@ -59,11 +57,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--layers", type=int, default=12, help="fewer, to try the script")
+    parser.add_argument("--work", type=Path, help="folder for checkpoints and bundles; those that are there are used")
     arguments = parser.parse_args()
+    (case,) = (case for case in CASES if case.name == "b1 s128")
     with tempfile.TemporaryDirectory() as folder:
         timer = build_timer(Path(folder))
-        bundle = make_bundle(Path(folder), arguments.layers)
+        bundle = Workshop(folder=arguments.work or Path(folder), threads=arguments.threads).setup(case).chosen
         end_to_end = measure_answers(timer, bundle, rounds=arguments.rounds, threads=arguments.threads)
         tokenization = [measure_tokens(timer, Path(folder), *case) for case in texts().items()]
     write_results(end_to_end, tokenization, threads=arguments.threads)
@@ -82,20 +81,6 @@ def build_timer(folder: Path) -> Path:
     command = ["g++", "-std=c++17", "-O3", *includes, str(HERE / "cpp_timer.cpp"), *linked, "-o", str(timer)]
     subprocess.run(command, check=True)  # noqa: S603 - the compiler, on a file of this folder
     return timer
-
-
-def make_bundle(folder: Path, layers: int) -> Path:
-    """A bundle of a tagger of base size with random weights."""
-    config = transformers.RobertaPreLayerNormConfig(
-        vocab_size=50265, type_vocab_size=1, max_position_embeddings=514, num_hidden_layers=layers, num_labels=12
-    )
-    torch.manual_seed(0)
-    transformers.RobertaPreLayerNormForTokenClassification(config).save_pretrained(folder / "base")
-    transformers.AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder / "base")
-    bundle = folder / "bundle"
-    plan = make_plan(str(folder / "base"), task="token-classification", optimize="attention", destination=bundle)
-    export(plan)
-    return bundle
 
 
 def measure_answers(timer: Path, bundle: Path, *, rounds: int, threads: int) -> EndToEnd:
