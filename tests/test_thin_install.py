@@ -152,6 +152,21 @@ def test_the_runtime_alone_has_its_commands(server: Environment, work: Path, tmp
 
 
 @pytest.mark.slow
+def test_the_runtime_alone_writes_and_checks_for_triton_on_the_command_line(
+    server: Environment, work: Path, tmp_path: Path
+) -> None:
+    command = ("python", "-W", "error", "-m", "rpln_runtime.triton")
+    written = server.run(*command, str(work / "fill-mask"), "-o", "repository", cwd=tmp_path)
+    assert (written.returncode, written.stderr) == (0, "")
+    checked = server.run(*command, "--check", "repository", cwd=tmp_path)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    (tmp_path / "repository" / "fill-mask" / "config.pbtxt").unlink()
+    refused = server.run(*command, "--check", "repository", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "config.pbtxt" in refused.stderr
+
+
+@pytest.mark.slow
 def test_without_a_backend_the_command_to_install_one_is_named(server: Environment, work: Path) -> None:
     hidden = "import sys; sys.modules['onnxruntime'] = None; from rpln_runtime.__main__ import main; sys.exit(main())"
     refused = server.run("python", "-c", hidden, "run", str(work / "fill-mask"), "<mask>")
