@@ -66,13 +66,20 @@ def test_greedy_texts_of_every_kind_of_graphs_equal_those_of_python(
 def test_greedy_texts_of_the_embedded_model_equal_those_of_python(built: Build, demo: Demo) -> None:
     folder = demo("text-generation")
     generate = generator(folder, provider="cpu", threads=1)
-    for options in (
+    several: list[dict[str, Any]] = [
         {"max_new_tokens": 40, "stop_token_ids": []},
         {"max_new_tokens": 30, "stop_strings": [" the", "."]},
         {"max_new_tokens": 15, "positions": "transformers-generate"},
         {},
-    ):
+    ]
+    for options in several:
         assert ask(built, folder, PROMPTS, **options) == generate(PROMPTS, **options)
+
+
+def test_texts_of_the_embedded_encoder_decoder_equal_those_of_python(built: Build, demo: Demo) -> None:
+    folder = demo("text2text-generation", optimize="none")
+    texts = ["the old man walked to the boat .", "mr. berry lives in atlanta", ""]
+    assert ask(built, folder, texts) == generator(folder, provider="cpu", threads=1)(texts)
 
 
 def test_texts_of_an_encoder_decoder_equal_those_of_python(built: Build, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class Library:
         answer = ctypes.c_void_p()
         status = self.functions.rpln_run(handle, inputs, options, ctypes.byref(answer))
         if status:
-            assert not answer
+            assert answer.value is None
             return status, self.functions.rpln_last_error().decode()
         assert answer.value is not None
         text = ctypes.string_at(answer.value)
@@ -129,8 +129,9 @@ def test_the_examples_of_the_documentation_compile(built: Build, tmp_path: Path)
     blocks = re.findall(r"^```cpp\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     source = tmp_path / "examples.cpp"
     source.write_text("\n".join(blocks), encoding="utf-8")
-    includes = ["-I", built.prefix / "include", "-isystem", HEADERS]
-    command = ["g++", "-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *includes, source]
+    includes = ["-I", str(built.prefix / "include"), "-isystem", str(HEADERS)]
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    command = ["g++", *flags, *includes, str(source)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert len(blocks) == 3
     assert found.returncode == 0, found.stderr
