@@ -119,7 +119,7 @@ def build_engines(
     manifest = read_manifest(folder)
     check_engines(plan, manifest.graphs, manifest.axes)
     try:
-        with tempfile.TemporaryDirectory(dir=folder.absolute().parent, prefix=f".{folder.name}-engines-") as place:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".engines-") as place:
             engines = _build(plan, folder, manifest, Path(place), advance, allow_partial=allow_partial)
             _publish(Path(place), folder, manifest)
     except OSError as error:

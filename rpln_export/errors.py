@@ -28,8 +28,9 @@ USER_ERRORS: Final = (RplnError, RplnModelError)
 
 
 class FormError(ValidationError):
-    """Graphs that are right in standard operators and wrong in the form that `provider` runs."""
+    """Graphs that are right in standard operators and wrong in the form that `provider` runs, for a `reason`."""
 
-    def __init__(self, message: str, *, provider: str) -> None:
+    def __init__(self, message: str, *, provider: str, reason: str) -> None:
         super().__init__(message)
         self.provider = provider
+        self.reason = reason

@@ -39,12 +39,14 @@ BEST_THERE: Final = "the best there"
 class Race:
     """The candidates of all graphs, in the terms of the manifest; `why_not` says why there are none.
 
-    `settings` are those of ONNX Runtime's threads that suit its fastest form of the first graph.
+    `settings` are those of ONNX Runtime's threads that suit its fastest form of the first graph. Where nothing was
+    measured, `refused` says why the target's default form is not taken.
     """
 
     candidates: tuple[Candidate, ...] = ()
     settings: Settings = DEFAULT_SETTINGS
     why_not: str = ""
+    refused: str = ""
 
     @property
     def provider(self) -> str:
@@ -66,6 +68,8 @@ class Race:
 
     def without_winner(self, provider: str, reason: str) -> "Race":
         """The race without what won on a provider, because it did not come out equal to eager torch."""
+        if not self.candidates:
+            return dataclasses.replace(self, refused=reason)
         winners = [row for row in self.winners if row.provider == provider]
         # Of several graphs, one that is in the standard form is not to blame for another.
         winners = [row for row in winners if row.form != STANDARD.name] or winners
@@ -169,7 +173,7 @@ def _forms(plan: ExportPlan, part: Part, race: Race) -> dict[str, Form]:
     if race.candidates:
         won = {provider: race.fastest(part.name, provider) for provider in plan.target.providers}
         return {provider: FORMS[row.form] for provider, row in won.items() if row is not None}
-    form = _form_of_name(plan)
+    form = STANDARD if race.refused else _form_of_name(plan)
     without_effect = form is not STANDARD and reasons_without_effect(form, part.network)
     return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
 
@@ -209,8 +213,15 @@ def _record(plan: ExportPlan, race: Race) -> Optimization:
             else row
             for row in race.candidates
         ),
-        note=race.why_not or f"the fastest measured on this machine, workload {plan.workload.name}",
+        note=_note(plan, race),
     )
+
+
+def _note(plan: ExportPlan, race: Race) -> str:
+    if race.refused:
+        form = _form_of_name(plan).name
+        return f"the standard form, since the default one, {form}, came out {race.refused}"
+    return race.why_not or f"the fastest measured on this machine, workload {plan.workload.name}"
 
 
 def _fastest(rows: Iterable[Candidate]) -> Candidate | None:

@@ -16,7 +16,7 @@ from rpln_export.extras import require_extra
 from rpln_export.generation import generation_from_plan
 from rpln_export.optimizing import Choice, Race, check_effect, choose_forms, compiled_graphs, run_race
 from rpln_export.parts import Part, parts_from_model
-from rpln_export.plan import ExportPlan
+from rpln_export.plan import AUTO, ExportPlan
 from rpln_export.proof import Proof, prove
 from rpln_export.report import Report, report_from_export, summary_from_report
 from rpln_export.steps import Silent, Steps, Watcher
@@ -112,12 +112,16 @@ def _first_proven(
     race: Race,
     attempt: Callable[[Choice], _Result],
 ) -> tuple[Choice, _Result]:
-    """The fastest forms that `attempt` finds equal to eager torch. One that was asked for by name has no second."""
+    """The fastest forms that `attempt` finds equal to eager torch, the standard one being the last.
+
+    One that was asked for by name has no second.
+    """
     while True:
         choice = choose_forms(plan, parts, graphs, race)
         try:
             return choice, attempt(choice)
         except FormError as refused:
-            if not race.candidates:
+            is_last = plan.optimize != AUTO or plan.pack_padding or race.refused
+            if is_last and not race.candidates:
                 raise
-            race = race.without_winner(refused.provider, str(refused))
+            race = race.without_winner(refused.provider, refused.reason)

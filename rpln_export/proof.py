@@ -95,7 +95,8 @@ def prove(subjects: Sequence[Subject], folder: Path, *, recipe: Recipe, advance:
         if refused := failed(comparisons, recipe.tolerance):
             found = [ways[row.method][1] for row in refused]
             if all(way.rewritten for way in found):
-                raise FormError(_form_refusal(refused, recipe), provider=found[0].provider)
+                reason = f"not equal to eager torch: {'; '.join(_rows(refused, recipe)).strip()}"
+                raise FormError(_form_refusal(refused, recipe), provider=found[0].provider, reason=reason)
             standard = [row for row, way in zip(refused, found, strict=True) if not way.rewritten]
             raise ValidationError(_refusal(standard, subject, folder, recipe, ways))
         proven += _labelled(comparisons, subject, several=len(subjects) > 1)

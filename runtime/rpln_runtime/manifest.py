@@ -196,14 +196,13 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
 def write_manifest(folder: Path, manifest: Manifest, *, without: Collection[str] = ()) -> None:
     """Write `manifest` as `folder`/rpln.json, its file list made anew from what the folder holds.
 
-    Files of `without`, paths relative to the folder, are about to go and are left out.
+    Files of `without`, paths relative to the folder, are about to go and are left out, hidden ones are in the making.
     """
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    left_out = {MANIFEST_NAME, f".{MANIFEST_NAME}"}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     files = tuple(
         bundle_file_from_path(folder, path)
-        for path in paths
-        if path.name not in left_out and path.relative_to(folder).as_posix() not in without
+        for name, path in paths.items()
+        if name not in {MANIFEST_NAME, *without} and not any(part.startswith(".") for part in name.split("/"))
     )
     document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     written = folder / f".{MANIFEST_NAME}"

@@ -86,7 +86,10 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_the_second_script_groups_what_follows() -> None:
     text = CliRunner().invoke(rpln_command, ["--help"]).stdout
     commands = re.findall(r"^  (\w+)  ", text[text.index("Commands") :], re.MULTILINE)
-    assert commands == ["convert", "doctor", "inspect", "optimize", "run", "validate"]
+    assert commands == [
+        *("batch", "build", "convert", "doctor", "engine"),
+        *("inspect", "optimize", "run", "triton", "validate"),
+    ]
     for command in commands:
         assert CliRunner().invoke(rpln_command, [command, "--help"]).exit_code == 0
 

@@ -224,6 +224,20 @@ def test_where_all_are_wrong_the_standard_graph_is_left(
     assert not (tmp_path / "out" / "model.ort.onnx").exists()
 
 
+def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage_form(monkeypatch, "fused")
+    result = export("--target", "cuda")
+    assert result.exit_code == 0, result.output
+
+    manifest = manifest_of(tmp_path)
+    assert manifest.graphs[0].rewritten == ()
+    assert manifest.optimization is not None
+    expected = "the standard form, since the default one, fused, came out not equal to eager torch: logits"
+    assert manifest.optimization.note.startswith(expected)
+
+
 def test_a_form_asked_for_by_name_that_is_wrong_is_an_error(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,8 @@ def test_shapes_are_in_order_and_never_beyond_the_limits(case: tuple[Graph, Mapp
                 assert smallest == largest == axis
                 continue
             assert smallest >= limits[axis].minimum
-            assert limits[axis].maximum is None or largest <= limits[axis].maximum
+            longest = limits[axis].maximum
+            assert longest is None or largest <= longest
             if axis in given and not (chosen is STEP and axis == "sequence"):
                 assert (smallest, tuned, largest) == (
                     given[axis].minimum,

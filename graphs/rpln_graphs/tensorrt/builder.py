@@ -66,7 +66,8 @@ def build_plan(
     if backend.targets:
         config.num_compute_capabilities = len(targets)
         for index, target in enumerate(targets):
-            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+            if not config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index):
+                raise _refusal(trt, graph, log.errors)
     cache = _timing_cache(config, timings or b"") if backend.keeps_timings else None
     for shapes in profiles:
         profile = builder.create_optimization_profile()

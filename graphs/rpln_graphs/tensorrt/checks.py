@@ -20,7 +20,7 @@ NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
 """Outputs that no fused attention can give."""
 SMALLEST_HEAD: Final = 10
-"""TensorRT-RTX 1.7 fuses heads of this size and larger, and no lone head of any size."""
+"""In whole networks TensorRT-RTX 1.7 fuses heads of this size and larger, and no lone head of any size."""
 
 
 def precision_of_products(layers: Sequence[Layer], graph: ir.Model) -> str:

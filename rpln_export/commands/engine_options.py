@@ -6,18 +6,15 @@ from typing import Any, Final
 
 import click
 
+from rpln_export.commands.values import names
+
 MIB: Final = 2**20
 
 _Command = Callable[..., None]
 
 
-def names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    """What commas separate."""
-    return [name.strip() for name in value.split(",") if name.strip()]
-
-
-def engine_options(default: str | None) -> Callable[[_Command], _Command]:
-    """Give a command the options of engines; `default` is that of --engine, None where it must be said."""
+def engine_options(*, required: bool) -> Callable[[_Command], _Command]:
+    """Give a command the options of engines; where it is not `required`, --engine is auto."""
 
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
@@ -25,7 +22,7 @@ def engine_options(default: str | None) -> Callable[[_Command], _Command]:
             command(engines=_request(chosen), **chosen)
 
         decorated: _Command = collect
-        for option in reversed(_options(default)):
+        for option in reversed(_options(required=required)):
             decorated = option(decorated)
         return decorated
 
@@ -53,25 +50,21 @@ _SWITCHES: Final = {
 }
 
 
-def _options(default: str | None) -> list[Callable[[_Command], _Command]]:
+def _options(*, required: bool) -> list[Callable[[_Command], _Command]]:
+    """All of them; where engines are not the point, help shows those that most need."""
     # To click, a default of None is one, and what has one need not be said.
-    said: dict[str, Any] = {"required": True} if default is None else {"default": default, "show_default": True}
+    said: dict[str, Any] = {"required": True} if required else {"default": "auto"}
+    choices = "tensorrt, tensorrt-rtx." if required else "tensorrt, tensorrt-rtx, none. [default: auto]"
+    hidden = not required
     return [
+        click.option("--engine", **said, help=choices),
+        click.option("--gpu", "gpus", default="", callback=names, help="Of tensorrt-rtx, as sm89,sm120."),
+        click.option("--profile", "profiles", multiple=True, help="Sizes, as batch=1:8:32,sequence=1:128:384."),
         click.option(
-            "--engine",
-            **said,
-            help="TensorRT engines: tensorrt, tensorrt-rtx, auto (by what is installed) or none.",
+            "--workspace", type=click.IntRange(min=1), help="MiB that a kernel may use. [default: all]", hidden=hidden
         ),
-        click.option(
-            "--gpu",
-            "gpus",
-            default="",
-            callback=names,
-            help="Of tensorrt-rtx: compute capabilities. [default: sm80,sm86,sm89,sm120]",
+        *(
+            click.option(f"--{name.replace('_', '-')}", is_flag=True, help=text, hidden=hidden)
+            for name, text in _SWITCHES.items()
         ),
-        click.option(
-            "--profile", "profiles", multiple=True, help='Sizes of an engine, as "batch=1:8:32,sequence=1:128:384".'
-        ),
-        click.option("--workspace", type=click.IntRange(min=1), help="MiB that a kernel may use. [default: all]"),
-        *(click.option(f"--{name.replace('_', '-')}", is_flag=True, help=text) for name, text in _SWITCHES.items()),
     ]

@@ -1,0 +1,22 @@
+"""`rpln doctor`: what this machine has and lacks."""
+
+import sys
+
+import click
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor_command(as_json: bool) -> None:
+    """Show what is installed, what is missing and what that costs, and what is in conflict."""
+    from rich.console import Console
+
+    from rpln_export.doctor import diagnose, render_table, to_json
+
+    findings = diagnose()
+    if as_json:
+        click.echo(to_json(findings))
+    else:
+        Console().print(render_table(findings))
+    if any(finding.status == "problem" for finding in findings):
+        sys.exit(1)
