@@ -196,7 +196,7 @@ def write_lines(path: Path, tokenizer: Any, count: int, *, seed: int) -> list[in
     for length in wanted:
         text = " ".join(rng.choice(words, LIMIT))
         offsets = tokenizer(text, return_offsets_mapping=True, truncation=True, max_length=LIMIT)["offset_mapping"]
-        texts.append(text[: offsets[max(int(length) - 2, 1)][1]])
+        texts.append(text[: offsets[max(int(length) - 2, 3)][1]])
     path.write_text("".join(json.dumps({"id": place, "text": text}) + "\n" for place, text in enumerate(texts)))
     return [len(ids) for ids in tokenizer(texts)["input_ids"]]
 

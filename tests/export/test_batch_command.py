@@ -111,7 +111,7 @@ def test_a_terminal_shows_how_far_it_is_and_an_interrupted_run_goes_on(
     with subprocess.Popen(command, stderr=terminal, env={**os.environ, "COLUMNS": "120"}) as process:
         os.close(terminal)
         journal = tmp_path / "out.journal"
-        while not (journal.exists() and len(journal.read_bytes().splitlines()) > 5):
+        while not (journal.exists() and len(journal.read_bytes().splitlines()) > 6):
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
     reader.join()
