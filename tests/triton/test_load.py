@@ -168,7 +168,9 @@ def go_away(server: Server) -> None:
 def go_away_over_grpc(server: Server) -> None:
     client = tritonclient.grpc.InferenceServerClient(server.grpc)
     calls = [
-        client.async_infer(JOINED, grpc_inputs({"text": texts("A text that nobody waits for.")}), lambda *_: None)
+        client.async_infer(
+            JOINED, grpc_inputs({"text": texts("A text that nobody waits for.")}), lambda result, error: None
+        )
         for _ in range(5)
     ]
     for call in calls[:3]:

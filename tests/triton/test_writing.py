@@ -50,6 +50,18 @@ def test_both_commands_write_the_same(tagger: Path, tmp_path: Path, capsys: pyte
     assert all(part in config for part in ("max_batch_size: 8", '"16,64"', r'"{\"stride\": 3}"'))
 
 
+def test_the_runtime_alone_writes_the_same(environment: Path, tagger: Path, tmp_path: Path) -> None:
+    """The server's environment has neither torch nor click nor onnx."""
+    python, variables = str(environment / "bin" / "python"), {"PATH": os.environ["PATH"]}
+    alone = [python, "-m", "rpln_runtime.triton", str(tagger), "-o", str(tmp_path / "alone"), "--name", "tagger"]
+    done = subprocess.run(alone, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    write_repository(tagger, tmp_path / "here", name="tagger")
+    assert tree(tmp_path / "alone") == tree(tmp_path / "here")
+    imports = [python, "-c", "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['torch', 'onnx'])))"]
+    assert subprocess.run(imports, env=variables, check=False).returncode == 0
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(["--check"], 0), ([], 2), (["--check", "-o", "x"], 2)])
 def test_one_of_output_and_check(tagger: Path, tmp_path: Path, arguments: list[str], code: int) -> None:
     write_repository(tagger, tmp_path / "repository", name="tagger")

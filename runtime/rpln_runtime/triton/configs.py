@@ -15,6 +15,7 @@ from rpln_runtime.triton.parts import (
     KINDS,
     LATEST,
     batching,
+    entrance,
     instances,
     parameters,
     python_parameters,
@@ -64,10 +65,10 @@ def tokenizer_config(plan: RepositoryPlan) -> Message:
         "backend": "python",
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
-        "input": _ragged(_request(plan)),
+        "input": _request(plan),
         "output": [*map(tensor_from_spec, plan.graph.inputs), *_between()],
-        "dynamic_batching": batching(),
-        "instance_group": instances("KIND_CPU"),
+        "dynamic_batching": entrance(),
+        "instance_group": instances("KIND_CPU", count=2),
         "parameters": python_parameters(chosen),
     }
 
@@ -97,7 +98,7 @@ def answers_config(plan: RepositoryPlan) -> Message:
         "backend": "python",
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
-        "input": _ragged([*map(tensor_from_spec, plan.answered), *_between()]),
+        "input": [*map(tensor_from_spec, plan.answered), *_between()],
         "output": _response(plan),
         "dynamic_batching": batching(),
         "instance_group": instances("KIND_CPU"),
@@ -138,11 +139,6 @@ def _response(plan: RepositoryPlan) -> list[Message]:
 def _between() -> list[Message]:
     """What the first step tells the last one."""
     return [tensor(TOKENS, "TYPE_INT64", -1, TOKEN_COLUMNS), tensor(ITEMS, "TYPE_STRING", 1)]
-
-
-def _ragged(tensors: list[Message]) -> list[Message]:
-    """A step in Python takes requests of any shapes together: each stays an array of its own."""
-    return [{**one, "allow_ragged_batch": True} for one in tensors]
 
 
 def _step(model: str, inputs: Iterable[str], outputs: Iterable[str]) -> Message:

@@ -27,6 +27,6 @@ def engine_config(plan: RepositoryPlan) -> Message:
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
         "output": [tensor_from_spec(spec) | labels_field(spec, plan) for spec in plan.graph.outputs],
         "dynamic_batching": batching(tuned),
-        "instance_group": instances(KINDS["cuda"], [str(place) for place in range(len(profiles))]),
+        "instance_group": instances(KINDS["cuda"], profile=[str(place) for place in range(len(profiles))]),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
     }

@@ -3,7 +3,7 @@
 import json
 
 from rpln_runtime.triton.fields import OPTIONS
-from rpln_runtime.triton.parts import KINDS, LATEST, batching, instances, python_parameters, tensor
+from rpln_runtime.triton.parts import KINDS, LATEST, entrance, instances, python_parameters, tensor
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
 
@@ -18,7 +18,7 @@ def generator_config(plan: RepositoryPlan, provider: str) -> Message:
         "version_policy": LATEST,
         "input": [tensor("text", "TYPE_STRING", 1), tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}],
         "output": [tensor("text", "TYPE_STRING", 1), tensor("sequence", "TYPE_INT64", 1)],
-        "dynamic_batching": batching(),
+        "dynamic_batching": entrance(),
         "instance_group": instances(KINDS[provider]),
         "model_transaction_policy": {"decoupled": True},
         "parameters": python_parameters(chosen),

@@ -36,22 +36,29 @@ def tensor_from_spec(spec: TensorSpec) -> Message:
 
 
 def batching(preferred: Sequence[int] = ()) -> Message:
-    """A dynamic batcher: requests wait a millisecond for others, and are refused after half a minute in the queue."""
-    return {
-        **({"preferred_batch_size": list(preferred)} if preferred else {}),
-        "max_queue_delay_microseconds": _DELAY_MICROSECONDS,
-        "default_queue_policy": {
-            "timeout_action": Word("REJECT"),
-            "default_timeout_microseconds": _QUEUE_SECONDS * 1_000_000,
-            "allow_timeout_override": True,
-            "max_queue_size": _QUEUE_SIZE,
-        },
+    """A dynamic batcher, in which requests wait a millisecond for others."""
+    sizes = {"preferred_batch_size": list(preferred)} if preferred else {}
+    return {**sizes, "max_queue_delay_microseconds": _DELAY_MICROSECONDS}
+
+
+def entrance() -> Message:
+    """The batcher where requests come in: they are refused after half a minute in the queue, or when it is long.
+
+    Only there, and with two instances: with a queue policy Triton 24.10 fetches no batch ahead, and an instance that is
+    alone then waits for half a second between two of them.
+    """
+    policy = {
+        "timeout_action": Word("REJECT"),
+        "default_timeout_microseconds": _QUEUE_SECONDS * 1_000_000,
+        "allow_timeout_override": True,
+        "max_queue_size": _QUEUE_SIZE,
     }
+    return {**batching(), "default_queue_policy": policy}
 
 
-def instances(kind: str, profile: Sequence[str] = ()) -> list[Message]:
-    """One instance a device."""
-    return [{"kind": Word(kind), "count": 1, **({"profile": list(profile)} if profile else {})}]
+def instances(kind: str, *, count: int = 1, profile: Sequence[str] = ()) -> list[Message]:
+    """So many instances on each device."""
+    return [{"kind": Word(kind), "count": count, **({"profile": list(profile)} if profile else {})}]
 
 
 def parameters(values: Mapping[str, str]) -> list[Message]:

@@ -74,6 +74,10 @@ def _batching(model: Model) -> Iterator[str]:
     if policy and not policy.get("default_timeout_microseconds"):
         yield "default_queue_policy has no default_timeout_microseconds: who left still waits in the queue"
 
+    alone = sum(group.get("count", 1) for group in model.config.get("instance_group", [{}])) < 2
+    if policy and alone and model.role != "generator":
+        yield "default_queue_policy makes a single instance wait half a second between batches: raise count to 2"
+
 
 def _instances(model: Model) -> Iterator[str]:
     expected = _KINDS.get(model.file.name)
