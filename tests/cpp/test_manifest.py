@@ -95,6 +95,7 @@ def test_every_altered_field_is_refused_with_the_same_words(built: Build, folder
             note="",
         )
     )
+    document["files"] = small_files(folder)
     path.write_text(json.dumps(document), encoding="utf-8")
     assert message_of_python(folder) is None
     assert message_of_cpp(built, folder) is None
@@ -108,6 +109,17 @@ def test_every_altered_field_is_refused_with_the_same_words(built: Build, folder
         refused += expected is not None
         assert (None if isinstance(answer, str) else answer["error"]) == expected
     assert refused > 300
+
+
+def small_files(folder: Path) -> list[dict[str, Any]]:
+    """Leave the graphs alone of a bundle, of some bytes each: hundreds of copies are hashed."""
+    for file in folder.rglob("*"):
+        if file.suffix == ".onnx":
+            file.unlink()
+            file.write_bytes(b"graph")
+        elif file.is_file():
+            file.unlink()
+    return [dataclasses.asdict(python.bundle_file_from_path(folder, file)) for file in sorted(folder.glob("*.onnx"))]
 
 
 def alternative(folder: Path, other: Path, manifest: str) -> Path:
