@@ -10,12 +10,16 @@ from rpln_runtime.errors import MissingExtraError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """An extra of the distribution rpln-export: the distribution and module it brings, and what its absence costs."""
+    """An extra of the distribution rpln-export: the distribution and module it brings, and what its absence costs.
+
+    `beside` are distributions that come with it.
+    """
 
     name: str
     distribution: str
     module: str
     cost: str
+    beside: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -40,12 +44,14 @@ _ROWS: Final = (
         name="tensorrt",
         distribution="tensorrt",
         module="tensorrt",
+        beside=("cuda-bindings",),
         cost="No engine is built for the GPU at hand, nor run by TensorRT.",
     ),
     Extra(
         name="tensorrt-rtx",
         distribution="tensorrt-rtx",
         module="tensorrt_rtx",
+        beside=("cuda-bindings",),
         cost="No engine is built on a machine without a GPU, nor run by TensorRT-RTX.",
     ),
     Extra(

@@ -6,6 +6,8 @@ from tests.runtime.bundles import CORPUS, Bundle
 
 HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "click"}
 LAZY = {"onnxruntime", "tokenizers"}
+IN_TRITON = ("rpln_runtime.triton.steps.",)
+"""What Triton's python backend imports, which brings a module of its own."""
 
 
 def modules_after(code: str) -> set[str]:
@@ -23,7 +25,7 @@ def test_importing_is_light() -> None:
 def test_every_module_is_light() -> None:
     code = "import pkgutil, importlib, rpln_runtime\n"
     code += "for module in pkgutil.walk_packages(rpln_runtime.__path__, 'rpln_runtime.'):\n"
-    code += "    importlib.import_module(module.name)"
+    code += f"    module.name.startswith({IN_TRITON}) or importlib.import_module(module.name)"
     assert not modules_after(code) & (HEAVY | LAZY)
 
 

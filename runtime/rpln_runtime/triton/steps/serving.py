@@ -1,6 +1,6 @@
 """Triton's side of a step: requests to arrays, arrays or an error to responses.
 
-The only module that imports triton_python_backend_utils, which exists inside Triton's python backend alone.
+triton_python_backend_utils exists inside Triton's python backend alone.
 """
 
 import json
