@@ -1,13 +1,11 @@
 """A bundle appears at its destination whole or not at all; an older bundle stays until the new one is proven.
 
-Work happens in `.NAME.PID.partial` beside the destination, so that publishing is a rename on one file system. A killed
-process leaves such a folder behind; the next export to the same destination removes it.
+A killed process leaves a hidden folder behind; the next export to the same destination removes it.
 """
 
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +14,7 @@ from typing import Final
 
 from rpln_export.errors import DestinationError
 from rpln_runtime.manifest import MANIFEST_NAME
-
-PARTIAL: Final = "partial"
-REPLACED: Final = "replaced"
+from rpln_runtime.replacing import partial_folder, replace_folder
 
 REFUSALS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTEMPTY}
@@ -61,16 +57,13 @@ def published(folder: Path) -> Iterator[Path]:
     """
     folder = folder.resolve()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _recover(folder)
-        partial = _sibling(folder, PARTIAL)
-        partial.mkdir()
+        partial = partial_folder(folder)
     except OSError as error:
         raise DestinationError(f"{folder} cannot be written: {error}. Choose another folder with -o.") from error
     try:
         yield partial
         check_destination(folder)
-        _replace(folder, partial)
+        replace_folder(folder, partial)
     except OSError as error:
         if error.errno not in REFUSALS:
             raise
@@ -79,52 +72,6 @@ def published(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _replace(folder: Path, partial: Path) -> None:
-    replaced = _sibling(folder, REPLACED)
-    try:
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-    finally:  # an interrupt, too, may come between the two
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)  # the bundle is published; what is left of the old one goes next time
-
-
-def _recover(folder: Path) -> None:
-    """Undo what processes that are no longer alive left half done: put a replaced bundle back, drop partial ones."""
-    for path in _leftovers(folder, REPLACED):
-        if folder.exists():
-            shutil.rmtree(path)
-        else:
-            path.rename(folder)
-    for path in _leftovers(folder, PARTIAL):
-        shutil.rmtree(path)
-
-
-def _sibling(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
-
-
-def _leftovers(folder: Path, kind: str) -> list[Path]:
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.{kind}")
-    found = ((path, pattern.fullmatch(path.name)) for path in folder.parent.iterdir())
-    return [path for path, match in found if match and not _is_alive(int(match[1]))]
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether another process has this number. This one's own is from an earlier life: containers count anew."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _not_of_the_bundle(folder: Path) -> list[str]:
