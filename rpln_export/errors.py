@@ -27,6 +27,14 @@ class ValidationError(RplnError):
 USER_ERRORS: Final = (RplnError, RplnModelError)
 
 
+class NearMissError(ValidationError):
+    """A graph that differs by so little more than tolerated that rounding may be why; `reason` says by how much."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class FormError(ValidationError):
     """Graphs that are right in standard operators and wrong in the form that `provider` runs, for a `reason`."""
 

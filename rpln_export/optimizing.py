@@ -117,7 +117,7 @@ def run_race(
     Raises PassError for a form that fuses less than it should.
     """
     if plan.optimize != AUTO:
-        return Race(why_not=f"--optimize {plan.optimize}")
+        return Race(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
     if not plan.target.providers:
         return Race(why_not=f"{plan.target.because}; nothing is measured for it")
     total = sum(entry.reason is None for part in parts for entry in entries_from_plan(part, plan))

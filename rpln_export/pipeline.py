@@ -11,12 +11,12 @@ from rpln_export.calibration import rewrites_from_parts
 from rpln_export.checkpoint import load_model, source_from_plan
 from rpln_export.destination import check_destination, published
 from rpln_export.engines import check_engines, export_engines, planned_graphs
-from rpln_export.errors import FormError
+from rpln_export.errors import FormError, NearMissError, ValidationError
 from rpln_export.extras import require_extra
 from rpln_export.generation import generation_from_plan
 from rpln_export.optimizing import Choice, Race, check_effect, choose_forms, compiled_graphs, run_race
 from rpln_export.parts import Part, parts_from_model
-from rpln_export.plan import AUTO, ExportPlan
+from rpln_export.plan import AUTO, NONE, ExportPlan
 from rpln_export.proof import Proof, prove
 from rpln_export.report import Report, report_from_export, summary_from_report
 from rpln_export.steps import Silent, Steps, Watcher
@@ -38,12 +38,26 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     """Carry out `plan` and return its report; the bundle is at `plan.destination` when this returns.
 
     `watcher` is told of each step. Raises an RplnError or RplnModelError that says what to do, ValidationError among
-    them; nothing is then left at the destination, and an older bundle there is untouched.
+    them; nothing is then left at the destination, and an older bundle there is untouched. Where `auto` misses by a
+    hair, rounding of the folded weights may be why: the export then runs once more without the folds, and says so.
     """
+    try:
+        return _export(plan, watcher or Silent())
+    except NearMissError as refused:
+        if plan.optimize != AUTO or not plan.folds or plan.pack_padding:
+            raise
+        because = f"the graph as it was traced, since with the exact folds it came out {refused.reason}"
+        try:
+            return _export(dataclasses.replace(plan, optimize=NONE, unfolded_because=because), watcher or Silent())
+        except ValidationError:
+            raise refused from None
+
+
+def _export(plan: ExportPlan, watcher: Watcher) -> Report:
     require_extra("cpu")
     check_destination(plan.destination)
     check_engines(plan.engines, planned_graphs(plan), axis_limits(plan))
-    steps = Steps(watcher or Silent())
+    steps = Steps(watcher)
     with steps.step("load"):
         tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
         model = load_model(plan)

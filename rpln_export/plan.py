@@ -48,7 +48,8 @@ class Origin:
 class ExportPlan:
     """One export. `source` is a folder or a hub id, and `composition` says which networks it holds.
 
-    `origin` is what the user named, where `source` was converted from that.
+    `origin` is what the user named, where `source` was converted from that. `unfolded_because` is why the exact folds
+    are left out, where nobody asked for that.
     """
 
     source: str
@@ -71,6 +72,7 @@ class ExportPlan:
     allow_partial: bool
     with_tokenizer: bool
     engines: EnginePlan
+    unfolded_because: str = ""
 
     @property
     def config(self) -> RobertaPreLayerNormConfig:

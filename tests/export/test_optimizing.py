@@ -1,5 +1,6 @@
 """Which form runs: by a race, whose figures are made up here, by name, or by default; and that it is proven."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,15 +11,17 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
-from rpln_export import measuring, optimizing, pipeline
+from rpln_export import measuring, optimizing, pipeline, proof
 from rpln_export.cli import export_command, rpln_command
-from rpln_export.errors import PlanError
+from rpln_export.errors import NearMissError, PlanError, ValidationError
 from rpln_export.optimizing import Race
 from rpln_export.parts import Part
 from rpln_export.plan import ExportPlan, make_plan
+from rpln_export.proof import Proof
 from rpln_export.racing import Settings, written_forms
 from rpln_export.workloads import WORKLOADS, workload_from_file
 from rpln_graphs.forms import Form
+from rpln_graphs.recipes import Recipe
 from rpln_runtime import load, session
 from rpln_runtime.manifest import Candidate, Manifest, Rewritten, read_manifest
 from rpln_runtime.providers import open_engine
@@ -236,6 +239,77 @@ def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
     assert manifest.optimization is not None
     expected = "the standard form, since the default one, fused, came out not equal to eager torch: logits"
     assert manifest.optimization.note.startswith(expected)
+
+
+def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: ValidationError) -> None:
+    """The first proofs of an export end in these; later ones are real."""
+    waiting, real = list(refusals), proof.prove
+
+    def prove(*args: Any, **options: Any) -> Proof:
+        if waiting:
+            raise waiting.pop(0)
+        return real(*args, **options)
+
+    monkeypatch.setattr(pipeline, "prove", prove)
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_proofs(monkeypatch, NearMissError("refused", reason="a hair off"))
+    assert export("--target", "portable").exit_code == 0
+
+    manifest = manifest_of(tmp_path)
+    assert manifest.graphs[0].form == "none"
+    assert manifest.optimization is not None
+    assert manifest.optimization.note == "the graph as it was traced, since with the exact folds it came out a hair off"
+
+
+@pytest.mark.parametrize(
+    ("options", "refusals"),
+    [
+        ((), [NearMissError("the first", reason=""), ValidationError("the second")]),
+        ((), [ValidationError("the first")]),
+        (("--optimize", "standard"), [NearMissError("the first", reason="")]),
+        (("--optimize", "none"), [NearMissError("the first", reason="")]),
+    ],
+    ids=["twice wrong", "far off", "by name", "no folds"],
+)
+def test_other_misses_are_errors(
+    export: Exporting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: Sequence[str],
+    refusals: Sequence[ValidationError],
+) -> None:
+    refuse_proofs(monkeypatch, *refusals)
+    result = export(*options)
+
+    assert (result.exit_code, result.stderr) == (10, "Error: the first\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("factor", "near"), [(1.5, True), (2.5, False)])
+def test_a_near_miss_is_within_twice_the_tolerance(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, near: bool
+) -> None:
+    """A proof whose tolerance is so many times smaller than the difference that there is."""
+    found: list[type[Exception]] = []
+    real = proof.prove
+
+    def prove(subjects: Any, folder: Path, *, recipe: Recipe, advance: Any) -> Proof:
+        worst = max(row.difference for row in real(subjects, folder, recipe=recipe, advance=advance).comparisons)
+        strict = dataclasses.replace(recipe.tolerance, difference=worst / factor)
+        try:
+            return real(subjects, folder, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
+        except ValidationError as error:
+            found.append(type(error))
+            raise
+
+    monkeypatch.setattr(pipeline, "prove", prove)
+    export()
+    assert (found[0] is NearMissError) == near
 
 
 def test_a_form_asked_for_by_name_that_is_wrong_is_an_error(
