@@ -23,6 +23,7 @@ from rpln_model.errors import CheckpointError
 from rpln_model.fairseq import network_from_fairseq
 from rpln_model.network import Network
 from rpln_model.weights import PICKLE, SAFETENSORS, local_folder, weight_files
+from rpln_runtime.tasks import TASKS
 
 CLASSIFICATION: Final = "text-classification"
 
@@ -104,8 +105,8 @@ def convert(
     """Write what transformers loads to `destination`: config.json, model.safetensors and, if there is one, a tokenizer.
 
     The tokenizer is made of fairseq's `vocabulary`, or copied from DinkyTrain's folder. Raises PlanError for what needs
-    no conversion and for a wrong vocabulary, DestinationError for a folder that is in use or cannot be written,
-    CheckpointError or ConfigError for a checkpoint that cannot be converted.
+    no conversion, for a task whose head is not there and for a wrong vocabulary, DestinationError for a folder that is
+    in use or cannot be written, CheckpointError or ConfigError for a checkpoint that cannot be converted.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DestinationError(f"{destination} exists, and nothing is replaced. Choose another folder with -o.")
@@ -116,6 +117,7 @@ def convert(
             "(model type roberta)."
         )
     network = _network(path, task)
+    _check_head(network, task, path)
     with published(destination) as folder:
         network.save_pretrained(folder)
         if vocabulary:
@@ -162,6 +164,17 @@ def _network(path: Path, task: str | None) -> Network[Any]:
     if path.is_dir():
         return network_from_dinkytrain(path)
     return network_from_fairseq(path, classification=task in (None, CLASSIFICATION))
+
+
+def _check_head(network: Network[Any], task: str | None, path: Path) -> None:
+    """Raise PlanError unless the `network` has the head of the `task`, where one was named."""
+    architecture = type(network).__name__
+    tasks = [name for name, row in TASKS.items() if row.architecture == architecture]
+    if task is not None and task not in tasks:
+        raise PlanError(
+            f"{path.name} has no head for --task {task}: it is a {architecture}. Leave --task out, or choose "
+            f"{' or '.join(tasks)}."
+        )
 
 
 def _save_vocabulary(vocabulary: FairseqVocabulary, folder: Path, *, config_of: str) -> None:

@@ -28,8 +28,10 @@ GENERATION_CONFIG: Final = "generation_config.json"
 # Buffers that transformers saved until 4.31; they hold no weights.
 _OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 
-# How torch.load(weights_only=True) names what it will not import.
-_FOREIGN_CLASS: Final = re.compile(r"GLOBAL (\S+) was not an allowed global")
+# How torch.load(weights_only=True) names what it will not import, and where it says what else was wrong, below a text
+# that advises to switch the check off.
+_FOREIGN_CLASS: Final = re.compile(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)")
+_UNPICKLER_REASON: Final = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
 _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 
@@ -165,7 +167,8 @@ def _corrupt(path: Path, error: Exception) -> CheckpointError:
             f"{path} is unsafe: its pickle calls for {foreign[1]}, and no file chooses what is run here. If you trust "
             "it, load it where that is installed, and save it again with tensors, numbers, strings, lists and dicts."
         )
-    reason = str(error).strip().split("\n")[0]
+    below = _UNPICKLER_REASON.search(str(error))
+    reason = below[1] if below else str(error).strip().split("\n")[0]
     return CheckpointError(f"{path} is truncated, corrupt or unsafe ({type(error).__name__}: {reason}); fetch it again")
 
 

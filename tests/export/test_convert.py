@@ -231,6 +231,9 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     [
         (NO_EMBEDDING_NORM, VOCABULARY, CheckpointError.exit_code),
         (MASKED_LM, VOCABULARY[:2], PlanError.exit_code),
+        (MASKED_LM, ["--task", "text-classification"], PlanError.exit_code),
+        (CLASSIFIER, ["--task", "token-classification"], PlanError.exit_code),
+        (CLASSIFIER, ["--task", "nonsense"], PlanError.exit_code),
         (MASKED_LM, ["--dict", "nowhere", *VOCABULARY[2:]], PlanError.exit_code),
         ("nowhere/at/all", [], CheckpointError.exit_code),
     ],

@@ -1,6 +1,8 @@
 """Whatever is wrong with a checkpoint, one error says what, where and what to do; nothing in a file is executed."""
 
 import json
+import os
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -184,6 +186,23 @@ def test_the_checkpoint_is_whole_before_it_is_damaged(checkpoint: Path) -> None:
     assert SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, output_loading_info=True)[1] == LoadingInfo(
         missing=(), unexpected=(), mismatched=()
     )
+
+
+def test_a_function_that_torch_blocks_by_its_module_is_named(checkpoint: Path) -> None:
+    (checkpoint / PICKLE).write_bytes(pickle.dumps({"payload": os.system}, protocol=2))
+    (checkpoint / WEIGHTS).unlink()
+    with pytest.raises(
+        CheckpointError, match=rf"is unsafe: its pickle calls for {os.system.__module__}\.system, and no"
+    ):
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
+
+
+def test_the_reason_of_the_unpickler_is_passed_on_and_its_advice_is_not(checkpoint: Path) -> None:
+    (checkpoint / PICKLE).write_bytes(b"\x80\x02=")
+    (checkpoint / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"unsafe \(UnpicklingError: Unsupported operand 61\); fetch") as refusal:
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
+    assert "weights_only" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
