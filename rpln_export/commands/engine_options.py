@@ -6,9 +6,11 @@ from typing import Any, Final
 
 import click
 
+from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
 
 MIB: Final = 2**20
+_MOST_MIB: Final = 2**43 - 1  # TensorRT counts bytes in 64 bits, with a sign in some of its versions
 
 _Command = Callable[..., None]
 
@@ -19,7 +21,9 @@ def engine_options(*, required: bool) -> Callable[[_Command], _Command]:
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
         def collect(**chosen: Any) -> None:  # click passes every option of the command by its name
-            command(engines=_request(chosen), **chosen)
+            with user_errors():  # an interrupt while modules load
+                engines = _request(chosen)
+            command(engines=engines, **chosen)
 
         decorated: _Command = collect
         for option in reversed(_options(required=required)):
@@ -61,7 +65,10 @@ def _options(*, required: bool) -> list[Callable[[_Command], _Command]]:
         click.option("--gpu", "gpus", default="", callback=names, help="Of tensorrt-rtx, as sm89,sm120."),
         click.option("--profile", "profiles", multiple=True, help="Sizes, as batch=1:8:32,sequence=1:128:384."),
         click.option(
-            "--workspace", type=click.IntRange(min=1), help="MiB that a kernel may use. [default: all]", hidden=hidden
+            "--workspace",
+            type=click.IntRange(min=1, max=_MOST_MIB),
+            help="MiB that a kernel may use. [default: all]",
+            hidden=hidden,
         ),
         *(
             click.option(f"--{name.replace('_', '-')}", is_flag=True, help=text, hidden=hidden)

@@ -10,6 +10,7 @@ from rpln_runtime._version import __version__
 from rpln_runtime.corpus import WINDOW, Progress, run_corpus
 from rpln_runtime.errors import RplnError
 from rpln_runtime.pipelines import pipeline
+from rpln_runtime.providers import PROVIDERS
 
 _INTERRUPTED = 130
 
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--actors", type=int, help="with --ray: processes that answer")
     for command in (run, batch):
         command.add_argument("--option", dest="options", action="append", type=_pair, default=[], metavar="NAME=VALUE")
-        command.add_argument("--provider", help="cpu, cuda, tensorrt or openvino")
+        command.add_argument("--provider", help=", ".join(PROVIDERS))
         command.add_argument("--threads", type=int, help="of one operator")
         command.add_argument("--batch-size", type=int, help="the most texts in a batch")
     return parser

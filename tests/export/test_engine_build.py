@@ -146,6 +146,7 @@ def test_a_bundle_without_engines_says_how_to_get_some(folder: Path) -> None:
         (["--engine", "tensorrt-rtx", "--gpu", "sm90"], USAGE, "--gpu sm90"),
         (["--engine", "tensorrt-rtx", "--profile", "sequence=65"], USAGE, "takes at most 64 there"),
         (["--engine", "tensorrt-rtx", "--profile", "x=1"], USAGE, "'x', which is an input, and profiles go by axis"),
+        (["--engine", "tensorrt-rtx", "--workspace", "99999999999999999"], USAGE, "is not in the range"),
         (["--engine", "tensorrt-rtx", "--workspace", "1"], EngineError.exit_code, "within workspace limit"),
     ],
 )

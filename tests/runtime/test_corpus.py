@@ -242,6 +242,12 @@ def test_an_output_that_is_there_is_not_written_over(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
 
 
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_an_output_without_a_name_is_refused(path: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is a folder, expected the name of a file to write"):
+        run(write_lines(tmp_path / "in", TEXTS), Path(path))
+
+
 def test_an_output_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"writing .* failed: .*No such file"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "nowhere" / "out")

@@ -149,6 +149,9 @@ MISTAKES = {
     "negative batch": on_model(
         replace("max_batch_size: 32", "max_batch_size: -1"), "max_batch_size is -1", refused=True
     ),
+    "batch beyond an int32": on_model(
+        replace("max_batch_size: 32", "max_batch_size: 2147483648"), "expected at most 2147483647", refused=True
+    ),
     "batcher without batches": on_tokenizer(
         replace("max_batch_size: 32", "max_batch_size: 0"), "dynamic_batching has no effect", refused=False
     ),

@@ -156,6 +156,7 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
         ({"name": "a/b"}, "the name 'a/b'"),
         ({"name": ".hidden"}, "the name '.hidden'"),
         ({"batch_size": -1}, "batch_size is -1"),
+        ({"batch_size": 2**31}, "batch_size is 2147483648"),
         ({"buckets": [16, 32]}, "end with 64"),
         ({"buckets": [32, 16, 64]}, "rising lengths"),
         ({"buckets": [65]}, "a bucket is 65"),

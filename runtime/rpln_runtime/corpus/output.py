@@ -72,6 +72,8 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     Raises OutputError for an output that is there already, an earlier run that was another, one that is still at work,
     and whatever the file system refuses.
     """
+    if not path.name:
+        raise OutputError(f"{path} is a folder, expected the name of a file to write.")
     with ExitStack() as files, _refusals(path):
         journal = files.enter_context(_open_locked(_beside(path, JOURNAL)))
         if rows := _read_rows(journal):

@@ -8,6 +8,8 @@ from pathlib import Path
 from rpln_runtime.errors import RplnError
 from rpln_runtime.triton.command import check, write
 
+_INTERRUPTED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: that of the error, as `rpln` has it."""
@@ -32,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RplnError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted: nothing was published.\n")
+        return _INTERRUPTED
     sys.stdout.write(f"{done}\n")
     return 0
 

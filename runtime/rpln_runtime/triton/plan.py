@@ -19,6 +19,7 @@ from rpln_runtime.triton.buckets import check_buckets, default_buckets
 from rpln_runtime.triton.engine_choice import check_fit, engine_buckets, engine_from_name, longest_row, most_rows
 from rpln_runtime.triton.names import Names
 
+MOST_ROWS = 2**31 - 1  # max_batch_size is an int32
 _BATCH_SIZE = 32
 
 
@@ -117,7 +118,7 @@ def _default_batch(engine: EngineManifest | None, buckets: Sequence[int] | None)
 
 def check_plan(plan: RepositoryPlan) -> None:
     """Check what was chosen against the bundle. Raises ManifestError and InputError."""
-    check_integer("batch_size", plan.batch_size, minimum=1)
+    check_integer("batch_size", plan.batch_size, minimum=1, maximum=MOST_ROWS)
     if plan.generates:
         _check_generator(plan)
     else:

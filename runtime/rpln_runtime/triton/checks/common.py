@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from rpln_runtime.triton.checks.model import Model
+from rpln_runtime.triton.plan import MOST_ROWS
 
 _FIRST_FIELDS: Final = ("name", "max_batch_size", "version_policy", "input", "output")
 _KINDS: Final = {"config.pbtxt": None, "cpu.pbtxt": "KIND_CPU"}
@@ -18,6 +19,8 @@ def check_common(model: Model) -> Iterator[str]:
         yield f"name is {model.config['name']!r} in the folder {model.name!r}: Triton wants them equal"
     if model.config.get("max_batch_size", 1) < 1:
         yield f"max_batch_size is {model.config['max_batch_size']}: nothing is joined, and a batch axis is refused"
+    if model.config.get("max_batch_size", 1) > MOST_ROWS:
+        yield f"max_batch_size is {model.config['max_batch_size']}, expected at most {MOST_ROWS}"
     yield from _versions(model)
     yield from _dims(model)
     yield from _batching(model)
