@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rpln_runtime import pipeline
+from rpln_runtime import InputError, pipeline
 from tests.cpp.building import HEADERS, ROOT, Build
 from tests.cpp.test_pipelines import assert_same
 
@@ -39,6 +39,16 @@ def test_the_program_answers_texts_fields_and_lines(built: Build, demo: Demo) ->
     fields = [f"choices={choice}" for choice in choices]
     found = run(built, chooser, *(word for field in [f"prompt={SENTENCE}", *fields] for word in ("--field", field)))
     assert_same(json.loads(found.stdout), pipeline(chooser, provider="cpu")(prompt=SENTENCE, choices=choices))
+
+
+def test_an_unknown_option_is_no_text(built: Build, demo: Demo) -> None:
+    tagger = demo("token-classification")
+    found = run(built, tagger, "--provider", "cpu", SENTENCE)
+    assert (found.returncode, found.stdout) == (InputError.exit_code, "")
+    assert "unknown option --provider: expected --option or --field." in found.stderr
+    found = run(built, tagger, "--", "--provider")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert_same(json.loads(found.stdout), pipeline(tagger, provider="cpu")("--provider"))
 
 
 def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo, tmp_path: Path) -> None:

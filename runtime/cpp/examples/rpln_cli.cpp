@@ -1,6 +1,6 @@
 // Runs a bundle on texts, an answer a line, as JSON:
 //
-//   rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [TEXT]...
+//   rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...
 //
 // Without texts and fields it reads items from standard input, one a line: a JSON text or object, or else plain text.
 #include <cstdlib>
@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr const char* usage = "usage: rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [TEXT]...\n";
+constexpr const char* usage = "usage: rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...\n";
 
 struct Arguments {
   std::string folder;
@@ -48,9 +48,12 @@ void add_field(rpln::Json& fields, const std::string& name, const std::string& t
 
 Arguments read_arguments(const std::vector<std::string>& words) {
   Arguments arguments;
+  bool options = true;
   for (std::size_t at = 0; at < words.size(); ++at) {
     const std::string& word = words[at];
-    if (word == "--option" || word == "--field") {
+    if (options && word == "--") {
+      options = false;
+    } else if (options && (word == "--option" || word == "--field")) {
       if (++at == words.size()) throw rpln::InputError(word + " wants NAME=VALUE.");
       const auto [name, value] = split_pair(words[at]);
       if (word == "--option") {
@@ -58,6 +61,9 @@ Arguments read_arguments(const std::vector<std::string>& words) {
       } else {
         add_field(arguments.fields, name, value);
       }
+    } else if (options && word.compare(0, 2, "--") == 0) {
+      throw rpln::InputError("unknown option " + word + ": expected --option or --field. A text that begins so goes " +
+                             "behind --.");
     } else if (arguments.folder.empty()) {
       arguments.folder = word;
     } else {
