@@ -248,6 +248,20 @@ def test_an_output_without_a_name_is_refused(path: str, tmp_path: Path) -> None:
         run(write_lines(tmp_path / "in", TEXTS), Path(path))
 
 
+def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS * 20)
+    resource = pytest.importorskip("resource", reason="Windows has no limits of a process")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"writing .* failed: .*too large"):
+            run(source, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    run(source, tmp_path / "out")
+    assert len((tmp_path / "out").read_bytes().splitlines()) == len(TEXTS) * 20
+
+
 def test_an_output_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"writing .* failed: .*No such file"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "nowhere" / "out")

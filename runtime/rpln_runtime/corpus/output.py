@@ -85,8 +85,11 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
         progress = Progress(**rows[-1]) if len(rows) > 1 else Progress()
         part = files.enter_context(_open_part(path, progress))
         keep = files.pop_all()
-    with keep:
+    try:
         yield Output(path, part, journal, progress)
+    finally:
+        with _refusals(path):  # what is left in a buffer is written now, or does not fit once more
+            keep.close()
 
 
 def start_again(path: Path) -> str:
