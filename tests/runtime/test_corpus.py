@@ -248,6 +248,12 @@ def test_an_output_without_a_name_is_refused(path: str, tmp_path: Path) -> None:
         run(write_lines(tmp_path / "in", TEXTS), Path(path))
 
 
+def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out.journal").write_bytes(b"rpln-runtime corpus, journal 1\nno JSON\n")
+    with pytest.raises(OutputError, match=r"out\.journal is damaged .*: remove it"):
+        run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
+
+
 def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in", TEXTS * 20)
     resource = pytest.importorskip("resource", reason="Windows has no limits of a process")

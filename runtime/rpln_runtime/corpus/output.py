@@ -136,7 +136,10 @@ def _read_rows(journal: BinaryIO) -> list[Any]:
         raise OutputError(f"{journal.name} is no journal of a run: move it away, or choose another output.")
     rows, newline, _ = content.removeprefix(_MAGIC).rpartition(b"\n")
     journal.truncate(len(_MAGIC) + len(rows) + 1 if newline else 0)
-    return [json.loads(row) for row in rows.splitlines()]
+    try:
+        return [json.loads(row) for row in rows.splitlines()]
+    except ValueError as error:
+        raise OutputError(f"{journal.name} is damaged ({error}): remove it, and what lies beside it.") from error
 
 
 def _check_run(earlier: Mapping[str, Any], run: Mapping[str, Any], path: Path) -> None:
