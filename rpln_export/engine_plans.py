@@ -12,7 +12,7 @@ from rpln_graphs.tensorrt.backends import BACKENDS, Backend, EngineOptions, devi
 from rpln_runtime.engine_manifest import Profile, Range
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Axis, Graph
-from rpln_runtime.profiles import axes_of, complete_profile
+from rpln_runtime.profiles import axes_of, complete_profile, unknown_axes
 
 AUTO: Final = "auto"
 NONE: Final = "none"
@@ -47,8 +47,8 @@ class EngineRequest:
 class EnginePlan:
     """How engines are built. Without a `backend` there are none, and `why_not` says why.
 
-    `profiles` are as they were asked for; what they leave open is filled in for each graph. Where `required`, an engine
-    that cannot be built fails the export; it is left out, with its reason, where it was nobody's wish.
+    `profiles` are as they were asked for; what they leave open is filled in for each graph. Where one is `required`, by
+    name or by what was asked of it, failing to build it fails the export; else it is left out, with its reason.
     """
 
     backend: Backend | None = None
@@ -82,7 +82,7 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         targets=_targets(backend, request.gpus, precision),
         profiles=tuple(profile_from_text(text) for text in request.profiles),
         options=_checked(request.options, backend),
-        required=request.name != AUTO,
+        required=request.name != AUTO or request.has_wishes,
     )
 
 
@@ -133,17 +133,9 @@ def reason_not_compiled(graphs: Iterable[Graph]) -> str | None:
     for graph in graphs:
         if graph.variant in NOT_COMPILED:
             return NOT_COMPILED[graph.variant]
-        inputs = {axis for spec in graph.inputs for axis in spec.shape}
-        for spec in graph.outputs:
-            # The sizes of all outputs are known before an engine runs, so that its memory is there.
-            if unknown := [axis for axis in spec.shape if isinstance(axis, str) and not _follows(axis, inputs)]:
-                return f"how long {', '.join(unknown)} of {spec.name} is depends on values: --logits positions"
+        for name, axes in unknown_axes(graph).items():
+            return f"how long {', '.join(axes)} of {name} is depends on values: --logits positions"
     return None
-
-
-def _follows(axis: str, inputs: set[str | int]) -> bool:
-    """Whether an output's axis is one of the inputs', or a sum or product of theirs."""
-    return axis in inputs or ({*re.split(r" \+ |\*", axis)} <= inputs)
 
 
 def _installed() -> Backend | None:

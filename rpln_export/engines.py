@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from rpln_export.plan import ExportPlan
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.builder import Plan, build_plan
 from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
+from rpln_runtime.caches import cache_folder
 from rpln_runtime.engine_manifest import ENGINES, EngineManifest, Profile, graph_files, read_engines, write_engine
 from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import (
@@ -214,7 +214,7 @@ def _checked(
     Raises EngineError for an engine that is not what its graph says, or not in the type that was `asked` for.
     """
     model = ir.load(folder / graph.path)
-    precision = precision_of_products(built.layers, model)
+    precision = precision_of_products(built.layers, model, profiles=len(profiles))
     if precision != asked:
         raise EngineError(
             f"the engine of {graph.path} multiplies in {precision}, the bundle is for {asked}. Please report it, with "
@@ -236,8 +236,7 @@ def _checked(
 def _timings_path(plan: EnginePlan) -> Path:
     """Kernels are measured once a machine, for each version of TensorRT and each kind of GPU."""
     assert plan.backend is not None
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "rpln-export" / f"{plan.backend.name}-{plan.backend.load().__version__}-{plan.targets[0]}.timings"
+    return cache_folder() / f"{plan.backend.name}-{plan.backend.load().__version__}-{plan.targets[0]}.timings"
 
 
 def _keep(timings: bytes, path: Path) -> None:

@@ -137,7 +137,7 @@ def make_plan(
     revision: str | None = None,
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     io_dtype: str = "fp32",
     tokenizer: str | None = None,
     calibration: Path | None = None,
@@ -167,18 +167,10 @@ def make_plan(
     composition = load_composition(source, revision=revision)
     row = choose(TASKS, task, "task") if task else _task_from_config(composition.config, source)
     if is_decoder:
-        if row.postprocess is not None:
-            raise PlanError(
-                f"--is-decoder makes a decoder, which continues texts: it goes with --task text-generation, not with "
-                f"{row.name}."
-            )
-        composition.decoder.is_decoder = True
+        _make_decoder(composition, row)
     _check_decoder(composition, row, source)
     recipe = choose(RECIPES, precision, "precision")
-    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
-        raise PlanError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
-    if calibration is not None:
-        _check_calibration(calibration, recipe)
+    _check_calibration(calibration, recipe)
     compiled = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     named = variants or (VARIANTS_OF_DECODERS if compiled.required and row.postprocess is None else ())
     plan = ExportPlan(
@@ -190,7 +182,7 @@ def make_plan(
         recipe=recipe,
         destination=Path(),
         graphs=graph_plans(row, composition, variants=named, inputs=inputs, outputs=outputs, logits=logits),
-        opset=opset,
+        opset=_opset(opset),
         io_dtype=_io_dtype(recipe, io_dtype),
         tokenizer=tokenizer or source,
         calibration=calibration,
@@ -204,8 +196,18 @@ def make_plan(
         engines=compiled,
     )
     check_optimization(plan, workload_given=bool(workload or workload_file))
-    name = plan.name.removesuffix(FAIRSEQ_SUFFIX)
-    return replace(plan, destination=destination or Path(f"{name}-{row.name}-{recipe.name}"))
+    return replace(plan, destination=destination or _default_destination(plan))
+
+
+def _default_destination(plan: ExportPlan) -> Path:
+    return Path(f"{plan.name.removesuffix(FAIRSEQ_SUFFIX)}-{plan.task.name}-{plan.recipe.name}")
+
+
+def _opset(opset: int | None) -> int:
+    chosen = DEFAULT_OPSET if opset is None else opset
+    if not OLDEST_OPSET <= chosen <= NEWEST_OPSET:
+        raise PlanError(f"opset {chosen} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
+    return chosen
 
 
 def _workload(name: str | None, path: Path | None) -> Workload:
@@ -235,7 +237,9 @@ def check_optimization(plan: ExportPlan, *, workload_given: bool) -> None:
         raise PlanError("--target cpu does not go with --bf16: ONNX Runtime has no bf16 kernels for CPUs.")
 
 
-def _check_calibration(path: Path, recipe: Recipe) -> None:
+def _check_calibration(path: Path | None, recipe: Recipe) -> None:
+    if path is None:
+        return
     if not recipe.lowers:
         raise PlanError("--calibration goes with --fp16 or --bf16: an fp32 export measures no ranges.")
     try:
@@ -257,6 +261,15 @@ def _task_from_config(config: PretrainedConfig, source: str) -> Task:
             f"Say which with --task: {', '.join(TASKS)}."
         )
     return found[0]
+
+
+def _make_decoder(composition: Composition, task: Task) -> None:
+    if task.postprocess is not None:
+        raise PlanError(
+            f"--is-decoder makes a decoder, which continues texts: it goes with --task text-generation, not with "
+            f"{task.name}."
+        )
+    composition.decoder.is_decoder = True
 
 
 def _check_decoder(composition: Composition, task: Task, source: str) -> None:

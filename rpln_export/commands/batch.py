@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from rpln_export.commands.user_errors import user_errors
-from rpln_export.commands.values import pairs, value
+from rpln_export.commands.values import pairs
 
 
 @click.command("batch")
@@ -48,6 +48,7 @@ def batch_command(
     """
     with user_errors(interrupted=f"Interrupted. The same command goes on from here; {output} is written when whole."):
         from rpln_export.show import CorpusWatcher, lines_in_words
+        from rpln_runtime.command_line import value_from_text
         from rpln_runtime.corpus import WINDOW, run_corpus
 
         with CorpusWatcher(source.name) as watcher:
@@ -62,7 +63,7 @@ def batch_command(
                 on_error=on_error,
                 ray=ray,
                 actors=actors,
-                options={name: value(text) for name, text in options},
+                options={name: value_from_text(text) for name, text in options},
                 on_progress=watcher,
             )
         click.echo(f"{output}: {lines_in_words(done)}")

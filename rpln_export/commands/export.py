@@ -103,22 +103,19 @@ def export_command(
         from rpln_export.pipeline import export
         from rpln_export.plan import make_plan
         from rpln_export.show import ProgressWatcher, print_report
-        from rpln_graphs.trace import DEFAULT_OPSET
 
-        if fp16 and bf16:
-            raise click.UsageError("--fp16 and --bf16 exclude each other: a graph has one precision.")
         vocabulary = vocabulary_from_options(dictionary, bpe)
         readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision))
         plan = make_plan(
             readable.source,
             origin=readable.origin,
             task=task,
-            precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+            precision=_precision(fp16=fp16, bf16=bf16),
             destination=output,
             revision=revision,
             inputs=inputs,
             outputs=outputs,
-            opset=DEFAULT_OPSET if opset is None else opset,
+            opset=opset,
             io_dtype=io_dtype,
             tokenizer=stack.enter_context(tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary)),
             calibration=calibration,
@@ -141,3 +138,9 @@ def export_command(
             click.echo(json.dumps(report.to_json(), indent=2))
         else:
             print_report(report)
+
+
+def _precision(*, fp16: bool, bf16: bool) -> str:
+    if fp16 and bf16:
+        raise click.UsageError("--fp16 and --bf16 exclude each other: a graph has one precision.")
+    return "fp16" if fp16 else "bf16" if bf16 else "fp32"

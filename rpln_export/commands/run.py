@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from rpln_export.commands.user_errors import user_errors
-from rpln_export.commands.values import item_from_fields, pairs, value
+from rpln_export.commands.values import item_from_fields, pairs
 
 
 @click.command("run")
@@ -43,11 +43,12 @@ def run_command(
     with user_errors(interrupted="\nInterrupted."):
         from rpln_export.show import print_answers, print_streams, to_json
         from rpln_runtime import Generator, pipeline
+        from rpln_runtime.command_line import value_from_text
 
         if bool(texts) == bool(fields):
             raise click.UsageError("give either one or more texts, or --field NAME=VALUE.")
         answer = pipeline(folder, provider=provider)
-        chosen = {name: value(text) for name, text in options}
+        chosen = {name: value_from_text(text) for name, text in options}
         if max_new_tokens is not None:
             chosen["max_new_tokens"] = max_new_tokens
         several = any(chosen.get(name, 1) != 1 for name in ("num_beams", "num_return_sequences"))

@@ -1,8 +1,6 @@
 """What the texts of a command line stand for."""
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -27,11 +25,3 @@ def item_from_fields(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[
         earlier = item.get(name)
         item[name] = text if earlier is None else [*([earlier] if isinstance(earlier, str) else earlier), text]
     return item
-
-
-def value(text: str) -> Any:
-    """An option's value: JSON or Python's True, False and None where it is that, else the text itself."""
-    try:
-        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
-    except ValueError:
-        return text

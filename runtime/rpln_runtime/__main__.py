@@ -4,29 +4,18 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rpln_runtime._version import __version__
+from rpln_runtime.command_line import exit_code_of, option_from_text
 from rpln_runtime.corpus import WINDOW, Progress, run_corpus
-from rpln_runtime.errors import RplnError
 from rpln_runtime.pipelines import pipeline
 from rpln_runtime.providers import PROVIDERS
-
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` are and return its exit code, which is that of `rpln`."""
     chosen = _parser().parse_args(arguments)
-    try:
-        chosen.command(chosen)
-    except RplnError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        return _INTERRUPTED
-    return 0
+    return exit_code_of(lambda: chosen.command(chosen), interrupted="Interrupted.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--ray", action="store_true", help="answer on a Ray cluster")
     batch.add_argument("--actors", type=int, help="with --ray: processes that answer")
     for command in (run, batch):
-        command.add_argument("--option", dest="options", action="append", type=_pair, default=[], metavar="NAME=VALUE")
+        command.add_argument("--option", dest="options", action="append", default=[], metavar="NAME=VALUE")
         command.add_argument("--provider", help=", ".join(PROVIDERS))
         command.add_argument("--threads", type=int, help="of one operator")
         command.add_argument("--batch-size", type=int, help="the most texts in a batch")
@@ -59,7 +48,7 @@ def _run(chosen: argparse.Namespace) -> None:
         provider=chosen.provider,
         threads=chosen.threads,
         batch_size=chosen.batch_size,
-        **dict(chosen.options),
+        **dict(map(option_from_text, chosen.options)),
     )
     answers = [answer(text) for text in chosen.texts]
     text = json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
@@ -78,7 +67,7 @@ def _batch(chosen: argparse.Namespace) -> None:
         on_error=chosen.on_error,
         ray=chosen.ray,
         actors=chosen.actors,
-        options=dict(chosen.options),
+        options=dict(map(option_from_text, chosen.options)),
         on_progress=_show if sys.stderr.isatty() else None,
     )
     sys.stdout.write(f"{chosen.output}: {done.lines:,} lines, {done.errors:,} of them errors\n")
@@ -88,17 +77,6 @@ def _show(progress: Progress, size: int) -> None:
     share = progress.read / size if size else 1.0
     sys.stderr.write(f"\r{share:4.0%}, {progress.lines:,} lines" + ("\n" if share == 1 else ""))
     sys.stderr.flush()
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """NAME=VALUE; the value is JSON or Python's True, False and None where it is that, else the text itself."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    try:
-        return name, json.loads({"True": "true", "False": "false", "None": "null"}.get(value, value))
-    except ValueError:
-        return name, value
 
 
 if __name__ == "__main__":

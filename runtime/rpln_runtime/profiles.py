@@ -4,6 +4,7 @@ TensorRT checks neither names nor the position table: a profile for an input tha
 beyond the table reads past its end. So they are checked here.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
@@ -30,6 +31,19 @@ def axes_of(graph: Graph) -> list[str]:
     return list(dict.fromkeys(axis for axis in axes if "+" not in axis))
 
 
+def unknown_axes(graph: Graph) -> dict[str, list[str]]:
+    """The axes of each output that follow from no sizes of the inputs, but from what they hold: by output, if any.
+
+    An engine's memory is there before it runs, so that it can have none.
+    """
+    known = {axis for spec in graph.inputs for axis in spec.shape}
+    found = {
+        spec.name: [axis for axis in spec.shape if isinstance(axis, str) and not _follows(axis, known)]
+        for spec in graph.outputs
+    }
+    return {name: axes for name, axes in found.items() if axes}
+
+
 def complete_profile(graph: Graph, limits: Mapping[str, Axis], given: Mapping[str, Range] | None = None) -> Profile:
     """A range for each dynamic axis of `graph`: the one given, else the default. Others of `given` are left out.
 
@@ -53,6 +67,11 @@ def input_shapes(graph: Graph, limits: Mapping[str, Axis], profile: Profile) -> 
         )
         for spec in graph.inputs
     }
+
+
+def _follows(axis: str, known: set[str | int]) -> bool:
+    """Whether an axis is one of those known, or a sum or product of them."""
+    return axis in known or {*re.split(r" \+ |\*", axis)} <= known
 
 
 def _default(axis: str, limit: Axis) -> Range:

@@ -24,17 +24,18 @@ _LOG_ERRORS_ONLY: Final = 3
 class Provider:
     """A row. `install` is the command that brings it, `runtime` names the row of _OPENERS that opens a graph on it.
 
-    `takes_empty` says that an axis may be of size 0, as the past of a decoder's first step is. What follows is for
-    ONNX Runtime's providers: their name there, where tensors are kept, and whether a whole encoder fits one, so that
-    ONNX Runtime may be told to refuse any node left on the CPU. CUDA is none of these: it leaves shape computations to
-    the CPU by design. `bundle_options` gives the options that depend on the bundle, beside the constant ones.
+    `takes_empty` says that an axis may be of size 0, as the past of a decoder's first step is, and `device` where its
+    tensors are kept. What follows is for ONNX Runtime's providers: their name there, and whether a whole encoder fits
+    one, so that ONNX Runtime may be told to refuse any node left on the CPU. CUDA is none of these: it leaves shape
+    computations to the CPU by design. `bundle_options` gives the options that depend on the bundle, beside the constant
+    ones.
     """
 
     install: str
     runtime: str = "onnxruntime"
     takes_empty: bool = True
-    onnxruntime_name: str | None = None
     device: str = "cpu"
+    onnxruntime_name: str | None = None
     takes_all_nodes: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     bundle_options: Callable[[Bundle], Mapping[str, str]] | None = None
@@ -60,8 +61,12 @@ PROVIDERS: Final[dict[str, Provider]] = {
         takes_all_nodes=True,
         bundle_options=tensorrt_provider_options,
     ),
-    "tensorrt": Provider(install='pip install "rpln-runtime[tensorrt]"', runtime="tensorrt", takes_empty=False),
-    "tensorrt-rtx": Provider(install='pip install "rpln-runtime[tensorrt-rtx]"', runtime="tensorrt", takes_empty=False),
+    "tensorrt": Provider(
+        install='pip install "rpln-runtime[tensorrt]"', runtime="tensorrt", takes_empty=False, device="cuda"
+    ),
+    "tensorrt-rtx": Provider(
+        install='pip install "rpln-runtime[tensorrt-rtx]"', runtime="tensorrt", takes_empty=False, device="cuda"
+    ),
     "openvino": Provider(install='pip install "rpln-runtime[openvino]"', runtime="openvino"),
 }
 

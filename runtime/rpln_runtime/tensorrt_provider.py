@@ -5,11 +5,10 @@ has built is kept on this machine. Names are those of tensorrt_execution_provide
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
+from rpln_runtime.caches import cache_folder
 from rpln_runtime.engine_manifest import Profile, graph_files, read_engines
 from rpln_runtime.engines import Bundle
 from rpln_runtime.profiles import complete_profile, input_shapes
@@ -33,11 +32,6 @@ def tensorrt_provider_options(bundle: Bundle) -> dict[str, str]:
     if flag := _PRECISIONS.get(bundle.manifest.precision):
         options[flag] = "1"
     return options
-
-
-def cache_folder() -> Path:
-    """Where what depends on this machine is kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rpln"
 
 
 def _graph_hash(bundle: Bundle) -> str:

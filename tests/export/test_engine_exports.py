@@ -13,6 +13,7 @@ from rpln_export import engine_plans, engines
 from rpln_export.cli import export_command
 from rpln_export.engine_plans import EnginePlan, _installed
 from rpln_export.engines import build_engines, engines_of_bundle
+from rpln_export.errors import PlanError
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.tensorrt.builder import build_plan
@@ -320,6 +321,13 @@ def test_what_auto_cannot_build_is_left_out_in_one_piece(
     result, folder = compiled_export(export, "text-generation", *options)
     assert [path.name for path in built] == ["prefill.onnx", "decode.onnx"]
     assert_no_engine(result, folder, f"no engine: {error}")
+
+
+@pytest.mark.usefixtures("auto")
+def test_what_was_asked_of_an_engine_is_not_left_out_by_auto(export: Exported) -> None:
+    result, folder = export("text-generation", "--variants", "with-past", "--engine", "auto", "--gpu", "sm89")
+    assert (result.exit_code, folder.exists()) == (PlanError.exit_code, False)
+    assert "a graph that runs with no past and with one is two engines" in result.stderr
 
 
 def test_an_engine_that_cannot_be_built_fails_the_export(export: Exported) -> None:

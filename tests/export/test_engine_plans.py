@@ -116,7 +116,8 @@ def test_auto_does_not_drop_wishes(monkeypatch: pytest.MonkeyPatch, wishes: dict
     install(monkeypatch)
     assert refusal("auto", **wishes) == f"no TensorRT is installed to build an engine. Run: {RTX.install}"
     install(monkeypatch, "tensorrt_rtx")
-    assert plan_of("auto", **wishes).backend == RTX
+    plan = plan_of("auto", **wishes)
+    assert (plan.backend, plan.required) == (RTX, True)
 
 
 @NEEDS_TENSORRT_RTX

@@ -122,7 +122,7 @@ def test_options_are_asked_of_the_builder_and_kept(tmp_path: Path, calls: Calls,
 
 
 def test_timings_are_kept_for_the_next_build(tmp_path: Path, calls: Calls, version: str) -> None:
-    path = tmp_path / "cache" / "rpln-export" / f"tensorrt-{version}-{GPU}.timings"
+    path = tmp_path / "cache" / "rpln" / f"tensorrt-{version}-{GPU}.timings"
     folder = make_bundle(tmp_path / "bundle")
     first = built(folder)
     assert path.read_bytes() == b"a kernel;"
@@ -135,7 +135,7 @@ def test_timings_are_kept_for_the_next_build(tmp_path: Path, calls: Calls, versi
 
 
 def test_timings_of_another_gpu_are_begun_anew(tmp_path: Path, calls: Calls, version: str) -> None:
-    path = tmp_path / "cache" / "rpln-export" / f"tensorrt-{version}-{GPU}.timings"
+    path = tmp_path / "cache" / "rpln" / f"tensorrt-{version}-{GPU}.timings"
     path.parent.mkdir(parents=True)
     path.write_bytes(OF_ANOTHER_GPU + b"a kernel;")
     built(make_bundle(tmp_path / "bundle"))
@@ -149,7 +149,7 @@ def test_without_a_place_for_it_the_cache_is_at_home(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     built(make_bundle(tmp_path / "bundle"))
-    assert (tmp_path / "home" / ".cache" / "rpln-export" / f"tensorrt-{version}-{GPU}.timings").is_file()
+    assert (tmp_path / "home" / ".cache" / "rpln" / f"tensorrt-{version}-{GPU}.timings").is_file()
 
 
 def test_auto_prefers_it_where_there_is_a_gpu(tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt import builder
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
 from rpln_graphs.tensorrt.builder import Plan, build_plan
-from rpln_graphs.tensorrt.log import make_log
 from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.profiles import Shapes
+from rpln_runtime.tensorrt.log import make_log
 from tests.graphs.compiling import RTX, SHAPES, attention, attention_shapes, compile_graph
 from tests.graphs.text_graphs import model_from_text
 from tests.tensorrt import NEEDS_TENSORRT_RTX, targets_of_plan

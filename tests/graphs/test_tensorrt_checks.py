@@ -47,7 +47,7 @@ def in_type(dtype: str, node: str) -> list[Layer]:
 def test_what_tensorrt_compiles_passes(tmp_path: Path, dtype: str) -> None:
     model = attention(ONNX_TYPES[dtype])
     plan = compile_graph(model, tmp_path, [SHAPES, attention_shapes(4, 4, 8)])
-    assert precision_of_products(plan.layers, model) == dtype
+    assert precision_of_products(plan.layers, model, profiles=1) == dtype
     # There is no kernel of attention for fp32.
     fused = 0 if dtype == "float32" else 1
     assert fused_attentions(plan.layers, model, profiles=2) == [fused, fused]
@@ -58,14 +58,14 @@ def test_what_tensorrt_compiles_passes(tmp_path: Path, dtype: str) -> None:
 
 
 def test_the_type_of_most_products_is_that_of_the_engine() -> None:
-    assert precision_of_products(FUSED, attention()) == "float16"
+    assert precision_of_products(FUSED, attention(), profiles=1) == "float16"
 
 
 @pytest.mark.parametrize("node", ["product", "scores"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_a_product_in_another_type_is_refused_by_name(node: str, dtype: str) -> None:
     with pytest.raises(EngineError) as refused:
-        precision_of_products(in_type(dtype, node), attention())
+        precision_of_products(in_type(dtype, node), attention(), profiles=1)
     message = str(refused.value)
     assert f"in profile 0: {node} (float16: {dtype})" in message
     assert ("; y (float16: " in message) == (node == "scores")  # the two are one kernel
@@ -75,30 +75,32 @@ def test_a_product_in_another_type_is_refused_by_name(node: str, dtype: str) -> 
 def test_a_product_of_two_types_is_refused() -> None:
     mixed = [*FUSED, kernel("product", kind="gemm", takes=("int8",))]
     with pytest.raises(EngineError, match=r"product \(float16: float16, float32, int8\)"):
-        precision_of_products(mixed, attention())
+        precision_of_products(mixed, attention(), profiles=1)
 
 
 def test_a_kernel_that_moves_operands_does_not_vouch_for_the_one_that_multiplies() -> None:
     moved = kernel("product", name="__myl_Move_myl0_1", takes=("float16",))
-    assert precision_of_products([moved, *FUSED], attention()) == "float16"
+    assert precision_of_products([moved, *FUSED], attention(), profiles=1) == "float16"
     with pytest.raises(EngineError, match=r"product \(float16: float32\)"):
-        precision_of_products([moved, *in_type("float32", "product")], attention())
+        precision_of_products([moved, *in_type("float32", "product")], attention(), profiles=1)
 
 
 def test_a_product_that_no_kernel_computes_is_refused() -> None:
     with pytest.raises(EngineError, match=r"product \(float16: no kernel\)\. Please"):
-        precision_of_products(without("product"), attention())
+        precision_of_products(without("product"), attention(), profiles=1)
 
 
 def test_narrow_products_in_a_graph_of_fp32_are_refused() -> None:
     with pytest.raises(EngineError, match=r"product \(float32: float16, float32\)"):
-        precision_of_products(FUSED, attention("float"))
+        precision_of_products(FUSED, attention("float"), profiles=1)
 
 
 def test_every_profile_is_looked_at() -> None:
     second = [dataclasses.replace(one, profile=1) for one in in_type("float32", "product")]
     with pytest.raises(EngineError, match=r"in profile 1: product \(float16: float32\)"):
-        precision_of_products([*FUSED, *second], attention())
+        precision_of_products([*FUSED, *second], attention(), profiles=2)
+    with pytest.raises(EngineError, match=r"in profile 1: product \(float16: no kernel\)"):
+        precision_of_products(FUSED, attention(), profiles=2)
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 
 from rpln_runtime import InputError, ManifestError, generator, pipeline
 from rpln_runtime.corpus import OutputError, run_corpus
+from rpln_runtime.corpus.opening import Opening
 from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.corpus.run import answer_file, answer_windows
+from rpln_runtime.manifest import Optimization, read_manifest, write_manifest
+from rpln_runtime.providers import PROVIDERS
 from tests.runtime.bundles import CORPUS, Bundle
 from tests.runtime.comparison import assert_same
 from tests.runtime.decoders import DecoderBundle
@@ -32,6 +36,30 @@ TASKS: dict[str, tuple[list[Any], dict[str, Any]]] = {
         {},
     ),
 }
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_actors_take_a_gpu_where_their_provider_runs_on_one(provider: str) -> None:
+    expected = "cpu" if provider in {"cpu", "openvino"} else "cuda"
+    assert Opening(folder=Path(), provider=provider).device == expected
+
+
+def test_what_the_export_measured_says_where_actors_run(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    folder = make_toy_bundle(tmp_path / "toy", "token-classification").folder
+    manifest = read_manifest(folder)
+    assert Opening(folder=folder).device == "cpu"
+    measured = Optimization(
+        target="cuda",
+        workload="latency",
+        provider="cuda",
+        threads=None,
+        spinning=None,
+        candidates=(),
+        note="",
+    )
+    write_manifest(folder, replace(manifest, optimization=measured))
+    assert Opening(folder=folder).device == "cuda"
 
 
 def write_corpus(path: Path, items: list[Any]) -> Path:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.errors import MissingExtraError, ProviderError
+from rpln_runtime.tensorrt.device import Cuda
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +91,10 @@ BACKENDS: Final = {
 
 
 def device_target() -> str | None:
-    """The compute capability of the first GPU, as sm89; None where there is no GPU, no driver or no cuda-python."""
+    """The compute capability of the GPU at hand, as sm89; None where there is no GPU, no driver or no cuda-bindings."""
     try:
-        from cuda.bindings import runtime as cudart
-    except ImportError:
+        cuda = Cuda(importlib.import_module("cuda.bindings.runtime"))
+        cuda.check_driver()
+    except (ImportError, ProviderError):
         return None
-    error, count = cudart.cudaGetDeviceCount()
-    if error != cudart.cudaError_t.cudaSuccess or not count:
-        return None
-    kinds = cudart.cudaDeviceAttr
-    attributes = (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
-    return "sm" + "".join(str(cudart.cudaDeviceGetAttribute(attribute, 0)[1]) for attribute in attributes)
+    return cuda.capability()

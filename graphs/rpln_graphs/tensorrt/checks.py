@@ -23,12 +23,12 @@ SMALLEST_HEAD: Final = 10
 """In whole networks TensorRT-RTX 1.7 fuses heads of this size and larger, and no lone head of any size."""
 
 
-def precision_of_products(layers: Sequence[Layer], graph: ir.Model) -> str:
+def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> str:
     """The type that most products are computed in, by its name in numpy, read off the kernels of all profiles.
 
     Raises EngineError, naming the nodes, where kernels do not take a product's operands in the type of the graph.
     """
-    for profile in {layer.profile for layer in layers}:
+    for profile in range(profiles):
         types = _types_of_nodes(layer for layer in layers if layer.profile == profile)
         wrong = [
             f"{name} ({expected}: {', '.join(sorted(types.get(name, ()))) or 'no kernel'})"

@@ -13,7 +13,6 @@ from rpln_runtime.corpus.opening import Opening
 from rpln_runtime.corpus.reading import Span, Windows, read_span
 from rpln_runtime.corpus.records import Record, answer_lines
 from rpln_runtime.errors import MissingExtraError
-from rpln_runtime.providers import PROVIDERS
 
 _MOST_BLOCKS: Final = 10_000
 """A block is what Ray hands to an actor; each costs the driver about a millisecond."""
@@ -45,7 +44,7 @@ def answer_windows_on_ray(
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors or max(room, 1)),
             num_cpus=cpus,
-            num_gpus=int(opening.provider in PROVIDERS and PROVIDERS[opening.provider].device != "cpu"),
+            num_gpus=int(opening.device != "cpu"),
         )
         for span, row in zip(spans, answered.iter_rows(), strict=True):
             assert row["first"] == span.first

@@ -10,8 +10,10 @@ from rpln_runtime._version import __version__
 from rpln_runtime.corpus.records import TEXT, Answer
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation import Generator
-from rpln_runtime.manifest import MANIFEST_NAME
+from rpln_runtime.manifest import MANIFEST_NAME, read_manifest
 from rpln_runtime.pipelines import Pipeline, pipeline
+from rpln_runtime.providers import provider_row
+from rpln_runtime.session import default_provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,12 @@ class Opening:
             **self.options,
         )
         return opened, (() if isinstance(opened, Generator) else opened.postprocess.fields) or (TEXT,)
+
+    @property
+    def device(self) -> str:
+        """Where it runs, whoever chose that."""
+        provider = self.provider or default_provider(read_manifest(self.folder, verify=False))
+        return provider_row(provider).device
 
     def identity(self) -> dict[str, Any]:
         """Return what the answers depend on, by name: threads make them no others."""

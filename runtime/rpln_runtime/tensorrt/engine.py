@@ -1,6 +1,5 @@
 """A TensorRT engine behind the interface of all engines."""
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from rpln_runtime.engine_manifest import EngineManifest, Profile
 from rpln_runtime.engines import Bundle
 from rpln_runtime.errors import InputError, ProviderError
 from rpln_runtime.manifest import Graph
+from rpln_runtime.profiles import unknown_axes
 from rpln_runtime.tensorrt.checks import Checked, check_engines
 from rpln_runtime.tensorrt.device import DeviceMemory
 from rpln_runtime.tensorrt.execution import Execution, Place
@@ -124,11 +124,8 @@ class TensorRtBinding:
 
 def _check_outputs(graph: Graph, builder: str) -> None:
     """Refuse a graph that gives as much as its inputs hold of something: memory is bound before it runs."""
-    known = {axis for spec in graph.inputs for axis in spec.shape}
-    for spec in graph.outputs:
-        for axis in spec.shape:
-            if isinstance(axis, str) and axis not in known and not known >= {*re.split(r" \+ |\*", axis)}:
-                raise ProviderError(
-                    f"the output {spec.name!r} of {graph.path} has as many {axis} as its inputs hold, which provider "
-                    f"{builder!r} cannot know beforehand. Export the checkpoint with --logits positions or all."
-                )
+    for name, axes in unknown_axes(graph).items():
+        raise ProviderError(
+            f"the output {name!r} of {graph.path} has as many {', '.join(axes)} as its inputs hold, which provider "
+            f"{builder!r} cannot know beforehand. Export the checkpoint with --logits positions or all."
+        )

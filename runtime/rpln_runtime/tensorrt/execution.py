@@ -157,7 +157,7 @@ class Execution:
     def _check(self, done: Any, what: str) -> None:
         if not done:
             raise ProviderError(
-                f"{self._engine.plan.path} {what}: {' '.join(self._loaded.messages) or 'no reason given.'} "
+                f"{self._engine.plan.path} {what}: {' '.join(self._loaded.log.errors) or 'no reason given.'} "
                 "Check the device and its free memory (rpln doctor), or choose provider='cpu'."
             )
 

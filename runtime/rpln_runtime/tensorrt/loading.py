@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 from rpln_runtime.engine_manifest import EngineManifest
 from rpln_runtime.engines import Bundle
 from rpln_runtime.errors import ManifestError, ProviderError
+from rpln_runtime.tensorrt.log import make_log
 
 
 class Dtype(NamedTuple):
@@ -25,14 +26,13 @@ DTYPES: Final = {
 
 
 class Loaded(NamedTuple):
-    """An engine in NVIDIA's memory. `runtime` and `log` have to live as long as it does; errors go to `messages`."""
+    """An engine in NVIDIA's memory. `runtime` and `log` have to live as long as it does; the log keeps errors."""
 
     cuda_engine: Any
     inputs: dict[str, Dtype]
     outputs: dict[str, Dtype]
     runtime: Any
     log: Any
-    messages: list[str]
 
 
 def load_engine(trt: Any, bundle: Bundle, engine: EngineManifest) -> Loaded:
@@ -40,8 +40,7 @@ def load_engine(trt: Any, bundle: Bundle, engine: EngineManifest) -> Loaded:
 
     Raises ProviderError, with what NVIDIA's log says, where it cannot be loaded.
     """
-    messages: list[str] = []
-    log = _make_log(trt, messages)
+    log = make_log(trt, errors_only=True)
     runtime = trt.Runtime(log)
     # A version-compatible plan brings the runtime that reads it; its hash says that it is the one that was built.
     runtime.engine_host_code_allowed = engine.version_compatible
@@ -50,32 +49,18 @@ def load_engine(trt: Any, bundle: Bundle, engine: EngineManifest) -> Loaded:
     if loaded and engine.stripped:
         loaded = _refit(trt, log, cuda_engine, str(bundle.folder / engine.graph[0].path))
     if not loaded:
-        reason = " ".join(messages) or "no reason given."
+        reason = " ".join(log.errors) or "no reason given."
         raise ProviderError(
             f"{engine.builder} {trt.__version__} cannot load {engine.plan.path}: {reason} Check the device, its free "
             f"memory (rpln doctor), or build the engine again: rpln build {bundle.folder} --engine {engine.builder}"
         )
     inputs, outputs = (_dtypes(trt, cuda_engine, mode) for mode in ("INPUT", "OUTPUT"))
-    return Loaded(cuda_engine, inputs, outputs, runtime, log, messages)
+    return Loaded(cuda_engine, inputs, outputs, runtime, log)
 
 
 def _refit(trt: Any, log: Any, cuda_engine: Any, path: str) -> bool:
     refitter = trt.Refitter(cuda_engine, log)
     return bool(trt.OnnxParserRefitter(refitter, log).refit_from_file(path)) and bool(refitter.refit_cuda_engine())
-
-
-def _make_log(trt: Any, messages: list[str]) -> Any:
-    """NVIDIA's logger that keeps errors in `messages` and drops the rest."""
-    errors = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-
-    def log(_: Any, severity: Any, message: str) -> None:
-        if severity in errors:
-            messages.append(message)
-
-    def begin(self: Any) -> None:
-        trt.ILogger.__init__(self)
-
-    return type("Log", (trt.ILogger,), {"__init__": begin, "log": log})()
 
 
 def _dtypes(trt: Any, cuda_engine: Any, mode: str) -> dict[str, Dtype]:

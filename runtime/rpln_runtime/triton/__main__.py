@@ -5,10 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rpln_runtime.errors import RplnError
+from rpln_runtime.command_line import exit_code_of
 from rpln_runtime.triton.command import check, write
-
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,28 +15,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.check == (given.output is not None):
         parser.error("give either -o REPOSITORY, to write one, or --check.")
-    try:
-        done = (
-            check(given.folder)
-            if given.check
-            else write(
-                given.folder,
-                given.output,
-                name=given.name,
-                batch_size=given.batch_size,
-                buckets=given.buckets,
-                options=given.option,
-                engine=given.engine,
-            )
+    return exit_code_of(lambda: _run(given), interrupted="Interrupted: nothing was published.")
+
+
+def _run(given: argparse.Namespace) -> None:
+    done = (
+        check(given.folder)
+        if given.check
+        else write(
+            given.folder,
+            given.output,
+            name=given.name,
+            batch_size=given.batch_size,
+            buckets=given.buckets,
+            options=given.option,
+            engine=given.engine,
         )
-    except RplnError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted: nothing was published.\n")
-        return _INTERRUPTED
+    )
     sys.stdout.write(f"{done}\n")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

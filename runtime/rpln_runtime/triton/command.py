@@ -1,10 +1,9 @@
 """What `rpln triton` and `python -m rpln_runtime.triton` do with their arguments: texts in, a sentence out."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from rpln_runtime.command_line import option_from_text
 from rpln_runtime.errors import InputError
 from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.writer import write_repository
@@ -27,7 +26,7 @@ def write(
         name=name,
         batch_size=batch_size,
         buckets=None if buckets is None else _lengths(buckets),
-        options=dict(map(_option, options)),
+        options=dict(map(option_from_text, options)),
         engine=engine,
     )
     return f"{repository}: {', '.join(models)}. How to serve and what to ask: {repository / 'README.md'}"
@@ -43,14 +42,3 @@ def _lengths(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"buckets are {text!r}, expected lengths in tokens, such as 32,64,128.") from error
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """An option's value is JSON where it is that, else the text itself."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise InputError(f"the option {text!r} is not NAME=VALUE.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value

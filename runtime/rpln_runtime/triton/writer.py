@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_runtime._version import __version__
-from rpln_runtime.engine_manifest import write_engine
+from rpln_runtime.engine_manifest import graph_files, write_engine
 from rpln_runtime.manifest import MANIFEST_NAME
 from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.configs import answers_config, ensemble_config, model_config, tokenizer_config
@@ -182,5 +182,4 @@ def _copy(path: str, source: Path, target: Path) -> None:
 def _graph_files(plan: RepositoryPlan) -> list[str]:
     """The ONNX files that the configurations name, and the weights that these read."""
     graphs = {plan.graph.path_for(provider) for provider in plan.providers}
-    weights = {f"{path}.data" for path in (*graphs, plan.graph.path)}
-    return [file.path for file in plan.manifest.files if file.path in graphs | weights]
+    return sorted({file.path for path in graphs for file in graph_files(path, plan.manifest)})

@@ -1,0 +1,49 @@
+"""What commands share: options as texts, and what a command leaves with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rpln_runtime import InputError
+from rpln_runtime.command_line import exit_code_of, option_from_text
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("top_k=3", ("top_k", 3)),
+        ("do_sample=True", ("do_sample", True)),
+        ("do_sample=false", ("do_sample", False)),
+        ("seed=None", ("seed", None)),
+        ("aggregation_strategy=simple", ("aggregation_strategy", "simple")),
+        ('targets=["a", "b"]', ("targets", ["a", "b"])),
+        ("stop_strings=a=b", ("stop_strings", "a=b")),
+    ],
+)
+def test_an_option_is_json_or_a_constant_of_python_or_a_text(text: str, option: tuple[str, Any]) -> None:
+    assert option_from_text(text) == option
+
+
+def test_what_is_no_option_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^the option 'top_k' is not NAME=VALUE\.$"):
+        option_from_text("top_k")
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+def test_errors_and_interrupts_are_lines_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(lambda: None, interrupted="Stopped.") == 0
+    assert exit_code_of(raising(InputError("no text.")), interrupted="Stopped.") == InputError.exit_code
+    assert exit_code_of(raising(KeyboardInterrupt()), interrupted="Stopped.") == 130
+    assert capsys.readouterr() == ("", "Error: no text.\nStopped.\n")
+
+
+def test_a_bug_shows_itself() -> None:
+    with pytest.raises(ZeroDivisionError):
+        exit_code_of(raising(ZeroDivisionError()), interrupted="")
