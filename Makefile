@@ -10,8 +10,8 @@ DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
 # What compares with transformers 4.57, which still has what 5 dropped and whose generate is another, and what Optimum
 # loads.
-TESTS457 := $(wildcard tests/model tests/export/test_convert.py \
-  tests/runtime/test_question_answering.py tests/runtime/test_generation_*.py tests/optimum \
+TESTS457 := $(wildcard tests/model tests/export/checkpoint/test_convert.py \
+  tests/runtime/postprocess/test_question_answering.py tests/runtime/generation tests/optimum \
   tests/training/test_decoder_checkpoints.py tests/training/test_encoder_checkpoints.py)
 # By file, because what a file's tests share is made once in each process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile

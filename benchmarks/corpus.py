@@ -21,11 +21,11 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-import rpln_export
 from benchmarks.encoder_bundles import Workshop
 from benchmarks.encoder_cases import CASES, Network, small
 from benchmarks.encoders import chosen_in_words
 from benchmarks.machine import describe_machine, versions_of
+from rpln_export.feeds.texts import DEFAULT_TEXTS
 from rpln_runtime.corpus import run_corpus
 
 RESULTS: Final = Path(__file__).with_name("results")
@@ -189,7 +189,7 @@ def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> Secon
 
 def write_lines(path: Path, tokenizer: Any, count: int, *, seed: int) -> list[int]:
     """Write texts made of the calibration texts' words; return how many tokens each has, special ones included."""
-    words = Path(rpln_export.__file__).with_name("calibration.txt").read_text().split()
+    words = DEFAULT_TEXTS.read_text(encoding="utf-8").split()
     rng = np.random.default_rng(seed)
     wanted = np.minimum(np.exp(rng.normal(math.log(MEDIAN), SIGMA, count)), LIMIT)
     texts = []

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from benchmarks.encoder_bundles import Workshop
 from benchmarks.encoder_cases import CASES
 from benchmarks.machine import describe_machine, versions_of
-from rpln_export.defaults import DEFAULT_CHECKPOINT
+from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent

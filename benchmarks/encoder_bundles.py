@@ -45,7 +45,7 @@ class Workshop:
         import torch
         import transformers
 
-        from rpln_export.defaults import DEFAULT_CHECKPOINT
+        from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
         from rpln_runtime.tasks import TASKS
 
         config = transformers.RobertaPreLayerNormConfig(

@@ -23,11 +23,11 @@ import numpy as np
 from benchmarks.encoder_bundles import Workshop
 from benchmarks.encoder_cases import PAD, Case, Network
 from benchmarks.machine import describe_machine, versions_of
-from rpln_export.engine_plans import EngineRequest, make_engine_plan
-from rpln_export.engines import build_engines
+from rpln_export.bundle.engines import build_engines
+from rpln_export.plan.engines import EngineRequest, make_engine_plan
 from rpln_export.steps import Silent, Steps
 from rpln_graphs.tensorrt.backends import device_target
-from rpln_runtime.engine_manifest import EngineManifest
+from rpln_runtime.engines.manifest import EngineManifest
 from rpln_runtime.manifest import read_manifest
 
 RESULTS: Final = Path(__file__).with_name("results")

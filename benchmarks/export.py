@@ -50,7 +50,7 @@ def make_checkpoint(folder: Path) -> int:
     """Write a base-size checkpoint (12 x 768) with random weights and a tokenizer; return its weights' bytes."""
     from transformers import AutoTokenizer, RobertaPreLayerNormConfig
 
-    from rpln_export.defaults import DEFAULT_CHECKPOINT
+    from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
     from rpln_model import RobertaPreLayerNormForTokenClassification
 
     config = RobertaPreLayerNormConfig(type_vocab_size=1, max_position_embeddings=514)
@@ -102,7 +102,7 @@ def whole_export(precision: str) -> Callable[[Path], dict[str, Any]]:
 
     def run(folder: Path) -> dict[str, Any]:
         from rpln_export.pipeline import export
-        from rpln_export.plan import make_plan
+        from rpln_export.plan.export_plan import make_plan
 
         plan = make_plan(str(folder / "base"), task=TASK, precision=precision, destination=folder / f"out-{precision}")
         return _result(export(plan).steps)

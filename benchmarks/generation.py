@@ -25,7 +25,7 @@ import torch
 import transformers
 
 from rpln_export.pipeline import export
-from rpln_export.plan import make_plan
+from rpln_export.plan.export_plan import make_plan
 from rpln_runtime import generator
 
 RESULTS: Final = Path(__file__).with_name("results")
@@ -73,7 +73,7 @@ def main() -> None:
 
 def make_checkpoint(folder: Path, layers: int) -> None:
     """Write a base-size decoder with random weights and a tokenizer to `folder`/base."""
-    from rpln_export.defaults import DEFAULTS
+    from rpln_export.plan.defaults import DEFAULTS
     from rpln_model import RobertaPreLayerNormForCausalLM
 
     config = transformers.RobertaPreLayerNormConfig(

@@ -25,7 +25,7 @@ import tritonclient.grpc
 
 from benchmarks.machine import describe_machine, versions_of
 from rpln_export.pipeline import export
-from rpln_export.plan import make_plan
+from rpln_export.plan.export_plan import make_plan
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.tokenization import Tokenizer
 from rpln_runtime.triton import write_repository

@@ -6,23 +6,25 @@ from typing import Final, TypeVar
 
 import onnx_ir as ir
 
-from rpln_export.bundle import axis_limits, describe, write_bundle_files
-from rpln_export.calibration import rewrites_from_parts
-from rpln_export.checkpoint import load_model, source_from_plan
+from rpln_export.bundle.engines import check_engines, export_engines, planned_graphs
+from rpln_export.bundle.generation import generation_from_plan
+from rpln_export.bundle.manifest import axis_limits, describe, write_bundle_files
+from rpln_export.bundle.report import Report, report_from_export, summary_from_report
+from rpln_export.bundle.text_graph import describe_text_graph, text_graphs
+from rpln_export.checkpoint.byte_pairs import byte_pairs_from_tokenizer
+from rpln_export.checkpoint.model import load_model, source_from_plan
+from rpln_export.checkpoint.planned_graphs import Part, parts_from_model
+from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.destination import check_destination, published
-from rpln_export.engines import check_engines, export_engines, planned_graphs
 from rpln_export.errors import FormError, NearMissError, ValidationError
 from rpln_export.extras import require_extra
-from rpln_export.generation import generation_from_plan
-from rpln_export.optimizing import Choice, Race, check_effect, choose_forms, compiled_graphs, run_race
-from rpln_export.parts import Part, parts_from_model
-from rpln_export.plan import AUTO, NONE, ExportPlan
-from rpln_export.proof import Proof, prove
-from rpln_export.report import Report, report_from_export, summary_from_report
+from rpln_export.forms.choice import Choice, Race, check_effect, choose_forms, compiled_graphs, run_race
+from rpln_export.plan.export_plan import AUTO, NONE, ExportPlan
 from rpln_export.steps import Silent, Steps, Watcher
-from rpln_export.subjects import subjects_from_parts
-from rpln_export.text_graph import byte_pairs_for, describe_text_graph, prove_text_graph, text_graphs
-from rpln_export.tokenizer import load_tokenizer
+from rpln_export.validation.calibration import rewrites_from_parts
+from rpln_export.validation.graphs_under_test import subjects_from_parts
+from rpln_export.validation.proof import Proof, prove
+from rpln_export.validation.text_graph import prove_text_graph
 from rpln_graphs.recipes import apply_recipe_together
 from rpln_graphs.save import save_graphs
 from rpln_graphs.trace import trace_model
@@ -63,7 +65,7 @@ def _export(plan: ExportPlan, watcher: Watcher) -> Report:
         model = load_model(plan)
         source = source_from_plan(plan)
         generation = generation_from_plan(plan) if plan.decodes else None
-        byte_pairs = byte_pairs_for(plan, tokenizer)
+        byte_pairs = byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None
     weights = sum(parameter.nbytes for parameter in model.parameters())
     check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
     parts = parts_from_model(plan, model, mask_token_id=tokenizer.mask_token_id)

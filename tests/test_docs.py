@@ -17,7 +17,7 @@ import pytest
 from rpln_export.cli import INTERRUPTED, export_command, rpln_command
 from rpln_export.errors import USER_ERRORS
 from rpln_export.pipeline import export
-from rpln_export.plan import make_plan
+from rpln_export.plan.export_plan import make_plan
 from rpln_model import RplnModelError
 from rpln_runtime import RplnError
 from rpln_runtime.postprocess import POSTPROCESS

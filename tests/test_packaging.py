@@ -94,8 +94,13 @@ def test_a_wheel_holds_every_file_of_a_package(wheels: dict[str, Wheel], package
 
 def test_the_root_wheel_carries_the_default_checkpoint(wheels: dict[str, Wheel]) -> None:
     wanted = {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
-    assert {f"rpln_export/default_checkpoint/{name}" for name in wanted} <= wheels["rpln-export"].names
-    assert sum(path.stat().st_size for path in (ROOT / "rpln_export/default_checkpoint").iterdir()) <= 4_000_000
+    assert {f"rpln_export/default_checkpoints/token-classification/{name}" for name in wanted} <= wheels[
+        "rpln-export"
+    ].names
+    assert (
+        sum(path.stat().st_size for path in (ROOT / "rpln_export/default_checkpoints/token-classification").iterdir())
+        <= 4_000_000
+    )
 
 
 def test_the_runtime_wheel_is_small(wheels: dict[str, Wheel]) -> None:

@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayerNormConfig
 
-from rpln_export.bundle import axis_limits
-from rpln_export.plan import make_plan
-from rpln_export.proof import NOTES
-from rpln_export.targets import TARGETS
-from rpln_export.workloads import WORKLOADS
+from rpln_export.bundle.manifest import axis_limits
+from rpln_export.plan.export_plan import make_plan
+from rpln_export.plan.targets import TARGETS
+from rpln_export.plan.workloads import WORKLOADS
+from rpln_export.validation.proof import NOTES
 from rpln_graphs import passes
 from rpln_graphs.calls import CACHED
 from rpln_graphs.decoding import decoding_cases
 from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS
 from rpln_graphs.passes import CLEAN_UP
-from rpln_graphs.passes.base import CountingPass
 from rpln_graphs.passes.lower_precision import SAFE_RANGE
 from rpln_graphs.recipes import RECIPES
+from rpln_graphs.rewriting.base import CountingPass
 from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.providers import PROVIDERS
 from rpln_runtime.tasks import TASKS, Task, Tensor
 
 TESTS = Path(__file__).parent

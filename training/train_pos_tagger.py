@@ -33,7 +33,7 @@ from training.split import Split
 from training.tags import TAGS
 from training.tokenizer import END_ID, PAD_ID, START_ID, save_tokenizer, train_tokenizer
 
-_OUTPUT: Final = "rpln_export/default_checkpoint"
+_OUTPUT: Final = "rpln_export/default_checkpoints/token-classification"
 
 _SEED: Final = 20
 _VOCABULARY_SIZE: Final = 7500

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.errors import GraphError
-from rpln_graphs.passes.base import Ranges
+from rpln_graphs.rewriting.base import Ranges
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Feeds
 

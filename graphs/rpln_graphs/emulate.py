@@ -7,7 +7,7 @@ pass unseen. The rounding copy shows on any CPU what a device that computes in t
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.initializers import change_initializer
+from rpln_graphs.rewriting.initializers import change_initializer
 
 LOWER_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 

@@ -11,8 +11,6 @@ from typing import Final
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.base import Context, ExplainingPass, Network
-from rpln_graphs.passes.counts import shortage_from_model
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
@@ -25,6 +23,8 @@ from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.select_rows import SelectRows
+from rpln_graphs.rewriting.base import Context, ExplainingPass, Network
+from rpln_graphs.rewriting.counts import shortage_from_model
 
 FOLDS: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
 """Exact, and less work for whatever runs the graph: they go before everything else."""

@@ -7,11 +7,11 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import Context, CountingPass, Network, Ranges, counts_from_model
-from rpln_graphs.passes.counts import check_count
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
+from rpln_graphs.rewriting.base import Context, CountingPass, Network, Ranges, counts_from_model
+from rpln_graphs.rewriting.counts import check_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from onnxscript import version_converter
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes import CLEAN_UP
-from rpln_graphs.passes.base import Context
+from rpln_graphs.rewriting.base import Context
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_runtime.tasks import (
     BATCH,

@@ -47,7 +47,7 @@ def batch_command(
     {"id": 7, "answer": [{"entity": "DET", "score": ...}, ...]}  the same line out
     """
     with user_errors(interrupted=f"Interrupted. The same command goes on from here; {output} is written when whole."):
-        from rpln_export.show import CorpusWatcher, lines_in_words
+        from rpln_export.commands.show.progress import CorpusWatcher, lines_in_words
         from rpln_runtime.command_line import value_from_text
         from rpln_runtime.corpus import WINDOW, run_corpus
 

@@ -11,7 +11,7 @@ from rpln_export.commands.engine_options import engine_options
 from rpln_export.commands.user_errors import user_errors
 
 if TYPE_CHECKING:
-    from rpln_export.engine_plans import EngineRequest
+    from rpln_export.plan.engines import EngineRequest
 
 
 @click.command("build")
@@ -27,9 +27,10 @@ def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: 
     rpln build tagger --engine tensorrt-rtx --gpu sm89,sm120 --profile batch=1:8:32,sequence=1:128:384
     """
     with user_errors(interrupted="Interrupted: the bundle is whole, with the engines it has."):
-        from rpln_export.engine_plans import make_engine_plan
-        from rpln_export.engines import build_engines
-        from rpln_export.show import ProgressWatcher, print_engines
+        from rpln_export.bundle.engines import build_engines
+        from rpln_export.commands.show.engines import print_engines
+        from rpln_export.commands.show.progress import ProgressWatcher
+        from rpln_export.plan.engines import make_engine_plan
         from rpln_export.steps import Steps
         from rpln_runtime.manifest import read_manifest
 

@@ -11,7 +11,7 @@ def doctor_command(as_json: bool) -> None:
     """Show what is installed, what is missing and what that costs, and what is in conflict."""
     from rich.console import Console
 
-    from rpln_export.doctor import diagnose, render_table, to_json
+    from rpln_export.doctor.checks import diagnose, render_table, to_json
 
     findings = diagnose()
     if as_json:

@@ -35,7 +35,7 @@ def engine_options(*, required: bool) -> Callable[[_Command], _Command]:
 
 def _request(chosen: dict[str, Any]) -> Any:
     """Take the options of engines out of `chosen`."""
-    from rpln_export.engine_plans import EngineRequest
+    from rpln_export.plan.engines import EngineRequest
     from rpln_graphs.tensorrt.backends import EngineOptions
 
     workspace = chosen.pop("workspace")

@@ -15,7 +15,7 @@ from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
 
 if TYPE_CHECKING:
-    from rpln_export.engine_plans import EngineRequest
+    from rpln_export.plan.engines import EngineRequest
 
 EXAMPLES: Final = """
 \b
@@ -99,10 +99,11 @@ def export_command(
 ) -> None:
     """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder, hub id, fairseq's .pt) to ONNX proven equal to eager torch."""
     with ExitStack() as stack, user_errors():
-        from rpln_export.conversion import as_transformers, tokenizer_for, vocabulary_from_options
+        from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
+        from rpln_export.commands.show.progress import ProgressWatcher
+        from rpln_export.commands.show.report import print_report
         from rpln_export.pipeline import export
-        from rpln_export.plan import make_plan
-        from rpln_export.show import ProgressWatcher, print_report
+        from rpln_export.plan.export_plan import make_plan
 
         vocabulary = vocabulary_from_options(dictionary, bpe)
         readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision))

@@ -34,9 +34,9 @@ def inspect_command(
     rpln inspect tagger/model.onnx tagger/model.ort.onnx
     """
     with user_errors(interrupted="Interrupted."):
-        from rpln_export.graph_comparison import compare_graphs
-        from rpln_export.inspection import inspect_bundle
-        from rpln_export.show import print_graph_comparison, print_inspection
+        from rpln_export.commands.show.graphs import print_graph_comparison, print_inspection
+        from rpln_export.compare.graphs import compare_graphs
+        from rpln_export.compare.inspection import inspect_bundle
 
         if other is None and (variant or texts or feeds or difference is not None):
             raise click.UsageError("--variant, --text, --feeds and --difference are for two graphs: name the OTHER.")

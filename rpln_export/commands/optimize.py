@@ -17,8 +17,8 @@ from rpln_export.commands.user_errors import user_errors
 def optimize_command(source: Path, output: Path, form: str, feeds: Path | None, as_json: bool) -> None:
     """Rewrite an ONNX file from anywhere into another form, as far as the passes know its graph."""
     with user_errors():
-        from rpln_export.foreign import optimize_file
-        from rpln_export.show import print_file_optimization
+        from rpln_export.commands.show.graphs import print_file_optimization
+        from rpln_export.compare.optimize_file import optimize_file
 
         result = optimize_file(source, output, form=form, feeds=feeds)
         if as_json:

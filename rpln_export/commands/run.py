@@ -41,7 +41,7 @@ def run_command(
     rpln run writer "It rained" --max-new-tokens 50 --option do_sample=true --option top_p=0.9
     """
     with user_errors(interrupted="\nInterrupted."):
-        from rpln_export.show import print_answers, print_streams, to_json
+        from rpln_export.commands.show.answers import print_answers, print_streams, to_json
         from rpln_runtime import Generator, pipeline
         from rpln_runtime.command_line import value_from_text
 

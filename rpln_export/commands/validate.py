@@ -16,8 +16,9 @@ from rpln_export.commands.user_errors import user_errors
 def validate_command(folder: Path, checkpoint: str | None, revision: str | None, as_json: bool) -> None:
     """Compare the bundle in FOLDER with the CHECKPOINT it was made from (default: the embedded one) once more."""
     with user_errors():
-        from rpln_export.revalidate import revalidate
-        from rpln_export.show import ProgressWatcher, print_comparisons
+        from rpln_export.commands.show.progress import ProgressWatcher
+        from rpln_export.commands.show.report import print_comparisons
+        from rpln_export.validation.revalidate import revalidate
 
         with ProgressWatcher() as watcher:
             proof = revalidate(folder, checkpoint, watcher, revision=revision)

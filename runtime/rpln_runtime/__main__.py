@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rpln_runtime._version import __version__
 from rpln_runtime.command_line import exit_code_of, option_from_text
 from rpln_runtime.corpus import WINDOW, Progress, run_corpus
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.pipelines import pipeline
-from rpln_runtime.providers import PROVIDERS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

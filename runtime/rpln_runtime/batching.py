@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from rpln_runtime.engine_manifest import Profile
+from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
 from rpln_runtime.tasks import BATCH, CHOICES, MASKED_POSITIONS, MASKED_TOKENS, MASKS, SEQUENCE

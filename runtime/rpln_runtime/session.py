@@ -6,14 +6,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.engine_manifest import Profile
-from rpln_runtime.engines import BindableEngine, Bundle, Engine
+from rpln_runtime.engines.base import BindableEngine, Bundle, Engine
+from rpln_runtime.engines.manifest import Profile
+from rpln_runtime.engines.onnxruntime import OnnxRuntimeEngine
+from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
-from rpln_runtime.onnxruntime_engine import OnnxRuntimeEngine
 from rpln_runtime.options import check_integer
-from rpln_runtime.providers import open_engine
 
 DEFAULT_PROVIDER: Final = "cpu"
 
@@ -30,7 +30,7 @@ def load(
 ) -> "Session":
     """Open the bundle in `folder`.
 
-    `provider` is a name of `rpln_runtime.providers.PROVIDERS` (None: the one that the export measured to be the
+    `provider` is a name of `rpln_runtime.engines.providers.PROVIDERS` (None: the one that the export measured to be the
     fastest, "cpu" where it measured none), `threads` how many threads one operator may use (None: what was measured,
     else as many as there are cores), `spinning` whether idle threads wait busily (None: what was measured), `variant`
     the graph to run (None: the bundle's first). `rewritten` False asks for the graph in standard operators even where

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rpln_export import pipeline
-from rpln_export.defaults import DEFAULTS
-from rpln_export.optimizing import Race
-from rpln_export.plan import make_plan
+from rpln_export.forms.choice import Race
+from rpln_export.plan.defaults import DEFAULTS
+from rpln_export.plan.export_plan import make_plan
 from tests.cpp.building import Build, build, once
 
 

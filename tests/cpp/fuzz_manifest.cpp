@@ -2,7 +2,7 @@
 #include <string>
 
 #include "rpln/manifest.hpp"
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"
 
 namespace {
 

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"
 
 namespace {
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rpln_export.defaults import DEFAULT_CHECKPOINT
+from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
 from tests.cpp.building import Build
 from tests.cpp.texts import random_texts
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
-from rpln_export.defaults import DEFAULTS
+from rpln_export.plan.defaults import DEFAULTS
 from tests.cpp.building import Build
 from tests.cpp.texts import random_texts
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from rpln_export import engine_plans, pipeline
+from rpln_export import pipeline
 from rpln_export.cli import export_command
-from rpln_export.optimizing import Race, run_race
+from rpln_export.forms.choice import Race, run_race
+from rpln_export.plan import engines as engine_plans
 from rpln_graphs.recipes import Rewrite, apply_recipe_together
 from rpln_graphs.trace import trace_model
 from tests.export.checkpoints import make_checkpoint

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
-from rpln_export.proof import Proof
+from rpln_export.validation.proof import Proof
 from rpln_runtime.manifest import Axis, Graph, Manifest, Source, TensorSpec, write_manifest
-from tests.graphs.compiling import attention
+from tests.graphs.tensorrt.compiling import attention
 
 Exporter = Callable[..., Path]
 

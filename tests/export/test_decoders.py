@@ -15,9 +15,9 @@ import transformers
 from click.testing import CliRunner
 from onnx.reference import ReferenceEvaluator
 
+from rpln_export.bundle.generation import generation_from_plan
 from rpln_export.cli import export_command, rpln_command
-from rpln_export.generation import generation_from_plan
-from rpln_export.plan import make_plan
+from rpln_export.plan.export_plan import make_plan
 from rpln_model import EncoderDecoderModel, RobertaPreLayerNormForCausalLM, updated_config
 from rpln_model.checkpoints import load_config
 from rpln_runtime.manifest import Axis, Graph, read_manifest

@@ -34,7 +34,8 @@ AS_TRACED = ("--optimize", "none")
 DRIVER = """
 import sys, time
 import onnx_ir as ir
-from rpln_export import cli, pipeline, proof
+from rpln_export import cli, pipeline
+from rpln_export.validation import proof
 
 def reached(function, seconds):
     def call(*args, **kwargs):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rpln_export.pipeline import export
-from rpln_export.plan import make_plan
+from rpln_export.plan.export_plan import make_plan
 from rpln_runtime.errors import MissingExtraError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import Context, CountingPass, counts_from_model, refusals_from_model
+from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model, refusals_from_model
 from tests.graphs.networks import Network, copied
 from tests.graphs.text_graphs import Arrays, run, runner
 

@@ -1,6 +1,6 @@
 """What the formulas depend on, of the networks that tests trace: written out by hand, task by task."""
 
-from rpln_graphs.passes.base import (
+from rpln_graphs.rewriting.base import (
     CACHE,
     FIRST_TOKEN,
     GELU_HEAD,
@@ -8,7 +8,7 @@ from rpln_graphs.passes.base import (
     LAST_TOKEN,
     TOKEN_TYPES,
 )
-from rpln_graphs.passes.base import Network as Formulas
+from rpln_graphs.rewriting.base import Network as Formulas
 from rpln_graphs.stages import EncoderStage
 from tests.graphs.networks import Network
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.testing import assert_allclose
 
-from rpln_graphs.passes.base import Context, CountingPass, counts_from_model, refusals_from_model
+from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model, refusals_from_model
 from rpln_graphs.stress import Case
 from rpln_runtime.tasks import TASKS
 from tests.graphs.networks import Network, copied, trace_task

@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import counts_from_model
+from rpln_graphs.rewriting.base import counts_from_model
 
 MOST_PRINTED = 8
 """Constants up to this many numbers are printed, unless they are parameters."""

@@ -17,12 +17,12 @@ from torch import nn
 
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
-from rpln_graphs.passes.base import Network as Formulas
-from rpln_graphs.passes.base import Ranges, counts_from_model
-from rpln_graphs.passes.initializers import change_initializer
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe_together
+from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import Ranges, counts_from_model
+from rpln_graphs.rewriting.initializers import change_initializer
 from tests.graphs.decoders import Ids, Player, compute, encode, forward, padded, random_ids, translating, translator
 from tests.graphs.networks import copied
 from tests.graphs.text_graphs import Arrays

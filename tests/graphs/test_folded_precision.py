@@ -6,14 +6,14 @@ from functools import cache, partial
 import onnx_ir as ir
 import pytest
 
-from rpln_graphs.passes.base import Network as Formulas
-from rpln_graphs.passes.base import counts_from_model, refusals_from_model
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe, apply_recipe_together
+from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import counts_from_model, refusals_from_model
 from tests.graphs import test_decoder_precision as decoders
 from tests.graphs import test_precision as encoders
 from tests.graphs.folded import apply

@@ -7,9 +7,9 @@ import pytest
 
 from rpln_graphs.errors import PassError
 from rpln_graphs.forms import FOLDS, FORMS, STANDARD, Form, reasons_without_effect, write_form
-from rpln_graphs.passes.base import Network as Formulas
-from rpln_graphs.passes.base import counts_from_model
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
+from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import counts_from_model
 from tests.graphs.formulas import formulas_of
 from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced
 from tests.graphs.real_tokens import eager_difference

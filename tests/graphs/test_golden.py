@@ -11,8 +11,8 @@ import pytest
 
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS, STANDARD, write_form
-from rpln_graphs.passes.base import Network as Formulas
 from rpln_graphs.recipes import RECIPES, apply_recipe
+from rpln_graphs.rewriting.base import Network as Formulas
 from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from rpln_export.calibration import DEFAULT_TEXTS
-from rpln_export.defaults import DEFAULT_CHECKPOINT
+from rpln_export.feeds.texts import DEFAULT_TEXTS
+from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
-from rpln_graphs.passes.base import Network as Formulas
-from rpln_graphs.passes.base import Ranges, counts_from_model
-from rpln_graphs.passes.initializers import change_initializer
 from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Tolerance, apply_recipe
+from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import Ranges, counts_from_model
+from rpln_graphs.rewriting.initializers import change_initializer
 from rpln_graphs.stress import stress_cases
 from rpln_graphs.trace import trace_model
 from rpln_model import RobertaPreLayerNormForTokenClassification as Tagger

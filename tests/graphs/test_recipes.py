@@ -6,8 +6,8 @@ import pytest
 
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.base import Network, Ranges
 from rpln_graphs.recipes import RECIPES, Recipe, Rewrite, apply_recipe, apply_recipe_together
+from rpln_graphs.rewriting.base import Network, Ranges
 from tests.graphs.residual_networks import FEEDS, residual_network
 from tests.graphs.text_graphs import model_from_text, values_of
 

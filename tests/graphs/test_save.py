@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from rpln_graphs import save
 from rpln_graphs.errors import GraphError
-from rpln_graphs.passes.initializers import initializer_from_array, transposed_initializer
+from rpln_graphs.rewriting.initializers import initializer_from_array, transposed_initializer
 from rpln_graphs.save import graph_from_model, precision_from_model, save_graph
 from rpln_runtime.manifest import TensorSpec
 from tests.graphs.conftest import Traced

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes import CLEAN_UP
-from rpln_graphs.passes.base import counts_from_model
+from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.trace import NEWEST_OPSET, trace_model
 from rpln_runtime.tasks import TASKS
 from tests.graphs.anatomy import (

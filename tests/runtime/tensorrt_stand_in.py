@@ -23,9 +23,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from rpln_runtime.engine_manifest import EngineManifest, Profile, graph_files, write_engine
+from rpln_runtime.engines.manifest import EngineManifest, Profile, graph_files, write_engine
+from rpln_runtime.engines.profiles import complete_profile, input_shapes
 from rpln_runtime.manifest import BundleFile, Manifest, bundle_file_from_path, read_manifest, write_manifest
-from rpln_runtime.profiles import complete_profile, input_shapes
 
 VERSIONS = {"tensorrt": "10.13.3.9", "tensorrt-rtx": "1.7.1.116"}
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from rpln_export.defaults import DEFAULTS, TAGGER, default_for_task
+from rpln_export.plan.defaults import DEFAULTS, TAGGER, default_for_task
 from rpln_model import (
     RobertaPreLayerNormForMaskedLM,
     RobertaPreLayerNormForMultipleChoice,

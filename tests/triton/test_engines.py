@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from rpln_runtime import InputError
-from rpln_runtime.engine_manifest import EngineManifest, Profile, Range, write_engine
+from rpln_runtime.engines.manifest import EngineManifest, Profile, Range, write_engine
 from rpln_runtime.manifest import bundle_file_from_path, write_manifest
 from rpln_runtime.triton import RepositoryError, check_repository, write_repository
 from tests.triton.networks import ToyBundle

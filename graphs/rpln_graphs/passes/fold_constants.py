@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
 
-from rpln_graphs.passes.base import CountingPass
+from rpln_graphs.rewriting.base import CountingPass
 
 ROUNDS = 2
 """Folding enables rewrites and rewrites enable folding; a third round changes nothing on any graph of this family."""

@@ -16,10 +16,10 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import OUTLYING_SCALE, Network
-from rpln_graphs.passes.folding import FoldingPass
-from rpln_graphs.passes.initializers import Array, change_initializer
-from rpln_graphs.passes.projections import (
+from rpln_graphs.rewriting.base import OUTLYING_SCALE, Network
+from rpln_graphs.rewriting.folding import FoldingPass
+from rpln_graphs.rewriting.initializers import Array, change_initializer
+from rpln_graphs.rewriting.projections import (
     NO_PROJECTION,
     Projection,
     is_constant,

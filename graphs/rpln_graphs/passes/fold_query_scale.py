@@ -9,9 +9,9 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import RELATIVE_POSITIONS, Network
-from rpln_graphs.passes.folding import FoldingPass, drop
-from rpln_graphs.passes.projections import (
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, Network
+from rpln_graphs.rewriting.folding import FoldingPass, drop
+from rpln_graphs.rewriting.projections import (
     Projection,
     constant_operand,
     other_operand,

@@ -11,10 +11,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network
-from rpln_graphs.passes.folding import FoldingPass, drop
-from rpln_graphs.passes.initializers import change_initializer
-from rpln_graphs.passes.projections import constant_operand, is_constant, other_operand, sole_reader
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network
+from rpln_graphs.rewriting.folding import FoldingPass, drop
+from rpln_graphs.rewriting.initializers import change_initializer
+from rpln_graphs.rewriting.projections import constant_operand, is_constant, other_operand, sole_reader
 
 
 class FoldTokenTypes(FoldingPass):

@@ -26,10 +26,10 @@ from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.base import ATTENTIONS, CROSS_ATTENTIONS, HEAD_MASK, IN_FLOAT32, RELATIVE_POSITIONS, Network
-from rpln_graphs.passes.folding import FoldingPass
-from rpln_graphs.passes.initializers import initializer_from_array
-from rpln_graphs.passes.projections import is_constant, other_operand, sole_reader
+from rpln_graphs.rewriting.base import ATTENTIONS, CROSS_ATTENTIONS, HEAD_MASK, IN_FLOAT32, RELATIVE_POSITIONS, Network
+from rpln_graphs.rewriting.folding import FoldingPass
+from rpln_graphs.rewriting.initializers import initializer_from_array
+from rpln_graphs.rewriting.projections import is_constant, other_operand, sole_reader
 
 OPSET: Final = 23
 FLOAT: Final = ir.DataType.FLOAT

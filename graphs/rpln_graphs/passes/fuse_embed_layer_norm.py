@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.passes.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, Network, Refusal
-from rpln_graphs.passes.contrib import DOMAIN, ContribPass, same_sizes, set_type
+from rpln_graphs.rewriting.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, Network, Refusal
+from rpln_graphs.rewriting.contrib import DOMAIN, ContribPass, same_sizes, set_type
 
 WORDS, PLACES, TYPES = "words", "places", "types"
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.passes.base import TANH_GELU, Network
-from rpln_graphs.passes.contrib import DOMAIN
-from rpln_graphs.passes.gelus import GeluPass, check_gelu
+from rpln_graphs.rewriting.base import TANH_GELU, Network
+from rpln_graphs.rewriting.contrib import DOMAIN
+from rpln_graphs.rewriting.gelus import GeluPass, check_gelu
 
 CONSTANTS: Final = {"three": 3.0, "cubic": 0.044715, "slope": math.sqrt(2 / math.pi), "one": 1.0, "half": 0.5}
 

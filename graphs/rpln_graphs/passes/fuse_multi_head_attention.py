@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.passes.base import (
+from rpln_graphs.rewriting.base import (
     ATTENTIONS,
     CROSS_ATTENTIONS,
     HEAD_MASK,
@@ -32,8 +32,8 @@ from rpln_graphs.passes.base import (
     Network,
     Refusal,
 )
-from rpln_graphs.passes.contrib import DOMAIN, FLOATS, ContribPass, same_size, same_sizes, set_type
-from rpln_graphs.passes.projections import is_constant
+from rpln_graphs.rewriting.contrib import DOMAIN, FLOATS, ContribPass, same_size, same_sizes, set_type
+from rpln_graphs.rewriting.projections import is_constant
 
 BATCH, HEADS, QUERIES, KEYS = range(4)
 """The axes of scores, and of a mask."""

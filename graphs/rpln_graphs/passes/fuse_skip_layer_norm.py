@@ -18,8 +18,8 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.ort_fusions.skip_normalization import SkipLayerNormFusion
 
-from rpln_graphs.passes.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network, Refusal
-from rpln_graphs.passes.contrib import DOMAIN, FLOATS, ContribPass, same_sizes, set_type
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network, Refusal
+from rpln_graphs.rewriting.contrib import DOMAIN, FLOATS, ContribPass, same_sizes, set_type
 
 OPERANDS: Final = ("input", "skip", "gamma", "beta", "bias")
 """Of the operator, in its order, by the names that onnxscript's patterns give them."""

@@ -19,8 +19,8 @@ from typing import Final, Self
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import FLOAT16_MAX, HEADROOM, Context, CountingPass, Ranges
-from rpln_graphs.passes.initializers import change_initializer
+from rpln_graphs.rewriting.base import FLOAT16_MAX, HEADROOM, Context, CountingPass, Ranges
+from rpln_graphs.rewriting.initializers import change_initializer
 
 FLOAT: Final = ir.DataType.FLOAT
 SAFE_RANGE: Final = {

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from rpln_graphs.passes.base import CountingPass
-from rpln_graphs.passes.initializers import initializer_from_array
+from rpln_graphs.rewriting.base import CountingPass
+from rpln_graphs.rewriting.initializers import initializer_from_array
 
 
 class MaterializeReshape(CountingPass):

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import ExplainingPass, Network, Refusal
-from rpln_graphs.passes.initializers import concatenated_initializer, initializer_from_array
-from rpln_graphs.passes.projections import NO_PROJECTION, Projection, is_constant, projection_from_matmul
+from rpln_graphs.rewriting.base import ExplainingPass, Network, Refusal
+from rpln_graphs.rewriting.initializers import concatenated_initializer, initializer_from_array
+from rpln_graphs.rewriting.projections import NO_PROJECTION, Projection, is_constant, projection_from_matmul
 
 HEADS: Final = frozenset({"Reshape", "Transpose", "Concat", "Cast"})
 """What makes heads of a projection's result, puts a past before them, and widens them where fp16 is too narrow."""

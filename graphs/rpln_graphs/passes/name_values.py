@@ -14,7 +14,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import CountingPass
+from rpln_graphs.rewriting.base import CountingPass
 
 PREFIXES = ("model.", "decoder.", "roberta_prelayernorm.")
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rpln_graphs.passes.base import (
+from rpln_graphs.rewriting.base import (
     CACHE,
     FIRST_TOKEN,
     HIDDEN_STATES,
@@ -27,7 +27,7 @@ from rpln_graphs.passes.base import (
     Network,
     Refusal,
 )
-from rpln_graphs.passes.initializers import initializer_from_array
+from rpln_graphs.rewriting.initializers import initializer_from_array
 
 PER_TOKEN: Final = frozenset(
     {"Gather", "LayerNormalization", "SkipLayerNormalization", "MatMul", "Cast"}

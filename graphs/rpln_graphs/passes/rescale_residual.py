@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.base import (
+from rpln_graphs.rewriting.base import (
     SAFE_FLOAT16,
     Context,
     CountingPass,
@@ -26,7 +26,7 @@ from rpln_graphs.passes.base import (
     Ranges,
     residual_norms,
 )
-from rpln_graphs.passes.initializers import initializer_from_array, scale_initializer
+from rpln_graphs.rewriting.initializers import initializer_from_array, scale_initializer
 
 SHIFT_KEY: Final = "rpln.residual_shift"
 PEAK_KEY: Final = "rpln.residual_peak"

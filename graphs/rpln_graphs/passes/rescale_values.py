@@ -13,9 +13,9 @@ from typing import Self
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import Context, CountingPass, Ranges
-from rpln_graphs.passes.initializers import scale_initializer
 from rpln_graphs.passes.rescale_residual import shift_for_range
+from rpln_graphs.rewriting.base import Context, CountingPass, Ranges
+from rpln_graphs.rewriting.initializers import scale_initializer
 
 VALUE = ".self.value"
 

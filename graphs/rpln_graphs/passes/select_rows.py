@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from rpln_graphs.passes.base import (
+from rpln_graphs.rewriting.base import (
     FIRST_TOKEN,
     HIDDEN_STATES,
     LAST_TOKEN,
@@ -30,8 +30,8 @@ from rpln_graphs.passes.base import (
     Network,
     Refusal,
 )
-from rpln_graphs.passes.row_selections import Selection, selection_from_node
-from rpln_graphs.passes.rowwise import Obstacle, operands_by_row, shape_of
+from rpln_graphs.rewriting.row_selections import Selection, selection_from_node
+from rpln_graphs.rewriting.rowwise import Obstacle, operands_by_row, shape_of
 
 HEADS: Final = frozenset({FIRST_TOKEN, LAST_TOKEN, MASKED_TOKENS})
 

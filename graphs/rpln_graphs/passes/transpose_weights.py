@@ -8,8 +8,8 @@ Rules:
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.base import CountingPass
-from rpln_graphs.passes.initializers import transposed_initializer
+from rpln_graphs.rewriting.base import CountingPass
+from rpln_graphs.rewriting.initializers import transposed_initializer
 
 
 class TransposeWeights(CountingPass):

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from rpln_runtime.engines.tensorrt.device import Cuda
 from rpln_runtime.errors import MissingExtraError, ProviderError
-from rpln_runtime.tensorrt.device import Cuda
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from typing import Any, Final
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import Backend, EngineOptions
 from rpln_graphs.tensorrt.layers import layers_from_inspection, layers_from_log
-from rpln_runtime.engine_manifest import Layer
-from rpln_runtime.profiles import Shapes
-from rpln_runtime.tensorrt.log import NOISE, make_log
+from rpln_runtime.engines.manifest import Layer
+from rpln_runtime.engines.profiles import Shapes
+from rpln_runtime.engines.tensorrt.log import NOISE, make_log
 
 FLAGS: Final = {
     "version_compatible": ("VERSION_COMPATIBLE",),

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import onnx_ir as ir
 
 from rpln_graphs.errors import EngineError
-from rpln_runtime.engine_manifest import Layer
+from rpln_runtime.engines.manifest import Layer
 
 PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 GEMM: Final = "gemm"

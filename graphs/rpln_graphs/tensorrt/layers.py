@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from rpln_runtime.engine_manifest import Layer
+from rpln_runtime.engines.manifest import Layer
 
 DTYPES: Final = {
     "Float": "float32",

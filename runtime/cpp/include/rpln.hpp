@@ -2,7 +2,7 @@
 #pragma once
 
 #include "rpln/batching.hpp"
-#include "rpln/encoding.hpp"
+#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/errors.hpp"
 #include "rpln/generation/generator.hpp"
 #include "rpln/generation/options.hpp"
@@ -12,4 +12,4 @@
 #include "rpln/pipeline.hpp"
 #include "rpln/session.hpp"
 #include "rpln/tensors.hpp"
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"

@@ -1,4 +1,4 @@
-"""Write include/rpln/unicode_classes.hpp: letters and numbers as the `tokenizers` library sees them, and lower case.
+"""Write tokenizer/unicode_classes.hpp: letters and numbers as the `tokenizers` library sees them, and lower case.
 
     python runtime/cpp/tools/make_unicode_classes.py
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from tokenizers.pre_tokenizers import ByteLevel
 
-HEADER: Final = Path(__file__).parents[1] / "include/rpln/unicode_classes.hpp"
+HEADER: Final = Path(__file__).parents[1] / "include/rpln/tokenizer/unicode_classes.hpp"
 SURROGATES: Final = range(0xD800, 0xE000)
 COLUMNS: Final = 4
 

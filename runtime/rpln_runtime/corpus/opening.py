@@ -8,11 +8,11 @@ from typing import Any
 
 from rpln_runtime._version import __version__
 from rpln_runtime.corpus.records import TEXT, Answer
+from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation import Generator
 from rpln_runtime.manifest import MANIFEST_NAME, read_manifest
 from rpln_runtime.pipelines import Pipeline, pipeline
-from rpln_runtime.providers import provider_row
 from rpln_runtime.session import default_provider
 
 

@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from rpln_runtime.engines import Binding
+from rpln_runtime.engines.base import Binding
+from rpln_runtime.engines.memory import Allocate
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation.memory import ELEMENTS, Block
 from rpln_runtime.manifest import Graph, TensorSpec
-from rpln_runtime.memory import Allocate
 
 PAST: Final = "past_key_values."
 PRESENT: Final = "present."

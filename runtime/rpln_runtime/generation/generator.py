@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
 
+from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation.decoder import Decoder, decoder_variants, encoder_variants
 from rpln_runtime.generation.job import Job, plan_batches
@@ -16,7 +17,6 @@ from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.generation.streaming import TextStream, TextStreams
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.options import check_integer
-from rpln_runtime.providers import provider_row
 from rpln_runtime.session import default_provider, load
 from rpln_runtime.tokenization import Tokenizer
 

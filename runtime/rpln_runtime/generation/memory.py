@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from rpln_runtime.engines import Binding
-from rpln_runtime.memory import Allocate
+from rpln_runtime.engines.base import Binding
+from rpln_runtime.engines.memory import Allocate
 
 
 @dataclass(frozen=True, slots=True)

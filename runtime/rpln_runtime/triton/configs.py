@@ -6,8 +6,8 @@ Source: https://github.com/triton-inference-server/server/blob/main/docs/user_gu
 import json
 from collections.abc import Iterable
 
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import TensorSpec
-from rpln_runtime.providers import PROVIDERS
 from rpln_runtime.triton.columns import COLUMNS, COUNT
 from rpln_runtime.triton.fields import FIELDS, OPTIONS
 from rpln_runtime.triton.labels import labels_field

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from rpln_runtime.engine_manifest import EngineManifest, Profile, read_engines
+from rpln_runtime.engines.manifest import EngineManifest, Profile, read_engines
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import BATCH, SEQUENCE

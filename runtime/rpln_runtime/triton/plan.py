@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rpln_runtime.engine_manifest import EngineManifest
+from rpln_runtime.engines.manifest import EngineManifest
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.generation.options import GenerationOptions

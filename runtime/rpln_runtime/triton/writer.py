@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_runtime._version import __version__
-from rpln_runtime.engine_manifest import graph_files, write_engine
+from rpln_runtime.engines.manifest import graph_files, write_engine
 from rpln_runtime.manifest import MANIFEST_NAME
 from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.configs import answers_config, ensemble_config, model_config, tokenizer_config

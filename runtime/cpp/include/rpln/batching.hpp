@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "rpln/encoding.hpp"
+#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/errors.hpp"
 #include "rpln/json.hpp"
 #include "rpln/manifest.hpp"

@@ -24,7 +24,7 @@
 #include "rpln/postprocess/text_classification.hpp"
 #include "rpln/postprocess/token_classification.hpp"
 #include "rpln/session.hpp"
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"
 
 namespace rpln {
 

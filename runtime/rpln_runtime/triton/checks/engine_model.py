@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from rpln_runtime.engine_manifest import read_engine
+from rpln_runtime.engines.manifest import read_engine
 from rpln_runtime.errors import RplnError
 from rpln_runtime.manifest import bundle_file_from_path
 from rpln_runtime.triton.checks.common import check_parameters

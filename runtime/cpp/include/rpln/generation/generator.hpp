@@ -25,7 +25,7 @@
 #include "rpln/generation/text_stream.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/session.hpp"
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"
 
 namespace rpln {
 

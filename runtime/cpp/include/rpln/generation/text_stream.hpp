@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"
 
 namespace rpln {
 

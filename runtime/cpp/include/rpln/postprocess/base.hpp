@@ -23,13 +23,13 @@
 #include <string_view>
 #include <vector>
 
-#include "rpln/encoding.hpp"
+#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/errors.hpp"
 #include "rpln/json.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/options.hpp"
 #include "rpln/tensors.hpp"
-#include "rpln/tokenizer.hpp"
+#include "rpln/tokenizer/tokenizer.hpp"
 
 namespace rpln::detail {
 

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "rpln/postprocess/base.hpp"
-#include "rpln/utf8.hpp"
+#include "rpln/tokenizer/utf8.hpp"
 
 namespace rpln::detail {
 

@@ -1,0 +1,1 @@
+"""What passes are made of and is no pass itself: their base class, counts, patterns and changes of weights."""

@@ -1,0 +1,251 @@
+"""Builds the engines of a bundle: one of each graph in standard operators, checked against it, with its manifest."""
+
+import dataclasses
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx_ir as ir
+
+from rpln_export.bundle.manifest import axis_limits
+from rpln_export.errors import DestinationError, PlanError
+from rpln_export.plan.engines import EnginePlan, check_axes, profiles_of_graph, reason_not_compiled
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_graphs.errors import EngineError
+from rpln_graphs.tensorrt.builder import Plan, build_plan
+from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
+from rpln_runtime.caches import cache_folder
+from rpln_runtime.engines.manifest import ENGINES, EngineManifest, Profile, graph_files, read_engines, write_engine
+from rpln_runtime.engines.profiles import input_shapes
+from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.manifest import (
+    Axis,
+    Graph,
+    Manifest,
+    TensorSpec,
+    bundle_file_from_path,
+    read_manifest,
+    write_manifest,
+)
+from rpln_runtime.tasks import Tensor
+
+FUSED: Final = frozenset({"full", "prefill", "encoder"})
+"""Variants whose attention is one kernel in fp16 and bf16. A step of one token may take another, which is counted."""
+
+COMPILED: Final = "compiled, not executed: that takes a GPU"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginesBuilt:
+    """The engines of an export, and in a sentence what was built or why not."""
+
+    engines: tuple[EngineManifest, ...] = ()
+    note: str
+
+
+def check_engines(plan: EnginePlan, graphs: Sequence[Graph], limits: Mapping[str, Axis]) -> None:
+    """Refuse, before any work, graphs and profiles that no engine can be built of. Raises PlanError."""
+    if plan.backend is None:
+        return
+    reason = reason_not_compiled(graphs)
+    if reason and plan.required:
+        raise PlanError(f"--engine {plan.backend.name} cannot compile these graphs: {reason}.")
+    if not reason:
+        check_axes(plan, graphs)
+        for graph in graphs:
+            profiles_of_graph(plan, graph, limits)
+
+
+def planned_graphs(plan: ExportPlan) -> list[Graph]:
+    """The graphs of a plan as its manifest will describe them, as far as their dynamic axes go."""
+    limits = axis_limits(plan)
+
+    def specs(tensors: Iterable[Tensor]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=tuple(axis if isinstance(axis, int) or axis in limits else 1 for axis in tensor.axes),
+            )
+            for tensor in tensors
+        )
+
+    return [
+        Graph(
+            variant=graph.variant.name,
+            path=graph.path,
+            opset=plan.opset,
+            inputs=specs(graph.inputs),
+            outputs=specs(graph.outputs),
+        )
+        for graph in plan.graphs
+    ]
+
+
+def export_engines(
+    plan: EnginePlan, folder: Path, advance: Callable[[int, int], None], *, allow_partial: bool
+) -> EnginesBuilt:
+    """Build what `plan` asks for into the new bundle in `folder`, whose manifest is written anew by the caller.
+
+    An engine that nobody asked for and that cannot be built is left out, with its reason. Raises EngineError.
+    """
+    manifest = read_manifest(folder, verify=False)
+    if plan.backend is None:
+        return EnginesBuilt(note=plan.why_not)
+    if reason := reason_not_compiled(manifest.graphs):
+        return EnginesBuilt(note=f"no engine by {plan.backend.name}: {reason}")
+    try:
+        engines = _build(plan, folder, manifest, folder / ENGINES, advance, allow_partial=allow_partial)
+    except (EngineError, MissingExtraError) as error:
+        if plan.required:
+            raise
+        shutil.rmtree(folder / ENGINES, ignore_errors=True)
+        return EnginesBuilt(note=f"no engine: {error}")
+    return EnginesBuilt(engines=engines, note=f"{engines[0].builder} {engines[0].version}; {COMPILED}")
+
+
+def build_engines(
+    plan: EnginePlan, folder: Path, advance: Callable[[int, int], None], *, allow_partial: bool = False
+) -> tuple[EngineManifest, ...]:
+    """Add engines to the finished bundle in `folder`; those of the same names are replaced.
+
+    At every moment the bundle is whole: what is there when this is interrupted are the old engines, or the new ones, or
+    none of these names. Raises PlanError, EngineError, and DestinationError for a folder that cannot be written.
+    """
+    manifest = read_manifest(folder)
+    check_engines(plan, manifest.graphs, manifest.axes)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".engines-") as place:
+            engines = _build(plan, folder, manifest, Path(place), advance, allow_partial=allow_partial)
+            _publish(Path(place), folder, manifest)
+    except OSError as error:
+        raise DestinationError(
+            f"the engines of {folder} cannot be written ({error}). Make room, or copy the bundle to a place that you "
+            "may write to."
+        ) from error
+    return engines
+
+
+def _publish(place: Path, folder: Path, manifest: Manifest) -> None:
+    """Move the files of `place` among the engines of the bundle: its manifest first loses them, then names them."""
+    names = sorted(path.name for path in place.iterdir())
+    (folder / ENGINES).mkdir(exist_ok=True)
+    write_manifest(folder, manifest, without={f"{ENGINES}/{name}" for name in names})
+    # NAME.json goes first and comes last: nowhere is one without its NAME.plan.
+    for name in names:
+        (folder / ENGINES / name).unlink(missing_ok=True)
+    for name in reversed(names):
+        (place / name).replace(folder / ENGINES / name)
+    write_manifest(folder, manifest)
+
+
+def _build(
+    plan: EnginePlan,
+    folder: Path,
+    manifest: Manifest,
+    place: Path,
+    advance: Callable[[int, int], None],
+    *,
+    allow_partial: bool,
+) -> tuple[EngineManifest, ...]:
+    """An engine of each graph of the bundle, in `place`."""
+    place.mkdir(exist_ok=True)
+    engines = []
+    for done, graph in enumerate(manifest.graphs):
+        advance(done, len(manifest.graphs))
+        engines.append(_build_one(plan, folder, manifest, graph, place, allow_partial=allow_partial))
+    return tuple(engines)
+
+
+def _build_one(
+    plan: EnginePlan, folder: Path, manifest: Manifest, graph: Graph, place: Path, *, allow_partial: bool
+) -> EngineManifest:
+    backend = plan.backend
+    assert backend is not None
+    profiles = profiles_of_graph(plan, graph, manifest.axes)
+    timings = _timings_path(plan) if backend.keeps_timings else None
+    built = build_plan(
+        folder / graph.path,
+        [input_shapes(graph, manifest.axes, profile) for profile in profiles],
+        backend=backend,
+        targets=plan.targets,
+        options=plan.options,
+        timings=timings.read_bytes() if timings and timings.is_file() else None,
+    )
+    if timings and built.timings:
+        _keep(built.timings, timings)
+    precision, attentions = _checked(built, folder, graph, profiles, manifest.precision, allow_partial=allow_partial)
+    name = f"{Path(graph.path).stem}.{backend.name}-{'-'.join(plan.targets)}"
+    path = place / f"{name}.plan"
+    path.write_bytes(built.data)
+    engine = EngineManifest(
+        builder=backend.name,
+        version=built.version,
+        targets=plan.targets,
+        hardware_compatible=plan.options.hardware_compatible,
+        version_compatible=plan.options.version_compatible,
+        stripped=plan.options.strip_weights,
+        variant=graph.variant,
+        precision=precision,
+        graph=graph_files(graph.path, manifest),
+        plan=dataclasses.replace(bundle_file_from_path(place, path), path=f"{ENGINES}/{path.name}"),
+        profiles=tuple(profiles),
+        weights=built.weights,
+        activations=built.activations,
+        workspace=plan.options.workspace,
+        attentions=tuple(attentions),
+        layers=built.layers,
+        seconds=built.seconds,
+        timing_cache=hashlib.sha256(built.timings).hexdigest() if built.timings else None,
+    )
+    write_engine(path.with_suffix(".json"), engine)
+    return engine
+
+
+def _checked(
+    built: Plan, folder: Path, graph: Graph, profiles: Sequence[Profile], asked: str, *, allow_partial: bool
+) -> tuple[str, list[int]]:
+    """The type that the engine computes in, and the fused attentions of each profile, both read back from it.
+
+    Raises EngineError for an engine that is not what its graph says, or not in the type that was `asked` for.
+    """
+    model = ir.load(folder / graph.path)
+    precision = precision_of_products(built.layers, model, profiles=len(profiles))
+    if precision != asked:
+        raise EngineError(
+            f"the engine of {graph.path} multiplies in {precision}, the bundle is for {asked}. Please report it, with "
+            "the version of TensorRT (rpln doctor)."
+        )
+    for number, profile in enumerate(profiles):
+        unfused = unfused_attentions(built.layers, model, number)
+        # Over one token there is nothing to attend to: no softmax is left of it.
+        one_token = all(profile[axis].maximum == 1 for axis in profile if axis.endswith("sequence"))
+        expected = graph.variant in FUSED and precision != "float32" and not one_token
+        if unfused and expected and not allow_partial:
+            raise EngineError(
+                f"the engine of {graph.path} computes {len(unfused)} attentions in several kernels, in profile "
+                f"{number}: {', '.join(unfused)}. Go on with --allow-partial-fusion, or report it (rpln doctor)."
+            )
+    return precision, fused_attentions(built.layers, model, profiles=len(profiles))
+
+
+def _timings_path(plan: EnginePlan) -> Path:
+    """Kernels are measured once a machine, for each version of TensorRT and each kind of GPU."""
+    assert plan.backend is not None
+    return cache_folder() / f"{plan.backend.name}-{plan.backend.load().__version__}-{plan.targets[0]}.timings"
+
+
+def _keep(timings: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
+        stream.write(timings)
+    Path(stream.name).replace(path)
+
+
+def engines_of_bundle(folder: Path) -> list[EngineManifest]:
+    """The engines of the bundle in `folder`. Raises ManifestError."""
+    return read_engines(folder, read_manifest(folder))

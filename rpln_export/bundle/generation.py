@@ -1,0 +1,80 @@
+"""What a bundle's manifest says of generation: the checkpoint's token ids and where its positions begin."""
+
+import json
+from typing import Any
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_model.config import padding_row
+from rpln_model.weights import GENERATION_CONFIG, local_folder
+from rpln_runtime.manifest import Generation
+
+
+def generation_from_plan(plan: ExportPlan) -> Generation:
+    """The ids that sequences begin with, end with and are filled with, and how long they get. Raises PlanError."""
+    chosen, composition = _generation_config(plan), plan.composition
+
+    def token_id(name: str) -> Any:
+        return _first_known(chosen.get(name), getattr(composition.config, name, None), getattr(plan.config, name, None))
+
+    ends = token_id("eos_token_id")
+    generation = Generation(
+        pad_token_id=_first_known(token_id("pad_token_id"), padding_row(plan.config)),
+        bos_token_id=token_id("bos_token_id"),
+        eos_token_ids=tuple(ends if isinstance(ends, list) else [] if ends is None else [ends]),
+        # As transformers does: without a token to start with, the one that begins every text.
+        start_token_id=_first_known(
+            chosen.get("decoder_start_token_id"), composition.start_token_id, token_id("bos_token_id")
+        )
+        if plan.task.encoders
+        else None,
+        first_position=padding_row(plan.config) + 1,
+        pad_position=padding_row(plan.config),
+        max_new_tokens=_length(chosen, "max_new_tokens"),
+        max_length=_length(chosen, "max_length"),
+    )
+    _check_ids(generation, plan)
+    return generation
+
+
+def _generation_config(plan: ExportPlan) -> dict[str, Any]:
+    """What transformers' `generate` goes by, before the network's own config."""
+    path = local_folder(plan.source, revision=plan.revision) / GENERATION_CONFIG
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PlanError(f"{path} is not valid JSON ({error}): mend it, or remove it to use config.json.") from error
+    if not isinstance(document, dict):
+        raise PlanError(f"{path} is no JSON object: mend it, or remove it to use config.json.")
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def _length(chosen: dict[str, Any], name: str) -> int | None:
+    value = chosen.get(name)
+    if value is not None and not (type(value) is int and value > 0):
+        raise PlanError(f"{name} is {value!r}, expected a positive integer: mend {GENERATION_CONFIG}.")
+    return value
+
+
+def _check_ids(generation: Generation, plan: ExportPlan) -> None:
+    """What the decoder has no row for would end a run of the bundle much later, or never end a sequence."""
+    vocab_size = plan.config.vocab_size
+    ids = {
+        "pad_token_id": (generation.pad_token_id,),
+        "bos_token_id": (generation.bos_token_id,),
+        "eos_token_id": generation.eos_token_ids,
+        "decoder_start_token_id": (generation.start_token_id,),
+    }
+    for name, values in ids.items():
+        for value in values:
+            if value is not None and not (type(value) is int and 0 <= value < vocab_size):
+                raise PlanError(
+                    f"{name} of {plan.source} is {value!r}, expected an id that its decoder knows, 0 to "
+                    f"{vocab_size - 1}: mend {GENERATION_CONFIG}, or config.json where that does not say."
+                )
+
+
+def _first_known(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,206 @@
+"""One Report of an export -> report.json for machines and report.md for people."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx_ir as ir
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rpln_export.bundle.engines import EnginesBuilt
+from rpln_export.bundle.manifest import tool_versions
+from rpln_export.forms.choice import Choice
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.plan.graphs import GraphPlan
+from rpln_export.steps import Step
+from rpln_export.validation.comparison import TINY, Comparison
+from rpln_export.validation.proof import Proof
+from rpln_graphs.forms import FORMS
+from rpln_graphs.passes.lower_precision import KEPT_KEY
+from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
+from rpln_graphs.passes.rescale_values import RescaleValues
+from rpln_graphs.recipes import Tolerance
+from rpln_graphs.rewriting.base import FLOAT16_MAX, Refusal, counts_from_model, refusals_from_model
+from rpln_graphs.save import precision_from_model
+from rpln_runtime.manifest import MANIFEST_NAME, Optimization
+
+TEMPLATE: Final = "report.md.jinja"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescaling:
+    """Residual rescaling of a lower-precision graph; `peaks` are magnitudes over calibration data and stress set.
+
+    `headroom` is by which factor the residual stream may still grow before it overflows.
+    """
+
+    shift: int
+    residual_peak: float
+    headroom: float
+    rescaled_values: int
+    kept_float: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphReport:
+    """One graph of the bundle; `weights` are in bytes by type."""
+
+    variant: str
+    path: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    weights: Mapping[str, int]
+    operators: Mapping[str, int]
+    passes: Mapping[str, int]
+    rescaling: Rescaling | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormReport:
+    """A graph of the bundle in another form: the passes that wrote it, and the nodes that they left alone, and why."""
+
+    path: str
+    form: str
+    operators: Mapping[str, int]
+    passes: Mapping[str, int]
+    refusals: Mapping[str, Sequence[Refusal]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was exported, what it took, and how it was proven; `sizes` are in bytes, without the reports themselves."""
+
+    name: str
+    task: str
+    recipe: str
+    opset: int
+    destination: str
+    parameters: int
+    sizes: Mapping[str, int]
+    graphs: Sequence[GraphReport]
+    tolerance: Tolerance
+    comparisons: Sequence[Comparison]
+    notes: Sequence[str]
+    steps: Sequence[Step]
+    forms: Sequence[FormReport]
+    optimization: Optimization
+    engines: EnginesBuilt
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        document = dataclasses.asdict(self)
+        document["comparisons"] = [comparison.to_json() for comparison in self.comparisons]
+        return document
+
+    def to_markdown(self) -> str:
+        """All of it, for people."""
+        environment = Environment(
+            loader=PackageLoader("rpln_export.bundle"),
+            undefined=StrictUndefined,
+            autoescape=False,  # noqa: S701 # markdown, not HTML
+            trim_blocks=True,
+            keep_trailing_newline=True,
+            lstrip_blocks=True,
+        )
+        return environment.get_template(TEMPLATE).render(report=self)
+
+    def write(self, folder: Path) -> None:
+        """Write report.json and report.md into `folder`."""
+        (folder / "report.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
+
+
+def report_from_export(
+    plan: ExportPlan,
+    graphs: Sequence[ir.Model],
+    folder: Path,
+    *,
+    parameters: int,
+    proof: Proof,
+    steps: Sequence[Step],
+    choice: Choice,
+    engines: EnginesBuilt,
+) -> Report:
+    """All there is to say about an export whose bundle lies in `folder`."""
+    return Report(
+        name=plan.name,
+        task=plan.task.name,
+        recipe=plan.recipe.name,
+        opset=graphs[0].opset_imports[""],
+        destination=str(plan.destination),
+        parameters=parameters,
+        sizes=_sizes(folder),
+        graphs=[_graph_report(planned, graph) for planned, graph in zip(plan.graphs, graphs, strict=True)],
+        tolerance=plan.recipe.tolerance,
+        comparisons=proof.comparisons,
+        notes=proof.notes,
+        steps=steps,
+        forms=[_form_report(path, graph, choice) for path, graph in choice.models.items()],
+        optimization=choice.record,
+        engines=engines,
+        versions=tool_versions(),
+    )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _form_report(path: str, graph: ir.Model, choice: Choice) -> FormReport:
+    form = next(row.form for rows in choice.rewritten.values() for row in rows if row.path == path)
+    passes = [kind.__name__ for kind in FORMS[form].passes]
+    refusals = refusals_from_model(graph)
+    return FormReport(
+        path=path,
+        form=form,
+        operators=_operators(graph),
+        passes={name: counts_from_model(graph)[name] for name in passes},
+        refusals={name: refusals[name] for name in passes if refusals.get(name)},
+    )
+
+
+def _operators(graph: ir.Model) -> dict[str, int]:
+    return dict(Counter(node.op_type for node in graph.graph).most_common())
+
+
+def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
+    return GraphReport(
+        variant=plan.variant.name,
+        path=plan.path,
+        inputs=[value.name or "" for value in graph.graph.inputs],
+        outputs=[value.name or "" for value in graph.graph.outputs],
+        weights=precision_from_model(graph),
+        operators=_operators(graph),
+        passes=counts_from_model(graph),
+        rescaling=_rescaling_from_model(graph),
+    )
+
+
+def summary_from_report(report: Report) -> dict[str, Any]:
+    """What the manifest keeps of the validation."""
+    rows = ("output", "method", "difference", "agreement", "ties", "cases")
+    return {
+        "tolerance": dataclasses.asdict(report.tolerance),
+        "comparisons": [{name: row.to_json()[name] for name in rows} for row in report.comparisons],
+        "notes": list(report.notes),
+    }
+
+
+def _rescaling_from_model(graph: ir.Model) -> Rescaling | None:
+    notes = graph.metadata_props
+    if not float(notes.get(PEAK_KEY, "0")):
+        return None  # no recipe that rescales, or a graph that holds no residual stream
+    shift, peak = int(notes[SHIFT_KEY]), float(notes[PEAK_KEY])
+    return Rescaling(
+        shift=shift,
+        residual_peak=peak,
+        headroom=FLOAT16_MAX / max(peak * 2.0**-shift, TINY),
+        rescaled_values=counts_from_model(graph)[RescaleValues.__name__],
+        kept_float=json.loads(notes[KEPT_KEY]),
+    )

@@ -1,0 +1,64 @@
+"""The vocabulary and merges of a checkpoint's tokenizer, as a graph from texts holds them, or why it cannot."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from rpln_export.errors import PlanError
+from rpln_export.extras import EXTRAS
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.plan.text_graph import EXTRA
+from rpln_graphs.text import BytePairs
+
+_SPECIAL: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+# What the operator has built in: parts of a tokenizer.json, and the values that mean no more than that.
+_BUILT_IN: Final[Mapping[tuple[str, str], tuple[object, ...]]] = {
+    ("pre_tokenizer", "type"): ("ByteLevel",),
+    ("pre_tokenizer", "use_regex"): (True, None),
+    ("post_processor", "type"): ("RobertaProcessing",),
+    ("model", "type"): ("BPE",),
+    ("model", "dropout"): (None, 0.0),
+    ("model", "continuing_subword_prefix"): (None, ""),
+    ("model", "end_of_word_suffix"): (None, ""),
+    ("model", "byte_fallback"): (None, False),
+    ("model", "ignore_merges"): (None, False),
+}
+
+
+def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
+    """The byte pairs of `tokenizer`, a fast tokenizer of transformers' that holds a tokenizer.json.
+
+    Raises PlanError where the tokenizer does what the operator of the graph does not.
+    """
+    document = json.loads(tokenizer.backend_tokenizer.to_str())
+    added = {token["content"]: token for token in document["added_tokens"]}
+    mask = added.get("<mask>")
+    for reason in _reasons(document, added):
+        raise PlanError(
+            f"--with-tokenizer needs RoBERTa's byte-level BPE, as {EXTRAS[EXTRA].distribution} has it; that of "
+            f"{plan.name} has {reason}. Export without it, or name another with --tokenizer."
+        )
+    merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in document["model"]["merges"])
+    return BytePairs(
+        vocabulary=document["model"]["vocab"] | {token: entry["id"] for token, entry in added.items()},
+        merges=tuple(merges),
+        mask="<mask>" if mask else None,
+        prefix_space=bool(document["pre_tokenizer"]["add_prefix_space"]),
+    )
+
+
+def _reasons(document: dict[str, Any], added: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """What a tokenizer.json asks for that the operator does not do."""
+    if document["normalizer"] is not None:
+        yield f"a normalizer ({document['normalizer'].get('type')})"
+    for (part, name), accepted in _BUILT_IN.items():
+        value = (document[part] or {}).get(name)
+        if value not in accepted:
+            yield f"{part}.{name}={value!r}, expected {' or '.join(map(repr, accepted))}"
+    if strangers := [token for token in added if token not in _SPECIAL]:
+        yield f"tokens added to its vocabulary ({', '.join(strangers[:3])})"
+    if "<mask>" in added and not added["<mask>"]["lstrip"]:
+        yield "a mask that leaves the space before it"
+    if [document["post_processor"].get(name, [None])[0] for name in ("cls", "sep")] != ["<s>", "</s>"]:
+        yield "other tokens around a text than <s> and </s>"

@@ -1,0 +1,183 @@
+"""Checkpoints that transformers cannot load -> a folder that it can: fairseq's files and DinkyTrain's folders.
+
+`as_transformers` and `tokenizer_for` serve commands that take any checkpoint, `convert` makes a folder to keep.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rpln_export.checkpoint.fairseq_tokenizer import FairseqVocabulary, tokenizer_from_fairseq
+from rpln_export.checkpoint.tokenizer import save_tokenizer
+from rpln_export.destination import published
+from rpln_export.errors import DestinationError, PlanError
+from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, Origin
+from rpln_model.checkpoints import load_config
+from rpln_model.config import usable_length
+from rpln_model.dinkytrain import is_dinkytrain, network_from_dinkytrain
+from rpln_model.errors import CheckpointError
+from rpln_model.fairseq import network_from_fairseq
+from rpln_model.network import Network
+from rpln_model.weights import PICKLE, SAFETENSORS, local_folder, weight_files
+from rpln_runtime.tasks import TASKS
+
+CLASSIFICATION: Final = "text-classification"
+
+_TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readable:
+    """A checkpoint as `make_plan` takes it: `source`, and where that was converted its `origin`.
+
+    `tokenizer` is where its own tokenizer would be; None where it is of a kind that has none.
+    """
+
+    source: str | None
+    origin: Origin | None
+    tokenizer: str | None
+
+
+@contextmanager
+def as_transformers(
+    checkpoint: str | None, *, task: str | None = None, revision: str | None = None
+) -> Iterator[Readable]:
+    """Yield `checkpoint` as it is, or converted for the `task` into a folder that is there within the block.
+
+    Raises CheckpointError or ConfigError for one that cannot be converted.
+    """
+    source = checkpoint and _named_by_its_folder(checkpoint)
+    path = _foreign(source, revision) if source else None
+    if source is None or path is None:
+        yield Readable(source=source, origin=None, tokenizer=source)
+        return
+    with tempfile.TemporaryDirectory(prefix="rpln-") as folder:
+        _network(path, task).save_pretrained(folder)
+        is_file = path.is_file()
+        origin = Origin(name=Path(source).absolute().name, files=(path,) if is_file else tuple(weight_files(path)))
+        yield Readable(source=folder, origin=origin, tokenizer=None if is_file else source)
+
+
+@contextmanager
+def tokenizer_for(
+    readable: Readable, *, tokenizer: str | None, vocabulary: FairseqVocabulary | None
+) -> Iterator[str | None]:
+    """Yield where the tokenizer is: the one that was named, or one made of fairseq's `vocabulary`, or its own.
+
+    Raises PlanError where two are named, where there is none, and for a vocabulary that is not the checkpoint's.
+    """
+    if tokenizer and vocabulary:
+        raise PlanError("--tokenizer and --dict with --bpe exclude each other: name the tokenizer in one way.")
+    if vocabulary and readable.source is None:
+        raise PlanError("--dict and --bpe are the vocabulary of a CHECKPOINT: name that, too.")
+    if vocabulary and readable.source:
+        with tempfile.TemporaryDirectory(prefix="rpln-") as folder:
+            _save_vocabulary(vocabulary, Path(folder), config_of=readable.source)
+            yield folder
+        return
+    if not (tokenizer or readable.tokenizer) and readable.origin:
+        raise PlanError(
+            f"{readable.origin.name} is a checkpoint of fairseq's, which holds no vocabulary. Name its files with "
+            "--dict dict.txt --bpe encoder.json vocab.bpe, or a folder or hub id with --tokenizer."
+        )
+    yield tokenizer or readable.tokenizer
+
+
+def convert(
+    checkpoint: str,
+    destination: Path,
+    *,
+    task: str | None = None,
+    revision: str | None = None,
+    vocabulary: FairseqVocabulary | None = None,
+) -> None:
+    """Write what transformers loads to `destination`: config.json, model.safetensors and, if there is one, a tokenizer.
+
+    The tokenizer is made of fairseq's `vocabulary`, or copied from DinkyTrain's folder. Raises PlanError for what needs
+    no conversion, for a task whose head is not there and for a wrong vocabulary, DestinationError for a folder that is
+    in use or cannot be written, CheckpointError or ConfigError for a checkpoint that cannot be converted.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise DestinationError(f"{destination} exists, and nothing is replaced. Choose another folder with -o.")
+    path = _foreign(_named_by_its_folder(checkpoint), revision)
+    if path is None:
+        raise PlanError(
+            f"{checkpoint} is what transformers loads already; expected a file of fairseq's, or DinkyTrain's folder "
+            "(model type roberta)."
+        )
+    network = _network(path, task)
+    _check_head(network, task, path)
+    with published(destination) as folder:
+        network.save_pretrained(folder)
+        if vocabulary:
+            _save_vocabulary(vocabulary, folder, config_of=str(folder))
+        elif path.is_dir():
+            for name in _TOKENIZER_FILES:
+                if (path / name).is_file():
+                    shutil.copyfile(path / name, folder / name)
+
+
+def vocabulary_from_options(dictionary: Path | None, bpe: tuple[Path, Path] | None) -> FairseqVocabulary | None:
+    """What --dict and --bpe name together. Raises PlanError where there is only one of them."""
+    if dictionary is None and bpe is None:
+        return None
+    if dictionary is None or bpe is None:
+        raise PlanError(
+            "--dict and --bpe go together: a vocabulary of fairseq's is --dict dict.txt --bpe encoder.json vocab.bpe."
+        )
+    return FairseqVocabulary(dictionary=dictionary, encoder=bpe[0], merges=bpe[1])
+
+
+def _named_by_its_folder(checkpoint: str) -> str:
+    """The folder of a file that transformers knows by its name, so that either may be named."""
+    path = Path(checkpoint).expanduser()
+    if path.name not in (PICKLE, SAFETENSORS) or not path.is_file():
+        return checkpoint
+    if weight_files(path.parent) != [path]:
+        raise CheckpointError(
+            f"{path.parent} holds other weights beside {path.name}, and those are read from a folder: move one of them."
+        )
+    return str(path.parent)
+
+
+def _foreign(checkpoint: str, revision: str | None) -> Path | None:
+    """A file of fairseq's, or a folder of DinkyTrain's; None for what transformers loads."""
+    path = Path(checkpoint).expanduser()
+    if path.is_file() and path.suffix == FAIRSEQ_SUFFIX:
+        return path
+    folder = local_folder(checkpoint, revision=revision)
+    return folder if is_dinkytrain(folder) else None
+
+
+def _network(path: Path, task: str | None) -> Network[Any]:
+    if path.is_dir():
+        return network_from_dinkytrain(path)
+    return network_from_fairseq(path, classification=task in (None, CLASSIFICATION))
+
+
+def _check_head(network: Network[Any], task: str | None, path: Path) -> None:
+    """Raise PlanError unless the `network` has the head of the `task`, where one was named."""
+    architecture = type(network).__name__
+    tasks = [name for name, row in TASKS.items() if row.architecture == architecture]
+    if task is not None and task not in tasks:
+        raise PlanError(
+            f"{path.name} has no head for --task {task}: it is a {architecture}. Leave --task out, or choose "
+            f"{' or '.join(tasks)}."
+        )
+
+
+def _save_vocabulary(vocabulary: FairseqVocabulary, folder: Path, *, config_of: str) -> None:
+    config = load_config(config_of)
+    tokenizer = tokenizer_from_fairseq(vocabulary, vocab_size=config.vocab_size, usable_length=usable_length(config))
+    save_tokenizer(tokenizer, folder)

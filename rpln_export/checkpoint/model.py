@@ -1,0 +1,73 @@
+"""Checkpoint -> eager model, refused where it does not hold what the task needs."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_model import HEADS, check_finite
+from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.errors import CheckpointError
+from rpln_model.weights import local_folder, weight_files
+from rpln_runtime.manifest import Source
+
+
+def load_model(plan: ExportPlan) -> Any:
+    """The task's model with the checkpoint's weights, in fp32 and eval mode.
+
+    Raises PlanError when the checkpoint lacks a head that the task's outputs depend on (unless the plan allows a random
+    one), rpln_model's CheckpointError for weights below the head that are missing, and for broken or not finite ones.
+    """
+    with _without_warning_of_missing_weights():
+        model, info = HEADS[plan.task.architecture].from_pretrained(
+            plan.source, config=plan.composition.config, revision=plan.revision, output_loading_info=True
+        )
+    missing = [name for name in info.missing if not _is_unused(name, plan)]
+    if body := [name for name in missing if not _is_in_head(name)]:
+        raise CheckpointError(f"{plan.name} is incomplete, it lacks {', '.join(body)}: fetch or save it again.")
+    if missing and not plan.allow_random_head:
+        architectures = plan.composition.config.architectures or ["nothing"]
+        raise PlanError(
+            f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
+            f"trained for (its config says {', '.join(architectures)}), or go on with random ones by "
+            "--allow-random-head."
+        )
+    check_finite(model)
+    return model
+
+
+def source_from_plan(plan: ExportPlan) -> Source:
+    """The checkpoint's name and the SHA-256 over its weight files, in order of their names, as the user has them."""
+    digest = hashlib.sha256()
+    files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
+    for path in files:
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return Source(name=plan.name, sha256=digest.hexdigest())
+
+
+def _is_in_head(name: str) -> bool:
+    """Whether a weight lies above the layers, as a pooler does; an encoder-decoder has a head on its decoder only."""
+    own = name.removeprefix("decoder.").removeprefix(f"{BASE_MODEL_PREFIX}.")
+    return not own.startswith(("embeddings.", "encoder.", "LayerNorm.", "enc_to_dec_proj."))
+
+
+def _is_unused(name: str, plan: ExportPlan) -> bool:
+    """A pooler that no output reads may be missing, as it is in most masked-LM checkpoints."""
+    read = any(tensor.name == "pooler_output" for tensor in plan.outputs)
+    return name.startswith(("pooler.", "encoder.pooler.")) and not read
+
+
+@contextmanager
+def _without_warning_of_missing_weights() -> Iterator[None]:
+    """The model package warns of missing weights; here they are an error with more to say, or asked for."""
+    logger = logging.getLogger("rpln_model.checkpoints")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,97 @@
+"""An export's graphs, each with the torch module that it is traced from and compared with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.plan.graph_traits import features_from_plan
+from rpln_export.plan.graphs import GraphPlan
+from rpln_graphs.calls import CACHED, GraphCall
+from rpln_graphs.rewriting.base import Network
+from rpln_graphs.stages import EncoderStage
+from rpln_graphs.stress import Feeds
+from rpln_runtime.tasks import BATCH, ENCODER_MASK, MASKED_LOGITS, PAST, Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A graph that is planned, and its network called as the graph is."""
+
+    plan: GraphPlan
+    call: GraphCall
+
+    @property
+    def name(self) -> str:
+        """Of the variant."""
+        return self.plan.variant.name
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it runs once, before a decoder's steps."""
+        return self.plan.variant.standalone
+
+    @property
+    def network(self) -> Network:
+        """What the passes' formulas depend on."""
+        network = self.call.model.base_model if self.is_encoder else self.call.model
+        if network is None:
+            return Network(layers=0)  # projections of a foreign encoder's output
+        config = network.config
+        return Network(
+            layers=config.num_hidden_layers,
+            cross_attention=config.add_cross_attention,
+            features=features_from_plan(self.plan, config),
+        )
+
+    @property
+    def own_inputs(self) -> tuple[Tensor, ...]:
+        """The inputs that are neither cached nor made by the encoder's graph."""
+        made = {*CACHED, ENCODER_MASK.name}
+        return tuple(tensor for tensor in self.plan.inputs if tensor.name not in made)
+
+    @property
+    def compared(self) -> tuple[Tensor, ...]:
+        """The outputs that eager torch is asked for too: keys and values are proven by the steps that read them."""
+        return tuple(tensor for tensor in self.plan.outputs if tensor.name not in {"present", *CACHED})
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """The id that the graph looks for; None where it looks for none."""
+        return self.call.model.config.mask_token_id if MASKED_LOGITS in self.plan.outputs else None
+
+    def empty_past(self, rows: int) -> Feeds:
+        """Keys and values of no token."""
+        sizes = {BATCH: rows, PAST: 0}
+        return {
+            name: np.zeros(shape, dtype=np.float32)
+            for tensor in self.plan.inputs
+            if tensor.name == "past_key_values"
+            for name, shape in self.call.shapes(tensor, sizes).items()
+        }
+
+
+def parts_from_model(plan: ExportPlan, model: Any, *, mask_token_id: int | None = None) -> list[Part]:
+    """The plan's graphs with what of `model` each of them holds; `mask_token_id` is the tokenizer's.
+
+    Raises PlanError where a graph is to look for mask tokens and there are none.
+    """
+    decoder = getattr(model, "decoder", model)
+    if any(MASKED_LOGITS in graph.outputs for graph in plan.graphs):
+        if mask_token_id is None:
+            raise PlanError(
+                "--logits masked looks for mask tokens, and the tokenizer has none. Name one that has, with "
+                "--tokenizer, or choose --logits positions."
+            )
+        decoder.config.mask_token_id = mask_token_id
+    return [
+        Part(
+            plan=graph,
+            call=GraphCall(
+                EncoderStage(model) if graph.variant.standalone else decoder, graph.inputs, graph.outputs
+            ).eval(),
+        )
+        for graph in plan.graphs
+    ]

@@ -1,0 +1,48 @@
+"""Answers as tables or JSON, and generated text as it comes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from rpln_export.commands.show.console import make_console
+
+if TYPE_CHECKING:
+    from rpln_runtime import Generator
+
+
+def to_json(answers: Any) -> str:
+    """Answers as JSON; arrays, as feature-extraction gives them, are nested lists."""
+    return json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
+
+
+def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
+    """One table for each item; answers that are no rows are printed as JSON."""
+    console = make_console()
+    for item, answer in zip(items, answers, strict=True):
+        console.print(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False), style="bold")
+        rows = answer if isinstance(answer, list) else [answer]
+        if not rows or not all(isinstance(row, dict) for row in rows):
+            console.print_json(to_json(answer))
+            continue
+        table = Table(*rows[0])
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row.values()))
+        console.print(table)
+
+
+def print_streams(generator: "Generator", texts: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Each text and what is generated for it, as it comes and as it is."""
+    for text in texts:
+        pieces = generator.stream(text, **options)
+        if options.get("return_full_text") is not False:
+            click.secho(text, bold=True, nl=not generator.continues_prompts)
+        for piece in pieces:
+            click.echo(piece, nl=False)
+        click.echo()
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,64 @@
+"""The essence of an export's report: what was proven, how the form was chosen, and what the export took."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.engines import print_engines
+
+if TYPE_CHECKING:
+    from rpln_export.bundle.report import Report, Rescaling
+    from rpln_export.validation.comparison import Comparison
+    from rpln_runtime.manifest import Optimization
+
+
+def print_report(report: "Report") -> None:
+    """The essence of a report: what was proven, what it took, where it is."""
+    print_comparisons(report.comparisons)
+    console = make_console()
+    for graph in report.graphs:
+        if graph.rescaling:
+            print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")
+    print_optimization(report.optimization)
+    if report.engines.engines:
+        print_engines(report.engines.engines)
+    console.print(f"engines: {report.engines.note}", soft_wrap=True)
+    seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
+    size = sum(report.sizes.values())
+    console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
+
+
+def print_optimization(optimization: "Optimization") -> None:
+    """The candidates, where any were measured, and what was decided by what."""
+    console = make_console()
+    rows = [row for row in optimization.candidates if row.speedup is not None]
+    if rows:
+        table = Table("graph", "form", "runs on", "speed", "")
+        for row in rows:
+            table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", row.outcome)
+        console.print(table)
+    console.print(f"target {optimization.target}: {optimization.note}", soft_wrap=True)
+
+
+def print_rescaling(rescaling: "Rescaling", label: str) -> None:
+    """How far a lower-precision graph is from overflow."""
+    console = make_console()
+    scaled = f"scaled by 2^-{rescaling.shift}" if rescaling.shift else "not scaled"
+    console.print(
+        f"{label}residual stream up to {rescaling.residual_peak:.4g}, {scaled}: "
+        f"{rescaling.headroom:.0f} times below the limit of fp16"
+    )
+    for name, reach in rescaling.kept_float.items():
+        console.print(f"kept in fp32: {name}, whose values reach {reach:.4g}")
+
+
+def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
+    """The validation table."""
+    table = Table("output", "by", "cases", "largest difference", "argmax agreement")
+    for row in comparisons:
+        agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"
+        agreement += f", {row.ties} tie{'s' if row.ties > 1 else ''}" if row.ties else ""
+        table.add_row(row.output, row.method, str(row.cases), f"{row.difference:.2e}", agreement)
+    make_console().print(table)

@@ -1,0 +1,1 @@
+"""Graphs and bundles looked at and compared with each other, and ONNX files from elsewhere rewritten."""

@@ -1,0 +1,127 @@
+"""An ONNX file from anywhere -> the same network in another form: what the passes know is rewritten, the rest kept.
+
+No network is known that a formula could be asked, so that counts are reported, with every refusal and its reason, and
+the result is compared with the original before it is written.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from rpln_export.compare.feeds import feeds_from_file
+from rpln_export.compare.graph_files import open_graph
+from rpln_export.compare.values import ValueComparison, compare_values
+from rpln_export.errors import DestinationError, ValidationError
+from rpln_export.plan.choices import choose
+from rpln_graphs.forms import FOLDS, FORMS
+from rpln_graphs.passes import CLEAN_UP
+from rpln_graphs.passes.name_values import NameValues
+from rpln_graphs.rewriting.base import Context, CountingPass, Refusal, counts_from_model, refusals_from_model
+from rpln_graphs.save import save_graph
+from rpln_graphs.stress import MASKS, Feeds, arrays_from_mask, random_mask
+from rpln_runtime.errors import InputError
+
+ROWS: Final = 3
+LENGTH: Final = 11
+IDS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOptimization:
+    """What became of a file: places changed and nodes refused, by pass, and how its outputs compare with before."""
+
+    path: str
+    form: str
+    passes: dict[str, int]
+    refusals: dict[str, list[Refusal]]
+    comparisons: Sequence[ValueComparison]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return asdict(self)
+
+
+def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | None = None) -> FileOptimization:
+    """Rewrite the graph in the file `source` into `form`, prove it equal, and write it to `destination`.
+
+    It is run on the arrays of the file `feeds`, or on random tokens under masks of all kinds. Raises GraphError for
+    what is no graph, InputError where it takes something else than tokens and no `feeds` are given, ValidationError
+    where the result differs, DestinationError where something is already or nothing can be: nothing is written then.
+    """
+    row = choose(FORMS, form, "form")
+    if destination.exists():
+        raise DestinationError(f"{destination} is there already: name a file that is not.")
+    original = open_graph(source).model
+    batches = [feeds_from_file(feeds)] if feeds else list(_random_batches(original, source))
+    model = original.clone()
+    common.ShapeInferencePass()(model)
+    passes: list[type[CountingPass]] = [kind for kind in CLEAN_UP if kind is not NameValues]  # its names stay
+    for kind in (*passes, *FOLDS, *row.passes):
+        kind.configure(model, Context())(model)
+    comparisons = [compare_values(original, model, batch) for batch in batches]
+    for comparison in comparisons:
+        _check(comparison, original, source)
+    _write(model, destination)
+    return FileOptimization(
+        path=str(destination),
+        form=form,
+        passes=counts_from_model(model),
+        refusals={name: rows for name, rows in refusals_from_model(model).items() if rows},
+        comparisons=comparisons,
+    )
+
+
+def _check(comparison: ValueComparison, original: ir.Model, source: Path) -> None:
+    floats = {value.name for value in original.graph.outputs if value.dtype and value.dtype.is_floating_point()}
+    if missing := floats - {output.name for output in comparison.outputs}:
+        raise ValidationError(
+            f"{source}: after rewriting, {', '.join(map(str, sorted(missing, key=str)))} cannot be compared with what "
+            "it was. Nothing was written; please report it (rpln doctor)."
+        )
+    for output in comparison.outputs:
+        if not output.within(comparison.bound):
+            raise ValidationError(
+                f"{source}: after rewriting, {output.name} differs by {output.difference}, of range "
+                f"{output.reach:.3g}; {comparison.bound} of it is accepted. Nothing was written; please report it "
+                "(rpln doctor)."
+            )
+
+
+def _write(model: ir.Model, destination: Path) -> None:
+    """Write the whole file, or none: beside its place first, weights of more than 2 GB in a file of their own."""
+    try:
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as name:
+            save_graph(model, Path(name) / destination.name)
+            for written in sorted(Path(name).iterdir(), reverse=True):  # the weights, then the graph that names them
+                written.rename(destination.parent / written.name)
+    except OSError as error:
+        raise DestinationError(f"{destination} cannot be written: {error}. Choose another place with -o.") from error
+
+
+def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:
+    """Random tokens under masks of all kinds, for a graph that takes nothing else."""
+    names = {value.name or "" for value in model.graph.inputs}
+    tables = [
+        node.inputs[0]
+        for node in model.graph
+        if node.op_type == "Gather" and node.inputs[1] is not None and node.inputs[1].name == "input_ids"
+    ]
+    table = tables[0].shape if tables and tables[0] is not None else None
+    if not names <= IDS or table is None or not isinstance(table[0], int):
+        raise InputError(
+            f"{source} takes {', '.join(sorted(names))}: what to run it on does not follow from that. Give --feeds, an "
+            ".npz file with an array for each input."
+        )
+    rng = np.random.default_rng(0)
+    batches = []
+    for kind in MASKS:
+        mask = random_mask(kind, ROWS, LENGTH, rng)
+        known = {"input_ids": rng.integers(0, table[0], mask.shape), **arrays_from_mask(mask, pad=0)}
+        batches.append({name: known[name] for name in names})
+    return batches

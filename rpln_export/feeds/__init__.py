@@ -1,0 +1,1 @@
+"""What graphs are fed, beside the stress set: texts and workloads."""

@@ -1,0 +1,58 @@
+"""Inputs of a graph for a text's ids, all of them real tokens: one batch of one row."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rpln_graphs.calls import GraphCall
+from rpln_graphs.stress import Feeds
+from rpln_model.config import padding_row
+from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, MASKED_LOGITS, MASKS, SEQUENCE, TOTAL, Tensor
+
+DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
+"""The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
+
+TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASKS)
+MASK_EVERY: Final = 7
+"""How often a text has a mask token, for a graph that looks for them: RoBERTa is trained on 15% of them."""
+
+
+def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: GraphCall) -> Feeds:
+    """What `inputs` of the network in `call` are for the text; hidden states of a foreign encoder are random.
+
+    Where the graph gives the logits of some tokens only, it gives those of all, or of mask tokens put in their places.
+    """
+    config = call.model.config
+    sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(TOKENS, ids.size)
+    made: dict[str, Callable[[tuple[int, ...]], NDArray[Any]]] = {
+        "input_ids": lambda _: _with_masks(call, ids),
+        "masked_positions": lambda _: np.arange(ids.size),
+        "attention_mask": np.ones,
+        "token_type_ids": np.zeros,
+        "position_ids": lambda _: padding_row(config) + 1 + np.arange(ids.size),
+        "inputs_embeds": lambda _: _embedded(call, ids),
+        "head_mask": np.ones,
+        "encoder_hidden_states": np.random.default_rng(0).standard_normal,
+    }
+    feeds: Feeds = {}
+    for tensor in inputs:
+        (shape,) = call.shapes(tensor, sizes).values()
+        array = made[tensor.name](tuple(shape)).reshape(shape)
+        feeds[tensor.name] = array.astype(np.int64 if tensor.dtype == INT64 else np.float32)
+    return feeds
+
+
+def _with_masks(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    if MASKED_LOGITS not in call.outputs:
+        return ids
+    return np.where(np.arange(ids.size) % MASK_EVERY == 0, call.model.config.mask_token_id, ids)
+
+
+def _embedded(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[Any]:
+    with torch.inference_mode():
+        embedded: NDArray[Any] = call.model.base_model.get_input_embeddings()(torch.from_numpy(ids)).numpy()
+    return embedded

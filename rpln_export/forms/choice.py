@@ -1,0 +1,233 @@
+"""Which form of each graph the target runs: the fastest measured, where it can run here, else the documented default.
+
+The graph in standard operators is always there, and must be beaten by more than noise to get a second file beside it.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import onnx_ir as ir
+
+from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.errors import PlanError
+from rpln_export.forms.candidates import (
+    DEFAULT_SETTINGS,
+    SECONDS,
+    Settings,
+    entries_from_plan,
+    measure_candidates,
+    measure_settings,
+    written_forms,
+)
+from rpln_export.forms.timing import NOISE
+from rpln_export.plan.export_plan import AUTO, NONE, ExportPlan
+from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
+from rpln_runtime.errors import MissingExtraError, ProviderError
+from rpln_runtime.manifest import Candidate, Optimization, Rewritten
+from rpln_runtime.session import DEFAULT_PROVIDER
+
+FILES: Final = {"openvino": "openvino"}
+"""How the file of a form is told from that of the standard one: model.ort.onnx, but for other runtimes."""
+CHOSEN: Final = "chosen"
+BEST_THERE: Final = "the best there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """The candidates of all graphs, in the terms of the manifest; `why_not` says why there are none.
+
+    `settings` are those of ONNX Runtime's threads that suit its fastest form of the first graph. Where nothing was
+    measured, `refused` says why the target's default form is not taken.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    settings: Settings = DEFAULT_SETTINGS
+    why_not: str = ""
+    refused: str = ""
+
+    @property
+    def provider(self) -> str:
+        """What runs the first graph fastest; of several graphs all are on one provider."""
+        winners = [row for row in self.winners if row.variant == self.candidates[0].variant]
+        best = _fastest(winners)
+        return DEFAULT_PROVIDER if best is None else best.provider
+
+    @property
+    def winners(self) -> list[Candidate]:
+        """The fastest of each graph on each provider."""
+        places = dict.fromkeys((row.variant, row.provider) for row in self.candidates)
+        return [best for place in places if (best := self.fastest(*place)) is not None]
+
+    def fastest(self, variant: str, provider: str) -> Candidate | None:
+        """What won on a provider: the standard form where the gain over it is noise. None where nothing ran."""
+        rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
+        return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
+
+    def without_winner(self, provider: str, reason: str) -> "Race":
+        """The race without what won on a provider, because it did not come out equal to eager torch."""
+        if not self.candidates:
+            return dataclasses.replace(self, refused=reason)
+        winners = [row for row in self.winners if row.provider == provider]
+        # Of several graphs, one that is in the standard form is not to blame for another.
+        winners = [row for row in winners if row.form != STANDARD.name] or winners
+        return dataclasses.replace(
+            self,
+            candidates=tuple(
+                dataclasses.replace(row, speedup=None, outcome=reason) if row in winners else row
+                for row in self.candidates
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The graphs to write beside those of model.onnx and the like, by file, who runs them, and how they were chosen.
+
+    `form` is that of model.onnx itself.
+    """
+
+    form: str
+    models: Mapping[str, ir.Model]
+    rewritten: Mapping[str, tuple[Rewritten, ...]]
+    record: Optimization
+
+
+def check_effect(plan: ExportPlan, parts: Sequence[Part]) -> None:
+    """Refuse a form that was asked for and changes none of the graphs. Raises PlanError with the reasons."""
+    form = _form_of_name(plan)
+    asked = plan.pack_padding or plan.optimize not in {AUTO, NONE}
+    if not asked or form is STANDARD:
+        return
+    reasons = [reasons_without_effect(form, part.network) for part in parts]
+    if all(reasons):
+        found = dict.fromkeys(reason for rows in reasons for reason in rows)
+        raise PlanError(
+            f"the form {form.name} changes nothing here: {'; '.join(found)}. Choose another with --optimize."
+        )
+
+
+def run_race(
+    plan: ExportPlan, parts: Sequence[Part], graphs: Sequence[ir.Model], advance: Callable[[int, int], None]
+) -> Race:
+    """Measure what the plan leaves open on this machine; nothing where it leaves nothing open, or cannot run here.
+
+    Raises PassError for a form that fuses less than it should.
+    """
+    if plan.optimize != AUTO:
+        return Race(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
+    if not plan.target.providers:
+        return Race(why_not=f"{plan.target.because}; nothing is measured for it")
+    total = sum(entry.reason is None for part in parts for entry in entries_from_plan(part, plan))
+    numbers = itertools.count(1)
+    candidates: list[Candidate] = []
+    try:
+        for part, graph in zip(parts, graphs, strict=True):
+            seconds = SECONDS / len(parts)
+            candidates += measure_candidates(
+                part, graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
+            )
+    except (ProviderError, MissingExtraError) as error:
+        because = str(error).partition(". ")[0]
+        return Race(why_not=f"{plan.target.because}; nothing was measured, since it does not run here: {because}")
+    race = Race(candidates=tuple(candidates))
+    best = race.fastest(parts[0].name, DEFAULT_PROVIDER)
+    if race.provider != DEFAULT_PROVIDER or best is None:
+        return race
+    graph = written_forms(parts[0], graphs[0], [FORMS[best.form]], plan)[best.form]
+    return dataclasses.replace(race, settings=measure_settings(parts[0], graph, plan))
+
+
+def compiled_graphs(plan: ExportPlan, parts: Sequence[Part], graphs: Sequence[ir.Model]) -> list[ir.Model]:
+    """The graphs as model.onnx itself holds them: in the standard form, but for targets that compile it."""
+    form = FORMS.get(form_of_files(plan), STANDARD)
+    return [written_forms(part, graph, [form], plan)[form.name] for part, graph in zip(parts, graphs, strict=True)]
+
+
+def form_of_files(plan: ExportPlan) -> str:
+    """The form of model.onnx itself: the standard one, but for targets that compile it."""
+    if plan.optimize == NONE:
+        return NONE
+    return (_form_of_name(plan) if plan.target.compiled else STANDARD).name
+
+
+def choose_forms(plan: ExportPlan, parts: Sequence[Part], graphs: Sequence[ir.Model], race: Race) -> Choice:
+    """Decide by the race, or by name, or by default. Raises PassError for a form that fuses less than it should."""
+    models: dict[str, ir.Model] = {}
+    rewritten: dict[str, tuple[Rewritten, ...]] = {}
+    for part, graph in zip(parts, graphs, strict=True):
+        forms = _forms(plan, part, race)
+        rows = _rewritten(part.plan.path, forms)
+        made = written_forms(part, graph, list(forms.values()), plan)
+        models |= {row.path: made[row.form] for row in rows}
+        rewritten[part.name] = rows
+    return Choice(form=form_of_files(plan), models=models, rewritten=rewritten, record=_record(plan, race))
+
+
+def _forms(plan: ExportPlan, part: Part, race: Race) -> dict[str, Form]:
+    """The form that each provider runs of a graph."""
+    if plan.target.compiled:
+        return {}
+    if race.candidates:
+        won = {provider: race.fastest(part.name, provider) for provider in plan.target.providers}
+        return {provider: FORMS[row.form] for provider, row in won.items() if row is not None}
+    form = STANDARD if race.refused else _form_of_name(plan)
+    without_effect = form is not STANDARD and reasons_without_effect(form, part.network)
+    return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
+
+
+def _form_of_name(plan: ExportPlan) -> Form:
+    """What was asked for by name, or the target's default."""
+    if plan.optimize == AUTO:
+        return FORMS["packed"] if plan.pack_padding else plan.target.default
+    return FORMS.get(plan.optimize, STANDARD)
+
+
+def _rewritten(path: str, forms: Mapping[str, Form]) -> tuple[Rewritten, ...]:
+    """A file for each form but the standard one, for all providers that run it."""
+    providers: dict[str, tuple[str, ...]] = {}
+    for provider, form in forms.items():
+        if form is not STANDARD:
+            providers[form.name] = (*providers.get(form.name, ()), provider)
+    return tuple(Rewritten(path=_path(path, names[0]), form=form, providers=names) for form, names in providers.items())
+
+
+def _path(path: str, provider: str) -> str:
+    """model.onnx -> model.ort.onnx, model.openvino.onnx."""
+    return f"{path.removesuffix('.onnx')}.{FILES.get(provider, 'ort')}.onnx"
+
+
+def _record(plan: ExportPlan, race: Race) -> Optimization:
+    """What the manifest says of the choice."""
+    return Optimization(
+        target=plan.target.name,
+        workload=plan.workload.name,
+        provider=race.provider,
+        threads=race.settings.threads,
+        spinning=race.settings.spinning,
+        candidates=tuple(
+            dataclasses.replace(row, outcome=CHOSEN if row.provider == race.provider else BEST_THERE)
+            if row in race.winners
+            else row
+            for row in race.candidates
+        ),
+        note=_note(plan, race),
+    )
+
+
+def _note(plan: ExportPlan, race: Race) -> str:
+    if race.refused:
+        form = _form_of_name(plan).name
+        return f"the standard form, since the default one, {form}, came out {race.refused}"
+    return race.why_not or f"the fastest measured on this machine, workload {plan.workload.name}"
+
+
+def _fastest(rows: Iterable[Candidate]) -> Candidate | None:
+    """The first that no later one beats by more than noise."""
+    best: Candidate | None = None
+    for row in rows:
+        if row.speedup is not None and (best is None or row.speedup > (best.speedup or 0.0) * (1 + NOISE)):
+            best = row
+    return best

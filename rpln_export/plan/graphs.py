@@ -1,0 +1,131 @@
+"""Which graphs a task is exported as, and what goes in and out of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from transformers import RobertaPreLayerNormConfig
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.choices import choose, choose_all
+from rpln_graphs.variants import VARIANTS, Variant
+from rpln_model.composition import Composition
+from rpln_runtime.manifest import Graph
+from rpln_runtime.tasks import (
+    ALL_LOGITS,
+    LAST_LOGITS,
+    LOGITS_AT_POSITIONS,
+    MASKED_LOGITS,
+    MASKED_POSITIONS,
+    Task,
+    Tensor,
+)
+
+GRAPH_NAME: Final = "model.onnx"
+"""The file of a bundle's only graph, or of its only decoder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logits:
+    """Logits of some of the tokens, in place of the task's own, and what the graph must be told for them."""
+
+    outputs: tuple[Tensor, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+
+
+_ALL: Final = Logits(outputs=(ALL_LOGITS,))
+LOGITS: Final[dict[Tensor, dict[str, Logits]]] = {
+    LAST_LOGITS: {"last": Logits(outputs=(LAST_LOGITS,)), "all": _ALL},
+    ALL_LOGITS: {
+        "all": _ALL,
+        "masked": Logits(outputs=(MASKED_LOGITS,)),
+        "positions": Logits(outputs=(LOGITS_AT_POSITIONS,), inputs=(MASKED_POSITIONS,)),
+    },
+}
+"""The choices of --logits by the task's own logits, the default first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphPlan:
+    """One graph of an export: what it is for, its file in the bundle, and all its inputs and outputs, in order."""
+
+    variant: Variant
+    path: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def graph_plans(
+    task: Task,
+    composition: Composition,
+    *,
+    variants: Sequence[str],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    logits: str | None,
+) -> tuple[GraphPlan, ...]:
+    """The graphs asked for, or the task's default one, and the encoder's."""
+    steps = _chosen_variants(task, variants)
+    before = [] if not task.encoders else [VARIANTS["cross" if composition.encoder is None else "encoder"]]
+    optional = choose_all(task.optional_outputs, outputs, f"output of {task.name}")
+    asked = _logits(task, logits)
+    if MASKED_LOGITS in asked.outputs and "inputs_embeds" in inputs:
+        raise PlanError("--logits masked finds mask tokens by their id: with inputs_embeds, choose --logits positions.")
+    given = (*(asked.outputs or task.outputs), *optional)
+    graphs = []
+    for variant in (*steps, *before):
+        own = (
+            variant.inputs
+            if variant.standalone
+            else (*_graph_inputs(task, inputs, composition.decoder, variant), *asked.inputs, *variant.inputs)
+        )
+        made = () if variant.standalone else given
+        graphs.append(
+            GraphPlan(
+                variant=variant,
+                path=GRAPH_NAME if steps == [variant] else variant.path,
+                inputs=variant.shaped(own),
+                outputs=(*variant.shaped(made), *variant.outputs),
+            )
+        )
+    return tuple(graphs)
+
+
+def logits_of_graph(graph: Graph, task: Task) -> str | None:
+    """The choice of --logits that a bundle's graph was exported with; None where the task offers none."""
+    offered = next((LOGITS[tensor] for tensor in task.outputs if tensor in LOGITS), {})
+    axes = {tensor.name: tensor.shape[:-1] for tensor in graph.outputs}
+    return next((name for name, logits in offered.items() if logits.outputs[0].axes[:-1] == axes["logits"]), None)
+
+
+def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
+    offered = {name: VARIANTS[name] for name in task.variants}
+    chosen = [choose(offered, name, f"variant of {task.name}") for name in dict.fromkeys(names or task.variants[:1])]
+    for one, other in (("prefill", "decode"), ("decode", "prefill")):
+        if offered.get(one) in chosen and offered[other] not in chosen:
+            raise PlanError(f"the variant {one} is of no use without {other}: ask for both, --variants prefill,decode.")
+    return chosen
+
+
+def _logits(task: Task, which: str | None) -> Logits:
+    """The logits asked for; those of the task's row where none are."""
+    offered = next((LOGITS[tensor] for tensor in task.outputs if tensor in LOGITS), {})
+    if which is None:
+        return next(iter(offered.values()), Logits())
+    if not offered:
+        raise PlanError(
+            f"--logits is a choice of decoders and of fill-mask: {task.name} needs every logit that it gives."
+        )
+    return choose(offered, which, "choice of logits")
+
+
+def _graph_inputs(
+    task: Task, names: Sequence[str], config: RobertaPreLayerNormConfig, variant: Variant
+) -> tuple[Tensor, ...]:
+    """The task's inputs, the optional ones asked for, and token_type_ids where the network tells types apart."""
+    chosen = list(choose_all(task.optional_inputs, names, f"input of {task.name}"))
+    asked = {tensor.name for tensor in chosen}
+    if config.type_vocab_size > 1 and "token_type_ids" not in asked:
+        chosen[:0] = choose_all(task.optional_inputs, ["token_type_ids"], "input")
+    left_out = {tensor.name for tensor in variant.inputs} | ({"input_ids"} if "inputs_embeds" in asked else set())
+    return tuple(tensor for tensor in (*task.inputs, *chosen) if tensor.name not in left_out)

@@ -1,0 +1,38 @@
+"""What a graph from texts (--with-tokenizer) asks of a plan."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import onnx_ir as ir
+
+from rpln_export.errors import PlanError
+from rpln_export.extras import require_extra
+from rpln_export.plan.graphs import GraphPlan
+from rpln_graphs.recipes import Recipe
+from rpln_graphs.text import TOKENS
+from rpln_runtime.tasks import Task
+
+EXTRA: Final = "tokenizer-op"
+"""The extra whose operators tokenize within a graph."""
+TEXT_GRAPH: Final = "model.text.onnx"
+"""The file of the graph from texts in a bundle."""
+
+_TASKS: Final = ("feature-extraction", "fill-mask", "text-classification", "token-classification")
+_INPUTS: Final = {*TOKENS, "token_type_ids"}
+
+
+def check_text_graph(task: Task, recipe: Recipe, graphs: Sequence[GraphPlan]) -> None:
+    """Refuse a task, inputs or a precision that a graph from texts cannot have. Raises PlanError, MissingExtraError."""
+    require_extra(EXTRA)
+    inputs = {tensor.name for graph in graphs for tensor in graph.inputs}
+    if task.name not in _TASKS:
+        raise PlanError(
+            f"--with-tokenizer makes a graph of single texts, {task.name} takes more than that. It goes with "
+            f"{', '.join(_TASKS)}."
+        )
+    if more := inputs - _INPUTS:
+        raise PlanError(
+            f"--with-tokenizer makes all inputs of the text: {', '.join(sorted(more))} cannot be among them."
+        )
+    if recipe.dtype == ir.DataType.BFLOAT16:
+        raise PlanError("--with-tokenizer does not go with --bf16: what runs its operators has no bf16, so no proof.")

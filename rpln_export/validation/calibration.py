@@ -1,0 +1,66 @@
+"""What the ranges of a graph's values are measured on: the stress set, and texts through the checkpoint's tokenizer."""
+
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.feeds.texts import DEFAULT_TEXTS
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.validation.decoding import RunGraph
+from rpln_export.validation.graphs_under_test import Subject
+from rpln_graphs.calibrate import measure_ranges
+from rpln_graphs.recipes import Rewrite
+from rpln_graphs.rewriting.base import Ranges
+from rpln_graphs.sessions import session_from_model
+from rpln_graphs.stress import Feeds
+
+
+def rewrites_from_parts(
+    parts: Sequence[Part], graphs: Sequence[ir.Model], subjects: Sequence[Subject], tokenizer: Any, plan: ExportPlan
+) -> list[Rewrite]:
+    """The traced `graphs`, with what measures each: the cases of all subjects that it has a part in, and texts."""
+    encoders = {part.name: graph for part, graph in zip(parts, graphs, strict=True) if part.is_encoder}
+    texts = list(_ids_from_texts(tokenizer, plan))
+
+    def measure(part: Part, graph: ir.Model) -> Ranges:
+        runs = {} if part.is_encoder else {name: _run_model(encoder) for name, encoder in encoders.items()}
+        return measure_ranges(graph, _feeds(part, subjects, texts, runs))
+
+    return [
+        Rewrite(model=graph, network=part.network, measure=partial(measure, part))
+        for part, graph in zip(parts, graphs, strict=True)
+    ]
+
+
+def _feeds(
+    part: Part, subjects: Sequence[Subject], texts: Sequence[NDArray[np.int64]], runs: Mapping[str, RunGraph]
+) -> Iterator[Feeds]:
+    for subject in subjects:
+        if part in subject.parts:
+            for case in itertools.chain(subject.cases, map(subject.text, texts)):
+                yield subject.whole(case, part, runs)
+
+
+def _ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:
+    """The ids of each line of the plan's texts, of as many tokens as any of the networks takes."""
+    limit = min(limits.usable_length for limits in (plan.limits, plan.memory_limits) if limits is not None)
+    for line in (plan.calibration or DEFAULT_TEXTS).read_text(encoding="utf-8").splitlines():
+        ids = np.array(tokenizer(line, truncation=True, max_length=limit)["input_ids"][:limit], dtype=np.int64)
+        if ids.size:
+            yield ids
+
+
+def _run_model(graph: ir.Model) -> RunGraph:
+    """Runs the graph as it stands."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = session_from_model(graph, Path(folder))
+    names = [value.name or "" for value in graph.graph.outputs]
+    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))

@@ -1,0 +1,264 @@
+"""Proves a bundle's graphs equal to eager torch, by every method that their precision allows, or says where not."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_export.errors import FormError, NearMissError, ValidationError
+from rpln_export.validation.comparison import Comparison, Run, compare, failed, graph_outputs, reference_outputs
+from rpln_export.validation.decoding import RunGraph, eager_run
+from rpln_export.validation.drift import first_drift
+from rpln_export.validation.graphs_under_test import Subject
+from rpln_graphs.decoding import DecodingCase
+from rpln_graphs.emulate import rounding_copy
+from rpln_graphs.recipes import Recipe
+from rpln_graphs.sessions import session_from_model
+from rpln_graphs.stress import Case
+from rpln_runtime.engines.providers import open_engine
+from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.session import DEFAULT_PROVIDER, Session
+
+RUNTIME: Final = "rpln_runtime"
+ROUNDING: Final = "rounding copy"
+
+RUN_HERE: Final = frozenset({DEFAULT_PROVIDER, "openvino"})
+
+NEAR: Final = 2.0
+"""By which factor rounding alone may pass the tolerance: that of weights into which others were folded, for one."""
+
+ADVICE_LOWER: Final = "Export in fp32 to tell whether precision is the reason; if not, please report it (rpln doctor)."
+ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json (rpln doctor)."
+
+AGREES: Final = {
+    False: "the residual stream agrees behind every layer: the final LayerNorm or the head differs",
+    True: "given all tokens at once, the residual stream agrees behind every layer: what differs is the cache, the "
+    "positions in a step, the final LayerNorm or the head",
+}
+"""What is left where no block drifts, in a graph's first run and in a step over its cache."""
+
+NOTES: Final = {
+    ir.DataType.FLOAT: (),
+    ir.DataType.FLOAT16: (
+        (
+            "ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between them, so "
+            "the rounding copy was run as well: the same graph, computing in fp32 and rounding to fp16 after every "
+            "operator."
+        ),
+    ),
+    ir.DataType.BFLOAT16: (
+        (
+            "ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding copy "
+            "was: the same graph, computing in fp32 and rounding to bf16 after every operator."
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """The comparisons that were accepted, and what must be said about how they were made."""
+
+    comparisons: Sequence[Comparison]
+    notes: Sequence[str]
+
+
+def prove(subjects: Sequence[Subject], folder: Path, *, recipe: Recipe, advance: Callable[[int, int], None]) -> Proof:
+    """Compare the graphs of the bundle in `folder`, in each form that it has, with eager torch.
+
+    Raises ValidationError naming the output, the case and the first layer that drifts, NearMissError where it is close,
+    FormError where the graph in standard operators is right and another form of it is not.
+    """
+    manifest = read_manifest(folder, verify=False)
+    ways = {
+        way.label(name): (method, way)
+        for way in ways_from_manifest(manifest)
+        for name, method in METHODS.items()
+        if recipe.dtype in method.dtypes
+    }
+    tick = _counter(advance, sum(len(subject.cases) for subject in subjects) * (1 + len(ways)))
+    proven: list[Comparison] = []
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as stored:
+            expected = reference_outputs(subject.eager, subject.cases, Path(stored), advance=tick)
+            comparisons = compare(
+                expected,
+                {label: partial(_player, subject, folder, *way) for label, way in ways.items()},
+                graph_outputs(subject.parts[-1].compared, subject.parts[-1].call.layers),
+                subject.cases,
+                recipe.tolerance,
+                advance=tick,
+            )
+        if refused := failed(comparisons, recipe.tolerance):
+            found = [ways[row.method][1] for row in refused]
+            if all(way.rewritten for way in found):
+                reason = _reason(refused, recipe)
+                raise FormError(_form_refusal(refused, recipe), provider=found[0].provider, reason=reason)
+            standard = [row for row, way in zip(refused, found, strict=True) if not way.rewritten]
+            refusal = _refusal(standard, subject, folder, recipe, ways)
+            near = replace(recipe.tolerance, difference=NEAR * recipe.tolerance.difference)
+            if failed(standard, near):
+                raise ValidationError(refusal)
+            raise NearMissError(refusal, reason=_reason(standard, recipe))
+        proven += _labelled(comparisons, subject, several=len(subjects) > 1)
+    return Proof(comparisons=proven, notes=NOTES[recipe.dtype])
+
+
+def ways_from_manifest(manifest: Manifest) -> list["Way"]:
+    """The standard graphs on the CPU, and whatever else the bundle may run on some provider."""
+    standard = Way(manifest=manifest, provider=DEFAULT_PROVIDER, rewritten=False)
+    chosen = {manifest.optimization.provider} if manifest.optimization else set()
+    providers = {name for graph in manifest.graphs for row in graph.rewritten for name in row.providers}
+    others = [Way(manifest=manifest, provider=name, rewritten=True) for name in sorted(providers | chosen)]
+    return [standard, *(way for way in others if way.provider != DEFAULT_PROVIDER or way.forms)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the graphs of a bundle are run: on a provider, in the form that it runs or in the standard one."""
+
+    manifest: Manifest
+    provider: str
+    rewritten: bool
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms that the provider runs, but for the standard one."""
+        rows = [row for graph in self.manifest.graphs for row in graph.rewritten if self.provider in row.providers]
+        return list(dict.fromkeys(row.form for row in rows)) if self.rewritten else []
+
+    def label(self, method: str) -> str:
+        """What a comparison by `method` is called."""
+        if not self.rewritten:
+            return method
+        return f"{method}, {' and '.join(self.forms) or 'standard'} for {self.provider}"
+
+    def path(self, variant: str) -> str:
+        """The file of a graph."""
+        graph = self.graph(variant)
+        return graph.path_for(self.provider) if self.rewritten else graph.path
+
+    def graph(self, variant: str) -> Graph:
+        """The manifest's word on a graph."""
+        return next(graph for graph in self.manifest.graphs if graph.variant == variant)
+
+
+def _player(subject: Subject, folder: Path, method: "Method", way: Way) -> Run:
+    return subject.play({part.name: method.open(folder, way, part.name) for part in subject.parts})
+
+
+def _labelled(comparisons: Sequence[Comparison], subject: Subject, *, several: bool) -> list[Comparison]:
+    """Comparisons that say which graphs they are of, where a bundle is proven in more than one way."""
+    return [replace(row, method=f"{row.method}, {subject.name}") if several else row for row in comparisons]
+
+
+def _open_runtime(folder: Path, way: Way, variant: str) -> RunGraph:
+    # Whatever is written for a GPU has kernels for the CPU, too.
+    provider = way.provider if way.provider in RUN_HERE else DEFAULT_PROVIDER
+    graph = way.graph(variant)
+    engine = open_engine(folder / way.path(variant), provider=provider)
+    session = Session(way.manifest, graph, engine, provider=provider)
+    dtypes = {spec.name: spec.dtype for spec in graph.inputs}
+    return lambda feeds: session.run({name: array.astype(dtypes[name]) for name, array in feeds.items()})
+
+
+def _open_rounding_copy(folder: Path, way: Way, variant: str) -> RunGraph:
+    graph = ir.load(folder / way.path(variant))
+    with tempfile.TemporaryDirectory() as copies:
+        session = session_from_model(rounding_copy(graph), Path(copies))
+    names = [value.name or "" for value in graph.graph.outputs]
+    return lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A way to run a graph here, and the types that it tells something about."""
+
+    open: Callable[[Path, Way, str], RunGraph]
+    dtypes: frozenset[ir.DataType]
+
+
+METHODS: Final = {
+    # ONNX Runtime's CPU provider has no kernels for bf16; what does not round needs no rounding copy.
+    RUNTIME: Method(open=_open_runtime, dtypes=frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})),
+    ROUNDING: Method(open=_open_rounding_copy, dtypes=frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})),
+}
+
+
+def _counter(advance: Callable[[int, int], None], total: int) -> Callable[[], None]:
+    """A function that tells `advance` of one more done each time it is called."""
+    numbers = itertools.count(1)
+    return lambda: advance(next(numbers), total)
+
+
+def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in feeds.items()
+    }
+
+
+def _form_refusal(refused: Sequence[Comparison], recipe: Recipe) -> str:
+    return "\n".join(
+        [
+            "the graph in standard operators is equal to eager torch, another form of it is not and is refused.",
+            *_rows(refused, recipe),
+            "Export with --optimize standard, and please report it (rpln doctor).",
+        ]
+    )
+
+
+def _reason(refused: Sequence[Comparison], recipe: Recipe) -> str:
+    return f"not equal to eager torch: {'; '.join(row.strip() for row in _rows(refused, recipe))}"
+
+
+def _rows(refused: Sequence[Comparison], recipe: Recipe) -> list[str]:
+    return [
+        f"  {row.output} ({row.method}): difference {row.difference:.3g}, {recipe.tolerance.difference} accepted"
+        f"{'' if row.finite else ', not finite'}, {row.worst_case or 'no case'}"
+        + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
+        for row in refused
+    ]
+
+
+def _refusal(
+    refused: Sequence[Comparison],
+    subject: Subject,
+    folder: Path,
+    recipe: Recipe,
+    ways: Mapping[str, tuple["Method", Way]],
+) -> str:
+    tolerance = recipe.tolerance
+    worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
+    case = next((case for case in subject.cases if case.name == worst.worst_case), subject.cases[0])
+    method, way = ways[worst.method]
+    return "\n".join(
+        [
+            f"the {recipe.name} graph is not equal to eager torch and is refused.",
+            *_rows(refused, recipe),
+            f"  {_drift(subject, case, folder, tolerance.difference, run=partial(method.open, folder, way))}.",
+            ADVICE_LOWER if recipe.lowers else ADVICE_FLOAT,
+        ]
+    )
+
+
+def _drift(subject: Subject, case: Case, folder: Path, difference: float, *, run: Callable[[str], RunGraph]) -> str:
+    """Where the last of the subject's graphs begins to differ, all tokens of the case given at once."""
+    *before, part = subject.parts
+    encoders = [earlier for earlier in before if earlier.is_encoder]
+    runs = {encoder.name: run(encoder.name) for encoder in encoders}
+    drift = first_drift(
+        part.call,
+        ir.load(folder / part.plan.path),
+        _as_float32(subject.whole(case, part, runs)),
+        subject.real(case),
+        eager_feeds=subject.whole(case, part, {encoder.name: eager_run(encoder) for encoder in encoders}),
+        difference=difference,
+    )
+    return drift or AGREES[isinstance(case, DecodingCase) and case.rows is not None]

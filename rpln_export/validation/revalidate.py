@@ -1,0 +1,68 @@
+"""A bundle and the checkpoint it was made from, compared once more: after a copy, or with other versions installed."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from rpln_export.checkpoint.conversion import Readable, as_transformers
+from rpln_export.checkpoint.model import load_model, source_from_plan
+from rpln_export.checkpoint.planned_graphs import parts_from_model
+from rpln_export.errors import ValidationError
+from rpln_export.plan.export_plan import ExportPlan, make_plan
+from rpln_export.plan.graphs import logits_of_graph
+from rpln_export.steps import Silent, Steps, Watcher
+from rpln_export.validation.graphs_under_test import subjects_from_parts
+from rpln_export.validation.proof import Proof, prove
+from rpln_export.validation.text_graph import prove_text_graph
+from rpln_runtime.manifest import Manifest, read_manifest
+from rpln_runtime.tasks import TASKS, Tensor
+
+
+def revalidate(
+    folder: Path, checkpoint: str | None, watcher: Watcher | None = None, *, revision: str | None = None
+) -> Proof:
+    """Prove the bundle in `folder` against `checkpoint` (None: the embedded default), at `revision` of a hub id.
+
+    Raises ManifestError for a broken bundle, ValidationError when the checkpoint is another one, or the graph differs.
+    """
+    steps = Steps(watcher or Silent())
+    with ExitStack() as stack:
+        with steps.step("load"):
+            manifest = read_manifest(folder)
+            readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
+            plan = _plan_from_bundle(manifest, readable, revision)
+            if source_from_plan(plan).sha256 != manifest.source.sha256:
+                raise ValidationError(
+                    f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the "
+                    f"weights of {checkpoint or plan.source} are others. Name the checkpoint it was made from."
+                )
+            model = load_model(plan)
+        with steps.step("validate") as advance:
+            parts = parts_from_model(plan, model, mask_token_id=manifest.mask_token_id)
+            subjects = subjects_from_parts(parts, plan)
+            proof = prove(subjects, folder, recipe=plan.recipe, advance=advance)
+            prove_text_graph(folder)
+            return proof
+
+
+def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None) -> ExportPlan:
+    task = TASKS[manifest.task]
+    graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]
+    return make_plan(
+        readable.source,
+        origin=readable.origin,
+        task=manifest.task,
+        precision=manifest.recipe,
+        revision=revision,
+        inputs=_asked_for(task.optional_inputs, [{tensor.name for tensor in graph.inputs} for graph in graphs]),
+        outputs=_asked_for(
+            task.optional_outputs, [{tensor.name.split(".")[0] for tensor in graph.outputs} for graph in graphs]
+        ),
+        variants=[graph.variant for graph in graphs],
+        logits=logits_of_graph(graphs[0], task),
+        is_decoder=task.postprocess is None,
+    )
+
+
+def _asked_for(tensors: tuple[Tensor, ...], names: list[set[str]]) -> list[str]:
+    """The optional tensors that every graph has: what a variant adds by itself was not asked for."""
+    return [tensor.name for tensor in tensors if all(tensor.name in known for known in names)]

@@ -1,0 +1,98 @@
+// Tokens that are found in a text before it is cut into words, such as <mask>.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "rpln/tokenizer/unicode.hpp"
+#include "rpln/tokenizer/utf8.hpp"
+
+namespace rpln::detail {
+
+struct AddedToken {
+  std::int64_t id = 0;
+  std::string content;
+  bool lstrip = false;  // takes the spaces before it along
+  bool rstrip = false;  // takes the spaces behind it along
+  bool normalized = false;
+  bool special = false;
+};
+
+// A stretch of a text: an added token with the spaces that it takes along, or, without a `token`, what lies between.
+struct Stretch {
+  std::size_t begin;
+  std::size_t end;
+  const AddedToken* token;
+};
+
+// Where `text` ends once the spaces at its end are off.
+inline std::size_t end_without_spaces(std::string_view text) {
+  std::size_t end = text.size();
+  while (end > 0) {
+    std::size_t begin = end - 1;
+    while (begin > 0 && utf8::continues(text[begin])) --begin;
+    if (!unicode::is_space(utf8::decode(text, begin).code)) break;
+    end = begin;
+  }
+  return end;
+}
+
+inline std::size_t count_leading_space_bytes(std::string_view text) {
+  std::size_t at = 0;
+  while (at < text.size()) {
+    const utf8::Character character = utf8::decode(text, at);
+    if (!unicode::is_space(character.code)) break;
+    at += character.length;
+  }
+  return at;
+}
+
+// Finds added tokens: the leftmost first, and of those that begin together the longest.
+class AddedTokens {
+ public:
+  void add(AddedToken token) {
+    if (token.content.empty()) return;
+    std::vector<AddedToken>& row = by_first_byte_[static_cast<unsigned char>(token.content.front())];
+    const auto shorter = [&](const AddedToken& other) { return other.content.size() < token.content.size(); };
+    row.insert(std::find_if(row.begin(), row.end(), shorter), std::move(token));
+  }
+
+  // Appends the stretches of text[begin, end), none of them empty.
+  void split(std::string_view text, std::size_t begin, std::size_t end, std::vector<Stretch>& stretches) const {
+    std::size_t done = begin;
+    for (std::size_t at = begin; at < end;) {
+      const AddedToken* token = match(text.substr(at, end - at));
+      if (!token) {
+        ++at;
+        continue;
+      }
+      const std::size_t behind = at + token->content.size();
+      // Spaces that the token before took along are its own.
+      std::size_t first = std::max(at, done);
+      if (token->lstrip) first = std::max(begin + end_without_spaces(text.substr(begin, at - begin)), done);
+      std::size_t last = std::max(behind, done);
+      if (token->rstrip) last = std::max(behind + count_leading_space_bytes(text.substr(behind, end - behind)), done);
+      if (done < first) stretches.push_back({done, first, nullptr});
+      stretches.push_back({first, last, token});
+      done = last;
+      at = behind;
+    }
+    if (done < end) stretches.push_back({done, end, nullptr});
+  }
+
+ private:
+  [[nodiscard]] const AddedToken* match(std::string_view text) const {
+    for (const AddedToken& token : by_first_byte_[static_cast<unsigned char>(text.front())]) {
+      if (text.compare(0, token.content.size(), token.content) == 0) return &token;
+    }
+    return nullptr;
+  }
+
+  std::array<std::vector<AddedToken>, 256> by_first_byte_;
+};
+
+}  // namespace rpln::detail

@@ -1,0 +1,335 @@
+// Text to tokens by the bundle's tokenizer.json: RoBERTa's byte-level BPE, with offsets in characters and in bytes.
+//
+// Tokens, offsets and words are those of the tokenizers library. Padding and truncation that the file may ask for are
+// off: nothing is cut silently.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "rpln/tokenizer/added_tokens.hpp"
+#include "rpln/tokenizer/byte_level.hpp"
+#include "rpln/tokenizer/byte_pairs.hpp"
+#include "rpln/tokenizer/encoding.hpp"
+#include "rpln/errors.hpp"
+#include "rpln/manifest.hpp"
+#include "rpln/tokenizer/tokenizer_file.hpp"
+#include "rpln/tokenizer/utf8.hpp"
+#include "rpln/tokenizer/words.hpp"
+
+namespace rpln {
+
+// Threads may share it.
+class Tokenizer {
+ public:
+  // Reads the tokenizer of the bundle in `folder`. Throws ManifestError when there is none that can be read.
+  static Tokenizer from_bundle(const std::filesystem::path& folder, const Manifest& manifest) {
+    if (!manifest.lists_file(file_name)) {
+      throw ManifestError(folder.string() + " lists no " + file_name +
+                          ": export a checkpoint that has a fast tokenizer.");
+    }
+    return Tokenizer(detail::read_tokenizer_file(folder / file_name));
+  }
+
+  explicit Tokenizer(detail::TokenizerFile file) : file_(std::make_unique<detail::TokenizerFile>(std::move(file))) {
+    for (const detail::AddedToken& token : file_->added_tokens) {
+      (token.normalized ? normalized_ : verbatim_).add(token);
+      special_[token.id] = token.special;
+    }
+  }
+
+  // Encodes `text`, which is UTF-8, with special tokens. Throws InputError for what is no valid text.
+  [[nodiscard]] Encoding encode(std::string_view text) const { return encode_parts({text, {}}, file_->single); }
+
+  // Encodes `text` and its `pair`.
+  [[nodiscard]] Encoding encode(std::string_view text, std::string_view pair) const {
+    return encode_parts({text, pair}, file_->pair);
+  }
+
+  // The text of `ids`.
+  [[nodiscard]] std::string decode(const std::vector<std::int64_t>& ids, bool skip_special_tokens = false) const {
+    std::vector<std::string_view> tokens;
+    for (const std::int64_t id : ids) {
+      const auto special = special_.find(id);
+      const bool skipped = skip_special_tokens && special != special_.end() && special->second;
+      const std::string* name = find_token(id);
+      if (name && !skipped) tokens.push_back(*name);
+    }
+    return join(tokens);
+  }
+
+  // The text of tokens given by name.
+  template <class Text>
+  [[nodiscard]] std::string join(const std::vector<Text>& tokens) const {
+    std::string bytes;
+    for (const Text& token : tokens) {
+      if (file_->decodes_bytes) {
+        detail::ByteAlphabet::instance().append_bytes(bytes, token);
+      } else {
+        bytes += bytes.empty() && &token == &tokens.front() ? "" : " ";
+        bytes += token;
+      }
+    }
+    return file_->decodes_bytes ? utf8::repaired(bytes) : bytes;
+  }
+
+  // The name of the token `id`, "" when it has none.
+  [[nodiscard]] std::string token(std::int64_t id) const {
+    const std::string* name = find_token(id);
+    return name ? *name : std::string();
+  }
+
+  // The id of the token named `name`.
+  [[nodiscard]] std::optional<std::int64_t> token_id(const std::string& name) const {
+    const auto found = file_->ids.find(name);
+    return found == file_->ids.end() ? std::nullopt : std::optional<std::int64_t>(found->second);
+  }
+
+  [[nodiscard]] std::optional<std::int64_t> unknown_id() const {
+    return token_id(file_->unknown.empty() ? "<unk>" : file_->unknown);
+  }
+
+  static constexpr const char* file_name = "tokenizer.json";
+
+ private:
+  // What one thread needs to encode; it is lent out, so that no thread waits for another's words.
+  struct Desk {
+    detail::WordCache cache;
+    detail::Merger merger;
+    std::vector<detail::Piece> pieces;
+    std::vector<detail::Stretch> verbatim;
+    std::vector<detail::Stretch> stretches;
+    std::string prefixed;
+  };
+
+  class Desks {
+   public:
+    std::unique_ptr<Desk> borrow() {
+      const std::lock_guard lock(mutex_);
+      if (free_.empty()) return std::make_unique<Desk>();
+      std::unique_ptr<Desk> desk = std::move(free_.back());
+      free_.pop_back();
+      return desk;
+    }
+
+    void give_back(std::unique_ptr<Desk> desk) {
+      const std::lock_guard lock(mutex_);
+      free_.push_back(std::move(desk));
+    }
+
+   private:
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Desk>> free_;
+  };
+
+  // Counts the characters of a text up to places that ascend.
+  class Counter {
+   public:
+    explicit Counter(std::string_view text) : text_(text) {}
+
+    // The characters that bytes `begin` to `end` lie in, of which there is at least one: their bytes, and their numbers.
+    std::pair<Span, Span> characters(std::size_t begin, std::size_t end) {
+      while (next(at_) <= begin) at_ = next(at_), ++count_;
+      const std::size_t first_byte = at_;
+      const std::int64_t first = count_;
+      while (next(at_) < end) at_ = next(at_), ++count_;
+      return {{to_signed(first_byte), to_signed(next(at_))}, {first, count_ + 1}};
+    }
+
+   private:
+    [[nodiscard]] std::size_t next(std::size_t at) const {
+      ++at;
+      while (at < text_.size() && utf8::continues(text_[at])) ++at;
+      return at;
+    }
+
+    std::string_view text_;
+    std::size_t at_ = 0;
+    std::int64_t count_ = 0;
+  };
+
+  // One text on its way: what is there of it, and what comes next.
+  struct Progress {
+    Encoding& encoding;
+    std::string_view text;
+    Desk& desk;
+    Counter counter;
+    std::size_t first;  // the text's first token in `encoding`
+    std::int32_t sequence;
+    std::int32_t word = 0;
+  };
+
+  static std::int64_t to_signed(std::size_t size) { return static_cast<std::int64_t>(size); }
+
+  [[nodiscard]] Encoding encode_parts(const std::array<std::string_view, 2>& texts,
+                                      const detail::Template& parts) const {
+    for (const std::string_view text : texts) utf8::check(text);
+    Encoding encoding;
+    encoding.reserve((texts[0].size() + texts[1].size()) / 3 + parts.size());
+    for (const detail::TemplatePart& part : parts) {
+      if (part.sequence < 0) {
+        encoding.push_back({part.special, {}, {}, -1, -1, 0});
+      } else {
+        add_text(encoding, texts[static_cast<std::size_t>(part.sequence)], part.sequence);
+      }
+    }
+    std::int32_t position = 0;
+    for (Token& token : encoding) token.position = position++;
+    return encoding;
+  }
+
+  void add_text(Encoding& encoding, std::string_view text, std::int32_t sequence) const {
+    std::unique_ptr<Desk> desk = desks_->borrow();
+    desk->verbatim.clear();
+    desk->stretches.clear();
+    verbatim_.split(text, 0, text.size(), desk->verbatim);
+    for (const detail::Stretch& stretch : desk->verbatim) {
+      if (stretch.token) {
+        desk->stretches.push_back(stretch);
+      } else {
+        normalized_.split(text, stretch.begin, stretch.end, desk->stretches);
+      }
+    }
+    Progress progress{encoding, text, *desk, Counter(text), encoding.size(), sequence};
+    for (const detail::Stretch& stretch : desk->stretches) {
+      if (stretch.token) {
+        add_added_token(progress, stretch);
+      } else {
+        add_words(progress, stretch);
+      }
+    }
+    desks_->give_back(std::move(desk));
+  }
+
+  void add_added_token(Progress& progress, const detail::Stretch& stretch) const {
+    const std::string_view shown = progress.text.substr(stretch.begin, stretch.end - stretch.begin);
+    const std::size_t leading = detail::count_leading_space_bytes(shown);
+    const std::size_t trailing = shown.size() - detail::end_without_spaces(shown);
+    add_token(progress, stretch.token->id, stretch.begin, stretch.end, utf8::count_characters(shown.substr(0, leading)),
+              utf8::count_characters(shown.substr(shown.size() - trailing)));
+    ++progress.word;
+  }
+
+  void add_words(Progress& progress, const detail::Stretch& stretch) const {
+    std::string_view text = progress.text.substr(stretch.begin, stretch.end - stretch.begin);
+    const bool prefixed = file_->add_prefix_space && text.front() != ' ';
+    if (prefixed) {
+      progress.desk.prefixed.assign(1, ' ').append(text);
+      text = progress.desk.prefixed;
+    }
+    if (!file_->splits_words) {
+      add_word(progress, text, stretch.begin, prefixed);
+      return;
+    }
+    std::size_t begin = stretch.begin;
+    bool starts_with_prefix = prefixed;
+    for (detail::Words words(text); !words.done(); starts_with_prefix = false) {
+      const std::string_view word = words.next();
+      add_word(progress, word, begin, starts_with_prefix);
+      begin += word.size() - (starts_with_prefix ? 1 : 0);
+    }
+  }
+
+  // Adds the tokens of a word that begins at byte `begin`; `prefixed` says that its first space is not in the text.
+  void add_word(Progress& progress, std::string_view word, std::size_t begin, bool prefixed) const {
+    const auto known = progress.desk.cache.find(word);
+    const detail::Piece* piece = known.first;
+    std::size_t count = known.count;
+    if (!known.found) {
+      pieces_from_word(progress.desk, word);
+      progress.desk.cache.remember(word, progress.desk.pieces);
+      piece = progress.desk.pieces.data();
+      count = progress.desk.pieces.size();
+    }
+    std::size_t in_word = 0;
+    for (const detail::Piece* last = piece + count; piece != last; ++piece) {
+      const std::string_view bytes = word.substr(in_word, piece->length);
+      // The prefix lies where the character behind it does.
+      const std::size_t from = begin + in_word - (prefixed && in_word > 0 ? 1 : 0);
+      const std::size_t to = begin + in_word + piece->length - (prefixed ? 1 : 0);
+      add_token(progress, piece->id, from, std::max(to, from + 1), count_leading(bytes), count_trailing(bytes));
+      in_word += piece->length;
+    }
+    ++progress.word;
+  }
+
+  static std::size_t count_leading(std::string_view bytes) { return std::min(bytes.find_first_not_of(' '), bytes.size()); }
+
+  static std::size_t count_trailing(std::string_view bytes) {
+    const std::size_t last = bytes.find_last_not_of(' ');
+    return last == bytes.npos ? bytes.size() : bytes.size() - 1 - last;
+  }
+
+  // Adds the token of bytes `from` to `to`, whose text has so many spaces at its ends.
+  void add_token(Progress& progress, std::int64_t id, std::size_t from, std::size_t to, std::size_t leading,
+                 std::size_t trailing) const {
+    auto [bytes, characters] = progress.counter.characters(from, to);
+    if (file_->trim_offsets && (leading || trailing)) {
+      // A single space before the first token is taken for the prefix, which is not in the text.
+      const bool first = progress.encoding.size() == progress.first || characters.begin == 0;
+      const bool prefix = first && leading == 1 && file_->keeps_first_space;
+      trim(progress.text, bytes, characters, prefix ? 0 : to_signed(leading), to_signed(trailing));
+    }
+    progress.encoding.push_back({id, characters, bytes, progress.word, progress.sequence, 0});
+  }
+
+  static void trim(std::string_view text, Span& bytes, Span& characters, std::int64_t leading, std::int64_t trailing) {
+    const auto inside = [&](std::int64_t at) { return utf8::continues(text[static_cast<std::size_t>(at)]); };
+    for (; leading > 0 && characters.begin < characters.end; --leading) {
+      ++characters.begin;
+      for (++bytes.begin; bytes.begin < bytes.end && inside(bytes.begin);) ++bytes.begin;
+    }
+    if (characters.end < trailing) return;
+    for (; trailing > 0 && characters.end > characters.begin; --trailing) {
+      --characters.end;
+      for (--bytes.end; inside(bytes.end);) --bytes.end;
+    }
+  }
+
+  void pieces_from_word(Desk& desk, std::string_view word) const {
+    desk.pieces.clear();
+    if (file_->ignore_merges) {
+      std::string letters;
+      for (const char byte : word) letters += detail::ByteAlphabet::instance().letter(static_cast<unsigned char>(byte));
+      if (const auto whole = file_->model_ids.find(letters); whole != file_->model_ids.end()) {
+        desk.pieces.push_back({whole->second, static_cast<std::uint32_t>(word.size())});
+        return;
+      }
+    }
+    for (const char byte : word) {
+      const std::int32_t id = file_->byte_ids[static_cast<unsigned char>(byte)];
+      const bool fuses = file_->fuses_unknown && id == detail::TokenizerFile::no_id && !desk.pieces.empty() &&
+                         desk.pieces.back().id == file_->unknown_id;
+      if (fuses) {
+        ++desk.pieces.back().length;
+      } else {
+        desk.pieces.push_back({id == detail::TokenizerFile::no_id ? file_->unknown_id : id, 1});
+      }
+    }
+    desk.merger.merge(desk.pieces, file_->merges);
+  }
+
+  [[nodiscard]] const std::string* find_token(std::int64_t id) const {
+    const auto found = file_->names.find(id);
+    return found == file_->names.end() ? nullptr : &found->second;
+  }
+
+  std::unique_ptr<detail::TokenizerFile> file_;
+  detail::AddedTokens verbatim_;
+  detail::AddedTokens normalized_;
+  std::unordered_map<std::int64_t, bool> special_;
+  std::unique_ptr<Desks> desks_ = std::make_unique<Desks>();
+};
+
+}  // namespace rpln

@@ -1,0 +1,1 @@
+"""What runs a graph: one file for each of ONNX Runtime, OpenVINO and TensorRT, and the table of providers."""

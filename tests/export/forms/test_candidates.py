@@ -1,0 +1,116 @@
+"""What is measured, in which order and for how long. Speeds are made up: nothing here depends on the machine."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx_ir as ir
+import pytest
+
+from rpln_export.checkpoint.model import load_model
+from rpln_export.checkpoint.planned_graphs import Part, parts_from_model
+from rpln_export.forms import candidates
+from rpln_export.forms.candidates import OUT_OF_TIME, Settings, measure_candidates, measure_settings
+from rpln_export.plan.export_plan import ExportPlan, make_plan
+from rpln_graphs.errors import GraphError
+from rpln_graphs.rewriting.base import Context
+from rpln_graphs.trace import trace_model
+
+TASK = "token-classification"
+Racer = tuple[ExportPlan, Part, ir.Model]
+
+
+@pytest.fixture(scope="module")
+def racer(checkpoint: Callable[[str], Path]) -> Racer:
+    plan = make_plan(str(checkpoint(TASK)), task=TASK, workload="ragged")
+    (part,) = parts_from_model(plan, load_model(plan))
+    graph = trace_model(part.call.model, part.plan.inputs, part.plan.outputs)
+    for fold in plan.folds:
+        fold.configure(graph, Context())(graph)
+    return plan, part, graph
+
+
+@pytest.fixture
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what every installation has."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
+def speeds(monkeypatch: pytest.MonkeyPatch, *made_up: float) -> None:
+    left = iter(made_up)
+    monkeypatch.setattr(candidates, "speedup", lambda *_, **__: next(left))
+
+
+@pytest.mark.usefixtures("no_openvino")
+def test_every_form_is_measured_and_what_is_not_installed_says_so(
+    racer: Racer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, part, graph = racer
+    speeds(monkeypatch, 3.0, 4.0, 1.1, 0.9, 1.0)
+    done: list[None] = []
+
+    rows = measure_candidates(part, graph, plan, seconds=60, advance=lambda: done.append(None))
+
+    assert {row.form: row.speedup for row in rows if row.provider == "cpu"} == {
+        "standard": 1.0,
+        "packed": 3.0,
+        "packed-attention": 4.0,
+        "attention": 1.1,
+        "fused": 0.9,
+        "merged": 1.0,
+    }
+    others = [row for row in rows if row.provider == "openvino"]
+    assert [row.speedup for row in others] == [None, None]
+    assert all('pip install "rpln-runtime[openvino]"' in row.outcome for row in others)
+    assert len(done) == len(rows)
+
+
+@pytest.mark.usefixtures("no_openvino")
+def test_when_time_is_over_the_rest_is_listed_as_not_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, part, graph = racer
+    speeds(monkeypatch, 3.0)
+    # One look at the clock before all, one before each candidate but the standard form.
+    clock = iter([0.0, 1.0, 1.0, *[100.0] * 20])
+    monkeypatch.setattr(candidates, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+
+    rows = measure_candidates(part, graph, plan, seconds=50, advance=lambda: None)
+
+    assert [(row.form, row.speedup) for row in rows if row.speedup is not None] == [("standard", 1.0), ("packed", 3.0)]
+    assert {row.form for row in rows if row.outcome == OUT_OF_TIME} >= {"attention", "fused", "merged"}
+
+
+@pytest.mark.parametrize(
+    ("cores", "gains", "best"),
+    [
+        (2, [1.2], Settings(spinning=True)),
+        (2, [1.04], Settings(spinning=False)),
+        (8, [1.1, 1.3], Settings(threads=4, spinning=False)),
+        (8, [1.3, 1.1], Settings(spinning=True)),
+        (8, [0.9, 0.8], Settings(spinning=False)),
+    ],
+)
+def test_threads_are_calm_unless_something_else_gains(
+    racer: Racer, monkeypatch: pytest.MonkeyPatch, cores: int, gains: Sequence[float], best: Settings
+) -> None:
+    plan, part, graph = racer
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    speeds(monkeypatch, *gains)
+
+    assert measure_settings(part, graph, plan) == best
+
+
+def test_no_room_for_copies_is_said_to_be_that(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, part, graph = racer
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(candidates, "save_graphs", full)
+    said = r"could not be written to .*TMPDIR"
+    with pytest.raises(GraphError, match=said):
+        measure_candidates(part, graph, plan, seconds=60, advance=lambda: None)
+    with pytest.raises(GraphError, match=said):
+        measure_settings(part, graph, plan)

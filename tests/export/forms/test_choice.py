@@ -1,0 +1,537 @@
+"""Which form runs: by a race, whose figures are made up here, by name, or by default; and that it is proven."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import pytest
+from click.testing import CliRunner, Result
+
+from rpln_export import pipeline
+from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.cli import export_command, rpln_command
+from rpln_export.errors import NearMissError, PlanError, ValidationError
+from rpln_export.forms import choice, timing
+from rpln_export.forms.candidates import Settings, written_forms
+from rpln_export.forms.choice import Race
+from rpln_export.plan.export_plan import ExportPlan, make_plan
+from rpln_export.plan.workloads import WORKLOADS, workload_from_file
+from rpln_export.validation import proof
+from rpln_export.validation.proof import Proof
+from rpln_graphs.forms import Form
+from rpln_graphs.recipes import Recipe
+from rpln_runtime import load, session
+from rpln_runtime.engines.providers import open_engine
+from rpln_runtime.manifest import Candidate, Manifest, Rewritten, read_manifest
+from tests.export.conftest import Export
+from tests.export.sabotage import scaled
+
+TASK = "token-classification"
+
+
+def candidate(form: str, speedup: float | None, provider: str = "cpu", variant: str = "full") -> Candidate:
+    outcome = "measured" if speedup else "not there"
+    return Candidate(variant=variant, form=form, provider=provider, speedup=speedup, outcome=outcome)
+
+
+def race(*rows: Candidate) -> Race:
+    return Race(candidates=rows, settings=Settings(threads=1, spinning=False))
+
+
+# -- who wins --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "winner"),
+    [
+        ([("standard", 1.0), ("fused", 1.2)], "fused"),
+        ([("standard", 1.0), ("fused", 1.04)], "standard"),
+        ([("fused", 1.04), ("standard", 1.0)], "standard"),
+        ([("standard", 1.0), ("fused", 1.2), ("packed", 1.24)], "fused"),
+        ([("standard", 1.0), ("fused", 1.2), ("packed", 1.3)], "packed"),
+        ([("standard", 1.0), ("fused", 0.5)], "standard"),
+        ([("standard", None), ("fused", 1.1)], "fused"),
+    ],
+)
+def test_what_is_not_faster_by_more_than_noise_does_not_win(rows: Sequence[tuple[str, float]], winner: str) -> None:
+    best = race(*(candidate(*row) for row in rows)).fastest("full", "cpu")
+
+    assert best is not None
+    assert best.form == winner
+
+
+def test_where_nothing_ran_nobody_wins() -> None:
+    assert race(candidate("standard", None)).fastest("full", "cpu") is None
+    assert race(candidate("standard", None)).provider == "cpu"
+    assert Race(why_not="no").provider == "cpu"
+
+
+@pytest.mark.parametrize(("speedup", "provider"), [(1.3, "openvino"), (1.22, "cpu"), (1.0, "cpu")])
+def test_another_provider_must_beat_the_best_form_on_the_cpu(speedup: float, provider: str) -> None:
+    rows = (candidate("standard", 1.0), candidate("fused", 1.2), candidate("standard", speedup, "openvino"))
+
+    assert race(*rows).provider == provider
+
+
+def test_the_first_graph_decides_on_the_provider() -> None:
+    rows = [candidate("standard", 1.0, variant="with-past"), candidate("standard", 1.5, "cuda", "with-past")]
+    rows += [candidate("standard", 9.0, variant="encoder"), candidate("standard", 1.0, "cuda", "encoder")]
+
+    assert race(*rows).provider == "cuda"
+
+
+def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
+    rows = (candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3))
+    left = race(*rows).without_winner("cpu", "is wrong")
+
+    assert [(row.form, row.speedup, row.outcome) for row in left.candidates] == [
+        ("standard", 1.0, "measured"),
+        ("fused", None, "is wrong"),
+        ("packed", 1.3, "measured"),
+    ]
+    assert [row.form for row in left.winners] == ["packed"]
+
+
+def test_a_standard_graph_is_not_to_blame_for_the_form_of_another() -> None:
+    rows = [candidate("standard", 1.0, variant="with-past"), candidate("fused", 1.5, variant="with-past")]
+    rows += [candidate("standard", 1.0, variant="encoder"), candidate("fused", 0.9, variant="encoder")]
+    left = race(*rows).without_winner("cpu", "is wrong")
+
+    assert [(row.variant, row.form) for row in left.winners] == [("with-past", "standard"), ("encoder", "standard")]
+
+
+# -- what is written -------------------------------------------------------------------------------------------------
+
+Exporting = Callable[..., Result]
+
+
+@pytest.fixture
+def export(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced_once: None
+) -> Exporting:
+    """Export the checkpoint of a task to `tmp_path`/out, the race being run with these figures."""
+
+    def run(*options: str, result: Race | None = None, task: str = TASK) -> Result:
+        if result is not None:
+            monkeypatch.setattr(pipeline, "run_race", lambda *_: result)
+        return CliRunner().invoke(export_command, [str(checkpoint(task)), "-o", str(tmp_path / "out"), *options])
+
+    return run
+
+
+def manifest_of(folder: Path) -> Manifest:
+    return read_manifest(folder / "out")
+
+
+def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Notes on each engine that a session opens."""
+    opened: list[dict[str, Any]] = []
+    real = open_engine
+
+    def open_and_note(path: Path, **options: Any) -> Any:
+        opened.append({"path": path.name, **{name: options[name] for name in ("provider", "threads", "spinning")}})
+        return real(path, **options)
+
+    monkeypatch.setattr(session, "open_engine", open_and_note)
+    return opened
+
+
+WON = race(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", None))
+
+
+def test_what_won_is_written_proven_recorded_and_run(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[str], Path]
+) -> None:
+    result = export(result=WON)
+    assert result.exit_code == 0, result.output
+    manifest, folder = manifest_of(tmp_path), tmp_path / "out"
+    (graph,) = manifest.graphs
+    assert graph.form == "standard"
+    assert graph.rewritten == (Rewritten(path="model.ort.onnx", form="fused", providers=("cpu",)),)
+    assert manifest.optimization is not None
+    assert [row.outcome for row in manifest.optimization.candidates] == ["measured", "chosen", "not there"]
+
+    operators = {node.op_type for node in onnx.load(folder / "model.ort.onnx", load_external_data=False).graph.node}
+    assert {"SkipLayerNormalization", "MultiHeadAttention"} <= operators
+    domains = {node.domain for node in onnx.load(folder / "model.onnx", load_external_data=False).graph.node}
+    assert domains == {""}
+    assert sorted(path.name for path in folder.glob("*.data")) == ["model.onnx.data"]  # the weights are shared
+
+    report = json.loads((folder / "report.json").read_text())
+    assert [(form["path"], form["form"]) for form in report["forms"]] == [("model.ort.onnx", "fused")]
+    methods = [row["method"] for row in report["comparisons"]]
+    assert methods == ["rpln_runtime", "rpln_runtime, fused for cpu"]
+    assert "model.ort.onnx" in (folder / "report.md").read_text()
+
+    opened = engines_of(monkeypatch)
+    load(folder)
+    load(folder, rewritten=False, threads=2, spinning=True)
+    assert opened == [
+        {"path": "model.ort.onnx", "provider": "cpu", "threads": 1, "spinning": False},
+        {"path": "model.onnx", "provider": "cpu", "threads": 2, "spinning": True},
+    ]
+    assert CliRunner().invoke(rpln_command, ["run", str(folder), "The dog barked."]).exit_code == 0
+    assert opened[2]["path"] == "model.ort.onnx"
+
+    again = CliRunner().invoke(rpln_command, ["validate", str(folder), str(checkpoint(TASK)), "--json"])
+    assert again.exit_code == 0, again.output
+    assert [row["method"] for row in json.loads(again.stdout)] == methods
+
+
+def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) -> None:
+    result = export(result=race(candidate("standard", 1.0), candidate("fused", 1.03)))
+    assert result.exit_code == 0, result.output
+    assert manifest_of(tmp_path).graphs[0].rewritten == ()
+    assert [path.name for path in (tmp_path / "out").glob("*.onnx")] == ["model.onnx"]
+
+
+def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Forms of these names come out wrong."""
+    real = written_forms
+
+    def written(part: Part, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan) -> dict[str, ir.Model]:
+        made = real(part, graph, forms, plan)
+        for name in set(names) & made.keys():
+            scaled("encoder.layer.1.intermediate.dense.weight.T", 1.5)(made[name])
+        return made
+
+    monkeypatch.setattr(choice, "written_forms", written)
+
+
+def test_a_winner_that_is_wrong_gives_way_to_the_next(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage_form(monkeypatch, "fused")
+    result = export(result=race(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3)))
+    assert result.exit_code == 0, result.output
+    manifest = manifest_of(tmp_path)
+
+    assert [row.form for row in manifest.graphs[0].rewritten] == ["packed"]
+    assert manifest.optimization is not None
+    outcomes = {row.form: row.outcome for row in manifest.optimization.candidates}
+    assert outcomes["packed"] == "chosen"
+    assert "logits" in outcomes["fused"]
+    assert "fused for cpu" in outcomes["fused"]
+
+
+def test_where_all_are_wrong_the_standard_graph_is_left(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage_form(monkeypatch, "fused", "packed")
+    result = export(result=race(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3)))
+    assert result.exit_code == 0, result.output
+
+    assert manifest_of(tmp_path).graphs[0].rewritten == ()
+    assert not (tmp_path / "out" / "model.ort.onnx").exists()
+
+
+def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage_form(monkeypatch, "fused")
+    result = export("--target", "cuda")
+    assert result.exit_code == 0, result.output
+
+    manifest = manifest_of(tmp_path)
+    assert manifest.graphs[0].rewritten == ()
+    assert manifest.optimization is not None
+    expected = "the standard form, since the default one, fused, came out not equal to eager torch: logits"
+    assert manifest.optimization.note.startswith(expected)
+
+
+def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: ValidationError) -> None:
+    """The first proofs of an export end in these; later ones are real."""
+    waiting, real = list(refusals), proof.prove
+
+    def prove(*args: Any, **options: Any) -> Proof:
+        if waiting:
+            raise waiting.pop(0)
+        return real(*args, **options)
+
+    monkeypatch.setattr(pipeline, "prove", prove)
+
+
+@pytest.mark.usefixtures("measuring")
+def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_proofs(monkeypatch, NearMissError("refused", reason="a hair off"))
+    assert export("--target", "portable").exit_code == 0
+
+    manifest = manifest_of(tmp_path)
+    assert manifest.graphs[0].form == "none"
+    assert manifest.optimization is not None
+    assert manifest.optimization.note == "the graph as it was traced, since with the exact folds it came out a hair off"
+
+
+@pytest.mark.parametrize(
+    ("options", "refusals"),
+    [
+        ((), [NearMissError("the first", reason=""), ValidationError("the second")]),
+        ((), [ValidationError("the first")]),
+        (("--optimize", "standard"), [NearMissError("the first", reason="")]),
+        (("--optimize", "none"), [NearMissError("the first", reason="")]),
+    ],
+    ids=["twice wrong", "far off", "by name", "no folds"],
+)
+def test_other_misses_are_errors(
+    export: Exporting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: Sequence[str],
+    refusals: Sequence[ValidationError],
+) -> None:
+    refuse_proofs(monkeypatch, *refusals)
+    result = export(*options)
+
+    assert (result.exit_code, result.stderr) == (10, "Error: the first\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("factor", "near"), [(1.5, True), (2.5, False)])
+def test_a_near_miss_is_within_twice_the_tolerance(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, near: bool
+) -> None:
+    """A proof whose tolerance is so many times smaller than the difference that there is."""
+    found: list[type[Exception]] = []
+    real = proof.prove
+
+    def prove(subjects: Any, folder: Path, *, recipe: Recipe, advance: Any) -> Proof:
+        worst = max(row.difference for row in real(subjects, folder, recipe=recipe, advance=advance).comparisons)
+        strict = dataclasses.replace(recipe.tolerance, difference=worst / factor)
+        try:
+            return real(subjects, folder, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
+        except ValidationError as error:
+            found.append(type(error))
+            raise
+
+    monkeypatch.setattr(pipeline, "prove", prove)
+    export()
+    assert (found[0] is NearMissError) == near
+
+
+def test_a_form_asked_for_by_name_that_is_wrong_is_an_error(
+    export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage_form(monkeypatch, "fused")
+    result = export("--optimize", "fused")
+
+    assert result.exit_code == 10
+    assert "fused" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+DEFAULTS = [
+    (("--optimize", "fused"), ["fused"], "standard", "--optimize fused"),
+    (("--optimize", "packed"), ["packed"], "standard", "--optimize packed"),
+    (("--optimize", "none"), [], "none", "--optimize none"),
+    (("--optimize", "standard"), [], "standard", "--optimize standard"),
+]
+
+
+@pytest.mark.usefixtures("measuring")
+@pytest.mark.parametrize(("options", "forms", "own", "note"), DEFAULTS)
+def test_a_form_by_name_is_not_measured(
+    export: Exporting, tmp_path: Path, *, options: Sequence[str], forms: list[str], own: str, note: str
+) -> None:
+    result = export(*options)
+    assert result.exit_code == 0, result.output
+    manifest = manifest_of(tmp_path)
+    (graph,) = manifest.graphs
+
+    assert [row.form for row in graph.rewritten] == forms
+    assert graph.form == own
+    assert manifest.optimization is not None
+    assert (manifest.optimization.candidates, manifest.optimization.note) == ((), note)
+
+
+@pytest.mark.usefixtures("measuring")
+@pytest.mark.parametrize("form", ["fused", "packed"])
+def test_a_form_by_name_gives_the_same_files_every_time(export: Exporting, tmp_path: Path, form: str) -> None:
+    made = []
+    for _ in range(2):
+        result = export("--optimize", form)
+        assert result.exit_code == 0, result.output
+        made.append({path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.onnx*")})
+
+    assert set(made[0]) == {"model.onnx", "model.onnx.data", "model.ort.onnx"}
+    assert made[0] == made[1]
+
+
+REASONS = {"tensorrt": "TensorRT", "portable": "every runtime", "cuda": "CUDA"}
+
+
+@pytest.mark.usefixtures("measuring")
+@pytest.mark.parametrize("target", REASONS)
+def test_what_cannot_run_here_gets_a_default_and_its_reason(export: Exporting, tmp_path: Path, target: str) -> None:
+    result = export("--target", target)
+    assert result.exit_code == 0, result.output
+    manifest = manifest_of(tmp_path)
+
+    assert manifest.target == target
+    assert manifest.optimization is not None
+    assert REASONS[target] in manifest.optimization.note
+    assert manifest.optimization.candidates == ()
+    domains = {node.domain for node in onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph.node}
+    assert domains == {""}
+
+
+# -- contradictions --------------------------------------------------------------------------------------------------
+
+REFUSED = [
+    ({"optimize": "fastest"}, "fastest"),
+    ({"target": "tpu"}, "tpu"),
+    ({"workload": "heavy"}, "heavy"),
+    ({"target": "tensorrt", "optimize": "fused"}, "--target tensorrt compiles model.onnx"),
+    ({"target": "portable", "pack_padding": True}, "--target portable compiles model.onnx"),
+    ({"pack_padding": True, "optimize": "fused"}, "--pack-padding asks for a packed form"),
+    ({"pack_padding": True, "optimize": "none"}, "--pack-padding and --optimize none exclude each other"),
+    ({"workload": "ragged", "optimize": "fused"}, "a workload is what --optimize auto measures on"),
+    ({"workload": "ragged", "workload_file": Path("lengths.json")}, "exclude each other"),
+    ({"precision": "bf16", "target": "cpu"}, "--target cpu does not go with --bf16"),
+    ({"task": "text-generation", "is_decoder": True, "pack_padding": True}, "--pack-padding goes with encoders"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), REFUSED)
+def test_contradictions_are_refused_before_any_work(
+    checkpoint: Callable[[str], Path], fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(PlanError) as caught:
+        make_plan(str(checkpoint(TASK)), **fields)
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "{}",
+        "[]",
+        "[[]]",
+        "[3, 0]",
+        "[3, -1]",
+        "[3, true]",
+        "[3, 2.5]",
+        '["3"]',
+        "[3, [4]]",
+        "[[3], []]",
+        "null",
+    ],
+)
+def test_a_workload_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "lengths.json"
+    path.write_text(text)
+    with pytest.raises(PlanError) as caught:
+        workload_from_file(path)
+    assert str(path) in str(caught.value)
+    assert "--workload-file takes JSON" in str(caught.value)
+
+
+def test_a_workload_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="cannot be read"):
+        workload_from_file(tmp_path / "lengths.json")
+
+
+def test_lengths_are_grouped_and_batches_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "lengths.json"
+    path.write_text("[[12, 40], [33, 7]]")
+    assert workload_from_file(path).batches == ((12, 40), (33, 7))
+    path.write_text("[12, 40, 33, 7]")
+    (batch,) = workload_from_file(path).batches
+    assert sorted(batch) == [7, 12, 33, 40]
+    assert workload_from_file(path).name == "lengths.json"
+
+
+def test_only_ragged_texts_have_padding() -> None:
+    assert {name for name, row in WORKLOADS.items() if row.has_padding} == {"ragged"}
+
+
+# -- the clock -------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time goes on when someone works or sleeps, and only then."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def work(self, *seconds: float) -> Callable[[], None]:
+        """A run that takes so long the first time, the second, and so on; the last goes on."""
+        left = list(seconds)
+        return lambda: self.sleep(left.pop(0) if len(left) > 1 else left[0])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(timing, "time", made)
+    return made
+
+
+def test_the_ratio_is_of_summed_medians(clock: Clock) -> None:
+    one = [clock.work(9, 1.0), clock.work(9, 3.0)]
+    # The first run of each is not counted, nor is one outlier among five.
+    other = [clock.work(50, 0.5, 0.5, 70, 0.5, 0.5), clock.work(50, 1.5)]
+
+    assert timing.speedup(one, other, seconds=1e9) == pytest.approx(2.0)
+
+
+def test_there_is_one_round_at_least_and_no_more_when_time_is_up(clock: Clock) -> None:
+    begun: list[float] = []
+
+    def run() -> None:
+        begun.append(clock.now)
+        clock.sleep(10)
+
+    assert timing.speedup([run], [run], seconds=1) == pytest.approx(1.0)
+    assert len(begun) == 2 + 2  # the untimed ones, and one round
+
+
+def test_who_is_hopeless_is_given_up(clock: Clock) -> None:
+    slow = clock.work(2.0)
+    runs: list[None] = []
+
+    def counted() -> None:
+        runs.append(None)
+        slow()
+
+    assert timing.speedup([clock.work(1.0)], [counted], seconds=1e9) == pytest.approx(0.5)
+    assert len(runs) == 2
+
+
+# -- for real --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("measuring")
+def test_auto_measures_and_says_what(export: Exporting, tmp_path: Path) -> None:
+    lengths = tmp_path / "lengths.json"
+    lengths.write_text("[[5, 3]]")
+    result = export("--workload-file", str(lengths))
+    assert result.exit_code == 0, result.output
+    optimization = manifest_of(tmp_path).optimization
+
+    assert optimization is not None
+    assert optimization.workload == "lengths.json"
+    assert {row.form for row in optimization.candidates} >= {"standard", "fused", "packed"}
+    assert any(row.outcome == "chosen" for row in optimization.candidates)
+
+
+def test_tests_do_not_measure(exported: Callable[..., Export]) -> None:
+    optimization = read_manifest(exported(TASK).folder).optimization
+
+    assert optimization is not None
+    assert optimization.candidates == ()

@@ -1,0 +1,69 @@
+"""Small graphs for TensorRT and how they are compiled in tests: the smallest network that has all that is checked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
+from rpln_graphs.tensorrt.builder import Plan, build_plan
+from rpln_runtime.engines.profiles import Shapes
+from tests.graphs.text_graphs import model_from_text
+
+RTX: Final = BACKENDS["tensorrt-rtx"]
+
+ATTENTION: Final = """
+g ({dtype}[b, s, 32] x, {dtype}[b, 2, 16, s] k, {dtype}[b, 2, s, 16] v, {dtype}[32, 32] w) => ({dtype}[b, 2, s, 16] y)
+{{
+    shape = Constant <value = int64[4] {{0, 0, 2, 16}}> ()
+    product = MatMul (x, w)
+    heads = Reshape (product, shape)
+    q = Transpose <perm = [0, 2, 1, 3]> (heads)
+    scores = MatMul (q, k)
+    softmax = Softmax <axis = -1> (scores)
+    y = MatMul (softmax, v)
+}}
+"""
+"""A projection and an attention of two heads."""
+
+
+def attention(dtype: str = "float16") -> ir.Model:
+    """The network, computing in one of ONNX's types, with a weight that is the same at every call."""
+    model = model_from_text(ATTENTION.format(dtype=dtype))
+    (weight,) = (value for value in model.graph.inputs if value.name == "w")
+    assert weight.dtype is not None
+    numbers = np.random.default_rng(0).standard_normal((32, 32)).astype(weight.dtype.numpy())
+    weight.const_value = ir.tensor(numbers, name="w")
+    model.graph.inputs.remove(weight)
+    model.graph.initializers["w"] = weight
+    return model
+
+
+def attention_shapes(smallest: int, tuned: int, largest: int) -> dict[str, Shapes]:
+    """For so many tokens, in a batch of as many rows."""
+
+    def shapes(name: str) -> Shapes:
+        small, middle, large = (
+            {"x": (n, n, 32), "k": (n, 2, 16, n), "v": (n, 2, n, 16)}[name] for n in (smallest, tuned, largest)
+        )
+        return small, middle, large
+
+    return {name: shapes(name) for name in ("x", "k", "v")}
+
+
+SHAPES: Final = attention_shapes(1, 8, 16)
+
+
+def compile_graph(
+    model: ir.Model,
+    folder: Path,
+    profiles: Sequence[Mapping[str, Shapes]] = (SHAPES,),
+    *,
+    targets: Sequence[str] = ("sm89",),
+    **options: Any,
+) -> Plan:
+    """Build `model` with TensorRT-RTX; `options` are those of EngineOptions."""
+    ir.save(model, folder / "model.onnx")
+    return build_plan(folder / "model.onnx", profiles, backend=RTX, targets=targets, options=EngineOptions(**options))

@@ -1,0 +1,167 @@
+"""What runs a graph: ONNX Runtime, and OpenVINO's own runtime behind the same interface."""
+
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+
+from rpln_runtime import ManifestError, MissingExtraError, ProviderError, load, pipeline
+from rpln_runtime.engines.base import Engine
+from rpln_runtime.engines.providers import open_engine
+from rpln_runtime.manifest import Manifest
+from rpln_runtime.tasks import TASKS
+from tests.runtime.bundles import Bundle, outputs_in_fp16
+from tests.runtime.decoders import DecoderBundle
+
+ENCODER_TASKS = [task.name for task in TASKS.values() if task.postprocess is not None]
+INSTALL = 'pip install "rpln-runtime[openvino]"'
+SIZES = {"batch": 3, "choices": 2, "sequence": 9}
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture
+def openvino() -> ModuleType:
+    module: ModuleType = pytest.importorskip("openvino", reason="OpenVINO is not installed (extra [openvino])")
+    return module
+
+
+def feeds_of(manifest: Manifest, *, seed: int = 0, length: int = 9) -> Arrays:
+    """Random tokens, texts of all lengths, padded on the right."""
+    rng = np.random.default_rng(seed)
+    feeds: Arrays = {}
+    for spec in manifest.graphs[0].inputs:
+        shape = [(SIZES | {"sequence": length})[str(axis)] for axis in spec.shape]
+        real = np.arange(length) < rng.integers(1, length + 1, (*shape[:-1], 1))
+        feeds[spec.name] = real.astype(np.int64) if spec.name == "attention_mask" else rng.integers(0, 2, shape)
+        if spec.name == "input_ids":
+            feeds[spec.name] = rng.integers(5, manifest.vocab_size, shape)
+    return feeds
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize("task", ENCODER_TASKS)
+def test_openvino_gives_what_onnx_runtime_gives(bundle_of: Callable[..., Bundle], task: str) -> None:
+    folder = bundle_of(task).folder
+    cpu, other = load(folder), load(folder, provider="openvino", threads=1)
+    for length in (1, 9, 64):
+        feeds = feeds_of(cpu.manifest, length=length)
+        expected, found = cpu.run(feeds), other.run(feeds)
+        assert list(found) == list(expected)
+        for name, array in expected.items():
+            assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
+            assert np.abs(found[name] - array).max() <= 1e-5
+
+
+@pytest.fixture(params=["cpu", "openvino"])
+def engine(bundle_of: Callable[..., Bundle], request: pytest.FixtureRequest) -> Engine:
+    if request.param == "openvino":
+        request.getfixturevalue("openvino")
+    return open_engine(bundle_of("token-classification").folder / "model.onnx", provider=request.param, threads=1)
+
+
+@pytest.fixture(scope="module")
+def manifest(bundle_of: Callable[..., Bundle]) -> Manifest:
+    return bundle_of("token-classification").manifest
+
+
+def test_an_engine_says_what_it_takes_and_gives(engine: Engine) -> None:
+    assert engine.inputs == {"input_ids": "int64", "attention_mask": "int64"}
+    # OpenVINO knows an output by the name of the node, too, that the compiler made it of.
+    assert engine.outputs["logits"] == "float32"
+    assert set(engine.outputs.values()) == {"float32"}
+
+
+def test_results_outlive_the_next_run(engine: Engine, manifest: Manifest) -> None:
+    (first,) = engine.run(feeds_of(manifest, seed=1), ["logits"])
+    kept = first.copy()
+    (second,) = engine.run(feeds_of(manifest, seed=2), ["logits"])
+
+    assert np.array_equal(first, kept)
+    assert not np.array_equal(first, second)
+
+
+def test_threads_share_an_engine(engine: Engine, manifest: Manifest) -> None:
+    batches = [feeds_of(manifest, seed=seed, length=3 + seed % 5) for seed in range(24)]
+    expected = [engine.run(feeds, ["logits"])[0] for feeds in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda feeds: engine.run(feeds, ["logits"])[0], batches))
+
+    for one, other in zip(expected, found, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() <= 1e-6
+
+
+def test_arrays_of_any_layout_are_taken(engine: Engine, manifest: Manifest) -> None:
+    feeds = feeds_of(manifest)
+    turned = {name: np.asfortranarray(array) for name, array in feeds.items()}
+
+    assert not turned["input_ids"].flags["C_CONTIGUOUS"]
+    assert np.array_equal(engine.run(feeds, ["logits"])[0], engine.run(turned, ["logits"])[0])
+
+
+def test_inputs_are_left_as_they_are(engine: Engine, manifest: Manifest) -> None:
+    feeds = feeds_of(manifest)
+    kept = {name: array.copy() for name, array in feeds.items()}
+    engine.run(feeds, ["logits"])
+
+    assert all(np.array_equal(feeds[name], kept[name]) for name in feeds)
+
+
+def test_read_only_arrays_are_taken(engine: Engine, manifest: Manifest) -> None:
+    feeds = feeds_of(manifest)
+    for array in feeds.values():
+        array.setflags(write=False)
+
+    assert np.isfinite(engine.run(feeds, ["logits"])[0]).all()
+
+
+# -- OpenVINO alone --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("openvino")
+def test_outputs_in_fp16_have_that_type(bundle_of: Callable[..., Bundle], tmp_path: Path) -> None:
+    folder = outputs_in_fp16(bundle_of("token-classification"), tmp_path)
+    feeds = feeds_of(load(folder).manifest)
+    expected, found = (load(folder, provider=name).run(feeds)["logits"] for name in ("cpu", "openvino"))
+
+    assert found.dtype == np.float16
+    assert np.abs(found.astype(np.float32) - expected.astype(np.float32)).max() <= 2e-3
+
+
+def test_without_openvino_the_pip_command_is_named(
+    bundle_of: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError) as caught:
+        load(bundle_of("token-classification").folder, provider="openvino")
+    assert str(caught.value).startswith("OpenVINO is not installed (")
+    assert str(caught.value).endswith(f"). Run: {INSTALL}")
+    assert caught.value.exit_code == 6
+
+
+def test_a_graph_that_openvino_cannot_compile_is_named(openvino: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n"])
+    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n"])
+    node = onnx.helper.make_node("Unheard", ["x"], ["y"], domain="elsewhere")
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("elsewhere", 1)]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [other]), opset_imports=opsets), path)
+
+    with pytest.raises(ManifestError) as caught:
+        open_engine(path, provider="openvino")
+    assert str(caught.value).startswith(f"OpenVINO {openvino.__version__} cannot compile {path}: ")
+    assert str(caught.value).endswith(f"Choose provider='cpu', or update it: {INSTALL} --upgrade")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_generation_is_refused(causal_lm: DecoderBundle) -> None:
+    with pytest.raises(ProviderError) as caught:
+        pipeline(causal_lm.folder, provider="openvino")
+    assert str(caught.value) == (
+        "provider 'openvino' has no memory to bind, which generating text needs. Choose provider='cpu'."
+    )
