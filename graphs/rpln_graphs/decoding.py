@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rpln_graphs.stress import MASKS, Case, Feeds, Limits, random_ids, random_mask
+from rpln_graphs.stress import MASK_KINDS, Case, Feeds, Limits, random_ids, random_mask
 from rpln_runtime.tasks import INT64, SEQUENCE, Tensor
 
 MEMORY_LENGTH: Final = 6
@@ -67,7 +67,7 @@ def decoding_cases(
     """
     rng = np.random.default_rng(0)
     writer = _Writer(list(inputs), limits, list(memory), memory_limits, rng)
-    for mask, script in itertools.product(MASKS, SCRIPTS):
+    for mask, script in itertools.product(MASK_KINDS, SCRIPTS):
         fits = script.prompt + sum(move.tokens for move in script.moves) <= limits.usable_length
         if fits and (script.prompt > 1 or mask == "none") and (script.batch > 1 or mask != "empty"):
             yield from writer.steps(script, mask)

@@ -23,7 +23,7 @@ from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.select_rows import SelectRows
-from rpln_graphs.rewriting.base import Context, ExplainingPass, Network
+from rpln_graphs.rewriting.base import Context, ExplainingPass, GraphTraits
 from rpln_graphs.rewriting.counts import shortage_from_model
 
 FOLDS: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
@@ -62,7 +62,7 @@ FORMS: Final = {row.name: row for row in _ROWS}
 """The more it has gained where it was measured, the earlier: time for measuring may run out."""
 
 
-def write_form(model: ir.Model, form: Form, network: Network, *, allow_partial: bool = False) -> ir.Model:
+def write_form(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool = False) -> ir.Model:
     """A copy of `model` in another form; weights are shared with it.
 
     Raises PassError when a pass fuses less than its formula says, unless that is allowed.
@@ -71,15 +71,15 @@ def write_form(model: ir.Model, form: Form, network: Network, *, allow_partial: 
     for kind in form.passes:
         step = kind.configure(written, Context())
         step(written)
-        shortage = shortage_from_model(written, step, network)
+        shortage = shortage_from_model(written, step, traits)
         if shortage is not None and not allow_partial:
             raise PassError(f"--optimize {form.name}: {shortage}")
     return written
 
 
-def reasons_without_effect(form: Form, network: Network) -> Sequence[str]:
+def reasons_without_effect(form: Form, traits: GraphTraits) -> Sequence[str]:
     """Why none of the form's passes has anything to do with a network; empty where one has."""
     passes = [kind() for kind in form.passes]
-    if any(step.expected(network) != 0 for step in passes):
+    if any(step.expected(traits) != 0 for step in passes):
         return []
-    return [reason for step in passes for reason in step.exceptions(network)]
+    return [reason for step in passes for reason in step.exceptions(traits)]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
-from rpln_graphs.rewriting.base import Context, CountingPass, Network, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, CountingPass, GraphTraits, Ranges, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
 
 
@@ -52,8 +52,8 @@ SHARED: Final = {
 """What one graph of a decoder hands to another, and the projections that it comes from, by the name of a value that
 such graphs have: the self-attention of an encoder has the names of its decoder's, but nothing to do with it."""
 
-HALF: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
-BRAIN: Final = replace(HALF, resolution=2.0**-7)
+FP16_TOLERANCE: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
+BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 
 RECIPES: Final = {
     row.name: row
@@ -63,10 +63,12 @@ RECIPES: Final = {
             name="fp16",
             dtype=ir.DataType.FLOAT16,
             passes=(RescaleResidual, RescaleValues, LowerPrecision),
-            tolerance=HALF,
+            tolerance=FP16_TOLERANCE,
             target="cuda",
         ),
-        Recipe(name="bf16", dtype=ir.DataType.BFLOAT16, passes=(LowerPrecision,), tolerance=BRAIN, target="cuda"),
+        Recipe(
+            name="bf16", dtype=ir.DataType.BFLOAT16, passes=(LowerPrecision,), tolerance=BF16_TOLERANCE, target="cuda"
+        ),
     )
 }
 
@@ -76,14 +78,14 @@ class Rewrite:
     """A graph that is to be rewritten, the network that it holds, and what measures the ranges of its values."""
 
     model: ir.Model
-    network: Network
+    traits: GraphTraits
     measure: Callable[[ir.Model], Ranges]
 
 
 def apply_recipe(
     model: ir.Model,
     recipe: Recipe,
-    network: Network,
+    traits: GraphTraits,
     *,
     folds: Sequence[type[CountingPass]] = (),
     io_dtype: ir.DataType = ir.DataType.FLOAT,
@@ -94,7 +96,7 @@ def apply_recipe(
     `measure` is called for passes that are calibrated, and again only after the graph has changed. Raises PassError
     when a pass changes another number of places than its formula says.
     """
-    rewrite = Rewrite(model=model, network=network, measure=measure)
+    rewrite = Rewrite(model=model, traits=traits, measure=measure)
     apply_recipe_together([rewrite], recipe, folds=folds, io_dtype=io_dtype)
     return counts_from_model(model)
 
@@ -121,7 +123,7 @@ def apply_recipe_together(
             step = kind.configure(rewrite.model, Context(dtype=recipe.dtype, io_dtype=io_dtype, ranges=ranges))
             modified |= step(rewrite.model).modified
             if not (allow_partial and kind in folds):
-                check_count(rewrite.model, step, rewrite.network)
+                check_count(rewrite.model, step, rewrite.traits)
         if modified:
             measured = None
 

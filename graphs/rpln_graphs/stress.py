@@ -18,13 +18,13 @@ from rpln_runtime.tasks import (
     SEQUENCE,
     Tensor,
 )
-from rpln_runtime.tasks import MASKS as MASK_TOKENS
+from rpln_runtime.tasks import MASK_AXIS as MASK_TOKENS
 
 Feeds = dict[str, NDArray[Any]]
 
 BATCHES: Final = (1, 2, 7)
 LENGTHS: Final = (1, 2, 5, 17)
-MASKS: Final = ("none", "right", "left", "holes", "empty")
+MASK_KINDS: Final = ("none", "right", "left", "holes", "empty")
 """`empty`: besides rows with holes, one row that is all padding."""
 CHOICE_COUNT: Final = 3
 MOST_POSITIONS: Final = 4
@@ -78,7 +78,7 @@ def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
     Batches are crossed with lengths and masks; the usable maximum comes at batch 1.
     """
     rng = np.random.default_rng(0)
-    for batch, length, mask in itertools.product(BATCHES, LENGTHS, MASKS):
+    for batch, length, mask in itertools.product(BATCHES, LENGTHS, MASK_KINDS):
         # A single token has no padding beside it, and a batch needs a row with tokens.
         if length < limits.usable_length and (length > 1 or mask == "none") and (batch > 1 or mask != "empty"):
             yield _case(inputs, limits, rng, batch=batch, length=length, mask=mask)

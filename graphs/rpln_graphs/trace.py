@@ -23,8 +23,8 @@ from rpln_runtime.tasks import (
     CHOICES,
     ENCODER_SEQUENCE,
     INT64,
+    MASK_AXIS,
     MASKED_TOKENS,
-    MASKS,
     PAST,
     SEQUENCE,
     TOTAL,
@@ -36,7 +36,7 @@ OLDEST_TRACED_OPSET: Final = 18
 NEWEST_OPSET: Final = 25
 DEFAULT_OPSET: Final = 20
 
-EXAMPLE_SIZES: Final = {BATCH: 2, CHOICES: 3, SEQUENCE: 7, PAST: 6, TOTAL: 13, ENCODER_SEQUENCE: 11, MASKS: 5}
+EXAMPLE_SIZES: Final = {BATCH: 2, CHOICES: 3, SEQUENCE: 7, PAST: 6, TOTAL: 13, ENCODER_SEQUENCE: 11, MASK_AXIS: 5}
 """Sizes to trace with; 0 and 1 would be specialised, equal ones could be taken for one another."""
 
 

@@ -16,7 +16,7 @@ from rpln_export.errors import DestinationError, PlanError
 from rpln_export.plan.engines import EnginePlan, check_axes, profiles_of_graph, reason_not_compiled
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.errors import EngineError
-from rpln_graphs.tensorrt.builder import Plan, build_plan
+from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
 from rpln_runtime.caches import cache_folder
 from rpln_runtime.engines.manifest import ENGINES, EngineManifest, Profile, graph_files, read_engines, write_engine
@@ -60,7 +60,7 @@ def check_engines(plan: EnginePlan, graphs: Sequence[Graph], limits: Mapping[str
             profiles_of_graph(plan, graph, limits)
 
 
-def planned_graphs(plan: ExportPlan) -> list[Graph]:
+def graphs_as_described(plan: ExportPlan) -> list[Graph]:
     """The graphs of a plan as its manifest will describe them, as far as their dynamic axes go."""
     limits = axis_limits(plan)
 
@@ -168,7 +168,7 @@ def _build_one(
     assert backend is not None
     profiles = profiles_of_graph(plan, graph, manifest.axes)
     timings = _timings_path(plan) if backend.keeps_timings else None
-    built = build_plan(
+    built = build_engine(
         folder / graph.path,
         [input_shapes(graph, manifest.axes, profile) for profile in profiles],
         backend=backend,
@@ -207,7 +207,7 @@ def _build_one(
 
 
 def _checked(
-    built: Plan, folder: Path, graph: Graph, profiles: Sequence[Profile], asked: str, *, allow_partial: bool
+    built: BuiltEngine, folder: Path, graph: Graph, profiles: Sequence[Profile], asked: str, *, allow_partial: bool
 ) -> tuple[str, list[int]]:
     """The type that the engine computes in, and the fused attentions of each profile, both read back from it.
 

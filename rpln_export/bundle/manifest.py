@@ -26,8 +26,8 @@ from rpln_runtime.tasks import (
     BATCH_CHOICES,
     CHOICES,
     ENCODER_SEQUENCE,
+    MASK_AXIS,
     MASKED_TOKENS,
-    MASKS,
     PAST,
     SEQUENCE,
     TASKS,
@@ -131,7 +131,7 @@ def axis_limits(plan: ExportPlan) -> dict[str, Axis]:
         SEQUENCE: Axis(minimum=1, maximum=usable),
         PAST: Axis(minimum=min(pasts, default=0), maximum=usable - 1),
         TOTAL: Axis(minimum=1, maximum=usable),
-        MASKS: Axis(minimum=0, maximum=usable),
+        MASK_AXIS: Axis(minimum=0, maximum=usable),
         MASKED_TOKENS: Axis(minimum=0, maximum=None),
         ENCODER_SEQUENCE: Axis(minimum=1, maximum=None if encoder is None else usable_length(encoder)),
     }

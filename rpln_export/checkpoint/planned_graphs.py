@@ -10,14 +10,14 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.plan.graph_traits import features_from_plan
 from rpln_export.plan.graphs import GraphPlan
 from rpln_graphs.calls import CACHED, GraphCall
-from rpln_graphs.rewriting.base import Network
+from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Feeds
 from rpln_runtime.tasks import BATCH, ENCODER_MASK, MASKED_LOGITS, PAST, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PlannedGraph:
     """A graph that is planned, and its network called as the graph is."""
 
     plan: GraphPlan
@@ -34,13 +34,13 @@ class Part:
         return self.plan.variant.standalone
 
     @property
-    def network(self) -> Network:
+    def traits(self) -> GraphTraits:
         """What the passes' formulas depend on."""
         network = self.call.model.base_model if self.is_encoder else self.call.model
         if network is None:
-            return Network(layers=0)  # projections of a foreign encoder's output
+            return GraphTraits(layers=0)  # projections of a foreign encoder's output
         config = network.config
-        return Network(
+        return GraphTraits(
             layers=config.num_hidden_layers,
             cross_attention=config.add_cross_attention,
             features=features_from_plan(self.plan, config),
@@ -73,7 +73,7 @@ class Part:
         }
 
 
-def parts_from_model(plan: ExportPlan, model: Any, *, mask_token_id: int | None = None) -> list[Part]:
+def planned_graphs_from_model(plan: ExportPlan, model: Any, *, mask_token_id: int | None = None) -> list[PlannedGraph]:
     """The plan's graphs with what of `model` each of them holds; `mask_token_id` is the tokenizer's.
 
     Raises PlanError where a graph is to look for mask tokens and there are none.
@@ -87,7 +87,7 @@ def parts_from_model(plan: ExportPlan, model: Any, *, mask_token_id: int | None 
             )
         decoder.config.mask_token_id = mask_token_id
     return [
-        Part(
+        PlannedGraph(
             plan=graph,
             call=GraphCall(
                 EncoderStage(model) if graph.variant.standalone else decoder, graph.inputs, graph.outputs

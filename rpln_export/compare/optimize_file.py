@@ -24,7 +24,7 @@ from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.name_values import NameValues
 from rpln_graphs.rewriting.base import Context, CountingPass, Refusal, counts_from_model, refusals_from_model
 from rpln_graphs.save import save_graph
-from rpln_graphs.stress import MASKS, Feeds, arrays_from_mask, random_mask
+from rpln_graphs.stress import MASK_KINDS, Feeds, arrays_from_mask, random_mask
 from rpln_runtime.errors import InputError
 
 ROWS: Final = 3
@@ -120,7 +120,7 @@ def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:
         )
     rng = np.random.default_rng(0)
     batches = []
-    for kind in MASKS:
+    for kind in MASK_KINDS:
         mask = random_mask(kind, ROWS, LENGTH, rng)
         known = {"input_ids": rng.integers(0, table[0], mask.shape), **arrays_from_mask(mask, pad=0)}
         batches.append({name: known[name] for name in names})

@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.stress import Feeds
 from rpln_model.config import padding_row
-from rpln_runtime.tasks import BATCH, CHOICES, ENCODER_SEQUENCE, INT64, MASKED_LOGITS, MASKS, SEQUENCE, TOTAL, Tensor
+from rpln_runtime.tasks import (
+    BATCH,
+    CHOICES,
+    ENCODER_SEQUENCE,
+    INT64,
+    MASK_AXIS,
+    MASKED_LOGITS,
+    SEQUENCE,
+    TOTAL,
+    Tensor,
+)
 
 DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 """The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
 
-TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASKS)
+TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
 MASK_EVERY: Final = 7
 """How often a text has a mask token, for a graph that looks for them: RoBERTa is trained on 15% of them."""
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.workloads import workload_feeds
 from rpln_export.forms.timing import NOISE, Run, speedup
 from rpln_export.plan.export_plan import ExportPlan
@@ -57,16 +57,16 @@ class Entry:
 
 
 def measure_candidates(
-    part: Part, graph: ir.Model, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
+    planned: PlannedGraph, graph: ir.Model, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
 ) -> list[Candidate]:
     """Measure the entries of the plan's target for one graph in `seconds`, the most promising first.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
     target's first provider does not run here, GraphError without room for copies.
     """
-    entries = entries_from_plan(part, plan)
+    entries = entries_from_plan(planned, plan)
     starters = [entry for entry in entries if entry.reason is None]
-    written = written_forms(part, graph, [entry.form for entry in starters], plan)
+    written = written_forms(planned, graph, [entry.form for entry in starters], plan)
     results: dict[Entry, float | str] = {}
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as name:
@@ -74,36 +74,38 @@ def measure_candidates(
         with writing_copies(folder):
             save_graphs({f"{form}.onnx": model for form, model in written.items()}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
-        reference = _runs(part, plan, folder, baseline)
+        reference = _runs(planned, plan, folder, baseline)
         for entry in sorted(starters, key=lambda entry: list(FORMS).index(entry.form.name)):
             if entry == baseline:
                 results[entry] = 1.0
             elif time.monotonic() > deadline:
                 results[entry] = OUT_OF_TIME
             else:
-                results[entry] = _speedup(part, plan, folder, entry, reference, seconds=seconds / len(starters) / 2)
+                results[entry] = _speedup(planned, plan, folder, entry, reference, seconds=seconds / len(starters) / 2)
             advance()
-    return [_candidate(part, entry, results.get(entry, entry.reason or "")) for entry in entries]
+    return [_candidate(planned, entry, results.get(entry, entry.reason or "")) for entry in entries]
 
 
-def entries_from_plan(part: Part, plan: ExportPlan) -> list[Entry]:
+def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
     """What competes for a graph, with the reasons of what does not."""
     return [
-        Entry(provider=provider, form=FORMS[form], reason=_reason(FORMS[form], provider, part, plan))
+        Entry(provider=provider, form=FORMS[form], reason=_reason(FORMS[form], provider, planned, plan))
         for provider, forms in plan.target.providers.items()
         for form in forms
     ]
 
 
-def written_forms(part: Part, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan) -> dict[str, ir.Model]:
+def written_forms(
+    planned: PlannedGraph, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan
+) -> dict[str, ir.Model]:
     """The graph in each of the forms, by their names, and in the standard one."""
     return {
-        form.name: write_form(graph, form, part.network, allow_partial=plan.allow_partial)
+        form.name: write_form(graph, form, planned.traits, allow_partial=plan.allow_partial)
         for form in dict.fromkeys((STANDARD, *forms))
     }
 
 
-def _reason(form: Form, provider: str, part: Part, plan: ExportPlan) -> str | None:
+def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) -> str | None:
     """Why a form is not measured on a provider."""
     if plan.decodes and provider not in DECODING:
         return "a decoder's cache is bound to memory, which only ONNX Runtime shares"
@@ -113,10 +115,12 @@ def _reason(form: Form, provider: str, part: Part, plan: ExportPlan) -> str | No
         return "--pack-padding asks for a packed form"
     if form is STANDARD:
         return None
-    return "; ".join(reasons_without_effect(form, part.network)) or None
+    return "; ".join(reasons_without_effect(form, planned.traits)) or None
 
 
-def _runs(part: Part, plan: ExportPlan, folder: Path, entry: Entry, settings: Settings | None = None) -> list[Run]:
+def _runs(
+    planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, settings: Settings | None = None
+) -> list[Run]:
     """The workload on an engine of the saved form; idle threads do not spin, unless the settings say so."""
     settings = settings or Settings(spinning=False)
     engine = open_engine(
@@ -125,28 +129,28 @@ def _runs(part: Part, plan: ExportPlan, folder: Path, entry: Entry, settings: Se
         threads=settings.threads,
         spinning=settings.spinning,
     )
-    names = part.call.output_names
+    names = planned.call.output_names
     dtypes = engine.inputs
     return [
         partial(engine.run, {name: array.astype(dtypes[name], copy=False) for name, array in feeds.items()}, names)
-        for feeds in workload_feeds(part, plan.workload, plan.limits_of(part.plan))
+        for feeds in workload_feeds(planned, plan.workload, plan.limits_of(planned.plan))
     ]
 
 
 def _speedup(
-    part: Part, plan: ExportPlan, folder: Path, entry: Entry, reference: Sequence[Run], *, seconds: float
+    planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, reference: Sequence[Run], *, seconds: float
 ) -> float | str:
     """How fast an entry is, or why it does not run: a package that is missing, a graph its provider does not take."""
     try:
-        runs = _runs(part, plan, folder, entry)
+        runs = _runs(planned, plan, folder, entry)
     except (MissingExtraError, ManifestError, ProviderError) as error:
         return str(error)
     return speedup(reference, runs, seconds=seconds)
 
 
-def _candidate(part: Part, entry: Entry, result: float | str) -> Candidate:
+def _candidate(planned: PlannedGraph, entry: Entry, result: float | str) -> Candidate:
     return Candidate(
-        variant=part.name,
+        variant=planned.name,
         form=entry.form.name,
         provider=entry.provider,
         speedup=None if isinstance(result, str) else result,
@@ -154,26 +158,26 @@ def _candidate(part: Part, entry: Entry, result: float | str) -> Candidate:
     )
 
 
-def measure_settings(part: Part, model: ir.Model, plan: ExportPlan) -> Settings:
+def measure_settings(planned: PlannedGraph, model: ir.Model, plan: ExportPlan) -> Settings:
     """The better settings of ONNX Runtime's threads on the CPU for a graph: calm ones, unless others gain."""
-    calm, others = Settings(spinning=False), _other_settings()
+    no_spin, others = Settings(spinning=False), _other_settings()
     entry = Entry(provider=DEFAULT_PROVIDER, form=Form(name="chosen"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with writing_copies(folder):
             save_graphs({f"{entry.form.name}.onnx": model}, folder)
-        reference = _runs(part, plan, folder, entry, calm)
+        reference = _runs(planned, plan, folder, entry, no_spin)
         speeds = [
             speedup(
                 reference,
-                _runs(part, plan, folder, entry, settings),
+                _runs(planned, plan, folder, entry, settings),
                 seconds=SETTINGS_SECONDS / len(others),
                 pause=SETTINGS_PAUSE,
             )
             for settings in others
         ]
     gain, fastest = max(zip(speeds, others, strict=True), key=lambda pair: pair[0])
-    return fastest if gain > 1 + NOISE else calm
+    return fastest if gain > 1 + NOISE else no_spin
 
 
 def _other_settings() -> list[Settings]:

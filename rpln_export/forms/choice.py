@@ -11,7 +11,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.errors import PlanError
 from rpln_export.forms.candidates import (
     DEFAULT_SETTINGS,
@@ -36,7 +36,7 @@ BEST_THERE: Final = "the best there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Race:
+class Measurements:
     """The candidates of all graphs, in the terms of the manifest; `why_not` says why there are none.
 
     `settings` are those of ONNX Runtime's threads that suit its fastest form of the first graph. Where nothing was
@@ -66,7 +66,7 @@ class Race:
         rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
         return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
 
-    def without_winner(self, provider: str, reason: str) -> "Race":
+    def without_winner(self, provider: str, reason: str) -> "Measurements":
         """The race without what won on a provider, because it did not come out equal to eager torch."""
         if not self.candidates:
             return dataclasses.replace(self, refused=reason)
@@ -95,13 +95,13 @@ class Choice:
     record: Optimization
 
 
-def check_effect(plan: ExportPlan, parts: Sequence[Part]) -> None:
+def check_effect(plan: ExportPlan, planned_graphs: Sequence[PlannedGraph]) -> None:
     """Refuse a form that was asked for and changes none of the graphs. Raises PlanError with the reasons."""
     form = _form_of_name(plan)
     asked = plan.pack_padding or plan.optimize not in {AUTO, NONE}
     if not asked or form is STANDARD:
         return
-    reasons = [reasons_without_effect(form, part.network) for part in parts]
+    reasons = [reasons_without_effect(form, planned.traits) for planned in planned_graphs]
     if all(reasons):
         found = dict.fromkeys(reason for rows in reasons for reason in rows)
         raise PlanError(
@@ -109,41 +109,51 @@ def check_effect(plan: ExportPlan, parts: Sequence[Part]) -> None:
         )
 
 
-def run_race(
-    plan: ExportPlan, parts: Sequence[Part], graphs: Sequence[ir.Model], advance: Callable[[int, int], None]
-) -> Race:
+def measure_forms(
+    plan: ExportPlan,
+    planned_graphs: Sequence[PlannedGraph],
+    graphs: Sequence[ir.Model],
+    advance: Callable[[int, int], None],
+) -> Measurements:
     """Measure what the plan leaves open on this machine; nothing where it leaves nothing open, or cannot run here.
 
     Raises PassError for a form that fuses less than it should.
     """
     if plan.optimize != AUTO:
-        return Race(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
+        return Measurements(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
     if not plan.target.providers:
-        return Race(why_not=f"{plan.target.because}; nothing is measured for it")
-    total = sum(entry.reason is None for part in parts for entry in entries_from_plan(part, plan))
+        return Measurements(why_not=f"{plan.target.because}; nothing is measured for it")
+    total = sum(entry.reason is None for planned in planned_graphs for entry in entries_from_plan(planned, plan))
     numbers = itertools.count(1)
     candidates: list[Candidate] = []
     try:
-        for part, graph in zip(parts, graphs, strict=True):
-            seconds = SECONDS / len(parts)
+        for planned, graph in zip(planned_graphs, graphs, strict=True):
+            seconds = SECONDS / len(planned_graphs)
             candidates += measure_candidates(
-                part, graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
+                planned, graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
             )
     except (ProviderError, MissingExtraError) as error:
         because = str(error).partition(". ")[0]
-        return Race(why_not=f"{plan.target.because}; nothing was measured, since it does not run here: {because}")
-    race = Race(candidates=tuple(candidates))
-    best = race.fastest(parts[0].name, DEFAULT_PROVIDER)
-    if race.provider != DEFAULT_PROVIDER or best is None:
-        return race
-    graph = written_forms(parts[0], graphs[0], [FORMS[best.form]], plan)[best.form]
-    return dataclasses.replace(race, settings=measure_settings(parts[0], graph, plan))
+        return Measurements(
+            why_not=f"{plan.target.because}; nothing was measured, since it does not run here: {because}"
+        )
+    measurements = Measurements(candidates=tuple(candidates))
+    best = measurements.fastest(planned_graphs[0].name, DEFAULT_PROVIDER)
+    if measurements.provider != DEFAULT_PROVIDER or best is None:
+        return measurements
+    graph = written_forms(planned_graphs[0], graphs[0], [FORMS[best.form]], plan)[best.form]
+    return dataclasses.replace(measurements, settings=measure_settings(planned_graphs[0], graph, plan))
 
 
-def compiled_graphs(plan: ExportPlan, parts: Sequence[Part], graphs: Sequence[ir.Model]) -> list[ir.Model]:
+def compiled_graphs(
+    plan: ExportPlan, planned_graphs: Sequence[PlannedGraph], graphs: Sequence[ir.Model]
+) -> list[ir.Model]:
     """The graphs as model.onnx itself holds them: in the standard form, but for targets that compile it."""
     form = FORMS.get(form_of_files(plan), STANDARD)
-    return [written_forms(part, graph, [form], plan)[form.name] for part, graph in zip(parts, graphs, strict=True)]
+    return [
+        written_forms(planned, graph, [form], plan)[form.name]
+        for planned, graph in zip(planned_graphs, graphs, strict=True)
+    ]
 
 
 def form_of_files(plan: ExportPlan) -> str:
@@ -153,28 +163,30 @@ def form_of_files(plan: ExportPlan) -> str:
     return (_form_of_name(plan) if plan.target.compiled else STANDARD).name
 
 
-def choose_forms(plan: ExportPlan, parts: Sequence[Part], graphs: Sequence[ir.Model], race: Race) -> Choice:
+def choose_forms(
+    plan: ExportPlan, planned_graphs: Sequence[PlannedGraph], graphs: Sequence[ir.Model], measurements: Measurements
+) -> Choice:
     """Decide by the race, or by name, or by default. Raises PassError for a form that fuses less than it should."""
     models: dict[str, ir.Model] = {}
     rewritten: dict[str, tuple[Rewritten, ...]] = {}
-    for part, graph in zip(parts, graphs, strict=True):
-        forms = _forms(plan, part, race)
-        rows = _rewritten(part.plan.path, forms)
-        made = written_forms(part, graph, list(forms.values()), plan)
+    for planned, graph in zip(planned_graphs, graphs, strict=True):
+        forms = _forms(plan, planned, measurements)
+        rows = _rewritten(planned.plan.path, forms)
+        made = written_forms(planned, graph, list(forms.values()), plan)
         models |= {row.path: made[row.form] for row in rows}
-        rewritten[part.name] = rows
-    return Choice(form=form_of_files(plan), models=models, rewritten=rewritten, record=_record(plan, race))
+        rewritten[planned.name] = rows
+    return Choice(form=form_of_files(plan), models=models, rewritten=rewritten, record=_record(plan, measurements))
 
 
-def _forms(plan: ExportPlan, part: Part, race: Race) -> dict[str, Form]:
+def _forms(plan: ExportPlan, planned: PlannedGraph, measurements: Measurements) -> dict[str, Form]:
     """The form that each provider runs of a graph."""
     if plan.target.compiled:
         return {}
-    if race.candidates:
-        won = {provider: race.fastest(part.name, provider) for provider in plan.target.providers}
+    if measurements.candidates:
+        won = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
         return {provider: FORMS[row.form] for provider, row in won.items() if row is not None}
-    form = STANDARD if race.refused else _form_of_name(plan)
-    without_effect = form is not STANDARD and reasons_without_effect(form, part.network)
+    form = STANDARD if measurements.refused else _form_of_name(plan)
+    without_effect = form is not STANDARD and reasons_without_effect(form, planned.traits)
     return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
 
 
@@ -199,29 +211,29 @@ def _path(path: str, provider: str) -> str:
     return f"{path.removesuffix('.onnx')}.{FILES.get(provider, 'ort')}.onnx"
 
 
-def _record(plan: ExportPlan, race: Race) -> Optimization:
+def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
     """What the manifest says of the choice."""
     return Optimization(
         target=plan.target.name,
         workload=plan.workload.name,
-        provider=race.provider,
-        threads=race.settings.threads,
-        spinning=race.settings.spinning,
+        provider=measurements.provider,
+        threads=measurements.settings.threads,
+        spinning=measurements.settings.spinning,
         candidates=tuple(
-            dataclasses.replace(row, outcome=CHOSEN if row.provider == race.provider else BEST_THERE)
-            if row in race.winners
+            dataclasses.replace(row, outcome=CHOSEN if row.provider == measurements.provider else BEST_THERE)
+            if row in measurements.winners
             else row
-            for row in race.candidates
+            for row in measurements.candidates
         ),
-        note=_note(plan, race),
+        note=_note(plan, measurements),
     )
 
 
-def _note(plan: ExportPlan, race: Race) -> str:
-    if race.refused:
+def _note(plan: ExportPlan, measurements: Measurements) -> str:
+    if measurements.refused:
         form = _form_of_name(plan).name
-        return f"the standard form, since the default one, {form}, came out {race.refused}"
-    return race.why_not or f"the fastest measured on this machine, workload {plan.workload.name}"
+        return f"the standard form, since the default one, {form}, came out {measurements.refused}"
+    return measurements.why_not or f"the fastest measured on this machine, workload {plan.workload.name}"
 
 
 def _fastest(rows: Iterable[Candidate]) -> Candidate | None:

@@ -10,7 +10,7 @@ PAUSE: Final = 0.005
 """Seconds. Idle threads of the one that ran last may still spin, and slow down whoever runs next."""
 NOISE: Final = 0.05
 """Of a speed: what is not faster by more than this is taken for equal."""
-HOPELESS: Final = 0.7
+GIVE_UP_BELOW: Final = 0.7
 """A contender this much slower is given up."""
 
 Run = Callable[[], object]
@@ -28,7 +28,7 @@ def speedup(reference: Sequence[Run], contender: Sequence[Run], *, seconds: floa
     pairs = list(zip(reference, contender, strict=True))
     while len(rounds) < ROUNDS and (not rounds or time.perf_counter() - started < seconds):
         rounds.append([(_timed(one, pause), _timed(other, pause)) for one, other in pairs])
-        if _ratio(rounds) < HOPELESS:
+        if _ratio(rounds) < GIVE_UP_BELOW:
             break
     return _ratio(rounds)
 

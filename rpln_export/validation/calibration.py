@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.texts import DEFAULT_TEXTS
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.decoding import RunGraph
-from rpln_export.validation.graphs_under_test import Subject
+from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.recipes import Rewrite
 from rpln_graphs.rewriting.base import Ranges
@@ -24,29 +24,38 @@ from rpln_graphs.stress import Feeds
 
 
 def rewrites_from_parts(
-    parts: Sequence[Part], graphs: Sequence[ir.Model], subjects: Sequence[Subject], tokenizer: Any, plan: ExportPlan
+    planned_graphs: Sequence[PlannedGraph],
+    graphs: Sequence[ir.Model],
+    graphs_under_test: Sequence[GraphUnderTest],
+    tokenizer: Any,
+    plan: ExportPlan,
 ) -> list[Rewrite]:
     """The traced `graphs`, with what measures each: the cases of all subjects that it has a part in, and texts."""
-    encoders = {part.name: graph for part, graph in zip(parts, graphs, strict=True) if part.is_encoder}
+    encoders = {
+        planned.name: graph for planned, graph in zip(planned_graphs, graphs, strict=True) if planned.is_encoder
+    }
     texts = list(_ids_from_texts(tokenizer, plan))
 
-    def measure(part: Part, graph: ir.Model) -> Ranges:
-        runs = {} if part.is_encoder else {name: _run_model(encoder) for name, encoder in encoders.items()}
-        return measure_ranges(graph, _feeds(part, subjects, texts, runs))
+    def measure(planned: PlannedGraph, graph: ir.Model) -> Ranges:
+        runs = {} if planned.is_encoder else {name: _run_model(encoder) for name, encoder in encoders.items()}
+        return measure_ranges(graph, _feeds(planned, graphs_under_test, texts, runs))
 
     return [
-        Rewrite(model=graph, network=part.network, measure=partial(measure, part))
-        for part, graph in zip(parts, graphs, strict=True)
+        Rewrite(model=graph, traits=planned.traits, measure=partial(measure, planned))
+        for planned, graph in zip(planned_graphs, graphs, strict=True)
     ]
 
 
 def _feeds(
-    part: Part, subjects: Sequence[Subject], texts: Sequence[NDArray[np.int64]], runs: Mapping[str, RunGraph]
+    planned: PlannedGraph,
+    graphs_under_test: Sequence[GraphUnderTest],
+    texts: Sequence[NDArray[np.int64]],
+    runs: Mapping[str, RunGraph],
 ) -> Iterator[Feeds]:
-    for subject in subjects:
-        if part in subject.parts:
-            for case in itertools.chain(subject.cases, map(subject.text, texts)):
-                yield subject.whole(case, part, runs)
+    for under_test in graphs_under_test:
+        if planned in under_test.planned_graphs:
+            for case in itertools.chain(under_test.cases, map(under_test.case_from_ids, texts)):
+                yield under_test.full_feeds(case, planned, runs)
 
 
 def _ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.recipes import Tolerance
 from rpln_graphs.stress import Case
-from rpln_runtime.tasks import MASKED_TOKENS, MASKS, TOKEN_AXES, Tensor
+from rpln_runtime.tasks import MASK_AXIS, MASKED_TOKENS, TOKEN_AXES, Tensor
 
 Array = NDArray[Any]
 Run = Callable[[Case], Mapping[str, Array]]
@@ -177,7 +177,7 @@ def _scale(
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Which elements of an output are compared, as a mask of its shape."""
     keep = case.mask.astype(bool)
-    if not {MASKED_TOKENS, MASKS}.isdisjoint(tensor.axes):
+    if not {MASKED_TOKENS, MASK_AXIS}.isdisjoint(tensor.axes):
         aligned = case.selected(keep, tensor.axes)
     elif tensor.per_token:
         sequence = next(index for index, axis in enumerate(tensor.axes) if axis in TOKEN_AXES)

@@ -7,11 +7,11 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.texts import feeds_from_ids
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.comparison import Array, Run, eager_outputs
-from rpln_export.validation.decoding import Player, RunGraph, play_eager, whole_feeds
+from rpln_export.validation.decoding import DecodingRunner, RunGraph, play_eager, whole_feeds
 from rpln_graphs.decoding import DecodingCase, decoding_cases
 from rpln_graphs.stress import Case, Feeds, stress_cases
 from rpln_runtime.tasks import ALL_LOGITS, LOGITS_AT_POSITIONS, MASKED_LOGITS, MASKED_POSITIONS
@@ -20,7 +20,7 @@ STEPS_OF: Final = {"prefill": "decode"}
 """The graph of a decoder's steps, where the graph of its prompt is another."""
 
 
-class Subject(Protocol):
+class GraphUnderTest(Protocol):
     """Graphs that together make the outputs of a case, and eager torch that makes the same."""
 
     @property
@@ -32,113 +32,115 @@ class Subject(Protocol):
         """The variants that are run."""
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def planned_graphs(self) -> tuple[PlannedGraph, ...]:
         """The graphs, in the order of their use; the outputs compared are those of the last."""
 
     def eager(self, case: Any) -> Mapping[str, Array]:
         """The outputs by eager torch."""
 
-    def play(self, runs: Mapping[str, RunGraph]) -> Run:
+    def runner(self, runs: Mapping[str, RunGraph]) -> Run:
         """What makes the outputs of cases in their order, given how each graph is run."""
 
-    def whole(self, case: Any, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:
+    def full_feeds(self, case: Any, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:
         """All tokens of the case at once, for one of the graphs; `runs` runs the graphs before it."""
 
-    def real(self, case: Any) -> Array:
+    def token_mask(self, case: Any) -> Array:
         """The mask of these tokens."""
 
-    def text(self, ids: NDArray[np.int64]) -> Any:
+    def case_from_ids(self, ids: NDArray[np.int64]) -> Any:
         """A case of one text, given whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GraphSubject:
+class SingleGraphUnderTest:
     """One graph."""
 
-    part: Part
+    planned: PlannedGraph
     cases: Sequence[Case]
 
     @property
     def name(self) -> str:
         """The variant."""
-        return self.part.name
+        return self.planned.name
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def planned_graphs(self) -> tuple[PlannedGraph, ...]:
         """The graph."""
-        return (self.part,)
+        return (self.planned,)
 
     def eager(self, case: Case) -> Mapping[str, Array]:
         """The case's feeds through the torch module of the graph; of a masked LM, always the logits of all tokens."""
-        inputs = [tensor for tensor in self.part.plan.inputs if tensor != MASKED_POSITIONS]
+        inputs = [tensor for tensor in self.planned.plan.inputs if tensor != MASKED_POSITIONS]
         some = {MASKED_LOGITS, LOGITS_AT_POSITIONS}
-        outputs = [ALL_LOGITS if tensor in some else tensor for tensor in self.part.compared]
-        found = eager_outputs(self.part.call.model, inputs, outputs, case.feeds)
+        outputs = [ALL_LOGITS if tensor in some else tensor for tensor in self.planned.compared]
+        found = eager_outputs(self.planned.call.model, inputs, outputs, case.feeds)
         return {
             name: case.selected(found[name], tensor.axes)
-            for tensor in self.part.compared
-            for name in tensor.names(self.part.call.layers)
+            for tensor in self.planned.compared
+            for name in tensor.names(self.planned.call.layers)
         }
 
-    def play(self, runs: Mapping[str, RunGraph]) -> Run:
+    def runner(self, runs: Mapping[str, RunGraph]) -> Run:
         """The case's feeds through the graph."""
-        run = runs[self.part.name]
+        run = runs[self.planned.name]
         return lambda case: run(case.feeds)
 
-    def whole(self, case: Case, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:  # noqa: ARG002 # the protocol's
+    def full_feeds(self, case: Case, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:  # noqa: ARG002 # the protocol's
         """The case's feeds."""
         return case.feeds
 
-    def real(self, case: Case) -> Array:
+    def token_mask(self, case: Case) -> Array:
         """The case's mask."""
         return case.mask
 
-    def text(self, ids: NDArray[np.int64]) -> Case:
+    def case_from_ids(self, ids: NDArray[np.int64]) -> Case:
         """A batch of one row."""
-        feeds = feeds_from_ids(ids, self.part.plan.inputs, self.part.call)
+        feeds = feeds_from_ids(ids, self.planned.plan.inputs, self.planned.call)
         return Case(name="text", feeds=feeds, mask=np.ones((1, ids.size), dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DecoderSubject:
+class DecoderUnderTest:
     """A decoder's graph of prompts, that of its steps, and the encoder's where there is one."""
 
-    encoder: Part | None
-    prompt: Part
-    step: Part
+    encoder: PlannedGraph | None
+    prompt: PlannedGraph
+    step: PlannedGraph
     cases: Sequence[DecodingCase]
 
     @property
     def name(self) -> str:
         """The variants."""
-        return " + ".join(part.name for part in self.parts)
+        return " + ".join(planned.name for planned in self.planned_graphs)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def planned_graphs(self) -> tuple[PlannedGraph, ...]:
         """The encoder's graph, that of the prompt, and that of the steps where it is another."""
-        return tuple(dict.fromkeys(part for part in (self.encoder, self.prompt, self.step) if part is not None))
+        return tuple(
+            dict.fromkeys(planned for planned in (self.encoder, self.prompt, self.step) if planned is not None)
+        )
 
     def eager(self, case: DecodingCase) -> Mapping[str, Array]:
         """The newest tokens of the case's history, without a cache."""
         return play_eager(case, self.step, self.encoder)
 
-    def play(self, runs: Mapping[str, RunGraph]) -> Run:
+    def runner(self, runs: Mapping[str, RunGraph]) -> Run:
         """A player with an empty cache."""
-        player = Player(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
+        player = DecodingRunner(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
         return lambda case: player(cast(DecodingCase, case))
 
-    def whole(self, case: DecodingCase, part: Part, runs: Mapping[str, RunGraph]) -> Feeds:
+    def full_feeds(self, case: DecodingCase, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:
         """The history as one prompt, or the encoder's side of it."""
-        if part is self.encoder:
-            return {name: case.memory[name] for name in part.call.input_names}
-        return whole_feeds(case, part, self.encoder, runs)
+        if planned is self.encoder:
+            return {name: case.memory[name] for name in planned.call.input_names}
+        return whole_feeds(case, planned, self.encoder, runs)
 
-    def real(self, case: DecodingCase) -> Array:
+    def token_mask(self, case: DecodingCase) -> Array:
         """The mask of the history."""
         mask: Array = case.history["attention_mask"]
         return mask
 
-    def text(self, ids: NDArray[np.int64]) -> DecodingCase:
+    def case_from_ids(self, ids: NDArray[np.int64]) -> DecodingCase:
         """A prompt, which is the encoder's text too."""
         mask = np.ones((1, ids.size), dtype=np.int64)
         feeds = feeds_from_ids(ids, self.step.own_inputs, self.step.call)
@@ -148,36 +150,38 @@ class DecoderSubject:
         )
 
 
-def subjects_from_parts(parts: Sequence[Part], plan: ExportPlan) -> list[Subject]:
+def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: ExportPlan) -> list[GraphUnderTest]:
     """Everything that a bundle of these graphs must be proven to do."""
     if not plan.decodes:
-        return [GraphSubject(part=part, cases=list(_cases(part, plan))) for part in parts]
-    encoder = next((part for part in parts if part.is_encoder), None)
-    decoders = {part.name: part for part in parts if not part.is_encoder}
-    prompts = [part for name, part in decoders.items() if name not in STEPS_OF.values()]
-    subjects: list[Subject] = [
-        DecoderSubject(
+        return [SingleGraphUnderTest(planned=planned, cases=list(_cases(planned, plan))) for planned in planned_graphs]
+    encoder = next((planned for planned in planned_graphs if planned.is_encoder), None)
+    decoders = {planned.name: planned for planned in planned_graphs if not planned.is_encoder}
+    prompts = [planned for name, planned in decoders.items() if name not in STEPS_OF.values()]
+    graphs_under_test: list[GraphUnderTest] = [
+        DecoderUnderTest(
             encoder=encoder,
-            prompt=part,
-            step=decoders[STEPS_OF.get(part.name, part.name)],
+            prompt=planned,
+            step=decoders[STEPS_OF.get(planned.name, planned.name)],
             cases=list(_decoding_cases(decoders.values(), encoder, plan)),
         )
-        for part in prompts
+        for planned in prompts
     ]
     if encoder is not None and encoder.compared:
         assert plan.memory_limits is not None
         cases = list(stress_cases(encoder.plan.inputs, plan.memory_limits))
-        subjects.insert(0, GraphSubject(part=encoder, cases=cases))
-    return subjects
+        graphs_under_test.insert(0, SingleGraphUnderTest(planned=encoder, cases=cases))
+    return graphs_under_test
 
 
-def _cases(part: Part, plan: ExportPlan) -> Iterator[Case]:
+def _cases(planned: PlannedGraph, plan: ExportPlan) -> Iterator[Case]:
     """The stress set, with mask tokens where the graph looks for them."""
-    return stress_cases(part.plan.inputs, replace(plan.limits, mask_token_id=part.mask_token_id))
+    return stress_cases(planned.plan.inputs, replace(plan.limits, mask_token_id=planned.mask_token_id))
 
 
-def _decoding_cases(decoders: Iterable[Part], encoder: Part | None, plan: ExportPlan) -> Iterator[DecodingCase]:
+def _decoding_cases(
+    decoders: Iterable[PlannedGraph], encoder: PlannedGraph | None, plan: ExportPlan
+) -> Iterator[DecodingCase]:
     """Cases that hold what any of the decoder's graphs takes."""
-    inputs = {tensor.name: tensor for part in decoders for tensor in part.own_inputs}
+    inputs = {tensor.name: tensor for planned in decoders for tensor in planned.own_inputs}
     memory = [] if encoder is None else encoder.plan.inputs
     return decoding_cases(list(inputs.values()), plan.limits, memory=memory, memory_limits=plan.memory_limits)

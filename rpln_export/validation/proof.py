@@ -15,7 +15,7 @@ from rpln_export.errors import FormError, NearMissError, ValidationError
 from rpln_export.validation.comparison import Comparison, Run, compare, failed, graph_outputs, reference_outputs
 from rpln_export.validation.decoding import RunGraph, eager_run
 from rpln_export.validation.drift import first_drift
-from rpln_export.validation.graphs_under_test import Subject
+from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.decoding import DecodingCase
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.recipes import Recipe
@@ -69,58 +69,63 @@ class Proof:
     notes: Sequence[str]
 
 
-def prove(subjects: Sequence[Subject], folder: Path, *, recipe: Recipe, advance: Callable[[int, int], None]) -> Proof:
+def prove(
+    graphs_under_test: Sequence[GraphUnderTest], folder: Path, *, recipe: Recipe, advance: Callable[[int, int], None]
+) -> Proof:
     """Compare the graphs of the bundle in `folder`, in each form that it has, with eager torch.
 
     Raises ValidationError naming the output, the case and the first layer that drifts, NearMissError where it is close,
     FormError where the graph in standard operators is right and another form of it is not.
     """
     manifest = read_manifest(folder, verify=False)
-    ways = {
-        way.label(name): (method, way)
-        for way in ways_from_manifest(manifest)
+    run_configs = {
+        run_config.label(name): (method, run_config)
+        for run_config in run_configs_from_manifest(manifest)
         for name, method in METHODS.items()
         if recipe.dtype in method.dtypes
     }
-    tick = _counter(advance, sum(len(subject.cases) for subject in subjects) * (1 + len(ways)))
+    tick = _counter(advance, sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(run_configs)))
     proven: list[Comparison] = []
-    for subject in subjects:
+    for under_test in graphs_under_test:
         with tempfile.TemporaryDirectory() as stored:
-            expected = reference_outputs(subject.eager, subject.cases, Path(stored), advance=tick)
+            expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), advance=tick)
             comparisons = compare(
                 expected,
-                {label: partial(_player, subject, folder, *way) for label, way in ways.items()},
-                graph_outputs(subject.parts[-1].compared, subject.parts[-1].call.layers),
-                subject.cases,
+                {label: partial(_player, under_test, folder, *run_config) for label, run_config in run_configs.items()},
+                graph_outputs(under_test.planned_graphs[-1].compared, under_test.planned_graphs[-1].call.layers),
+                under_test.cases,
                 recipe.tolerance,
                 advance=tick,
             )
         if refused := failed(comparisons, recipe.tolerance):
-            found = [ways[row.method][1] for row in refused]
-            if all(way.rewritten for way in found):
+            found = [run_configs[row.method][1] for row in refused]
+            if all(run_config.rewritten for run_config in found):
                 reason = _reason(refused, recipe)
                 raise FormError(_form_refusal(refused, recipe), provider=found[0].provider, reason=reason)
-            standard = [row for row, way in zip(refused, found, strict=True) if not way.rewritten]
-            refusal = _refusal(standard, subject, folder, recipe, ways)
+            standard = [row for row, run_config in zip(refused, found, strict=True) if not run_config.rewritten]
+            refusal = _refusal(standard, under_test, folder, recipe, run_configs)
             near = replace(recipe.tolerance, difference=NEAR * recipe.tolerance.difference)
             if failed(standard, near):
                 raise ValidationError(refusal)
             raise NearMissError(refusal, reason=_reason(standard, recipe))
-        proven += _labelled(comparisons, subject, several=len(subjects) > 1)
+        proven += _labelled(comparisons, under_test, several=len(graphs_under_test) > 1)
     return Proof(comparisons=proven, notes=NOTES[recipe.dtype])
 
 
-def ways_from_manifest(manifest: Manifest) -> list["Way"]:
+def run_configs_from_manifest(manifest: Manifest) -> list["RunConfig"]:
     """The standard graphs on the CPU, and whatever else the bundle may run on some provider."""
-    standard = Way(manifest=manifest, provider=DEFAULT_PROVIDER, rewritten=False)
+    standard = RunConfig(manifest=manifest, provider=DEFAULT_PROVIDER, rewritten=False)
     chosen = {manifest.optimization.provider} if manifest.optimization else set()
     providers = {name for graph in manifest.graphs for row in graph.rewritten for name in row.providers}
-    others = [Way(manifest=manifest, provider=name, rewritten=True) for name in sorted(providers | chosen)]
-    return [standard, *(way for way in others if way.provider != DEFAULT_PROVIDER or way.forms)]
+    others = [RunConfig(manifest=manifest, provider=name, rewritten=True) for name in sorted(providers | chosen)]
+    return [
+        standard,
+        *(run_config for run_config in others if run_config.provider != DEFAULT_PROVIDER or run_config.forms),
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class RunConfig:
     """How the graphs of a bundle are run: on a provider, in the form that it runs or in the standard one."""
 
     manifest: Manifest
@@ -149,27 +154,29 @@ class Way:
         return next(graph for graph in self.manifest.graphs if graph.variant == variant)
 
 
-def _player(subject: Subject, folder: Path, method: "Method", way: Way) -> Run:
-    return subject.play({part.name: method.open(folder, way, part.name) for part in subject.parts})
+def _player(under_test: GraphUnderTest, folder: Path, method: "Method", run_config: RunConfig) -> Run:
+    return under_test.runner(
+        {planned.name: method.open(folder, run_config, planned.name) for planned in under_test.planned_graphs}
+    )
 
 
-def _labelled(comparisons: Sequence[Comparison], subject: Subject, *, several: bool) -> list[Comparison]:
+def _labelled(comparisons: Sequence[Comparison], under_test: GraphUnderTest, *, several: bool) -> list[Comparison]:
     """Comparisons that say which graphs they are of, where a bundle is proven in more than one way."""
-    return [replace(row, method=f"{row.method}, {subject.name}") if several else row for row in comparisons]
+    return [replace(row, method=f"{row.method}, {under_test.name}") if several else row for row in comparisons]
 
 
-def _open_runtime(folder: Path, way: Way, variant: str) -> RunGraph:
+def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
     # Whatever is written for a GPU has kernels for the CPU, too.
-    provider = way.provider if way.provider in RUN_HERE else DEFAULT_PROVIDER
-    graph = way.graph(variant)
-    engine = open_engine(folder / way.path(variant), provider=provider)
-    session = Session(way.manifest, graph, engine, provider=provider)
+    provider = run_config.provider if run_config.provider in RUN_HERE else DEFAULT_PROVIDER
+    graph = run_config.graph(variant)
+    engine = open_engine(folder / run_config.path(variant), provider=provider)
+    session = Session(run_config.manifest, graph, engine, provider=provider)
     dtypes = {spec.name: spec.dtype for spec in graph.inputs}
     return lambda feeds: session.run({name: array.astype(dtypes[name]) for name, array in feeds.items()})
 
 
-def _open_rounding_copy(folder: Path, way: Way, variant: str) -> RunGraph:
-    graph = ir.load(folder / way.path(variant))
+def _open_rounding_copy(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
+    graph = ir.load(folder / run_config.path(variant))
     with tempfile.TemporaryDirectory() as copies:
         session = session_from_model(rounding_copy(graph), Path(copies))
     names = [value.name or "" for value in graph.graph.outputs]
@@ -180,7 +187,7 @@ def _open_rounding_copy(folder: Path, way: Way, variant: str) -> RunGraph:
 class Method:
     """A way to run a graph here, and the types that it tells something about."""
 
-    open: Callable[[Path, Way, str], RunGraph]
+    open: Callable[[Path, RunConfig, str], RunGraph]
     dtypes: frozenset[ir.DataType]
 
 
@@ -229,36 +236,39 @@ def _rows(refused: Sequence[Comparison], recipe: Recipe) -> list[str]:
 
 def _refusal(
     refused: Sequence[Comparison],
-    subject: Subject,
+    under_test: GraphUnderTest,
     folder: Path,
     recipe: Recipe,
-    ways: Mapping[str, tuple["Method", Way]],
+    run_configs: Mapping[str, tuple["Method", RunConfig]],
 ) -> str:
     tolerance = recipe.tolerance
     worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))
-    case = next((case for case in subject.cases if case.name == worst.worst_case), subject.cases[0])
-    method, way = ways[worst.method]
+    case = next((case for case in under_test.cases if case.name == worst.worst_case), under_test.cases[0])
+    method, run_config = run_configs[worst.method]
+    run = partial(method.open, folder, run_config)
     return "\n".join(
         [
             f"the {recipe.name} graph is not equal to eager torch and is refused.",
             *_rows(refused, recipe),
-            f"  {_drift(subject, case, folder, tolerance.difference, run=partial(method.open, folder, way))}.",
+            f"  {_drift(under_test, case, folder, tolerance.difference, run=run)}.",
             ADVICE_LOWER if recipe.lowers else ADVICE_FLOAT,
         ]
     )
 
 
-def _drift(subject: Subject, case: Case, folder: Path, difference: float, *, run: Callable[[str], RunGraph]) -> str:
+def _drift(
+    under_test: GraphUnderTest, case: Case, folder: Path, difference: float, *, run: Callable[[str], RunGraph]
+) -> str:
     """Where the last of the subject's graphs begins to differ, all tokens of the case given at once."""
-    *before, part = subject.parts
+    *before, planned = under_test.planned_graphs
     encoders = [earlier for earlier in before if earlier.is_encoder]
     runs = {encoder.name: run(encoder.name) for encoder in encoders}
     drift = first_drift(
-        part.call,
-        ir.load(folder / part.plan.path),
-        _as_float32(subject.whole(case, part, runs)),
-        subject.real(case),
-        eager_feeds=subject.whole(case, part, {encoder.name: eager_run(encoder) for encoder in encoders}),
+        planned.call,
+        ir.load(folder / planned.plan.path),
+        _as_float32(under_test.full_feeds(case, planned, runs)),
+        under_test.token_mask(case),
+        eager_feeds=under_test.full_feeds(case, planned, {encoder.name: eager_run(encoder) for encoder in encoders}),
         difference=difference,
     )
     return drift or AGREES[isinstance(case, DecodingCase) and case.rows is not None]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rpln_export.checkpoint.conversion import Readable, as_transformers
 from rpln_export.checkpoint.model import load_model, source_from_plan
-from rpln_export.checkpoint.planned_graphs import parts_from_model
+from rpln_export.checkpoint.planned_graphs import planned_graphs_from_model
 from rpln_export.errors import ValidationError
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.graphs import logits_of_graph
 from rpln_export.steps import Silent, Steps, Watcher
-from rpln_export.validation.graphs_under_test import subjects_from_parts
+from rpln_export.validation.graphs_under_test import graphs_under_test_from_plan
 from rpln_export.validation.proof import Proof, prove
 from rpln_export.validation.text_graph import prove_text_graph
 from rpln_runtime.manifest import Manifest, read_manifest
@@ -37,9 +37,9 @@ def revalidate(
                 )
             model = load_model(plan)
         with steps.step("validate") as advance:
-            parts = parts_from_model(plan, model, mask_token_id=manifest.mask_token_id)
-            subjects = subjects_from_parts(parts, plan)
-            proof = prove(subjects, folder, recipe=plan.recipe, advance=advance)
+            planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=manifest.mask_token_id)
+            graphs_under_test = graphs_under_test_from_plan(planned_graphs, plan)
+            proof = prove(graphs_under_test, folder, recipe=plan.recipe, advance=advance)
             prove_text_graph(folder)
             return proof
 

@@ -12,7 +12,7 @@ import numpy as np
 from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
-from rpln_runtime.tasks import BATCH, CHOICES, MASKED_POSITIONS, MASKED_TOKENS, MASKS, SEQUENCE
+from rpln_runtime.tasks import BATCH, CHOICES, MASK_AXIS, MASKED_POSITIONS, MASKED_TOKENS, SEQUENCE
 from rpln_runtime.tokenization import Encoding
 
 # Past these sizes a bigger batch is no quicker.
@@ -59,7 +59,7 @@ def costs_from_encodings(encodings: Sequence[Encoding], specs: Sequence[TensorSp
     per_mask = sum(
         math.prod(size for size in spec.shape if isinstance(size, int)) * np.dtype(spec.dtype).itemsize
         for spec in specs
-        if not {MASKS, MASKED_TOKENS}.isdisjoint(spec.shape)
+        if not {MASK_AXIS, MASKED_TOKENS}.isdisjoint(spec.shape)
     )
     tokens_per_mask = per_mask * _MOST_TOKENS / _MOST_OUTPUT_BYTES
     return [max(len(row), math.ceil(masks_of(row, manifest).size * tokens_per_mask)) for row in encodings]
@@ -112,7 +112,7 @@ def rows_from_outputs(
     for row, encoding in enumerate(encodings):
         listed = slice(ends[row], ends[row + 1])
         own = slice(ends[row + 1] - ends[row])
-        cuts: dict[str | int, slice] = {SEQUENCE: slice(len(encoding)), MASKS: own, MASKED_TOKENS: listed}
+        cuts: dict[str | int, slice] = {SEQUENCE: slice(len(encoding)), MASK_AXIS: own, MASKED_TOKENS: listed}
         yield {
             name: _cut(array if MASKED_TOKENS in axes[name] else array[row], axes[name], cuts).astype(
                 np.float32, copy=False

@@ -19,7 +19,7 @@ from rpln_runtime.generation.generator import generator
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, check_options
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options
 from rpln_runtime.session import Session, load
 from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
@@ -99,7 +99,7 @@ class Pipeline:
         encodings = [postprocess.encode(item) for item in items]
         scores = iter(self._scores([row for rows in encodings for row in rows], postprocess, batch_size))
         answers = [
-            postprocess.answer(Case(item, rows, [next(scores) for _ in rows]))
+            postprocess.answer(FinishedItem(item, rows, [next(scores) for _ in rows]))
             for item, rows in zip(items, encodings, strict=True)
         ]
         return postprocess.results(answers, single=single)
@@ -115,7 +115,7 @@ class Pipeline:
             rows = [encodings[index] for index in batch]
             outputs = self.session.run(feeds_from_encodings(rows, graph, manifest), outputs=self._outputs)
             for index, row in zip(batch, rows_from_outputs(outputs, rows, graph, manifest), strict=True):
-                scores[index] = postprocess.score(Row(encodings[index], row))
+                scores[index] = postprocess.score(FinishedRow(encodings[index], row))
         return scores
 
 

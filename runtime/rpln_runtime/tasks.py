@@ -13,7 +13,7 @@ CHOICES: Final = "choices"
 BATCH_CHOICES: Final = "batch*choices"
 ENCODER_SEQUENCE: Final = "encoder_sequence"
 PAST: Final = "past_sequence"
-MASKS: Final = "masks"
+MASK_AXIS: Final = "masks"
 MASKED_TOKENS: Final = "masked_tokens"
 """All mask tokens of a batch in one list, the first text's first."""
 TOTAL: Final = "past_sequence + sequence"
@@ -104,9 +104,9 @@ LAST_LOGITS: Final = Tensor(name="logits", axes=(BATCH, 1, "vocab_size"))
 ALL_LOGITS: Final = Tensor(name="logits", axes=(*TOKENS, "vocab_size"))
 MASKED_LOGITS: Final = Tensor(name="logits", axes=(MASKED_TOKENS, "vocab_size"))
 """Of the mask tokens that the graph finds itself."""
-MASKED_POSITIONS: Final = Tensor(name="masked_positions", axes=(BATCH, MASKS), dtype=INT64)
+MASKED_POSITIONS: Final = Tensor(name="masked_positions", axes=(BATCH, MASK_AXIS), dtype=INT64)
 """Where each text's mask tokens are; any place in the text where it has fewer than others."""
-LOGITS_AT_POSITIONS: Final = Tensor(name="logits", axes=(BATCH, MASKS, "vocab_size"))
+LOGITS_AT_POSITIONS: Final = Tensor(name="logits", axes=(BATCH, MASK_AXIS, "vocab_size"))
 ENCODER_MASK: Final = Tensor(name="encoder_attention_mask", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64)
 CROSS_KEY_VALUES: Final = Tensor(
     name="cross_key_values",

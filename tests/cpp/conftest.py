@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rpln_export import pipeline
-from rpln_export.forms.choice import Race
+from rpln_export.forms.choice import Measurements
 from rpln_export.plan.defaults import DEFAULTS
 from rpln_export.plan.export_plan import make_plan
 from tests.cpp.building import Build, build, once
@@ -35,7 +35,7 @@ def demo(built: Build, shared: Path) -> Callable[..., Path]:
 
         def make() -> None:
             with pytest.MonkeyPatch.context() as monkeypatch:
-                monkeypatch.setattr(pipeline, "run_race", lambda *_: Race(why_not="not in tests"))
+                monkeypatch.setattr(pipeline, "measure_forms", lambda *_: Measurements(why_not="not in tests"))
                 plan = make_plan(str(DEFAULTS[task].folder), task=task, destination=folder, **choices)
                 pipeline.export(plan)
 

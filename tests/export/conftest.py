@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
-from rpln_export.forms.choice import Race, run_race
+from rpln_export.forms.choice import Measurements, measure_forms
 from rpln_export.plan import engines as engine_plans
 from rpln_graphs.recipes import Rewrite, apply_recipe_together
 from rpln_graphs.trace import trace_model
@@ -67,13 +67,13 @@ def do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every export take the target's default."""
-    monkeypatch.setattr(pipeline, "run_race", lambda *_: Race(why_not="not in tests"))
+    monkeypatch.setattr(pipeline, "measure_forms", lambda *_: Measurements(why_not="not in tests"))
 
 
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports measure after all."""
-    monkeypatch.setattr(pipeline, "run_race", run_race)
+    monkeypatch.setattr(pipeline, "measure_forms", measure_forms)
 
 
 @pytest.fixture(autouse=True)

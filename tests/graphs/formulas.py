@@ -7,8 +7,8 @@ from rpln_graphs.rewriting.base import (
     HIDDEN_STATES,
     LAST_TOKEN,
     TOKEN_TYPES,
+    GraphTraits,
 )
-from rpln_graphs.rewriting.base import Network as Formulas
 from rpln_graphs.stages import EncoderStage
 from tests.graphs.networks import Network
 
@@ -25,16 +25,16 @@ HEADS = {
 CACHED = {"with-past", "prefill", "decode"}
 
 
-def formulas_of(network: Network, task: str, variant: str) -> Formulas:
+def formulas_of(network: Network, task: str, variant: str) -> GraphTraits:
     """Of a graph in fp32 or lower, with the last logits alone where it is a decoder's."""
     if isinstance(network.model, EncoderStage):
         stage = network.model.base_model
         layers = 0 if stage is None else stage.config.num_hidden_layers
-        return Formulas(layers=layers, features=frozenset({HIDDEN_STATES} if layers else ()))
+        return GraphTraits(layers=layers, features=frozenset({HIDDEN_STATES} if layers else ()))
     features = HEADS[task] | ({CACHE} if variant in CACHED else set())
     if any(tensor.name == "token_type_ids" for tensor in network.inputs):
         features |= {TOKEN_TYPES}
-    return Formulas(
+    return GraphTraits(
         layers=network.config.num_hidden_layers,
         cross_attention=network.config.add_cross_attention,
         features=frozenset(features),

@@ -20,8 +20,7 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe_together
-from rpln_graphs.rewriting.base import Network as Formulas
-from rpln_graphs.rewriting.base import Ranges, counts_from_model
+from rpln_graphs.rewriting.base import GraphTraits, Ranges, counts_from_model
 from rpln_graphs.rewriting.initializers import change_initializer
 from tests.graphs.decoders import Ids, Player, compute, encode, forward, padded, random_ids, translating, translator
 from tests.graphs.networks import copied
@@ -175,13 +174,13 @@ def memory_of(encoder: ir.Model) -> Arrays:
 def converted(name: str, recipe: str) -> Graphs:
     graphs = graphs_of(name)
     formulas = {
-        "encoder": Formulas(layers=1),
-        "prefill": Formulas(layers=2, cross_attention=True),
-        "with-past": Formulas(layers=2, cross_attention=True),
+        "encoder": GraphTraits(layers=1),
+        "prefill": GraphTraits(layers=2, cross_attention=True),
+        "with-past": GraphTraits(layers=2, cross_attention=True),
     }
     apply_recipe_together(
         [
-            Rewrite(model=graph, network=formulas[variant], measure=partial(measured, graphs, variant))
+            Rewrite(model=graph, traits=formulas[variant], measure=partial(measured, graphs, variant))
             for variant, graph in graphs.items()
         ],
         RECIPES[recipe],

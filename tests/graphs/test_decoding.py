@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.decoding import MEMORY_LENGTH, DecodingCase, decoding_cases
-from rpln_graphs.stress import MASKS, Limits
+from rpln_graphs.stress import MASK_KINDS, Limits
 from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS, Tensor
 from tests.graphs.text_graphs import Arrays
@@ -72,7 +72,7 @@ def test_steps_are_single_and_several_tokens_over_a_past() -> None:
 def test_prompts_are_of_every_length_under_every_mask() -> None:
     prompts = {(*script[0].mask.shape, kind(script[0])) for script in scripts(cases())}
 
-    crossed = {(rows, length, mask) for rows, length in ((2, 5), (2, 6), (3, 17)) for mask in MASKS}
+    crossed = {(rows, length, mask) for rows, length in ((2, 5), (2, 6), (3, 17)) for mask in MASK_KINDS}
     assert prompts == {*crossed, (1, 1, "none"), (1, USABLE - 3, "none")}
 
 

@@ -12,8 +12,7 @@ from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe, apply_recipe_together
-from rpln_graphs.rewriting.base import Network as Formulas
-from rpln_graphs.rewriting.base import counts_from_model, refusals_from_model
+from rpln_graphs.rewriting.base import GraphTraits, counts_from_model, refusals_from_model
 from tests.graphs import test_decoder_precision as decoders
 from tests.graphs import test_precision as encoders
 from tests.graphs.folded import apply
@@ -39,7 +38,7 @@ def folded(name: str) -> ir.Model:
 @cache
 def converted(name: str, recipe: str) -> ir.Model:
     graph = copied(folded(name))
-    apply_recipe(graph, RECIPES[recipe], Formulas(layers=LAYERS), measure=encoders.ranges_of)
+    apply_recipe(graph, RECIPES[recipe], GraphTraits(layers=LAYERS), measure=encoders.ranges_of)
     return graph
 
 
@@ -98,11 +97,11 @@ def converted_decoders(name: str) -> decoders.Graphs:
     graphs = decoders.graphs_of(name)
     for graph in graphs.values():
         apply(graph, *FOLDS)
-    decoder = Formulas(layers=2, cross_attention=True)
-    formulas = {"encoder": Formulas(layers=1), "prefill": decoder, "with-past": decoder}
+    decoder = GraphTraits(layers=2, cross_attention=True)
+    formulas = {"encoder": GraphTraits(layers=1), "prefill": decoder, "with-past": decoder}
     apply_recipe_together(
         [
-            Rewrite(model=graph, network=formulas[variant], measure=partial(decoders.measured, graphs, variant))
+            Rewrite(model=graph, traits=formulas[variant], measure=partial(decoders.measured, graphs, variant))
             for variant, graph in graphs.items()
         ],
         RECIPES["fp16"],

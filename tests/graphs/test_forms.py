@@ -8,8 +8,7 @@ import pytest
 from rpln_graphs.errors import PassError
 from rpln_graphs.forms import FOLDS, FORMS, STANDARD, Form, reasons_without_effect, write_form
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
-from rpln_graphs.rewriting.base import Network as Formulas
-from rpln_graphs.rewriting.base import counts_from_model
+from rpln_graphs.rewriting.base import GraphTraits, counts_from_model
 from tests.graphs.formulas import formulas_of
 from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced
 from tests.graphs.real_tokens import eager_difference
@@ -79,20 +78,20 @@ READ = """g (float[b, s, 3] x, float[b, s, 3] block) => (float[b, s, 3] y) <floa
 
 def test_a_shortage_names_the_form_the_node_and_the_reason() -> None:
     with pytest.raises(PassError) as caught:
-        write_form(model_from_text(READ), FUSED, Formulas(layers=1))
+        write_form(model_from_text(READ), FUSED, GraphTraits(layers=1))
     assert str(caught.value).startswith("--optimize fused: FuseSkipLayerNorm changed 0 of 3 places of the graph.")
     assert "\n  y: " in str(caught.value)
 
 
 def test_where_that_is_allowed_a_form_is_written_in_part() -> None:
-    written = write_form(model_from_text(READ), FUSED, Formulas(layers=1), allow_partial=True)
+    written = write_form(model_from_text(READ), FUSED, GraphTraits(layers=1), allow_partial=True)
 
     assert counts_from_model(written)["FuseSkipLayerNorm"] == 0
 
 
 def test_a_form_shares_its_weights() -> None:
     graph = folded("token-classification", "full")
-    written = write_form(graph, FORMS["packed"], Formulas(layers=LAYERS))
+    written = write_form(graph, FORMS["packed"], GraphTraits(layers=LAYERS))
     shared = [name for name, value in graph.graph.initializers.items() if name in written.graph.initializers]
 
     assert len(shared) > 10 * LAYERS
@@ -104,5 +103,5 @@ def test_a_form_without_effect_says_why() -> None:
     formulas = formulas_of(traced("text-generation", "with-past"), "text-generation", "with-past")
 
     assert reasons_without_effect(FORMS["packed"], formulas) != []
-    assert reasons_without_effect(FORMS["packed"], Formulas(layers=2)) == []
+    assert reasons_without_effect(FORMS["packed"], GraphTraits(layers=2)) == []
     assert reasons_without_effect(STANDARD, formulas) == []

@@ -15,8 +15,7 @@ from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
 from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import CountingPass
-from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import CountingPass, GraphTraits
 from tests.graphs.fusions import (
     GRAPHS,
     applied,
@@ -75,7 +74,7 @@ def test_lower_types_are_fused_and_round_as_before(task: str, variant: str, reci
     lowered = copied(network.graph)
     cases = every_mask(network.stress_cases())
     batches = [case.feeds for case in network.stress_cases()]
-    formulas = Formulas(layers=2, cross_attention=task == "text2text-generation")
+    formulas = GraphTraits(layers=2, cross_attention=task == "text2text-generation")
     apply_recipe(lowered, RECIPES[recipe], formulas, measure=lambda model: measure_ranges(model, batches))
     graph = applied(lowered, *FUSIONS)
 

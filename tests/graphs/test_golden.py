@@ -12,7 +12,7 @@ import pytest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS, STANDARD, write_form
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config
@@ -46,7 +46,7 @@ def one_layer(task: str, variant: str) -> Network:
     return trace_variant(model, TASKS[task], variant)
 
 
-def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, Formulas]:
+def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, GraphTraits]:
     """A graph in the standard form, and what the formulas say of it."""
     network = one_layer(task, variant)
     graph, row = copied(network.graph), RECIPES[recipe]

@@ -24,7 +24,7 @@ from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.select_rows import SelectRows
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import Network as Formulas
+from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.stress import random_mask
 from rpln_runtime.tasks import TASKS
 from tests.graphs.fusions import applied, count, reasons
@@ -150,7 +150,7 @@ def test_lower_precision_is_packed(name: str, recipe: str) -> None:
     lowered = copied(folded(name))
     batches = [case.feeds for case in network(name).stress_cases()]
     apply_recipe(
-        lowered, RECIPES[recipe], Formulas(layers=LAYERS), measure=lambda model: measure_ranges(model, batches)
+        lowered, RECIPES[recipe], GraphTraits(layers=LAYERS), measure=lambda model: measure_ranges(model, batches)
     )
     graph = applied(lowered, PackTokens)
 

@@ -23,8 +23,7 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Tolerance, apply_recipe
-from rpln_graphs.rewriting.base import Network as Formulas
-from rpln_graphs.rewriting.base import Ranges, counts_from_model
+from rpln_graphs.rewriting.base import GraphTraits, Ranges, counts_from_model
 from rpln_graphs.rewriting.initializers import change_initializer
 from rpln_graphs.stress import stress_cases
 from rpln_graphs.trace import trace_model
@@ -199,7 +198,7 @@ def fill(value: ir.Value, array: NDArray[Any]) -> None:
 def converted(change: Change, recipe: str) -> ir.Model:
     model = changed(change)
     graph = graph_of(model)
-    formulas = Formulas(layers=model.config.num_hidden_layers)
+    formulas = GraphTraits(layers=model.config.num_hidden_layers)
     apply_recipe(graph, RECIPES[recipe], formulas, measure=ranges_of)
     return graph
 

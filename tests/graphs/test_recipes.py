@@ -7,11 +7,11 @@ import pytest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.errors import PassError
 from rpln_graphs.recipes import RECIPES, Recipe, Rewrite, apply_recipe, apply_recipe_together
-from rpln_graphs.rewriting.base import Network, Ranges
+from rpln_graphs.rewriting.base import GraphTraits, Ranges
 from tests.graphs.residual_networks import FEEDS, residual_network
 from tests.graphs.text_graphs import model_from_text, values_of
 
-NETWORK = Network(layers=1)
+NETWORK = GraphTraits(layers=1)
 
 
 class Measurer:
@@ -68,7 +68,7 @@ def test_the_types_of_inputs_and_outputs_are_handed_on() -> None:
 
 def test_another_count_than_the_formula_says_is_refused() -> None:
     with pytest.raises(PassError, match=r"RescaleResidual changed 9 places of the graph, its formula says 15"):
-        apply_recipe(residual_network(layers=1), RECIPES["fp16"], Network(layers=2), measure=Measurer(stretch=1e6))
+        apply_recipe(residual_network(layers=1), RECIPES["fp16"], GraphTraits(layers=2), measure=Measurer(stretch=1e6))
 
 
 @pytest.mark.parametrize(("recipe", "lowers"), [("fp32", False), ("fp16", True), ("bf16", True)])
@@ -114,7 +114,7 @@ def rewrite(model: ir.Model, attention: str = "attention", *, value: float = 1.0
     values = (*model.graph.inputs, *(output for node in model.graph for output in node.outputs))
     ranges = {str(entry.name): key if ".key" in str(entry.name) else 1.0 for entry in values}
     ranges |= dict.fromkeys(model.graph.initializers, 1.0) | {f"encoder.layer.0.{attention}.self.value.MatMul": value}
-    return Rewrite(model=model, network=Network(layers=0), measure=lambda _: ranges)
+    return Rewrite(model=model, traits=GraphTraits(layers=0), measure=lambda _: ranges)
 
 
 def scale_of(model: ir.Model, attention: str = "attention") -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from rpln_graphs.stress import MASKS, Case, Limits, stress_cases
+from rpln_graphs.stress import MASK_KINDS, Case, Limits, stress_cases
 from rpln_runtime.tasks import MASKED_LOGITS, MASKED_POSITIONS, TASKS, Tensor
 
 PAD = 1
@@ -44,7 +44,7 @@ def kind(case: Case) -> str:
 def test_batches_lengths_and_masks_are_crossed(usable_length: int) -> None:
     met = {(*case.mask.shape, kind(case)) for case in cases(usable_length=usable_length)}
 
-    crossed = {(batch, length, mask) for batch in (1, 2, 7) for length in (2, 5, 17) for mask in MASKS}
+    crossed = {(batch, length, mask) for batch in (1, 2, 7) for length in (2, 5, 17) for mask in MASK_KINDS}
     # A batch of one row that is all padding would have nothing to compare.
     assert met - {(1, usable_length, "none")} == {
         *((batch, length, mask) for batch, length, mask in crossed if batch > 1 or mask != "empty"),

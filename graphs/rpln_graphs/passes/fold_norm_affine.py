@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import OUTLYING_SCALE, Network
+from rpln_graphs.rewriting.base import OUTLYING_SCALE, GraphTraits
 from rpln_graphs.rewriting.folding import FoldingPass
 from rpln_graphs.rewriting.initializers import Array, change_initializer
 from rpln_graphs.rewriting.projections import (
@@ -37,9 +37,9 @@ class FoldNormAffine(FoldingPass):
     The final one and that of a head are folded, too, where they can be. That depends on what the head does with them.
     """
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """2L, 3L with cross-attention."""
-        return (3 if network.cross_attention else 2) * network.layers
+        return (3 if traits.cross_attention else 2) * traits.layers
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
         """Every LayerNorm."""

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, Network
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, GraphTraits
 from rpln_graphs.rewriting.folding import FoldingPass, drop
 from rpln_graphs.rewriting.projections import (
     Projection,
@@ -31,14 +31,14 @@ class FoldQueryScale(FoldingPass):
         RELATIVE_POSITIONS: "the scale also multiplies the scores of relative positions",
     }
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """L attentions, 2L with cross-attention."""
-        return (2 if network.cross_attention else 1) * network.layers
+        return (2 if traits.cross_attention else 1) * traits.layers
 
-    def expected(self, network: Network) -> int:
+    def expected(self, traits: GraphTraits) -> int:
         """The formula's count, less self-attention where that is an exception: cross-attention never is."""
-        exempt = network.layers if network.features.intersection(self.unless) else 0
-        return self.formula(network) - exempt
+        exempt = traits.layers if traits.features.intersection(self.unless) else 0
+        return self.formula(traits) - exempt
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
         """What multiplies scores on their way into a Softmax, before a mask is added."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, GraphTraits
 from rpln_graphs.rewriting.folding import FoldingPass, drop
 from rpln_graphs.rewriting.initializers import change_initializer
 from rpln_graphs.rewriting.projections import constant_operand, is_constant, other_operand, sole_reader
@@ -25,9 +25,9 @@ class FoldTokenTypes(FoldingPass):
         RELATIVE_POSITIONS: "there is no table of positions that a type could be added to",
     }
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One for the embeddings; a graph without layers has none."""
-        return min(1, network.layers)
+        return min(1, traits.layers)
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
         """The Adds of a constant vector to anything but a product: those are of linear layers."""

@@ -26,7 +26,14 @@ from onnx_ir.passes import common
 from onnxscript import version_converter
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.rewriting.base import ATTENTIONS, CROSS_ATTENTIONS, HEAD_MASK, IN_FLOAT32, RELATIVE_POSITIONS, Network
+from rpln_graphs.rewriting.base import (
+    ATTENTIONS,
+    CROSS_ATTENTIONS,
+    HEAD_MASK,
+    IN_FLOAT32,
+    RELATIVE_POSITIONS,
+    GraphTraits,
+)
 from rpln_graphs.rewriting.folding import FoldingPass
 from rpln_graphs.rewriting.initializers import initializer_from_array
 from rpln_graphs.rewriting.projections import is_constant, other_operand, sole_reader
@@ -77,15 +84,15 @@ class FuseAttention(FoldingPass):
         HEAD_MASK: "the operator has no mask of heads",
     }
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """L attentions, 2L with cross-attention."""
-        return (2 if network.cross_attention else 1) * network.layers
+        return (2 if traits.cross_attention else 1) * traits.layers
 
-    def expected(self, network: Network) -> int:
+    def expected(self, traits: GraphTraits) -> int:
         """The formula's count, less what is an exception: most features are of one kind of attention only."""
-        ordinary = (network.features.isdisjoint(OF_SELF), network.features.isdisjoint(OF_CROSS))
-        counted = ordinary if network.cross_attention else ordinary[:1]
-        return sum(counted) * network.layers
+        ordinary = (traits.features.isdisjoint(OF_SELF), traits.features.isdisjoint(OF_CROSS))
+        counted = ordinary if traits.cross_attention else ordinary[:1]
+        return sum(counted) * traits.layers
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
         """Every Softmax."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.rewriting.base import GELU_HEAD, OTHER_ACTIVATION, TANH_GELU, Network
+from rpln_graphs.rewriting.base import GELU_HEAD, OTHER_ACTIVATION, TANH_GELU, GraphTraits
 from rpln_graphs.rewriting.contrib import DOMAIN
 from rpln_graphs.rewriting.gelus import GeluPass, check_gelu
 
@@ -26,10 +26,10 @@ class FuseBiasGelu(GeluPass):
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One in each layer, unless another function is there, and one in a head that predicts tokens."""
-        layers = 0 if network.features.intersection({OTHER_ACTIVATION, TANH_GELU}) else network.layers
-        return layers + (1 if GELU_HEAD in network.features else 0)
+        layers = 0 if traits.features.intersection({OTHER_ACTIVATION, TANH_GELU}) else traits.layers
+        return layers + (1 if GELU_HEAD in traits.features else 0)
 
 
 def _check(_context: Any, **match: Any) -> pattern.MatchResult:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.rewriting.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, Network, Refusal
+from rpln_graphs.rewriting.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, GraphTraits, Refusal
 from rpln_graphs.rewriting.contrib import DOMAIN, ContribPass, same_sizes, set_type
 
 WORDS, PLACES, TYPES = "words", "places", "types"
@@ -32,9 +32,9 @@ class FuseEmbedLayerNorm(ContribPass):
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One in each network."""
-        return 1 if network.layers else 0
+        return 1 if traits.layers else 0
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
         """Of sums of what was looked up: of others nothing was expected."""

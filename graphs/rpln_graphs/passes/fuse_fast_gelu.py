@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.rewriting.base import TANH_GELU, Network
+from rpln_graphs.rewriting.base import TANH_GELU, GraphTraits
 from rpln_graphs.rewriting.contrib import DOMAIN
 from rpln_graphs.rewriting.gelus import GeluPass, check_gelu
 
@@ -26,9 +26,9 @@ class FuseFastGelu(GeluPass):
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One in each layer, if that is the activation; a head's gelu is exact."""
-        return network.layers if TANH_GELU in network.features else 0
+        return traits.layers if TANH_GELU in traits.features else 0
 
 
 def _check(_context: Any, **match: Any) -> pattern.MatchResult:

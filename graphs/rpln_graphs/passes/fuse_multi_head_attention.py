@@ -29,7 +29,7 @@ from rpln_graphs.rewriting.base import (
     HEAD_MASK,
     IN_FLOAT32,
     RELATIVE_POSITIONS,
-    Network,
+    GraphTraits,
     Refusal,
 )
 from rpln_graphs.rewriting.contrib import DOMAIN, FLOATS, ContribPass, same_size, same_sizes, set_type
@@ -64,10 +64,10 @@ class FuseMultiHeadAttention(ContribPass):
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One in each layer, and one for cross-attention, but for those of which OTHERWISE tells why not."""
-        kinds = [SELF, CROSS] if network.cross_attention else [SELF]
-        return network.layers * sum(network.features.isdisjoint(OTHERWISE[kind]) for kind in kinds)
+        kinds = [SELF, CROSS] if traits.cross_attention else [SELF]
+        return traits.layers * sum(traits.features.isdisjoint(OTHERWISE[kind]) for kind in kinds)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
         """As the rules say, but for what no rule could tell (rule 5)."""

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.ort_fusions.skip_normalization import SkipLayerNormFusion
 
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network, Refusal
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, GraphTraits, Refusal
 from rpln_graphs.rewriting.contrib import DOMAIN, FLOATS, ContribPass, same_sizes, set_type
 
 OPERANDS: Final = ("input", "skip", "gamma", "beta", "bias")
@@ -33,11 +33,11 @@ class FuseSkipLayerNorm(ContribPass):
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One behind each block, and one behind the embeddings unless nothing is added to those of words."""
-        blocks = 3 if network.cross_attention else 2
-        words_alone = RELATIVE_POSITIONS in network.features and TOKEN_TYPES not in network.features
-        return blocks * network.layers + (1 if network.layers and not words_alone else 0)
+        blocks = 3 if traits.cross_attention else 2
+        words_alone = RELATIVE_POSITIONS in traits.features and TOKEN_TYPES not in traits.features
+        return blocks * traits.layers + (1 if traits.layers and not words_alone else 0)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
         """Of LayerNorms that read a sum: of others nothing was expected."""

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import ExplainingPass, Network, Refusal
+from rpln_graphs.rewriting.base import ExplainingPass, GraphTraits, Refusal
 from rpln_graphs.rewriting.initializers import concatenated_initializer, initializer_from_array
 from rpln_graphs.rewriting.projections import NO_PROJECTION, Projection, is_constant, projection_from_matmul
 
@@ -26,9 +26,9 @@ HEADS: Final = frozenset({"Reshape", "Transpose", "Concat", "Cast"})
 class MergeProjections(ExplainingPass):
     """Counts the values whose projections became one."""
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """L: cross-attention has one projection here, of queries, and is given keys and values."""
-        return network.layers
+        return traits.layers
 
     def rewrite(self, model: ir.Model) -> int:
         """Merge all groups, record what in them was refused."""

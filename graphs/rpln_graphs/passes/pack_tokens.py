@@ -24,7 +24,7 @@ from rpln_graphs.rewriting.base import (
     LAST_TOKEN,
     MASKED_TOKENS,
     ExplainingPass,
-    Network,
+    GraphTraits,
     Refusal,
 )
 from rpln_graphs.rewriting.initializers import initializer_from_array
@@ -63,10 +63,10 @@ class PackTokens(ExplainingPass):
         MASKED_TOKENS: "the head reads mask tokens wherever they stand, which may be in padding",
     }
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """L, 2L with cross-attention; a head that reads the first token alone needs no other of the last layer."""
-        alone = FIRST_TOKEN in network.features and HIDDEN_STATES not in network.features
-        return (2 if network.cross_attention else 1) * (network.layers - alone)
+        alone = FIRST_TOKEN in traits.features and HIDDEN_STATES not in traits.features
+        return (2 if traits.cross_attention else 1) * (traits.layers - alone)
 
     def rewrite(self, model: ir.Model) -> int:
         mask = next((value for value in model.graph.inputs if value.name == MASK), None)

@@ -22,7 +22,7 @@ from rpln_graphs.rewriting.base import (
     SAFE_FLOAT16,
     Context,
     CountingPass,
-    Network,
+    GraphTraits,
     Ranges,
     residual_norms,
 )
@@ -51,12 +51,12 @@ class RescaleResidual(CountingPass):
         peak = residual_peak(model, context.ranges)
         return cls(shift=shift_for_range(peak), peak=peak)
 
-    def expected(self, network: Network) -> int | None:
+    def expected(self, traits: GraphTraits) -> int | None:
         if not self.shift:
             return 0
-        blocks = 3 if network.cross_attention else 2
-        weights = 2 + 2 * blocks * network.layers
-        epsilons = 1 + blocks * network.layers
+        blocks = 3 if traits.cross_attention else 2
+        weights = 2 + 2 * blocks * traits.layers
+        epsilons = 1 + blocks * traits.layers
         return weights + epsilons
 
     def rewrite(self, model: ir.Model) -> int:

@@ -27,7 +27,7 @@ from rpln_graphs.rewriting.base import (
     LAST_TOKEN,
     MASKED_TOKENS,
     ExplainingPass,
-    Network,
+    GraphTraits,
     Refusal,
 )
 from rpln_graphs.rewriting.row_selections import Selection, selection_from_node
@@ -41,9 +41,9 @@ class SelectRows(ExplainingPass):
 
     unless: ClassVar[Mapping[str, str]] = {HIDDEN_STATES: "the last hidden state is an output, of every token"}
 
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """One for a head that reads some of the tokens."""
-        return int(not network.features.isdisjoint(HEADS))
+        return int(not traits.features.isdisjoint(HEADS))
 
     def rewrite(self, model: ir.Model) -> int:
         refusals = []

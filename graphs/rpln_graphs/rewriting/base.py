@@ -40,7 +40,7 @@ TOKEN_TYPES: Final = "token_type_ids as an input"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class GraphTraits:
     """What the formulas for expected counts depend on."""
 
     layers: int
@@ -71,7 +71,7 @@ class CountingPass(ir.passes.InPlacePass, abc.ABC):
     def rewrite(self, model: ir.Model) -> int:
         """Change `model` in place and return in how many places."""
 
-    def expected(self, network: Network) -> int | None:
+    def expected(self, traits: GraphTraits) -> int | None:
         """How many rewrites a graph of this network must take; None where that depends on more than the network."""
         return None
 
@@ -111,16 +111,16 @@ class ExplainingPass(CountingPass):
     unless: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
-    def formula(self, network: Network) -> int:
+    def formula(self, traits: GraphTraits) -> int:
         """How many rewrites a network without exceptions has."""
 
-    def expected(self, network: Network) -> int:
+    def expected(self, traits: GraphTraits) -> int:
         """The formula's count, or 0 with a feature of `unless`."""
-        return 0 if self.exceptions(network) else self.formula(network)
+        return 0 if self.exceptions(traits) else self.formula(traits)
 
-    def exceptions(self, network: Network) -> list[str]:
+    def exceptions(self, traits: GraphTraits) -> list[str]:
         """Why nothing is expected of the pass with such a network."""
-        return [reason for feature, reason in self.unless.items() if feature in network.features]
+        return [reason for feature, reason in self.unless.items() if feature in traits.features]
 
     def record(self, model: ir.Model, refusals: Sequence[Refusal]) -> None:
         """Keep what was left alone, for whoever asks `refusals_from_model`."""

@@ -3,25 +3,25 @@
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.rewriting.base import CountingPass, Network, counts_from_model, refusals_from_model
+from rpln_graphs.rewriting.base import CountingPass, GraphTraits, counts_from_model, refusals_from_model
 
 MOST_NAMED = 3
 """Of a dozen layers with one trouble, the first few tell it."""
 
 
-def check_count(model: ir.Model, applied: CountingPass, network: Network) -> None:
+def check_count(model: ir.Model, applied: CountingPass, traits: GraphTraits) -> None:
     """Compare the count of the pass just `applied` to `model` with its formula. Raises PassError."""
-    if (shortage := shortage_from_model(model, applied, network)) is not None:
+    if (shortage := shortage_from_model(model, applied, traits)) is not None:
         raise PassError(shortage)
 
 
-def shortage_from_model(model: ir.Model, applied: CountingPass, network: Network) -> str | None:
+def shortage_from_model(model: ir.Model, applied: CountingPass, traits: GraphTraits) -> str | None:
     """What is wrong with the count of the pass just `applied` to `model`; None where nothing is.
 
     Refusals that a pass concedes are as good as rewrites.
     """
     name = type(applied).__name__
-    expected = applied.expected(network)
+    expected = applied.expected(traits)
     refused = refusals_from_model(model).get(name, [])
     count = counts_from_model(model)[name]
     if expected is None or count <= expected <= count + sum(refusal.conceded for refusal in refused):

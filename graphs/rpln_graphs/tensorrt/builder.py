@@ -26,7 +26,7 @@ _ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BuiltEngine:
     """A serialized engine and what its builder says of it; memory is in bytes, activations by profile."""
 
     data: memoryview
@@ -38,7 +38,7 @@ class Plan:
     timings: bytes | None
 
 
-def build_plan(
+def build_engine(
     graph: Path,
     profiles: Sequence[Mapping[str, Shapes]],
     *,
@@ -46,7 +46,7 @@ def build_plan(
     targets: Sequence[str] = (),
     options: EngineOptions,
     timings: bytes | None = None,
-) -> Plan:
+) -> BuiltEngine:
     """Compile the ONNX file `graph`, in its own types, for the shapes of each of `profiles`.
 
     `targets` are those of a backend that has a choice of them. `timings` is a cache of kernels measured before, which
@@ -88,7 +88,7 @@ def build_plan(
             f"{trt.__name__} {trt.__version__} built an engine and does not say what is in it as expected, so that it "
             "cannot be checked. Please report it (rpln doctor)."
         )
-    return Plan(
+    return BuiltEngine(
         data=memoryview(plan),
         version=trt.__version__,
         layers=layers,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rpln_runtime._version import __version__
-from rpln_runtime.corpus.records import TEXT, Answer
+from rpln_runtime.corpus.records import TEXT, AnswerItems
 from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation import Generator
@@ -27,7 +27,7 @@ class Opening:
     verify: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> tuple[Answer, Sequence[str]]:
+    def open(self) -> tuple[AnswerItems, Sequence[str]]:
         """Return the bundle's pipeline or generator, and the fields of its items. Raises what `pipeline` raises."""
         taken = {"folder", "provider", "threads", "batch_size", "verify"} & self.options.keys()
         if taken:

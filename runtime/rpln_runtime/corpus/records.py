@@ -12,7 +12,7 @@ from typing import Any, Final
 from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.errors import InputError
 
-Answer = Callable[[list[Any]], Sequence[Any]]
+AnswerItems = Callable[[list[Any]], Sequence[Any]]
 """A list of items -> an answer for each. Raises InputError when any of them cannot be taken."""
 
 ANSWER: Final = "answer"
@@ -39,7 +39,7 @@ class _Request:
     kept: Mapping[str, Any]
 
 
-def answer_lines(lines: Sequence[bytes], answer: Answer, fields: Sequence[str]) -> Iterator[Record]:
+def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[str]) -> Iterator[Record]:
     """Yield a record for each of `lines`, once all are answered; `fields` are those of the task's items."""
     requests = [_request_from_line(line, fields) for line in lines]
     answers = iter(_answer_each(answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
@@ -47,7 +47,7 @@ def answer_lines(lines: Sequence[bytes], answer: Answer, fields: Sequence[str]) 
         yield _record(request.kept, request.item if isinstance(request.item, InputError) else next(answers))
 
 
-def _answer_each(answer: Answer, items: list[Any]) -> list[Any]:
+def _answer_each(answer: AnswerItems, items: list[Any]) -> list[Any]:
     """Return for each item its answer or its InputError: a call that fails is made again for either half."""
     try:
         return list(answer(items)) if items else []

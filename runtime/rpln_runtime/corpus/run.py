@@ -10,7 +10,7 @@ from rpln_runtime.corpus.opening import Opening
 from rpln_runtime.corpus.output import OutputError, open_output, start_again
 from rpln_runtime.corpus.progress import Progress
 from rpln_runtime.corpus.reading import Span, Windows, digest_of_start, read_windows
-from rpln_runtime.corpus.records import Answer, Record, answer_lines
+from rpln_runtime.corpus.records import AnswerItems, Record, answer_lines
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer
 
@@ -91,7 +91,7 @@ def run_corpus(
     )
 
 
-def answer_windows(windows: Windows, *, answer: Answer, fields: Sequence[str]) -> Answered:
+def answer_windows(windows: Windows, *, answer: AnswerItems, fields: Sequence[str]) -> Answered:
     """Yield the records of each window, made in this process."""
     return ((span, answer_lines(lines, answer, fields)) for span, lines in windows)
 

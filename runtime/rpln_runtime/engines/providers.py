@@ -71,7 +71,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
 }
 
 
-class Opening(NamedTuple):
+class EngineOpening(NamedTuple):
     """An ONNX file to open on a provider, and how; see `open_engine`."""
 
     path: Path
@@ -97,7 +97,7 @@ def open_engine(
     ProviderError when another provider would run or none of the bundle's engines can, MissingExtraError without its
     package, ManifestError for a graph that it cannot load.
     """
-    opening = Opening(path, provider, provider_row(provider), threads, spinning, bundle)
+    opening = EngineOpening(path, provider, provider_row(provider), threads, spinning, bundle)
     return _OPENERS[opening.row.runtime](opening)
 
 
@@ -108,28 +108,28 @@ def provider_row(provider: str) -> Provider:
     return PROVIDERS[provider]
 
 
-def _open_onnxruntime(opening: Opening) -> Engine:
+def _open_onnxruntime(opening: EngineOpening) -> Engine:
     return OnnxRuntimeEngine(_inference_session(opening), device=opening.row.device)
 
 
-def _open_openvino(opening: Opening) -> Engine:
+def _open_openvino(opening: EngineOpening) -> Engine:
     return OpenVinoEngine(opening.path, threads=opening.threads, install=opening.row.install)
 
 
-def _open_tensorrt(opening: Opening) -> Engine:
+def _open_tensorrt(opening: EngineOpening) -> Engine:
     if opening.bundle is None:
         raise ProviderError(f"provider {opening.provider!r} runs the engines of a bundle: open it with load().")
     return open_tensorrt(opening.bundle, builder=opening.provider, install=opening.row.install)
 
 
-_OPENERS: Final[dict[str, Callable[[Opening], Engine]]] = {
+_OPENERS: Final[dict[str, Callable[[EngineOpening], Engine]]] = {
     "onnxruntime": _open_onnxruntime,
     "openvino": _open_openvino,
     "tensorrt": _open_tensorrt,
 }
 
 
-def _inference_session(opening: Opening) -> Any:
+def _inference_session(opening: EngineOpening) -> Any:
     path, provider, row = opening.path, opening.provider, opening.row
     onnxruntime = _import_onnxruntime(row)
     _check_available(onnxruntime, provider, row)

@@ -1,8 +1,8 @@
 """Text generation: decoders of a bundle, run step by step with a cache that stays where the graph runs."""
 
-from rpln_runtime.generation.generator import Answer, Generator, generator
+from rpln_runtime.generation.generator import GeneratedText, Generator, generator
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.request import EncoderStates
 from rpln_runtime.generation.sequences import Generated
 
-__all__ = ["Answer", "EncoderStates", "Generated", "GenerationOptions", "Generator", "generator"]
+__all__ = ["EncoderStates", "Generated", "GeneratedText", "GenerationOptions", "Generator", "generator"]

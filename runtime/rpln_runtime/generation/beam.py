@@ -14,7 +14,7 @@ import numpy as np
 from rpln_runtime.generation.logits import log_softmax, penalize
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.sequences import Generated
-from rpln_runtime.generation.steps import Steps
+from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
 
 # The score of what must not be chosen. Not -inf: were there nothing else, transformers would choose among these.
@@ -22,7 +22,7 @@ _NEVER: Final = np.float32(-1e9)
 
 
 def search(
-    steps: Steps,
+    steps: GenerationSteps,
     logits_PV: np.ndarray,
     contexts: Sequence[Sequence[int]],
     *,

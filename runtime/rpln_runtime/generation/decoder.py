@@ -14,7 +14,7 @@ from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.cache import CROSS, PAST
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.generation.positions import FORWARD, Positions
-from rpln_runtime.generation.steps import CachedSteps, FullSteps, Steps
+from rpln_runtime.generation.steps import CachedSteps, FullSteps, GenerationSteps
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.session import Session
 
@@ -106,7 +106,7 @@ class Decoder:
         """Return `batch_size`, or less where an engine takes fewer rows."""
         return min(rows_within(session.profiles, batch_size) for session in (self.prompt, self.step))
 
-    def begin(self, mask_RS: np.ndarray, *, positions: Positions, cross: CrossAttention | None) -> Steps:
+    def begin(self, mask_RS: np.ndarray, *, positions: Positions, cross: CrossAttention | None) -> GenerationSteps:
         """Return the steps of one generation from prompts behind `mask_RS`, padded on the left."""
         if self.step.graph.variant == "full":
             return FullSteps(self.step, mask_RS, positions, cross)

@@ -26,7 +26,7 @@ OnText: TypeAlias = Callable[[int, int, str], None]
 OnToken: TypeAlias = Callable[[int, int, int], None]
 
 
-class Answer(TypedDict):
+class GeneratedText(TypedDict):
     """A text that was generated, as transformers' pipelines give it."""
 
     generated_text: str
@@ -109,12 +109,12 @@ class Generator:
         return not self._decoder.has_cross_attention
 
     @overload
-    def __call__(self, inputs: str, /, *, callback: OnText | None = None, **options: Any) -> list[Answer]: ...
+    def __call__(self, inputs: str, /, *, callback: OnText | None = None, **options: Any) -> list[GeneratedText]: ...
 
     @overload
     def __call__(
         self, inputs: Sequence[str] | EncoderStates, /, *, callback: OnText | None = None, **options: Any
-    ) -> list[list[Answer]]: ...
+    ) -> list[list[GeneratedText]]: ...
 
     def __call__(
         self,
@@ -123,7 +123,7 @@ class Generator:
         *,
         callback: OnText | None = None,
         **options: Any,
-    ) -> list[Answer] | list[list[Answer]]:
+    ) -> list[GeneratedText] | list[list[GeneratedText]]:
         """Continue a prompt or each of a list of prompts; with an encoder, answer a text or each of a list of texts.
 
         `callback` gets pieces of new text as they come, after the place of their prompt in the list and that of their
@@ -150,7 +150,7 @@ class Generator:
             streams.close()
         heads = texts if not isinstance(texts, EncoderStates) and self._gives_prompts(chosen) else [""] * len(found)
         answers = [
-            [Answer(generated_text=head + self._text_from_tokens(one.tokens)) for one in sequences]
+            [GeneratedText(generated_text=head + self._text_from_tokens(one.tokens)) for one in sequences]
             for head, sequences in zip(heads, found, strict=True)
         ]
         return answers[0] if isinstance(inputs, str) else answers

@@ -16,8 +16,8 @@ from rpln_runtime.generation.positions import positions_from_scheme
 from rpln_runtime.generation.prompts import new_tokens, pad_left
 from rpln_runtime.generation.request import Request
 from rpln_runtime.generation.sampling import sample
-from rpln_runtime.generation.sequences import Generated, Row
-from rpln_runtime.generation.steps import Steps
+from rpln_runtime.generation.sequences import Generated, GrowingSequence
+from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.manifest import Generation
 
@@ -41,7 +41,7 @@ class Job:
     options: GenerationOptions
     stop: Stopping
 
-    def grow(self) -> Iterator[Row]:
+    def grow(self) -> Iterator[GrowingSequence]:
         """Run greedy search or sampling; yield a row whenever it got a token."""
         count = self.options.num_return_sequences
         entropy = np.random.SeedSequence(self.options.seed).entropy
@@ -64,7 +64,7 @@ class Job:
             found.update(zip(batch.places, sequences, strict=True))
         return [found[place] for place in range(len(found))]
 
-    def _start(self, batch: Batch) -> tuple[Steps, np.ndarray]:
+    def _start(self, batch: Batch) -> tuple[GenerationSteps, np.ndarray]:
         contexts = [self.request.contexts[place] for place in batch.places]
         # Not pad_token_id, which a checkpoint may choose anew: a graph that counts positions knows padding by this id.
         ids_PS, mask_PS = pad_left(contexts, self.generation.pad_position)
@@ -72,11 +72,11 @@ class Job:
         steps = self.decoder.begin(mask_PS, positions=positions, cross=self.request.encode(batch.places))
         return steps, steps.start(ids_PS)
 
-    def _row(self, place: int, sequence: int, entropy: int | Sequence[int] | None) -> Row:
+    def _row(self, place: int, sequence: int, entropy: int | Sequence[int] | None) -> GrowingSequence:
         # With a seed, a row draws by its place among its prompt's alone, whatever else the call holds.
         key = (sequence, place) if self.options.seed is None else (sequence,)
         random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
-        return Row(prompt=place, sequence=sequence, context=self.request.contexts[place], random=random)
+        return GrowingSequence(prompt=place, sequence=sequence, context=self.request.contexts[place], random=random)
 
 
 def plan_batches(

@@ -9,14 +9,20 @@ import numpy as np
 
 from rpln_runtime.generation.logits import penalize, warp
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.generation.sequences import Row
-from rpln_runtime.generation.steps import Steps
+from rpln_runtime.generation.sequences import GrowingSequence
+from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
 
 
 def sample(
-    steps: Steps, logits_RV: np.ndarray, rows: Sequence[Row], *, limit: int, options: GenerationOptions, stop: Stopping
-) -> Iterator[Row]:
+    steps: GenerationSteps,
+    logits_RV: np.ndarray,
+    rows: Sequence[GrowingSequence],
+    *,
+    limit: int,
+    options: GenerationOptions,
+    stop: Stopping,
+) -> Iterator[GrowingSequence]:
     """Let `rows` grow by at most `limit` tokens each; yield each of them whenever it got one.
 
     `logits_RV` are those after the prompts, in the order of `rows`. Rows that have ended take no further part.
@@ -37,7 +43,7 @@ def sample(
         logits_RV = steps.step(tokens_R[growing])
 
 
-def choose(logits_RV: np.ndarray, rows: Sequence[Row], options: GenerationOptions) -> np.ndarray:
+def choose(logits_RV: np.ndarray, rows: Sequence[GrowingSequence], options: GenerationOptions) -> np.ndarray:
     """Return a token for each row: the likeliest, or one drawn by its probability from the row's own numbers."""
     if not options.do_sample:
         return np.asarray(logits_RV.argmax(axis=1))

@@ -20,7 +20,7 @@ class Generated:
 
 
 @dataclass(slots=True, kw_only=True)
-class Row:
+class GrowingSequence:
     """A sequence while it grows.
 
     Attributes:

@@ -14,7 +14,7 @@ from rpln_runtime.generation.positions import Positions
 from rpln_runtime.session import Session
 
 
-class Steps(ABC):
+class GenerationSteps(ABC):
     """Rows that grow token by token. Logits that it returns are overwritten by the next step."""
 
     def __init__(self, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None) -> None:
@@ -61,7 +61,7 @@ class Steps(ABC):
         return graph.run(rows=rows, new=new)
 
 
-class CachedSteps(Steps):
+class CachedSteps(GenerationSteps):
     """Each step computes its new tokens alone; what they need of the earlier ones is in a cache."""
 
     def __init__(
@@ -98,7 +98,7 @@ class CachedSteps(Steps):
         return logits_RV
 
 
-class FullSteps(Steps):
+class FullSteps(GenerationSteps):
     """Each step computes all tokens again: for a graph without a cache, right and slow."""
 
     def __init__(

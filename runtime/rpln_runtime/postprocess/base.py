@@ -17,7 +17,7 @@ Scores = TypeVar("Scores")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FinishedRow:
     """A row of a batch that has run: its tokens, and the outputs of the graph for them, fp32 and without padding."""
 
     encoding: Encoding
@@ -25,7 +25,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Case(Generic[Scores]):
+class FinishedItem(Generic[Scores]):
     """An item that has run: what was asked, the rows it became, and the scores of each."""
 
     item: Any
@@ -51,14 +51,14 @@ class Postprocess(ABC, Generic[Scores]):
         """Return the rows to run for `item`. Raises InputError for an item that is not what the task takes."""
 
     @abstractmethod
-    def score(self, row: Row) -> Scores:
+    def score(self, row: FinishedRow) -> Scores:
         """Reduce the outputs of one row to what the answer needs of them.
 
         It runs as soon as the row's batch is done and must return no view, so that the batch's memory is freed.
         """
 
     @abstractmethod
-    def answer(self, case: Case[Scores]) -> Any:
+    def answer(self, case: FinishedItem[Scores]) -> Any:
         """Return the answer for an item from the scores of its rows."""
 
     def results(self, answers: list[Any], *, single: bool) -> Any:

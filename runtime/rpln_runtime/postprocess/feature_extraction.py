@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from rpln_runtime.options import check_choice
-from rpln_runtime.postprocess.base import Case, Postprocess, Row
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess
 from rpln_runtime.tokenization import Encoding
 
 _SMALLEST_NORM: Final = 1e-12  # that of torch.nn.functional.normalize
@@ -46,14 +46,14 @@ class FeatureExtraction(Postprocess[np.ndarray]):
         """Encode a text."""
         return [self.fit(self.tokenizer.encode(item), truncation=self.truncation)]
 
-    def score(self, row: Row) -> np.ndarray:
+    def score(self, row: FinishedRow) -> np.ndarray:
         """Return the features, fp32."""
         features = np.array(_POOLINGS[self.pooling](row.outputs["last_hidden_state"]))
         if self.normalize:
             features /= np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), _SMALLEST_NORM)
         return features
 
-    def answer(self, case: Case[np.ndarray]) -> np.ndarray:
+    def answer(self, case: FinishedItem[np.ndarray]) -> np.ndarray:
         """Return the features of the text."""
         (features,) = case.scores
         return features

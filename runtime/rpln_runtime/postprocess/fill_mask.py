@@ -15,7 +15,7 @@ import numpy as np
 from rpln_runtime.batching import masks_of
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.options import check_integer
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, softmax
 from rpln_runtime.tasks import SEQUENCE
 from rpln_runtime.tokenization import Encoding
 
@@ -69,13 +69,13 @@ class FillMask(Postprocess[Candidates]):
             )
         return [encoding]
 
-    def score(self, row: Row) -> Candidates:
+    def score(self, row: FinishedRow) -> Candidates:
         """Return the best tokens of every mask."""
         logits = row.outputs["logits"]
         probabilities = softmax(logits[self._masks(row.encoding)] if self._of_every_token else logits)
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
 
-    def answer(self, case: Case[Candidates]) -> list[Filling] | list[list[Filling]]:
+    def answer(self, case: FinishedItem[Candidates]) -> list[Filling] | list[list[Filling]]:
         """Return the fillings of the text's mask, or a list of them for each mask when there are several."""
         (encoding,), (candidates,) = case.encodings, case.scores
         masks = self._masks(encoding)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, fields_from_item, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding
 
 
@@ -45,11 +45,11 @@ class MultipleChoice(Postprocess[float]):
         encodings = [self.tokenizer.encode(question["prompt"], choice) for choice in choices]
         return [self.fit(encoding, truncation=self.truncation) for encoding in encodings]
 
-    def score(self, row: Row) -> float:
+    def score(self, row: FinishedRow) -> float:
         """Return the logit of one choice: each is a row of its own, with one choice."""
         return float(row.outputs["logits"][0])
 
-    def answer(self, case: Case[float]) -> Choice:
+    def answer(self, case: FinishedItem[float]) -> Choice:
         """Return the choice with the highest probability."""
         probabilities = softmax(np.array(case.scores))
         best = int(probabilities.argmax())

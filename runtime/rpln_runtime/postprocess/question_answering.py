@@ -12,7 +12,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_integer
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, fields_from_item, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding, windows
 
 _CONTEXT = 1
@@ -85,7 +85,7 @@ class QuestionAnswering(Postprocess[WindowSpans]):
         encoding = self.tokenizer.encode(pair["question"], pair["context"])
         return windows(encoding, max_length=max_length, stride=stride, sequence=_CONTEXT)
 
-    def score(self, row: Row) -> WindowSpans:
+    def score(self, row: FinishedRow) -> WindowSpans:
         """Return the best spans of one window."""
         context = row.encoding.sequences == _CONTEXT
         # The first token stands for "no answer": it takes its share of the probabilities and is then set aside.
@@ -102,7 +102,7 @@ class QuestionAnswering(Postprocess[WindowSpans]):
             no_answer=float(start[0] * end[0]),
         )
 
-    def answer(self, case: Case[WindowSpans]) -> Answer | list[Answer]:
+    def answer(self, case: FinishedItem[WindowSpans]) -> Answer | list[Answer]:
         """Return the best answers; those of equal text, in any window and case, are one with their scores added."""
         by_text: dict[str, Answer] = {}
         for span in (span for window in case.scores for span in window.spans):

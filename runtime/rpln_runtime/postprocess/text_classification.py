@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypedDict
 import numpy as np
 
 from rpln_runtime.options import check_choice, check_integer
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, fields_from_item, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding
 
 
@@ -75,11 +75,11 @@ class TextClassification(Postprocess[np.ndarray]):
         encoding = self.tokenizer.encode(pair["text"], pair.get("text_pair"))
         return [self.fit(encoding, truncation=self.truncation)]
 
-    def score(self, row: Row) -> np.ndarray:
+    def score(self, row: FinishedRow) -> np.ndarray:
         """Return the scores of the labels, (labels)."""
         return np.array(self._function()(row.outputs["logits"]))
 
-    def answer(self, case: Case[np.ndarray]) -> LabelScore | list[LabelScore]:
+    def answer(self, case: FinishedItem[np.ndarray]) -> LabelScore | list[LabelScore]:
         """Return the best labels of the text."""
         (scores,) = case.scores
         order = np.argsort(-scores, kind="stable")[: 1 if self.top_k == "best" else self.top_k]

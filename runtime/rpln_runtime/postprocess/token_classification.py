@@ -14,7 +14,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer
-from rpln_runtime.postprocess.base import Case, Postprocess, Row, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, softmax
 from rpln_runtime.tokenization import Encoding, join_encodings, windows
 
 
@@ -105,11 +105,11 @@ class TokenClassification(Postprocess[np.ndarray]):
         stride = limit // 4 if self.stride is None else self.stride
         return windows(self.tokenizer.encode(item), max_length=limit, stride=stride)
 
-    def score(self, row: Row) -> np.ndarray:
+    def score(self, row: FinishedRow) -> np.ndarray:
         """Return the probabilities of the labels, (tokens, labels)."""
         return softmax(row.outputs["logits"])
 
-    def answer(self, case: Case[np.ndarray]) -> list[TokenEntity] | list[EntityGroup]:
+    def answer(self, case: FinishedItem[np.ndarray]) -> list[TokenEntity] | list[EntityGroup]:
         """Return the entities in a text, in order."""
         if self.aggregation_strategy == "none":
             return self._tokens(case.item, *merge_windows(case.encodings, case.scores))

@@ -17,7 +17,7 @@ from rpln_export.errors import DestinationError, PlanError
 from rpln_export.plan.engines import EnginePlan
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import BACKENDS
-from rpln_graphs.tensorrt.builder import Plan, build_plan
+from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_runtime.engines.manifest import EngineManifest, Range
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.manifest import read_manifest, write_manifest
@@ -182,10 +182,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 # -- what the engine turns out to be -----------------------------------------------------------------------------------
 
 
-Change = Callable[[Plan], Plan]
+Change = Callable[[BuiltEngine], BuiltEngine]
 
 
-def in_fp32(plan: Plan) -> Plan:
+def in_fp32(plan: BuiltEngine) -> BuiltEngine:
     """The projection is multiplied in fp32."""
     return dataclasses.replace(
         plan,
@@ -196,7 +196,7 @@ def in_fp32(plan: Plan) -> Plan:
     )
 
 
-def unfused(plan: Plan) -> Plan:
+def unfused(plan: BuiltEngine) -> BuiltEngine:
     """The attention's last product has a kernel of its own."""
     own = dataclasses.replace(plan.layers[-1], name="own", nodes=("y",), inputs=("float16",))
     others = (dataclasses.replace(one, nodes=tuple(name for name in one.nodes if name != "y")) for one in plan.layers)
@@ -206,10 +206,10 @@ def unfused(plan: Plan) -> Plan:
 @pytest.fixture
 def building(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
     """Change what is read of every engine that is built."""
-    original = build_plan
+    original = build_engine
 
     def change(by: Change) -> None:
-        monkeypatch.setattr(engines, "build_plan", lambda *args, **options: by(original(*args, **options)))
+        monkeypatch.setattr(engines, "build_engine", lambda *args, **options: by(original(*args, **options)))
 
     return change
 
@@ -280,7 +280,7 @@ STEPS = {
     "a manifest is written": (engines, "write_manifest"),
     "a plan is written": (Path, "write_bytes"),
     "an engine is described": (engines, "write_engine"),
-    "a graph is compiled": (engines, "build_plan"),
+    "a graph is compiled": (engines, "build_engine"),
 }
 
 
@@ -308,8 +308,8 @@ def compiled_once(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds take no time: what one gives is told from another's by its shapes."""
     (engine,) = engines_of_bundle(compiled)
 
-    def remembered(graph: Path, profiles: Sequence[Any], **_: Any) -> Plan:
-        return Plan(
+    def remembered(graph: Path, profiles: Sequence[Any], **_: Any) -> BuiltEngine:
+        return BuiltEngine(
             data=memoryview(repr(profiles).encode()),
             version=engine.version,
             layers=engine.layers,
@@ -319,7 +319,7 @@ def compiled_once(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             timings=None,
         )
 
-    monkeypatch.setattr(engines, "build_plan", remembered)
+    monkeypatch.setattr(engines, "build_engine", remembered)
 
 
 @pytest.mark.usefixtures("compiled_once")
@@ -378,7 +378,7 @@ def test_an_interrupt_is_told_in_one_line(folder: Path, monkeypatch: pytest.Monk
     def interrupted(*_: Any, **__: Any) -> Iterator[None]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engines, "build_plan", interrupted)
+    monkeypatch.setattr(engines, "build_engine", interrupted)
     before = contents(folder.parent)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert (result.exit_code, result.stdout) == (INTERRUPTED, "")
@@ -412,7 +412,7 @@ def test_a_full_disk_is_told_and_harms_nothing(folder: Path, monkeypatch: pytest
 
 
 def test_a_profile_is_checked_before_anything_is_compiled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "build_plan", None)
+    monkeypatch.setattr(engines, "build_engine", None)
     plan = dataclasses.replace(PLAN, profiles=({"colour": Range(minimum=1, optimum=1, maximum=1)},))
     with pytest.raises(PlanError, match="'colour', which is no axis"):
         build_engines(plan, folder, ignore)

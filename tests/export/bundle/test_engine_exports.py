@@ -17,7 +17,7 @@ from rpln_export.plan import engines as engine_plans
 from rpln_export.plan.engines import EnginePlan, _installed
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.backends import BACKENDS
-from rpln_graphs.tensorrt.builder import build_plan
+from rpln_graphs.tensorrt.builder import build_engine
 from rpln_runtime.engines.manifest import EngineManifest
 from rpln_runtime.errors import ManifestError, MissingExtraError
 from rpln_runtime.manifest import Graph, bundle_file_from_path, read_manifest
@@ -315,9 +315,9 @@ def test_what_auto_cannot_build_is_left_out_in_one_piece(
         built.append(graph)
         if len(built) == 2:
             raise error
-        return build_plan(graph, *arguments, **options)
+        return build_engine(graph, *arguments, **options)
 
-    monkeypatch.setattr(engines, "build_plan", second_fails)
+    monkeypatch.setattr(engines, "build_engine", second_fails)
     options = ["--fp16", "--variants", "prefill,decode", "--engine", "auto"]
     result, folder = compiled_export(export, "text-generation", *options)
     assert [path.name for path in built] == ["prefill.onnx", "decode.onnx"]

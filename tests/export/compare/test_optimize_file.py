@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from rpln_export.cli import rpln_command
 from rpln_export.compare import optimize_file
 from rpln_graphs.forms import FORMS, Form
-from rpln_graphs.rewriting.base import ExplainingPass, Network
+from rpln_graphs.rewriting.base import ExplainingPass, GraphTraits
 from rpln_graphs.rewriting.initializers import change_initializer
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import run
@@ -128,7 +128,7 @@ def test_a_graph_of_other_inputs_needs_feeds(tmp_path: Path) -> None:
 class Spoil(ExplainingPass):
     """A pass that is wrong."""
 
-    def formula(self, network: Network) -> int:
+    def formula(self, network: GraphTraits) -> int:
         return network.layers
 
     def rewrite(self, model: ir.Model) -> int:

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rpln_export import pipeline
-from rpln_export.checkpoint.planned_graphs import Part
+from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import NearMissError, PlanError, ValidationError
 from rpln_export.forms import choice, timing
 from rpln_export.forms.candidates import Settings, written_forms
-from rpln_export.forms.choice import Race
+from rpln_export.forms.choice import Measurements
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.workloads import WORKLOADS, workload_from_file
 from rpln_export.validation import proof
@@ -38,8 +38,8 @@ def candidate(form: str, speedup: float | None, provider: str = "cpu", variant: 
     return Candidate(variant=variant, form=form, provider=provider, speedup=speedup, outcome=outcome)
 
 
-def race(*rows: Candidate) -> Race:
-    return Race(candidates=rows, settings=Settings(threads=1, spinning=False))
+def measurements(*rows: Candidate) -> Measurements:
+    return Measurements(candidates=rows, settings=Settings(threads=1, spinning=False))
 
 
 # -- who wins --------------------------------------------------------------------------------------------------------
@@ -58,35 +58,35 @@ def race(*rows: Candidate) -> Race:
     ],
 )
 def test_what_is_not_faster_by_more_than_noise_does_not_win(rows: Sequence[tuple[str, float]], winner: str) -> None:
-    best = race(*(candidate(*row) for row in rows)).fastest("full", "cpu")
+    best = measurements(*(candidate(*row) for row in rows)).fastest("full", "cpu")
 
     assert best is not None
     assert best.form == winner
 
 
 def test_where_nothing_ran_nobody_wins() -> None:
-    assert race(candidate("standard", None)).fastest("full", "cpu") is None
-    assert race(candidate("standard", None)).provider == "cpu"
-    assert Race(why_not="no").provider == "cpu"
+    assert measurements(candidate("standard", None)).fastest("full", "cpu") is None
+    assert measurements(candidate("standard", None)).provider == "cpu"
+    assert Measurements(why_not="no").provider == "cpu"
 
 
 @pytest.mark.parametrize(("speedup", "provider"), [(1.3, "openvino"), (1.22, "cpu"), (1.0, "cpu")])
 def test_another_provider_must_beat_the_best_form_on_the_cpu(speedup: float, provider: str) -> None:
     rows = (candidate("standard", 1.0), candidate("fused", 1.2), candidate("standard", speedup, "openvino"))
 
-    assert race(*rows).provider == provider
+    assert measurements(*rows).provider == provider
 
 
 def test_the_first_graph_decides_on_the_provider() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("standard", 1.5, "cuda", "with-past")]
     rows += [candidate("standard", 9.0, variant="encoder"), candidate("standard", 1.0, "cuda", "encoder")]
 
-    assert race(*rows).provider == "cuda"
+    assert measurements(*rows).provider == "cuda"
 
 
 def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
     rows = (candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3))
-    left = race(*rows).without_winner("cpu", "is wrong")
+    left = measurements(*rows).without_winner("cpu", "is wrong")
 
     assert [(row.form, row.speedup, row.outcome) for row in left.candidates] == [
         ("standard", 1.0, "measured"),
@@ -99,7 +99,7 @@ def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
 def test_a_standard_graph_is_not_to_blame_for_the_form_of_another() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("fused", 1.5, variant="with-past")]
     rows += [candidate("standard", 1.0, variant="encoder"), candidate("fused", 0.9, variant="encoder")]
-    left = race(*rows).without_winner("cpu", "is wrong")
+    left = measurements(*rows).without_winner("cpu", "is wrong")
 
     assert [(row.variant, row.form) for row in left.winners] == [("with-past", "standard"), ("encoder", "standard")]
 
@@ -115,9 +115,9 @@ def export(
 ) -> Exporting:
     """Export the checkpoint of a task to `tmp_path`/out, the race being run with these figures."""
 
-    def run(*options: str, result: Race | None = None, task: str = TASK) -> Result:
+    def run(*options: str, result: Measurements | None = None, task: str = TASK) -> Result:
         if result is not None:
-            monkeypatch.setattr(pipeline, "run_race", lambda *_: result)
+            monkeypatch.setattr(pipeline, "measure_forms", lambda *_: result)
         return CliRunner().invoke(export_command, [str(checkpoint(task)), "-o", str(tmp_path / "out"), *options])
 
     return run
@@ -140,7 +140,7 @@ def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return opened
 
 
-WON = race(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", None))
+WON = measurements(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", None))
 
 
 def test_what_won_is_written_proven_recorded_and_run(
@@ -183,7 +183,7 @@ def test_what_won_is_written_proven_recorded_and_run(
 
 
 def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) -> None:
-    result = export(result=race(candidate("standard", 1.0), candidate("fused", 1.03)))
+    result = export(result=measurements(candidate("standard", 1.0), candidate("fused", 1.03)))
     assert result.exit_code == 0, result.output
     assert manifest_of(tmp_path).graphs[0].rewritten == ()
     assert [path.name for path in (tmp_path / "out").glob("*.onnx")] == ["model.onnx"]
@@ -193,8 +193,8 @@ def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Forms of these names come out wrong."""
     real = written_forms
 
-    def written(part: Part, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan) -> dict[str, ir.Model]:
-        made = real(part, graph, forms, plan)
+    def written(planned: PlannedGraph, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan) -> dict[str, ir.Model]:
+        made = real(planned, graph, forms, plan)
         for name in set(names) & made.keys():
             scaled("encoder.layer.1.intermediate.dense.weight.T", 1.5)(made[name])
         return made
@@ -206,7 +206,7 @@ def test_a_winner_that_is_wrong_gives_way_to_the_next(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
-    result = export(result=race(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3)))
+    result = export(result=measurements(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3)))
     assert result.exit_code == 0, result.output
     manifest = manifest_of(tmp_path)
 
@@ -222,7 +222,7 @@ def test_where_all_are_wrong_the_standard_graph_is_left(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused", "packed")
-    result = export(result=race(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3)))
+    result = export(result=measurements(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3)))
     assert result.exit_code == 0, result.output
 
     assert manifest_of(tmp_path).graphs[0].rewritten == ()

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
-from rpln_graphs.rewriting.base import CONCESSIONS, Network, refusals_from_model, residual_norms
+from rpln_graphs.rewriting.base import CONCESSIONS, GraphTraits, refusals_from_model, residual_norms
 from tests.graphs.conftest import Traced
 from tests.graphs.decoders import translating
 from tests.graphs.folded import applied, apply, change, distance, refused
@@ -133,7 +133,7 @@ def test_all_layers_of_an_encoder_and_its_head(traced: Traced) -> None:
     graph = copied(network.graph)
 
     assert apply(graph, FoldNormAffine) == {"FoldNormAffine": 2 * 2}
-    assert FoldNormAffine().expected(Network(layers=2)) == 2 * 2
+    assert FoldNormAffine().expected(GraphTraits(layers=2)) == 2 * 2
     assert list(refused(graph, FoldNormAffine)) == ["embeddings.LayerNorm.LayerNormalization"]
     for module in residual_norms(graph):  # the final one among them
         assert_array_equal(values_of(graph.graph.initializers[f"{module}.weight"]), np.ones(32))
@@ -162,7 +162,7 @@ def test_both_sides_of_cross_attention(variant: str) -> None:
     # The decoder has two layers, the encoder one; its output is what cross-attention reads.
     layers, blocks, kept = (2, 3, 3) if variant == "with-past" else (1, 2, 2)
     assert apply(graph, FoldNormAffine) == {"FoldNormAffine": blocks * layers}
-    assert FoldNormAffine().expected(Network(layers=layers, cross_attention=blocks == 3)) == blocks * layers
+    assert FoldNormAffine().expected(GraphTraits(layers=layers, cross_attention=blocks == 3)) == blocks * layers
     assert len(refused(graph, FoldNormAffine)) == kept
     assert distance(network, graph) < 1e-5
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, Network
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, GraphTraits
 from tests.graphs.decoders import translating
 from tests.graphs.folded import applied, apply, change, distance, refused
 from tests.graphs.networks import trace_task
@@ -115,7 +115,7 @@ def test_all_attentions_of_a_decoder(variant: str) -> None:
 
     assert len(graph.graph) == len(network.graph.graph) - 2 * 2
     assert distance(network, graph) < 1e-5
-    assert FoldQueryScale().expected(Network(layers=2, cross_attention=True)) == 2 * 2
+    assert FoldQueryScale().expected(GraphTraits(layers=2, cross_attention=True)) == 2 * 2
 
 
 def test_what_else_the_graph_gives_out_does_not_matter() -> None:
@@ -144,10 +144,10 @@ def test_relative_positions_keep_their_scale(task: str, position: str, folded: i
         for layer in range(2)
     }
     assert distance(network, graph) < 1e-5
-    formulas = Network(layers=2, cross_attention=folded > 0, features=frozenset({RELATIVE_POSITIONS}))
+    formulas = GraphTraits(layers=2, cross_attention=folded > 0, features=frozenset({RELATIVE_POSITIONS}))
     assert FoldQueryScale().expected(formulas) == folded
     assert FoldQueryScale.unless[RELATIVE_POSITIONS] == RELATIVE
 
 
 def test_the_formula_of_an_encoder() -> None:
-    assert FoldQueryScale().expected(Network(layers=12)) == 12
+    assert FoldQueryScale().expected(GraphTraits(layers=12)) == 12

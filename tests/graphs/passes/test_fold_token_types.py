@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, GraphTraits
 from tests.graphs.folded import applied, apply, change, distance, refused
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import Arrays, model_from_text, operators, values_of
@@ -109,7 +109,7 @@ def test_networks_with_one_type_of_token(inputs: tuple[str, ...]) -> None:
 
     assert len(graph.graph) == len(network.graph.graph) - 1
     assert 0 < distance(network, graph) < 1e-5
-    assert FoldTokenTypes().expected(Network(layers=2)) == 1
+    assert FoldTokenTypes().expected(GraphTraits(layers=2)) == 1
 
 
 def test_the_first_of_several_types_is_folded_where_tokens_have_no_other() -> None:
@@ -133,9 +133,9 @@ def test_exceptions_are_left_alone(fields: dict[str, Any], feature: str, left: i
 
     assert apply(graph, FoldTokenTypes) == {"FoldTokenTypes": 0}
     assert len(refused(graph, FoldTokenTypes)) == left
-    assert FoldTokenTypes().expected(Network(layers=2, features=frozenset({feature}))) == 0
+    assert FoldTokenTypes().expected(GraphTraits(layers=2, features=frozenset({feature}))) == 0
     assert FoldTokenTypes.unless[feature]
 
 
 def test_a_graph_without_layers_has_no_embeddings() -> None:
-    assert FoldTokenTypes().expected(Network(layers=0)) == 0
+    assert FoldTokenTypes().expected(GraphTraits(layers=0)) == 0

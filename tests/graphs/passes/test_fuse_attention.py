@@ -20,7 +20,7 @@ from rpln_graphs.rewriting.base import (
     HEAD_MASK,
     IN_FLOAT32,
     RELATIVE_POSITIONS,
-    Network,
+    GraphTraits,
     refusals_from_model,
 )
 from tests.graphs.conftest import Traced
@@ -271,7 +271,7 @@ def test_a_decoder_with_cross_attention() -> None:
     # The causal mask is one of each query already, that over the encoder's output is not.
     assert [operators(graph).count(kind) for kind in ("Max", "Expand")] == [2, 1]
     assert distance(network, graph) < 1e-5
-    assert FuseAttention().expected(Network(layers=2, cross_attention=True, features=frozenset({CACHE}))) == 2 * 2
+    assert FuseAttention().expected(GraphTraits(layers=2, cross_attention=True, features=frozenset({CACHE}))) == 2 * 2
 
 
 def test_a_prompt_whose_keys_are_given_out() -> None:
@@ -280,7 +280,7 @@ def test_a_prompt_whose_keys_are_given_out() -> None:
 
     assert operators(graph).count("Attention") == 2
     assert distance(network, graph) < 1e-5
-    assert FuseAttention().expected(Network(layers=2)) == 2
+    assert FuseAttention().expected(GraphTraits(layers=2)) == 2
 
 
 def test_behind_merged_projections(traced: Traced) -> None:
@@ -300,7 +300,7 @@ def test_relative_positions_are_left_to_cross_attention() -> None:
     assert operators(graph).count("Attention") == operators(graph).count("Softmax") == 2
     assert all("more than a product" in reason for reason in refused(graph, FuseAttention).values())
     assert distance(network, graph) < 1e-5
-    assert FuseAttention().expected(Network(layers=2, features=frozenset({RELATIVE_POSITIONS}))) == 0
+    assert FuseAttention().expected(GraphTraits(layers=2, features=frozenset({RELATIVE_POSITIONS}))) == 0
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_exceptions_are_left_alone(options: dict[str, Any], feature: str) -> Non
     assert set(refused(graph, FuseAttention).values()) == {
         "its probabilities are given out, or read by more than a product with values"
     }
-    assert FuseAttention().expected(Network(layers=1, features=frozenset({feature}))) == 0
+    assert FuseAttention().expected(GraphTraits(layers=1, features=frozenset({feature}))) == 0
 
 
 def test_of_two_attentions_one_may_be_given_out() -> None:
@@ -348,7 +348,7 @@ def test_of_two_attentions_one_may_be_given_out() -> None:
     ],
 )
 def test_the_formula_of_a_decoder(features: set[str], count: int) -> None:
-    formulas = Network(layers=3, cross_attention=True, features=frozenset(features))
+    formulas = GraphTraits(layers=3, cross_attention=True, features=frozenset(features))
 
     assert FuseAttention().expected(formulas) == count
     assert features <= FuseAttention.unless.keys() | {CACHE}

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.fuse_embed_layer_norm import FuseEmbedLayerNorm
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
-from rpln_graphs.rewriting.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, Network
+from rpln_graphs.rewriting.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, GraphTraits
 from tests.graphs.fusions import applied, assert_computes_the_same, count, optimized_runner, reasons
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run
@@ -95,5 +95,5 @@ def test_positions_that_skip_padding_are_exact(inputs: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("features", "expected"), [(set(), 1), ({INPUTS_EMBEDS}, 0), ({RELATIVE_POSITIONS}, 0)])
 def test_the_formula_knows_what_there_is_to_look_up(features: set[str], expected: int) -> None:
-    assert FuseEmbedLayerNorm().expected(Network(layers=7, features=frozenset(features))) == expected
-    assert FuseEmbedLayerNorm().expected(Network(layers=0)) == 0
+    assert FuseEmbedLayerNorm().expected(GraphTraits(layers=7, features=frozenset(features))) == expected
+    assert FuseEmbedLayerNorm().expected(GraphTraits(layers=0)) == 0

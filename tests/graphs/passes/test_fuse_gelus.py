@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
 from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
-from rpln_graphs.rewriting.base import GELU_HEAD, OTHER_ACTIVATION, PARTLY_FLOAT32, TANH_GELU, CountingPass, Network
+from rpln_graphs.rewriting.base import GELU_HEAD, OTHER_ACTIVATION, PARTLY_FLOAT32, TANH_GELU, CountingPass, GraphTraits
 from tests.graphs.fusions import applied, count, optimized_runner, reasons
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run
 
@@ -167,7 +167,7 @@ def test_a_tanh_of_a_classifier_is_no_gelu() -> None:
     ],
 )
 def test_the_formulas_know_the_activation_and_the_head(features: set[str], exact: int, approximate: int) -> None:
-    network = Network(layers=7, features=frozenset(features))
+    network = GraphTraits(layers=7, features=frozenset(features))
 
     assert FuseBiasGelu().expected(network) == exact
     assert FuseFastGelu().expected(network) == approximate

@@ -16,7 +16,7 @@ from rpln_graphs.rewriting.base import (
     HEAD_MASK,
     IN_FLOAT32,
     RELATIVE_POSITIONS,
-    Network,
+    GraphTraits,
 )
 from tests.graphs.fusions import applied, assert_computes_the_same, count, optimized_runner, reasons
 from tests.graphs.networks import trace_task
@@ -314,7 +314,7 @@ def test_what_needs_the_probabilities_keeps_them(
 
     assert count(model, FuseMultiHeadAttention) == 0
     assert len(reasons(model, FuseMultiHeadAttention)) == 2
-    assert FuseMultiHeadAttention().expected(Network(layers=2, features=frozenset({feature}))) == 0
+    assert FuseMultiHeadAttention().expected(GraphTraits(layers=2, features=frozenset({feature}))) == 0
     assert_computes_the_same(network, model)
 
 
@@ -343,10 +343,10 @@ def test_heads_are_counted_in_each_layer() -> None:
     ],
 )
 def test_the_formula_knows_which_attention_is_excepted(features: set[str], expected: int) -> None:
-    network = Network(layers=7, cross_attention=True, features=frozenset(features))
+    network = GraphTraits(layers=7, cross_attention=True, features=frozenset(features))
 
     assert FuseMultiHeadAttention().expected(network) == expected
-    assert FuseMultiHeadAttention().expected(Network(layers=7)) == 7
+    assert FuseMultiHeadAttention().expected(GraphTraits(layers=7)) == 7
 
 
 @pytest.mark.parametrize("outputs", [("attentions",), ("cross_attentions",)])

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, Network
+from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, GraphTraits
 from tests.graphs.fusions import applied, assert_computes_the_same, count, reasons
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run
@@ -180,11 +180,13 @@ def test_embeddings_are_a_sum_unless_words_stand_alone(inputs: tuple[str, ...], 
     )
 
     assert count(model, FuseSkipLayerNorm) == expected
-    assert FuseSkipLayerNorm().expected(Network(layers=1, features=features)) == expected
+    assert FuseSkipLayerNorm().expected(GraphTraits(layers=1, features=features)) == expected
     assert_computes_the_same(network, model)
 
 
 def test_the_formula_knows_cross_attention() -> None:
-    assert FuseSkipLayerNorm().expected(Network(layers=0, cross_attention=True)) == 0  # projections of a memory alone
-    assert FuseSkipLayerNorm().expected(Network(layers=5)) == 11
-    assert FuseSkipLayerNorm().expected(Network(layers=5, cross_attention=True)) == 16
+    assert (
+        FuseSkipLayerNorm().expected(GraphTraits(layers=0, cross_attention=True)) == 0
+    )  # projections of a memory alone
+    assert FuseSkipLayerNorm().expected(GraphTraits(layers=5)) == 11
+    assert FuseSkipLayerNorm().expected(GraphTraits(layers=5, cross_attention=True)) == 16

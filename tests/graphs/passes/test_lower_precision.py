@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
-from rpln_graphs.rewriting.base import Context, Network, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, GraphTraits, Ranges, counts_from_model
 from rpln_graphs.save import save_graph
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run, values_of
 
@@ -245,7 +245,7 @@ def test_it_is_configured_by_the_recipe() -> None:
 
     assert (lowering.dtype, lowering.io_dtype, lowering.ranges) == (BFLOAT16, BFLOAT16, context.ranges)
     assert lowering.calibrated
-    assert lowering.expected(Network(layers=1)) is None
+    assert lowering.expected(GraphTraits(layers=1)) is None
 
 
 # -- keys and values that decoder graphs hand on ---------------------------------------------------------------------

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.merge_projections import MergeProjections
-from rpln_graphs.rewriting.base import Network
+from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.rewriting.projections import NO_PROJECTION
 from tests.graphs.conftest import Traced
 from tests.graphs.decoders import translating
@@ -131,7 +131,7 @@ def test_all_layers_of_an_encoder(traced: Traced, task: str) -> None:
     graph = copied(network.graph)
 
     assert apply(graph, MergeProjections) == {"MergeProjections": 2}
-    assert MergeProjections().expected(Network(layers=2)) == 2
+    assert MergeProjections().expected(GraphTraits(layers=2)) == 2
     assert operators(graph).count("MatMul") == operators(network.graph).count("MatMul") - 2 * 2
     assert values_of(graph.graph.initializers["encoder.layer.1.attention.self.query_key_value.weight.T"]).shape == (
         32,
@@ -148,7 +148,7 @@ def test_both_sides_of_cross_attention(variant: str, layers: int) -> None:
 
     assert apply(graph, MergeProjections) == {"MergeProjections": layers}
     assert refused(graph, MergeProjections) == {}
-    assert MergeProjections().expected(Network(layers=layers, cross_attention=layers == 2)) == layers
+    assert MergeProjections().expected(GraphTraits(layers=layers, cross_attention=layers == 2)) == layers
     assert distance(network, graph) < 1e-5
 
 

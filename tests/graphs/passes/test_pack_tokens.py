@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.passes.pack_tokens import PackTokens
-from rpln_graphs.rewriting.base import CACHE, FIRST_TOKEN, HIDDEN_STATES, LAST_TOKEN, Network
+from rpln_graphs.rewriting.base import CACHE, FIRST_TOKEN, HIDDEN_STATES, LAST_TOKEN, GraphTraits
 from tests.graphs.fusions import applied, count, reasons
 from tests.graphs.snapshots import text_from_model
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run
@@ -269,16 +269,16 @@ def operators_of_inputs(model: ir.Model, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
-        (Network(layers=12), 12),
-        (Network(layers=12, features=frozenset({FIRST_TOKEN})), 11),
-        (Network(layers=12, features=frozenset({FIRST_TOKEN, HIDDEN_STATES})), 12),
-        (Network(layers=12, features=frozenset({CACHE})), 0),
-        (Network(layers=12, features=frozenset({LAST_TOKEN})), 0),
-        (Network(layers=12, cross_attention=True), 24),
-        (Network(layers=0), 0),
+        (GraphTraits(layers=12), 12),
+        (GraphTraits(layers=12, features=frozenset({FIRST_TOKEN})), 11),
+        (GraphTraits(layers=12, features=frozenset({FIRST_TOKEN, HIDDEN_STATES})), 12),
+        (GraphTraits(layers=12, features=frozenset({CACHE})), 0),
+        (GraphTraits(layers=12, features=frozenset({LAST_TOKEN})), 0),
+        (GraphTraits(layers=12, cross_attention=True), 24),
+        (GraphTraits(layers=0), 0),
     ],
 )
-def test_a_context_of_each_layer_is_expected(network: Network, expected: int) -> None:
+def test_a_context_of_each_layer_is_expected(network: GraphTraits, expected: int) -> None:
     assert PackTokens().expected(network) == expected
 
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 from rpln_graphs.errors import PassError
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY, RescaleResidual, residual_peak, shift_for_range
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import Context, Network, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, GraphTraits, Ranges, counts_from_model
 from tests.graphs.residual_networks import DECODER, ENCODER, FEEDS, residual_network
 from tests.graphs.text_graphs import model_from_text, node_named, run, values_of
 
@@ -98,7 +98,7 @@ def test_the_formula_tells_the_count(blocks: tuple[str, ...], layers: int, place
     rescaling(model)
 
     assert counts_from_model(model) == {"RescaleResidual": places}
-    assert rescaling.expected(Network(layers=layers, cross_attention=blocks == DECODER)) == places
+    assert rescaling.expected(GraphTraits(layers=layers, cross_attention=blocks == DECODER)) == places
 
 
 def test_a_stream_that_fits_is_left_alone() -> None:
@@ -108,7 +108,7 @@ def test_a_stream_that_fits_is_left_alone() -> None:
 
     assert not result.modified
     assert counts_from_model(model) == {"RescaleResidual": 0}
-    assert rescaling.expected(Network(layers=1)) == 0
+    assert rescaling.expected(GraphTraits(layers=1)) == 0
     assert model.metadata_props[SHIFT_KEY] == "0"
 
 
@@ -146,7 +146,7 @@ def test_a_graph_the_pass_does_not_know_is_refused(missing: str) -> None:
     with pytest.raises(
         PassError, match=r"found 5 weights that write to the residual stream and 3 LayerNorms that read it"
     ):
-        apply_recipe(model, RECIPES["fp16"], Network(layers=1), measure=lambda _: ranges)
+        apply_recipe(model, RECIPES["fp16"], GraphTraits(layers=1), measure=lambda _: ranges)
 
 
 def test_a_layer_more_than_the_network_has_is_refused() -> None:
@@ -154,7 +154,7 @@ def test_a_layer_more_than_the_network_has_is_refused() -> None:
     ranges = peaks(model, stream=1e6)
 
     with pytest.raises(PassError, match=r"RescaleResidual changed 15 places of the graph, its formula says 9"):
-        apply_recipe(model, RECIPES["fp16"], Network(layers=1), measure=lambda _: ranges)
+        apply_recipe(model, RECIPES["fp16"], GraphTraits(layers=1), measure=lambda _: ranges)
 
 
 PROJECTIONS = """
@@ -174,5 +174,5 @@ def test_a_graph_without_a_stream_is_left_alone() -> None:
     result = rescaling(model)
 
     assert not result.modified
-    assert rescaling.expected(Network(layers=0)) == 0
+    assert rescaling.expected(GraphTraits(layers=0)) == 0
     assert (model.metadata_props[SHIFT_KEY], model.metadata_props[PEAK_KEY]) == ("0", "0.0")

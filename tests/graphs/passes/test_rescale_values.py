@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.rescale_values import RescaleValues
-from rpln_graphs.rewriting.base import Context, Network, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, GraphTraits, Ranges, counts_from_model
 from tests.graphs.text_graphs import Arrays, model_from_text, run, values_of
 
 FIRST, SECOND = "encoder.layer.0.attention", "encoder.layer.1.crossattention"
@@ -103,4 +103,4 @@ def test_values_that_fit_are_left_alone() -> None:
 
 
 def test_the_count_depends_on_more_than_the_network() -> None:
-    assert RescaleValues(shifts={FIRST: 1}).expected(Network(layers=1)) is None
+    assert RescaleValues(shifts={FIRST: 1}).expected(GraphTraits(layers=1)) is None

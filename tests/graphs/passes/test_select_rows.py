@@ -26,10 +26,10 @@ from rpln_graphs.rewriting.base import (
     LAST_TOKEN,
     MASKED_TOKENS,
     Context,
+    GraphTraits,
     counts_from_model,
     refusals_from_model,
 )
-from rpln_graphs.rewriting.base import Network as Formulas
 from rpln_graphs.rewriting.initializers import scale_initializer
 from rpln_graphs.trace import DEFAULT_OPSET
 from rpln_runtime.tasks import LOGITS_AT_POSITIONS, MASKED_LOGITS, MASKED_POSITIONS, TASKS
@@ -529,7 +529,7 @@ def test_other_folds_may_come_before_and_after(traced: Traced, name: str, *, fir
     ],
 )
 def test_the_formula_tells_the_count(features: set[str], expected: int) -> None:
-    assert SelectRows().expected(Formulas(layers=7, features=frozenset(features))) == expected
+    assert SelectRows().expected(GraphTraits(layers=7, features=frozenset(features))) == expected
 
 
 # -- precision -------------------------------------------------------------------------------------------------------
@@ -556,7 +556,7 @@ def test_precision_passes_know_a_graph_of_selected_rows(name: str, variant: str,
     assert count(graph) == 1
     cases = network.stress_cases()
     batches = [case.feeds for case in cases]
-    apply_recipe(graph, RECIPES[recipe], Formulas(layers=2), measure=lambda model: measure_ranges(model, batches))
+    apply_recipe(graph, RECIPES[recipe], GraphTraits(layers=2), measure=lambda model: measure_ranges(model, batches))
 
     assert float(graph.metadata_props.get(SHIFT_KEY, "0")) > 0 or recipe == "bf16"
     reference, compute = runner(original), runner(rounding_copy(graph))

@@ -13,7 +13,7 @@ from rpln_graphs.rewriting.base import (
     IN_FLOAT32,
     Context,
     ExplainingPass,
-    Network,
+    GraphTraits,
     Refusal,
     counts_from_model,
     refusals_from_model,
@@ -31,7 +31,7 @@ class Made(ExplainingPass):
     count = 0
     refused: tuple[tuple[str, str], ...] = ()
 
-    def formula(self, network: Network) -> int:
+    def formula(self, network: GraphTraits) -> int:
         return 2 * network.layers
 
     def rewrite(self, model: ir.Model) -> int:
@@ -43,15 +43,15 @@ def made(count: int, *refused: tuple[str, str]) -> type[Made]:
     return type("Made", (Made,), {"count": count, "refused": refused})
 
 
-def shortage(kind: type[Made], network: Network) -> str | None:
+def shortage(kind: type[Made], network: GraphTraits) -> str | None:
     model = model_from_text(GRAPH)
     step = kind.configure(model, Context())
     step(model)
     return shortage_from_model(model, step, network)
 
 
-TWO_LAYERS = Network(layers=2)
-MASKED = Network(layers=2, features=frozenset({HEAD_MASK}))
+TWO_LAYERS = GraphTraits(layers=2)
+MASKED = GraphTraits(layers=2, features=frozenset({HEAD_MASK}))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ MASKED = Network(layers=2, features=frozenset({HEAD_MASK}))
         (made(0, *((name, IN_FLOAT32) for name in "abcd")), TWO_LAYERS),
     ],
 )
-def test_nothing_is_missing(kind: type[Made], network: Network) -> None:
+def test_nothing_is_missing(kind: type[Made], network: GraphTraits) -> None:
     assert shortage(kind, network) is None
 
 
@@ -93,7 +93,7 @@ def test_what_is_conceded_does_not_excuse_the_rest() -> None:
 
 
 @pytest.mark.parametrize(("count", "network"), [(3, TWO_LAYERS), (5, TWO_LAYERS), (1, MASKED)])
-def test_a_count_that_nothing_explains_is_another_graph(count: int, network: Network) -> None:
+def test_a_count_that_nothing_explains_is_another_graph(count: int, network: GraphTraits) -> None:
     text = shortage(made(count), network)
 
     assert text is not None
@@ -110,7 +110,7 @@ def test_a_shortage_is_an_error() -> None:
 
 def folded(kind: type[Made], *, allow_partial: bool) -> ir.Model:
     model = model_from_text(GRAPH)
-    rewrites = [Rewrite(model=model, network=TWO_LAYERS, measure=lambda _: {})]
+    rewrites = [Rewrite(model=model, traits=TWO_LAYERS, measure=lambda _: {})]
     apply_recipe_together(rewrites, RECIPES["fp32"], folds=[kind], allow_partial=allow_partial)
     return model
 

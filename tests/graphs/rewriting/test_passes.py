@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 from numpy.testing import assert_array_equal
 
-from rpln_graphs.rewriting.base import Context, CountingPass, Network, counts_from_model, residual_norms
+from rpln_graphs.rewriting.base import Context, CountingPass, GraphTraits, counts_from_model, residual_norms
 from rpln_graphs.rewriting.initializers import (
     change_initializer,
     initializer_from_array,
@@ -38,7 +38,7 @@ def test_counts_are_recorded_in_the_model_in_order() -> None:
 
 
 def test_a_pass_without_a_formula_expects_any_count() -> None:
-    assert CountNodes().expected(Network(layers=3)) is None
+    assert CountNodes().expected(GraphTraits(layers=3)) is None
 
 
 def test_the_norms_of_the_residual_stream_are_found_by_their_modules() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
-from rpln_graphs.tensorrt.builder import Plan, build_plan
+from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_runtime.engines.profiles import Shapes
 from tests.graphs.text_graphs import model_from_text
 
@@ -63,7 +63,7 @@ def compile_graph(
     *,
     targets: Sequence[str] = ("sm89",),
     **options: Any,
-) -> Plan:
+) -> BuiltEngine:
     """Build `model` with TensorRT-RTX; `options` are those of EngineOptions."""
     ir.save(model, folder / "model.onnx")
-    return build_plan(folder / "model.onnx", profiles, backend=RTX, targets=targets, options=EngineOptions(**options))
+    return build_engine(folder / "model.onnx", profiles, backend=RTX, targets=targets, options=EngineOptions(**options))

@@ -12,7 +12,7 @@ import pytest
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt import builder
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
-from rpln_graphs.tensorrt.builder import Plan, build_plan
+from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_runtime.engines.profiles import Shapes
 from rpln_runtime.engines.tensorrt.log import make_log
 from rpln_runtime.errors import MissingExtraError
@@ -91,7 +91,7 @@ def test_the_same_graph_makes_the_same_engine(tmp_path: Path) -> None:
     assert share_of_other_bytes(first, other) > 1e-1
 
 
-def share_of_other_bytes(first: Plan, second: Plan) -> float:
+def share_of_other_bytes(first: BuiltEngine, second: BuiltEngine) -> float:
     one, two = (np.frombuffer(plan.data, dtype=np.uint8) for plan in (first, second))
     return 1.0 if one.size != two.size else float(np.mean(one != two))
 
@@ -182,7 +182,7 @@ def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("no graph")
     with pytest.raises(EngineError, match=r"refuses text\.onnx: "):
-        build_plan(path, [SHAPES], backend=RTX, targets=("sm89",), options=EngineOptions())
+        build_engine(path, [SHAPES], backend=RTX, targets=("sm89",), options=EngineOptions())
 
 
 @needs_rtx

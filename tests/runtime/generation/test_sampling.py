@@ -6,7 +6,7 @@ import pytest
 from rpln_runtime import Generator, generator
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.sampling import choose, draw
-from rpln_runtime.generation.sequences import Row
+from rpln_runtime.generation.sequences import GrowingSequence
 from tests.runtime.decoders import DecoderBundle
 
 PROMPTS = [[0, 41, 52], [0, 63], [0, 74, 85, 96, 107, 118]]
@@ -20,8 +20,8 @@ def continue_(causal_lm: DecoderBundle) -> Generator:
     return generator(causal_lm.folder, max_new_tokens=12, do_sample=True, temperature=4.0)
 
 
-def row(seed: int) -> Row:
-    return Row(prompt=0, sequence=0, context=[0], random=np.random.default_rng(seed))
+def row(seed: int) -> GrowingSequence:
+    return GrowingSequence(prompt=0, sequence=0, context=[0], random=np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 2.0])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from rpln_runtime.batching import rows_from_outputs
-from rpln_runtime.postprocess.base import Case, Row
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow
 from rpln_runtime.triton.columns import arrays_from_answers, columns_of
 from rpln_runtime.triton.steps.bundle import StepBundle
 from rpln_runtime.triton.steps.rows import ITEMS, TOKENS, encodings_from_rows, items_from_rows
@@ -29,6 +29,6 @@ class AnswerStep:
         for asked, places in items_from_rows(arrays[ITEMS]):
             postprocess = self._bundle.with_options(asked.options)
             pairs = zip(encodings[places], rows[places], strict=True)
-            scores = [postprocess.score(Row(encoding, row)) for encoding, row in pairs]
-            answers.append(postprocess.answer(Case(asked.item, encodings[places], scores)))
+            scores = [postprocess.score(FinishedRow(encoding, row)) for encoding, row in pairs]
+            answers.append(postprocess.answer(FinishedItem(asked.item, encodings[places], scores)))
         return arrays_from_answers(answers, self._columns)

@@ -11,7 +11,7 @@ import numpy as np
 from rpln_runtime.batching import feeds_from_encodings
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import TensorSpec
-from rpln_runtime.tasks import MASKS, TASKS
+from rpln_runtime.tasks import MASK_AXIS, TASKS
 from rpln_runtime.triton.buckets import bucket_of, power_of_two
 from rpln_runtime.triton.fields import FIELDS, asked_from_arrays
 from rpln_runtime.triton.steps.bundle import StepBundle
@@ -46,6 +46,6 @@ class TokenizerStep:
     def _padded(self, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         """Lengthen the last axis, over tokens or over masks."""
         width = array.shape[-1]
-        target = power_of_two(width) if spec.shape[-1] == MASKS else bucket_of(width, self._buckets)
+        target = power_of_two(width) if spec.shape[-1] == MASK_AXIS else bucket_of(width, self._buckets)
         fill = self._bundle.manifest.pad_token_id if spec.name in {"input_ids", "position_ids"} else 0
         return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, target - width)], constant_values=fill)
