@@ -1,4 +1,4 @@
-"""The command line of rpln-export and the pipeline behind it."""
+"""The exporter: the command line, and the pipeline that turns a checkpoint into a proven bundle."""
 
 from rpln_export._version import __version__
 

@@ -1,8 +1,8 @@
-"""The two commands: `rpln-export` makes a bundle, `rpln` does what follows. click only: parse -> plan -> call."""
+"""The two programs: `rpln-export` makes a bundle, and the commands of `rpln` work with one."""
 
 from typing import Final
 
-import click
+import cloup
 
 from rpln_export._version import __version__
 from rpln_export.commands.batch import batch_command
@@ -14,31 +14,21 @@ from rpln_export.commands.export import export_command
 from rpln_export.commands.inspect import inspect_command
 from rpln_export.commands.optimize import optimize_command
 from rpln_export.commands.run import run_command
+from rpln_export.commands.settings import HELP
 from rpln_export.commands.triton import triton_command
 from rpln_export.commands.user_errors import INTERRUPTED
 from rpln_export.commands.validate import validate_command
 
 __all__ = ["INTERRUPTED", "export_command", "rpln_command"]
 
-_COMMANDS: Final = (
-    run_command,
-    batch_command,
-    validate_command,
-    inspect_command,
-    convert_command,
-    optimize_command,
-    build_command,
-    engine_command,
-    triton_command,
-    doctor_command,
+_SECTIONS: Final = (
+    cloup.Section("Run a bundle", [run_command, batch_command, triton_command], is_sorted=False),
+    cloup.Section("Look inside", [inspect_command, engine_command, validate_command, doctor_command], is_sorted=False),
+    cloup.Section("Make something else", [build_command, convert_command, optimize_command], is_sorted=False),
 )
 
 
-@click.group(context_settings={"max_content_width": 110})
-@click.version_option(__version__)
+@cloup.group(sections=_SECTIONS, context_settings=HELP)
+@cloup.version_option(__version__)
 def rpln_command() -> None:
-    """What follows an export: run a bundle, validate it again, look inside, and check this machine."""
-
-
-for _command in _COMMANDS:
-    rpln_command.add_command(_command)
+    """Run a bundle that rpln-export made, look inside, prove it again, and check this machine."""

@@ -1,6 +1,6 @@
-"""A bundle appears at its destination whole or not at all; an older bundle stays until the new one is proven.
+"""Publishing: a bundle appears at its destination whole or not at all, and an older bundle stays until then.
 
-A killed process leaves a hidden folder behind; the next export to the same destination removes it.
+A process that is killed leaves a hidden folder behind, which the next export to the same destination removes.
 """
 
 import errno
@@ -19,11 +19,14 @@ from rpln_runtime.replacing import partial_folder, replace_folder
 REFUSALS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTEMPTY}
 )
-"""What a file system says when it takes no bundle; other errors are bugs. ENOTEMPTY: another export was first."""
+"""The errors by which a file system refuses a bundle; other errors are bugs.
+
+ENOTEMPTY means that another export was published first.
+"""
 
 
 def check_destination(folder: Path, *, needed: int = 0) -> None:
-    """Refuse a destination that could not be published to; `needed` is the space in bytes that the bundle takes.
+    """Refuse a destination that a bundle of `needed` bytes cannot be published to.
 
     Raises DestinationError.
     """
@@ -51,7 +54,7 @@ def check_destination(folder: Path, *, needed: int = 0) -> None:
 
 @contextmanager
 def published(folder: Path) -> Iterator[Path]:
-    """Yield a folder to build in; it becomes `folder` when the block ends without an exception, else it is removed.
+    """Yield a folder to build a bundle in. It becomes `folder` when the block ends; after an exception it is removed.
 
     Raises DestinationError for what the file system refuses, a full disk among it.
     """
@@ -75,7 +78,7 @@ def published(folder: Path) -> Iterator[Path]:
 
 
 def _not_of_the_bundle(folder: Path) -> list[str]:
-    """The files in `folder` that the manifest there does not name; none where it names no files."""
+    """Return the files in `folder` that the manifest there does not name; none where it names no files."""
     try:
         known = {MANIFEST_NAME, *(file["path"] for file in json.loads((folder / MANIFEST_NAME).read_bytes())["files"])}
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,44 +1,27 @@
-"""User errors of the pipeline, and all that the command line reports without a traceback."""
+"""The errors of an export that a user can put right. Each class carries the exit code of the command line.
 
-from typing import Final
+RplnError (rpln_runtime)
+├── PlanError          2  an export that cannot be done as asked
+├── DestinationError   9  a place that cannot be written
+└── ValidationError   10  a graph that differs from eager torch
+"""
 
-from rpln_model.errors import RplnModelError
 from rpln_runtime.errors import RplnError
 
 
 class PlanError(RplnError):
-    """An export that cannot be done as asked; found before any work."""
+    """An export cannot be done as it was asked for. `rpln_export.plan` says what is found out before any work."""
 
     exit_code = 2
 
 
 class DestinationError(RplnError):
-    """A place that cannot be written, is full, or holds something that is not a bundle."""
+    """A destination cannot be written, is full, or holds something that is not a bundle."""
 
     exit_code = 9
 
 
 class ValidationError(RplnError):
-    """A graph that differs from eager torch by more than its recipe tolerates."""
+    """A graph differs from eager torch by more than its recipe tolerates."""
 
     exit_code = 10
-
-
-USER_ERRORS: Final = (RplnError, RplnModelError)
-
-
-class NearMissError(ValidationError):
-    """A graph that differs by so little more than tolerated that rounding may be why; `reason` says by how much."""
-
-    def __init__(self, message: str, *, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class FormError(ValidationError):
-    """Graphs that are right in standard operators and wrong in the form that `provider` runs, for a `reason`."""
-
-    def __init__(self, message: str, *, provider: str, reason: str) -> None:
-        super().__init__(message)
-        self.provider = provider
-        self.reason = reason

@@ -1,4 +1,4 @@
-"""EXTRAS: the optional parts of the project, what cannot be done without each, and the error that names its command."""
+"""EXTRAS: one row per optional part of the project, with what cannot be done without it and how it is installed."""
 
 import importlib
 from dataclasses import dataclass
@@ -10,9 +10,16 @@ from rpln_runtime.errors import MissingExtraError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """An extra of the distribution rpln-export: the distribution and module it brings, and what its absence costs.
+    """An extra of the distribution rpln-export.
 
-    `beside` are distributions that come with it.
+    Attributes:
+        name: what stands in brackets in `pip install "rpln-export[name]"`.
+        distribution: the distribution that it installs.
+        module: the module of that distribution that the project imports.
+        cost: what cannot be done without it.
+        beside: distributions that are installed with it.
+        wheel_of_onnxruntime: whether it is one of the wheels that share the folder onnxruntime/, so that only one of
+            them may be installed.
     """
 
     name: str
@@ -20,6 +27,7 @@ class Extra:
     module: str
     cost: str
     beside: tuple[str, ...] = ()
+    wheel_of_onnxruntime: bool = False
 
     @property
     def command(self) -> str:
@@ -32,12 +40,14 @@ _ROWS: Final = (
         name="cpu",
         distribution="onnxruntime",
         module="onnxruntime",
+        wheel_of_onnxruntime=True,
         cost="No graph can be validated, so nothing is exported; no bundle runs on the CPU.",
     ),
     Extra(
         name="gpu",
         distribution="onnxruntime-gpu",
         module="onnxruntime",
+        wheel_of_onnxruntime=True,
         cost="No bundle runs on an NVIDIA GPU by ONNX Runtime.",
     ),
     Extra(
@@ -84,10 +94,10 @@ EXTRAS: Final[dict[str, Extra]] = {row.name: row for row in _ROWS}
 
 
 def require_extra(name: str) -> ModuleType:
-    """Import the module that the extra `name` brings.
+    """Import the module of the extra `name`.
 
-    Raises MissingExtraError, naming the pip command, when it is not installed; a broken installation raises the
-    ImportError it has.
+    Raises MissingExtraError, naming the pip command, when it is not installed. A broken installation raises its own
+    ImportError.
     """
     extra = EXTRAS[name]
     try:

@@ -1,146 +1,160 @@
-"""load -> trace -> rewrite -> optimize -> save -> validate -> compile -> publish: from checkpoint to proven bundle."""
+"""The pipeline of an export: load -> trace -> rewrite -> optimize -> save -> validate -> compile -> publish."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-import onnx_ir as ir
-
-from rpln_export.bundle.engines import check_engines, export_engines, graphs_as_described
-from rpln_export.bundle.generation import generation_from_plan
-from rpln_export.bundle.manifest import axis_limits, describe, write_bundle_files
+from rpln_export.bundle.engines import export_engines
+from rpln_export.bundle.manifest import describe, write_bundle_files
 from rpln_export.bundle.report import Report, report_from_export, summary_from_report
 from rpln_export.bundle.text_graph import describe_text_graph, text_graphs
-from rpln_export.checkpoint.byte_pairs import byte_pairs_from_tokenizer
-from rpln_export.checkpoint.model import load_model, source_from_plan
-from rpln_export.checkpoint.planned_graphs import PlannedGraph, planned_graphs_from_model
-from rpln_export.checkpoint.tokenizer import load_tokenizer
+from rpln_export.checkpoint.loading import Checkpoint, load_checkpoint
+from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
 from rpln_export.destination import check_destination, published
-from rpln_export.errors import FormError, NearMissError, ValidationError
-from rpln_export.extras import require_extra
-from rpln_export.forms.choice import Choice, Measurements, check_effect, choose_forms, compiled_graphs, measure_forms
-from rpln_export.plan.export_plan import AUTO, NONE, ExportPlan
+from rpln_export.forms.choice import Choice, choose_forms, has_another_form, measure_forms
+from rpln_export.forms.graph_forms import GraphForms
+from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.steps import Silent, Steps, Watcher
-from rpln_export.validation.calibration import rewrites_from_parts
-from rpln_export.validation.graphs_under_test import graphs_under_test_from_plan
+from rpln_export.validation.calibration import rewrites_from_graphs
+from rpln_export.validation.graphs_under_test import GraphUnderTest, graphs_under_test_from_plan
 from rpln_export.validation.proof import Proof, prove
 from rpln_export.validation.text_graph import prove_text_graph
 from rpln_graphs.recipes import apply_recipe_together
 from rpln_graphs.save import save_graphs
 from rpln_graphs.trace import trace_model
-from rpln_runtime.manifest import Manifest, write_manifest
-
-_Result = TypeVar("_Result")
+from rpln_runtime.manifest import Manifest, files_of_folder, write_manifest
 
 SPACE_FACTOR: Final = 1.1
-"""How much larger than its weights a bundle may be."""
+"""The size of a bundle at most, relative to the size of its weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedCheckpoint:
+    """A checkpoint with its traced graphs, and what a bundle of them must be proven to do."""
+
+    checkpoint: Checkpoint
+    graphs: Sequence[TracedGraph]
+    under_test: Sequence[GraphUnderTest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Graphs as they lie in the bundle's folder, how their forms were chosen, and whether they are proven."""
+
+    graphs: Sequence[GraphForms]
+    choice: Choice
+    manifest: Manifest
+    proof: Proof
 
 
 def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     """Carry out `plan` and return its report; the bundle is at `plan.destination` when this returns.
 
-    `watcher` is told of each step. Raises an RplnError or RplnModelError that says what to do, ValidationError among
-    them; nothing is then left at the destination, and an older bundle there is untouched. Where `auto` misses by a
-    hair, rounding of the folded weights may be why: the export then runs once more without the folds, and says so.
+    `watcher` is told of each step. Raises an RplnError or RplnModelError that says what to do; ValidationError is one
+    of them. Nothing is then left at the destination, and an older bundle there is untouched.
     """
-    try:
-        return _export(plan, watcher or Silent())
-    except NearMissError as refused:
-        if plan.optimize != AUTO or not plan.folds or plan.pack_padding:
-            raise
-        because = f"the graph as it was traced, since with the exact folds it came out {refused.reason}"
-        try:
-            return _export(dataclasses.replace(plan, optimize=NONE, unfolded_because=because), watcher or Silent())
-        except ValidationError:
-            raise refused from None
-
-
-def _export(plan: ExportPlan, watcher: Watcher) -> Report:
-    require_extra("cpu")
+    steps = Steps(watcher or Silent())
     check_destination(plan.destination)
-    check_engines(plan.engines, graphs_as_described(plan), axis_limits(plan))
-    steps = Steps(watcher)
     with steps.step("load"):
-        tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
-        model = load_model(plan)
-        source = source_from_plan(plan)
-        generation = generation_from_plan(plan) if plan.decodes else None
-        byte_pairs = byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    check_destination(plan.destination, needed=int(weights * plan.recipe.dtype.itemsize / 4 * SPACE_FACTOR))
-    planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=tokenizer.mask_token_id)
-    check_effect(plan, planned_graphs)
+        checkpoint = load_checkpoint(plan)
+    check_destination(
+        plan.destination, needed=int(checkpoint.parameters * plan.recipe.stores_in.itemsize * SPACE_FACTOR)
+    )
     with steps.step("trace"):
-        graphs = [
-            trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs, opset=plan.opset)
-            for planned in planned_graphs
-        ]
-    graphs_under_test = graphs_under_test_from_plan(planned_graphs, plan)
-    with steps.step("rewrite"):
-        apply_recipe_together(
-            rewrites_from_parts(planned_graphs, graphs, graphs_under_test, tokenizer, plan),
-            plan.recipe,
-            folds=plan.folds,
-            io_dtype=plan.io_dtype,
-            allow_partial=plan.allow_partial,
-        )
-        graphs = compiled_graphs(plan, planned_graphs, graphs)
-    with steps.step("optimize") as advance:
-        measurements = measure_forms(plan, planned_graphs, graphs, advance)
+        traced = _trace(plan, checkpoint)
     with published(plan.destination) as folder:
+        write_bundle_files(folder, plan, checkpoint.tokenizer)
+        attempt = _attempt(plan, traced, folder, steps)
+        refusal = attempt.proof.refusal
+        if refusal and refusal.near and plan.may_leave_out_folds:
+            # Rounding of the folded weights may be why.
+            because = f"the graph as it was traced, since with the exact folds it came out {refusal.reason}"
+            unfolded = _attempt(plan.without_folds(because), traced, folder, steps)
+            attempt = attempt if unfolded.proof.refusal else unfolded
+        attempt.proof.check()
+        prove_text_graph(folder, attempt.manifest)
+        return _finish(plan, checkpoint, attempt, folder, steps)
 
-        def attempt(choice: Choice) -> tuple[Manifest, Proof]:
-            with steps.step("save"):
-                for earlier in folder.glob("*.onnx*"):
-                    earlier.unlink()
-                models = {planned.plan.path: graph for planned, graph in zip(planned_graphs, graphs, strict=True)}
-                models |= choice.models
-                models |= text_graphs(plan, byte_pairs, models, choice)
-                save_graphs(models, folder)
-                describe_text_graph(folder, models)
-                manifest = describe(plan, graphs, source, tokenizer, generation=generation, choice=choice)
-                write_manifest(folder, manifest)
-            with steps.step("validate") as advance:
-                proof = prove(graphs_under_test, folder, recipe=plan.recipe, advance=advance)
-                prove_text_graph(folder)
-                return manifest, proof
 
-        write_bundle_files(folder, plan, tokenizer)
-        choice, (manifest, proof) = _first_proven(plan, planned_graphs, graphs, measurements, attempt)
-        with steps.step("compile") as advance:
-            engines = export_engines(plan.engines, folder, advance, allow_partial=plan.allow_partial)
-        report = report_from_export(
-            plan,
-            graphs,
-            folder,
-            parameters=model.num_parameters(),
-            proof=proof,
-            steps=steps.finished,
-            choice=choice,
-            engines=engines,
+def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:
+    """Make an ONNX graph of each graph of the plan."""
+    planned_graphs = planned_graphs_from_model(plan, checkpoint.model, mask_token_id=checkpoint.tokenizer.mask_token_id)
+    graphs = [
+        TracedGraph(
+            planned=planned,
+            model=trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs, opset=plan.opset),
         )
-        report.write(folder)
-        write_manifest(folder, dataclasses.replace(manifest, validation=summary_from_report(report)))
-    return report
+        for planned in planned_graphs
+    ]
+    under_test = graphs_under_test_from_plan(planned_graphs, plan)
+    return TracedCheckpoint(checkpoint=checkpoint, graphs=graphs, under_test=under_test)
 
 
-def _first_proven(
-    plan: ExportPlan,
-    planned_graphs: Sequence[PlannedGraph],
-    graphs: Sequence[ir.Model],
-    measurements: Measurements,
-    attempt: Callable[[Choice], _Result],
-) -> tuple[Choice, _Result]:
-    """The fastest forms that `attempt` finds equal to eager torch, the standard one being the last.
+def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: Steps) -> Attempt:
+    """Save the graphs in the fastest forms that are equal to eager torch; the standard form is tried last.
 
-    One that was asked for by name has no second.
+    Where the standard form is not equal either, the attempt that is returned holds the refusal.
     """
+    with steps.step("rewrite"):
+        graphs = _rewrite(plan, traced)
+    with steps.step("optimize") as advance:
+        measurements = measure_forms(plan, graphs, advance)
     while True:
-        choice = choose_forms(plan, planned_graphs, graphs, measurements)
-        try:
-            return choice, attempt(choice)
-        except FormError as refused:
-            is_last = plan.optimize != AUTO or plan.pack_padding or measurements.refused
-            if is_last and not measurements.candidates:
-                raise
-            measurements = measurements.without_winner(refused.provider, refused.reason)
+        choice = choose_forms(plan, graphs, measurements)
+        with steps.step("save"):
+            manifest = _save(plan, traced.checkpoint, graphs, choice, folder)
+        with steps.step("validate") as advance:
+            proof = prove(traced.under_test, folder, manifest, recipe=plan.recipe, advance=advance)
+        refusal = proof.refusal
+        if refusal is None or refusal.provider is None or not has_another_form(plan, measurements):
+            return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof)
+        measurements = measurements.without_winner(refusal.provider, refusal.reason)
+
+
+def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[GraphForms]:
+    """Run the folds and the recipe's passes over copies of the traced graphs, which share their weights."""
+    copies = [TracedGraph(planned=graph.planned, model=graph.model.clone()) for graph in traced.graphs]
+    apply_recipe_together(
+        rewrites_from_graphs(copies, traced.under_test, traced.checkpoint.tokenizer, plan),
+        plan.recipe,
+        folds=plan.folds,
+        io_dtype=plan.io_dtype,
+        allow_partial=plan.allow_partial,
+    )
+    return [GraphForms(copy, plan) for copy in copies]
+
+
+def _save(
+    plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice, folder: Path
+) -> Manifest:
+    """Write the graphs to the bundle's folder, in place of those of an earlier attempt, and describe what it holds."""
+    for earlier in folder.glob("*.onnx*"):
+        earlier.unlink()
+    models = {graph.planned.plan.path: graph.model for graph in graphs}
+    models |= choice.models
+    models |= text_graphs(plan, checkpoint.byte_pairs, models, choice)
+    save_graphs(models, folder)
+    describe_text_graph(folder, models)
+    return dataclasses.replace(describe(plan, checkpoint, graphs, choice), files=files_of_folder(folder))
+
+
+def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: Path, steps: Steps) -> Report:
+    """Add engines, the report and the manifest to the bundle."""
+    with steps.step("compile") as advance:
+        engines = export_engines(plan.engines, folder, attempt.manifest, advance, allow_partial=plan.allow_partial)
+    report = report_from_export(
+        plan,
+        attempt.graphs,
+        folder,
+        parameters=checkpoint.model.num_parameters(),
+        proof=attempt.proof,
+        steps=steps.finished,
+        choice=attempt.choice,
+        engines=engines,
+    )
+    report.write(folder)
+    manifest = dataclasses.replace(attempt.manifest, validation=summary_from_report(report))
+    write_manifest(folder, manifest, known=manifest.files)
+    return report

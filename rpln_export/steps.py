@@ -1,4 +1,4 @@
-"""Steps of an export: each is timed, its peak memory is read from the kernel, and whoever watches is told."""
+"""The steps of an export: each is timed, its peak memory is measured, and a watcher is told of it."""
 
 import resource
 import time
@@ -19,41 +19,41 @@ class Step:
 
 
 class Watcher(Protocol):
-    """Is told what happens, to show it."""
+    """Somebody who is told of the steps, for example to show them."""
 
     def start(self, name: str) -> None:
-        """A step begins."""
+        """Take note that a step begins."""
 
     def advance(self, done: int, total: int) -> None:
-        """The running step has done `done` of `total`."""
+        """Take note that the running step has done `done` of `total`."""
 
     def finish(self, step: Step) -> None:
-        """The running step is over."""
+        """Take note that the running step is over."""
 
 
 class Silent:
     """A watcher that shows nothing."""
 
     def start(self, name: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, total: int) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def finish(self, step: Step) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
 class Steps:
-    """Runs steps one after another and keeps the record."""
+    """A runner of steps, one after another, which keeps a record of them."""
 
     watcher: Watcher
     finished: list[Step] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Time the block; what it yields takes (done, total) of the work within."""
+        """Time the block. What it yields is called with (done, total) to say how far the work in the block is."""
         self.watcher.start(name)
         _reset_peak_memory()
         begun = time.perf_counter()
@@ -64,7 +64,10 @@ class Steps:
 
 
 def _reset_peak_memory() -> None:
-    """Linux starts a new peak on request; elsewhere, and where it refuses, the peak is that of the process so far."""
+    """Have Linux begin a new measurement of the peak memory.
+
+    On other systems, and where Linux refuses, the peak is that of the process so far.
+    """
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayerNormConfig
 
-from rpln_export.bundle.manifest import axis_limits
+from rpln_export.extras import EXTRAS
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.targets import TARGETS
 from rpln_export.plan.workloads import WORKLOADS
-from rpln_export.validation.proof import NOTES
 from rpln_graphs import passes
 from rpln_graphs.calls import CACHED
 from rpln_graphs.decoding import decoding_cases
-from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS
+from rpln_graphs.forms import FORMS
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.lower_precision import SAFE_RANGE
 from rpln_graphs.recipes import RECIPES
 from rpln_graphs.rewriting.base import CountingPass
 from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
+from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
 from rpln_runtime.engines.providers import PROVIDERS
@@ -52,9 +52,6 @@ DERIVED = {"head_size", "encoder_hidden_size"}
 """Sizes that follow from a config, but are no field of it."""
 SAME_GRAPH = {"decode": "with-past"}
 """Variants whose graph is another one's: tests/graphs/test_golden.py sees to that."""
-NO_PASSES = {"base", "contrib", "counts", "folding", "gelus", "initializers", "projections"}
-NO_PASSES |= {"row_selections", "rowwise"}
-"""Files beside the passes that hold what passes share."""
 TOGETHER = {"fuse_bias_gelu": "fuse_gelus", "fuse_fast_gelu": "fuse_gelus"}
 """Passes whose tests are in one file, by the file."""
 EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -68,12 +65,9 @@ def pass_files() -> dict[str, list[type[CountingPass]]]:
     """The modules that hold passes, with the passes that each defines."""
     found = {}
     for module in pkgutil.iter_modules(passes.__path__):
-        if module.name not in NO_PASSES:
-            path = f"{passes.__name__}.{module.name}"
-            classes = inspect.getmembers(importlib.import_module(path), inspect.isclass)
-            found[module.name] = [
-                kind for _, kind in classes if kind.__module__ == path and issubclass(kind, CountingPass)
-            ]
+        path = f"{passes.__name__}.{module.name}"
+        classes = inspect.getmembers(importlib.import_module(path), inspect.isclass)
+        found[module.name] = [kind for _, kind in classes if kind.__module__ == path and issubclass(kind, CountingPass)]
     return found
 
 
@@ -155,7 +149,7 @@ def test_every_axis_has_limits_or_is_a_size_of_the_config(task: Task, tmp_path: 
     sizes = named - set(LIMITS) - DERIVED
     assert [size for size in sizes if not isinstance(getattr(plan.config, size, None), int)] == []
     for axis in named & set(LIMITS):
-        limits = axis_limits(plan)[axis]
+        limits = plan.axes[axis]
         assert (limits.minimum, limits.maximum) == LIMITS[axis], axis
 
 
@@ -207,8 +201,8 @@ def test_every_pass_says_what_is_there_before_and_after() -> None:
 
 
 def test_every_pass_is_used() -> None:
-    used: set[type[CountingPass]] = {*CLEAN_UP, *FOLDS, *FOLDS_OF_LOWER}
-    used |= {kind for recipe in RECIPES.values() for kind in recipe.passes}
+    used: set[type[CountingPass]] = set(CLEAN_UP)
+    used |= {kind for recipe in RECIPES.values() for kind in (*recipe.folds, *recipe.passes)}
     used |= {kind for form in FORMS.values() for kind in form.passes}
 
     assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe and no form"
@@ -235,15 +229,43 @@ def test_the_page_of_forms_has_every_form_target_and_workload() -> None:
     assert [name for name in (*FORMS, *TARGETS, *WORKLOADS) if f"`{name}`" not in page] == []
 
 
-def test_every_recipes_type_has_a_safe_range_and_a_note_on_its_proof() -> None:
-    assert {recipe.dtype for recipe in RECIPES.values() if recipe.lowers} - set(SAFE_RANGE) == set()
-    assert {recipe.dtype for recipe in RECIPES.values()} - set(NOTES) == set()
+def test_every_recipe_that_lowers_has_a_safe_range_and_a_note_on_its_proof() -> None:
+    lowering = [recipe for recipe in RECIPES.values() if recipe.lowers]
+
+    assert {recipe.computes_in for recipe in lowering} - set(SAFE_RANGE) == set()
+    assert [recipe.name for recipe in lowering if not recipe.note] == []
+
+
+@EVERY_TASK
+def test_answers_that_are_the_largest_of_candidates_say_along_which_axis(task: Task) -> None:
+    candidates = {"vocab_size", "num_labels", "choices"}
+    deciding = [tensor for tensor in task.outputs if tensor.decides_along is not None]
+
+    assert [tensor for tensor in task.outputs if candidates & set(tensor.axes)] == [
+        tensor for tensor in deciding if candidates & set(tensor.axes)
+    ]
+    assert deciding or task.postprocess == "feature_extraction"
+
+
+def test_every_builder_of_engines_is_a_provider_with_the_same_module_and_extra() -> None:
+    builders = {name: row for name, row in PROVIDERS.items() if row.runtime == "tensorrt"}
+
+    assert {name: row.module for name, row in BACKENDS.items()} == {name: row.module for name, row in builders.items()}
+    for name, row in BACKENDS.items():
+        assert row.install == EXTRAS[name].command
+        assert builders[name].install == row.install.replace("rpln-export", "rpln-runtime")
+
+
+def test_every_variant_that_a_bundle_runs_step_by_step_has_its_steps() -> None:
+    for row in VARIANTS.values():
+        assert row.steps is None or VARIANTS[row.steps].shortest_past is not None, row.name
+    assert [row.name for row in VARIANTS.values() if row.not_compiled and row.one_attention_kernel] == []
 
 
 def test_every_pass_and_every_postprocessing_has_its_tests() -> None:
     wanted = {
-        *(TESTS / "graphs" / f"test_{TOGETHER.get(name, name)}.py" for name in pass_files()),
-        *(TESTS / "runtime" / f"test_{name}.py" for name in POSTPROCESS),
+        *(TESTS / "graphs" / "passes" / f"test_{TOGETHER.get(name, name)}.py" for name in pass_files()),
+        *(TESTS / "runtime" / "postprocess" / f"test_{name}.py" for name in POSTPROCESS),
     }
 
     assert [path.name for path in wanted if not path.exists()] == []

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.errors import GraphError
+from rpln_graphs.feeds import Feeds
 from rpln_graphs.rewriting.base import Ranges
 from rpln_graphs.sessions import session_from_model
-from rpln_graphs.stress import Feeds
 
 EXTREMES: Final = ("ReduceMax", "ReduceMin")
 """Both rather than the maximum of Abs: that would copy every value, a vocabulary's logits among them."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from rpln_graphs.feeds import WantedInput
 from rpln_graphs.stages import EncoderStage
 from rpln_model.cache import KeyValue, KeyValues
 from rpln_model.config import pruned_heads
@@ -85,6 +86,14 @@ class GraphCall(nn.Module):
             ]
             for place, name in enumerate(tensor.names(self.layers))
         }
+
+    def wanted_inputs(self, inputs: Sequence[Tensor], sizes: Mapping[str, int]) -> list[WantedInput]:
+        """Return what must be fed for `inputs`, tensor by tensor; dynamic axes are looked up in `sizes`."""
+        return [
+            WantedInput(name, tensor.dtype, tuple(shape))
+            for tensor in inputs
+            for name, shape in self.shapes(tensor, sizes).items()
+        ]
 
     def _size(self, axis: str, tensor: Tensor, layer: int) -> int:
         """Of an axis that is named after a field of the config, or after what follows from it, in a layer."""

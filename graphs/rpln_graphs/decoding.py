@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rpln_graphs.stress import MASK_KINDS, Case, Feeds, Limits, random_ids, random_mask
+from rpln_graphs.feeds import Feeds
+from rpln_graphs.stress import MASK_KINDS, Case, Limits, random_ids, random_mask
 from rpln_runtime.tasks import INT64, SEQUENCE, Tensor
 
 MEMORY_LENGTH: Final = 6

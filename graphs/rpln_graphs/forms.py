@@ -11,9 +11,6 @@ from typing import Final
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
-from rpln_graphs.passes.fold_query_scale import FoldQueryScale
-from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.fuse_attention import FuseAttention
 from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
 from rpln_graphs.passes.fuse_embed_layer_norm import FuseEmbedLayerNorm
@@ -22,15 +19,8 @@ from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
-from rpln_graphs.passes.select_rows import SelectRows
 from rpln_graphs.rewriting.base import Context, ExplainingPass, GraphTraits
 from rpln_graphs.rewriting.counts import shortage_from_model
-
-FOLDS: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
-"""Exact, and less work for whatever runs the graph: they go before everything else."""
-FOLDS_OF_LOWER: Final[tuple[type[ExplainingPass], ...]] = (FoldTokenTypes, SelectRows)
-"""Of fp16 and bf16 graphs the weights stay what they are: what runs them has the scale and the LayerNorm's affine in
-its fused operators anyway, and every fold of weights is one more rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

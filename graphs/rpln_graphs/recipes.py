@@ -7,9 +7,13 @@ from typing import Final
 
 import onnx_ir as ir
 
+from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
+from rpln_graphs.passes.fold_query_scale import FoldQueryScale
+from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
+from rpln_graphs.passes.select_rows import SelectRows
 from rpln_graphs.rewriting.base import Context, CountingPass, GraphTraits, Ranges, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
 
@@ -31,19 +35,39 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a traced fp32 graph becomes the one that is shipped."""
+    """How a traced fp32 graph becomes the one that is shipped.
+
+    Attributes:
+        name: the precision that users ask for, as in `--precision fp16`.
+        computes_in: the type of the products, which is the type of what flows between the graph's operators.
+        stores_in: the type that weights have in the bundle's files.
+        folds: the exact folds that come before everything else.
+        passes: the passes that change the precision, in order.
+        tolerance: what validation accepts.
+        target: the row of TARGETS that the graph is written for, unless the user names another.
+        note: what the report says of how such a graph was proven; empty where there is nothing to add.
+    """
 
     name: str
-    dtype: ir.DataType
+    computes_in: ir.DataType
+    stores_in: ir.DataType
+    folds: tuple[type[CountingPass], ...]
     passes: tuple[type[CountingPass], ...]
     tolerance: Tolerance
     target: str
+    note: str = ""
 
     @property
     def lowers(self) -> bool:
-        """Whether the graph computes in a type that the CPU provider does not compute in."""
-        return self.dtype != ir.DataType.FLOAT
+        """Whether the graph computes in a type that ONNX Runtime's CPU provider does not compute in."""
+        return self.computes_in != ir.DataType.FLOAT
 
+
+FOLDS: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
+"""Folds that are exact and save work whatever runs the graph."""
+FOLDS_OF_LOWER: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, SelectRows)
+"""The folds of fp16 and bf16 graphs, which leave the weights as they are: what runs such graphs has the scale and the
+LayerNorm's affine in its fused operators anyway, and every fold of weights is one more rounding."""
 
 SHARED: Final = {
     "present.": re.compile(r"(past_key_values|present)\.|.*\.attention\.self\.value\."),
@@ -58,19 +82,44 @@ BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 RECIPES: Final = {
     row.name: row
     for row in (
-        Recipe(name="fp32", dtype=ir.DataType.FLOAT, passes=(), tolerance=Tolerance(difference=1e-4), target="cpu"),
+        Recipe(
+            name="fp32",
+            computes_in=ir.DataType.FLOAT,
+            stores_in=ir.DataType.FLOAT,
+            folds=FOLDS,
+            passes=(),
+            tolerance=Tolerance(difference=1e-4),
+            target="cpu",
+        ),
         Recipe(
             name="fp16",
-            dtype=ir.DataType.FLOAT16,
+            computes_in=ir.DataType.FLOAT16,
+            stores_in=ir.DataType.FLOAT16,
+            folds=FOLDS_OF_LOWER,
             passes=(RescaleResidual, RescaleValues, LowerPrecision),
             tolerance=FP16_TOLERANCE,
             target="cuda",
+            note="ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between "
+            "them, so the rounding copy was run as well: the same graph, computing in fp32 and rounding to fp16 after "
+            "every operator.",
         ),
         Recipe(
-            name="bf16", dtype=ir.DataType.BFLOAT16, passes=(LowerPrecision,), tolerance=BF16_TOLERANCE, target="cuda"
+            name="bf16",
+            computes_in=ir.DataType.BFLOAT16,
+            stores_in=ir.DataType.BFLOAT16,
+            folds=FOLDS_OF_LOWER,
+            passes=(LowerPrecision,),
+            tolerance=BF16_TOLERANCE,
+            target="cuda",
+            note="ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding "
+            "copy was: the same graph, computing in fp32 and rounding to bf16 after every operator.",
         ),
     )
 }
+
+
+IO_DTYPES: Final = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
+"""The types that float inputs and outputs of a graph may have, by their names on the command line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +169,7 @@ def apply_recipe_together(
             measured = _shared([rewrite.measure(rewrite.model) for rewrite in rewrites])
         modified = False
         for rewrite, ranges in zip(rewrites, measured or [{}] * len(rewrites), strict=True):
-            step = kind.configure(rewrite.model, Context(dtype=recipe.dtype, io_dtype=io_dtype, ranges=ranges))
+            step = kind.configure(rewrite.model, Context(dtype=recipe.computes_in, io_dtype=io_dtype, ranges=ranges))
             modified |= step(rewrite.model).modified
             if not (allow_partial and kind in folds):
                 check_count(rewrite.model, step, rewrite.traits)

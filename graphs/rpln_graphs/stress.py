@@ -8,19 +8,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rpln_graphs.feeds import Feeds, WantedInput, build_feeds
 from rpln_runtime.tasks import (
     BATCH,
     CHOICES,
     ENCODER_SEQUENCE,
-    INT64,
     MASKED_POSITIONS,
     MASKED_TOKENS,
     SEQUENCE,
     Tensor,
 )
 from rpln_runtime.tasks import MASK_AXIS as MASK_TOKENS
-
-Feeds = dict[str, NDArray[Any]]
 
 BATCHES: Final = (1, 2, 7)
 LENGTHS: Final = (1, 2, 5, 17)
@@ -88,14 +86,14 @@ def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
 def feeds_from_rows(
     inputs: Sequence[Tensor], sizes: Mapping[str, int], rows: Mapping[str, Callable[[], NDArray[Any]]]
 ) -> Feeds:
-    """The graph's feeds from what `rows` makes for each input, shaped and typed as the table says."""
-    feeds: Feeds = {}
-    for tensor in inputs:
-        shape = [axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes]
-        feeds[tensor.name] = (
-            rows[tensor.name]().reshape(shape).astype(np.int64 if tensor.dtype == INT64 else np.float32)
+    """Return the graph's feeds: what `rows` makes for each input, in the shape and type that the table gives it."""
+    wanted = (
+        WantedInput(
+            tensor.name, tensor.dtype, tuple(axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes)
         )
-    return feeds
+        for tensor in inputs
+    )
+    return build_feeds(wanted, lambda name, _: rows[name]())
 
 
 def _case(

@@ -29,6 +29,11 @@ class Variant:
     It takes and gives what the task's row says, tensors of `reshaped` in the shape they have there, and besides
     `inputs` and `outputs`. A `standalone` one has nothing of the task's row. `path` is its file in a bundle, and
     `shortest_past` the fewest earlier tokens it may be given, None where it takes none.
+
+    `steps` names the variant that goes on from this one's prompt token by token, None where this one does so itself.
+    `one_attention_kernel` says whether TensorRT computes each attention of it in one kernel in fp16 and bf16; a step of
+    one token may take another kernel, so that nothing is demanded there. `not_compiled` is the reason why TensorRT
+    makes no engine of it, empty where it does.
     """
 
     name: str
@@ -38,6 +43,9 @@ class Variant:
     reshaped: tuple[Tensor, ...] = ()
     standalone: bool = False
     shortest_past: int | None = None
+    steps: str | None = None
+    one_attention_kernel: bool = False
+    not_compiled: str = ""
 
     @property
     def cache(self) -> bool:
@@ -65,17 +73,31 @@ _STEP: Final[dict[str, Any]] = {
 }
 
 _ROWS: Final = (
-    Variant(name="full", path="full.onnx"),
+    Variant(name="full", path="full.onnx", one_attention_kernel=True),
     # ONNX Runtime: one graph for prompt and steps.
-    Variant(name="with-past", path="model.onnx", shortest_past=0, **_STEP),
+    Variant(
+        name="with-past",
+        path="model.onnx",
+        shortest_past=0,
+        not_compiled="a graph that runs with no past and with one is two engines: --variants prefill,decode",
+        **_STEP,
+    ),
     # TensorRT, whose axes are at least 1: a graph for the prompt and one for the steps.
-    Variant(name="prefill", path="prefill.onnx", inputs=(POSITIONS,), outputs=(_key_values("present", SEQUENCE),)),
+    Variant(
+        name="prefill",
+        path="prefill.onnx",
+        inputs=(POSITIONS,),
+        outputs=(_key_values("present", SEQUENCE),),
+        steps="decode",
+        one_attention_kernel=True,
+    ),
     Variant(name="decode", path="decode.onnx", shortest_past=1, **_STEP),
     # Once for all steps: an encoder of this architecture, or the hidden states of any other.
     Variant(
         name="encoder",
         path="encoder.onnx",
         standalone=True,
+        one_attention_kernel=True,
         inputs=(
             Tensor(name="input_ids", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64),
             Tensor(name="attention_mask", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64),

@@ -4,37 +4,31 @@ import dataclasses
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import onnx_ir as ir
 
-from rpln_export.bundle.manifest import axis_limits
-from rpln_export.errors import DestinationError, PlanError
-from rpln_export.plan.engines import EnginePlan, check_axes, profiles_of_graph, reason_not_compiled
-from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.errors import DestinationError
+from rpln_export.plan.engines import EnginePlan, check_engines
+from rpln_export.plan.profiles import profiles_of_graph, reason_not_compiled
 from rpln_graphs.errors import EngineError
 from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
+from rpln_graphs.variants import VARIANTS
 from rpln_runtime.caches import cache_folder
 from rpln_runtime.engines.manifest import ENGINES, EngineManifest, Profile, graph_files, read_engines, write_engine
 from rpln_runtime.engines.profiles import input_shapes
 from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import (
-    Axis,
     Graph,
     Manifest,
-    TensorSpec,
     bundle_file_from_path,
     read_manifest,
     write_manifest,
 )
-from rpln_runtime.tasks import Tensor
-
-FUSED: Final = frozenset({"full", "prefill", "encoder"})
-"""Variants whose attention is one kernel in fp16 and bf16. A step of one token may take another, which is counted."""
 
 COMPILED: Final = "compiled, not executed: that takes a GPU"
 
@@ -47,53 +41,13 @@ class EnginesBuilt:
     note: str
 
 
-def check_engines(plan: EnginePlan, graphs: Sequence[Graph], limits: Mapping[str, Axis]) -> None:
-    """Refuse, before any work, graphs and profiles that no engine can be built of. Raises PlanError."""
-    if plan.backend is None:
-        return
-    reason = reason_not_compiled(graphs)
-    if reason and plan.required:
-        raise PlanError(f"--engine {plan.backend.name} cannot compile these graphs: {reason}.")
-    if not reason:
-        check_axes(plan, graphs)
-        for graph in graphs:
-            profiles_of_graph(plan, graph, limits)
-
-
-def graphs_as_described(plan: ExportPlan) -> list[Graph]:
-    """The graphs of a plan as its manifest will describe them, as far as their dynamic axes go."""
-    limits = axis_limits(plan)
-
-    def specs(tensors: Iterable[Tensor]) -> tuple[TensorSpec, ...]:
-        return tuple(
-            TensorSpec(
-                name=tensor.name,
-                dtype=tensor.dtype,
-                shape=tuple(axis if isinstance(axis, int) or axis in limits else 1 for axis in tensor.axes),
-            )
-            for tensor in tensors
-        )
-
-    return [
-        Graph(
-            variant=graph.variant.name,
-            path=graph.path,
-            opset=plan.opset,
-            inputs=specs(graph.inputs),
-            outputs=specs(graph.outputs),
-        )
-        for graph in plan.graphs
-    ]
-
-
 def export_engines(
-    plan: EnginePlan, folder: Path, advance: Callable[[int, int], None], *, allow_partial: bool
+    plan: EnginePlan, folder: Path, manifest: Manifest, advance: Callable[[int, int], None], *, allow_partial: bool
 ) -> EnginesBuilt:
-    """Build what `plan` asks for into the new bundle in `folder`, whose manifest is written anew by the caller.
+    """Build what `plan` asks for into the new bundle in `folder`, whose graphs and their files `manifest` describes.
 
     An engine that nobody asked for and that cannot be built is left out, with its reason. Raises EngineError.
     """
-    manifest = read_manifest(folder, verify=False)
     if plan.backend is None:
         return EnginesBuilt(note=plan.why_not)
     if reason := reason_not_compiled(manifest.graphs):
@@ -166,7 +120,7 @@ def _build_one(
 ) -> EngineManifest:
     backend = plan.backend
     assert backend is not None
-    profiles = profiles_of_graph(plan, graph, manifest.axes)
+    profiles = profiles_of_graph(plan.profiles, graph, manifest.axes)
     timings = _timings_path(plan) if backend.keeps_timings else None
     built = build_engine(
         folder / graph.path,
@@ -224,7 +178,7 @@ def _checked(
         unfused = unfused_attentions(built.layers, model, number)
         # Over one token there is nothing to attend to: no softmax is left of it.
         one_token = all(profile[axis].maximum == 1 for axis in profile if axis.endswith("sequence"))
-        expected = graph.variant in FUSED and precision != "float32" and not one_token
+        expected = VARIANTS[graph.variant].one_attention_kernel and precision != "float32" and not one_token
         if unfused and expected and not allow_partial:
             raise EngineError(
                 f"the engine of {graph.path} computes {len(unfused)} attentions in several kernels, in profile "

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rpln_export.bundle.engines import EnginesBuilt
 from rpln_export.bundle.manifest import tool_versions
 from rpln_export.forms.choice import Choice
+from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.plan.graphs import GraphPlan
 from rpln_export.steps import Step
@@ -117,7 +118,7 @@ class Report:
 
 def report_from_export(
     plan: ExportPlan,
-    graphs: Sequence[ir.Model],
+    graphs: Sequence[GraphForms],
     folder: Path,
     *,
     parameters: int,
@@ -131,11 +132,11 @@ def report_from_export(
         name=plan.name,
         task=plan.task.name,
         recipe=plan.recipe.name,
-        opset=graphs[0].opset_imports[""],
+        opset=graphs[0].model.opset_imports[""],
         destination=str(plan.destination),
         parameters=parameters,
         sizes=_sizes(folder),
-        graphs=[_graph_report(planned, graph) for planned, graph in zip(plan.graphs, graphs, strict=True)],
+        graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,
         comparisons=proof.comparisons,
         notes=proof.notes,

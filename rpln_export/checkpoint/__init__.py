@@ -1,1 +1,1 @@
-"""From a folder, hub id or fairseq file to a model, its tokenizer and the graphs that are planned of it."""
+"""Reading a checkpoint: from a folder, hub id or fairseq file to a model, its tokenizer and the planned graphs."""

@@ -1,4 +1,4 @@
-"""The vocabulary and merges of a checkpoint's tokenizer, as a graph from texts holds them, or why it cannot."""
+"""The vocabulary and merges of a checkpoint's tokenizer, as a graph from texts needs them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from rpln_graphs.text import BytePairs
 
 _SPECIAL: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
-# What the operator has built in: parts of a tokenizer.json, and the values that mean no more than that.
+# Fields of a tokenizer.json, each with the values that mean what the operator does by itself.
 _BUILT_IN: Final[Mapping[tuple[str, str], tuple[object, ...]]] = {
     ("pre_tokenizer", "type"): ("ByteLevel",),
     ("pre_tokenizer", "use_regex"): (True, None),
@@ -27,9 +27,9 @@ _BUILT_IN: Final[Mapping[tuple[str, str], tuple[object, ...]]] = {
 
 
 def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
-    """The byte pairs of `tokenizer`, a fast tokenizer of transformers' that holds a tokenizer.json.
+    """Return the byte pairs of `tokenizer`, a fast tokenizer of transformers.
 
-    Raises PlanError where the tokenizer does what the operator of the graph does not.
+    Raises PlanError where the tokenizer does what the graph's operator does not.
     """
     document = json.loads(tokenizer.backend_tokenizer.to_str())
     added = {token["content"]: token for token in document["added_tokens"]}
@@ -49,7 +49,7 @@ def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
 
 
 def _reasons(document: dict[str, Any], added: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """What a tokenizer.json asks for that the operator does not do."""
+    """Yield what a tokenizer.json asks for that the graph's operator does not do."""
     if document["normalizer"] is not None:
         yield f"a normalizer ({document['normalizer'].get('type')})"
     for (part, name), accepted in _BUILT_IN.items():

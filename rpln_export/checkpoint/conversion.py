@@ -1,6 +1,6 @@
-"""Checkpoints that transformers cannot load -> a folder that it can: fairseq's files and DinkyTrain's folders.
+"""Conversion of checkpoints that transformers cannot load: files of fairseq and folders of DinkyTrain.
 
-`as_transformers` and `tokenizer_for` serve commands that take any checkpoint, `convert` makes a folder to keep.
+`as_transformers` and `tokenizer_for` serve the commands that take any checkpoint; `convert` makes a folder to keep.
 """
 
 import shutil
@@ -39,9 +39,12 @@ _TOKENIZER_FILES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readable:
-    """A checkpoint as `make_plan` takes it: `source`, and where that was converted its `origin`.
+    """A checkpoint that `make_plan` can read.
 
-    `tokenizer` is where its own tokenizer would be; None where it is of a kind that has none.
+    Attributes:
+        source: its folder or hub id; None for the embedded default.
+        origin: the checkpoint that `source` was converted from, if it was.
+        tokenizer: where its own tokenizer is expected; None for checkpoints of fairseq, which have none.
     """
 
     source: str | None
@@ -53,9 +56,9 @@ class Readable:
 def as_transformers(
     checkpoint: str | None, *, task: str | None = None, revision: str | None = None
 ) -> Iterator[Readable]:
-    """Yield `checkpoint` as it is, or converted for the `task` into a folder that is there within the block.
+    """Yield `checkpoint` as it is, or converted for the `task` into a folder that exists within the block.
 
-    Raises CheckpointError or ConfigError for one that cannot be converted.
+    Raises CheckpointError or ConfigError for a checkpoint that cannot be converted.
     """
     source = checkpoint and _named_by_its_folder(checkpoint)
     path = _foreign(source, revision) if source else None
@@ -73,7 +76,7 @@ def as_transformers(
 def tokenizer_for(
     readable: Readable, *, tokenizer: str | None, vocabulary: FairseqVocabulary | None
 ) -> Iterator[str | None]:
-    """Yield where the tokenizer is: the one that was named, or one made of fairseq's `vocabulary`, or its own.
+    """Yield the folder or hub id of the tokenizer: the one that was named, one made of `vocabulary`, or the own one.
 
     Raises PlanError where two are named, where there is none, and for a vocabulary that is not the checkpoint's.
     """
@@ -102,11 +105,12 @@ def convert(
     revision: str | None = None,
     vocabulary: FairseqVocabulary | None = None,
 ) -> None:
-    """Write what transformers loads to `destination`: config.json, model.safetensors and, if there is one, a tokenizer.
+    """Write the checkpoint to `destination` as transformers loads it: config.json, weights, and a tokenizer if any.
 
-    The tokenizer is made of fairseq's `vocabulary`, or copied from DinkyTrain's folder. Raises PlanError for what needs
-    no conversion, for a task whose head is not there and for a wrong vocabulary, DestinationError for a folder that is
-    in use or cannot be written, CheckpointError or ConfigError for a checkpoint that cannot be converted.
+    The tokenizer is made of fairseq's `vocabulary`, or copied from DinkyTrain's folder. Raises PlanError for a
+    checkpoint that needs no conversion, for a task whose head it lacks and for a wrong vocabulary, DestinationError for
+    a folder that is in use or cannot be written, and CheckpointError or ConfigError for a checkpoint that cannot be
+    converted.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise DestinationError(f"{destination} exists, and nothing is replaced. Choose another folder with -o.")
@@ -129,7 +133,7 @@ def convert(
 
 
 def vocabulary_from_options(dictionary: Path | None, bpe: tuple[Path, Path] | None) -> FairseqVocabulary | None:
-    """What --dict and --bpe name together. Raises PlanError where there is only one of them."""
+    """Return the vocabulary that --dict and --bpe name together. Raises PlanError where only one is given."""
     if dictionary is None and bpe is None:
         return None
     if dictionary is None or bpe is None:
@@ -140,7 +144,7 @@ def vocabulary_from_options(dictionary: Path | None, bpe: tuple[Path, Path] | No
 
 
 def _named_by_its_folder(checkpoint: str) -> str:
-    """The folder of a file that transformers knows by its name, so that either may be named."""
+    """Return the folder of a weight file that transformers knows by its name, so that either may be given."""
     path = Path(checkpoint).expanduser()
     if path.name not in (PICKLE, SAFETENSORS) or not path.is_file():
         return checkpoint
@@ -152,7 +156,7 @@ def _named_by_its_folder(checkpoint: str) -> str:
 
 
 def _foreign(checkpoint: str, revision: str | None) -> Path | None:
-    """A file of fairseq's, or a folder of DinkyTrain's; None for what transformers loads."""
+    """Return the file of fairseq or the folder of DinkyTrain; None for a checkpoint that transformers loads."""
     path = Path(checkpoint).expanduser()
     if path.is_file() and path.suffix == FAIRSEQ_SUFFIX:
         return path
@@ -167,7 +171,7 @@ def _network(path: Path, task: str | None) -> Network[Any]:
 
 
 def _check_head(network: Network[Any], task: str | None, path: Path) -> None:
-    """Raise PlanError unless the `network` has the head of the `task`, where one was named."""
+    """Raise PlanError unless the `network` has the head of the `task`, if a task was named."""
     architecture = type(network).__name__
     tasks = [name for name, row in TASKS.items() if row.architecture == architecture]
     if task is not None and task not in tasks:

@@ -1,9 +1,9 @@
-"""fairseq's vocabulary (dict.txt over GPT-2's encoder.json and vocab.bpe) -> the tokenizer that transformers loads.
+"""fairseq's vocabulary (dict.txt over GPT-2's encoder.json and vocab.bpe) as a tokenizer that transformers loads.
 
-fairseq goes from text to ids in two steps: byte-level BPE makes numbers of it, and the dictionary, for which these
-numbers are words, has an id for each. Here both are one vocabulary:
+fairseq goes from text to ids in two steps: byte-level BPE turns text into numbers, and the dictionary, whose words are
+these numbers, gives each an id. Here both steps are one vocabulary:
 
-    <s> <pad> </s> <unk>, the rows of dict.txt, each by the token that encoder.json has its number for, <mask>
+    <s> <pad> </s> <unk>, the rows of dict.txt (each by its token in encoder.json), <mask>
 """
 
 import json
@@ -26,7 +26,7 @@ _BPE: Final = "--bpe encoder.json vocab.bpe"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FairseqVocabulary:
-    """The files that a vocabulary of fairseq's is made of: dict.txt, encoder.json, vocab.bpe."""
+    """The three files of a fairseq vocabulary."""
 
     dictionary: Path
     encoder: Path
@@ -34,10 +34,10 @@ class FairseqVocabulary:
 
 
 def tokenizer_from_fairseq(files: FairseqVocabulary, *, vocab_size: int, usable_length: int) -> Any:
-    """RoBERTa's fast tokenizer, with fairseq's ids for every text; its mask takes the space before it.
+    """Return RoBERTa's fast tokenizer with fairseq's ids for every text. Its mask token takes the space before it.
 
-    `vocab_size` is the network's, `usable_length` the most tokens it takes. Raises PlanError for a file that cannot be
-    read, and for a dictionary of another size, of other numbers, or without numbers that a text may need.
+    `vocab_size` is that of the network, and `usable_length` the most tokens it takes. Raises PlanError for a file that
+    cannot be read, and for a dictionary of another size, with unknown numbers, or without numbers that a text may need.
     """
     encoder, merges = _encoder(files.encoder), _merges(files.merges)
     vocabulary = _vocabulary(files, encoder)
@@ -59,7 +59,7 @@ def tokenizer_from_fairseq(files: FairseqVocabulary, *, vocab_size: int, usable_
 
 
 def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, int]:
-    """Token -> id. Words of the dictionary that are no numbers, as fairseq fills it up with, stay what they are."""
+    """Return the id of each token. Words of the dictionary that are no numbers, such as fairseq's fillers, stay."""
     tokens = {str(number): token for token, number in encoder.items()}
     words = list(_FIRST)
     for line in filter(None, _text(files.dictionary, "--dict").split("\n")):
@@ -72,7 +72,7 @@ def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, 
                 f"training data were encoded with: {_BPE}."
             )
         words.append(tokens.get(word, word))
-    # fairseq adds the mask behind the rows, unless it is one of them.
+    # fairseq adds the mask after the rows, unless it is one of them.
     words += {_MASK} - {*words}
     if repeated := [word for word, times in Counter(words).items() if times > 1]:
         raise PlanError(
@@ -85,7 +85,10 @@ def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, 
 def _check_complete(
     files: FairseqVocabulary, vocabulary: Collection[str], encoder: Collection[str], merges: list[tuple[str, str]]
 ) -> None:
-    """Refuse a dictionary without a token that BPE may make: fairseq has <unk> for it, no tokenizer.json can say so."""
+    """Refuse a dictionary that lacks a token which BPE may make.
+
+    fairseq gives such a token the id of <unk>, which a tokenizer.json cannot express.
+    """
     needed = {*pre_tokenizers.ByteLevel.alphabet()}
     for first, second in merges:
         needed |= {first, second, first + second}
@@ -112,7 +115,7 @@ def _encoder(path: Path) -> dict[str, int]:
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
-    """The pairs of vocab.bpe. The first line is its version; what is not ended by a newline fairseq does not read."""
+    """Return the pairs of vocab.bpe. Its first line is a version, and fairseq ignores a last line without a newline."""
     pairs = [line.split() for line in _text(path, "--bpe").split("\n")[1:-1]]
     if wrong := next((pair for pair in pairs if len(pair) != 2), None):
         raise PlanError(f"{path} has the line {' '.join(wrong)!r}; expected two tokens in each: {_BPE}.")

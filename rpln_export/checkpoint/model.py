@@ -1,4 +1,4 @@
-"""Checkpoint -> eager model, refused where it does not hold what the task needs."""
+"""The checkpoint's model in eager torch, refused where it lacks weights that the task needs."""
 
 import hashlib
 import logging
@@ -16,10 +16,10 @@ from rpln_runtime.manifest import Source
 
 
 def load_model(plan: ExportPlan) -> Any:
-    """The task's model with the checkpoint's weights, in fp32 and eval mode.
+    """Return the task's model with the checkpoint's weights, in fp32 and eval mode.
 
-    Raises PlanError when the checkpoint lacks a head that the task's outputs depend on (unless the plan allows a random
-    one), rpln_model's CheckpointError for weights below the head that are missing, and for broken or not finite ones.
+    Raises PlanError when the checkpoint lacks the head that the task's outputs depend on, unless the plan allows a
+    random head, and rpln_model's CheckpointError when weights below the head are missing, broken, or not finite.
     """
     with _without_warning_of_missing_weights():
         model, info = HEADS[plan.task.architecture].from_pretrained(
@@ -40,7 +40,7 @@ def load_model(plan: ExportPlan) -> Any:
 
 
 def source_from_plan(plan: ExportPlan) -> Source:
-    """The checkpoint's name and the SHA-256 over its weight files, in order of their names, as the user has them."""
+    """Return the checkpoint's name and the SHA-256 of its weight files, in the order of their names."""
     digest = hashlib.sha256()
     files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
     for path in files:
@@ -50,20 +50,20 @@ def source_from_plan(plan: ExportPlan) -> Source:
 
 
 def _is_in_head(name: str) -> bool:
-    """Whether a weight lies above the layers, as a pooler does; an encoder-decoder has a head on its decoder only."""
+    """Return whether a weight lies above the layers. In an encoder-decoder only the decoder has a head."""
     own = name.removeprefix("decoder.").removeprefix(f"{BASE_MODEL_PREFIX}.")
     return not own.startswith(("embeddings.", "encoder.", "LayerNorm.", "enc_to_dec_proj."))
 
 
 def _is_unused(name: str, plan: ExportPlan) -> bool:
-    """A pooler that no output reads may be missing, as it is in most masked-LM checkpoints."""
+    """Return whether a weight belongs to a pooler that no output reads; most masked-LM checkpoints lack it."""
     read = any(tensor.name == "pooler_output" for tensor in plan.outputs)
     return name.startswith(("pooler.", "encoder.pooler.")) and not read
 
 
 @contextmanager
 def _without_warning_of_missing_weights() -> Iterator[None]:
-    """The model package warns of missing weights; here they are an error with more to say, or asked for."""
+    """Silence rpln_model's warning of missing weights, which is an error here, or was asked for."""
     logger = logging.getLogger("rpln_model.checkpoints")
     level = logger.level
     logger.setLevel(logging.ERROR)

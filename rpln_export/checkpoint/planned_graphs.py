@@ -4,47 +4,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_export.plan.graph_traits import features_from_plan
 from rpln_export.plan.graphs import GraphPlan
 from rpln_graphs.calls import CACHED, GraphCall
+from rpln_graphs.feeds import Feeds
 from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.stages import EncoderStage
-from rpln_graphs.stress import Feeds
 from rpln_runtime.tasks import BATCH, ENCODER_MASK, MASKED_LOGITS, PAST, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedGraph:
-    """A graph that is planned, and its network called as the graph is."""
+    """A graph of the plan, together with the network in eager torch.
+
+    Attributes:
+        plan: the graph's variant, file, inputs and outputs.
+        call: the network, called with the graph's inputs and returning the graph's outputs.
+        traits: what the formulas of passes depend on.
+    """
 
     plan: GraphPlan
     call: GraphCall
+    traits: GraphTraits
 
     @property
     def name(self) -> str:
-        """Of the variant."""
+        """The name of the graph's variant."""
         return self.plan.variant.name
 
     @property
     def is_encoder(self) -> bool:
-        """Whether it runs once, before a decoder's steps."""
+        """Whether the graph runs once, before a decoder's steps."""
         return self.plan.variant.standalone
-
-    @property
-    def traits(self) -> GraphTraits:
-        """What the passes' formulas depend on."""
-        network = self.call.model.base_model if self.is_encoder else self.call.model
-        if network is None:
-            return GraphTraits(layers=0)  # projections of a foreign encoder's output
-        config = network.config
-        return GraphTraits(
-            layers=config.num_hidden_layers,
-            cross_attention=config.add_cross_attention,
-            features=features_from_plan(self.plan, config),
-        )
 
     @property
     def own_inputs(self) -> tuple[Tensor, ...]:
@@ -54,16 +48,16 @@ class PlannedGraph:
 
     @property
     def compared(self) -> tuple[Tensor, ...]:
-        """The outputs that eager torch is asked for too: keys and values are proven by the steps that read them."""
+        """The outputs that eager torch is asked for too. Keys and values are proven by the steps that read them."""
         return tuple(tensor for tensor in self.plan.outputs if tensor.name not in {"present", *CACHED})
 
     @property
     def mask_token_id(self) -> int | None:
-        """The id that the graph looks for; None where it looks for none."""
+        """The id of the mask tokens that the graph looks for; None where it looks for none."""
         return self.call.model.config.mask_token_id if MASKED_LOGITS in self.plan.outputs else None
 
     def empty_past(self, rows: int) -> Feeds:
-        """Keys and values of no token."""
+        """Return the keys and values of no token, for so many rows."""
         sizes = {BATCH: rows, PAST: 0}
         return {
             name: np.zeros(shape, dtype=np.float32)
@@ -73,8 +67,16 @@ class PlannedGraph:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedGraph:
+    """A graph of the plan and the ONNX model that was made of it."""
+
+    planned: PlannedGraph
+    model: ir.Model
+
+
 def planned_graphs_from_model(plan: ExportPlan, model: Any, *, mask_token_id: int | None = None) -> list[PlannedGraph]:
-    """The plan's graphs with what of `model` each of them holds; `mask_token_id` is the tokenizer's.
+    """Return the plan's graphs, each with the part of `model` that it holds; `mask_token_id` is the tokenizer's.
 
     Raises PlanError where a graph is to look for mask tokens and there are none.
     """
@@ -92,6 +94,7 @@ def planned_graphs_from_model(plan: ExportPlan, model: Any, *, mask_token_id: in
             call=GraphCall(
                 EncoderStage(model) if graph.variant.standalone else decoder, graph.inputs, graph.outputs
             ).eval(),
+            traits=plan.traits_of(graph),
         )
         for graph in plan.graphs
     ]

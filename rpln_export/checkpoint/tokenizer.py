@@ -1,4 +1,4 @@
-"""The checkpoint's tokenizer: found, checked against the network, and written as the files that runtimes read."""
+"""The checkpoint's tokenizer: found, checked against the network, and saved."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rpln_export.errors import PlanError
 
 
 def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any:
-    """The fast tokenizer of a folder or hub id.
+    """Return the fast tokenizer of a folder or hub id.
 
     Raises PlanError when there is none, or when it makes ids that the network has no embedding for.
     """
@@ -32,7 +32,7 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
         )
     vocabulary = tokenizer.get_vocab()
     if vocabulary.keys() <= set(tokenizer.all_special_tokens):
-        # What transformers 5 makes of a folder without any tokenizer.
+        # This is what transformers 5 returns for a folder without any tokenizer.
         raise PlanError(
             f"no tokenizer could be read from {source} (it knows no word). Expected tokenizer.json, or vocab.json and "
             "merges.txt. Name another folder or hub id with --tokenizer."
@@ -47,7 +47,10 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
 
 
 def _mask_token(source: str) -> dict[str, AddedToken]:
-    """RoBERTa's mask takes the space before it; transformers 5 forgets that where there is no tokenizer.json."""
+    """Return the mask token as RoBERTa has it, which takes the space before it, where transformers does not know that.
+
+    transformers 5 forgets it for folders without a tokenizer.json.
+    """
     folder = Path(source)
     if not folder.is_dir() or (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
         return {}
@@ -55,7 +58,10 @@ def _mask_token(source: str) -> dict[str, AddedToken]:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json (transformers 5 no longer writes it)."""
+    """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+
+    transformers 5 no longer writes the last one by itself.
+    """
     with _system_errors():
         tokenizer.save_pretrained(folder)
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
@@ -64,7 +70,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 @contextmanager
 def _system_errors() -> Iterator[None]:
-    """What the tokenizers library calls an `Exception` "... (os error 28)" is the OSError of that number."""
+    """Turn an `Exception` of the tokenizers library that ends in "(os error 28)" into the OSError of that number."""
     try:
         yield
     except Exception as error:

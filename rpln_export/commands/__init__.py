@@ -1,1 +1,1 @@
-"""The commands, a file each. What one needs is imported when it runs: `--help` must not wait for torch."""
+"""The commands, one file each. A command imports what it needs when it runs: `--help` does not wait for torch."""

@@ -1,32 +1,72 @@
-"""`rpln batch`: a corpus through a bundle."""
+"""`rpln batch`: answer every line of a corpus with a bundle."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
+from rpln_export.commands.table_option import TableOption, providers
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import pairs
 
+_PATH = click.Path(path_type=Path)
 
-@click.command("batch")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("source", metavar="IN.JSONL", type=click.Path(path_type=Path))
-@click.argument("output", metavar="OUT.JSONL", type=click.Path(path_type=Path))
-@click.option("--option", "options", multiple=True, callback=pairs, help="NAME=VALUE of the task, as top_k=3.")
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "record"]),
-    default="stop",
-    show_default=True,
-    help="A line without an answer ends the run, or gets an error in its place.",
+
+@cloup.command("batch", context_settings=HELP, short_help="Answer every line of a JSON Lines file.")
+@cloup.argument("folder", type=_PATH, help="The folder of the bundle.")
+@cloup.argument("source", metavar="IN.JSONL", type=_PATH, help="The items, a JSON object a line.")
+@cloup.argument("output", metavar="OUT.JSONL", type=_PATH, help="The file that gets the answers, in the same order.")
+@cloup.option_group(
+    "Answers",
+    cloup.option(
+        "--option",
+        "options",
+        multiple=True,
+        callback=pairs,
+        metavar="NAME=VALUE",
+        help="An option of the task, for example top_k=3. Give it again for another option.",
+    ),
+    cloup.option(
+        "--on-error",
+        type=click.Choice(["stop", "record"]),
+        default="stop",
+        show_default=True,
+        help="What a line that cannot be answered does: stop ends the run, record writes the error in its place.",
+    ),
 )
-@click.option("--batch-size", type=int, help="The most texts in a batch. [default: 32; 8 where text is generated]")
-@click.option("--window", type=int, help="Lines that are sorted by length, and on disk, together. [default: 1024]")
-@click.option("--provider", help="One of those of rpln run. [default: what the export found fastest]")
-@click.option("--threads", type=int, help="Of one operator. [default: what the export found fastest; 1 with --ray]")
-@click.option("--ray", is_flag=True, help="Answer on a Ray cluster: that of RAY_ADDRESS, else one on this machine.")
-@click.option("--actors", type=int, help="With --ray: processes that answer. [default: as the cluster has CPUs]")
+@cloup.option_group(
+    "Speed",
+    cloup.option("--batch-size", type=int, help="The most texts in a batch. [default: 32; 8 where text is generated]"),
+    cloup.option(
+        "--window",
+        type=int,
+        help="How many lines are sorted by length together, and written to disk together. [default: 1024]",
+    ),
+    cloup.option(
+        "--provider",
+        cls=TableOption,
+        rows=providers,
+        help="What runs the graph: {rows}. [default: what the export found fastest]",
+    ),
+    cloup.option(
+        "--threads",
+        type=int,
+        help="The most threads that one operator uses. [default: what the export found fastest; 1 with --ray]",
+    ),
+)
+@cloup.option_group(
+    "Cluster",
+    cloup.option(
+        "--ray", is_flag=True, help="Answer on the Ray cluster that RAY_ADDRESS names, else on one on this machine."
+    ),
+    cloup.option(
+        "--actors",
+        type=int,
+        help="How many processes answer, with --ray. [default: as many as the cluster has CPUs for]",
+    ),
+)
 def batch_command(
     folder: Path,
     source: Path,
@@ -44,7 +84,7 @@ def batch_command(
 
     \b
     {"id": 7, "text": "The dog barked."}                        a line in, other fields than the task's are kept
-    {"id": 7, "answer": [{"entity": "DET", "score": ...}, ...]}  the same line out
+    {"id": 7, "answer": [{"entity": "DET", "score": 0.99}]}     the same line out
     """
     with user_errors(interrupted=f"Interrupted. The same command goes on from here; {output} is written when whole."):
         from rpln_export.commands.show.progress import CorpusWatcher, lines_in_words

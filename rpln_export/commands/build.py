@@ -1,4 +1,4 @@
-"""`rpln build`: engines for a finished bundle."""
+"""`rpln build`: add engines to a finished bundle."""
 
 import dataclasses
 import json
@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import cloup
 
 from rpln_export.commands.engine_options import engine_options
+from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
 if TYPE_CHECKING:
     from rpln_export.plan.engines import EngineRequest
 
 
-@click.command("build")
-@click.argument("folder", type=click.Path(path_type=Path))
+@cloup.command("build", context_settings=HELP, short_help="Add TensorRT engines to a bundle.")
+@cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
 @engine_options(required=True)
-@click.option("--allow-partial-fusion", is_flag=True, help="Go on where attention is not one kernel.")
-@click.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
+@cloup.option("--allow-partial-fusion", is_flag=True, help="Go on where an attention is not computed in one kernel.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
 def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: bool, as_json: bool) -> None:
     """Add TensorRT engines to the bundle in FOLDER: for this GPU, or for others.
 

@@ -1,19 +1,27 @@
-"""`rpln convert`: a foreign checkpoint as transformers loads it."""
+"""`rpln convert`: write a checkpoint of fairseq or DinkyTrain as transformers loads it."""
 
 from pathlib import Path
 
 import click
+import cloup
 
 from rpln_export.commands.fairseq_options import fairseq_options
+from rpln_export.commands.settings import HELP
+from rpln_export.commands.table_option import TableOption, tasks
 from rpln_export.commands.user_errors import user_errors
 
 
-@click.command("convert")
-@click.argument("checkpoint")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-@click.option("--task", help="Whose head to take, where there are several. [default: what it was trained for]")
+@cloup.command("convert", context_settings=HELP, short_help="Convert a fairseq or DinkyTrain checkpoint.")
+@cloup.argument("checkpoint", help="A .pt file of fairseq, or a folder or hub id of DinkyTrain.")
+@cloup.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@cloup.option(
+    "--task",
+    cls=TableOption,
+    rows=tasks,
+    help="The task whose head is kept, where the checkpoint has several: {rows}. [default: what it was trained for]",
+)
 @fairseq_options
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@cloup.option("--revision", help="The branch, tag or commit of a hub id.")
 def convert_command(
     checkpoint: str,
     output: Path,

@@ -1,14 +1,17 @@
-"""`rpln doctor`: what this machine has and lacks."""
+"""`rpln doctor`: show what this machine has and lacks."""
 
 import sys
 
 import click
+import cloup
+
+from rpln_export.commands.settings import HELP
 
 
-@click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@cloup.command("doctor", context_settings=HELP, short_help="Show what this machine has and lacks.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor_command(as_json: bool) -> None:
-    """Show what is installed, what is missing and what that costs, and what is in conflict."""
+    """Show what is installed, what is missing and what cannot be done without it, and what is in conflict."""
     from rich.console import Console
 
     from rpln_export.doctor.checks import diagnose, render_table, to_json

@@ -1,17 +1,19 @@
-"""`rpln engine`: the engines of a bundle, kernel by kernel."""
+"""`rpln engine`: show the engines of a bundle, kernel by kernel."""
 
 import dataclasses
 import json
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
 
-@click.command("engine")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
+@cloup.command("engine", context_settings=HELP, short_help="Show the TensorRT engines of a bundle.")
+@cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
 def engine_command(folder: Path, as_json: bool) -> None:
     """Show the TensorRT engines of the bundle in FOLDER, and the kernels that they run."""
     with user_errors(interrupted="Interrupted."):

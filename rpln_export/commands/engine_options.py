@@ -1,11 +1,13 @@
-"""The options of commands that build engines, handed to them as one EngineRequest."""
+"""The options of commands that build TensorRT engines, handed to them as one EngineRequest."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, Final
 
 import click
+import cloup
 
+from rpln_export.commands.table_option import TableOption, builders, engines
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
 
@@ -14,27 +16,32 @@ _MOST_MIB: Final = 2**43 - 1  # TensorRT counts bytes in 64 bits, with a sign in
 
 _Command = Callable[..., None]
 
+_SWITCHES: Final = {
+    "version_compatible": "Build engines that later versions of TensorRT run, too.",
+    "hardware_compatible": "Build engines that later generations of GPUs run, too.",
+    "strip_weights": "Leave the weights out of the engines; they are read from the graph when an engine is loaded.",
+    "verbose": "Print TensorRT's log on stderr.",
+}
+
 
 def engine_options(*, required: bool) -> Callable[[_Command], _Command]:
-    """Give a command the options of engines; where it is not `required`, --engine is auto."""
+    """Give a command the options of engines. Where --engine is not `required`, its default is auto."""
 
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
         def collect(**chosen: Any) -> None:  # click passes every option of the command by its name
             with user_errors():  # an interrupt while modules load
-                engines = _request(chosen)
-            command(engines=engines, **chosen)
+                request = _request(chosen)
+            command(engines=request, **chosen)
 
-        decorated: _Command = collect
-        for option in reversed(_options(required=required)):
-            decorated = option(decorated)
+        decorated: _Command = _options(required=required)(collect)
         return decorated
 
     return decorate
 
 
 def _request(chosen: dict[str, Any]) -> Any:
-    """Take the options of engines out of `chosen`."""
+    """Take the options of engines out of `chosen` and return them as an EngineRequest."""
     from rpln_export.plan.engines import EngineRequest
     from rpln_graphs.tensorrt.backends import EngineOptions
 
@@ -46,32 +53,40 @@ def _request(chosen: dict[str, Any]) -> Any:
     )
 
 
-_SWITCHES: Final = {
-    "version_compatible": "Engines that later versions of TensorRT run.",
-    "hardware_compatible": "Engines that later GPUs run.",
-    "strip_weights": "Engines without weights: those of the graph are put in.",
-    "verbose": "Pass TensorRT's log through.",
-}
+def _workspace(context: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    """Return `value` as it is. Raises click.BadParameter for a size that no memory has."""
+    if value is not None and not 0 < value <= _MOST_MIB:
+        raise click.BadParameter(f"{value} is not in the range 1 to {_MOST_MIB}.")
+    return value
 
 
-def _options(*, required: bool) -> list[Callable[[_Command], _Command]]:
-    """All of them; where engines are not the point, help shows those that most need."""
-    # To click, a default of None is one, and what has one need not be said.
-    said: dict[str, Any] = {"required": True} if required else {"default": "auto"}
-    choices = "tensorrt, tensorrt-rtx." if required else "tensorrt, tensorrt-rtx, none. [default: auto]"
-    hidden = not required
-    return [
-        click.option("--engine", **said, help=choices),
-        click.option("--gpu", "gpus", default="", callback=names, help="Of tensorrt-rtx, as sm89,sm120."),
-        click.option("--profile", "profiles", multiple=True, help="Sizes, as batch=1:8:32,sequence=1:128:384."),
-        click.option(
+def _options(*, required: bool) -> Callable[[_Command], _Command]:
+    engine: dict[str, Any] = (
+        {"required": True, "rows": builders} if required else {"default": "auto", "show_default": True, "rows": engines}
+    )
+    return cloup.option_group(
+        "TensorRT engines",
+        cloup.option("--engine", cls=TableOption, help="The TensorRT that compiles the graphs: {rows}.", **engine),
+        cloup.option(
+            "--gpu",
+            "gpus",
+            default="",
+            callback=names,
+            help="The GPUs that tensorrt-rtx builds for, as compute capabilities separated by commas: sm89,sm120.",
+        ),
+        cloup.option(
+            "--profile",
+            "profiles",
+            multiple=True,
+            help="Sizes that engines are built for, as AXIS=MINIMUM:TUNED:MAXIMUM or AXIS=SIZE: "
+            "batch=1:8:32,sequence=1:128:384. Give it again for another profile.",
+        ),
+        cloup.option(
             "--workspace",
-            type=click.IntRange(min=1, max=_MOST_MIB),
-            help="MiB that a kernel may use. [default: all]",
-            hidden=hidden,
+            type=int,
+            callback=_workspace,
+            metavar="MIB",
+            help="The most memory of the GPU that a kernel may use for intermediate results. [default: all]",
         ),
-        *(
-            click.option(f"--{name.replace('_', '-')}", is_flag=True, help=text, hidden=hidden)
-            for name, text in _SWITCHES.items()
-        ),
-    ]
+        *(cloup.option(f"--{name.replace('_', '-')}", is_flag=True, help=text) for name, text in _SWITCHES.items()),
+    )

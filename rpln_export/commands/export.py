@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import cloup
 
 from rpln_export._version import __version__
+from rpln_export.commands import table_option
 from rpln_export.commands.engine_options import engine_options
 from rpln_export.commands.fairseq_options import fairseq_options
+from rpln_export.commands.settings import HELP
+from rpln_export.commands.table_option import TableOption
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
 
@@ -21,9 +25,9 @@ EXAMPLES: Final = """
 \b
 Examples:
   rpln-export --task token-classification --fp16        the embedded part-of-speech tagger
-  rpln-export ./my-checkpoint                           the task its config names, in fp32
+  rpln-export ./my-checkpoint                           the task that its config names, in fp32
   rpln-export org/name --task fill-mask --bf16 -o out   a checkpoint on the Hugging Face hub
-  rpln-export best.pt --dict dict.txt --bpe encoder.json vocab.bpe     of fairseq
+  rpln-export best.pt --dict dict.txt --bpe encoder.json vocab.bpe     a checkpoint of fairseq
   rpln-export ./lm --fp16 --engine tensorrt-rtx --gpu sm89,sm120       compiled for these GPUs
 \b
 Exit codes: 0 done; 1 other error; 2 not possible as asked; 3 input the graph cannot take; 4 broken bundle;
@@ -31,73 +35,168 @@ Exit codes: 0 done; 1 other error; 2 not possible as asked; 3 input the graph ca
   8 graph not made; 9 destination; 10 not equal to eager torch; 11 engine not built; 130 interrupted.
 """
 
+_PATH: Final = click.Path(path_type=Path)
 
-@click.command(epilog=EXAMPLES, context_settings={"max_content_width": 110})
-@click.argument("checkpoint", required=False)
-@click.option("--task", help="Task. [default: of its config's architectures]")
-@click.option("--fp16", is_flag=True, help="Half precision, for CUDA and TensorRT.")
-@click.option("--bf16", is_flag=True, help="bfloat16, for CUDA and TensorRT.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: CHECKPOINT-TASK-PRECISION]")
-@click.option("--opset", type=int, help="ONNX opset. [default: 20]")
-@click.option("--inputs", default="", callback=names, help="More of them, as position_ids or head_mask.")
-@click.option(
-    "--outputs",
-    default="",
-    callback=names,
-    help="More of them, as hidden_states,attentions.",
+
+@cloup.command(epilog=EXAMPLES, context_settings=HELP)
+@cloup.argument(
+    "checkpoint",
+    required=False,
+    help="A folder, an id on the Hugging Face hub, or a .pt file of fairseq. [default: the embedded one of the task]",
 )
-@click.option("--variants", default="", callback=names, help="Of a decoder: with-past, full, or prefill,decode.")
-@click.option(
-    "--logits",
-    help="last or all; all, masked or positions (masks).",
+@cloup.option_group(
+    "Checkpoint",
+    cloup.option(
+        "--task",
+        cls=TableOption,
+        rows=table_option.tasks,
+        help="What the checkpoint does: {rows}. [default: what the architectures in its config say]",
+    ),
+    cloup.option("--revision", help="The branch, tag or commit of a hub id."),
+    cloup.option("--tokenizer", help="The folder or hub id of the tokenizer. [default: CHECKPOINT]"),
+    cloup.option(
+        "--is-decoder", is_flag=True, help="Read a checkpoint whose config does not say so as a decoder (causal LM)."
+    ),
+    cloup.option(
+        "--allow-random-head",
+        is_flag=True,
+        help="Go on with random weights where the checkpoint lacks the task's head.",
+    ),
 )
-@click.option("--io-dtype", default="fp32", help="Of float inputs and outputs: fp32, or fp16.")
-@click.option("--tokenizer", help="Its folder or hub id. [default: CHECKPOINT]")
 @fairseq_options
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option("--calibration", type=click.Path(path_type=Path), help="Texts to measure ranges on, one a line.")
-@click.option("--is-decoder", is_flag=True, help="Make a causal decoder of a masked-LM checkpoint.")
-@click.option("--allow-random-head", is_flag=True, help="Go on where the task's head is missing.")
-@click.option("--optimize", default="auto", help="Form of the graph: auto (measures), none, NAME.")
-@click.option("--target", help="cpu, cuda, tensorrt, portable. [default: by type]")
-@click.option("--workload", help="To measure on: latency, throughput, ragged.")
-@click.option("--workload-file", type=click.Path(path_type=Path), help="Your own: JSON, lengths of texts in tokens.")
-@click.option("--pack-padding", is_flag=True, help="No work on padding: for unequal texts.")
-@click.option("--with-tokenizer", is_flag=True, help="Add a graph that takes texts.")
-@click.option("--allow-partial-fusion", is_flag=True, help="Go on where less is fused than should be.")
+@cloup.option_group(
+    "Precision",
+    cloup.option(
+        "--precision",
+        cls=TableOption,
+        rows=table_option.precisions,
+        help="The type that the graph computes in and that its weights are stored in: {rows}. [default: fp32]",
+    ),
+    cloup.option("--fp16", is_flag=True, help="Short for --precision fp16: half precision, for CUDA and TensorRT."),
+    cloup.option("--bf16", is_flag=True, help="Short for --precision bf16: bfloat16, for CUDA and TensorRT."),
+    cloup.option(
+        "--io-dtype",
+        cls=TableOption,
+        rows=table_option.io_dtypes,
+        default="fp32",
+        show_default=True,
+        help="The type of float inputs and outputs: {rows}.",
+    ),
+    cloup.option(
+        "--calibration",
+        type=_PATH,
+        metavar="TEXTS.TXT",
+        help="Texts that the ranges of fp16 and bf16 graphs are measured on, one a line. [default: a few of our own]",
+    ),
+)
+@cloup.option_group(
+    "Graph",
+    cloup.option("--opset", type=int, help="The version of ONNX's operators. [default: 20]"),
+    cloup.option(
+        "--inputs",
+        default="",
+        callback=names,
+        help="Extra graph inputs, separated by commas, for example position_ids,head_mask.",
+    ),
+    cloup.option(
+        "--outputs",
+        default="",
+        callback=names,
+        help="Extra graph outputs, separated by commas, for example hidden_states,attentions.",
+    ),
+    cloup.option(
+        "--variants",
+        cls=TableOption,
+        rows=table_option.variants,
+        default="",
+        callback=names,
+        help="The graphs of a decoder, separated by commas, of {rows}: with-past (default) is one graph for prompt and "
+        "steps, prefill,decode are two graphs, full has no cache.",
+    ),
+    cloup.option(
+        "--logits",
+        help="Which positions get logits. Decoders: last (default) or all. fill-mask: all (default), masked (the graph "
+        "finds the mask tokens) or positions (an input says where they are).",
+    ),
+    cloup.option("--with-tokenizer", is_flag=True, help="Add a graph that takes texts and tokenizes them itself."),
+)
+@cloup.option_group(
+    "Speed",
+    cloup.option(
+        "--optimize",
+        cls=TableOption,
+        rows=table_option.optimizations,
+        default="auto",
+        show_default=True,
+        help="The form of the graph: {rows}. auto measures all forms on this machine, none leaves the graph as traced.",
+    ),
+    cloup.option(
+        "--target",
+        cls=TableOption,
+        rows=table_option.targets,
+        help="What the graph is to run on: {rows}. [default: cpu for fp32, cuda for fp16 and bf16]",
+    ),
+    cloup.option(
+        "--workload",
+        cls=TableOption,
+        rows=table_option.workloads,
+        help="What forms are measured on: {rows} (single texts, full batches, texts of unequal lengths). "
+        "[default: latency]",
+    ),
+    cloup.option(
+        "--workload-file",
+        type=_PATH,
+        metavar="LENGTHS.JSON",
+        help="A workload of your own: a JSON list of the lengths of texts in tokens, or a list of such batches.",
+    ),
+    cloup.option("--pack-padding", is_flag=True, help="Compute nothing on padding: for batches of unequal texts."),
+    cloup.option(
+        "--allow-partial-fusion", is_flag=True, help="Go on where a form or an engine fuses less than it should."
+    ),
+)
 @engine_options(required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.version_option(__version__)
+@cloup.option_group(
+    "Output",
+    cloup.option(
+        "-o",
+        "--output",
+        type=_PATH,
+        help="The folder that becomes the bundle. [default: CHECKPOINT-TASK-PRECISION in this folder]",
+    ),
+    cloup.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)
+@cloup.version_option(__version__)
 def export_command(
     checkpoint: str | None,
     task: str | None,
+    revision: str | None,
+    tokenizer: str | None,
+    is_decoder: bool,
+    allow_random_head: bool,
+    dictionary: Path | None,
+    bpe: tuple[Path, Path] | None,
+    precision: str | None,
     fp16: bool,
     bf16: bool,
-    output: Path | None,
+    io_dtype: str,
+    calibration: Path | None,
     opset: int | None,
     inputs: Sequence[str],
     outputs: Sequence[str],
     variants: Sequence[str],
     logits: str | None,
-    io_dtype: str,
-    tokenizer: str | None,
-    dictionary: Path | None,
-    bpe: tuple[Path, Path] | None,
-    revision: str | None,
-    calibration: Path | None,
-    is_decoder: bool,
-    allow_random_head: bool,
+    with_tokenizer: bool,
     optimize: str,
     target: str | None,
     workload: str | None,
     workload_file: Path | None,
     pack_padding: bool,
-    with_tokenizer: bool,
     allow_partial_fusion: bool,
     engines: "EngineRequest",
+    output: Path | None,
     as_json: bool,
 ) -> None:
-    """Export a RoBERTa-PreLayerNorm CHECKPOINT (folder, hub id, fairseq's .pt) to ONNX proven equal to eager torch."""
+    """Export a RoBERTa-PreLayerNorm CHECKPOINT to ONNX, proven equal to eager PyTorch before anything is published."""
     with ExitStack() as stack, user_errors():
         from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
         from rpln_export.commands.show.progress import ProgressWatcher
@@ -111,7 +210,7 @@ def export_command(
             readable.source,
             origin=readable.origin,
             task=task,
-            precision=_precision(fp16=fp16, bf16=bf16),
+            precision=_precision(precision, fp16=fp16, bf16=bf16),
             destination=output,
             revision=revision,
             inputs=inputs,
@@ -141,7 +240,9 @@ def export_command(
             print_report(report)
 
 
-def _precision(*, fp16: bool, bf16: bool) -> str:
-    if fp16 and bf16:
-        raise click.UsageError("--fp16 and --bf16 exclude each other: a graph has one precision.")
-    return "fp16" if fp16 else "bf16" if bf16 else "fp32"
+def _precision(name: str | None, *, fp16: bool, bf16: bool) -> str:
+    """Return the one precision that was asked for."""
+    asked = [*([name] if name else []), *(["fp16"] if fp16 else []), *(["bf16"] if bf16 else [])]
+    if len(asked) > 1:
+        raise click.UsageError("--precision, --fp16 and --bf16 exclude each other: a graph has one precision.")
+    return asked[0] if asked else "fp32"

@@ -1,14 +1,20 @@
 """The options of commands that read checkpoints of fairseq."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
+import cloup
 
+_PATH = click.Path(path_type=Path)
 
-def fairseq_options(command: Callable[..., None]) -> Callable[..., None]:
-    """--dict and --bpe, the files of a fairseq vocabulary."""
-    path = click.Path(path_type=Path)
-    bpe = click.option("--bpe", type=(path, path), help="Of fairseq: encoder.json and vocab.bpe.")
-    dictionary = click.option("--dict", "dictionary", type=path, help="Of fairseq: dict.txt, with --bpe.")
-    return dictionary(bpe(command))
+fairseq_options = cloup.option_group(
+    "Checkpoints of fairseq",
+    cloup.option("--dict", "dictionary", type=_PATH, metavar="DICT.TXT", help="The dictionary of the checkpoint."),
+    cloup.option(
+        "--bpe",
+        type=(_PATH, _PATH),
+        metavar="ENCODER.JSON VOCAB.BPE",
+        help="The files of GPT-2's byte-level BPE, which go with --dict.",
+    ),
+)
+"""The two options that name a fairseq vocabulary: --dict and --bpe."""

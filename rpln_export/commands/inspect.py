@@ -1,22 +1,34 @@
-"""`rpln inspect`: what a bundle holds, or two graphs side by side."""
+"""`rpln inspect`: show what a bundle holds, or compare two graphs."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
 
-@click.command("inspect")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("other", type=click.Path(path_type=Path), required=False)
-@click.option("--variant", help="With OTHER: the graph of a bundle. [default: its first]")
-@click.option("--text", "texts", multiple=True, help="With OTHER: compare values on this text; may be repeated.")
-@click.option("--feeds", type=click.Path(path_type=Path), help="With OTHER: compare values on the arrays of this .npz.")
-@click.option("--difference", type=float, help="With OTHER: share of its range that a value may differ by.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@cloup.command("inspect", context_settings=HELP, short_help="Show what a bundle holds, or compare two graphs.")
+@cloup.argument("folder", type=click.Path(path_type=Path), help="A bundle; to compare two graphs, also an ONNX file.")
+@cloup.argument(
+    "other", type=click.Path(path_type=Path), required=False, help="The bundle or ONNX file to compare with."
+)
+@cloup.option_group(
+    "With OTHER",
+    cloup.option("--variant", help="The variant of the graph to compare. [default: the first of the bundle]"),
+    cloup.option("--text", "texts", multiple=True, help="A text to compare values on. Give it again for another text."),
+    cloup.option(
+        "--feeds",
+        type=click.Path(path_type=Path),
+        metavar="FEEDS.NPZ",
+        help="Inputs to compare values on, an array for each.",
+    ),
+    cloup.option("--difference", type=float, help="The share of its range that a value may differ by."),
+)
+@cloup.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def inspect_command(
     folder: Path,
     other: Path | None,

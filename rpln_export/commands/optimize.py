@@ -1,19 +1,34 @@
-"""`rpln optimize`: an ONNX file from anywhere in another form."""
+"""`rpln optimize`: rewrite an ONNX file from anywhere into another form."""
 
 import json
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
+from rpln_export.commands.table_option import TableOption, forms
 from rpln_export.commands.user_errors import user_errors
 
 
-@click.command("optimize")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
-@click.option("--form", default="standard", show_default=True, help="standard, attention, merged, fused, packed, ...")
-@click.option("--feeds", type=click.Path(path_type=Path), help="An .npz file to compare on, an array for each input.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@cloup.command("optimize", context_settings=HELP, short_help="Rewrite an ONNX file into another form.")
+@cloup.argument("source", metavar="SOURCE.ONNX", type=click.Path(path_type=Path), help="The file to rewrite.")
+@cloup.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@cloup.option(
+    "--form",
+    cls=TableOption,
+    rows=forms,
+    default="standard",
+    show_default=True,
+    help="The form that the graph gets: {rows}.",
+)
+@cloup.option(
+    "--feeds",
+    type=click.Path(path_type=Path),
+    metavar="FEEDS.NPZ",
+    help="Inputs that both graphs are compared on, an array for each. [default: random tokens]",
+)
+@cloup.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def optimize_command(source: Path, output: Path, form: str, feeds: Path | None, as_json: bool) -> None:
     """Rewrite an ONNX file from anywhere into another form, as far as the passes know its graph."""
     with user_errors():

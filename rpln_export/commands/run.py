@@ -1,28 +1,44 @@
-"""`rpln run`: texts through a bundle."""
+"""`rpln run`: answer texts with a bundle."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
+from rpln_export.commands.table_option import TableOption, providers
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import item_from_fields, pairs
 
 
-@click.command("run")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("texts", nargs=-1)
-@click.option(
-    "--field", "fields", multiple=True, callback=pairs, help="NAME=VALUE of a task with several, as question."
+@cloup.command("run", context_settings=HELP, short_help="Answer texts with a bundle.")
+@cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
+@cloup.argument("texts", nargs=-1, help="The texts to answer, each an item of its own.")
+@cloup.option(
+    "--field",
+    "fields",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=VALUE",
+    help="A field of the item, for tasks that take several, for example question=... and context=...",
 )
-@click.option("--option", "options", multiple=True, callback=pairs, help="NAME=VALUE of the task, as top_k=3.")
-@click.option("--max-new-tokens", type=int, help="The most tokens to generate. [default: 20]")
-@click.option(
+@cloup.option(
+    "--option",
+    "options",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=VALUE",
+    help="An option of the task, for example top_k=3. Give it again for another option.",
+)
+@cloup.option("--max-new-tokens", type=int, help="The most tokens to generate. [default: 20]")
+@cloup.option(
     "--provider",
-    help="cpu, cuda, onnxruntime-tensorrt, tensorrt, tensorrt-rtx or openvino, never another. "
-    "[default: what the export found fastest]",
+    cls=TableOption,
+    rows=providers,
+    help="What runs the graph, and never another: {rows}. [default: what the export found fastest]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, at the end.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print all answers as JSON, once they are there.")
 def run_command(
     folder: Path,
     texts: Sequence[str],

@@ -1,24 +1,38 @@
-"""`rpln triton`: a bundle as a model repository of Triton."""
+"""`rpln triton`: write a bundle as a model repository of Triton Inference Server."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
 
-@click.command("triton")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The model repository to write.")
-@click.option("--name", help="What clients ask for. [default: the bundle's folder]")
-@click.option("--batch-size", type=int, help="The most rows the model takes at a time. [default: 32; 8 of generators]")
-@click.option("--buckets", help="Lengths that rows are padded to, as 32,64,128. [default: powers of two]")
-@click.option("--option", "options", multiple=True, help="NAME=VALUE of the task, for requests that bring none.")
-@click.option(
-    "--engine", help="A TensorRT engine of the bundle, by its file's name without .plan. [default: the graph]"
+@cloup.command("triton", context_settings=HELP, short_help="Write a bundle as a Triton model repository.")
+@cloup.argument(
+    "folder", type=click.Path(path_type=Path), help="The folder of the bundle, or the repository to --check."
 )
-@click.option("--check", is_flag=True, help="Check the repository in FOLDER instead of writing one.")
+@cloup.option("-o", "--output", type=click.Path(path_type=Path), help="The model repository to write.")
+@cloup.option("--name", help="The name of the model that clients ask for. [default: the name of FOLDER]")
+@cloup.option(
+    "--batch-size", type=int, help="The most rows in a batch of the model. [default: 32; 8 where text is generated]"
+)
+@cloup.option(
+    "--buckets", help="The lengths in tokens that rows are padded to, separated by commas. [default: powers of two]"
+)
+@cloup.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the task, for requests that bring none.",
+)
+@cloup.option(
+    "--engine", help="The TensorRT engine to serve, by the name of its file without .plan. [default: the ONNX graph]"
+)
+@cloup.option("--check", is_flag=True, help="Check the repository in FOLDER instead of writing one.")
 def triton_command(
     folder: Path,
     output: Path | None,

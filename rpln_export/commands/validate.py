@@ -1,20 +1,22 @@
-"""`rpln validate`: a bundle against its checkpoint, once more."""
+"""`rpln validate`: compare a bundle with its checkpoint once more."""
 
 import json
 from pathlib import Path
 
 import click
+import cloup
 
+from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
 
-@click.command("validate")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("checkpoint", required=False)
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
+@cloup.command("validate", context_settings=HELP, short_help="Compare a bundle with its checkpoint once more.")
+@cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
+@cloup.argument("checkpoint", required=False, help="The checkpoint it was made from. [default: the embedded one]")
+@cloup.option("--revision", help="The branch, tag or commit of a hub id.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def validate_command(folder: Path, checkpoint: str | None, revision: str | None, as_json: bool) -> None:
-    """Compare the bundle in FOLDER with the CHECKPOINT it was made from (default: the embedded one) once more."""
+    """Compare the bundle in FOLDER once more with the CHECKPOINT that it was made from."""
     with user_errors():
         from rpln_export.commands.show.progress import ProgressWatcher
         from rpln_export.commands.show.report import print_comparisons

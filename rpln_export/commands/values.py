@@ -6,12 +6,12 @@ import click
 
 
 def names(context: click.Context, parameter: click.Parameter, value: str) -> list[str]:
-    """What commas separate."""
+    """Return the names in a list that is separated by commas."""
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
 def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
-    """NAME=VALUE, as often as it is given."""
+    """Return the name and the value of each NAME=VALUE. Raises click.BadParameter for a text without =."""
     for value in values:
         if "=" not in value:
             raise click.BadParameter(f"{value!r} is not NAME=VALUE.")
@@ -19,7 +19,7 @@ def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[s
 
 
 def item_from_fields(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
-    """One item of a task with several fields; a field given more than once is a list."""
+    """Return one item of a task that takes several fields; a field that is given more than once becomes a list."""
     item: dict[str, str | list[str]] = {}
     for name, text in fields:
         earlier = item.get(name)

@@ -5,14 +5,15 @@ Shapes: B batch, S sequence, P past.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpln_export.compare.graph_files import GraphFile
-from rpln_graphs.stress import Feeds, arrays_from_mask
+from rpln_graphs.feeds import Feeds, WantedInput, build_feeds
+from rpln_graphs.stress import arrays_from_mask
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import TensorSpec
 from rpln_runtime.tasks import BATCH, ENCODER_SEQUENCE, INT64, PAST, SEQUENCE, TOTAL
@@ -85,14 +86,20 @@ def _feeds_from_rows(rows: Sequence[NDArray[np.int64]], files: Sequence[GraphFil
     ids_BS[real_BS] = np.concatenate(rows)
     known = {"input_ids": ids_BS, **arrays_from_mask(real_BS, pad=pad, past=past)}
     rng = np.random.default_rng(0)
-    feeds: Feeds = {}
-    for spec in _specs(files):
-        # Axes of other names, such as the choices for an item, are one long.
-        shape = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
-        if spec.name in known:
-            feeds[spec.name] = known[spec.name].reshape(shape).astype(np.int64)
-        elif spec.dtype == INT64:
-            feeds[spec.name] = rng.integers(0, spec.values or 1, shape)
-        else:
-            feeds[spec.name] = rng.standard_normal(shape).astype(np.float32)
-    return feeds
+    specs = {spec.name: spec for spec in _specs(files)}
+
+    def values(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        if name in known:
+            return known[name]
+        if specs[name].dtype == INT64:
+            return rng.integers(0, specs[name].values or 1, shape)
+        return rng.standard_normal(shape)
+
+    # Axes of other names, such as the choices for an item, are one long.
+    wanted = (
+        WantedInput(
+            spec.name, spec.dtype, tuple(axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape)
+        )
+        for spec in specs.values()
+    )
+    return build_feeds(wanted, values)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from rpln_export.compare.feeds import feeds_from_file, feeds_from_texts, random_feeds
 from rpln_export.compare.graph_files import GraphFile, open_graph
 from rpln_export.compare.values import ValueComparison, compare_values
-from rpln_graphs.stress import Feeds
+from rpln_graphs.feeds import Feeds
 
 LAYER: Final = re.compile(r"(?:^|\.)layer\.(\d+)\.")
 OUTSIDE: Final = "outside"

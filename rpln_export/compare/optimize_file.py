@@ -19,12 +19,14 @@ from rpln_export.compare.graph_files import open_graph
 from rpln_export.compare.values import ValueComparison, compare_values
 from rpln_export.errors import DestinationError, ValidationError
 from rpln_export.plan.choices import choose
-from rpln_graphs.forms import FOLDS, FORMS
+from rpln_graphs.feeds import Feeds
+from rpln_graphs.forms import FORMS
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.passes.name_values import NameValues
+from rpln_graphs.recipes import FOLDS
 from rpln_graphs.rewriting.base import Context, CountingPass, Refusal, counts_from_model, refusals_from_model
 from rpln_graphs.save import save_graph
-from rpln_graphs.stress import MASK_KINDS, Feeds, arrays_from_mask, random_mask
+from rpln_graphs.stress import MASK_KINDS, arrays_from_mask, random_mask
 from rpln_runtime.errors import InputError
 
 ROWS: Final = 3

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
 from rpln_graphs.errors import GraphError
+from rpln_graphs.feeds import Feeds
 from rpln_graphs.sessions import session_from_model
-from rpln_graphs.stress import Feeds
 from rpln_runtime.errors import InputError
 
 SAME: Final = 1e-4

@@ -1,1 +1,1 @@
-"""What graphs are fed, beside the stress set: texts and workloads."""
+"""The inputs that graphs are run on, in addition to the stress set: texts and workloads."""

@@ -1,4 +1,4 @@
-"""Inputs of a graph for a text's ids, all of them real tokens: one batch of one row."""
+"""The inputs of a graph for one text: a batch of one row without padding."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,13 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from rpln_graphs.calls import GraphCall
-from rpln_graphs.stress import Feeds
+from rpln_graphs.feeds import Feeds, build_feeds
 from rpln_model.config import padding_row
 from rpln_runtime.tasks import (
     BATCH,
     CHOICES,
     ENCODER_SEQUENCE,
-    INT64,
     MASK_AXIS,
     MASKED_LOGITS,
     SEQUENCE,
@@ -28,13 +27,14 @@ DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 
 TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
 MASK_EVERY: Final = 7
-"""How often a text has a mask token, for a graph that looks for them: RoBERTa is trained on 15% of them."""
+"""One token of this many is replaced by a mask for graphs that look for masks. RoBERTa is trained on 15% of masks."""
 
 
 def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: GraphCall) -> Feeds:
-    """What `inputs` of the network in `call` are for the text; hidden states of a foreign encoder are random.
+    """Return `inputs` of the network in `call` for a text of these ids.
 
-    Where the graph gives the logits of some tokens only, it gives those of all, or of mask tokens put in their places.
+    Hidden states of a foreign encoder are random. A graph that gives the logits of some tokens only is asked for all
+    tokens, or for mask tokens that are put into the text.
     """
     config = call.model.config
     sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(TOKENS, ids.size)
@@ -48,12 +48,7 @@ def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: Graph
         "head_mask": np.ones,
         "encoder_hidden_states": np.random.default_rng(0).standard_normal,
     }
-    feeds: Feeds = {}
-    for tensor in inputs:
-        (shape,) = call.shapes(tensor, sizes).values()
-        array = made[tensor.name](tuple(shape)).reshape(shape)
-        feeds[tensor.name] = array.astype(np.int64 if tensor.dtype == INT64 else np.float32)
-    return feeds
+    return build_feeds(call.wanted_inputs(inputs, sizes), lambda name, shape: made[name](shape))
 
 
 def _with_masks(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[np.int64]:

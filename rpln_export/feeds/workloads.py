@@ -1,4 +1,4 @@
-"""A workload as the inputs of a graph."""
+"""The inputs of a graph for a workload."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.plan.workloads import Workload
-from rpln_graphs.stress import Feeds, Limits, arrays_from_mask
+from rpln_graphs.feeds import Feeds, build_feeds
+from rpln_graphs.stress import Limits, arrays_from_mask
 from rpln_runtime.tasks import (
     BATCH,
     CHOICES,
     ENCODER_SEQUENCE,
-    INT64,
     MASK_AXIS,
     MASKED_POSITIONS,
     PAST,
@@ -22,11 +22,14 @@ from rpln_runtime.tasks import (
 )
 
 MASK_EVERY: Final = 7
-"""One token of so many is a mask, for a graph that goes by masks: RoBERTa is trained on 15% of them."""
+"""One token of this many is a mask for graphs that look for masks. RoBERTa is trained on 15% of masks."""
 
 
 def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) -> Iterator[Feeds]:
-    """The workload as inputs of a graph: for one that reads a cache, each batch as prompt and as the step behind it."""
+    """Yield the inputs of a graph for each batch of the workload.
+
+    A graph that reads a cache gets each batch as a prompt and as the step after it.
+    """
     shortest_past = planned.plan.variant.shortest_past
     for batch in workload.batches:
         if not shortest_past:
@@ -46,16 +49,14 @@ def _feeds(planned: PlannedGraph, lengths: Sequence[int], limits: Limits, *, pas
     known["input_ids"] = _ids(planned, mask, limits, rng)
     known[MASKED_POSITIONS.name] = np.tile(masked, (len(lengths), 1)) * (masked < np.array(lengths)[:, None])
     known["head_mask"] = np.ones([limits.sizes[axis] for axis in ("num_hidden_layers", "num_attention_heads")])
-    feeds: Feeds = {}
-    for tensor in planned.plan.inputs:
-        for name, shape in planned.call.shapes(tensor, sizes).items():
-            array = known[name] if name in known else rng.standard_normal(shape)
-            feeds[name] = array.reshape(shape).astype(np.int64 if tensor.dtype == INT64 else np.float32)
-    return feeds
+    return build_feeds(
+        planned.call.wanted_inputs(planned.plan.inputs, sizes),
+        lambda name, shape: known[name] if name in known else rng.standard_normal(shape),
+    )
 
 
 def _ids(planned: PlannedGraph, mask: NDArray[np.int64], limits: Limits, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Random ids, padding, and mask tokens where the graph looks for them."""
+    """Return random ids and padding, with mask tokens where the graph looks for them."""
     ids = rng.integers(0, limits.vocab_size, mask.shape)
     if planned.mask_token_id is not None:
         ids = np.where(ids == planned.mask_token_id, 0, ids)

@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import onnx_ir as ir
-
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.workloads import workload_feeds
+from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.timing import NOISE, Run, speedup
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect, write_form
+from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
 from rpln_graphs.save import save_graphs
 from rpln_graphs.sessions import writing_copies
-from rpln_runtime.engines.providers import open_engine
+from rpln_runtime.engines.providers import PROVIDERS, open_engine
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.manifest import Candidate
 from rpln_runtime.session import DEFAULT_PROVIDER
@@ -32,8 +31,6 @@ SETTINGS_PAUSE: Final = 0.05
 FEW_CORES: Final = 4
 """With fewer, half of them is no choice."""
 MEASURED: Final = "measured"
-DECODING: Final = frozenset({"cpu", "cuda"})
-"""Providers that generate: a decoder's cache is bound to memory, which only ONNX Runtime shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,22 +54,23 @@ class Entry:
 
 
 def measure_candidates(
-    planned: PlannedGraph, graph: ir.Model, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
+    graph: GraphForms, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
 ) -> list[Candidate]:
     """Measure the entries of the plan's target for one graph in `seconds`, the most promising first.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
     target's first provider does not run here, GraphError without room for copies.
     """
+    planned = graph.planned
     entries = entries_from_plan(planned, plan)
     starters = [entry for entry in entries if entry.reason is None]
-    written = written_forms(planned, graph, [entry.form for entry in starters], plan)
+    forms = dict.fromkeys([STANDARD, *(entry.form for entry in starters)])
     results: dict[Entry, float | str] = {}
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with writing_copies(folder):
-            save_graphs({f"{form}.onnx": model for form, model in written.items()}, folder)
+            save_graphs({f"{form.name}.onnx": graph.written(form) for form in forms}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
         reference = _runs(planned, plan, folder, baseline)
         for entry in sorted(starters, key=lambda entry: list(FORMS).index(entry.form.name)):
@@ -95,19 +93,9 @@ def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
     ]
 
 
-def written_forms(
-    planned: PlannedGraph, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan
-) -> dict[str, ir.Model]:
-    """The graph in each of the forms, by their names, and in the standard one."""
-    return {
-        form.name: write_form(graph, form, planned.traits, allow_partial=plan.allow_partial)
-        for form in dict.fromkeys((STANDARD, *forms))
-    }
-
-
 def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) -> str | None:
     """Why a form is not measured on a provider."""
-    if plan.decodes and provider not in DECODING:
+    if plan.decodes and not PROVIDERS[provider].binds_memory:
         return "a decoder's cache is bound to memory, which only ONNX Runtime shares"
     if form.packs and not (plan.workload.has_padding or plan.pack_padding):
         return f"the workload {plan.workload.name} has no padding"
@@ -158,14 +146,15 @@ def _candidate(planned: PlannedGraph, entry: Entry, result: float | str) -> Cand
     )
 
 
-def measure_settings(planned: PlannedGraph, model: ir.Model, plan: ExportPlan) -> Settings:
-    """The better settings of ONNX Runtime's threads on the CPU for a graph: calm ones, unless others gain."""
+def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> Settings:
+    """Return the settings of ONNX Runtime's threads that suit a graph on the CPU: idle ones spin only if that gains."""
     no_spin, others = Settings(spinning=False), _other_settings()
-    entry = Entry(provider=DEFAULT_PROVIDER, form=Form(name="chosen"))
+    entry = Entry(provider=DEFAULT_PROVIDER, form=form)
+    planned = graph.planned
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with writing_copies(folder):
-            save_graphs({f"{entry.form.name}.onnx": model}, folder)
+            save_graphs({f"{form.name}.onnx": graph.written(form)}, folder)
         reference = _runs(planned, plan, folder, entry, no_spin)
         speeds = [
             speedup(

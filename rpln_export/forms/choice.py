@@ -12,7 +12,6 @@ from typing import Final
 import onnx_ir as ir
 
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
-from rpln_export.errors import PlanError
 from rpln_export.forms.candidates import (
     DEFAULT_SETTINGS,
     SECONDS,
@@ -20,17 +19,17 @@ from rpln_export.forms.candidates import (
     entries_from_plan,
     measure_candidates,
     measure_settings,
-    written_forms,
 )
+from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.timing import NOISE
-from rpln_export.plan.export_plan import AUTO, NONE, ExportPlan
+from rpln_export.plan.choices import AUTO, NONE
+from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.errors import MissingExtraError, ProviderError
 from rpln_runtime.manifest import Candidate, Optimization, Rewritten
 from rpln_runtime.session import DEFAULT_PROVIDER
 
-FILES: Final = {"openvino": "openvino"}
-"""How the file of a form is told from that of the standard one: model.ort.onnx, but for other runtimes."""
 CHOSEN: Final = "chosen"
 BEST_THERE: Final = "the best there"
 
@@ -67,7 +66,7 @@ class Measurements:
         return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
 
     def without_winner(self, provider: str, reason: str) -> "Measurements":
-        """The race without what won on a provider, because it did not come out equal to eager torch."""
+        """Return the measurements without what won on a provider, because it did not come out equal to eager torch."""
         if not self.candidates:
             return dataclasses.replace(self, refused=reason)
         winners = [row for row in self.winners if row.provider == provider]
@@ -95,26 +94,7 @@ class Choice:
     record: Optimization
 
 
-def check_effect(plan: ExportPlan, planned_graphs: Sequence[PlannedGraph]) -> None:
-    """Refuse a form that was asked for and changes none of the graphs. Raises PlanError with the reasons."""
-    form = _form_of_name(plan)
-    asked = plan.pack_padding or plan.optimize not in {AUTO, NONE}
-    if not asked or form is STANDARD:
-        return
-    reasons = [reasons_without_effect(form, planned.traits) for planned in planned_graphs]
-    if all(reasons):
-        found = dict.fromkeys(reason for rows in reasons for reason in rows)
-        raise PlanError(
-            f"the form {form.name} changes nothing here: {'; '.join(found)}. Choose another with --optimize."
-        )
-
-
-def measure_forms(
-    plan: ExportPlan,
-    planned_graphs: Sequence[PlannedGraph],
-    graphs: Sequence[ir.Model],
-    advance: Callable[[int, int], None],
-) -> Measurements:
+def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Callable[[int, int], None]) -> Measurements:
     """Measure what the plan leaves open on this machine; nothing where it leaves nothing open, or cannot run here.
 
     Raises PassError for a form that fuses less than it should.
@@ -123,14 +103,14 @@ def measure_forms(
         return Measurements(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
     if not plan.target.providers:
         return Measurements(why_not=f"{plan.target.because}; nothing is measured for it")
-    total = sum(entry.reason is None for planned in planned_graphs for entry in entries_from_plan(planned, plan))
+    total = sum(entry.reason is None for graph in graphs for entry in entries_from_plan(graph.planned, plan))
     numbers = itertools.count(1)
     candidates: list[Candidate] = []
     try:
-        for planned, graph in zip(planned_graphs, graphs, strict=True):
-            seconds = SECONDS / len(planned_graphs)
+        for graph in graphs:
+            seconds = SECONDS / len(graphs)
             candidates += measure_candidates(
-                planned, graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
+                graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
             )
     except (ProviderError, MissingExtraError) as error:
         because = str(error).partition(". ")[0]
@@ -138,63 +118,49 @@ def measure_forms(
             why_not=f"{plan.target.because}; nothing was measured, since it does not run here: {because}"
         )
     measurements = Measurements(candidates=tuple(candidates))
-    best = measurements.fastest(planned_graphs[0].name, DEFAULT_PROVIDER)
+    best = measurements.fastest(graphs[0].planned.name, DEFAULT_PROVIDER)
     if measurements.provider != DEFAULT_PROVIDER or best is None:
         return measurements
-    graph = written_forms(planned_graphs[0], graphs[0], [FORMS[best.form]], plan)[best.form]
-    return dataclasses.replace(measurements, settings=measure_settings(planned_graphs[0], graph, plan))
+    return dataclasses.replace(measurements, settings=measure_settings(graphs[0], FORMS[best.form], plan))
 
 
-def compiled_graphs(
-    plan: ExportPlan, planned_graphs: Sequence[PlannedGraph], graphs: Sequence[ir.Model]
-) -> list[ir.Model]:
-    """The graphs as model.onnx itself holds them: in the standard form, but for targets that compile it."""
-    form = FORMS.get(form_of_files(plan), STANDARD)
-    return [
-        written_forms(planned, graph, [form], plan)[form.name]
-        for planned, graph in zip(planned_graphs, graphs, strict=True)
-    ]
+def choose_forms(plan: ExportPlan, graphs: Sequence[GraphForms], measurements: Measurements) -> Choice:
+    """Decide by what was measured, or by name, or by default.
 
-
-def form_of_files(plan: ExportPlan) -> str:
-    """The form of model.onnx itself: the standard one, but for targets that compile it."""
-    if plan.optimize == NONE:
-        return NONE
-    return (_form_of_name(plan) if plan.target.compiled else STANDARD).name
-
-
-def choose_forms(
-    plan: ExportPlan, planned_graphs: Sequence[PlannedGraph], graphs: Sequence[ir.Model], measurements: Measurements
-) -> Choice:
-    """Decide by the race, or by name, or by default. Raises PassError for a form that fuses less than it should."""
+    Raises PassError for a form that fuses less than it should.
+    """
     models: dict[str, ir.Model] = {}
     rewritten: dict[str, tuple[Rewritten, ...]] = {}
-    for planned, graph in zip(planned_graphs, graphs, strict=True):
-        forms = _forms(plan, planned, measurements)
-        rows = _rewritten(planned.plan.path, forms)
-        made = written_forms(planned, graph, list(forms.values()), plan)
-        models |= {row.path: made[row.form] for row in rows}
-        rewritten[planned.name] = rows
-    return Choice(form=form_of_files(plan), models=models, rewritten=rewritten, record=_record(plan, measurements))
+    for graph in graphs:
+        rows = _rewritten(graph.planned.plan.path, _forms(plan, graph.planned, measurements))
+        models |= {row.path: graph.written(FORMS[row.form]) for row in rows}
+        rewritten[graph.planned.name] = rows
+    return Choice(form=_form_of_files(plan), models=models, rewritten=rewritten, record=_record(plan, measurements))
+
+
+def has_another_form(plan: ExportPlan, measurements: Measurements) -> bool:
+    """Return whether there is another form once the chosen one is refused; to a form of the user there is none."""
+    named = plan.optimize != AUTO or plan.pack_padding
+    return bool(measurements.candidates) or not (named or measurements.refused)
+
+
+def _form_of_files(plan: ExportPlan) -> str:
+    """Return what the manifest calls the form of model.onnx itself."""
+    if plan.optimize == NONE:
+        return NONE
+    return (plan.form if plan.target.compiled else STANDARD).name
 
 
 def _forms(plan: ExportPlan, planned: PlannedGraph, measurements: Measurements) -> dict[str, Form]:
-    """The form that each provider runs of a graph."""
+    """Return the form of a graph that each provider runs."""
     if plan.target.compiled:
         return {}
     if measurements.candidates:
         won = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
         return {provider: FORMS[row.form] for provider, row in won.items() if row is not None}
-    form = STANDARD if measurements.refused else _form_of_name(plan)
+    form = STANDARD if measurements.refused else plan.form
     without_effect = form is not STANDARD and reasons_without_effect(form, planned.traits)
     return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
-
-
-def _form_of_name(plan: ExportPlan) -> Form:
-    """What was asked for by name, or the target's default."""
-    if plan.optimize == AUTO:
-        return FORMS["packed"] if plan.pack_padding else plan.target.default
-    return FORMS.get(plan.optimize, STANDARD)
 
 
 def _rewritten(path: str, forms: Mapping[str, Form]) -> tuple[Rewritten, ...]:
@@ -208,7 +174,7 @@ def _rewritten(path: str, forms: Mapping[str, Form]) -> tuple[Rewritten, ...]:
 
 def _path(path: str, provider: str) -> str:
     """model.onnx -> model.ort.onnx, model.openvino.onnx."""
-    return f"{path.removesuffix('.onnx')}.{FILES.get(provider, 'ort')}.onnx"
+    return f"{path.removesuffix('.onnx')}.{PROVIDERS[provider].file_suffix}.onnx"
 
 
 def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
@@ -231,8 +197,7 @@ def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
 
 def _note(plan: ExportPlan, measurements: Measurements) -> str:
     if measurements.refused:
-        form = _form_of_name(plan).name
-        return f"the standard form, since the default one, {form}, came out {measurements.refused}"
+        return f"the standard form, since the default one, {plan.form.name}, came out {measurements.refused}"
     return measurements.why_not or f"the fastest measured on this machine, workload {plan.workload.name}"
 
 

@@ -1,22 +1,27 @@
-"""Rows of a table chosen by name; a name that is not there is refused with those that are."""
+"""Rows of a table, chosen by name. A name that is not there is refused with the names that are."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from rpln_export.errors import PlanError
 from rpln_runtime.tasks import Tensor
+
+AUTO: Final = "auto"
+"""The choice to decide by what is found or measured."""
+NONE: Final = "none"
+"""The choice to do without."""
 
 _Row = TypeVar("_Row")
 
 
 def choose(table: Mapping[str, _Row], name: str, kind: str) -> _Row:
-    """The row of `table` called `name`. Raises PlanError that says of what `kind` it is none."""
+    """Return the row of `table` called `name`. Raises PlanError, which names the `kind` of row, if there is none."""
     if name not in table:
         raise PlanError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}.")
     return table[name]
 
 
 def choose_all(tensors: Sequence[Tensor], names: Sequence[str], kind: str) -> tuple[Tensor, ...]:
-    """The tensors called `names`, in that order, each once. Raises PlanError."""
+    """Return the tensors called `names`, in that order, each once. Raises PlanError for a name that is no tensor's."""
     table = {tensor.name: tensor for tensor in tensors}
     return tuple(choose(table, name, kind) for name in dict.fromkeys(names))

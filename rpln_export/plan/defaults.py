@@ -1,4 +1,4 @@
-"""DEFAULTS: the checkpoints that come with this package, for a command that names none. One row per task."""
+"""DEFAULTS: one row per task with the checkpoint that is exported when the user names none."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Default:
-    """An embedded checkpoint: what its bundles are called after, and its folder."""
+    """An embedded checkpoint: the name of its bundles, and its folder."""
 
     name: str
     folder: Path
@@ -16,7 +16,7 @@ class Default:
 _CHECKPOINTS: Final = Path(__file__).parents[1] / "default_checkpoints"
 
 DEFAULT_CHECKPOINT: Final = _CHECKPOINTS / "token-classification"
-"""The tagger's, which is also the one for a command that names no task."""
+"""The folder of the part-of-speech tagger, which is exported when the user names no task either."""
 
 TAGGER: Final = Default(name="pos-tagger-brown", folder=DEFAULT_CHECKPOINT)
 
@@ -37,5 +37,5 @@ DEFAULTS: Final = {
 
 
 def default_for_task(task: str | None) -> Default:
-    """The embedded checkpoint for a task; None stands for the task of the tagger."""
+    """Return the embedded checkpoint of a task; for None, the part-of-speech tagger."""
     return DEFAULTS.get(task or "", TAGGER)

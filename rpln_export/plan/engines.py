@@ -1,36 +1,29 @@
-"""Which TensorRT compiles a bundle's graphs, for which GPUs and sizes, or why none does."""
+"""The engines of an export: which TensorRT compiles its graphs, for which GPUs and sizes, or why none does."""
 
 import importlib.util
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from rpln_export.errors import PlanError
-from rpln_export.plan.choices import choose
+from rpln_export.plan.choices import AUTO, NONE, choose
+from rpln_export.plan.graphs import GraphPlan
+from rpln_export.plan.profiles import check_profiles, profile_from_text, reason_not_compiled
 from rpln_graphs.tensorrt.backends import BACKENDS, Backend, EngineOptions, device_target
-from rpln_runtime.engines.manifest import Profile, Range
-from rpln_runtime.engines.profiles import axes_of, complete_profile, unknown_axes
-from rpln_runtime.errors import InputError
-from rpln_runtime.manifest import Axis, Graph
-
-AUTO: Final = "auto"
-NONE: Final = "none"
-
-VARIANTS_OF_DECODERS: Final = ("prefill", "decode")
-"""An engine's axes are at least 1, so that one graph cannot serve the prompt and the steps."""
-NOT_COMPILED: Final = {
-    "with-past": "a graph that runs with no past and with one is two engines: --variants prefill,decode",
-}
-"""Variants by the reason why no engine is made of them."""
-
-# No size of a tensor has more digits.
-_RANGE: Final = re.compile(r"([\w*]+)=(\d{1,9})(?::(\d{1,9}):(\d{1,9}))?", re.ASCII)
+from rpln_runtime.engines.manifest import Profile
+from rpln_runtime.manifest import Axis, Graph, TensorSpec
+from rpln_runtime.tasks import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """What was asked for: AUTO, NONE or a row of BACKENDS, compute capabilities, profiles as texts, and options."""
+    """What the user asked for.
+
+    Attributes:
+        name: AUTO, NONE or a row of BACKENDS.
+        gpus: compute capabilities such as "sm89".
+        profiles: texts such as "batch=1:8:32".
+        options: how engines are built.
+    """
 
     name: str = AUTO
     gpus: Sequence[str] = ()
@@ -39,16 +32,22 @@ class EngineRequest:
 
     @property
     def has_wishes(self) -> bool:
-        """Whether more was asked for than an engine, or none."""
+        """Whether the user asked for more than an engine or no engine."""
         return bool(self.gpus or self.profiles or self.options != EngineOptions())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePlan:
-    """How engines are built. Without a `backend` there are none, and `why_not` says why.
+    """How engines are built.
 
-    `profiles` are as they were asked for; what they leave open is filled in for each graph. Where one is `required`, by
-    name or by what was asked of it, failing to build it fails the export; else it is left out, with its reason.
+    Attributes:
+        backend: the TensorRT that builds them; None where there are no engines.
+        targets: the compute capabilities that they are built for.
+        profiles: the sizes that were asked for; what they leave open is filled in for each graph.
+        options: how they are built.
+        required: whether the user asked for an engine or for anything about it. If so, the export fails when building
+            fails; otherwise the engine is left out, with the reason.
+        why_not: why there are no engines.
     """
 
     backend: Backend | None = None
@@ -60,10 +59,10 @@ class EnginePlan:
 
 
 def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
-    """Check every choice; `precision` is a row of RECIPES.
+    """Check every choice and return the plan; `precision` is the name of a row of RECIPES.
 
-    Raises PlanError for what contradicts itself or is not to be had, saying why, and MissingExtraError for a TensorRT
-    that is asked for by name and not installed.
+    Raises PlanError for choices that contradict each other or cannot be met, and MissingExtraError for a TensorRT that
+    was asked for by name and is not installed.
     """
     choose({AUTO: None, NONE: None, **BACKENDS}, request.name, "--engine")
     if request.name == NONE:
@@ -86,60 +85,47 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
     )
 
 
-def profile_from_text(text: str) -> Profile:
-    """`batch=1:8:32,sequence=128` -> ranges by axis; one number stands for all three. Raises PlanError."""
-    profile: Profile = {}
-    for part in text.split(","):
-        found = _RANGE.fullmatch(part.strip())
-        if found is None:
-            raise PlanError(
-                f"--profile {text!r}: {part.strip()!r} is no range. Expected AXIS=MINIMUM:TUNED:MAXIMUM, or AXIS=SIZE, "
-                "with commas between, as in batch=1:8:32,sequence=1:128:384."
+def check_engines(plan: EnginePlan, graphs: Sequence[Graph], limits: Mapping[str, Axis]) -> None:
+    """Refuse graphs and profiles that no engine can be built of. Raises PlanError.
+
+    `graphs` are described as in a manifest, and `limits` gives the sizes of their dynamic axes.
+    """
+    if plan.backend is None:
+        return
+    reason = reason_not_compiled(graphs)
+    if reason and plan.required:
+        raise PlanError(f"--engine {plan.backend.name} cannot compile these graphs: {reason}.")
+    if not reason:
+        check_profiles(plan.profiles, graphs, limits)
+
+
+def described_graphs(graphs: Sequence[GraphPlan], limits: Mapping[str, Axis], *, opset: int) -> list[Graph]:
+    """Return planned graphs as a manifest describes them, as far as dynamic axes are concerned."""
+
+    def specs(tensors: Iterable[Tensor]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(
+                name=tensor.name,
+                dtype=tensor.dtype,
+                shape=tuple(axis if isinstance(axis, int) or axis in limits else 1 for axis in tensor.axes),
             )
-        axis, *sizes = found.groups()
-        minimum, optimum, maximum = (int(size or sizes[0]) for size in sizes)
-        if axis in profile:
-            raise PlanError(f"--profile {text!r} names {axis} twice. Ask for two profiles with --profile twice.")
-        profile[axis] = Range(minimum=minimum, optimum=optimum, maximum=maximum)
-    return profile
+            for tensor in tensors
+        )
 
-
-def profiles_of_graph(plan: EnginePlan, graph: Graph, limits: Mapping[str, Axis]) -> list[Profile]:
-    """The plan's profiles as this graph has them, each once. Raises PlanError for sizes that it cannot take."""
-    found: list[Profile] = []
-    for given in plan.profiles or ({},):
-        try:
-            profile = complete_profile(graph, limits, given)
-        except InputError as error:
-            raise PlanError(str(error)) from error
-        if profile not in found:
-            found.append(profile)
-    return found
-
-
-def check_axes(plan: EnginePlan, graphs: Iterable[Graph]) -> None:
-    """Refuse a profile for an axis that no graph has: TensorRT would ignore it. Raises PlanError."""
-    graphs = list(graphs)
-    axes = list(dict.fromkeys(axis for graph in graphs for axis in axes_of(graph)))
-    inputs = {spec.name for graph in graphs for spec in graph.inputs}
-    for axis in dict.fromkeys(axis for profile in plan.profiles for axis in profile):
-        if axis not in axes:
-            kind = "an input, and profiles go by axis" if axis in inputs else "no axis of the graphs' inputs"
-            raise PlanError(f"--profile names {axis!r}, which is {kind}: expected {', '.join(axes)}.")
-
-
-def reason_not_compiled(graphs: Iterable[Graph]) -> str | None:
-    """Why there can be no engines of these graphs; None where there can."""
-    for graph in graphs:
-        if graph.variant in NOT_COMPILED:
-            return NOT_COMPILED[graph.variant]
-        for name, axes in unknown_axes(graph).items():
-            return f"how long {', '.join(axes)} of {name} is depends on values: --logits positions"
-    return None
+    return [
+        Graph(
+            variant=graph.variant.name,
+            path=graph.path,
+            opset=opset,
+            inputs=specs(graph.inputs),
+            outputs=specs(graph.outputs),
+        )
+        for graph in graphs
+    ]
 
 
 def _installed() -> Backend | None:
-    """What can build here: TensorRT where there is a GPU, TensorRT-RTX anywhere."""
+    """Return the TensorRT that can build here: TensorRT where there is a GPU, TensorRT-RTX anywhere, else None."""
     for backend in BACKENDS.values():
         if importlib.util.find_spec(backend.module) and not (backend.needs_gpu and device_target() is None):
             return backend
@@ -147,7 +133,7 @@ def _installed() -> Backend | None:
 
 
 def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str, ...]:
-    """The GPUs to build for. Raises PlanError for one that the backend, or the precision there, does not have."""
+    """Return the GPUs to build for. Raises PlanError for a GPU that the backend, or the precision on it, lacks."""
     if backend.needs_gpu:
         found = device_target()
         if found is None:

@@ -1,16 +1,18 @@
-"""What of a graph the formulas of passes depend on, read from its plan and the network's config."""
+"""The traits of a planned graph that the formulas of passes depend on, read from its plan and the configurations."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
 from rpln_export.plan.graphs import GraphPlan
 from rpln_graphs.rewriting import base
+from rpln_graphs.rewriting.base import GraphTraits
 from rpln_model.activations import ACTIVATIONS
+from rpln_model.composition import Composition
 from rpln_model.config import ABSOLUTE, activation, position_type
 from rpln_runtime.tasks import LAST_LOGITS, MASKED_LOGITS, MASKED_POSITIONS
 
 GELUS: Final = {ACTIVATIONS["gelu"], ACTIVATIONS["gelu_10"]}
-"""The second clips what the first computes."""
+"""The activations that are gelu. gelu_10 clips what gelu computes."""
 
 FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     base.RELATIVE_POSITIONS: lambda _, config: position_type(config) != ABSOLUTE,
@@ -30,9 +32,16 @@ FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
 }
 
 
-def features_from_plan(graph: GraphPlan, config: Any) -> frozenset[str]:
-    """The features of a graph of the network that `config` describes."""
-    return frozenset(name for name, holds in FEATURES.items() if holds(graph, config))
+def traits_of_graph(graph: GraphPlan, composition: Composition) -> GraphTraits:
+    """Return the traits of a graph of the network, or of the two networks, that `composition` describes."""
+    config = composition.encoder if graph.variant.standalone else composition.decoder
+    if config is None:
+        return GraphTraits(layers=0)  # projections of a foreign encoder's output
+    return GraphTraits(
+        layers=config.num_hidden_layers,
+        cross_attention=config.add_cross_attention,
+        features=frozenset(name for name, holds in FEATURES.items() if holds(graph, config)),
+    )
 
 
 def _inputs(graph: GraphPlan) -> set[str]:
@@ -44,5 +53,5 @@ def _outputs(graph: GraphPlan) -> set[str]:
 
 
 def _has_rows(graph: GraphPlan) -> bool:
-    """Whether the logits are of tokens: of each, of the last, of the masked."""
+    """Return whether the logits belong to tokens: to each, to the last, or to the masked ones."""
     return any(tensor.per_token or "vocab_size" in tensor.axes for tensor in graph.outputs if tensor.name == "logits")

@@ -1,4 +1,4 @@
-"""Which graphs a task is exported as, and what goes in and out of each."""
+"""The graphs that a task is exported as, each with its inputs and outputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ GRAPH_NAME: Final = "model.onnx"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logits:
-    """Logits of some of the tokens, in place of the task's own, and what the graph must be told for them."""
+    """Logits of some of the tokens, which replace the task's own, and the inputs that the graph needs for them."""
 
     outputs: tuple[Tensor, ...] = ()
     inputs: tuple[Tensor, ...] = ()
@@ -42,12 +42,12 @@ LOGITS: Final[dict[Tensor, dict[str, Logits]]] = {
         "positions": Logits(outputs=(LOGITS_AT_POSITIONS,), inputs=(MASKED_POSITIONS,)),
     },
 }
-"""The choices of --logits by the task's own logits, the default first."""
+"""The choices of --logits, by the task's own logits; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphPlan:
-    """One graph of an export: what it is for, its file in the bundle, and all its inputs and outputs, in order."""
+    """One graph of an export: its variant, its file in the bundle, and all its inputs and outputs, in order."""
 
     variant: Variant
     path: str
@@ -64,7 +64,10 @@ def graph_plans(
     outputs: Sequence[str],
     logits: str | None,
 ) -> tuple[GraphPlan, ...]:
-    """The graphs asked for, or the task's default one, and the encoder's."""
+    """Return the graphs that were asked for, or the task's default one, and the encoder's.
+
+    Raises PlanError for a variant, an input, an output or a choice of logits that the task does not offer.
+    """
     steps = _chosen_variants(task, variants)
     before = [] if not task.encoders else [VARIANTS["cross" if composition.encoder is None else "encoder"]]
     optional = choose_all(task.optional_outputs, outputs, f"output of {task.name}")
@@ -91,8 +94,17 @@ def graph_plans(
     return tuple(graphs)
 
 
+def compiled_variants(task: Task) -> tuple[str, ...]:
+    """Return the variants of a decoder that TensorRT compiles; empty for other tasks, whose default one is compiled.
+
+    TensorRT's axes are at least 1, so that one graph cannot serve the prompt and the steps.
+    """
+    rows = [VARIANTS[name] for name in task.variants]
+    return tuple(row.name for row in rows if row.cache and not row.not_compiled)
+
+
 def logits_of_graph(graph: Graph, task: Task) -> str | None:
-    """The choice of --logits that a bundle's graph was exported with; None where the task offers none."""
+    """Return the choice of --logits that a bundle's graph was exported with; None where the task offers none."""
     offered = next((LOGITS[tensor] for tensor in task.outputs if tensor in LOGITS), {})
     axes = {tensor.name: tensor.shape[:-1] for tensor in graph.outputs}
     return next((name for name, logits in offered.items() if logits.outputs[0].axes[:-1] == axes["logits"]), None)
@@ -108,7 +120,7 @@ def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
 
 
 def _logits(task: Task, which: str | None) -> Logits:
-    """The logits asked for; those of the task's row where none are."""
+    """Return the logits that were asked for, or the default ones of the task."""
     offered = next((LOGITS[tensor] for tensor in task.outputs if tensor in LOGITS), {})
     if which is None:
         return next(iter(offered.values()), Logits())
@@ -122,7 +134,7 @@ def _logits(task: Task, which: str | None) -> Logits:
 def _graph_inputs(
     task: Task, names: Sequence[str], config: RobertaPreLayerNormConfig, variant: Variant
 ) -> tuple[Tensor, ...]:
-    """The task's inputs, the optional ones asked for, and token_type_ids where the network tells types apart."""
+    """Return the task's inputs, those that were asked for, and token_type_ids where the network has several types."""
     chosen = list(choose_all(task.optional_inputs, names, f"input of {task.name}"))
     asked = {tensor.name for tensor in chosen}
     if config.type_vocab_size > 1 and "token_type_ids" not in asked:

@@ -1,4 +1,4 @@
-"""TARGETS: one row per kind of machine that a graph is written for, and what of it is measured here."""
+"""TARGETS: one row per kind of machine that a graph is written for, with what of it can be measured here."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,11 +8,15 @@ from rpln_graphs.forms import FORMS, STANDARD, Form
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A row.
+    """A kind of machine.
 
-    `providers` are those that may run here, each with the forms that are measured on it; `default` is the form where
-    nothing can be, for `because`. Where the graph is `compiled` elsewhere, or for any runtime, model.onnx itself is
-    written in the form, which must be of standard operators then.
+    Attributes:
+        name: what the user calls it.
+        providers: the providers that may run here, each with the forms that are measured on it.
+        default: the form where nothing can be measured.
+        because: why that form is the default, as the end of a sentence.
+        compiled: whether model.onnx itself is compiled elsewhere, or read by any runtime. It has the chosen form then,
+            which must consist of standard operators.
     """
 
     name: str
@@ -29,7 +33,7 @@ TARGETS: Final = {
             name="cpu",
             providers={
                 "cpu": tuple(FORMS),
-                # It fuses by itself; what else is in standard operators has gained nothing there.
+                # OpenVINO fuses by itself; the other forms in standard operators have gained nothing there.
                 "openvino": ("standard", "packed"),
             },
             default=STANDARD,

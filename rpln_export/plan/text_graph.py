@@ -1,4 +1,4 @@
-"""What a graph from texts (--with-tokenizer) asks of a plan."""
+"""The graph from texts (--with-tokenizer): what a plan must be like to have one."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -10,29 +10,31 @@ from rpln_export.extras import require_extra
 from rpln_export.plan.graphs import GraphPlan
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.text import TOKENS
-from rpln_runtime.tasks import Task
+from rpln_runtime.tasks import TASKS, Task
 
 EXTRA: Final = "tokenizer-op"
 """The extra whose operators tokenize within a graph."""
 TEXT_GRAPH: Final = "model.text.onnx"
-"""The file of the graph from texts in a bundle."""
+"""The name of the graph from texts in a bundle."""
 
-_TASKS: Final = ("feature-extraction", "fill-mask", "text-classification", "token-classification")
 _INPUTS: Final = {*TOKENS, "token_type_ids"}
 
 
 def check_text_graph(task: Task, recipe: Recipe, graphs: Sequence[GraphPlan]) -> None:
-    """Refuse a task, inputs or a precision that a graph from texts cannot have. Raises PlanError, MissingExtraError."""
+    """Refuse a task, inputs or a precision that a graph from texts cannot have.
+
+    Raises PlanError, and MissingExtraError without the operators' library.
+    """
     require_extra(EXTRA)
     inputs = {tensor.name for graph in graphs for tensor in graph.inputs}
-    if task.name not in _TASKS:
+    if not task.single_texts:
         raise PlanError(
             f"--with-tokenizer makes a graph of single texts, {task.name} takes more than that. It goes with "
-            f"{', '.join(_TASKS)}."
+            f"{', '.join(row.name for row in TASKS.values() if row.single_texts)}."
         )
     if more := inputs - _INPUTS:
         raise PlanError(
             f"--with-tokenizer makes all inputs of the text: {', '.join(sorted(more))} cannot be among them."
         )
-    if recipe.dtype == ir.DataType.BFLOAT16:
+    if recipe.computes_in == ir.DataType.BFLOAT16:
         raise PlanError("--with-tokenizer does not go with --bf16: what runs its operators has no bf16, so no proof.")

@@ -1,4 +1,4 @@
-"""WORKLOADS: what candidates are measured on. A batch is the lengths of its texts, in tokens, padded to the longest."""
+"""WORKLOADS: one row per workload that forms are measured on. A batch is the lengths of its texts in tokens."""
 
 import json
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from rpln_runtime.batching import batches
 
 FILE_BATCH_SIZE: Final = 32
 FILE_BATCH_TOKENS: Final = 4096
-"""Texts of a user's own file go together as in the runtime's pipelines, which sort them by length."""
+"""The most texts and tokens in a batch of a user's own file, as in the runtime's pipelines."""
 MOST_FILE_BATCHES: Final = 8
-"""As many of a user's batches are measured, spread over all of them."""
+"""The most batches of a user's own file that are measured. They are spread over the whole file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A row: the batches that are run one after another."""
+    """Batches that are run one after another, each padded to its longest text."""
 
     name: str
     batches: tuple[tuple[int, ...], ...]
@@ -32,11 +32,11 @@ class Workload:
 WORKLOADS: Final = {
     row.name: row
     for row in (
-        # One text at a time.
+        # One text at a time, of three lengths.
         Workload(name="latency", batches=((32,), (128,), (384,))),
         # Full batches of equal lengths.
         Workload(name="throughput", batches=((128,) * 8,)),
-        # Texts as they come: most are short, the longest sets the width.
+        # Texts of unequal lengths: most are short, and the longest sets the width of the batch.
         Workload(name="ragged", batches=((200, 96, 51, 38, 30, 22, 14, 9),)),
     )
 }
@@ -44,7 +44,7 @@ DEFAULT_WORKLOAD: Final = "latency"
 
 
 def workload_from_file(path: Path) -> Workload:
-    """The user's own: a JSON list of lengths, or a list of lists, which are the batches.
+    """Return the workload in a JSON file: a list of lengths, or a list of lists, which are the batches.
 
     Raises PlanError for anything else.
     """
@@ -67,7 +67,7 @@ EXPECTED: Final = (
 
 
 def _grouped(lengths: Sequence[Any]) -> list[list[Any]]:
-    """The batches that the runtime would make of such texts; what is no length is left for the caller to refuse."""
+    """Return the batches that the runtime would make of texts of these lengths; anything else comes back as it is."""
     if not all(type(length) is int for length in lengths):
         return [list(lengths)]
     grouped = batches(lengths, batch_size=FILE_BATCH_SIZE, batch_tokens=FILE_BATCH_TOKENS)

@@ -11,38 +11,32 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from rpln_export.checkpoint.planned_graphs import PlannedGraph
+from rpln_export.checkpoint.planned_graphs import PlannedGraph, TracedGraph
 from rpln_export.feeds.texts import DEFAULT_TEXTS
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.decoding import RunGraph
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.calibrate import measure_ranges
+from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Rewrite
 from rpln_graphs.rewriting.base import Ranges
 from rpln_graphs.sessions import session_from_model
-from rpln_graphs.stress import Feeds
 
 
-def rewrites_from_parts(
-    planned_graphs: Sequence[PlannedGraph],
-    graphs: Sequence[ir.Model],
-    graphs_under_test: Sequence[GraphUnderTest],
-    tokenizer: Any,
-    plan: ExportPlan,
+def rewrites_from_graphs(
+    traced: Sequence[TracedGraph], graphs_under_test: Sequence[GraphUnderTest], tokenizer: Any, plan: ExportPlan
 ) -> list[Rewrite]:
-    """The traced `graphs`, with what measures each: the cases of all subjects that it has a part in, and texts."""
-    encoders = {
-        planned.name: graph for planned, graph in zip(planned_graphs, graphs, strict=True) if planned.is_encoder
-    }
+    """Return the `traced` graphs, each with what measures it: the cases that prove it, and texts."""
+    encoders = {graph.planned.name: graph.model for graph in traced if graph.planned.is_encoder}
     texts = list(_ids_from_texts(tokenizer, plan))
 
-    def measure(planned: PlannedGraph, graph: ir.Model) -> Ranges:
+    def measure(planned: PlannedGraph, model: ir.Model) -> Ranges:
         runs = {} if planned.is_encoder else {name: _run_model(encoder) for name, encoder in encoders.items()}
-        return measure_ranges(graph, _feeds(planned, graphs_under_test, texts, runs))
+        return measure_ranges(model, _feeds(planned, graphs_under_test, texts, runs))
 
     return [
-        Rewrite(model=graph, traits=planned.traits, measure=partial(measure, planned))
-        for planned, graph in zip(planned_graphs, graphs, strict=True)
+        Rewrite(model=graph.model, traits=graph.planned.traits, measure=partial(measure, graph.planned))
+        for graph in traced
     ]
 
 

@@ -20,9 +20,6 @@ Run = Callable[[Case], Mapping[str, Array]]
 
 TINY: Final = float(np.finfo(np.float32).tiny)
 
-DECISIONS: Final = {"logits": -1, "start_logits": 1, "end_logits": 1}
-"""Outputs that an argmax is taken of, and along which axis."""
-
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
@@ -79,8 +76,8 @@ def compare(
                 where = meaningful(tensor, case, reference[name].shape)
                 pair = _Pair(reference[name], found[name].astype(np.float32), where)
                 _note_difference(rows[name], pair, case.name, scale=scales[name])
-                if tensor.name in DECISIONS:
-                    _note_decisions(rows[name], pair, DECISIONS[tensor.name], tie=tolerance.resolution * scales[name])
+                if tensor.decides_along is not None:
+                    _note_decisions(rows[name], pair, tensor.decides_along, tie=tolerance.resolution * scales[name])
             advance()
         comparisons.extend(rows.values())
     return comparisons

@@ -8,7 +8,7 @@ import numpy as np
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.validation.comparison import Array, eager_outputs
 from rpln_graphs.decoding import DecodingCase
-from rpln_graphs.stress import Feeds
+from rpln_graphs.feeds import Feeds
 from rpln_runtime.tasks import CROSS_KEY_VALUES, ENCODER_MASK, SEQUENCE, Tensor
 
 RunGraph = Callable[[Mapping[str, Array]], Mapping[str, Array]]

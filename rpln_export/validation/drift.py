@@ -12,10 +12,10 @@ from torch import nn
 
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
+from rpln_graphs.feeds import Feeds
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.rewriting.base import residual_norms
 from rpln_graphs.sessions import session_from_model
-from rpln_graphs.stress import Feeds
 from rpln_runtime.tasks import LAST_LOGITS
 
 Stream = dict[str, NDArray[Any]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,9 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.comparison import Array, Run, eager_outputs
 from rpln_export.validation.decoding import DecodingRunner, RunGraph, play_eager, whole_feeds
 from rpln_graphs.decoding import DecodingCase, decoding_cases
-from rpln_graphs.stress import Case, Feeds, stress_cases
+from rpln_graphs.feeds import Feeds
+from rpln_graphs.stress import Case, stress_cases
 from rpln_runtime.tasks import ALL_LOGITS, LOGITS_AT_POSITIONS, MASKED_LOGITS, MASKED_POSITIONS
-
-STEPS_OF: Final = {"prefill": "decode"}
-"""The graph of a decoder's steps, where the graph of its prompt is another."""
 
 
 class GraphUnderTest(Protocol):
@@ -156,12 +154,13 @@ def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: Ex
         return [SingleGraphUnderTest(planned=planned, cases=list(_cases(planned, plan))) for planned in planned_graphs]
     encoder = next((planned for planned in planned_graphs if planned.is_encoder), None)
     decoders = {planned.name: planned for planned in planned_graphs if not planned.is_encoder}
-    prompts = [planned for name, planned in decoders.items() if name not in STEPS_OF.values()]
+    only_steps = {planned.plan.variant.steps for planned in decoders.values()}
+    prompts = [planned for name, planned in decoders.items() if name not in only_steps]
     graphs_under_test: list[GraphUnderTest] = [
         DecoderUnderTest(
             encoder=encoder,
             prompt=planned,
-            step=decoders[STEPS_OF.get(planned.name, planned.name)],
+            step=decoders[planned.plan.variant.steps or planned.name],
             cases=list(_decoding_cases(decoders.values(), encoder, plan)),
         )
         for planned in prompts

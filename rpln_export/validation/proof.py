@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
-from rpln_export.errors import FormError, NearMissError, ValidationError
+from rpln_export.errors import ValidationError
 from rpln_export.validation.comparison import Comparison, Run, compare, failed, graph_outputs, reference_outputs
 from rpln_export.validation.decoding import RunGraph, eager_run
 from rpln_export.validation.drift import first_drift
@@ -21,14 +21,12 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Case
-from rpln_runtime.engines.providers import open_engine
-from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.engines.providers import PROVIDERS, open_engine
+from rpln_runtime.manifest import Graph, Manifest
 from rpln_runtime.session import DEFAULT_PROVIDER, Session
 
 RUNTIME: Final = "rpln_runtime"
 ROUNDING: Final = "rounding copy"
-
-RUN_HERE: Final = frozenset({DEFAULT_PROVIDER, "openvino"})
 
 NEAR: Final = 2.0
 """By which factor rounding alone may pass the tolerance: that of weights into which others were folded, for one."""
@@ -43,73 +41,89 @@ AGREES: Final = {
 }
 """What is left where no block drifts, in a graph's first run and in a step over its cache."""
 
-NOTES: Final = {
-    ir.DataType.FLOAT: (),
-    ir.DataType.FLOAT16: (
-        (
-            "ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between them, so "
-            "the rounding copy was run as well: the same graph, computing in fp32 and rounding to fp16 after every "
-            "operator."
-        ),
-    ),
-    ir.DataType.BFLOAT16: (
-        (
-            "ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding copy "
-            "was: the same graph, computing in fp32 and rounding to bf16 after every operator."
-        ),
-    ),
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why graphs are not taken for equal to eager torch.
+
+    Attributes:
+        message: what the user is told, the layer that drifts among it.
+        reason: the comparisons that failed, in one line.
+        provider: what runs the graphs that are wrong, where the graphs in standard operators are right; else None.
+        near: whether the difference is so little above the tolerance that rounding may be why.
+    """
+
+    message: str
+    reason: str
+    provider: str | None = None
+    near: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The comparisons that were accepted, and what must be said about how they were made."""
+    """All comparisons that were made, what must be said about how they were made, and what they refuse, if anything."""
 
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
+    refusal: Refusal | None = None
+
+    def check(self) -> None:
+        """Raise ValidationError where something is refused."""
+        if self.refusal is not None:
+            raise ValidationError(self.refusal.message)
 
 
 def prove(
-    graphs_under_test: Sequence[GraphUnderTest], folder: Path, *, recipe: Recipe, advance: Callable[[int, int], None]
+    graphs_under_test: Sequence[GraphUnderTest],
+    folder: Path,
+    manifest: Manifest,
+    *,
+    recipe: Recipe,
+    advance: Callable[[int, int], None],
 ) -> Proof:
     """Compare the graphs of the bundle in `folder`, in each form that it has, with eager torch.
 
-    Raises ValidationError naming the output, the case and the first layer that drifts, NearMissError where it is close,
-    FormError where the graph in standard operators is right and another form of it is not.
+    The first graphs that differ are refused, and no others are looked at then.
     """
-    manifest = read_manifest(folder, verify=False)
     run_configs = {
         run_config.label(name): (method, run_config)
         for run_config in run_configs_from_manifest(manifest)
         for name, method in METHODS.items()
-        if recipe.dtype in method.dtypes
+        if recipe.computes_in in method.dtypes
     }
-    tick = _counter(advance, sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(run_configs)))
-    proven: list[Comparison] = []
+    total = sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(run_configs))
+    tick = _counter(advance, total)
+    comparisons: list[Comparison] = []
+    refusal: Refusal | None = None
     for under_test in graphs_under_test:
-        with tempfile.TemporaryDirectory() as stored:
-            expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), advance=tick)
-            comparisons = compare(
-                expected,
-                {label: partial(_player, under_test, folder, *run_config) for label, run_config in run_configs.items()},
-                graph_outputs(under_test.planned_graphs[-1].compared, under_test.planned_graphs[-1].call.layers),
-                under_test.cases,
-                recipe.tolerance,
-                advance=tick,
-            )
-        if refused := failed(comparisons, recipe.tolerance):
-            found = [run_configs[row.method][1] for row in refused]
-            if all(run_config.rewritten for run_config in found):
-                reason = _reason(refused, recipe)
-                raise FormError(_form_refusal(refused, recipe), provider=found[0].provider, reason=reason)
-            standard = [row for row, run_config in zip(refused, found, strict=True) if not run_config.rewritten]
-            refusal = _refusal(standard, under_test, folder, recipe, run_configs)
-            near = replace(recipe.tolerance, difference=NEAR * recipe.tolerance.difference)
-            if failed(standard, near):
-                raise ValidationError(refusal)
-            raise NearMissError(refusal, reason=_reason(standard, recipe))
-        proven += _labelled(comparisons, under_test, several=len(graphs_under_test) > 1)
-    return Proof(comparisons=proven, notes=NOTES[recipe.dtype])
+        found = _comparisons(under_test, folder, run_configs, recipe, advance=tick)
+        comparisons += _labelled(found, under_test, several=len(graphs_under_test) > 1)
+        if refused := failed(found, recipe.tolerance):
+            refusal = _refusal(refused, under_test, folder, recipe, run_configs)
+            break
+    return Proof(comparisons=comparisons, notes=(recipe.note,) if recipe.note else (), refusal=refusal)
+
+
+def _comparisons(
+    under_test: GraphUnderTest,
+    folder: Path,
+    run_configs: Mapping[str, tuple["Method", "RunConfig"]],
+    recipe: Recipe,
+    *,
+    advance: Callable[[], None],
+) -> list[Comparison]:
+    """Compare the outputs of the last graph with eager torch's, by each method and form."""
+    last = under_test.planned_graphs[-1]
+    with tempfile.TemporaryDirectory() as stored:
+        expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), advance=advance)
+        return compare(
+            expected,
+            {label: partial(_runner, under_test, folder, *way) for label, way in run_configs.items()},
+            graph_outputs(last.compared, last.call.layers),
+            under_test.cases,
+            recipe.tolerance,
+            advance=advance,
+        )
 
 
 def run_configs_from_manifest(manifest: Manifest) -> list["RunConfig"]:
@@ -154,7 +168,7 @@ class RunConfig:
         return next(graph for graph in self.manifest.graphs if graph.variant == variant)
 
 
-def _player(under_test: GraphUnderTest, folder: Path, method: "Method", run_config: RunConfig) -> Run:
+def _runner(under_test: GraphUnderTest, folder: Path, method: "Method", run_config: RunConfig) -> Run:
     return under_test.runner(
         {planned.name: method.open(folder, run_config, planned.name) for planned in under_test.planned_graphs}
     )
@@ -167,7 +181,7 @@ def _labelled(comparisons: Sequence[Comparison], under_test: GraphUnderTest, *, 
 
 def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
     # Whatever is written for a GPU has kernels for the CPU, too.
-    provider = run_config.provider if run_config.provider in RUN_HERE else DEFAULT_PROVIDER
+    provider = run_config.provider if PROVIDERS[run_config.provider].device == "cpu" else DEFAULT_PROVIDER
     graph = run_config.graph(variant)
     engine = open_engine(folder / run_config.path(variant), provider=provider)
     session = Session(run_config.manifest, graph, engine, provider=provider)
@@ -211,7 +225,30 @@ def _as_float32(feeds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _form_refusal(refused: Sequence[Comparison], recipe: Recipe) -> str:
+def _refusal(
+    refused: Sequence[Comparison],
+    under_test: GraphUnderTest,
+    folder: Path,
+    recipe: Recipe,
+    run_configs: Mapping[str, tuple[Method, RunConfig]],
+) -> Refusal:
+    """Return why the `refused` comparisons are not accepted: a form is to blame where the standard graphs are right."""
+    standard = [row for row in refused if not run_configs[row.method][1].rewritten]
+    if not standard:
+        return Refusal(
+            message=_form_message(refused, recipe),
+            reason=_reason(refused, recipe),
+            provider=run_configs[refused[0].method][1].provider,
+        )
+    nearly = replace(recipe.tolerance, difference=NEAR * recipe.tolerance.difference)
+    return Refusal(
+        message=_message(standard, under_test, folder, recipe, run_configs),
+        reason=_reason(standard, recipe),
+        near=not failed(standard, nearly),
+    )
+
+
+def _form_message(refused: Sequence[Comparison], recipe: Recipe) -> str:
     return "\n".join(
         [
             "the graph in standard operators is equal to eager torch, another form of it is not and is refused.",
@@ -234,12 +271,12 @@ def _rows(refused: Sequence[Comparison], recipe: Recipe) -> list[str]:
     ]
 
 
-def _refusal(
+def _message(
     refused: Sequence[Comparison],
     under_test: GraphUnderTest,
     folder: Path,
     recipe: Recipe,
-    run_configs: Mapping[str, tuple["Method", RunConfig]],
+    run_configs: Mapping[str, tuple[Method, RunConfig]],
 ) -> str:
     tolerance = recipe.tolerance
     worst = max(refused, key=lambda row: row.difference if row.finite else float("inf"))

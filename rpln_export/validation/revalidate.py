@@ -39,8 +39,9 @@ def revalidate(
         with steps.step("validate") as advance:
             planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=manifest.mask_token_id)
             graphs_under_test = graphs_under_test_from_plan(planned_graphs, plan)
-            proof = prove(graphs_under_test, folder, recipe=plan.recipe, advance=advance)
-            prove_text_graph(folder)
+            proof = prove(graphs_under_test, folder, manifest, recipe=plan.recipe, advance=advance)
+            proof.check()
+            prove_text_graph(folder, manifest)
             return proof
 
 

@@ -12,23 +12,22 @@ from rpln_export.extras import require_extra
 from rpln_export.feeds.texts import DEFAULT_TEXTS
 from rpln_export.plan.text_graph import EXTRA, TEXT_GRAPH
 from rpln_graphs.text import TEXT
-from rpln_runtime.manifest import read_manifest
-from rpln_runtime.session import DEFAULT_PROVIDER, load
+from rpln_runtime.manifest import Manifest
+from rpln_runtime.session import DEFAULT_PROVIDER, open_session
 from rpln_runtime.tokenization import Tokenizer, truncate
 
 DIFFERENCE: Final = 1e-5
 """The accepted difference, relative to an output's largest value. The same graph gets the same ids in either case."""
 
 
-def prove_text_graph(folder: Path) -> None:
+def prove_text_graph(folder: Path, manifest: Manifest) -> None:
     """Compare the bundle's graph from texts, if it has one, with its tokenizer and session.
 
     Raises ValidationError where ids or outputs differ, and MissingExtraError without the operator's library.
     """
     if not (folder / TEXT_GRAPH).is_file():
         return
-    manifest = read_manifest(folder, verify=False)
-    session, run = load(folder, provider=DEFAULT_PROVIDER, verify=False), _opened(folder / TEXT_GRAPH)
+    session, run = open_session(folder, manifest, provider=DEFAULT_PROVIDER), _opened(folder / TEXT_GRAPH)
     tokenizer = Tokenizer.from_bundle(folder, manifest)
     mask = None if manifest.mask_token_id is None else tokenizer.token(manifest.mask_token_id)
     for texts in _batches(manifest.usable_length, mask):

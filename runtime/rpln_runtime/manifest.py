@@ -193,21 +193,32 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest, *, without: Collection[str] = ()) -> None:
+def write_manifest(
+    folder: Path, manifest: Manifest, *, without: Collection[str] = (), known: Collection[BundleFile] = ()
+) -> None:
     """Write `manifest` as `folder`/rpln.json, its file list made anew from what the folder holds.
 
-    Files of `without`, paths relative to the folder, are about to go and are left out, hidden ones are in the making.
+    Files of `without`, paths relative to the folder, are about to go and are left out. Files of `known` are as they are
+    described there, and are not read again.
     """
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    files = tuple(
-        bundle_file_from_path(folder, path)
-        for name, path in paths.items()
-        if name not in {MANIFEST_NAME, *without} and not any(part.startswith(".") for part in name.split("/"))
-    )
+    files = files_of_folder(folder, without=without, known=known)
     document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     written = folder / f".{MANIFEST_NAME}"
     written.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     written.replace(folder / MANIFEST_NAME)  # a reader finds the old one or the new one
+
+
+def files_of_folder(
+    folder: Path, *, without: Collection[str] = (), known: Collection[BundleFile] = ()
+) -> tuple[BundleFile, ...]:
+    """Describe all files of a bundle but its manifest and hidden files, which are unfinished; see `write_manifest`."""
+    described = {file.path: file for file in known}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return tuple(
+        described.get(name) or bundle_file_from_path(folder, path)
+        for name, path in paths.items()
+        if name not in {MANIFEST_NAME, *without} and not any(part.startswith(".") for part in name.split("/"))
+    )
 
 
 def bundle_file_from_path(folder: Path, path: Path) -> BundleFile:

@@ -42,7 +42,28 @@ def load(
     if threads is not None:
         check_integer("threads", threads, minimum=1)
     folder = Path(folder)
-    manifest = read_manifest(folder, verify=verify)
+    return open_session(
+        folder,
+        read_manifest(folder, verify=verify),
+        provider=provider,
+        threads=threads,
+        spinning=spinning,
+        variant=variant,
+        rewritten=rewritten,
+    )
+
+
+def open_session(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    provider: str | None = None,
+    threads: int | None = None,
+    spinning: bool | None = None,
+    variant: str | None = None,
+    rewritten: bool = True,
+) -> "Session":
+    """Open the bundle in `folder` that `manifest` describes; arguments and errors are those of `load`."""
     graph = _graph_from_variant(manifest, variant)
     measured = manifest.optimization
     provider = provider or default_provider(manifest)

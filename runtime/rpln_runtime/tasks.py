@@ -33,6 +33,9 @@ class Tensor:
     `per_layer` is how many tensors stand behind the name, as an offset to the number of layers: None for one tensor,
     0 for `attentions.0` .. `attentions.{L-1}`, 1 for `hidden_states.0` .. `hidden_states.{L}`. With `parts` each layer
     has one tensor per part: `present.0.key`, `present.0.value`, `present.1.key` ...
+
+    `decides_along` is the index of the axis along which an answer takes the largest value, None where none does so:
+    validation counts how often the exported graph decides as PyTorch does.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Tensor:
     dtype: str = FLOAT32
     per_layer: int | None = None
     parts: tuple[str, ...] = ()
+    decides_along: int | None = None
 
     def names(self, layers: int) -> list[str]:
         """The graph's names for it, in order, in a network of so many layers."""
@@ -60,7 +64,8 @@ class Task:
 
     `postprocess` is None for a task that generates: `rpln_runtime.generation` runs it step by step. `variants` are the
     rows of `rpln_graphs.variants.VARIANTS` that it may be exported as, the default first; `encoders` are those of the
-    graphs that run once, before the steps.
+    graphs that run once, before the steps. `single_texts` says whether an item is one text, so that a graph can
+    tokenize it by itself (`rpln-export --with-tokenizer`).
     """
 
     name: str
@@ -72,6 +77,12 @@ class Task:
     encoders: tuple[str, ...] = ()
     optional_inputs: tuple[Tensor, ...] = ()
     optional_outputs: tuple[Tensor, ...] = ()
+    single_texts: bool = False
+
+
+def _logits(*axes: str | int) -> Tensor:
+    """Logits whose last axis holds the candidates."""
+    return Tensor(name="logits", axes=axes, decides_along=-1)
 
 
 def _ids(*axes: str) -> tuple[Tensor, ...]:
@@ -99,14 +110,14 @@ def _internals(batch: str) -> tuple[Tensor, ...]:
 
 
 DECODERS: Final = ("with-past", "full", "prefill", "decode")
-LAST_LOGITS: Final = Tensor(name="logits", axes=(BATCH, 1, "vocab_size"))
+LAST_LOGITS: Final = _logits(BATCH, 1, "vocab_size")
 """Of the last position only: the projection onto the vocabulary is a third of a small decoder's work."""
-ALL_LOGITS: Final = Tensor(name="logits", axes=(*TOKENS, "vocab_size"))
-MASKED_LOGITS: Final = Tensor(name="logits", axes=(MASKED_TOKENS, "vocab_size"))
+ALL_LOGITS: Final = _logits(*TOKENS, "vocab_size")
+MASKED_LOGITS: Final = _logits(MASKED_TOKENS, "vocab_size")
 """Of the mask tokens that the graph finds itself."""
 MASKED_POSITIONS: Final = Tensor(name="masked_positions", axes=(BATCH, MASK_AXIS), dtype=INT64)
 """Where each text's mask tokens are; any place in the text where it has fewer than others."""
-LOGITS_AT_POSITIONS: Final = Tensor(name="logits", axes=(BATCH, MASK_AXIS, "vocab_size"))
+LOGITS_AT_POSITIONS: Final = _logits(BATCH, MASK_AXIS, "vocab_size")
 ENCODER_MASK: Final = Tensor(name="encoder_attention_mask", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64)
 CROSS_KEY_VALUES: Final = Tensor(
     name="cross_key_values",
@@ -126,6 +137,7 @@ _ROWS: Final = (
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=(Tensor(name="pooler_output", axes=(BATCH, "hidden_size")), *_internals(BATCH)),
         postprocess="feature_extraction",
+        single_texts=True,
     ),
     Task(
         name="fill-mask",
@@ -135,30 +147,36 @@ _ROWS: Final = (
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=_internals(BATCH),
         postprocess="fill_mask",
+        single_texts=True,
     ),
     Task(
         name="text-classification",
         architecture="RobertaPreLayerNormForSequenceClassification",
         inputs=_ids(*TOKENS),
-        outputs=(Tensor(name="logits", axes=(BATCH, "num_labels")),),
+        outputs=(_logits(BATCH, "num_labels"),),
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=_internals(BATCH),
         postprocess="text_classification",
+        single_texts=True,
     ),
     Task(
         name="token-classification",
         architecture="RobertaPreLayerNormForTokenClassification",
         inputs=_ids(*TOKENS),
-        outputs=(Tensor(name="logits", axes=(*TOKENS, "num_labels")),),
+        outputs=(_logits(*TOKENS, "num_labels"),),
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=_internals(BATCH),
         postprocess="token_classification",
+        single_texts=True,
     ),
     Task(
         name="question-answering",
         architecture="RobertaPreLayerNormForQuestionAnswering",
         inputs=_ids(*TOKENS),
-        outputs=(Tensor(name="start_logits", axes=TOKENS), Tensor(name="end_logits", axes=TOKENS)),
+        outputs=(
+            Tensor(name="start_logits", axes=TOKENS, decides_along=1),
+            Tensor(name="end_logits", axes=TOKENS, decides_along=1),
+        ),
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=_internals(BATCH),
         postprocess="question_answering",
@@ -167,7 +185,7 @@ _ROWS: Final = (
         name="multiple-choice",
         architecture="RobertaPreLayerNormForMultipleChoice",
         inputs=_ids(*CHOICE_TOKENS),
-        outputs=(Tensor(name="logits", axes=(BATCH, CHOICES)),),
+        outputs=(_logits(BATCH, CHOICES),),
         optional_inputs=_optional_inputs(*CHOICE_TOKENS),
         optional_outputs=_internals(BATCH_CHOICES),
         postprocess="multiple_choice",

@@ -15,7 +15,6 @@ import transformers
 from click.testing import CliRunner
 from onnx.reference import ReferenceEvaluator
 
-from rpln_export.bundle.generation import generation_from_plan
 from rpln_export.cli import export_command, rpln_command
 from rpln_export.plan.export_plan import make_plan
 from rpln_model import EncoderDecoderModel, RobertaPreLayerNormForCausalLM, updated_config
@@ -272,7 +271,8 @@ def test_ids_are_those_of_generation_config_before_config(
     document = json.loads((folder / "config.json").read_text(encoding="utf-8")) | config
     (folder / "config.json").write_text(json.dumps(document), encoding="utf-8")
     (folder / "generation_config.json").write_text(json.dumps(file), encoding="utf-8")
-    found = generation_from_plan(make_plan(str(folder)))
+    found = make_plan(str(folder)).generation
+    assert found is not None
     assert (found.pad_token_id, found.bos_token_id, found.eos_token_ids) == expected
     # Where positions begin is the table's business: the padding's row is not the padding's id.
     assert (found.first_position, found.pad_position, found.start_token_id) == (PAD + 1, PAD, None)

@@ -6,8 +6,9 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.forms import FOLDS, FORMS, STANDARD, Form, reasons_without_effect, write_form
+from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect, write_form
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
+from rpln_graphs.recipes import FOLDS
 from rpln_graphs.rewriting.base import GraphTraits, counts_from_model
 from tests.graphs.formulas import formulas_of
 from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
-from rpln_graphs.forms import FOLDS
 from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
 from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
 from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
-from rpln_graphs.recipes import RECIPES, apply_recipe
+from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import CountingPass, GraphTraits
 from tests.graphs.fusions import (
     GRAPHS,

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.calibrate import measure_ranges
-from rpln_graphs.forms import FOLDS, FOLDS_OF_LOWER, FORMS, STANDARD, write_form
+from rpln_graphs.forms import FORMS, STANDARD, write_form
 from rpln_graphs.recipes import RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.variants import VARIANTS
@@ -56,7 +56,7 @@ def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, GraphTraits
         graph,
         row,
         formulas,
-        folds=FOLDS_OF_LOWER if row.lowers else FOLDS,
+        folds=row.folds,
         measure=lambda model: measure_ranges(model, batches),
     )
     return graph, formulas

@@ -19,11 +19,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
-from rpln_graphs.forms import FOLDS
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.select_rows import SelectRows
-from rpln_graphs.recipes import RECIPES, apply_recipe
+from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.stress import random_mask
 from rpln_runtime.tasks import TASKS

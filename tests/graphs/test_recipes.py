@@ -80,7 +80,7 @@ def test_a_recipe_knows_whether_the_cpu_computes_in_its_type(recipe: str, lowers
     "recipe", [recipe for recipe in RECIPES.values() if recipe.lowers], ids=lambda recipe: recipe.name
 )
 def test_a_tie_is_what_the_type_cannot_tell_apart(recipe: Recipe) -> None:
-    one, two = np.array([1, 2], dtype=recipe.dtype.numpy())
+    one, two = np.array([1, 2], dtype=recipe.computes_in.numpy())
 
     assert recipe.tolerance.resolution == float(np.nextafter(one, two)) - 1
 

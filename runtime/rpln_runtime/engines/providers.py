@@ -22,19 +22,30 @@ _LOG_ERRORS_ONLY: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A row. `install` is the command that brings it, `runtime` names the row of _OPENERS that opens a graph on it.
+    """A way to run a graph, by the name that users give it.
 
-    `takes_empty` says that an axis may be of size 0, as the past of a decoder's first step is, and `device` where its
-    tensors are kept. What follows is for ONNX Runtime's providers: their name there, and whether a whole encoder fits
-    one, so that ONNX Runtime may be told to refuse any node left on the CPU. CUDA is none of these: it leaves shape
-    computations to the CPU by design. `bundle_options` gives the options that depend on the bundle, beside the constant
-    ones.
+    Attributes:
+        install: the command that installs what it needs.
+        runtime: the row of `_OPENERS` that opens a graph on it.
+        module: the Python module of NVIDIA's runtime, for providers that run TensorRT engines.
+        takes_empty: whether an axis may be of size 0, as the past of a decoder's first step is.
+        binds_memory: whether inputs and outputs can be bound to memory, as generating text does with its cache.
+        device: where its tensors are kept, "cpu" or "cuda".
+        file_suffix: what its own form of a graph is called: `model.SUFFIX.onnx`.
+        onnxruntime_name: what ONNX Runtime calls it, for its providers.
+        takes_all_nodes: whether every node of an encoder runs on it, so that ONNX Runtime is told to refuse any that
+            would run on the CPU. CUDA leaves computations of shapes to the CPU by design.
+        options: ONNX Runtime's options for it.
+        bundle_options: the options that depend on the bundle, in addition to `options`.
     """
 
     install: str
     runtime: str = "onnxruntime"
+    module: str | None = None
     takes_empty: bool = True
+    binds_memory: bool = True
     device: str = "cpu"
+    file_suffix: str = "ort"
     onnxruntime_name: str | None = None
     takes_all_nodes: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
@@ -62,12 +73,22 @@ PROVIDERS: Final[dict[str, Provider]] = {
         bundle_options=tensorrt_provider_options,
     ),
     "tensorrt": Provider(
-        install='pip install "rpln-runtime[tensorrt]"', runtime="tensorrt", takes_empty=False, device="cuda"
+        install='pip install "rpln-runtime[tensorrt]"',
+        runtime="tensorrt",
+        module="tensorrt",
+        takes_empty=False,
+        device="cuda",
     ),
     "tensorrt-rtx": Provider(
-        install='pip install "rpln-runtime[tensorrt-rtx]"', runtime="tensorrt", takes_empty=False, device="cuda"
+        install='pip install "rpln-runtime[tensorrt-rtx]"',
+        runtime="tensorrt",
+        module="tensorrt_rtx",
+        takes_empty=False,
+        device="cuda",
     ),
-    "openvino": Provider(install='pip install "rpln-runtime[openvino]"', runtime="openvino"),
+    "openvino": Provider(
+        install='pip install "rpln-runtime[openvino]"', runtime="openvino", binds_memory=False, file_suffix="openvino"
+    ),
 }
 
 
@@ -119,7 +140,9 @@ def _open_openvino(opening: EngineOpening) -> Engine:
 def _open_tensorrt(opening: EngineOpening) -> Engine:
     if opening.bundle is None:
         raise ProviderError(f"provider {opening.provider!r} runs the engines of a bundle: open it with load().")
-    return open_tensorrt(opening.bundle, builder=opening.provider, install=opening.row.install)
+    row = opening.row
+    assert row.module is not None
+    return open_tensorrt(opening.bundle, builder=opening.provider, module=row.module, install=row.install)
 
 
 _OPENERS: Final[dict[str, Callable[[EngineOpening], Engine]]] = {

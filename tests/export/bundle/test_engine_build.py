@@ -259,8 +259,8 @@ def test_fp32_has_no_fused_attention_and_one_token_need_not(
 def test_auto_says_in_a_line_why_a_graph_is_not_compiled(folder: Path) -> None:
     manifest = read_manifest(folder)
     graph = dataclasses.replace(manifest.graphs[0], variant="with-past")
-    write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
-    result = export_engines(dataclasses.replace(PLAN, required=False), folder, ignore, allow_partial=False)
+    described = dataclasses.replace(manifest, graphs=(graph,))
+    result = export_engines(dataclasses.replace(PLAN, required=False), folder, described, ignore, allow_partial=False)
     assert result == EnginesBuilt(
         note="no engine by tensorrt-rtx: a graph that runs with no past and with one is two engines: --variants "
         "prefill,decode"

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tokenizers import normalizers
 
-from rpln_export import pipeline
 from rpln_export.bundle.text_graph import DESCRIPTION
+from rpln_export.checkpoint import loading
 from rpln_export.checkpoint.byte_pairs import byte_pairs_from_tokenizer
 from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import PlanError, ValidationError
@@ -170,7 +170,7 @@ def test_other_tokens_are_not_published(
         pairs = real(*arguments)
         return dataclasses.replace(pairs, merges=pairs.merges[1:])
 
-    monkeypatch.setattr(pipeline, "byte_pairs_from_tokenizer", without_a_merge)
+    monkeypatch.setattr(loading, "byte_pairs_from_tokenizer", without_a_merge)
     result = export(checkpoint("fill-mask"), tmp_path / "out")
     assert result.exit_code == ValidationError.exit_code, result.output
     assert "model.text.onnx makes other tokens than tokenizer.json" in result.stderr

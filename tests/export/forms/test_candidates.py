@@ -7,30 +7,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import onnx_ir as ir
 import pytest
 
 from rpln_export.checkpoint.model import load_model
-from rpln_export.checkpoint.planned_graphs import PlannedGraph, planned_graphs_from_model
+from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
 from rpln_export.forms import candidates
 from rpln_export.forms.candidates import OUT_OF_TIME, Settings, measure_candidates, measure_settings
+from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_graphs.errors import GraphError
+from rpln_graphs.forms import STANDARD
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.trace import trace_model
 
 TASK = "token-classification"
-Racer = tuple[ExportPlan, PlannedGraph, ir.Model]
+Racer = tuple[ExportPlan, GraphForms]
 
 
 @pytest.fixture(scope="module")
 def racer(checkpoint: Callable[[str], Path]) -> Racer:
     plan = make_plan(str(checkpoint(TASK)), task=TASK, workload="ragged")
     (planned,) = planned_graphs_from_model(plan, load_model(plan))
-    graph = trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs)
+    model = trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs)
     for fold in plan.folds:
-        fold.configure(graph, Context())(graph)
-    return plan, planned, graph
+        fold.configure(model, Context())(model)
+    return plan, GraphForms(TracedGraph(planned=planned, model=model), plan)
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ def speeds(monkeypatch: pytest.MonkeyPatch, *made_up: float) -> None:
 def test_every_form_is_measured_and_what_is_not_installed_says_so(
     racer: Racer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, planned, graph = racer
+    plan, graph = racer
     speeds(monkeypatch, 3.0, 4.0, 1.1, 0.9, 1.0)
     done: list[None] = []
 
-    rows = measure_candidates(planned, graph, plan, seconds=60, advance=lambda: done.append(None))
+    rows = measure_candidates(graph, plan, seconds=60, advance=lambda: done.append(None))
 
     assert {row.form: row.speedup for row in rows if row.provider == "cpu"} == {
         "standard": 1.0,
@@ -70,13 +71,13 @@ def test_every_form_is_measured_and_what_is_not_installed_says_so(
 
 @pytest.mark.usefixtures("no_openvino")
 def test_when_time_is_over_the_rest_is_listed_as_not_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, planned, graph = racer
+    plan, graph = racer
     speeds(monkeypatch, 3.0)
     # One look at the clock before all, one before each candidate but the standard form.
     clock = iter([0.0, 1.0, 1.0, *[100.0] * 20])
     monkeypatch.setattr(candidates, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
-    rows = measure_candidates(planned, graph, plan, seconds=50, advance=lambda: None)
+    rows = measure_candidates(graph, plan, seconds=50, advance=lambda: None)
 
     assert [(row.form, row.speedup) for row in rows if row.speedup is not None] == [("standard", 1.0), ("packed", 3.0)]
     assert {row.form for row in rows if row.outcome == OUT_OF_TIME} >= {"attention", "fused", "merged"}
@@ -95,15 +96,15 @@ def test_when_time_is_over_the_rest_is_listed_as_not_measured(racer: Racer, monk
 def test_threads_are_calm_unless_something_else_gains(
     racer: Racer, monkeypatch: pytest.MonkeyPatch, cores: int, gains: Sequence[float], best: Settings
 ) -> None:
-    plan, planned, graph = racer
+    plan, graph = racer
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     speeds(monkeypatch, *gains)
 
-    assert measure_settings(planned, graph, plan) == best
+    assert measure_settings(graph, STANDARD, plan) == best
 
 
 def test_no_room_for_copies_is_said_to_be_that(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, planned, graph = racer
+    plan, graph = racer
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -111,6 +112,6 @@ def test_no_room_for_copies_is_said_to_be_that(racer: Racer, monkeypatch: pytest
     monkeypatch.setattr(candidates, "save_graphs", full)
     said = r"could not be written to .*TMPDIR"
     with pytest.raises(GraphError, match=said):
-        measure_candidates(planned, graph, plan, seconds=60, advance=lambda: None)
+        measure_candidates(graph, plan, seconds=60, advance=lambda: None)
     with pytest.raises(GraphError, match=said):
-        measure_settings(planned, graph, plan)
+        measure_settings(graph, STANDARD, plan)

@@ -12,18 +12,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rpln_export import pipeline
-from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.cli import export_command, rpln_command
-from rpln_export.errors import NearMissError, PlanError, ValidationError
-from rpln_export.forms import choice, timing
-from rpln_export.forms.candidates import Settings, written_forms
+from rpln_export.errors import PlanError
+from rpln_export.forms import graph_forms, timing
+from rpln_export.forms.candidates import Settings
 from rpln_export.forms.choice import Measurements
-from rpln_export.plan.export_plan import ExportPlan, make_plan
+from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.workloads import WORKLOADS, workload_from_file
 from rpln_export.validation import proof
-from rpln_export.validation.proof import Proof
-from rpln_graphs.forms import Form
+from rpln_export.validation.proof import Proof, Refusal
+from rpln_graphs.forms import Form, write_form
 from rpln_graphs.recipes import Recipe
+from rpln_graphs.rewriting.base import GraphTraits
 from rpln_runtime import load, session
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Candidate, Manifest, Rewritten, read_manifest
@@ -191,15 +191,14 @@ def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) 
 
 def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Forms of these names come out wrong."""
-    real = written_forms
 
-    def written(planned: PlannedGraph, graph: ir.Model, forms: Sequence[Form], plan: ExportPlan) -> dict[str, ir.Model]:
-        made = real(planned, graph, forms, plan)
-        for name in set(names) & made.keys():
-            scaled("encoder.layer.1.intermediate.dense.weight.T", 1.5)(made[name])
-        return made
+    def write(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool) -> ir.Model:
+        written = write_form(model, form, traits, allow_partial=allow_partial)
+        if form.name in names:
+            scaled("encoder.layer.1.intermediate.dense.weight.T", 1.5)(written)
+        return written
 
-    monkeypatch.setattr(choice, "written_forms", written)
+    monkeypatch.setattr(graph_forms, "write_form", write)
 
 
 def test_a_winner_that_is_wrong_gives_way_to_the_next(
@@ -243,24 +242,30 @@ def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
     assert manifest.optimization.note.startswith(expected)
 
 
-def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: ValidationError) -> None:
+def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
     """The first proofs of an export end in these; later ones are real."""
     waiting, real = list(refusals), proof.prove
 
     def prove(*args: Any, **options: Any) -> Proof:
         if waiting:
-            raise waiting.pop(0)
+            return Proof(comparisons=(), notes=(), refusal=waiting.pop(0))
         return real(*args, **options)
 
     monkeypatch.setattr(pipeline, "prove", prove)
+
+
+NEAR = Refusal(message="the first", reason="", near=True)
 
 
 @pytest.mark.usefixtures("measuring")
 def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_proofs(monkeypatch, NearMissError("refused", reason="a hair off"))
-    assert export("--target", "portable").exit_code == 0
+    refuse_proofs(monkeypatch, Refusal(message="refused", reason="a hair off", near=True))
+    result = export("--target", "portable", "--json")
+    assert result.exit_code == 0, result.output
+    steps = [step["name"] for step in json.loads(result.stdout)["steps"]]
+    assert (steps.count("load"), steps.count("trace"), steps.count("rewrite")) == (1, 1, 2)
 
     manifest = manifest_of(tmp_path)
     assert manifest.graphs[0].form == "none"
@@ -271,10 +276,10 @@ def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
 @pytest.mark.parametrize(
     ("options", "refusals"),
     [
-        ((), [NearMissError("the first", reason=""), ValidationError("the second")]),
-        ((), [ValidationError("the first")]),
-        (("--optimize", "standard"), [NearMissError("the first", reason="")]),
-        (("--optimize", "none"), [NearMissError("the first", reason="")]),
+        ((), [NEAR, Refusal(message="the second", reason="")]),
+        ((), [Refusal(message="the first", reason="")]),
+        (("--optimize", "standard"), [NEAR]),
+        (("--optimize", "none"), [NEAR]),
     ],
     ids=["twice wrong", "far off", "by name", "no folds"],
 )
@@ -283,7 +288,7 @@ def test_other_misses_are_errors(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: Sequence[str],
-    refusals: Sequence[ValidationError],
+    refusals: Sequence[Refusal],
 ) -> None:
     refuse_proofs(monkeypatch, *refusals)
     result = export(*options)
@@ -297,21 +302,20 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, near: bool
 ) -> None:
     """A proof whose tolerance is so many times smaller than the difference that there is."""
-    found: list[type[Exception]] = []
+    found: list[Refusal | None] = []
     real = proof.prove
 
-    def prove(subjects: Any, folder: Path, *, recipe: Recipe, advance: Any) -> Proof:
-        worst = max(row.difference for row in real(subjects, folder, recipe=recipe, advance=advance).comparisons)
+    def prove(*bundle: Any, recipe: Recipe, advance: Any) -> Proof:
+        worst = max(row.difference for row in real(*bundle, recipe=recipe, advance=advance).comparisons)
         strict = dataclasses.replace(recipe.tolerance, difference=worst / factor)
-        try:
-            return real(subjects, folder, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
-        except ValidationError as error:
-            found.append(type(error))
-            raise
+        made = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
+        found.append(made.refusal)
+        return made
 
     monkeypatch.setattr(pipeline, "prove", prove)
     export()
-    assert (found[0] is NearMissError) == near
+    assert found[0] is not None
+    assert found[0].near == near
 
 
 def test_a_form_asked_for_by_name_that_is_wrong_is_an_error(

@@ -19,12 +19,9 @@ from rpln_export.plan.engines import (
     EnginePlan,
     EngineRequest,
     _installed,
-    check_axes,
     make_engine_plan,
-    profile_from_text,
-    profiles_of_graph,
-    reason_not_compiled,
 )
+from rpln_export.plan.profiles import check_profiles, profile_from_text, profiles_of_graph, reason_not_compiled
 from rpln_graphs.recipes import RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
 from rpln_runtime.engines.manifest import Profile, Range
@@ -281,22 +278,24 @@ ENCODER = Graph(
     inputs=(TensorSpec(name="input_ids", dtype="int64", shape=("batch", "encoder_sequence")),),
     outputs=(TensorSpec(name="last_hidden_state", dtype="float32", shape=("batch", "encoder_sequence", 32)),),
 )
-LIMITS = {name: Axis(minimum=1, maximum=None if name == "batch" else 64) for name in ("batch", "sequence")}
+LIMITS = {
+    name: Axis(minimum=1, maximum=None if name == "batch" else 64) for name in ("batch", "sequence", "encoder_sequence")
+}
 
 
-def planned(*texts: str) -> EnginePlan:
-    return EnginePlan(backend=RTX, targets=("sm89",), profiles=tuple(map(profile_from_text, texts)))
+def profiles_of(*texts: str) -> list[Profile]:
+    return [profile_from_text(text) for text in texts]
 
 
 def test_profiles_for_axes_that_no_graph_has_are_refused() -> None:
-    check_axes(planned("batch=1", "encoder_sequence=8"), [GRAPH, ENCODER])
+    check_profiles(profiles_of("batch=1", "encoder_sequence=8"), [GRAPH, ENCODER], LIMITS)
     with pytest.raises(PlanError) as refused:
-        check_axes(planned("batch=1", "seqence=8"), [GRAPH])
+        check_profiles(profiles_of("batch=1", "seqence=8"), [GRAPH], LIMITS)
     assert str(refused.value) == (
         "--profile names 'seqence', which is no axis of the graphs' inputs: expected batch, sequence."
     )
     with pytest.raises(PlanError) as refused:
-        check_axes(planned("input_ids=8"), [GRAPH])
+        check_profiles(profiles_of("input_ids=8"), [GRAPH], LIMITS)
     assert str(refused.value) == (
         "--profile names 'input_ids', which is an input, and profiles go by axis: expected batch, sequence."
     )
@@ -306,15 +305,15 @@ def test_a_graph_gets_each_profile_once() -> None:
     def texts(profiles: Sequence[Profile]) -> list[dict[str, str]]:
         return [{axis: str(sizes) for axis, sizes in profile.items()} for profile in profiles]
 
-    assert texts(profiles_of_graph(planned(), GRAPH, LIMITS)) == [{"batch": "1:4:8", "sequence": "1:64:64"}]
+    assert texts(profiles_of_graph(profiles_of(), GRAPH, LIMITS)) == [{"batch": "1:4:8", "sequence": "1:64:64"}]
     # The second differs along an axis that this graph does not have.
-    several = planned("batch=1", "batch=1,encoder_sequence=3", "sequence=9,batch=2")
+    several = profiles_of("batch=1", "batch=1,encoder_sequence=3", "sequence=9,batch=2")
     assert texts(profiles_of_graph(several, GRAPH, LIMITS)) == [
         {"batch": "1:1:1", "sequence": "1:64:64"},
         {"batch": "2:2:2", "sequence": "9:9:9"},
     ]
     with pytest.raises(PlanError, match=r"sequence=65:65:65, and model\.onnx takes at most 64 there"):
-        profiles_of_graph(planned("batch=1", "sequence=65"), GRAPH, LIMITS)
+        profiles_of_graph(profiles_of("batch=1", "sequence=65"), GRAPH, LIMITS)
 
 
 def test_graphs_that_no_engine_is_made_of() -> None:
@@ -384,7 +383,7 @@ def _never_traced(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("traced before the options were checked")
 
     monkeypatch.setattr("rpln_export.pipeline.trace_model", trace)
-    monkeypatch.setattr("rpln_export.pipeline.load_model", trace)
+    monkeypatch.setattr("rpln_export.checkpoint.loading.load_model", trace)
 
 
 @pytest.mark.usefixtures("rtx", "_never_traced")

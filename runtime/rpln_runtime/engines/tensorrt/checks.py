@@ -6,15 +6,12 @@ was built for, and the graph is the one that it was built from.
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from rpln_runtime.engines.base import Bundle
 from rpln_runtime.engines.manifest import EngineManifest, graph_files, read_engines
 from rpln_runtime.engines.tensorrt.device import Cuda
 from rpln_runtime.errors import MissingExtraError, ProviderError
-
-MODULES: Final = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""The Python module of each builder's runtime."""
 
 
 class Checked(NamedTuple):
@@ -25,7 +22,7 @@ class Checked(NamedTuple):
     cuda: Cuda
 
 
-def check_engines(bundle: Bundle, *, builder: str, install: str) -> Checked:
+def check_engines(bundle: Bundle, *, builder: str, module: str, install: str) -> Checked:
     """Choose the engine of `bundle` that `builder` made for its graph and that can be loaded here.
 
     Raises ProviderError, with the command that builds it again, where there is none, and MissingExtraError, with the
@@ -33,7 +30,7 @@ def check_engines(bundle: Bundle, *, builder: str, install: str) -> Checked:
     """
     rebuild = f"rpln build {bundle.folder} --engine {builder}"
     engines = _engines_of(bundle, builder, rebuild)
-    trt = _import(MODULES[builder], builder, install)
+    trt = _import(module, builder, install)
     cuda = Cuda(_import("cuda.bindings.runtime", builder, install))
     engines = _fitting(engines, lambda engine: _wrong_version(engine, trt, install), f"Build it again: {rebuild}")
     cuda.check_driver()

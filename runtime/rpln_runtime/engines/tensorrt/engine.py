@@ -17,14 +17,14 @@ from rpln_runtime.errors import InputError, ProviderError
 from rpln_runtime.manifest import Graph
 
 
-def open_tensorrt(bundle: Bundle, *, builder: str, install: str) -> "TensorRtEngine":
+def open_tensorrt(bundle: Bundle, *, builder: str, module: str, install: str) -> "TensorRtEngine":
     """Open the engine that `builder` made for a graph of `bundle`, on the device that is CUDA's current one.
 
     Raises ProviderError for one that cannot be loaded here, with what to do, and MissingExtraError, naming the command
     `install`, without NVIDIA's packages.
     """
     _check_outputs(bundle.graph, builder)
-    return TensorRtEngine(bundle, check_engines(bundle, builder=builder, install=install))
+    return TensorRtEngine(bundle, check_engines(bundle, builder=builder, module=module, install=install))
 
 
 class TensorRtEngine:

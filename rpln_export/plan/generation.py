@@ -1,45 +1,53 @@
-"""What a bundle's manifest says of generation: the checkpoint's token ids and where its positions begin."""
+"""How a bundle generates: the checkpoint's token ids, its lengths, and where its positions begin."""
 
 import json
 from typing import Any
 
 from rpln_export.errors import PlanError
-from rpln_export.plan.export_plan import ExportPlan
+from rpln_model.composition import Composition
 from rpln_model.config import padding_row
 from rpln_model.weights import GENERATION_CONFIG, local_folder
 from rpln_runtime.manifest import Generation
+from rpln_runtime.tasks import Task
 
 
-def generation_from_plan(plan: ExportPlan) -> Generation:
-    """The ids that sequences begin with, end with and are filled with, and how long they get. Raises PlanError."""
-    chosen, composition = _generation_config(plan), plan.composition
+def generation_from_checkpoint(
+    source: str, composition: Composition, task: Task, *, revision: str | None
+) -> Generation | None:
+    """Return the ids that sequences begin with, end with and are filled with, and how long they get.
+
+    Returns None for a task that generates nothing. Raises PlanError for ids and lengths that cannot be.
+    """
+    if task.postprocess is not None:
+        return None
+    chosen, config = _generation_config(source, revision), composition.decoder
 
     def token_id(name: str) -> Any:
-        return _first_known(chosen.get(name), getattr(composition.config, name, None), getattr(plan.config, name, None))
+        return _first_known(chosen.get(name), getattr(composition.config, name, None), getattr(config, name, None))
 
     ends = token_id("eos_token_id")
     generation = Generation(
-        pad_token_id=_first_known(token_id("pad_token_id"), padding_row(plan.config)),
+        pad_token_id=_first_known(token_id("pad_token_id"), padding_row(config)),
         bos_token_id=token_id("bos_token_id"),
         eos_token_ids=tuple(ends if isinstance(ends, list) else [] if ends is None else [ends]),
-        # As transformers does: without a token to start with, the one that begins every text.
+        # As in transformers: where no start token is named, the one that begins every text.
         start_token_id=_first_known(
             chosen.get("decoder_start_token_id"), composition.start_token_id, token_id("bos_token_id")
         )
-        if plan.task.encoders
+        if task.encoders
         else None,
-        first_position=padding_row(plan.config) + 1,
-        pad_position=padding_row(plan.config),
+        first_position=padding_row(config) + 1,
+        pad_position=padding_row(config),
         max_new_tokens=_length(chosen, "max_new_tokens"),
         max_length=_length(chosen, "max_length"),
     )
-    _check_ids(generation, plan)
+    _check_ids(generation, source, vocab_size=config.vocab_size)
     return generation
 
 
-def _generation_config(plan: ExportPlan) -> dict[str, Any]:
-    """What transformers' `generate` goes by, before the network's own config."""
-    path = local_folder(plan.source, revision=plan.revision) / GENERATION_CONFIG
+def _generation_config(source: str, revision: str | None) -> dict[str, Any]:
+    """Return what transformers' `generate` looks at before the network's own config."""
+    path = local_folder(source, revision=revision) / GENERATION_CONFIG
     if not path.is_file():
         return {}
     try:
@@ -58,9 +66,8 @@ def _length(chosen: dict[str, Any], name: str) -> int | None:
     return value
 
 
-def _check_ids(generation: Generation, plan: ExportPlan) -> None:
-    """What the decoder has no row for would end a run of the bundle much later, or never end a sequence."""
-    vocab_size = plan.config.vocab_size
+def _check_ids(generation: Generation, source: str, *, vocab_size: int) -> None:
+    """Refuse ids that the decoder has no row for: they would end a run much later, or never end a sequence."""
     ids = {
         "pad_token_id": (generation.pad_token_id,),
         "bos_token_id": (generation.bos_token_id,),
@@ -71,7 +78,7 @@ def _check_ids(generation: Generation, plan: ExportPlan) -> None:
         for value in values:
             if value is not None and not (type(value) is int and 0 <= value < vocab_size):
                 raise PlanError(
-                    f"{name} of {plan.source} is {value!r}, expected an id that its decoder knows, 0 to "
+                    f"{name} of {source} is {value!r}, expected an id that its decoder knows, 0 to "
                     f"{vocab_size - 1}: mend {GENERATION_CONFIG}, or config.json where that does not say."
                 )
 

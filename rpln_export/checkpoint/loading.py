@@ -1,0 +1,48 @@
+"""Loading: a checkpoint's model, its tokenizer, and where both come from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rpln_export.checkpoint.byte_pairs import byte_pairs_from_tokenizer
+from rpln_export.checkpoint.model import load_model, source_from_plan
+from rpln_export.checkpoint.tokenizer import load_tokenizer
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_graphs.text import BytePairs
+from rpln_runtime.manifest import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        model: the task's model in eager torch, in fp32 and eval mode.
+        tokenizer: a fast tokenizer of transformers.
+        source: the checkpoint's name and the SHA-256 of its weights.
+        byte_pairs: the tokenizer as a graph from texts needs it; None where the plan asks for no such graph.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: Source
+    byte_pairs: BytePairs | None
+
+    @property
+    def parameters(self) -> int:
+        """The number of the model's parameters; shared ones count once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_checkpoint(plan: ExportPlan) -> Checkpoint:
+    """Read the plan's checkpoint.
+
+    Raises PlanError for a tokenizer or a head that is missing or does not fit, and rpln_model's CheckpointError or
+    ConfigError for broken weights.
+    """
+    tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
+    return Checkpoint(
+        model=load_model(plan),
+        tokenizer=tokenizer,
+        source=source_from_plan(plan),
+        byte_pairs=byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None,
+    )

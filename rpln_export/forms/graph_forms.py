@@ -1,0 +1,32 @@
+"""A graph of an export in the forms that were asked for, each of which is written once."""
+
+import onnx_ir as ir
+
+from rpln_export.checkpoint.planned_graphs import PlannedGraph, TracedGraph
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_graphs.forms import STANDARD, Form, write_form
+
+
+class GraphForms:
+    """A graph after the recipe's passes, and its forms.
+
+    Attributes:
+        planned: the graph of the plan.
+        model: the graph as its own file (model.onnx and the like) holds it: in standard operators.
+    """
+
+    def __init__(self, rewritten: TracedGraph, plan: ExportPlan) -> None:
+        self.planned: PlannedGraph = rewritten.planned
+        self._base = rewritten.model
+        self._allow_partial = plan.allow_partial
+        self._written: dict[str, ir.Model] = {}
+        # What is compiled elsewhere reads the file itself, so that the file is in the form that was asked for.
+        self.model: ir.Model = self.written(plan.form if plan.target.compiled else STANDARD)
+
+    def written(self, form: Form) -> ir.Model:
+        """Return the graph in `form`. Raises PassError where a pass fuses less than its formula says."""
+        if form.name not in self._written:
+            self._written[form.name] = write_form(
+                self._base, form, self.planned.traits, allow_partial=self._allow_partial
+            )
+        return self._written[form.name]

@@ -1,0 +1,67 @@
+"""The form that was asked for, and whether the choices of a form contradict each other or change nothing.
+
+AUTO measures the forms and keeps the fastest; NONE keeps the graph as it was traced, without the exact folds.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.choices import AUTO, NONE, choose
+from rpln_export.plan.targets import Target
+from rpln_export.plan.workloads import DEFAULT_WORKLOAD, WORKLOADS, Workload, workload_from_file
+from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
+from rpln_graphs.recipes import Recipe
+from rpln_graphs.rewriting.base import GraphTraits
+
+
+def form_from_choice(optimize: str, target: Target, *, pack_padding: bool) -> Form:
+    """Return the form that the user named, or the default one of the `target`.
+
+    Raises PlanError for a name that is no form's.
+    """
+    form = choose({AUTO: None, NONE: STANDARD, **FORMS}, optimize, "--optimize")
+    if form is not None:
+        return form
+    return FORMS["packed"] if pack_padding else target.default
+
+
+def workload_from_choice(name: str | None, path: Path | None) -> Workload:
+    """Return the row of WORKLOADS called `name`, or the workload in the file `path`. Raises PlanError for both."""
+    if name and path:
+        raise PlanError("--workload and --workload-file exclude each other: measure on one of them.")
+    return workload_from_file(path) if path else choose(WORKLOADS, name or DEFAULT_WORKLOAD, "workload")
+
+
+def check_optimization(
+    optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool, decodes: bool, workload_given: bool
+) -> None:
+    """Refuse choices of a form that contradict each other. Raises PlanError."""
+    form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
+    if target.compiled and (pack_padding or (form is not None and (form.packs or not form.standard))):
+        raise PlanError(
+            f"--target {target.name} compiles model.onnx, which must hold standard operators of fixed shapes: choose "
+            f"another form than {'a packed one' if form is None else form.name}, or --target cpu or cuda."
+        )
+    if pack_padding and form is not None and not form.packs:
+        raise PlanError(f"--pack-padding asks for a packed form, --optimize {form.name} for another. Drop one of them.")
+    if pack_padding and decodes:
+        raise PlanError("--pack-padding goes with encoders: in a decoder's steps there is no padding.")
+    if pack_padding and optimize == NONE:
+        raise PlanError("--pack-padding and --optimize none exclude each other.")
+    if workload_given and optimize != AUTO:
+        raise PlanError(f"a workload is what --optimize auto measures on; --optimize {optimize} measures nothing.")
+    if target.name == "cpu" and recipe.computes_in == ir.DataType.BFLOAT16:
+        raise PlanError("--target cpu does not go with --bf16: ONNX Runtime has no bf16 kernels for CPUs.")
+
+
+def check_effect(form: Form, graphs: Iterable[GraphTraits]) -> None:
+    """Refuse a form that was asked for and changes none of the graphs. Raises PlanError with the reasons."""
+    reasons = [reasons_without_effect(form, traits) for traits in graphs]
+    if form is not STANDARD and all(reasons):
+        found = dict.fromkeys(reason for rows in reasons for reason in rows)
+        raise PlanError(
+            f"the form {form.name} changes nothing here: {'; '.join(found)}. Choose another with --optimize."
+        )

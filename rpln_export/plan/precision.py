@@ -1,0 +1,42 @@
+"""The precision of an export, and the choices that go with it: types of inputs and outputs, calibration, the opset."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.choices import choose
+from rpln_graphs.recipes import IO_DTYPES, Recipe
+from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
+
+
+def check_calibration(path: Path | None, recipe: Recipe) -> None:
+    """Refuse calibration texts that cannot be read, or that nothing is measured on. Raises PlanError."""
+    if path is None:
+        return
+    if not recipe.lowers:
+        raise PlanError("--calibration goes with --fp16 or --bf16: an fp32 export measures no ranges.")
+    try:
+        texts = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(
+            f"{path} cannot be read ({error}): --calibration takes a text file in UTF-8, one example a line."
+        ) from error
+    if not texts.strip():
+        raise PlanError(f"{path} is empty: --calibration takes a text file in UTF-8, one example a line.")
+
+
+def io_dtype_from_name(name: str, recipe: Recipe) -> ir.DataType:
+    """Return the type of float inputs and outputs. Raises PlanError for a type that the graph does not compute in."""
+    dtype = choose(IO_DTYPES, name, "I/O type")
+    if dtype not in {ir.DataType.FLOAT, recipe.computes_in}:
+        raise PlanError(f"--io-dtype {name} goes with --{name}: this export computes in {recipe.name}.")
+    return dtype
+
+
+def checked_opset(opset: int | None) -> int:
+    """Return `opset`, or for None the default one. Raises PlanError for an opset that is not supported."""
+    chosen = DEFAULT_OPSET if opset is None else opset
+    if not OLDEST_OPSET <= chosen <= NEWEST_OPSET:
+        raise PlanError(f"opset {chosen} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
+    return chosen

@@ -1,0 +1,65 @@
+"""The task of an export: the one that was asked for, or that of the checkpoint's config, and whether the two fit."""
+
+from transformers import PretrainedConfig
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.choices import choose
+from rpln_model.composition import PLAIN, Composition
+from rpln_runtime.tasks import TASKS, Task
+
+
+def task_from_choice(name: str | None, composition: Composition, source: str, *, is_decoder: bool) -> Task:
+    """Return the row of TASKS called `name`, or, for None, the one that the config of `source` names.
+
+    `is_decoder` makes a decoder of the network in `composition`, in place. Raises PlanError for an unknown task, and
+    for a network that cannot do it.
+    """
+    task = choose(TASKS, name, "task") if name else _task_from_config(composition.config, source)
+    if is_decoder:
+        _make_decoder(composition, task)
+    _check_network(composition, task, source)
+    return task
+
+
+def _task_from_config(config: PretrainedConfig, source: str) -> Task:
+    architectures = config.architectures or []
+    found = [row for row in TASKS.values() if row.architecture in architectures]
+    if not found:
+        raise PlanError(
+            f"the config of {source} names no task (architectures: {architectures or 'none'}). "
+            f"Say which with --task: {', '.join(TASKS)}."
+        )
+    return found[0]
+
+
+def _make_decoder(composition: Composition, task: Task) -> None:
+    if task.postprocess is not None:
+        raise PlanError(
+            f"--is-decoder makes a decoder, which continues texts: it goes with --task text-generation, not with "
+            f"{task.name}."
+        )
+    composition.decoder.is_decoder = True
+
+
+def _check_network(composition: Composition, task: Task, source: str) -> None:
+    config = composition.decoder
+    if composition.kind != PLAIN and not task.encoders:
+        raise PlanError(
+            f"{source} is an encoder and a decoder, {task.name} has room for one network. Choose --task "
+            "text2text-generation."
+        )
+    if task.postprocess is None and not config.is_decoder:
+        raise PlanError(
+            f"{source} is no decoder (is_decoder is not set in its config): its tokens see what comes after them. If "
+            f"it is to continue texts, say so with --is-decoder; else choose another --task than {task.name}."
+        )
+    if config.add_cross_attention and not task.encoders:
+        raise PlanError(
+            f"{source} has cross-attention (add_cross_attention), which {task.name} does not feed. Choose --task "
+            "text2text-generation."
+        )
+    if task.encoders and not config.add_cross_attention:
+        raise PlanError(
+            f"{source} is a decoder without cross-attention, so that it takes nothing from an encoder. Choose --task "
+            "text-generation, or a checkpoint with add_cross_attention."
+        )
