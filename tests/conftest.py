@@ -23,7 +23,7 @@ collect_ignore = [] if _HAS_OPTIMUM else ["optimum"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--refresh-golden", action="store_true", help="write the golden graphs anew instead of comparing")
-    parser.addoption("--trace-anew", action="store_true", help="trace every network, whatever earlier runs have kept")
+    parser.addoption("--anew", action="store_true", help="use nothing that was made before; trace whenever asked to")
 
 
 def pytest_report_header() -> list[str]:
@@ -38,16 +38,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA driver: /proc/driver/nvidia/version does not exist"))
 
 
+@pytest.fixture(scope="session")
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what later runs can use again: in .pytest_cache, or with --anew one of this run alone."""
+    cache = getattr(request.config, "cache", None)  # None with -p no:cacheprovider
+    if cache is None or request.config.getoption("--anew"):
+        return shared_folder(tmp_path_factory) / "kept"
+    return Path(cache.mkdir("kept"))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _traces_are_kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep traces in pytest's cache, which is .pytest_cache; where that is switched off, for this run alone."""
-    if request.config.getoption("--trace-anew"):
+def _traces_are_kept(request: pytest.FixtureRequest, kept: Path) -> Iterator[None]:
+    """Let networks be traced once; with --anew, whenever a test asks for it."""
+    if request.config.getoption("--anew"):
         yield
         return
     from tests.trace_cache import traces_from
 
-    cache = getattr(request.config, "cache", None)
-    with traces_from(cache.mkdir("traces") if cache else shared_folder(tmp_path_factory) / "traces"):
+    with traces_from(kept / "traces"):
         yield
 
 

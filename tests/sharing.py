@@ -30,3 +30,10 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
             make(part)
             part.rename(path)
     return path
+
+
+def forget_old(parent: Path, *, keep: int) -> None:
+    """Remove the folders in `parent` but those that were made or touched last."""
+    newest_first = sorted(parent.glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in newest_first[keep:]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -17,7 +17,7 @@ from tests.graphs.networks import Network, tiny_model, trace_task, trace_variant
 from tests.trace_cache import ROOT, SOURCES, key_of, traced_anew, traces_from
 
 TASK = "token-classification"
-SMALL = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
+SMALL: dict[str, Any] = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
 
 LATER = {"rpln_graphs.errors", "rpln_graphs.passes", "rpln_graphs.rewriting.base"}
 """What tracing imports of ours that runs on a graph after the exporter, so on a kept one too."""

@@ -1,7 +1,8 @@
-"""Traces kept on disk: torch's exporter takes seconds, and hundreds of tests trace the same few networks.
+"""What torch's exporter gives, kept on disk: it takes seconds, and hundreds of tests export the same few networks.
 
-What is kept is the exporter's graph without the model's weights. A graph that is read from here borrows them from the
-model at hand, as a fresh one does; so their values need not be in the key, but names, shapes and ties are.
+Of a trace, the graph is kept without the model's weights. A graph that is read from here borrows them from the model at
+hand, as a fresh one does; so their values need not be in its key, but names, shapes and ties are. Of transformers' own
+networks, which tests export to files, the file is kept, and the values are in its key.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 
 from rpln_graphs import trace
 from rpln_graphs.calls import GraphCall
-from tests.sharing import made_once
+from tests.sharing import forget_old, made_once
 
 Export = Callable[[GraphCall, int], ir.Model]
 
@@ -41,28 +42,27 @@ SOURCES: Final = (
 DISTRIBUTIONS: Final = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript")
 NAMED_BY_PLACE: Final = {"_name_or_path", "transformers_version"}
 """Fields of a config that say where it is from."""
-GENERATIONS: Final = 4
-"""How many states of the sources have their traces kept: two lines of transformers, before and after a change."""
+GENERATIONS: Final = 12
+"""How many states of the sources have their graphs kept: three sources, two lines of transformers, two branches."""
 
 
 _export: Final[Export] = trace._export
+_folder: Path | None = None
 
 
 @contextmanager
 def traces_from(folder: Path) -> Iterator[None]:
-    """Let `trace_model` take what the exporter gives from `folder`, where the same was traced before."""
-    home = folder / generation()
-    home.mkdir(parents=True, exist_ok=True)
-    home.touch()
-    _forget_old(folder)
+    """Let `trace_model` and `export_once` take what the exporter gives from `folder`, where that was kept."""
+    forget_old(folder, keep=GENERATIONS)
 
     def export(call: GraphCall, opset: int) -> ir.Model:
-        path = home / key_of(call, opset)
+        path = _generation(folder, *SOURCES) / key_of(call, opset)
         made_once(path, lambda part: part.write_bytes(_bytes_from_graph(_export(call, opset), call)))
         return _graph_from_bytes(path.read_bytes(), call)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(trace, "_export", export)
+        monkeypatch.setattr(sys.modules[__name__], "_folder", folder)
         yield
 
 
@@ -74,35 +74,49 @@ def traced_anew() -> Iterator[None]:
         yield
 
 
-def _forget_old(folder: Path) -> None:
-    newest_first = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest_first[GENERATIONS:]:
-        shutil.rmtree(path, ignore_errors=True)
+def export_once(model: torch.nn.Module, path: Path, export: Callable[[Path], object], *parts: object) -> None:
+    """Let `export` write the graph of `model` to `path`, or copy the file that it wrote for the same before.
+
+    The same is: a model with these modules, configs and weights, equal `parts`, and the source file of `export`.
+    """
+    if _folder is None:
+        export(path)
+        return
+    source = str(Path(export.__code__.co_filename).relative_to(ROOT))
+    values = [tensor.detach().numpy().tobytes() for tensor in _weights(model).values()]
+    key = _digest(_described(model, *parts), *values)
+    shutil.copyfile(made_once(_generation(_folder, source) / f"{key}.onnx", export), path)
 
 
 # -- what a trace depends on -----------------------------------------------------------------------------------------
 
 
 @cache
-def generation() -> str:
-    """A digest of the sources and of the versions."""
+def _generation(folder: Path, *sources: str) -> Path:
+    """The folder of what was made by these sources and versions."""
     versions = [sys.version, *(f"{name} {version(name)}" for name in DISTRIBUTIONS)]
-    files = sorted({path for pattern in SOURCES for path in ROOT.glob(pattern)})
-    return _digest("\n".join(versions).encode(), *(path.read_bytes() for path in files))
+    files = sorted({path for pattern in sources for path in ROOT.glob(pattern)})
+    digest = _digest("\n".join([*versions, *sources]).encode(), *(path.read_bytes() for path in files))
+    home = folder / digest
+    home.mkdir(parents=True, exist_ok=True)
+    home.touch()
+    return home
 
 
 def key_of(call: GraphCall, opset: int) -> str:
     """A digest of all that decides about a trace but the sources and versions: the values of weights do not."""
-    parts = {
-        "opset": opset,
-        "inputs": repr(call.inputs),
-        "outputs": repr(call.outputs),
-        "modules": repr(call),
-        "types": [f"{type(module).__module__}.{type(module).__qualname__}" for module in call.modules()],
-        "configs": [_fields(module.config) for module in call.modules() if hasattr(module, "config")],
-        "weights": _structure(call),
+    return _digest(_described(call, call.inputs, call.outputs, opset))
+
+
+def _described(model: torch.nn.Module, *parts: object) -> bytes:
+    description = {
+        "parts": [repr(part) for part in parts],
+        "modules": repr(model),
+        "types": [f"{type(module).__module__}.{type(module).__qualname__}" for module in model.modules()],
+        "configs": [_fields(module.config) for module in model.modules() if hasattr(module, "config")],
+        "weights": _structure(model),
     }
-    return _digest(json.dumps(parts, sort_keys=True, default=str).encode())
+    return json.dumps(description, sort_keys=True, default=str).encode()
 
 
 def _fields(config: Any) -> Any:
@@ -116,19 +130,19 @@ def _without_place(fields: Any) -> Any:
     return {name: _without_place(value) for name, value in fields.items() if name not in NAMED_BY_PLACE}
 
 
-def _structure(call: GraphCall) -> list[Any]:
+def _structure(model: torch.nn.Module) -> list[Any]:
     """Name, type and shape of every weight, and the first of those that it shares its memory with."""
     first: dict[int, str] = {}
     return [
         (name, str(tensor.dtype), tensor.shape, tensor.stride(), first.setdefault(tensor.data_ptr(), name))
-        for name, tensor in _weights(call).items()
+        for name, tensor in _weights(model).items()
     ]
 
 
-def _weights(call: GraphCall) -> dict[str, torch.Tensor]:
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {
-        **dict(call.named_parameters(remove_duplicate=False)),
-        **dict(call.named_buffers(remove_duplicate=False)),
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
     }
 
 
@@ -153,7 +167,7 @@ def _bytes_from_graph(graph: ir.Model, call: GraphCall) -> bytes:
 
 
 def _graph_from_bytes(data: bytes, call: GraphCall) -> ir.Model:
-    graph = ir.from_proto(onnx.ModelProto.FromString(zlib.decompress(data)))
+    graph: ir.Model = ir.from_proto(onnx.ModelProto.FromString(zlib.decompress(data)))
     weights = _weights(call)
     for name, value in graph.graph.initializers.items():
         if isinstance(value.const_value, ir.ExternalTensor):

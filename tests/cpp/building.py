@@ -1,17 +1,21 @@
-"""Builds of the C++ runtime, made once a run: each is shared by the processes of it, and needs tools that may lack."""
+"""Builds of the C++ runtime: one is made for each state of the sources, with tools that a machine may lack."""
 
-import fcntl
+import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+
+from tests.sharing import forget_old, made_once
 
 ROOT: Final = Path(__file__).parents[2]
 RUNTIME: Final = ROOT / "runtime/cpp"
@@ -73,17 +77,37 @@ def compiles(compiler: str, source: str, *flags: str) -> bool:
     return subprocess.run(command, input=source.encode(), capture_output=True, check=False).returncode == 0
 
 
-def build(folder: Path) -> Build:
-    """Build and install the runtime with g++, then the tests' programs against it with clang and sanitizers."""
+def build(parent: Path) -> Build:
+    """Build and install the runtime with g++, then the tests' programs against it with clang and sanitizers.
+
+    A build in `parent` that an earlier run made of the same sources, with the same compilers, is taken.
+    """
     if missing := missing_tools():
         message = f"the C++ runtime is not tested without {', '.join(missing)}: {INSTALL}"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    folder = parent / _digest_of_sources()
     made = Build(prefix=folder / "prefix", programs=folder / "tests")
-    once(folder / "built", lambda: _build_all(folder, made))
+
+    def make(stamp: Path) -> None:
+        forget_old(parent, keep=1)
+        _build_all(folder, made)
+        stamp.touch()
+
+    made_once(folder / "built", make)
     return made
 
 
+def _digest_of_sources() -> str:
+    compilers = [_run("g++", "--version"), _run("clang++", "--version")]
+    digest = hashlib.sha256("\n".join([sys.prefix, importlib.metadata.version("onnxruntime"), *compilers]).encode())
+    for path in sorted(path for folder in (RUNTIME, Path(__file__).parent) for path in folder.rglob("*")):
+        if path.suffix not in {".py", ".pyc"} and path.is_file():
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
 def _build_all(folder: Path, made: Build) -> None:
+    shutil.rmtree(folder / "onnxruntime", ignore_errors=True)  # of a build that was interrupted
     options = [f"-DONNXRUNTIME_ROOT={onnxruntime_root(folder / 'onnxruntime')}"]
     runtime = folder / "runtime"
     # Not optimized: compiling takes a third of the time, and nothing here is about speed.
@@ -109,16 +133,7 @@ def onnxruntime_root(folder: Path) -> Path:
     return folder
 
 
-def once(stamp: Path, make: Callable[[], None]) -> None:
-    """Call `make`, unless a process of this run has; others wait for it. Where it failed, the next one tries again."""
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    with stamp.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists():
-            make()
-            stamp.touch()
-
-
-def _run(*command: object) -> None:
+def _run(*command: object) -> str:
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert run.returncode == 0, f"{command}\n{run.stdout[-4000:]}\n{run.stderr[-4000:]}"
+    return run.stdout

@@ -15,14 +15,3 @@ def test_a_missing_tool_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(outcome, match=r"not tested without g\+\+, cmake, clang, make: run .ci/install-tools"):
         building.build(tmp_path)
-
-
-def test_what_a_run_shares_is_made_once(tmp_path: Path) -> None:
-    made: list[int] = []
-    building.once(tmp_path / "stamp", lambda: made.append(1))
-    building.once(tmp_path / "stamp", lambda: made.append(2))
-    assert made == [1]
-    with pytest.raises(ZeroDivisionError):
-        building.once(tmp_path / "other", lambda: made.append(1 // 0))
-    building.once(tmp_path / "other", lambda: made.append(3))
-    assert made == [1, 3]
