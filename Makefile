@@ -13,6 +13,14 @@ DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 TESTS457 := $(wildcard tests/model tests/export/checkpoint/test_convert.py \
   tests/runtime/postprocess/test_question_answering.py tests/runtime/generation tests/optimum \
   tests/training/test_decoder_checkpoints.py tests/training/test_encoder_checkpoints.py)
+# A look at every folder: the tables, each pass, the golden graphs, exports from the command line, pipelines' answers.
+QUICK := tests/test_tables.py tests/test_imports.py tests/graphs/passes tests/graphs/rewriting tests/graphs/test_calls.py \
+  tests/graphs/test_golden.py tests/graphs/test_recipes.py tests/graphs/test_save.py tests/model/test_parity.py \
+  tests/model/test_checkpoints.py tests/export/plan tests/export/test_tasks.py tests/export/test_steps.py \
+  tests/runtime/postprocess tests/runtime/generation/test_text.py tests/runtime/test_batching.py \
+  tests/runtime/test_inputs.py tests/runtime/test_manifest.py tests/runtime/test_session.py tests/triton/test_configs.py \
+  tests/training/test_loop.py
+
 # By file, because what a file's tests share is made once in each process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -20,7 +28,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu fuzz-cpp lint golden data train bench clean
+.PHONY: help demo quick test test-all test-gpu fuzz fuzz-cpp lint golden data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,9 +40,20 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
-	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
+# What every run of the tests needs: both lines of transformers, and a Triton server.
+TESTED := $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
+  $(VENV_TRITON)/.installed
+
+quick: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## run the tests to run after each change: a minute, once a first run has kept its traces
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz and not full and not slow" $(QUICK)
+
+test: $(TESTED)  ## run the tests to run before each commit, on transformers 5 and 4.57; CI runs them too
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz and not full"
+	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz and not full" $(TESTS457)
+
+test-all: $(TESTED)  ## run every test on transformers 5 and 4.57, and use nothing that earlier runs have kept
+	$(VENV)/bin/python -m pytest $(PARALLEL) --anew
+	$(VENV457)/bin/python -m pytest $(PARALLEL) --anew $(TESTS457)
 
 test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## what needs an NVIDIA GPU: its engines, CUDA and TensorRT in ONNX Runtime
 	$(VENV_GPU)/bin/python -m pytest -m gpu

@@ -22,6 +22,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx_ir.tensor_adapters import TorchTensor
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from rpln_graphs import trace
 from rpln_graphs.calls import GraphCall
@@ -63,6 +64,8 @@ def traces_from(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(trace, "_export", export)
         monkeypatch.setattr(sys.modules[__name__], "_folder", folder)
+        # The table of what each operator of torch is in ONNX: the exporter reads it from source code at every call.
+        monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 

@@ -1,5 +1,6 @@
 """Builds of the C++ runtime: one is made for each state of the sources, with tools that a machine may lack."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -8,8 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +22,47 @@ from tests.sharing import forget_old, made_once
 ROOT: Final = Path(__file__).parents[2]
 RUNTIME: Final = ROOT / "runtime/cpp"
 HEADERS: Final = ROOT / ".tools/onnxruntime/include"
+MOST_DRIVERS: Final = 4
 INSTALL: Final = "run .ci/install-tools, which installs it"
 TOOLS: Final = {"g++": "g++", "cmake": "cmake", "clang++": "clang", "make": "make"}
 """Commands, and Debian's packages that have them."""
 PREPROCESSED: Final = {"pcre2.h": "libpcre2-dev", "nlohmann/json.hpp": "nlohmann-json3-dev"}
 FUZZER: Final = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
+
+
+class Driver:
+    """A running driver, the program of the tests, which has loaded a file or a bundle and answers requests.
+
+    It runs under sanitizers. What they find fails the test that it answers, and a leak that which stops it.
+    """
+
+    def __init__(self, *command: object) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 # as long as the process runs
+        self._process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+
+    def ask(self, request: Any) -> Any:
+        """The answer to a request."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            self.stop()
+            pytest.fail(f"the driver ended without an answer to {request}")
+        return json.loads(answer)
+
+    def stop(self) -> None:
+        """Let it end. Fails where the sanitizers, or the driver itself, found something."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.seek(0)
+        found = self._errors.read().decode(errors="replace")
+        self._errors.close()
+        assert self._process.returncode == 0, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +71,8 @@ class Build:
 
     prefix: Path
     programs: Path
+    drivers: dict[tuple[object, ...], Driver] = field(default_factory=dict, repr=False)
+    """Those that run, the last used behind: to load a bundle takes them seconds, to answer takes them no time."""
 
     @property
     def command_line(self) -> Path:
@@ -44,17 +84,31 @@ class Build:
         """The one with the C interface."""
         return next((self.prefix / "lib").rglob("librpln_c.so"))
 
+    def fuzzer(self, name: str) -> Path:
+        """A fuzz target, which is built when it is first asked for."""
+
+        def make(stamp: Path) -> None:
+            _run("cmake", "--build", self.programs, "--target", name)
+            stamp.touch()
+
+        made_once(self.programs / f"{name}.built", make)
+        return self.programs / name
+
     def ask(self, command: str, path: Path, requests: Iterable[Any], **options: Any) -> list[Any]:
-        """Answers of the tests' driver, which runs under sanitizers: what they find fails the test."""
-        lines = "".join(json.dumps(request) + "\n" for request in requests)
-        run = subprocess.run(
-            [self.programs / "driver", command, path, json.dumps(options)],
-            input=lines.encode(),
-            capture_output=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr.decode(errors="replace")
-        return [json.loads(line) for line in run.stdout.split(b"\n") if line]
+        """Answers of a driver that was started with the command, the path and the options."""
+        arguments = (command, path, json.dumps(options))
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        key = (*arguments, *((file, file.stat().st_mtime_ns) for file in files))
+        driver = self.drivers.pop(key, None) or Driver(self.programs / "driver", *arguments)
+        answers = [driver.ask(request) for request in requests]
+        self.drivers[key] = driver
+        self.stop_drivers(but=MOST_DRIVERS)
+        return answers
+
+    def stop_drivers(self, *, but: int = 0) -> None:
+        """Stop all drivers but the last used; fails where one found something."""
+        while len(self.drivers) > but:
+            self.drivers.pop(next(iter(self.drivers))).stop()
 
 
 def missing_tools() -> list[str]:
@@ -117,7 +171,7 @@ def _build_all(folder: Path, made: Build) -> None:
     _run("cmake", "--install", runtime, "--prefix", made.prefix)
     found = [f"-DCMAKE_PREFIX_PATH={made.prefix}", "-DCMAKE_CXX_COMPILER=clang++"]
     _run("cmake", "-S", Path(__file__).parent, "-B", made.programs, *options, *found)
-    _run("cmake", "--build", made.programs, "--parallel", "2")
+    _run("cmake", "--build", made.programs, "--target", "driver")
 
 
 def onnxruntime_root(folder: Path) -> Path:

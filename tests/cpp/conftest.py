@@ -1,6 +1,6 @@
 """The build of the C++ runtime, and bundles of the embedded checkpoints, each made once a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from tests.sharing import made_once, shared_folder
 
 
 @pytest.fixture(scope="session")
-def built(kept: Path) -> Build:
+def built(kept: Path) -> Iterator[Build]:
     """The runtime, installed, and the tests' programs."""
-    return build(kept / "cpp")
+    made = build(kept / "cpp")
+    yield made
+    made.stop_drivers()
 
 
 @pytest.fixture(scope="session")

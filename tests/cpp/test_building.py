@@ -1,5 +1,6 @@
-"""Where a tool lacks, the tests of C++ are skipped and say what to install; where CI=true they fail."""
+"""Where a tool lacks, the tests of C++ are skipped and say what to install, or fail; drivers lose nothing they find."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,18 @@ def test_a_missing_tool_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(outcome, match=r"not tested without g\+\+, cmake, clang, make: run .ci/install-tools"):
         building.build(tmp_path)
+
+
+def test_a_driver_answers_until_it_finds_something() -> None:
+    script = "import sys; print(input(), flush=True); input(); sys.exit('a leak')"
+    driver = building.Driver(sys.executable, "-c", script)
+    assert driver.ask({"a": 1}) == {"a": 1}
+    with pytest.raises(AssertionError, match="a leak"):
+        driver.ask(None)
+
+
+def test_what_a_driver_finds_as_it_stops_is_not_lost() -> None:
+    driver = building.Driver(sys.executable, "-c", "import sys; print(input(), flush=True); sys.exit('a leak')")
+    assert driver.ask(5) == 5
+    with pytest.raises(AssertionError, match="a leak"):
+        driver.stop()

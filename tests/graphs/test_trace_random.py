@@ -48,6 +48,7 @@ def check(fields: dict[str, Any]) -> None:
             assert_allclose(found[name], array, rtol=0, atol=TOLERANCE * largest, err_msg=f"{name}, {case.name}")
 
 
+@pytest.mark.full
 @settings(SECONDS_EACH, max_examples=6, derandomize=True)
 @given(networks())
 def test_a_few_networks(fields: dict[str, Any]) -> None:
