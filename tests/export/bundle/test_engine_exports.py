@@ -60,21 +60,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(folder, "text-generation", add_cross_attention=True, num_hidden_layers=LAYERS_OF_FOREIGN)
 
 
-EVERY_PRECISION = ("token-classification", "text2text-generation")
-"""Tasks that `make test` compiles in every precision. It compiles the others in fp16; `make test-all` compiles all."""
-
-
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(
-            (subject, precision),
-            id=f"{subject}-{precision}",
-            marks=[] if precision == "fp16" or subject in EVERY_PRECISION else pytest.mark.full,
-        )
-        for subject in SUBJECTS
-        for precision in PRECISIONS
-    ],
+    params=[(subject, precision) for subject in SUBJECTS for precision in PRECISIONS],
+    ids="-".join,
 )
 def compiled(
     request: pytest.FixtureRequest, exporter: Exporter, foreign: Path, tmp_path_factory: pytest.TempPathFactory
