@@ -8,11 +8,19 @@ VENV_GPU := .venv-gpu
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
 DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
-# What compares with transformers 4.57, which still has what 5 dropped and whose generate is another, and what Optimum
-# loads.
+# Tests that compare with transformers 4.57, which still has what 5 dropped and generates in another way, and tests of
+# Optimum.
 TESTS457 := $(wildcard tests/model tests/export/checkpoint/test_convert.py \
   tests/runtime/postprocess/test_question_answering.py tests/runtime/generation tests/optimum \
   tests/training/test_decoder_checkpoints.py tests/training/test_encoder_checkpoints.py)
+# A look at every folder: the tables, each pass, the golden graphs, exports from the command line, pipelines' answers.
+QUICK := tests/test_tables.py tests/test_imports.py tests/graphs/passes tests/graphs/rewriting tests/graphs/test_calls.py \
+  tests/graphs/test_golden.py tests/graphs/test_recipes.py tests/graphs/test_save.py tests/model/test_parity.py \
+  tests/model/test_checkpoints.py tests/export/plan tests/export/test_tasks.py tests/export/test_steps.py \
+  tests/runtime/postprocess tests/runtime/generation/test_text.py tests/runtime/test_batching.py \
+  tests/runtime/test_inputs.py tests/runtime/test_manifest.py tests/runtime/test_session.py tests/triton/test_configs.py \
+  tests/training/test_loop.py
+
 # By file, because what a file's tests share is made once in each process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -20,7 +28,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu fuzz-cpp lint golden data train bench clean
+.PHONY: help demo quick test test-all test-gpu fuzz fuzz-cpp lint golden data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,17 +40,28 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-test: $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test $(VENV_TRITON)/.installed  ## run every test, on transformers 5 and 4.57
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz"
-	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz" $(TESTS457)
+# What every run of the tests needs: both lines of transformers, and a Triton server.
+TESTED := $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
+  $(VENV_TRITON)/.installed
 
-test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## what needs an NVIDIA GPU: its engines, CUDA and TensorRT in ONNX Runtime
+quick: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## run some tests of every package: about a minute, once a first run has kept its traces
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz and not full and not slow" $(QUICK)
+
+test: $(TESTED)  ## run the tests that CI runs, on transformers 5 and 4.57
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not fuzz and not full"
+	$(VENV457)/bin/python -m pytest $(PARALLEL) -m "not fuzz and not full" $(TESTS457)
+
+test-all: $(TESTED)  ## run every test there is, and take nothing that earlier runs have kept
+	$(VENV)/bin/python -m pytest $(PARALLEL) --anew
+	$(VENV457)/bin/python -m pytest $(PARALLEL) --anew $(TESTS457)
+
+test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## run the tests that need an NVIDIA GPU: engines, CUDA and TensorRT in ONNX Runtime
 	$(VENV_GPU)/bin/python -m pytest -m gpu
 
-fuzz: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## networks drawn anew in every run, through every pass
+fuzz: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## send networks through every pass that are drawn anew in every run
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m fuzz tests/graphs
 
-fuzz-cpp: $(VENV)/.installed-cpu,test  ## the C++ tokenizer and manifest reader on whatever a fuzzer finds, five minutes each
+fuzz-cpp: $(VENV)/.installed-cpu,test  ## fuzz the C++ tokenizer and manifest reader, five minutes each
 	RPLN_FUZZ_SECONDS=300 $(VENV)/bin/python -m pytest tests/cpp/test_fuzz.py
 
 lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
@@ -68,7 +87,7 @@ train: data  ## train the embedded checkpoints again (about an hour)
 	$(VENV)/bin/python -m training.train_chooser
 	$(VENV)/bin/python -m training.train_embedder
 
-bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## exports, generation and encoders: time and memory beside others
+bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## measure time and memory of exports, generation, encoders and the rest, beside others'
 	$(VENV)/bin/python benchmarks/export.py
 	$(VENV)/bin/python benchmarks/generation.py
 	$(VENV)/bin/python -m benchmarks.encoders

@@ -1,10 +1,13 @@
-"""What every test shares: no hub, one thread, the markers' rules and the flag of the golden graphs."""
+"""What every test shares: no hub, one thread, the markers' rules, the flags, and traces that are made once."""
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.sharing import shared_folder
 
 # Before anything imports transformers or torch: the hub is never asked, and two cores are not fought over.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,6 +23,7 @@ collect_ignore = [] if _HAS_OPTIMUM else ["optimum"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--refresh-golden", action="store_true", help="write the golden graphs anew instead of comparing")
+    parser.addoption("--anew", action="store_true", help="use nothing that was made before; trace whenever asked to")
 
 
 def pytest_report_header() -> list[str]:
@@ -32,6 +36,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no NVIDIA driver: /proc/driver/nvidia/version does not exist"))
+
+
+@pytest.fixture(scope="session")
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what later runs can use again: in .pytest_cache, or with --anew one of this run alone."""
+    cache = getattr(request.config, "cache", None)  # None with -p no:cacheprovider
+    if cache is None or request.config.getoption("--anew"):
+        return shared_folder(tmp_path_factory) / "kept"
+    return Path(cache.mkdir("kept"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traces_are_kept(request: pytest.FixtureRequest, kept: Path) -> Iterator[None]:
+    """Let networks be traced once; with --anew, whenever a test asks for it."""
+    if request.config.getoption("--anew"):
+        yield
+        return
+    from tests.trace_cache import traces_from
+
+    with traces_from(kept / "traces"):
+        yield
 
 
 @pytest.fixture

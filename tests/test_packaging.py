@@ -205,6 +205,7 @@ print(json.dumps({"words": [row["word"] for row in pipeline(sys.argv[1])("The ol
 """
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_wheels_export_the_default_checkpoint_and_a_server_without_torch_runs_it(
     wheels: dict[str, Wheel], tmp_path: Path

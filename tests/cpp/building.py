@@ -1,26 +1,68 @@
-"""Builds of the C++ runtime, made once a run: each is shared by the processes of it, and needs tools that may lack."""
+"""Builds of the C++ runtime: one is made for each state of the sources, with tools that a machine may lack."""
 
-import fcntl
+import contextlib
+import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from tests.sharing import forget_old, made_once
+
 ROOT: Final = Path(__file__).parents[2]
 RUNTIME: Final = ROOT / "runtime/cpp"
 HEADERS: Final = ROOT / ".tools/onnxruntime/include"
+MOST_DRIVERS: Final = 4
 INSTALL: Final = "run .ci/install-tools, which installs it"
 TOOLS: Final = {"g++": "g++", "cmake": "cmake", "clang++": "clang", "make": "make"}
 """Commands, and Debian's packages that have them."""
 PREPROCESSED: Final = {"pcre2.h": "libpcre2-dev", "nlohmann/json.hpp": "nlohmann-json3-dev"}
 FUZZER: Final = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
+
+
+class Driver:
+    """A running driver, the program of the tests, which has loaded a file or a bundle and answers requests.
+
+    It runs under sanitizers. What they find fails the test that it answers, and a leak that which stops it.
+    """
+
+    def __init__(self, *command: object) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 # as long as the process runs
+        self._process = subprocess.Popen(
+            [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+
+    def ask(self, request: Any) -> Any:
+        """The answer to a request."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            self.stop()
+            pytest.fail(f"the driver ended without an answer to {request}")
+        return json.loads(answer)
+
+    def stop(self) -> None:
+        """Let it end. Fails where the sanitizers, or the driver itself, found something."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._errors.seek(0)
+        found = self._errors.read().decode(errors="replace")
+        self._errors.close()
+        assert self._process.returncode == 0, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +71,8 @@ class Build:
 
     prefix: Path
     programs: Path
+    drivers: dict[tuple[object, ...], Driver] = field(default_factory=dict, repr=False)
+    """Those that run, the last used behind: to load a bundle takes them seconds, to answer takes them no time."""
 
     @property
     def command_line(self) -> Path:
@@ -40,17 +84,31 @@ class Build:
         """The one with the C interface."""
         return next((self.prefix / "lib").rglob("librpln_c.so"))
 
+    def fuzzer(self, name: str) -> Path:
+        """A fuzz target, which is built when it is first asked for."""
+
+        def make(stamp: Path) -> None:
+            _run("cmake", "--build", self.programs, "--target", name)
+            stamp.touch()
+
+        made_once(self.programs / f"{name}.built", make)
+        return self.programs / name
+
     def ask(self, command: str, path: Path, requests: Iterable[Any], **options: Any) -> list[Any]:
-        """Answers of the tests' driver, which runs under sanitizers: what they find fails the test."""
-        lines = "".join(json.dumps(request) + "\n" for request in requests)
-        run = subprocess.run(
-            [self.programs / "driver", command, path, json.dumps(options)],
-            input=lines.encode(),
-            capture_output=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr.decode(errors="replace")
-        return [json.loads(line) for line in run.stdout.split(b"\n") if line]
+        """Answers of a driver that was started with the command, the path and the options."""
+        arguments = (command, path, json.dumps(options))
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        key = (*arguments, *((file, file.stat().st_mtime_ns) for file in files))
+        driver = self.drivers.pop(key, None) or Driver(self.programs / "driver", *arguments)
+        answers = [driver.ask(request) for request in requests]
+        self.drivers[key] = driver
+        self.stop_drivers(but=MOST_DRIVERS)
+        return answers
+
+    def stop_drivers(self, *, but: int = 0) -> None:
+        """Stop all drivers but the last used; fails where one found something."""
+        while len(self.drivers) > but:
+            self.drivers.pop(next(iter(self.drivers))).stop()
 
 
 def missing_tools() -> list[str]:
@@ -73,17 +131,37 @@ def compiles(compiler: str, source: str, *flags: str) -> bool:
     return subprocess.run(command, input=source.encode(), capture_output=True, check=False).returncode == 0
 
 
-def build(folder: Path) -> Build:
-    """Build and install the runtime with g++, then the tests' programs against it with clang and sanitizers."""
+def build(parent: Path) -> Build:
+    """Build and install the runtime with g++, then the tests' programs against it with clang and sanitizers.
+
+    A build in `parent` that an earlier run made of the same sources, with the same compilers, is taken.
+    """
     if missing := missing_tools():
         message = f"the C++ runtime is not tested without {', '.join(missing)}: {INSTALL}"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    folder = parent / _digest_of_sources()
     made = Build(prefix=folder / "prefix", programs=folder / "tests")
-    once(folder / "built", lambda: _build_all(folder, made))
+
+    def make(stamp: Path) -> None:
+        forget_old(parent, keep=1)
+        _build_all(folder, made)
+        stamp.touch()
+
+    made_once(folder / "built", make)
     return made
 
 
+def _digest_of_sources() -> str:
+    compilers = [_run("g++", "--version"), _run("clang++", "--version")]
+    digest = hashlib.sha256("\n".join([sys.prefix, importlib.metadata.version("onnxruntime"), *compilers]).encode())
+    for path in sorted(path for folder in (RUNTIME, Path(__file__).parent) for path in folder.rglob("*")):
+        if path.suffix not in {".py", ".pyc"} and path.is_file():
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
 def _build_all(folder: Path, made: Build) -> None:
+    shutil.rmtree(folder / "onnxruntime", ignore_errors=True)  # of a build that was interrupted
     options = [f"-DONNXRUNTIME_ROOT={onnxruntime_root(folder / 'onnxruntime')}"]
     runtime = folder / "runtime"
     # Not optimized: compiling takes a third of the time, and nothing here is about speed.
@@ -93,7 +171,7 @@ def _build_all(folder: Path, made: Build) -> None:
     _run("cmake", "--install", runtime, "--prefix", made.prefix)
     found = [f"-DCMAKE_PREFIX_PATH={made.prefix}", "-DCMAKE_CXX_COMPILER=clang++"]
     _run("cmake", "-S", Path(__file__).parent, "-B", made.programs, *options, *found)
-    _run("cmake", "--build", made.programs, "--parallel", "2")
+    _run("cmake", "--build", made.programs, "--target", "driver")
 
 
 def onnxruntime_root(folder: Path) -> Path:
@@ -109,16 +187,7 @@ def onnxruntime_root(folder: Path) -> Path:
     return folder
 
 
-def once(stamp: Path, make: Callable[[], None]) -> None:
-    """Call `make`, unless a process of this run has; others wait for it. Where it failed, the next one tries again."""
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    with stamp.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists():
-            make()
-            stamp.touch()
-
-
-def _run(*command: object) -> None:
+def _run(*command: object) -> str:
     run = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     assert run.returncode == 0, f"{command}\n{run.stdout[-4000:]}\n{run.stderr[-4000:]}"
+    return run.stdout

@@ -118,9 +118,9 @@ int main(int argc, char** argv) {
   for (std::string line; std::getline(std::cin, line);) {
     try {
       if (!command) command = commands.at(argv[1])(path, options);
-      std::cout << (*command)(Json::parse(line)).dump() << '\n';
+      std::cout << (*command)(Json::parse(line)).dump() << std::endl;
     } catch (const rpln::Error& error) {
-      std::cout << Json{{"error", error.what()}, {"code", error.exit_code()}}.dump() << '\n';
+      std::cout << Json{{"error", error.what()}, {"code", error.exit_code()}}.dump() << std::endl;
     }
   }
 }

@@ -1,5 +1,6 @@
-"""Where a tool lacks, the tests of C++ are skipped and say what to install; where CI=true they fail."""
+"""Where a tool lacks, the tests of C++ are skipped and say what to install, or fail; drivers lose nothing they find."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,16 @@ def test_a_missing_tool_is_named(
         building.build(tmp_path)
 
 
-def test_what_a_run_shares_is_made_once(tmp_path: Path) -> None:
-    made: list[int] = []
-    building.once(tmp_path / "stamp", lambda: made.append(1))
-    building.once(tmp_path / "stamp", lambda: made.append(2))
-    assert made == [1]
-    with pytest.raises(ZeroDivisionError):
-        building.once(tmp_path / "other", lambda: made.append(1 // 0))
-    building.once(tmp_path / "other", lambda: made.append(3))
-    assert made == [1, 3]
+def test_a_driver_answers_until_it_finds_something() -> None:
+    script = "import sys; print(input(), flush=True); input(); sys.exit('a leak')"
+    driver = building.Driver(sys.executable, "-c", script)
+    assert driver.ask({"a": 1}) == {"a": 1}
+    with pytest.raises(AssertionError, match="a leak"):
+        driver.ask(None)
+
+
+def test_what_a_driver_finds_as_it_stops_is_not_lost() -> None:
+    driver = building.Driver(sys.executable, "-c", "import sys; print(input(), flush=True); sys.exit('a leak')")
+    assert driver.ask(5) == 5
+    with pytest.raises(AssertionError, match="a leak"):
+        driver.stop()

@@ -48,6 +48,7 @@ def manifest() -> dict[str, object]:
     }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", ["fuzz_tokenizer", "fuzz_manifest"])
 def test_nothing_is_found_in_some_seconds(built: Build, tmp_path: Path, target: str) -> None:
     corpus, found = tmp_path / "corpus", tmp_path / "found"
@@ -56,7 +57,7 @@ def test_nothing_is_found_in_some_seconds(built: Build, tmp_path: Path, target: 
     seeds_of(target, corpus)
     limits = [f"-max_total_time={SECONDS}", "-max_len=65536", "-timeout=10", f"-artifact_prefix={found}/"]
     run = subprocess.run(
-        [built.programs / target, corpus, *limits], capture_output=True, text=True, errors="replace", check=False
+        [built.fuzzer(target), corpus, *limits], capture_output=True, text=True, errors="replace", check=False
     )
     assert run.returncode == 0, run.stderr[-4000:]
     # What reads nothing finds nothing: the inputs to begin with have to reach most of the code there is.

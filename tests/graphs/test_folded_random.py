@@ -71,6 +71,7 @@ def check(fields: dict[str, Any]) -> None:
     assert distance(network, fused) < TOLERANCE
 
 
+@pytest.mark.full
 @settings(SECONDS_EACH, max_examples=4, derandomize=True)
 @given(networks())
 def test_a_few_networks(fields: dict[str, Any]) -> None:

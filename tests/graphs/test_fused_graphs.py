@@ -125,6 +125,7 @@ def check(fields: dict[str, Any], folds: tuple[type[CountingPass], ...]) -> None
 SECONDS_EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
+@pytest.mark.full
 @settings(SECONDS_EACH, max_examples=5, derandomize=True)
 @given(networks(), st.sampled_from([(), FOLDS]))
 def test_a_few_networks(fields: dict[str, Any], folds: tuple[type[CountingPass], ...]) -> None:

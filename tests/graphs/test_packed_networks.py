@@ -260,6 +260,7 @@ def check(fields: dict[str, Any]) -> None:
 SECONDS_EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
+@pytest.mark.full
 @settings(SECONDS_EACH, max_examples=4, derandomize=True)
 @given(networks())
 def test_a_few_networks(fields: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """torch model -> clean onnx_ir model, equal to eager torch on every input of the stress set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.graphs.anatomy import (
 from tests.graphs.conftest import Traced
 from tests.graphs.networks import PAD, USABLE_LENGTH, Network, tiny_model, trace_task
 from tests.graphs.text_graphs import Arrays, operators, runner
+from tests.trace_cache import traced_anew
 
 TOLERANCE = 1e-4
 TIED = ("fill-mask", "text-generation", "text2text-generation")
@@ -28,6 +30,18 @@ EVERY_TASK = pytest.mark.parametrize("task", TASKS)
 IDS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "head_mask")
 EMBEDDED = ("attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "head_mask")
 INTERNALS = ("hidden_states", "attentions")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _traced_anew() -> Iterator[None]:
+    with traced_anew():
+        yield
+
+
+@pytest.fixture(scope="module")
+def traced() -> Traced:
+    """As for all folders, but for no network that another test has traced."""
+    return cache(trace_task)
 
 
 def assert_equals_eager(network: Network, batches: Sequence[tuple[str, Arrays]]) -> None:

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from rpln_runtime.tasks import TASKS
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import runner
+from tests.trace_cache import traced_anew
 
 TOLERANCE = 1e-4
 SECONDS_EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -39,7 +40,8 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def check(fields: dict[str, Any]) -> None:
-    network = trace_task(**fields)
+    with traced_anew():
+        network = trace_task(**fields)
     compute = runner(network.graph)
     for case in network.stress_cases():
         expected, found = network.eager(case.feeds), compute(case.feeds)
@@ -48,6 +50,7 @@ def check(fields: dict[str, Any]) -> None:
             assert_allclose(found[name], array, rtol=0, atol=TOLERANCE * largest, err_msg=f"{name}, {case.name}")
 
 
+@pytest.mark.full
 @settings(SECONDS_EACH, max_examples=6, derandomize=True)
 @given(networks())
 def test_a_few_networks(fields: dict[str, Any]) -> None:

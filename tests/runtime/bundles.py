@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from rpln_runtime.manifest import Axis, Graph, Manifest, Source, TensorSpec, read_manifest, write_manifest
 from rpln_runtime.tasks import BATCH, CHOICES, SEQUENCE, Task
+from tests.trace_cache import export_once
 
 USABLE_LENGTH = 64
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
@@ -138,20 +139,24 @@ def export_model(model: Any, task: Task, path: Path) -> None:
     example = {
         tensor.name: torch.ones([axes[str(axis)] for axis in tensor.axes], dtype=torch.int64) for tensor in task.inputs
     }
-    torch.onnx.export(
-        model,
-        kwargs=example,
-        f=path,
-        dynamo=True,
-        opset_version=18,
-        input_names=[tensor.name for tensor in task.inputs],
-        output_names=[tensor.name for tensor in task.outputs],
-        dynamic_shapes={
-            tensor.name: {i: dynamic[str(axis)] for i, axis in enumerate(tensor.axes)} for tensor in task.inputs
-        },
-        external_data=False,
-        verbose=False,
-    )
+
+    def export(to: Path) -> None:
+        torch.onnx.export(
+            model,
+            kwargs=example,
+            f=to,
+            dynamo=True,
+            opset_version=18,
+            input_names=[tensor.name for tensor in task.inputs],
+            output_names=[tensor.name for tensor in task.outputs],
+            dynamic_shapes={
+                tensor.name: {i: dynamic[str(axis)] for i, axis in enumerate(tensor.axes)} for tensor in task.inputs
+            },
+            external_data=False,
+            verbose=False,
+        )
+
+    export_once(model, path, export, task)
 
 
 def make_manifest(config: Any, task: Task) -> Manifest:

@@ -22,6 +22,7 @@ from rpln_runtime import Generated
 from rpln_runtime.manifest import Axis, Generation, Graph, Manifest, Source, TensorSpec, read_manifest, write_manifest
 from rpln_runtime.tasks import BATCH, ENCODER_SEQUENCE, PAST, SEQUENCE, TOTAL
 from tests.runtime.bundles import USABLE_LENGTH
+from tests.trace_cache import export_once
 
 LAYERS, HEADS, HIDDEN = 2, 2, 32
 HEAD_SIZE = HIDDEN // HEADS
@@ -263,20 +264,24 @@ def export_graph(model: Any, plan: GraphPlan, folder: Path) -> Graph:
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in plan.inputs
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-        torch.onnx.export(
-            Wrapped(model, plan).eval(),
-            args=tuple(examples),
-            f=folder / plan.path,
-            dynamo=True,
-            opset_version=18,
-            input_names=[spec.name for spec in plan.inputs],
-            output_names=[spec.name for spec in plan.outputs],
-            dynamic_shapes=(dynamic,),
-            external_data=False,
-            verbose=False,
-        )
+
+    def export(to: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+            torch.onnx.export(
+                Wrapped(model, plan).eval(),
+                args=tuple(examples),
+                f=to,
+                dynamo=True,
+                opset_version=18,
+                input_names=[spec.name for spec in plan.inputs],
+                output_names=[spec.name for spec in plan.outputs],
+                dynamic_shapes=(dynamic,),
+                external_data=False,
+                verbose=False,
+            )
+
+    export_once(model, folder / plan.path, export, plan.variant, plan.inputs, plan.outputs)
     return Graph(variant=plan.variant, path=plan.path, opset=18, inputs=plan.inputs, outputs=plan.outputs)
 
 

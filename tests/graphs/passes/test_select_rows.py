@@ -603,6 +603,7 @@ def traced_network(name: str, *, variant: str, outputs: Sequence[str], **fields:
     return trace_task(name, variant=variant, outputs=outputs, **fields)
 
 
+@pytest.mark.full
 @settings(SECONDS_EACH, max_examples=3, derandomize=True)
 @given(networks())
 def test_a_few_networks(fields: dict[str, Any]) -> None:
