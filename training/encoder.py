@@ -43,13 +43,13 @@ def pretrained_tokenizer(folder: Path = PRETRAINED) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
-def save_encoder(model: Network[Any], tokenizer: Tokenizer, folder: Path) -> None:
+def save_encoder(model: Network, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the checkpoint in fp16, with the tokenizer's files; the model is fp16 afterwards."""
     model.half().save_pretrained(folder)
     save_tokenizer(tokenizer, folder, max_length=MAX_LENGTH)
 
 
-def training_record(model: Network[Any], *, seed: int, epochs: int, steps: int, started: float) -> dict[str, Any]:
+def training_record(model: Network, *, seed: int, epochs: int, steps: int, started: float) -> dict[str, Any]:
     """Return what metrics.json says of a training that began when `time.process_time()` was `started`."""
     return {
         "seed": seed,

@@ -1,6 +1,6 @@
 """RoBERTa-PreLayerNorm in plain torch modules: the interface of transformers, traceable without surprises."""
 
-from rpln_model.checkpoints import LoadingInfo, check_finite
+from rpln_model.checkpoints import check_finite
 from rpln_model.composition import Composition, load_composition
 from rpln_model.config import updated_config
 from rpln_model.dinkytrain import network_from_dinkytrain
@@ -23,7 +23,6 @@ __all__ = [
     "Composition",
     "ConfigError",
     "EncoderDecoderModel",
-    "LoadingInfo",
     "ModelInputError",
     "RobertaPreLayerNormForCausalLM",
     "RobertaPreLayerNormForMaskedLM",

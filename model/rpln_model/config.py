@@ -6,7 +6,7 @@ field its documented meaning on both lines; nothing else in this package reads t
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
@@ -80,8 +80,16 @@ def returns_dict(config: PretrainedConfig, *, asked: bool | None = None) -> bool
 
 def pruned_heads(config: RobertaPreLayerNormConfig) -> dict[int, set[int]]:
     """Layer -> the heads that are gone from it, numbered as in the unpruned model."""
-    recorded = getattr(config, "pruned_heads", None) or {}
-    return {int(layer): set(heads) for layer, heads in recorded.items()}
+    return heads_by_layer(getattr(config, "pruned_heads", None) or {}, layers=config.num_hidden_layers)
+
+
+def heads_by_layer(heads: Mapping[Any, Collection[int]], *, layers: int) -> dict[int, set[int]]:
+    """Layer -> heads, where layers may be given from the last one, as -1, or as JSON has them, as "1"."""
+    result: dict[int, set[int]] = {}
+    for layer, some in heads.items():
+        number = int(layer)
+        result.setdefault(number + layers if number < 0 else number, set()).update(some)
+    return result
 
 
 def activation(config: RobertaPreLayerNormConfig) -> Activation:

@@ -2,13 +2,12 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import torch
 from torch import Tensor
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_model.checkpoints import under_one_name
+from rpln_model.checkpoints import mismatched_names
 from rpln_model.errors import CheckpointError
 from rpln_model.heads import HEADS
 from rpln_model.network import Network
@@ -23,7 +22,7 @@ def network_from_tensors(
     *,
     source: Path,
     unused: tuple[str, ...] = (),
-) -> Network[Any]:
+) -> Network:
     """The `architecture`, a row of HEADS, in eval mode; its parameters are the `tensors`, which go by its own names.
 
     What begins with one of `unused` is left out where the network has no place for it.
@@ -32,24 +31,29 @@ def network_from_tensors(
         CheckpointError: the tensors of `source` are not those of the network, or of another shape.
         ConfigError: `config` describes no network of this architecture.
     """
-    with torch.device("meta"):
-        model = HEADS[architecture](config)
-    aliases = {shared.alias for shared in model.shared_names()}
-    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
-    found = under_one_name(tensors, model)
+    model, info = HEADS[architecture].from_pretrained(
+        None,
+        config=config,
+        state_dict=tensors,
+        dtype="auto",
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
     refuse_unknown(
-        [name for name in found.keys() - expected.keys() if not name.startswith(unused)],
+        [name for name in info["unexpected_keys"] if not name.startswith(unused)],
         source=source,
         kind=f"a {architecture}",
     )
-    if missing := [name for name in expected if name not in found]:
-        raise CheckpointError(f"{source} is incomplete, it lacks {listed(missing)}: copy or save it again.")
-    if wrong := [name for name in expected if found[name].shape != expected[name].shape]:
-        shapes = [f"{name} is {tuple(found[name].shape)}, not {tuple(expected[name].shape)}" for name in wrong]
+    if info["missing_keys"]:
+        raise CheckpointError(
+            f"{source} is incomplete, it lacks {listed(sorted(info['missing_keys']))}: copy or save it again."
+        )
+    if wrong := sorted(mismatched_names(info)):
+        shapes = [
+            f"{name} is {tuple(tensors[name].shape)}, not {tuple(model.state_dict()[name].shape)}" for name in wrong
+        ]
         raise CheckpointError(f"tensors of {source} do not fit each other: {listed(shapes)}. Save it again.")
-    model.load_state_dict({name: found[name] for name in expected}, strict=False, assign=True)
-    model.tie_weights()
-    return model.eval()
+    return model
 
 
 def refuse_unknown(names: Collection[str], *, source: Path, kind: str) -> None:

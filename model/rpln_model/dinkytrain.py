@@ -5,11 +5,12 @@ there are LayerNorms that DinkyTrain's modules have and never apply, `attention.
 """
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_model.checkpoints import BASE_MODEL_PREFIX, config_from_fields, read_fields
+from rpln_model.base import BASE_MODEL_PREFIX
+from rpln_model.checkpoints import config_from_fields, read_fields
 from rpln_model.config import MODEL_TYPE
 from rpln_model.conversion import network_from_tensors
 from rpln_model.errors import CheckpointError
@@ -35,7 +36,7 @@ def is_dinkytrain(folder: Path) -> bool:
     return path.is_file() and read_fields(path).get("model_type") == _MODEL_TYPE
 
 
-def network_from_dinkytrain(folder: Path) -> Network[Any]:
+def network_from_dinkytrain(folder: Path) -> Network:
     """The network in `folder`: of the head that its config names, in eval mode, in the dtype it was saved in.
 
     Raises:

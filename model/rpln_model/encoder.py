@@ -48,8 +48,6 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
     Arguments that contradict each other or the config raise ModelInputError.
     """
 
-    constructor_options = ("add_pooling_layer",)
-
     def __init__(self, config: RobertaPreLayerNormConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.embeddings = Embeddings(config)
@@ -57,7 +55,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = Pooler(config) if add_pooling_layer else None
         self.encoder.prune_heads(pruned_heads(config))
-        self.finish_init()
+        self.post_init()
 
     def forward(
         self,
@@ -79,6 +77,13 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         config = self.config
         self._check_inputs(input_ids, inputs_embeds, encoder_hidden_states)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
+        if self.training and self.encoder.layer[0].gradient_checkpointing:
+            use_cache = False  # a layer that runs twice would store its keys twice
+            if past_key_values is not None:
+                raise ModelInputError(
+                    "past_key_values were given while gradients are checkpointed in training, where each layer runs "
+                    "twice; leave them out, or call gradient_checkpointing_disable()"
+                )
         cache = cache_from_past(past_key_values, use_cache=use_cache, layers=config.num_hidden_layers)
         past_length = length_of_past(past_key_values)
 
@@ -125,8 +130,9 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         """The table of word embeddings."""
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the table of word embeddings; `tie_weights` then joins an output projection to it."""
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the table of word embeddings, an `nn.Embedding`; `tie_weights` joins an output projection to it."""
+        assert isinstance(value, nn.Embedding)
         self.embeddings.word_embeddings = value
 
 
@@ -229,11 +235,11 @@ class Encoder(nn.Module):
         for index, layer in enumerate(self.layer):
             x_BTD, probabilities_BHTS, cross_probabilities_BHTS = layer(
                 x_BTD,
+                memory_BSD,  # by place, as gradients must flow through both where a layer's are checkpointed
                 mask=mask,
                 head_mask=head_factors[index],
                 distance_TS=distance_TS,
                 reads_memory=reads_memory,
-                memory_BSD=memory_BSD,
                 memory_mask=memory_mask,
                 slots=slots(cache, index),
             )

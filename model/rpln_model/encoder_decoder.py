@@ -1,32 +1,34 @@
-# ruff: noqa: FBT001, PLR0917 - the documented interface fixes these arguments' order and types
+# ruff: noqa: FBT001, FBT002, PLR0917 - the documented interface fixes these arguments' order and types
 """transformers' EncoderDecoderModel, of which at least the decoder is of this architecture.
 
 Shape suffixes: see `rpln_model.layers`.
 """
 
-from pathlib import Path
-from typing import Any, Final
+import os
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import EncoderDecoderConfig, RobertaPreLayerNormConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
+from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.cache import KeyValue, Past
-from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
-from rpln_model.composition import PLAIN, composition_from_config
+from rpln_model.checkpoints import LoadingInfo, read_config
+from rpln_model.composition import composition_from_config
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError
+from rpln_model.generation import Generator
 from rpln_model.language_models import RobertaPreLayerNormForCausalLM, check_width
 from rpln_model.losses import token_loss
-from rpln_model.network import Network
+from rpln_model.network import Network, folder_to_check
 
 IGNORED: Final = -100
 """Labels that do not count."""
 
 
-class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConfig]):
+class EncoderDecoderModel(Network, Generator):
     """`encoder`, `enc_to_dec_proj` where the two differ in width, and `decoder`, named as in transformers.
 
     `encoder` is None, and its output has to be given, where it is of another architecture and where there is none: the
@@ -34,7 +36,10 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
     pruned in the parts, whose configs are the parts of this one's.
     """
 
-    config_classes = (RobertaPreLayerNormConfig, EncoderDecoderConfig)
+    config: Any
+    config_class = EncoderDecoderConfig
+    config_types = (RobertaPreLayerNormConfig, EncoderDecoderConfig)
+    base_model_prefix = "encoder_decoder"
 
     def __init__(self, config: EncoderDecoderConfig | RobertaPreLayerNormConfig) -> None:
         parts = composition_from_config(config)
@@ -49,7 +54,27 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
         self.enc_to_dec_proj = (
             nn.Linear(parts.encoder_hidden_size, parts.decoder.hidden_size) if parts.projected else None
         )
-        self.finish_init()
+        # What other weights are tied, the decoder knows; `tie_encoder_decoder` is a field of transformers 4.
+        self._tied_weights_keys = self._encoder_ties() if getattr(config, "tie_encoder_decoder", False) else {}
+        if self.encoder is None:
+            self._keys_to_ignore_on_load_unexpected = [*self._keys_to_ignore_on_load_unexpected, r"^encoder\."]
+        self.post_init()
+
+    @classmethod
+    def load_with_info(
+        cls, source: str | os.PathLike[str] | None, *model_args: Any, config: Any, **options: Any
+    ) -> tuple[Self, LoadingInfo]:
+        """Do what `from_pretrained` does; a decoder's checkpoint becomes the decoder of this model."""
+        given = config
+        if config is None and (folder := folder_to_check(source, options)) is not None:
+            given = read_config(folder, *cls.config_types)
+        if not isinstance(given, RobertaPreLayerNormConfig):
+            return super().load_with_info(source, *model_args, config=config, **options)
+        decoder, info = RobertaPreLayerNormForCausalLM.load_with_info(source, *model_args, config=given, **options)
+        with torch.device("meta"):
+            model = cls(decoder.config)
+        model.decoder = decoder
+        return model.eval(), {kind: [_in_decoder(each) for each in found] for kind, found in info.items()}
 
     def forward(
         self,
@@ -182,38 +207,44 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
         ids = ids.masked_fill(ids == IGNORED, parts.pad_token_id)
         return ids, ids.ne(parts.pad_token_id).long()
 
-    def init_parameter(self, module: nn.Module, name: str) -> None:
-        """As the part does that the module belongs to; the projection between them goes with the decoder."""
-        parts = (part for part in (self.encoder, self.decoder) if part is not None)
-        owner = next((part for part in parts if module in set(part.modules())), self.decoder)
-        owner.init_parameter(module, name)
+    # -- what the parts share ------------------------------------------------------------------------------------
 
-    def shared_names(self) -> tuple[Shared, ...]:
-        """The decoder's, and those that `tie_encoder_decoder` (transformers 4) makes the encoder's too."""
-        names = [
-            shared._replace(
-                name=f"decoder.{shared.name}", alias=f"decoder.{shared.alias}", read=f"decoder.{shared.read}"
-            )
-            for shared in self.decoder.shared_names()
-        ]
-        if self.encoder is not None and getattr(self.config, "tie_encoder_decoder", False):
-            of_decoder = {name for name, _ in self.decoder.base_model.named_parameters()}
-            for name in (name for name, _ in self.encoder.named_parameters() if name in of_decoder):
-                shared = f"decoder.{BASE_MODEL_PREFIX}.{name}"
-                # 5.x knows no such tie, and reads both.
-                names.append(Shared(shared, f"encoder.{name}", read=shared, saved_once=False))
-        return tuple(names)
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's table of word embeddings, or the decoder's where the encoder is not part of the model."""
+        return (self.decoder if self.encoder is None else self.encoder).get_input_embeddings()
 
-    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under this model's names, without those of an encoder that is left out."""
-        if composition_from_config(self.config).kind == PLAIN:
-            return {f"decoder.{name}": tensor for name, tensor in self.decoder.renamed(weights).items()}
+    def resize_token_embeddings(self, *_arguments: Any, **_options: Any) -> nn.Embedding:
+        """Refuse: each part has a vocabulary of its own.
+
+        Raises:
+            ModelInputError: always.
+        """
+        raise ModelInputError(
+            "the encoder and the decoder have a vocabulary each; resize one of them: "
+            "model.encoder.resize_token_embeddings(...) or model.decoder.resize_token_embeddings(...)"
+        )
+
+    def _encoder_ties(self) -> dict[str, str]:
+        """Each parameter of the encoder that the decoder has, too -> its name in the decoder."""
         if self.encoder is None:
-            weights = {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
-        return weights
+            return {}
+        of_decoder = {name for name, _ in self.decoder.base_model.named_parameters()}
+        names = [name for name, _ in self.encoder.named_parameters() if name in of_decoder]
+        return {f"encoder.{name}": f"decoder.{BASE_MODEL_PREFIX}.{name}" for name in names}
 
-    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB") -> None:
-        """Write `config.json` and safetensors, in several files above `max_shard_size` bytes (or "5GB").
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """The names of tied weights -> those they are tied to, as transformers 5 asks for them."""
+        ties: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
+        return ties | self._tied_weights_keys
+
+    def tie_embeddings_and_encoder_decoder(self) -> None:
+        """Tie the encoder to the decoder where the config says so; transformers 4.57 calls this of every model."""
+        for alias, name in self._tied_weights_keys.items():
+            path, _, last = alias.rpartition(".")
+            setattr(self.get_submodule(path), last, self.get_parameter(name))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
+        """Write both networks, as transformers' method does and with its options.
 
         Raises:
             CheckpointError: the encoder is left out, the folder cannot be written, or the config holds a callable.
@@ -223,4 +254,9 @@ class EncoderDecoderModel(Network[EncoderDecoderConfig | RobertaPreLayerNormConf
                 f"{self._where_the_encoder_is()}, and a save would lack it; save the decoder by itself: "
                 "model.decoder.save_pretrained(folder)"
             )
-        super().save_pretrained(save_directory, max_shard_size=max_shard_size)
+        super().save_pretrained(save_directory, **options)
+
+
+def _in_decoder(entry: Any) -> Any:
+    """An entry of a decoder's loading info, by its name in the whole: a name, or a tuple of a name and two shapes."""
+    return f"decoder.{entry}" if isinstance(entry, str) else (f"decoder.{entry[0]}", *entry[1:])

@@ -15,5 +15,5 @@ class ModelInputError(RplnModelError, ValueError):
     """Arguments of a forward pass that contradict each other or the configuration."""
 
 
-class CheckpointError(RplnModelError):
+class CheckpointError(RplnModelError, RuntimeError):
     """Weights or a configuration that cannot be found, read, or put into the model."""

@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.config import REGRESSION
 from rpln_model.conversion import listed, network_from_tensors, refuse_unknown
 from rpln_model.errors import CheckpointError
@@ -63,7 +63,7 @@ _ACTIVATIONS: Final = {
 _TOKEN_TYPES: Final = f"{BASE_MODEL_PREFIX}.embeddings.token_type_embeddings.weight"
 
 
-def network_from_fairseq(path: Path, *, classification: bool = True) -> Network[Any]:
+def network_from_fairseq(path: Path, *, classification: bool = True) -> Network:
     """The network in the file `path`: eval mode, the dtype it was saved in, parameters mapped from the file.
 
     It is a RobertaPreLayerNormForSequenceClassification where the checkpoint has a classification head and

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.base import BASE_MODEL_PREFIX
 
 BODY: Final = "encoder.sentence_encoder"
 WORDS: Final = f"{BODY}.embed_tokens.weight"

@@ -37,7 +37,7 @@ class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrained
         super().__init__(config)
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.classifier = ClassificationHead(config)
-        self.finish_init()
+        self.post_init()
 
     def forward(
         self,
@@ -85,7 +85,7 @@ class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedMod
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.dropout = nn.Dropout(_classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, label_count(config))
-        self.finish_init()
+        self.post_init()
 
     def forward(
         self,
@@ -133,7 +133,7 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
                 "well an answer starts and how well it ends there. Pass num_labels=2, or choose another head."
             )
         self.qa_outputs = nn.Linear(config.hidden_size, START_AND_END)
-        self.finish_init()
+        self.post_init()
 
     def forward(
         self,
@@ -184,7 +184,7 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 1)
-        self.finish_init()
+        self.post_init()
 
     def forward(
         self,
@@ -227,7 +227,7 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
         )
 
 
-HEADS: Final[dict[str, type[Network[Any]]]] = {
+HEADS: Final[dict[str, type[Network]]] = {
     head.__name__: head
     for head in (
         RobertaPreLayerNormModel,

@@ -1,4 +1,4 @@
-# ruff: noqa: FBT001, PLR0917 - the documented interface fixes these arguments' order and types
+# ruff: noqa: FBT001, FBT002, PLR0917 - the documented interface fixes these arguments' order and types
 """The models whose logits are over the vocabulary.
 
 Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from transformers import RobertaPreLayerNormConfig
 from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput
 
-from rpln_model.base import RobertaPreLayerNormPreTrainedModel, resized
+from rpln_model.base import BASE_MODEL_PREFIX, RobertaPreLayerNormPreTrainedModel
 from rpln_model.cache import KeyValue, Past
-from rpln_model.checkpoints import BASE_MODEL_PREFIX, Shared
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel, internals
 from rpln_model.errors import ModelInputError
-from rpln_model.losses import next_token_loss, token_loss, with_loss
+from rpln_model.generation import Generator
+from rpln_model.losses import token_loss, with_loss
 
 _log = logging.getLogger(__name__)
 
@@ -28,38 +28,32 @@ _log = logging.getLogger(__name__)
 class _LanguageModel(RobertaPreLayerNormPreTrainedModel):
     """A model with a language-modelling head; its projection is the word table's own where embeddings are tied."""
 
+    # Name -> the one that it is tied to, where the config ties word embeddings; the biases are one in any case.
+    _tied_weights_keys = {  # noqa: RUF012 - the library's attribute
+        "lm_head.decoder.weight": f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
         self.roberta_prelayernorm = RobertaPreLayerNormModel(config, add_pooling_layer=False)
         self.lm_head = LMHead(config)
-        self.finish_init()
+        self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
         """The projection onto the vocabulary."""
-        return self.lm_head.decoder
+        decoder: nn.Linear = self.lm_head.decoder
+        return decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the projection onto the vocabulary, and its bias under both its names."""
         self.lm_head.decoder = new_embeddings
         self.lm_head.bias = new_embeddings.bias
 
-    def resize_token_embeddings(self, new_num_tokens: int) -> nn.Embedding:
-        """Cut or extend the vocabulary, in the output projection too. New rows are the mean of the old ones."""
-        old = self.lm_head.decoder
-        new = nn.Linear(old.in_features, new_num_tokens, device="meta")
-        new.weight, new.bias = resized(old.weight, new_num_tokens), resized(old.bias, new_num_tokens)
-        self.set_output_embeddings(new)
-        return super().resize_token_embeddings(new_num_tokens)
-
-    def shared_names(self) -> tuple[Shared, ...]:
-        """The decoder's bias, and its weight where embeddings are tied."""
-        # transformers computes with the decoder's bias; the one beside it may be a leftover (5.x, not tied).
-        # 5.x joins the two only where embeddings are tied, so that otherwise both are saved.
-        tied = self.config.tie_word_embeddings
-        bias = Shared("lm_head.bias", "lm_head.decoder.bias", read="lm_head.decoder.bias", saved_once=tied)
-        words = f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight"
-        weight = Shared(words, "lm_head.decoder.weight", read=words)
-        return (bias, weight) if tied else (bias,)
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """Return the names of tied weights -> those they are tied to, as transformers 5 asks for them."""
+        ties: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
+        return ties | {"lm_head.decoder.bias": "lm_head.bias"}
 
 
 class RobertaPreLayerNormForMaskedLM(_LanguageModel):
@@ -118,7 +112,7 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
         )
 
 
-class RobertaPreLayerNormForCausalLM(_LanguageModel):
+class RobertaPreLayerNormForCausalLM(_LanguageModel, Generator):
     """Logits over the vocabulary for the token after each token."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
@@ -145,11 +139,16 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
+        *,
+        shift_labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
         """`logits` (batch, sequence, vocabulary), and given `labels` (batch, sequence) the `loss`; no cache with it.
 
         Labels are the input ids themselves: the shift by one token happens here. -100 is ignored. `logits_to_keep`
         computes the logits of that many last tokens only, 0 those of all; labels are then of these tokens.
+        `shift_labels` are labels that have been shifted already, and `num_items_in_batch` is what the sum of losses is
+        divided by instead of the number of labels, as in transformers' Trainer.
         """
         outputs = self.roberta_prelayernorm(
             input_ids,
@@ -168,7 +167,15 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel):
         )
         # In a slice, -0 is the start.
         logits_BTV = self.lm_head(outputs.last_hidden_state[:, -logits_to_keep:])
-        loss = None if labels is None else next_token_loss(logits_BTV, labels)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits_BTV,
+                labels=labels,
+                vocab_size=self.config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+                shift_labels=shift_labels,
+            )
         if not returns_dict(self.config, asked=return_dict):
             return with_loss(loss, logits_BTV, *internals(outputs))
         return CausalLMOutputWithCrossAttentions(
@@ -211,11 +218,30 @@ class LMHead(nn.Module):
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.bias = self.decoder.bias
+        if not config.tie_word_embeddings:
+            self.register_state_dict_post_hook(_separate_biases)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
         logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
         return logits_BTV
+
+    def _tie_weights(self) -> None:
+        """Join both names of the bias, as transformers 4.57 asks of modules before it loads weights and after."""
+        if self.decoder.bias.is_meta:
+            self.decoder.bias = self.bias
+        else:
+            self.bias = self.decoder.bias
+
+
+def _separate_biases(_head: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
+    """Save both names: transformers 5 joins them only where embeddings are tied, and would find the decoder's missing.
+
+    What shares memory is saved once.
+    """
+    name = f"{prefix}decoder.bias"
+    if not isinstance(state[name], nn.Parameter):  # as it is where the caller wants the parameters themselves
+        state[name] = state[name].clone()
 
 
 def _selected(x_BTD: Tensor, positions: Tensor | None) -> Tensor:

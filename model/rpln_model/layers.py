@@ -10,13 +10,14 @@ Sizes that vary are never read where `unflatten`, `flatten` or broadcasting will
 import torch
 from torch import Tensor, nn
 from transformers import RobertaPreLayerNormConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rpln_model.cache import KeyValue, Slot
 from rpln_model.config import ABSOLUTE, RELATIVE_KEY_QUERY, activation, position_type
 from rpln_model.errors import ConfigError
 
 
-class Layer(nn.Module):
+class Layer(GradientCheckpointingLayer):
     """x = x + Attention(LN(x));  x = x + CrossAttention(LN(x), memory);  x = x + FeedForward(LN(x))."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
@@ -31,12 +32,12 @@ class Layer(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
+        memory_BSD: Tensor | None,
         *,
         mask: Tensor | None,
         head_mask: Tensor | None,
         distance_TS: Tensor | None,
         reads_memory: bool,
-        memory_BSD: Tensor | None,
         memory_mask: Tensor | None,
         slots: tuple[Slot | None, Slot | None],
     ) -> tuple[Tensor, Tensor, Tensor | None]:

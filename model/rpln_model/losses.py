@@ -21,11 +21,6 @@ def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each token's logits with the next token's label, in float32."""
-    return token_loss(logits[:, :-1].float(), labels[:, 1:])
-
-
 def span_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
     """The mean of both ends' cross-entropies; a position beyond the sequence does not count."""
     outside = start_logits.shape[1]

@@ -1,150 +1,188 @@
-"""What every model of this package can do, of one network or of two: initialise, tie, load and save."""
+"""What every model of this package adds to transformers' PreTrainedModel: checkpoints are checked, and saved whole."""
 
-from functools import partial
+import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, overload
 
 import torch
-from torch import Tensor, nn
-from transformers import PretrainedConfig
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
-from rpln_model.checkpoints import LoadingInfo, Shared, load_model, read_config, save_model
-from rpln_model.config import Config, updated_config
-from rpln_model.weights import local_folder
+from rpln_model.checkpoints import (
+    LoadingInfo,
+    read_config,
+    refuse_callable_activation,
+    refuse_mismatched,
+    refuse_unmatched,
+)
+from rpln_model.errors import CheckpointError
+from rpln_model.weights import ADAPTER, INDEX_SUFFIX, SAFETENSORS, local_folder, read_weights
+
+# Options with which transformers reads other files than those that are checked here, or fetches them by itself.
+_UNCHECKED: Final = (
+    "cache_dir", "force_download", "gguf_file", "local_files_only", "proxies", "subfolder", "token", "variant"
+)  # fmt: skip
+
+# What an older save may have left in a folder, and a load would take in place of the new weights.
+_WEIGHTS: Final = (SAFETENSORS, SAFETENSORS + INDEX_SUFFIX, "model-*.safetensors")
 
 
-class Network(nn.Module, Generic[Config]):
-    """Modules with a configuration. Subclasses build their modules and end `__init__` with `finish_init`."""
+class Network(PreTrainedModel):
+    """A model that loads, saves, ties, resizes and trains by the code of transformers.
 
-    config_classes: ClassVar[tuple[type[PretrainedConfig], ...]]
-    # What `from_pretrained` hands to the constructor rather than to the config.
-    constructor_options: ClassVar[tuple[str, ...]] = ()
+    Loading and saving add what that code lacks. It loads a checkpoint of another architecture, or one without a single
+    weight of the model, as random weights with a warning; here that is an error, as is every damaged file, with its
+    reason. A save replaces the older one in its folder only when it is complete.
+    """
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+    config_types: ClassVar[tuple[type[PretrainedConfig], ...]]
+    supports_gradient_checkpointing = True
+    # Buffers that transformers saved until 4.31; they hold no weights.
+    _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids", r"embeddings\.token_type_ids"]  # noqa: RUF012
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return next(self.parameters()).dtype
+    if TYPE_CHECKING:  # the library leaves these without types, or with wider ones
+        base_model: Any
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
+        def post_init(self) -> None: ...  # noqa: D102
+        def eval(self) -> Self: ...  # noqa: D102
+        def half(self) -> Self: ...  # noqa: D102
+        def get_output_embeddings(self) -> nn.Linear | None: ...  # noqa: D102
 
-    def num_parameters(self, *, only_trainable: bool = False) -> int:
-        """How many numbers the weights are; shared ones count once."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
-
-    # -- initial values ------------------------------------------------------------------------------------------
-
-    def finish_init(self) -> None:
-        """Give every parameter its initial value, then join what is shared. A network inside has done its own."""
-        own = [child for child in self.children() if not isinstance(child, Network)]
-        for module in (module for child in own for module in child.modules()):
-            for name, _ in module.named_parameters(recurse=False):
-                self.init_parameter(module, name)
-        self.tie_weights()
-
-    def init_parameter(self, module: nn.Module, name: str) -> None:
-        """Give a module's parameter its initial value."""
-        raise NotImplementedError
-
-    # -- names of weights ----------------------------------------------------------------------------------------
-
-    def shared_names(self) -> tuple[Shared, ...]:
-        """The parameters that have two names in the state dict."""
-        return ()
-
-    def tie_weights(self) -> None:
-        """Make one parameter of those that `shared_names` lists together."""
-        for shared in self.shared_names():
-            path, _, name = shared.alias.rpartition(".")
-            setattr(self.get_submodule(path), name, self.get_parameter(shared.name))
-
-    def renamed(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors under this model's names."""
-        return weights
-
-    # -- checkpoints ---------------------------------------------------------------------------------------------
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        """False: attention is written out. The library would look for its interface in a class's source."""
+        return False
 
     @overload
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
-        *,
-        config: Config | None = ...,
-        revision: str | None = ...,
-        dtype: torch.dtype | None = ...,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        config: Any = ...,
         ignore_mismatched_sizes: bool = ...,
         output_loading_info: Literal[False] = ...,
-        **config_overrides: object,
+        **options: Any,
     ) -> Self: ...
 
     @overload
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
-        *,
-        config: Config | None = ...,
-        revision: str | None = ...,
-        dtype: torch.dtype | None = ...,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        config: Any = ...,
         ignore_mismatched_sizes: bool = ...,
         output_loading_info: Literal[True],
-        **config_overrides: object,
+        **options: Any,
     ) -> tuple[Self, LoadingInfo]: ...
 
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
-        *,
-        config: Config | None = None,
-        revision: str | None = None,
-        dtype: torch.dtype | None = None,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *model_args: Any,
+        config: Any = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
-        **config_overrides: object,
+        **options: Any,
     ) -> Self | tuple[Self, LoadingInfo]:
-        """The model of a checkpoint, in eval mode.
+        """Return the model of a folder or of an id on the hub, in eval mode; all options of transformers' method work.
 
-        Args:
-            source: a folder, or an id on the hub (fetched with huggingface_hub, which heeds HF_HUB_OFFLINE).
-            config: used instead of the checkpoint's own.
-            revision: branch, tag or commit on the hub.
-            dtype: of the weights, float32 when not given, whatever the file holds.
-            ignore_mismatched_sizes: initialise weights whose shape differs instead of refusing the checkpoint.
-            output_loading_info: also return which weights were missing, unexpected or mismatched.
-            config_overrides: config fields to set first, such as `num_labels=3` or `is_decoder=True`, and
-                `add_pooling_layer` for the base model.
+        Weights are float32 unless `dtype` says otherwise ("auto": as in the file), which transformers 5 no longer does.
+        With `output_loading_info` a dict comes back beside the model, whose `missing_keys`, `unexpected_keys` and
+        `mismatched_keys` name weights.
 
         Raises:
-            CheckpointError: nothing to load, or something broken; the message says what to do.
+            CheckpointError: there is nothing to load, or it is broken, of another architecture or of other shapes; the
+                message says what to do.
             ConfigError: the configuration describes no network of this architecture.
-            TypeError: an override is no field of the config.
         """
-        folder = local_folder(source, revision=revision)
-        if config is None:
-            config = cast(Config, read_config(folder, *cls.config_classes))
-            config.name_or_path = str(source)
-        options = {name: config_overrides.pop(name) for name in cls.constructor_options if name in config_overrides}
-        config = updated_config(config, config_overrides)
-        model, info = load_model(
-            partial(cls, config, **options),
-            folder,
-            dtype=dtype or torch.float32,
+        model, info = cls.load_with_info(
+            pretrained_model_name_or_path,
+            *model_args,
+            config=config,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
+            **options,
         )
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "5GB") -> None:
-        """Write `config.json` and safetensors, in several files above `max_shard_size` bytes (or "5GB").
+    @classmethod
+    def load_with_info(
+        cls,
+        source: str | os.PathLike[str] | None,
+        *model_args: Any,
+        config: Any,
+        ignore_mismatched_sizes: bool,
+        **options: Any,
+    ) -> tuple[Self, LoadingInfo]:
+        """Do what `from_pretrained` does, and return the loading info in any case."""
+        folder = folder_to_check(source, options)
+        dtype = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
+        options |= {"config": config, "dtype": dtype, "output_loading_info": True}
+        if folder is None:
+            options["ignore_mismatched_sizes"] = ignore_mismatched_sizes
+            loaded: Any = super().from_pretrained(source, *model_args, **options)
+            model, info = loaded
+        else:
+            if config is None:
+                read_config(folder, *cls.config_types)
+            found = read_weights(folder)
+            loaded = super().from_pretrained(folder, *model_args, ignore_mismatched_sizes=True, **options)
+            model, info = loaded
+            model.config.name_or_path = model.name_or_path = str(source)
+            refuse_unmatched(model, info, found, folder=folder)
+            if not ignore_mismatched_sizes:
+                refuse_mismatched(model, info, found, folder=folder)
+        return model, info
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
+        """Write `config.json` and safetensors, as transformers' method does and with its options.
+
+        The library's own method writes file after file in place: a disk that is full leaves neither the old nor the
+        new checkpoint, and a `model.safetensors` that lies beside new shards is read instead of them. Here the files
+        get their names when all of them are complete, and weights of an older save are removed.
 
         Raises:
-            CheckpointError: the folder cannot be written, or the config holds a callable.
+            CheckpointError: the folder cannot be written, or the config holds a callable, which no file can.
         """
-        save_model(self, save_directory, max_shard_size=max_shard_size)
+        refuse_callable_activation(self.config)
+        folder = Path(save_directory)
+        if options.get("push_to_hub"):
+            options.setdefault("repo_id", folder.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
+                super().save_pretrained(temporary, **options)
+                _publish(Path(temporary), folder)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
+
+
+def folder_to_check(source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Path | None:
+    """The folder of the checkpoint that `from_pretrained` reads with these options, fetched from the hub if need be.
+
+    None where there is none (a state dict), where the library fetches or chooses other files than those that are
+    checked here, and for an adapter's folder, which names the checkpoint that it was trained on.
+
+    Raises:
+        CheckpointError: no such folder, and no such model on the hub or in its cache.
+    """
+    if source is None or any(options.get(name) for name in _UNCHECKED):
+        return None
+    folder = local_folder(source, revision=options.get("revision"))
+    return None if (folder / ADAPTER).is_file() else folder
+
+
+def _publish(source: Path, folder: Path) -> None:
+    new = {path.name for path in source.iterdir()}
+    # The index and the config name what the other files hold, so that they come last.
+    for name in sorted(new, key=lambda name: (name.endswith(".json"), name)):
+        (source / name).replace(folder / name)
+    old = {path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.name not in new}
+    if any(path.name in new for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        for path in old:
+            path.unlink()

@@ -5,6 +5,7 @@ same two as `pytorch_model.bin` (read with `weights_only=True`: a pickle that wo
 """
 
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ PICKLE: Final = "pytorch_model.bin"
 INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
+ADAPTER: Final = "adapter_config.json"
 
 # Buffers that transformers saved until 4.31; they hold no weights.
 _OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -36,7 +38,7 @@ _UNPICKLER_REASON: Final = re.compile(r"WeightsUnpickler error:\s*(.+)")
 _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 
 
-def local_folder(source: str | Path, *, revision: str | None) -> Path:
+def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Path:
     """The checkpoint's folder: `source` itself, or the hub's files for that id in the local cache.
 
     Downloads what is missing unless HF_HUB_OFFLINE is set; safetensors are preferred to pickles.
@@ -47,10 +49,10 @@ def local_folder(source: str | Path, *, revision: str | None) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    if isinstance(source, Path) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+    if not isinstance(source, str) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         problem = "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(f"{source} {problem}; expected a folder with {CONFIG} and weights, or a hub id")
-    configs = (CONFIG, GENERATION_CONFIG)
+    configs = (CONFIG, GENERATION_CONFIG, ADAPTER)
     snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
     if not list(snapshot.glob("model*.safetensors")):
         snapshot = _download(source, revision, [*configs, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])
@@ -119,6 +121,8 @@ def _shards(index: Path) -> list[Path]:
         raise CheckpointError(
             f'{index} is no weight index ({type(error).__name__}: {error}); expected {{"weight_map": {{tensor: file}}}}'
         ) from error
+    if not names:
+        raise CheckpointError(f"{index} names no file with weights; copy or download the checkpoint again")
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
             raise CheckpointError(f"{index} names {name!r}; a shard must be a file in the same folder")

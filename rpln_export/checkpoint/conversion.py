@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rpln_export.checkpoint.fairseq_tokenizer import FairseqVocabulary, tokenizer_from_fairseq
+from rpln_export.checkpoint.quiet import quiet_transformers
 from rpln_export.checkpoint.tokenizer import save_tokenizer
 from rpln_export.destination import published
 from rpln_export.errors import DestinationError, PlanError
@@ -66,7 +67,8 @@ def as_transformers(
         yield Readable(source=source, origin=None, tokenizer=source)
         return
     with tempfile.TemporaryDirectory(prefix="rpln-") as folder:
-        _network(path, task).save_pretrained(folder)
+        with quiet_transformers():
+            _network(path, task).save_pretrained(folder)
         is_file = path.is_file()
         origin = Origin(name=Path(source).absolute().name, files=(path,) if is_file else tuple(weight_files(path)))
         yield Readable(source=folder, origin=origin, tokenizer=None if is_file else source)
@@ -120,10 +122,12 @@ def convert(
             f"{checkpoint} is what transformers loads already; expected a file of fairseq's, or DinkyTrain's folder "
             "(model type roberta)."
         )
-    network = _network(path, task)
+    with quiet_transformers():
+        network = _network(path, task)
     _check_head(network, task, path)
     with published(destination) as folder:
-        network.save_pretrained(folder)
+        with quiet_transformers():
+            network.save_pretrained(folder)
         if vocabulary:
             _save_vocabulary(vocabulary, folder, config_of=str(folder))
         elif path.is_dir():
@@ -164,13 +168,13 @@ def _foreign(checkpoint: str, revision: str | None) -> Path | None:
     return folder if is_dinkytrain(folder) else None
 
 
-def _network(path: Path, task: str | None) -> Network[Any]:
+def _network(path: Path, task: str | None) -> Network:
     if path.is_dir():
         return network_from_dinkytrain(path)
     return network_from_fairseq(path, classification=task in (None, CLASSIFICATION))
 
 
-def _check_head(network: Network[Any], task: str | None, path: Path) -> None:
+def _check_head(network: Network, task: str | None, path: Path) -> None:
     """Raise PlanError unless the `network` has the head of the `task`, if a task was named."""
     architecture = type(network).__name__
     tasks = [name for name, row in TASKS.items() if row.architecture == architecture]

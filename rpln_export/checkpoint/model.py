@@ -1,15 +1,13 @@
 """The checkpoint's model in eager torch, refused where it lacks weights that the task needs."""
 
 import hashlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from rpln_export.checkpoint.quiet import quiet_transformers
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_model import HEADS, check_finite
-from rpln_model.checkpoints import BASE_MODEL_PREFIX
+from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.errors import CheckpointError
 from rpln_model.weights import local_folder, weight_files
 from rpln_runtime.manifest import Source
@@ -21,11 +19,12 @@ def load_model(plan: ExportPlan) -> Any:
     Raises PlanError when the checkpoint lacks the head that the task's outputs depend on, unless the plan allows a
     random head, and rpln_model's CheckpointError when weights below the head are missing, broken, or not finite.
     """
-    with _without_warning_of_missing_weights():
+    with quiet_transformers():
         model, info = HEADS[plan.task.architecture].from_pretrained(
             plan.source, config=plan.composition.config, revision=plan.revision, output_loading_info=True
         )
-    missing = [name for name in info.missing if not _is_unused(name, plan)]
+    found = set(info["missing_keys"])
+    missing = [name for name in model.state_dict() if name in found and not _is_unused(name, plan)]
     if body := [name for name in missing if not _is_in_head(name)]:
         raise CheckpointError(f"{plan.name} is incomplete, it lacks {', '.join(body)}: fetch or save it again.")
     if missing and not plan.allow_random_head:
@@ -59,15 +58,3 @@ def _is_unused(name: str, plan: ExportPlan) -> bool:
     """Return whether a weight belongs to a pooler that no output reads; most masked-LM checkpoints lack it."""
     read = any(tensor.name == "pooler_output" for tensor in plan.outputs)
     return name.startswith(("pooler.", "encoder.pooler.")) and not read
-
-
-@contextmanager
-def _without_warning_of_missing_weights() -> Iterator[None]:
-    """Silence rpln_model's warning of missing weights, which is an error here, or was asked for."""
-    logger = logging.getLogger("rpln_model.checkpoints")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -67,7 +67,8 @@ def counterpart(reference: Any) -> RobertaPreLayerNormPreTrainedModel:
     """This package's model with the reference's configuration and weights; the names have to agree to the last."""
     model = SINGLE_HEADS[type(reference).__name__](copy.deepcopy(reference.config))
     model.load_state_dict(reference.state_dict(), strict=True)
-    return model.train(reference.training)
+    model.train(reference.training)
+    return model
 
 
 def pair(architecture: str, **fields: object) -> tuple[Any, RobertaPreLayerNormPreTrainedModel]:
@@ -80,6 +81,11 @@ def own_model(architecture: str, *, seed: int = 0, **fields: object) -> RobertaP
     model = SINGLE_HEADS[architecture](tiny_config(**fields)).eval()
     shake(model, seed=seed)
     return model
+
+
+def names(info: dict[str, Any], kind: str) -> set[str]:
+    """The names under one of the keys of a loading info; 5.x adds both shapes to each mismatched one."""
+    return {entry if isinstance(entry, str) else entry[0] for entry in info[kind]}
 
 
 def token_shape(architecture: str, *, batch: int = 3) -> tuple[int, ...]:

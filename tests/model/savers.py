@@ -22,7 +22,8 @@ def save_pickle(model: Any, folder: Path) -> None:
 def save_old_pickle(model: Any, folder: Path) -> None:
     """As torch did until 1.5, with the buffers that transformers saved until 4.31."""
     model.config.save_pretrained(folder)
-    buffers = {"roberta_prelayernorm.embeddings.position_ids": torch.arange(5)[None]}
+    tables = [name for name in model.state_dict() if name.endswith("embeddings.word_embeddings.weight")]
+    buffers = {name.replace("word_embeddings.weight", "position_ids"): torch.arange(5)[None] for name in tables}
     torch.save(model.state_dict() | buffers, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, RobertaConfig
 
-from rpln_model import CheckpointError, ConfigError, LoadingInfo, RplnModelError, check_finite
+from rpln_model import CheckpointError, ConfigError, RplnModelError, check_finite
 from rpln_model.checkpoints import load_config
 from rpln_model.weights import read_weights
-from tests.model.references import HIDDEN, LENGTH, SINGLE_HEADS, own_model, random_ids, tiny_config
+from tests.model.references import HIDDEN, LENGTH, SINGLE_HEADS, names, own_model, random_ids, tiny_config
 
 TAGGER = "RobertaPreLayerNormForTokenClassification"
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -136,7 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "index of nothing": (
         lambda folder: write_index(folder, {"weight_map": {}}),
-        r"the weights in .* \(none at all\.\.\.\) have no name of a RobertaPreLayerNormForTokenClassification; ",
+        r"model\.safetensors\.index\.json names no file with weights; copy or download",
     ),
     "other names": (
         lambda folder: save_file({"encoder.block.0.weight": torch.ones(2)}, folder / WEIGHTS),
@@ -183,9 +183,7 @@ def test_a_damaged_checkpoint_is_refused(damage: str, checkpoint: Path) -> None:
 
 
 def test_the_checkpoint_is_whole_before_it_is_damaged(checkpoint: Path) -> None:
-    assert SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, output_loading_info=True)[1] == LoadingInfo(
-        missing=(), unexpected=(), mismatched=()
-    )
+    assert not any(SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, output_loading_info=True)[1].values())
 
 
 def test_a_function_that_torch_blocks_by_its_module_is_named(checkpoint: Path) -> None:
@@ -264,13 +262,15 @@ def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
     model, info = SINGLE_HEADS[TAGGER].from_pretrained(
         checkpoint, num_labels=3, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    assert info == LoadingInfo(missing=(), unexpected=(), mismatched=("classifier.weight", "classifier.bias"))
+    assert names(info, "mismatched_keys") == {"classifier.weight", "classifier.bias"}
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     assert model(random_ids(1, LENGTH)).logits.isfinite().all()
 
 
 def test_a_given_config_of_another_architecture_is_refused(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="this config is of model_type 'bert'; expected 'roberta-prelayernorm'"):
-        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, config=BertConfig())  # type: ignore[call-overload]  # what is tested
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, config=BertConfig())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -16,7 +16,6 @@ from rpln_model import (
     CheckpointError,
     ConfigError,
     EncoderDecoderModel,
-    LoadingInfo,
     ModelInputError,
     RobertaPreLayerNormForCausalLM,
     RplnModelError,
@@ -40,6 +39,7 @@ from tests.model.references import (
     OUTPUT_TOLERANCE,
     PAD,
     difference,
+    names,
     random_ids,
     random_values,
     reference_model,
@@ -49,7 +49,6 @@ from tests.model.savers import SAVERS
 
 CAUSAL = "RobertaPreLayerNormForCausalLM"
 FIXTURES = Path(__file__).parents[1] / "data"
-WHOLE = LoadingInfo(missing=(), unexpected=(), mismatched=())
 WIDTHS = pytest.mark.parametrize("width", [HIDDEN, WIDE], ids=["equal widths", "projected"])
 
 
@@ -66,7 +65,7 @@ def test_what_transformers_saves_loads_here(*, form: str, width: int, tmp_path: 
     reference = reference_of(joined_config(tiny_config(hidden_size=width)))
     SAVERS[form](reference, tmp_path)
     ours, info = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert info == WHOLE
+    assert not any(info.values())
     assert not ours.training
     assert difference(logits_of(ours), logits_of(reference)) <= OUTPUT_TOLERANCE
     assert ours.config.name_or_path == str(tmp_path)
@@ -77,7 +76,7 @@ def test_what_either_line_of_transformers_saved_loads_here(line: str) -> None:
     """Whichever line is installed: the folders were made by one each, in half precision."""
     folder = FIXTURES / f"checkpoints-{line}" / "text2text-generation"
     ours, info = EncoderDecoderModel.from_pretrained(folder, output_loading_info=True)
-    assert info == WHOLE
+    assert not any(info.values())
     assert ours.enc_to_dec_proj is not None
     reference: Any = transformers.EncoderDecoderModel.from_pretrained(folder, dtype=torch.float32)
     assert difference(logits_of(ours), logits_of(reference.eval())) <= OUTPUT_TOLERANCE
@@ -95,7 +94,7 @@ def test_what_is_saved_here_loads_in_transformers(*, shard_size: str, tied: bool
     assert difference(logits_of(ours), logits_of(reference)) <= OUTPUT_TOLERANCE
     assert reference.config.architectures == ["EncoderDecoderModel"]
     again, missing = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert missing == WHOLE
+    assert not any(missing.values())
     assert difference(logits_of(again), logits_of(ours)) == 0
 
 
@@ -136,16 +135,16 @@ def test_missing_weights_are_named_and_initialised(tmp_path: Path, caplog: pytes
     SAVERS["pickle"](reference, tmp_path)
     for prefix in ("enc_to_dec_proj", "encoder.pooler.dense.weight", "decoder.lm_head.dense"):
         without(prefix)(tmp_path)
-    with caplog.at_level(logging.WARNING, logger="rpln_model"):
+    with caplog.at_level(logging.WARNING, logger="transformers"):
         model, info = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert set(info.missing) == {
+    assert set(info["missing_keys"]) == {
         "enc_to_dec_proj.weight",
         "enc_to_dec_proj.bias",
         "encoder.pooler.dense.weight",
         "decoder.lm_head.dense.weight",
         "decoder.lm_head.dense.bias",
     }
-    assert "enc_to_dec_proj.bias. Train the model" in caplog.text
+    assert "enc_to_dec_proj.bias" in caplog.text
     # Each part by its own config, the projection by the decoder's.
     for name, deviation in (
         ("enc_to_dec_proj.weight", 0.1),
@@ -165,7 +164,10 @@ def test_wrong_shapes_are_refused_by_name_or_ignored(tmp_path: Path) -> None:
     _, info = EncoderDecoderModel.from_pretrained(
         tmp_path, config=config, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    assert info.mismatched == ("decoder.roberta_prelayernorm.embeddings.word_embeddings.weight", "decoder.lm_head.bias")
+    assert names(info, "mismatched_keys") == {
+        "decoder.roberta_prelayernorm.embeddings.word_embeddings.weight",
+        "decoder.lm_head.bias",
+    }
 
 
 def test_parts_are_resized_and_saved_with_the_whole(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_parts_are_resized_and_saved_with_the_whole(tmp_path: Path) -> None:
     ours.encoder.prune_heads({0: [1]})  # type: ignore[union-attr]  # this one has an encoder
     ours.save_pretrained(tmp_path)
     again, info = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert info == WHOLE
+    assert not any(info.values())
     assert logits_of(again).shape[-1] == 50
     assert difference(logits_of(again), logits_of(ours)) == 0
 
@@ -183,7 +185,7 @@ def test_overrides_go_to_the_config(tmp_path: Path) -> None:
     reference_of(joined_config()).save_pretrained(tmp_path)
     model = EncoderDecoderModel.from_pretrained(tmp_path, decoder_start_token_id=7, pad_token_id=3)
     assert (model.config.decoder_start_token_id, model.config.pad_token_id) == (7, 3)
-    with pytest.raises(TypeError, match="'hidden_size' is neither an option of from_pretrained nor a field of Enc"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'hidden_size'"):
         EncoderDecoderModel.from_pretrained(tmp_path, hidden_size=7)
 
 
@@ -202,7 +204,7 @@ def test_a_foreign_encoder_is_left_out_and_its_projection_kept(width: int, tmp_p
     reference = reference_of(joined_config(bert_config(hidden_size=width)))
     reference.save_pretrained(tmp_path)
     model, info = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert info == WHOLE
+    assert not any(info.values())
     assert (model.encoder, model.enc_to_dec_proj is not None) == (None, width != HIDDEN)
     states, targets = random_values(3, LENGTH, width), random_ids(3, 4, high=DECODER_VOCABULARY)
     with torch.no_grad():
@@ -218,7 +220,7 @@ def test_a_foreign_encoder_is_left_out_and_its_projection_kept(width: int, tmp_p
         model.save_pretrained(tmp_path / "again")
     model.decoder.save_pretrained(tmp_path / "decoder")
     again, info = RobertaPreLayerNormForCausalLM.from_pretrained(tmp_path / "decoder", output_loading_info=True)
-    assert info == WHOLE
+    assert not any(info.values())
     assert again.config.add_cross_attention
 
 
@@ -228,8 +230,8 @@ def test_a_decoder_alone_is_one_whose_encoder_is_elsewhere(architecture: str, tm
     reference.save_pretrained(tmp_path)
     model, info = EncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
     alone, expected = RobertaPreLayerNormForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert info.missing == tuple(f"decoder.{name}" for name in expected.missing)
-    assert info.unexpected == tuple(f"decoder.{name}" for name in expected.unexpected)
+    for kind in ("missing_keys", "unexpected_keys"):
+        assert set(info[kind]) == {f"decoder.{name}" for name in expected[kind]}
     assert (model.encoder, model.enc_to_dec_proj) == (None, None)
     states, targets = random_values(3, LENGTH, HIDDEN), random_ids(3, 4, high=DECODER_VOCABULARY)
     with torch.no_grad():

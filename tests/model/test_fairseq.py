@@ -144,7 +144,8 @@ def by_its_formula(name: str, x: torch.Tensor) -> torch.Tensor:
 def test_activations_are_those_of_fairseq(name: str, tmp_path: Path) -> None:
     path = altered(MASKED_LM, lambda content: settings(content).update(activation_fn=name), tmp_path)
     x = torch.linspace(-4, 4, 101, dtype=torch.float64)
-    found = activation(network_from_fairseq(path).config)(x)
+    config: Any = network_from_fairseq(path).config
+    found = activation(config)(x)
     torch.testing.assert_close(found, by_its_formula(name, x), rtol=0, atol=1e-12)
 
 

@@ -96,7 +96,8 @@ def test_arguments_stand_where_transformers_documents_them(architecture: str) ->
     """By position too. 5.x has dropped head_mask, the outputs' switches and return_dict from its signatures."""
     theirs = [*inspect.signature(getattr(transformers, architecture).forward).parameters]
     theirs = [name for name in theirs if name != "kwargs"]
-    mine = list(inspect.signature(SINGLE_HEADS[architecture].forward).parameters)
+    parameters = inspect.signature(SINGLE_HEADS[architecture].forward).parameters.values()
+    mine = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     only_here = {"head_mask", "output_attentions", "output_hidden_states", "return_dict"}
     if lines.TRANSFORMERS_4 and architecture == CAUSAL:
         theirs.append("logits_to_keep")  # which is new in 5.x

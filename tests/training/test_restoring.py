@@ -68,7 +68,7 @@ def test_a_text_that_is_too_long_is_cut(model: EncoderDecoderModel, tokenizer: T
 def test_token_accuracy_is_that_of_transformers_model(model: EncoderDecoderModel, tokenizer: Tokenizer) -> None:
     pairs = encode_pairs(tokenizer, ["So it is Rome.", "Mr. U.S. met, he said."], max_length=30)
     theirs = TheirEncoderDecoderModel(model.config)
-    theirs.eval()  # type: ignore[no-untyped-call]  # untyped in transformers
+    theirs.eval()
     theirs.load_state_dict(model.state_dict())
     right = 0
     for pair in pairs:
