@@ -28,7 +28,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all test-gpu fuzz fuzz-cpp lint golden data train bench clean
+.PHONY: help demo quick test test-all test-transformers test-gpu fuzz fuzz-cpp lint golden data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -54,6 +54,10 @@ test: $(TESTED)  ## run the tests that CI runs, on transformers 5 and 4.57
 test-all: $(TESTED)  ## run every test there is, and take nothing that earlier runs have kept
 	$(VENV)/bin/python -m pytest $(PARALLEL) --anew
 	$(VENV457)/bin/python -m pytest $(PARALLEL) --anew $(TESTS457)
+
+test-transformers: $(VENV)/.installed-cpu,test $(VENV457)/.installed-cpu,optimum,test  ## run transformers' own model tests on its classes and on ours, and compare
+	$(VENV)/bin/python -m tests.transformers_common.run
+	$(VENV457)/bin/python -m tests.transformers_common.run
 
 test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## run the tests that need an NVIDIA GPU: engines, CUDA and TensorRT in ONNX Runtime
 	$(VENV_GPU)/bin/python -m pytest -m gpu

@@ -219,7 +219,7 @@ class LMHead(nn.Module):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.bias = self.decoder.bias
         if not config.tie_word_embeddings:
-            self.register_state_dict_post_hook(_separate_biases)
+            self.register_state_dict_post_hook(_separate_biases)  # type: ignore[no-untyped-call]  # untyped in torch
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""

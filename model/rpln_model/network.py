@@ -56,6 +56,15 @@ class Network(PreTrainedModel):
         """False: attention is written out. The library would look for its interface in a class's source."""
         return False
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False, as for transformers' own classes.
+
+        Of others, transformers 5.23 takes a tied weight that a checkpoint has under neither name for initialised, and
+        leaves it without memory.
+        """
+        return False
+
     @overload
     @classmethod
     def from_pretrained(

@@ -276,7 +276,8 @@ def test_a_given_config_of_another_architecture_is_refused(checkpoint: Path) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_no_numbers_are_named(value: float, dtype: torch.dtype) -> None:
-    model = own_model(TAGGER).to(dtype)
+    model: Any = own_model(TAGGER)
+    model.to(dtype)
     check_finite(model)
     with torch.no_grad():
         model.get_parameter("roberta_prelayernorm.encoder.layer.1.output.dense.weight")[3, 5] = value
