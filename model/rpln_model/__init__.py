@@ -1,5 +1,6 @@
 """RoBERTa-PreLayerNorm in plain torch modules: the interface of transformers, traceable without surprises."""
 
+from rpln_model.auto import register
 from rpln_model.checkpoints import check_finite
 from rpln_model.composition import Composition, load_composition
 from rpln_model.config import updated_config
@@ -36,5 +37,6 @@ __all__ = [
     "load_composition",
     "network_from_dinkytrain",
     "network_from_fairseq",
+    "register",
     "updated_config",
 ]

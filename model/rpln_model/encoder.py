@@ -77,7 +77,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         config = self.config
         self._check_inputs(input_ids, inputs_embeds, encoder_hidden_states)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
-        if self.training and self.encoder.layer[0].gradient_checkpointing:
+        if self.training and any(layer.gradient_checkpointing for layer in self.encoder.layer):
             use_cache = False  # a layer that runs twice would store its keys twice
             if past_key_values is not None:
                 raise ModelInputError(

@@ -19,7 +19,7 @@ from rpln_model.composition import composition_from_config
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.errors import CheckpointError, ConfigError, ModelInputError
-from rpln_model.generation import Generator
+from rpln_model.generation import RobertaGenerationMixin
 from rpln_model.language_models import RobertaPreLayerNormForCausalLM, check_width
 from rpln_model.losses import token_loss
 from rpln_model.network import Network, folder_to_check
@@ -28,7 +28,7 @@ IGNORED: Final = -100
 """Labels that do not count."""
 
 
-class EncoderDecoderModel(Network, Generator):
+class EncoderDecoderModel(Network, RobertaGenerationMixin):
     """`encoder`, `enc_to_dec_proj` where the two differ in width, and `decoder`, named as in transformers.
 
     `encoder` is None, and its output has to be given, where it is of another architecture and where there is none: the

@@ -8,8 +8,8 @@ from transformers import GenerationMixin
 from rpln_model.config import padding_row
 
 
-class Generator(GenerationMixin):
-    """A model that generates.
+class RobertaGenerationMixin(GenerationMixin):
+    """A model that generates; transformers knows it by the end of this name.
 
     RoBERTa's positions count from the row after padding's. transformers' `generate` lets no model count by itself, but
     hands it positions from 0 (4.57.6 and 5.23): rows that mean padding, or that were never trained. Here they are moved

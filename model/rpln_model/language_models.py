@@ -19,7 +19,7 @@ from rpln_model.cache import KeyValue, Past
 from rpln_model.config import returns_dict
 from rpln_model.encoder import RobertaPreLayerNormModel, internals
 from rpln_model.errors import ModelInputError
-from rpln_model.generation import Generator
+from rpln_model.generation import RobertaGenerationMixin
 from rpln_model.losses import token_loss, with_loss
 
 _log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
         )
 
 
-class RobertaPreLayerNormForCausalLM(_LanguageModel, Generator):
+class RobertaPreLayerNormForCausalLM(_LanguageModel, RobertaGenerationMixin):
     """Logits over the vocabulary for the token after each token."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
