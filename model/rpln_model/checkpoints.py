@@ -12,7 +12,7 @@ from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
 
 from rpln_model.config import Config
 from rpln_model.errors import CheckpointError
-from rpln_model.weights import CONFIG, local_folder
+from rpln_model.weights import CONFIG, GENERATION_CONFIG, local_folder
 
 LoadingInfo = dict[str, Any]
 """transformers' loading info: under `missing_keys`, `unexpected_keys` and `mismatched_keys` names of weights."""
@@ -60,6 +60,21 @@ def read_fields(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     return fields if isinstance(fields, dict) else {}
+
+
+def check_generation_config(folder: Path) -> None:
+    """Refuse a generation_config.json that holds no JSON object, of which transformers says nothing or fails later.
+
+    Raises:
+        CheckpointError: saying what it is.
+    """
+    path = folder / GENERATION_CONFIG
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}): mend it, or remove it") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no JSON object: mend it, or remove it")
 
 
 def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path) -> Config:

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from rpln_model.checkpoints import (
     LoadingInfo,
+    check_generation_config,
     read_config,
     refuse_callable_activation,
     refuse_mismatched,
@@ -139,6 +140,8 @@ class Network(PreTrainedModel):
         else:
             if config is None:
                 read_config(folder, *cls.config_types)
+            if cls.can_generate():
+                check_generation_config(folder)
             found = read_weights(folder)
             loaded = super().from_pretrained(folder, *model_args, ignore_mismatched_sizes=True, **options)
             model, info = loaded

@@ -30,10 +30,10 @@ def test_every_head_has_an_auto_class() -> None:
 def test_registered_classes_are_ours(auto_class: str, tmp_path: Path) -> None:
     architecture = AUTO_CLASSES[auto_class]
     own_model(architecture).save_pretrained(tmp_path)
-    auto = getattr(transformers, auto_class)
-    for make in (lambda: auto.from_pretrained(tmp_path), lambda: auto.from_config(tiny_config())):
-        assert type(make()) is getattr(transformers, architecture)
+    auto: Any = getattr(transformers, auto_class)
+    for model in (auto.from_pretrained(tmp_path), auto.from_config(tiny_config())):
+        assert type(model) is getattr(transformers, architecture)
     register()
     register()
-    for make in (lambda: auto.from_pretrained(tmp_path), lambda: auto.from_config(tiny_config())):
-        assert type(make()) is HEADS[architecture]
+    for model in (auto.from_pretrained(tmp_path), auto.from_config(tiny_config())):
+        assert type(model) is HEADS[architecture]

@@ -256,6 +256,14 @@ def test_a_path_to_no_folder_is_refused(source: str | Path, message: str) -> Non
         load_config(source)
 
 
+@pytest.mark.parametrize(("content", "message"), [("[1]", "is no JSON object"), ("{", "is not valid JSON")])
+def test_a_damaged_generation_config_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    own_model("RobertaPreLayerNormForCausalLM", is_decoder=True).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"generation_config\.json {message}.*mend it, or remove it"):
+        SINGLE_HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path)
+
+
 def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match=r"classifier\.weight is \(2, 24\), not \(3, 24\); classifier\.bias is"):
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, num_labels=3)

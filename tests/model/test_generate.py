@@ -34,7 +34,8 @@ def greedily(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_greedy_search_gives_the_tokens_of_stepping_transformers_forward(*, use_cache: bool) -> None:
-    reference, ours = pair(CAUSAL, is_decoder=True)
+    reference, counterpart = pair(CAUSAL, is_decoder=True)
+    ours: Any = counterpart
     ids, mask = prompts()
     expected = greedily(reference, ids, mask)
     assert len({tuple(row) for row in expected[:, 5:].tolist()}) == 3
