@@ -213,6 +213,10 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         """The encoder's table of word embeddings, or the decoder's where the encoder is not part of the model."""
         return (self.decoder if self.encoder is None else self.encoder).get_input_embeddings()
 
+    def get_encoder(self, modality: str | None = None) -> nn.Module:  # noqa: ARG002 - the library's argument
+        """The encoder, which `generate` runs once."""
+        return self._own_encoder()
+
     def resize_token_embeddings(self, *_arguments: Any, **_options: Any) -> nn.Embedding:
         """Refuse: each part has a vocabulary of its own.
 
