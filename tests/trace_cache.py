@@ -34,6 +34,7 @@ ROOT: Final = Path(__file__).parents[1]
 SOURCES: Final = (
     "model/rpln_model/**/*.py",
     "graphs/rpln_graphs/calls.py",
+    "graphs/rpln_graphs/feeds.py",
     "graphs/rpln_graphs/stages.py",
     "graphs/rpln_graphs/trace.py",
     "runtime/rpln_runtime/tasks.py",
