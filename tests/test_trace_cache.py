@@ -28,7 +28,7 @@ BESIDE = {
     "rpln_graphs.short_networks",
     "rpln_graphs.trace_methods",
 }
-"""What tracing imports of ours that chooses what is exported, or runs on what the exporter gave: on a kept graph, too."""
+"""What tracing imports of ours that chooses what is exported, or runs on what the exporter gave, on a kept one too."""
 
 
 @pytest.fixture
