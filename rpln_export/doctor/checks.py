@@ -155,7 +155,9 @@ def _providers(machine: Machine) -> Iterator[Finding]:
 
 
 def _optional(machine: Machine) -> Iterator[Finding]:
-    for extra in (EXTRAS[name] for name in ("openvino", "tensorrt", "tensorrt-rtx", "ray", "tokenizer-op", "optimum")):
+    for extra in (
+        EXTRAS[name] for name in ("openvino", "tensorrt", "tensorrt-rtx", "ray", "tokenizer-op", "triton", "optimum")
+    ):
         found = machine.distributions.get(extra.distribution)
         if found is None:
             yield _missing(extra)

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rpln_runtime._version import __version__
-from rpln_runtime.corpus.records import TEXT, AnswerItems
+from rpln_runtime.corpus.records import AnswerItems
 from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation import Generator
 from rpln_runtime.manifest import MANIFEST_NAME, read_manifest
 from rpln_runtime.pipelines import Pipeline, pipeline
+from rpln_runtime.postprocess.base import TEXT_FIELD, ItemField
 from rpln_runtime.session import default_provider
 
 
@@ -27,7 +28,7 @@ class Opening:
     verify: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> tuple[AnswerItems, Sequence[str]]:
+    def open(self) -> tuple[AnswerItems, Sequence[ItemField]]:
         """Return the bundle's pipeline or generator, and the fields of its items. Raises what `pipeline` raises."""
         taken = {"folder", "provider", "threads", "batch_size", "verify"} & self.options.keys()
         if taken:
@@ -40,7 +41,7 @@ class Opening:
             verify=self.verify,
             **self.options,
         )
-        return opened, (() if isinstance(opened, Generator) else opened.postprocess.fields) or (TEXT,)
+        return opened, (TEXT_FIELD,) if isinstance(opened, Generator) else opened.postprocess.fields
 
     @property
     def device(self) -> str:

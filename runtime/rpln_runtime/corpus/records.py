@@ -11,16 +11,15 @@ from typing import Any, Final
 
 from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.errors import InputError
+from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 AnswerItems = Callable[[list[Any]], Sequence[Any]]
 """A list of items -> an answer for each. Raises InputError when any of them cannot be taken."""
 
 ANSWER: Final = "answer"
 ERROR: Final = "error"
-TEXT: Final = "text"
 _LINE_ENDS: Final = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 """JSON lets them stand; some readers of lines take them for the end of one, as str.splitlines does."""
-_OPTIONAL: Final = frozenset({"text_pair"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class _Request:
     kept: Mapping[str, Any]
 
 
-def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[str]) -> Iterator[Record]:
+def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[ItemField]) -> Iterator[Record]:
     """Yield a record for each of `lines`, once all are answered; `fields` are those of the task's items."""
     requests = [_request_from_line(line, fields) for line in lines]
     answers = iter(_answer_each(answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
@@ -58,25 +57,24 @@ def _answer_each(answer: AnswerItems, items: list[Any]) -> list[Any]:
     return [*_answer_each(answer, items[:half]), *_answer_each(answer, items[half:])]
 
 
-def _request_from_line(line: bytes, fields: Sequence[str]) -> _Request:
+def _request_from_line(line: bytes, fields: Sequence[ItemField]) -> _Request:
     kept: dict[str, Any] = {}
     try:
         record = _object_from_line(line)
-        kept = _kept(record, fields)
+        kept = _kept(record, [field.name for field in fields])
         return _Request(_item(record, fields), kept)
     except InputError as error:
         return _Request(error, kept)
 
 
-def _item(record: Mapping[str, Any], fields: Sequence[str]) -> Any:
-    """A text where that is all there is, else a mapping."""
-    parts = {name: record[name] for name in fields if name in record}
-    for name in fields:
-        if name not in parts and name not in _OPTIONAL:
-            raise InputError(f"it has no field {name!r}")
+def _item(record: Mapping[str, Any], fields: Sequence[ItemField]) -> Any:
+    parts = {field.name: record[field.name] for field in fields if field.name in record}
+    for field in fields:
+        if field.name not in parts and not field.optional:
+            raise InputError(f"it has no field {field.name!r}")
     for name, part in parts.items():
         _check_text(name, part)
-    return parts[TEXT] if list(parts) == [TEXT] else parts
+    return item_from_parts(parts)
 
 
 def _object_from_line(line: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rpln_runtime.corpus.reading import Span, Windows, digest_of_start, read_win
 from rpln_runtime.corpus.records import AnswerItems, Record, answer_lines
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer
+from rpln_runtime.postprocess.base import ItemField
 
 WINDOW: Final = 1024
 STOP: Final = "stop"
@@ -91,7 +92,7 @@ def run_corpus(
     )
 
 
-def answer_windows(windows: Windows, *, answer: AnswerItems, fields: Sequence[str]) -> Answered:
+def answer_windows(windows: Windows, *, answer: AnswerItems, fields: Sequence[ItemField]) -> Answered:
     """Yield the records of each window, made in this process."""
     return ((span, answer_lines(lines, answer, fields)) for span, lines in windows)
 

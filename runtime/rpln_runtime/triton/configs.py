@@ -8,8 +8,6 @@ from collections.abc import Iterable
 
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import TensorSpec
-from rpln_runtime.triton.columns import COLUMNS, COUNT
-from rpln_runtime.triton.fields import FIELDS, OPTIONS
 from rpln_runtime.triton.labels import labels_field
 from rpln_runtime.triton.parts import (
     KINDS,
@@ -25,6 +23,8 @@ from rpln_runtime.triton.parts import (
 )
 from rpln_runtime.triton.pbtxt import Message, entries
 from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.request import OPTIONS
+from rpln_runtime.triton.response import COUNT
 from rpln_runtime.triton.steps.rows import COLUMNS as TOKEN_COLUMNS
 from rpln_runtime.triton.steps.rows import ITEMS, TOKENS
 
@@ -33,8 +33,8 @@ def ensemble_config(plan: RepositoryPlan) -> Message:
     """What clients ask: texts in, answers out."""
     names = plan.names
     fed, answered = _names(plan.graph.inputs), _names(plan.answered)
-    asked = [field.name for field in FIELDS[plan.postprocess]] + [OPTIONS]
-    given = [column.name for column in COLUMNS[plan.postprocess]] + [COUNT]
+    asked = [field.name for field in plan.fields] + [OPTIONS]
+    given = [column.name for column in plan.interface.columns] + [COUNT]
     return {
         "name": names.served,
         "platform": "ensemble",
@@ -83,7 +83,7 @@ def model_config(plan: RepositoryPlan, provider: str) -> Message:
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
-        "output": [tensor_from_spec(spec) | labels_field(spec, plan) for spec in plan.graph.outputs],
+        "output": [tensor_from_spec(spec) | labels_field(spec, plan.manifest) for spec in plan.graph.outputs],
         "dynamic_batching": batching(),
         "instance_group": instances(KINDS[provider]),
         **_settings(plan, provider),
@@ -122,16 +122,18 @@ def _settings(plan: RepositoryPlan, provider: str) -> Message:
 def _request(plan: RepositoryPlan) -> list[Message]:
     fields = [
         tensor(field.name, "TYPE_STRING", -1 if field.several else 1) | ({"optional": True} if field.optional else {})
-        for field in FIELDS[plan.postprocess]
+        for field in plan.fields
     ]
     return [*fields, tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}]
 
 
 def _response(plan: RepositoryPlan) -> list[Message]:
-    columns = COLUMNS[plan.postprocess]
     hidden = [int(axis) for spec in plan.answered for axis in spec.shape[2:] if isinstance(axis, int)]
     return [
-        *(tensor(column.name, column.data_type, -1, *(hidden if column.wide else ())) for column in columns),
+        *(
+            tensor(column.name, column.data_type, -1, *(hidden if column.wide else ()))
+            for column in plan.interface.columns
+        ),
         tensor(COUNT, "TYPE_INT64", 1),
     ]
 

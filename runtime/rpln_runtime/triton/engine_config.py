@@ -25,7 +25,7 @@ def engine_config(plan: RepositoryPlan) -> Message:
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
-        "output": [tensor_from_spec(spec) | labels_field(spec, plan) for spec in plan.graph.outputs],
+        "output": [tensor_from_spec(spec) | labels_field(spec, plan.manifest) for spec in plan.graph.outputs],
         "dynamic_batching": batching(tuned),
         "instance_group": instances(KINDS["cuda"], profile=[str(place) for place in range(len(profiles))]),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],

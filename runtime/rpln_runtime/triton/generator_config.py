@@ -2,10 +2,10 @@
 
 import json
 
-from rpln_runtime.triton.fields import OPTIONS
 from rpln_runtime.triton.parts import KINDS, LATEST, entrance, instances, python_parameters, tensor
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.request import OPTIONS
 
 
 def generator_config(plan: RepositoryPlan, provider: str) -> Message:

@@ -12,11 +12,13 @@ from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest
 from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import check_options
+from rpln_runtime.postprocess.base import ItemField, check_options
 from rpln_runtime.tasks import BATCH, TASKS
 from rpln_runtime.tokenization import Tokenizer
 from rpln_runtime.triton.buckets import check_buckets, default_buckets
 from rpln_runtime.triton.engine_choice import check_fit, engine_buckets, engine_from_name, longest_row, most_rows
+from rpln_runtime.triton.interfaces import INTERFACES, Interface
+from rpln_runtime.triton.labels import labels_of
 from rpln_runtime.triton.names import Names
 
 MOST_ROWS = 2**31 - 1  # max_batch_size is an int32
@@ -60,8 +62,17 @@ class RepositoryPlan:
         return self.manifest.graphs[0]
 
     @property
-    def postprocess(self) -> str:
-        """The row of POSTPROCESS, of FIELDS and of COLUMNS."""
+    def fields(self) -> tuple[ItemField, ...]:
+        """What a request of one item holds; not for text that is generated."""
+        return POSTPROCESS[self._key].fields
+
+    @property
+    def interface(self) -> Interface:
+        """What a response holds; not for text that is generated."""
+        return INTERFACES[self._key]
+
+    @property
+    def _key(self) -> str:
         return str(TASKS[self.manifest.task].postprocess)
 
     @property
@@ -140,9 +151,10 @@ def _check_encoder(plan: RepositoryPlan) -> None:
     if plan.buckets:
         check_buckets(plan.buckets, manifest.usable_length)
     _check_tensors(plan.graph)
+    labels_of(manifest)  # raises for one that does not fit a line
     if plan.engine is not None:
         check_fit(plan.engine, plan.buckets, plan.batch_size)
-    row = POSTPROCESS[plan.postprocess]
+    row = POSTPROCESS[str(TASKS[manifest.task].postprocess)]
     check_options(row, plan.options, manifest.task)
     row(manifest=manifest, tokenizer=Tokenizer.from_bundle(plan.folder, manifest), **plan.options)
 

@@ -4,9 +4,9 @@ import json
 from typing import Final
 
 from rpln_runtime._version import __version__
-from rpln_runtime.triton.columns import COLUMNS, COUNT
-from rpln_runtime.triton.fields import FIELDS, OPTIONS
 from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.request import OPTIONS
+from rpln_runtime.triton.response import COUNT
 
 _SERVING: Final = """# {name}: {task} for Triton Inference Server
 
@@ -63,9 +63,6 @@ equal options grow in one batch of at most {batch_size}; `instance_group` makes 
 """
 
 
-_TEXTS: Final = {"fill_mask": "A <mask>."}
-
-
 def readme(plan: RepositoryPlan) -> str:
     """The text of README.md."""
     manifest, name = plan.manifest, plan.names.served
@@ -82,7 +79,7 @@ def readme(plan: RepositoryPlan) -> str:
     if plan.generates:
         body = {"text": "The old man", OPTIONS: json.dumps({"max_new_tokens": 40})}
         return serving + _GENERATOR.format(body=json.dumps(body), **shared)
-    columns = ", ".join(f"`{column.name}`" for column in COLUMNS[plan.postprocess])
+    columns = ", ".join(f"`{column.name}`" for column in plan.interface.columns)
     buckets = ", ".join(map(str, plan.buckets))
     return serving + _ENCODER.format(
         body=json.dumps(_body(plan)), columns=columns, count=COUNT, buckets=buckets, **shared
@@ -90,12 +87,10 @@ def readme(plan: RepositoryPlan) -> str:
 
 
 def _body(plan: RepositoryPlan) -> object:
-    """A request of one item, without what may be left out."""
-    fields = [field for field in FIELDS[plan.postprocess] if not field.optional]
+    """Return a request of one item, without what may be left out."""
+    texts = {name: [text] if isinstance(text, str) else text for name, text in plan.interface.example.items()}
     return {
         "inputs": [
-            {"name": field.name, "datatype": "BYTES", "shape": [1, len(data)], "data": data}
-            for field in fields
-            for data in [["one", "another"] if field.several else [_TEXTS.get(plan.postprocess, "A text.")]]
+            {"name": name, "datatype": "BYTES", "shape": [1, len(data)], "data": data} for name, data in texts.items()
         ]
     }

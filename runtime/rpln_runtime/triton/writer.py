@@ -10,7 +10,6 @@ from typing import Any, Final
 from rpln_runtime._version import __version__
 from rpln_runtime.engines.manifest import graph_files, write_engine
 from rpln_runtime.manifest import MANIFEST_NAME
-from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.configs import answers_config, ensemble_config, model_config, tokenizer_config
 from rpln_runtime.triton.engine_config import ENGINE_FILE, PLAN_FILE, engine_config
 from rpln_runtime.triton.generator_config import generator_config
@@ -67,7 +66,6 @@ def write_repository(
         (partial / "README.md").write_text(readme(plan), encoding="utf-8")
         marker = {"rpln_runtime": __version__, "models": roles, "source": dataclasses.asdict(plan.manifest.source)}
         (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        check_repository(partial)
     return list(roles)
 
 
@@ -94,6 +92,7 @@ def _write_model(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, *(model_config(plan, provider) for provider in plan.providers))
     for path in _graph_files(plan):
         _copy(path, plan.folder, version)
+    _write_step_manifest(plan, version)
     _write_model_files(plan, version.parent)
     return version.parent.name
 
@@ -110,7 +109,7 @@ def _write_engine(plan: RepositoryPlan, repository: Path) -> str:
 
 def _write_model_files(plan: RepositoryPlan, model: Path) -> None:
     """What lies beside the versions: labels, and what the model is warmed up with."""
-    if labels := labels_of(plan):
+    if labels := labels_of(plan.manifest):
         (model / LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     (model / "warmup").mkdir()
     for name, content in warmup_files(plan.graph.inputs, plan.buckets).items():

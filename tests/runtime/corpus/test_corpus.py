@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from rpln_runtime import InputError
 from rpln_runtime.corpus import OutputError, Progress, reading
 from rpln_runtime.corpus.run import answer_file, answer_windows
+from rpln_runtime.postprocess.base import TEXT_FIELD, ItemField
+from rpln_runtime.postprocess.question_answering import QuestionAnswering
+from rpln_runtime.postprocess.text_classification import TextClassification
 
 WINDOW = 3
-TEXT = ("text",)
+TEXT = (TEXT_FIELD,)
 
 
 def count_letters(items: Sequence[Any]) -> list[dict[str, int]]:
@@ -36,7 +39,7 @@ def run(
     output: Path,
     *,
     answer: Callable[[list[Any]], Sequence[Any]] = count_letters,
-    fields: Sequence[str] = TEXT,
+    fields: Sequence[ItemField] = TEXT,
     identity: dict[str, Any] | None = None,
     window: int = WINDOW,
     on_error: str = "stop",
@@ -109,7 +112,7 @@ def test_fields_of_a_task_are_the_item_and_others_are_kept_as_they_are(tmp_path:
         seen.extend(items)
         return [1] * len(items)
 
-    run(tmp_path / "in", tmp_path / "out", answer=answer, fields=("question", "context"))
+    run(tmp_path / "in", tmp_path / "out", answer=answer, fields=QuestionAnswering.fields)
     assert seen == [{"question": "a", "context": "b"}]
     (written,) = read_lines(tmp_path / "out")
     assert list(written.items()) == [*kept.items(), ("answer", 1)]
@@ -118,8 +121,7 @@ def test_fields_of_a_task_are_the_item_and_others_are_kept_as_they_are(tmp_path:
 
 def test_a_text_pair_is_left_out_or_not(tmp_path: Path) -> None:
     (tmp_path / "in").write_text('{"text": "a"}\n{"text": "a", "text_pair": "b"}\n')
-    fields = ("text", "text_pair")
-    run(tmp_path / "in", tmp_path / "out", answer=lambda items: items, fields=fields)
+    run(tmp_path / "in", tmp_path / "out", answer=lambda items: items, fields=TextClassification.fields)
     assert [line["answer"] for line in read_lines(tmp_path / "out")] == ["a", {"text": "a", "text_pair": "b"}]
 
 

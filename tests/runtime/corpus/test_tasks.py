@@ -18,6 +18,7 @@ from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.corpus.run import answer_file, answer_windows
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import Optimization, read_manifest, write_manifest
+from rpln_runtime.postprocess.base import TEXT_FIELD
 from tests.runtime.bundles import CORPUS, Bundle
 from tests.runtime.comparison import assert_same
 from tests.runtime.decoders import DecoderBundle
@@ -162,7 +163,7 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def peak_of(source: Path, output: Path) -> int:
-    answers = partial(answer_windows, answer=lambda items: items, fields=("text",))
+    answers = partial(answer_windows, answer=lambda items: items, fields=(TEXT_FIELD,))
     tracemalloc.start()
     answer_file(source, output, answers, run={}, window=64, on_error="record", on_progress=lambda progress, size: None)
     _, peak = tracemalloc.get_traced_memory()

@@ -7,7 +7,9 @@ import numpy as np
 
 from rpln_runtime.batching import rows_from_outputs
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow
-from rpln_runtime.triton.columns import arrays_from_answers, columns_of
+from rpln_runtime.tasks import TASKS
+from rpln_runtime.triton.interfaces import INTERFACES
+from rpln_runtime.triton.response import arrays_from_answers
 from rpln_runtime.triton.steps.bundle import StepBundle
 from rpln_runtime.triton.steps.rows import ITEMS, TOKENS, encodings_from_rows, items_from_rows
 
@@ -17,7 +19,7 @@ class AnswerStep:
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         self._bundle = StepBundle.read(folder, parameters)
-        self._columns = columns_of(self._bundle.manifest)
+        self._columns = INTERFACES[str(TASKS[self._bundle.manifest.task].postprocess)].columns
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The response, a row for each item of the request."""

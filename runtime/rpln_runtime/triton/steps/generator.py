@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rpln_runtime.generation.generator import generator
-from rpln_runtime.triton.fields import options_from_text
+from rpln_runtime.triton.request import options_from_text
 from rpln_runtime.triton.steps.bundle import check_version
 
 Send: TypeAlias = Callable[[int, int, str], None]

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from rpln_runtime.tokenization import Encoding
-from rpln_runtime.triton.fields import Asked
+from rpln_runtime.triton.request import Asked
 
 TOKENS: Final = "tokens"
 ITEMS: Final = "items"

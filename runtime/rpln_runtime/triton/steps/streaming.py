@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 
 from rpln_runtime.errors import InputError, RplnError
-from rpln_runtime.triton.fields import OPTIONS, options_from_text, text_from_bytes
+from rpln_runtime.triton.request import OPTIONS, options_from_text, text_from_bytes
 from rpln_runtime.triton.steps.generator import GeneratorStep, Send
 from rpln_runtime.triton.steps.serving import (
     arrays_from_request,

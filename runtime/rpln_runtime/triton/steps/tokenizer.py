@@ -11,9 +11,9 @@ import numpy as np
 from rpln_runtime.batching import feeds_from_encodings
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import TensorSpec
-from rpln_runtime.tasks import MASK_AXIS, TASKS
+from rpln_runtime.tasks import MASK_AXIS
 from rpln_runtime.triton.buckets import bucket_of, power_of_two
-from rpln_runtime.triton.fields import FIELDS, asked_from_arrays
+from rpln_runtime.triton.request import asked_from_arrays
 from rpln_runtime.triton.steps.bundle import StepBundle
 from rpln_runtime.triton.steps.rows import rows_from_encodings
 
@@ -26,11 +26,10 @@ class TokenizerStep:
         self._buckets = [int(bucket) for bucket in parameters["buckets"].split(",")]
         self._most_rows = int(parameters["most_rows"])
         self._graph = self._bundle.manifest.graphs[0]
-        self._fields = FIELDS[str(TASKS[self._bundle.manifest.task].postprocess)]
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The model's inputs, and what the answer step needs. Raises InputError for what the bundle does not take."""
-        asked = asked_from_arrays(arrays, self._fields)
+        asked = asked_from_arrays(arrays, self._bundle.postprocess.fields)
         encodings = [self._bundle.with_options(one.options).encode(one.item) for one in asked]
         rows = [encoding for several in encodings for encoding in several]
         if len(rows) > self._most_rows:
