@@ -45,7 +45,7 @@ def test_what_is_written_passes_the_check(bundle_of: Callable[[str], ToyBundle],
 @pytest.mark.parametrize("end", ["\n", "\r"])
 def test_a_label_of_two_lines_is_refused(tmp_path: Path, end: str) -> None:
     bundle = make_toy_bundle(tmp_path, "text-classification", labels=["good", f"b{end}ad"])
-    with pytest.raises(ManifestError, match=r"the label 'b\\.ad'.*one label a line"):
+    with pytest.raises(ManifestError, match=r"label 'b\\[nr]ad'"):
         write_repository(bundle.folder, tmp_path / "repository")
 
 
@@ -165,7 +165,7 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
     else:
         target.mkdir()
         (target / "notes.txt").write_text("mine")
-    with pytest.raises(RepositoryDestinationError, match="is no repository that rpln triton wrote"):
+    with pytest.raises(RepositoryDestinationError, match="mine exists"):
         write_repository(tagger, target)
     assert target.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
@@ -183,7 +183,7 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
         ({"buckets": [65]}, "a bucket is 65"),
         ({"buckets": []}, "rising lengths"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"options": {"top_k": 3}}, "unknown option 'top_k' for token-classification"),
+        ({"options": {"top_k": 3}}, "option 'top_k' .*token-classification"),
         ({"options": {"stride": -1}}, "stride is -1"),
     ],
 )
@@ -203,7 +203,7 @@ def test_a_graph_that_cannot_be_joined_is_refused(bundle_of: Callable[[str], Toy
         (folder / path.name).write_bytes(path.read_bytes())
     graph = dataclasses.replace(graph, outputs=(logits,))
     write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
-    with pytest.raises(ManifestError, match=r"has no batch axis in front.*--logits positions"):
+    with pytest.raises(ManifestError, match=r"logits .*batch axis.*--logits positions"):
         write_repository(folder, tmp_path / "repository")
 
 

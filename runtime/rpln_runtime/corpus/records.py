@@ -1,7 +1,7 @@
-"""Lines of JSON in, lines of JSON out: what is asked of a line, and what is answered.
+"""Answers lines of JSON with lines of JSON.
 
-A line is an object with the task's fields, {"text": ...} for most; its other fields go into the output as they are,
-beside "answer", or beside "error" where there is none.
+A line is an object with the fields of the task, for most tasks {"text": ...}. Its other fields are copied to the
+output, beside "answer", or beside "error" where there is no answer.
 """
 
 import json
@@ -14,17 +14,17 @@ from rpln_runtime.errors import InputError
 from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 AnswerItems = Callable[[list[Any]], Sequence[Any]]
-"""A list of items -> an answer for each. Raises InputError when any of them cannot be taken."""
+"""A function that takes items and returns an answer for each. It raises InputError if one of them is wrong."""
 
 ANSWER: Final = "answer"
 ERROR: Final = "error"
 _LINE_ENDS: Final = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-"""JSON lets them stand; some readers of lines take them for the end of one, as str.splitlines does."""
+"""Characters that JSON allows in texts, but that some readers take for the end of a line, such as str.splitlines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A line of the output, with its newline, and why it holds no answer where it holds none."""
+    """A line of the output, with its newline. `error` is the reason where it holds no answer."""
 
     line: bytes
     error: str | None = None
@@ -32,14 +32,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a line asks for, or why it cannot be asked, and the fields of it that are kept."""
+    """What a line asks: its item, or the InputError where it has none, and its other fields, which are kept."""
 
     item: Any
     kept: Mapping[str, Any]
 
 
 def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[ItemField]) -> Iterator[Record]:
-    """Yield a record for each of `lines`, once all are answered; `fields` are those of the task's items."""
+    """Yield a record for each of `lines`, once all are answered. `fields` are the parts of an item of the task."""
     requests = [_request_from_line(line, fields) for line in lines]
     answers = iter(_answer_each(answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
     for request in requests:
@@ -47,7 +47,7 @@ def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[I
 
 
 def _answer_each(answer: AnswerItems, items: list[Any]) -> list[Any]:
-    """Return for each item its answer or its InputError: a call that fails is made again for either half."""
+    """Return for each item its answer or its InputError. Where a call fails, each half of the items is tried alone."""
     try:
         return list(answer(items)) if items else []
     except InputError as error:
@@ -85,12 +85,12 @@ def _object_from_line(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"it is not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise InputError("it is no JSON object")
+        raise InputError("it is not a JSON object")
     return record
 
 
 def _check_text(name: str, part: Any) -> None:
-    """Refuse what holds no text; a part that is a list holds several."""
+    """Raise InputError unless a part is a text, or a list of texts, and none of them is empty."""
     for text in part if isinstance(part, list) else [part]:
         if not isinstance(text, str):
             raise InputError(f"its {name!r} is a {type(text).__name__}, expected a text")
@@ -101,7 +101,7 @@ def _check_text(name: str, part: Any) -> None:
 def _kept(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     for name in (ANSWER, ERROR):
         if name in record:
-            raise InputError(f"it has a field {name!r}, where the output goes: rename it")
+            raise InputError(f"it has a field {name!r}, which the output needs for itself: rename it")
     kept = {name: value for name, value in record.items() if name not in fields}
     _json_line(kept)
     return kept
@@ -117,7 +117,7 @@ def _record(kept: Mapping[str, Any], answer: Any) -> Record:
 
 
 def _json_line(record: Mapping[str, Any]) -> bytes:
-    """Raise InputError for numbers and texts that JSON has no room for: infinities, and halves of characters."""
+    """Write a line. Raises InputError for values that JSON cannot hold: infinities, and halves of characters."""
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=lambda array: array.tolist())
         return f"{text.translate(_LINE_ENDS)}\n".encode()

@@ -1,4 +1,4 @@
-"""The configurations of an encoder's repository, a function each: Triton's ModelConfig as plain values.
+"""The configurations of a repository of an encoder: each function returns one, a ModelConfig of Triton as a dict.
 
 Source: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 """
@@ -30,7 +30,7 @@ from rpln_runtime.triton.steps.rows import ITEMS, TOKENS
 
 
 def ensemble_config(plan: RepositoryPlan) -> Message:
-    """What clients ask: texts in, answers out."""
+    """Return the configuration of the ensemble, which clients ask: texts in, answers out."""
     names = plan.names
     fed, answered = _names(plan.graph.inputs), _names(plan.answered)
     asked = [field.name for field in plan.fields] + [OPTIONS]
@@ -54,7 +54,7 @@ def ensemble_config(plan: RepositoryPlan) -> Message:
 
 
 def tokenizer_config(plan: RepositoryPlan) -> Message:
-    """Texts in, rows for the model out."""
+    """Return the configuration of the first step: texts in, rows for the model out."""
     chosen = {
         "options": json.dumps(plan.options),
         "buckets": ",".join(map(str, plan.buckets)),
@@ -74,7 +74,7 @@ def tokenizer_config(plan: RepositoryPlan) -> Message:
 
 
 def model_config(plan: RepositoryPlan, provider: str) -> Message:
-    """The graph on ONNX Runtime, where `provider`, "cuda" or "cpu", runs it."""
+    """Return the configuration of the graph on ONNX Runtime, run by `provider`: "cuda" or "cpu"."""
     return {
         "name": plan.names.model,
         "platform": "onnxruntime_onnx",
@@ -92,7 +92,7 @@ def model_config(plan: RepositoryPlan, provider: str) -> Message:
 
 
 def answers_config(plan: RepositoryPlan) -> Message:
-    """Outputs of the model in, answers out."""
+    """Return the configuration of the last step: outputs of the model in, answers out."""
     return {
         "name": plan.names.answers,
         "backend": "python",
@@ -107,7 +107,7 @@ def answers_config(plan: RepositoryPlan) -> Message:
 
 
 def _settings(plan: RepositoryPlan, provider: str) -> Message:
-    """What the runtime of Python sets as well, where it is not what ONNX Runtime does anyway."""
+    """Return the settings of ONNX Runtime that `rpln_runtime.load` uses, too, where they are not its defaults."""
     measured = plan.manifest.optimization
     threads = measured.threads if measured and provider == measured.provider else None
     settings: Message = {}
@@ -139,12 +139,12 @@ def _response(plan: RepositoryPlan) -> list[Message]:
 
 
 def _between() -> list[Message]:
-    """What the first step tells the last one."""
+    """Return the tensors that the first step makes for the last one."""
     return [tensor(TOKENS, "TYPE_INT64", -1, TOKEN_COLUMNS), tensor(ITEMS, "TYPE_STRING", 1)]
 
 
 def _step(model: str, inputs: Iterable[str], outputs: Iterable[str]) -> Message:
-    """A step whose tensors are called the same in the ensemble."""
+    """Return a step of the ensemble. Its tensors have the same names in the ensemble as in the model."""
     return {
         "model_name": model,
         "model_version": -1,

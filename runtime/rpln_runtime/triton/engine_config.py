@@ -1,4 +1,4 @@
-"""The configuration of a TensorRT engine. Its input and output types are those of the graph that it was made of."""
+"""The configuration of a TensorRT engine. It has the input and output types of the graph that it was built from."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ ENGINE_FILE: Final = "engine.json"
 
 
 def engine_config(plan: RepositoryPlan) -> Message:
-    """The engine on the GPU that it was built for, with all its profiles in one instance."""
+    """Return the configuration of the engine. One instance on a GPU has all profiles of the engine."""
     assert plan.engine is not None
     profiles = plan.engine.profiles
     tuned = sorted({profile[BATCH].optimum for profile in profiles if profile[BATCH].optimum <= plan.batch_size})

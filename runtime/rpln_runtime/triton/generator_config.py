@@ -1,4 +1,4 @@
-"""The configuration of a bundle that generates: one decoupled model in Python."""
+"""The configuration of a bundle that generates text: one model in Python, which answers a request piece by piece."""
 
 import json
 
@@ -9,7 +9,7 @@ from rpln_runtime.triton.request import OPTIONS
 
 
 def generator_config(plan: RepositoryPlan, provider: str) -> Message:
-    """A prompt in, pieces of text out, with the graphs where `provider`, "cuda" or "cpu", runs them."""
+    """Return the configuration: a prompt in, pieces of text out; `provider`, "cuda" or "cpu", runs the graphs."""
     chosen = {"options": json.dumps(plan.options), "batch_size": str(plan.batch_size), "provider": provider}
     return {
         "name": plan.names.served,

@@ -1,4 +1,4 @@
-"""The last step: what the model said of each row in, answers out."""
+"""The last step of the ensemble: outputs of the model in, answers out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,14 +15,14 @@ from rpln_runtime.triton.steps.rows import ITEMS, TOKENS, encodings_from_rows, i
 
 
 class AnswerStep:
-    """Outputs of the model to the columns of the answers."""
+    """Turns outputs of the model into the tensors of the response."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         self._bundle = StepBundle.read(folder, parameters)
         self._columns = INTERFACES[str(TASKS[self._bundle.manifest.task].postprocess)].columns
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The response, a row for each item of the request."""
+        """Return the tensors of the response, which have a row for each item of the request."""
         manifest = self._bundle.manifest
         encodings = encodings_from_rows(arrays[TOKENS])
         outputs = {name: array for name, array in arrays.items() if name not in {TOKENS, ITEMS}}
