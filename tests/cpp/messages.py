@@ -2,7 +2,7 @@
 
 import re
 
-FACT = re.compile(r"'([^']+)'|\"([^\"]+)\"|(\w*[_\d][\w.-]*)")
+FACT = re.compile(r"'([^']+)'|\"([^\"]+)\"|(?<![\w-])(-?\w*[_\d][\w.-]*)")
 WORD = re.compile(r"[\w.<>-]+")
 PLACE = re.compile(r": (the manifest.*?) (?:is|has|holds) ")
 

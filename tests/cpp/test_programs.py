@@ -128,7 +128,9 @@ def test_the_c_interface_returns_a_status_and_says_why(library: Library, demo: D
     status, handle = library.open(folder)
     assert status == 0
     assert library.run(handle, b"no JSON")[0] == 3
-    assert library.run(handle, b"5") == (3, "inputs are a int, expected a text, a mapping, or a list of these.")
+    status, message = library.run(handle, b"5")
+    assert status == 3
+    assert "inputs" in message
     assert library.run(handle, b'"a"', b'{"strid": 3}')[0] == 3
     assert library.run(handle, b'"\xff"')[0] == 3
     assert library.run(handle, b'"fine"')[0] == 0

@@ -10,11 +10,11 @@ from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import TensorSpec
 from rpln_runtime.triton.labels import labels_field
 from rpln_runtime.triton.parts import (
-    KINDS,
     LATEST,
     batching,
     entrance,
     instances,
+    kind_of_provider,
     parameters,
     python_parameters,
     tensor,
@@ -85,7 +85,7 @@ def model_config(plan: RepositoryPlan, provider: str) -> Message:
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
         "output": [tensor_from_spec(spec) | labels_field(spec, plan.manifest) for spec in plan.graph.outputs],
         "dynamic_batching": batching(),
-        "instance_group": instances(KINDS[provider]),
+        "instance_group": instances(kind_of_provider(provider)),
         **_settings(plan, provider),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
     }

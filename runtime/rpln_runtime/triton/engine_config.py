@@ -4,7 +4,7 @@ from typing import Final
 
 from rpln_runtime.tasks import BATCH
 from rpln_runtime.triton.labels import labels_field
-from rpln_runtime.triton.parts import KINDS, LATEST, batching, instances, tensor_from_spec, warmup
+from rpln_runtime.triton.parts import LATEST, batching, instances, tensor_from_spec, warmup
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
 
@@ -27,6 +27,6 @@ def engine_config(plan: RepositoryPlan) -> Message:
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
         "output": [tensor_from_spec(spec) | labels_field(spec, plan.manifest) for spec in plan.graph.outputs],
         "dynamic_batching": batching(tuned),
-        "instance_group": instances(KINDS["cuda"], profile=[str(place) for place in range(len(profiles))]),
+        "instance_group": instances("KIND_GPU", profile=[str(place) for place in range(len(profiles))]),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
     }

@@ -7,14 +7,13 @@ from typing import Final
 import numpy as np
 
 from rpln_runtime._version import __version__
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import TensorSpec
 from rpln_runtime.triton.pbtxt import Message, Word, entries
 
 TRITON_TYPES: Final = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16", "int64": "TYPE_INT64"}
 """Triton's name of each dtype that a manifest may have."""
 
-KINDS: Final[Mapping[str | None, str]] = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
-"""The kind of instances that a provider of ONNX Runtime runs on."""
 VERSION_PARAMETER: Final = "rpln_runtime"
 LATEST: Final[Message] = {"latest": {"num_versions": 1}}
 
@@ -55,6 +54,11 @@ def entrance() -> Message:
         "max_queue_size": _QUEUE_SIZE,
     }
     return {**batching(), "default_queue_policy": policy}
+
+
+def kind_of_provider(provider: str) -> str:
+    """Return the kind of instances that `provider`, a row of PROVIDERS, runs on."""
+    return "KIND_CPU" if PROVIDERS[provider].device == "cpu" else "KIND_GPU"
 
 
 def instances(kind: str, *, count: int = 1, profile: Sequence[str] = ()) -> list[Message]:

@@ -113,7 +113,7 @@ Tensor padded(const BatchRows& rows, std::int64_t fill, ValueOf&& value_of) {
   return {{static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)}, std::move(values)};
 }
 
-// RoBERTa counts the tokens that are not padding, from pad_token_id + 1; padding stays at pad_token_id.
+// Returns position ids. RoBERTa numbers real tokens from pad_token_id + 1, and gives padding pad_token_id.
 inline Tensor positions_from_rows(const BatchRows& rows, std::int64_t pad) {
   Tensor ids = padded(rows, pad, [](const Token& token) { return token.id; });
   auto& values = std::get<std::vector<std::int64_t>>(ids.values);

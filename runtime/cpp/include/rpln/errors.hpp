@@ -1,4 +1,4 @@
-// The exceptions that users can do something about. Each class has the exit code that the command line returns for it.
+// The exceptions for errors that users can correct. Each class has the exit code that the command line returns for it.
 //
 //   Error
 //   - InputError
@@ -11,7 +11,7 @@
 
 namespace rpln {
 
-// Base class of all exceptions that a call may throw for a reason that the user can put right. The message says what
+// Base class of all exceptions that a call may throw for a reason that the user can correct. The message says what
 // happened, what was expected and what to do next.
 class Error : public std::runtime_error {
  public:

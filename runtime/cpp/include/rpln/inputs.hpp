@@ -49,7 +49,8 @@ class FeedsCheck {
 
   void check_names() const {
     for (const auto& [name, _] : feeds_) {
-      if (!graph_.input(name)) throw InputError("unknown input " + in_quotes(name) + ": the graph takes " + taken() + ".");
+      if (graph_.input(name)) continue;
+      throw InputError("unknown input " + in_quotes(name) + ": the graph takes " + taken() + ".");
     }
     for (const TensorSpec& spec : graph_.inputs) {
       if (feeds_.find(spec.name) == feeds_.end()) {

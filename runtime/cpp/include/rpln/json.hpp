@@ -22,7 +22,7 @@ inline std::string join(const std::vector<std::string>& parts, std::string_view 
   return joined;
 }
 
-// A value as JSON. Lists and objects inside another one are cut short: a document may be hostile, and nested deeply.
+// Returns a value as JSON. Lists and objects inside another one are shortened, because documents may nest them deeply.
 inline std::string shown(const Json& value, bool inside = false) {
   const bool is_object = value.is_object();
   if (!value.is_structured()) return value.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -34,10 +34,10 @@ inline std::string shown(const Json& value, bool inside = false) {
   return is_object ? "{" + join(parts) + "}" : "[" + join(parts) + "]";
 }
 
-// A name in double quotes. Bytes that are not UTF-8 are replaced.
+// Returns a name in double quotes. Bytes that are not UTF-8 are replaced.
 inline std::string in_quotes(std::string_view name) { return shown(Json(name)); }
 
-// What kind of value it is, as "a list".
+// Returns the kind of a value with its article, such as "a list".
 inline std::string kind_of(const Json& value) {
   if (value.is_null()) return "null";
   if (value.is_boolean()) return "a boolean";

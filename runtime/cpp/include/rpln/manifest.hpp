@@ -278,8 +278,8 @@ inline Manifest manifest_from_json(const Json& document, const fs::path& path) {
 
 }  // namespace detail
 
-// Reads and checks `folder`/rpln.json; with `verify`, also hashes every file it names.
-// Throws ManifestError for a missing, foreign or altered bundle.
+// Reads and checks `folder`/rpln.json, and with `verify` the SHA-256 of every file that it names. Throws ManifestError
+// for a bundle that is missing, altered, or of another version.
 inline Manifest read_manifest(const std::filesystem::path& folder, bool verify = true) {
   const std::filesystem::path path = folder / manifest_name;
   std::error_code failed;

@@ -179,7 +179,7 @@ struct PipelineOptions {
   Json options = Json::object();  // the options of the bundle's task, by name, which a call may override
 };
 
-// Reads "provider", "threads", "batch_size" and "verify" of `given`, all of which may be left out. Everything else are
+// Reads "provider", "threads", "batch_size" and "verify" of `given`, all of which may be left out. All other names are
 // options of the task. Throws InputError for a value of the wrong type or out of range.
 inline PipelineOptions pipeline_options_from_json(Json given) {
   PipelineOptions options;

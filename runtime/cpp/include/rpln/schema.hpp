@@ -1,4 +1,4 @@
-// JSON read as a C++ type, strictly: a struct has all of its fields and no others, and every value is of its type.
+// Reads JSON as a C++ type, strictly: a struct has all of its fields and no others, and every value is of its type.
 //
 // Schema<T>::read(value, where) returns a T. `where` is the place of the value in the document, which messages name.
 // A struct lists its fields with RPLN_FIELDS.
@@ -24,7 +24,7 @@
 
 namespace rpln::detail {
 
-// A value that is not of its type, or a field that is missing or unknown.
+// Thrown for a value that is not of its type, and for a field that is missing or unknown.
 class SchemaError final : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -47,8 +47,8 @@ struct Schema {
       field = Schema<Field>::read(value[key], where + "." + key);
       ++known;
     });
-    if (known != value.size()) throw SchemaError(where + " has the unknown field " + in_quotes(unknown_field(row, value)));
-    return row;
+    if (known == value.size()) return row;
+    throw SchemaError(where + " has the unknown field " + in_quotes(unknown_field(row, value)));
   }
 
  private:
@@ -62,7 +62,8 @@ struct Schema {
   }
 };
 
-// A value that holds no others. `expected` is what messages call it, `fits` whether a JSON value is one.
+// A value that is no list and no object. Schema<Value>::expected is its name in messages, and Schema<Value>::fits says
+// whether a JSON value is one.
 template <class Value>
 struct PlainSchema {
   static Value read(const Json& value, const std::string& where) {

@@ -113,7 +113,8 @@ inline constexpr std::array<Provider, 3> providers{{
 }};
 
 inline const Provider* find_provider(std::string_view name) {
-  const auto* found = std::find_if(providers.begin(), providers.end(), [&](const auto& row) { return row.name == name; });
+  const auto has_name = [&](const Provider& row) { return row.name == name; };
+  const auto* found = std::find_if(providers.begin(), providers.end(), has_name);
   return found == providers.end() ? nullptr : found;
 }
 
@@ -272,7 +273,8 @@ class Session {
     const Ort::AllocatorWithDefaultOptions allocator;
     const std::size_t count = inputs ? onnx_.GetInputCount() : onnx_.GetOutputCount();
     for (std::size_t at = 0; at < count; ++at) {
-      const auto name = inputs ? onnx_.GetInputNameAllocated(at, allocator) : onnx_.GetOutputNameAllocated(at, allocator);
+      const auto name =
+          inputs ? onnx_.GetInputNameAllocated(at, allocator) : onnx_.GetOutputNameAllocated(at, allocator);
       const auto info = inputs ? onnx_.GetInputTypeInfo(at) : onnx_.GetOutputTypeInfo(at);
       found[name.get()] = detail::dtype_name(info.GetTensorTypeAndShapeInfo().GetElementType());
     }
@@ -293,7 +295,7 @@ class Session {
     const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     const auto wrap = [&](const auto& values) {
       using Element = typename std::decay_t<decltype(values)>::value_type;
-      // ONNX Runtime reads inputs only, though it does not say so.
+      // ONNX Runtime does not change inputs, although it takes a pointer that is not const.
       auto* data = const_cast<Element*>(values.data());
       return Ort::Value::CreateTensor<Element>(memory, data, values.size(), tensor.shape.data(), tensor.shape.size());
     };
@@ -305,7 +307,7 @@ class Session {
   std::shared_ptr<const Manifest> manifest_;
   const Graph& graph_;
   std::string provider_;
-  mutable Ort::Session onnx_;  // its Run is not const, and safe from many threads
+  mutable Ort::Session onnx_;  // its Run is not const, but several threads may call it
 };
 
 }  // namespace rpln

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from rpln_runtime._version import __version__
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.errors import InputError, RplnError
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.triton.checks.common import check_parameters
@@ -13,7 +14,7 @@ from rpln_runtime.triton.checks.tensors import compare_tensors
 from rpln_runtime.triton.configs import answers_config, tokenizer_config
 from rpln_runtime.triton.generator_config import generator_config
 from rpln_runtime.triton.names import Names
-from rpln_runtime.triton.parts import KINDS, VERSION_PARAMETER
+from rpln_runtime.triton.parts import VERSION_PARAMETER, kind_of_provider
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan, check_plan
 from rpln_runtime.triton.request import options_from_text
@@ -48,9 +49,10 @@ def check_generator(model: Model) -> Iterator[str]:
         yield "model_transaction_policy is not decoupled: a request would get one piece of its text"
     if model.config.response_cache.enable:
         yield "response_cache is for models that answer a request once"
-    provider = model.parameters.get("provider")
+    provider = model.parameters.get("provider", "")
+    expected = kind_of_provider(provider) if provider in PROVIDERS else None
     for kind in model.kinds:
-        if kind != KINDS.get(provider):
+        if kind != expected:
             yield f"parameter 'provider' is {provider!r} on instances of {kind}"
 
 

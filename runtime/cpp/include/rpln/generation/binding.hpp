@@ -114,7 +114,9 @@ class KeyValues {
   }
 
   void bind_inputs(Ort::IoBinding& binding, std::string_view prefix) {
-    for (CacheTensor& tensor : tensors_) binding.BindInput((std::string(prefix) + tensor.name()).c_str(), tensor.value());
+    for (CacheTensor& tensor : tensors_) {
+      binding.BindInput((std::string(prefix) + tensor.name()).c_str(), tensor.value());
+    }
   }
 
   void bind_outputs(Ort::IoBinding& binding, std::string_view prefix) {
@@ -192,7 +194,8 @@ class BoundGraph {
   // Binds `ids` to the input `name`, if the graph has one. They must stay in place until the graph has run.
   void feed(const char* name, Ids& ids) {
     if (!session_.graph().input(name)) return;
-    const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(ids.rows), static_cast<std::int64_t>(ids.columns)};
+    const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(ids.rows),
+                                            static_cast<std::int64_t>(ids.columns)};
     binding_.BindInput(name, Ort::Value::CreateTensor<std::int64_t>(cpu_memory(), ids.values.data(), ids.values.size(),
                                                                     shape.data(), shape.size()));
   }

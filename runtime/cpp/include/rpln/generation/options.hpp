@@ -1,5 +1,5 @@
 // The options of a generation. Names, defaults and limits are those of the Python runtime's GenerationOptions, with
-// which tests/cpp/test_tasks.py compares them.
+// which tests/cpp/test_tasks.py compares them. docs/generation.md explains them.
 #pragma once
 
 #include <array>
@@ -24,10 +24,10 @@ struct GenerationOptions {
   std::optional<std::int64_t> seed;  // makes samples repeatable, on every machine; none: they are different each time
   double repetition_penalty = 1.0;
   std::int64_t num_return_sequences = 1;
-  std::optional<std::vector<std::int64_t>> stop_token_ids;  // none: the end-of-text tokens of the checkpoint
+  std::optional<std::vector<std::int64_t>> stop_token_ids;  // none: the tokens that end a text in the checkpoint
   std::vector<std::string> stop_strings;
   std::string positions = "forward";
-  std::optional<bool> return_full_text;  // whether answers begin with their prompts, which only a decoder alone can do
+  std::optional<bool> return_full_text;  // whether answers begin with their prompts; none: unless there is an encoder
 };
 
 namespace detail {

@@ -49,7 +49,8 @@ class TokenClassification {
         strategy_(given.choice("aggregation_strategy", "none", {"none", "simple", "first", "average", "max"})) {
     if (given.has("ignore_labels")) {
       const Json labels = given.value("ignore_labels");
-      if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), [](const Json& l) { return l.is_string(); })) {
+      const auto is_text = [](const Json& label) { return label.is_string(); };
+      if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), is_text)) {
         throw InputError("ignore_labels is " + shown(labels) + ", expected a list of labels.");
       }
       ignored_ = labels.get<std::vector<std::string>>();
@@ -233,7 +234,8 @@ class TokenClassification {
     if (strategy_ == "first") return first->scores;
     if (strategy_ == "max") {
       const auto highest = [](const ScoredToken& t) { return *std::max_element(t.scores.begin(), t.scores.end()); };
-      return std::max_element(first, last, [&](const auto& a, const auto& b) { return highest(a) < highest(b); })->scores;
+      const auto lower = [&](const ScoredToken& a, const ScoredToken& b) { return highest(a) < highest(b); };
+      return std::max_element(first, last, lower)->scores;
     }
     std::vector<float> means(first->scores.size());
     for (auto token = first; token != last; ++token) {

@@ -75,8 +75,8 @@ inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_
   if (room <= stride) {
     throw InputError("windows of " + std::to_string(max_length) + " tokens leave " +
                      std::to_string(std::max<std::int64_t>(room, 0)) + " for the text, because " +
-                     std::to_string(others) + " other tokens are in each: expected more than the stride of " + std::to_string(stride) +
-                     ". Lower the stride, or shorten the other text.");
+                     std::to_string(others) + " other tokens are in each: expected more than the stride of " +
+                     std::to_string(stride) + ". Lower the stride, or shorten the other text.");
   }
   std::vector<Encoding> found;
   for (std::int64_t start = inside.begin; start < inside.end - stride; start += room - stride) {

@@ -266,7 +266,9 @@ class Tokenizer {
     ++progress.word;
   }
 
-  static std::size_t count_leading(std::string_view bytes) { return std::min(bytes.find_first_not_of(' '), bytes.size()); }
+  static std::size_t count_leading(std::string_view bytes) {
+    return std::min(bytes.find_first_not_of(' '), bytes.size());
+  }
 
   static std::size_t count_trailing(std::string_view bytes) {
     const std::size_t last = bytes.find_last_not_of(' ');

@@ -149,8 +149,8 @@ class TokenizerReader {
 
   [[nodiscard]] std::int32_t known_id(const std::string& name) const {
     const auto found = file_.model_ids.find(name);
-    if (found == file_.model_ids.end()) throw Error("a merge names " + in_quotes(name) + ", which its vocabulary lacks");
-    return found->second;
+    if (found != file_.model_ids.end()) return found->second;
+    throw Error("a merge names " + in_quotes(name) + ", which its vocabulary lacks");
   }
 
   void read_added_tokens() {
