@@ -83,6 +83,13 @@ _ROWS: Final = (
         cost="No graph of texts (--with-tokenizer) is made, and none runs here.",
     ),
     Extra(
+        name="triton",
+        distribution="tritonclient",
+        module="tritonclient.grpc",
+        beside=("grpcio", "packaging", "protobuf"),
+        cost="No Triton repository is checked (rpln triton --check); writing one needs nothing.",
+    ),
+    Extra(
         name="optimum",
         distribution="optimum-onnx",
         module="optimum.onnxruntime",

@@ -143,7 +143,7 @@ def pins(file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("constraints", "extras"),
-    [(CONSTRAINTS, {"cpu", "test", "dev"}), (CONSTRAINTS_457, {"cpu", "test", "optimum"})],
+    [(CONSTRAINTS, {"cpu", "test", "triton", "dev"}), (CONSTRAINTS_457, {"cpu", "test", "triton", "optimum"})],
     ids=["transformers-5", "transformers-4.57"],
 )
 def test_everything_make_installs_is_pinned_within_its_range(

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rpln_model import HEADS
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.tasks import TASKS, Task, Tensor
+from rpln_runtime.triton.interfaces import INTERFACES
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -260,6 +262,24 @@ def test_every_variant_that_a_bundle_runs_step_by_step_has_its_steps() -> None:
     for row in VARIANTS.values():
         assert row.steps is None or VARIANTS[row.steps].shortest_past is not None, row.name
     assert [row.name for row in VARIANTS.values() if row.not_compiled and row.one_attention_kernel] == []
+
+
+def test_every_postprocessing_is_served_by_triton_and_asked_with_an_example() -> None:
+    assert set(POSTPROCESS) - set(INTERFACES) == set(), "in POSTPROCESS, not in Triton's INTERFACES"
+    assert set(INTERFACES) - set(POSTPROCESS) == set(), "in Triton's INTERFACES, not in POSTPROCESS"
+    for name, interface in INTERFACES.items():
+        expected = {field.name: field.several for field in POSTPROCESS[name].fields if not field.optional}
+        assert {key: isinstance(value, list) for key, value in interface.example.items()} == expected, name
+
+
+def test_the_page_of_triton_has_what_each_task_takes_and_gives() -> None:
+    lines = (ROOT / "docs" / "triton.md").read_text(encoding="utf-8").splitlines()
+    for task in TASKS.values():
+        if task.postprocess is not None:
+            (line,) = [line for line in lines if line.startswith(f"| {task.name} |")]
+            fields = [field.name for field in POSTPROCESS[task.postprocess].fields]
+            columns = [column.name for column in INTERFACES[task.postprocess].columns]
+            assert re.findall(r"`(\w+)`", line) == fields + columns, task.name
 
 
 def test_every_pass_and_every_postprocessing_has_its_tests() -> None:

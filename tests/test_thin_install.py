@@ -158,6 +158,10 @@ def test_the_runtime_alone_writes_and_checks_for_triton_on_the_command_line(
     command = ("python", "-W", "error", "-m", "rpln_runtime.triton")
     written = server.run(*command, str(work / "fill-mask"), "-o", "repository", cwd=tmp_path)
     assert (written.returncode, written.stderr) == (0, "")
+    without = server.run(*command, "--check", "repository", cwd=tmp_path)
+    assert without.returncode == 6
+    assert 'pip install "rpln-runtime[triton]"' in without.stderr
+    server.install("rpln-runtime[triton]")
     checked = server.run(*command, "--check", "repository", cwd=tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")
     (tmp_path / "repository" / "fill-mask" / "config.pbtxt").unlink()

@@ -103,7 +103,6 @@ def test_the_key_leaves_out_values_and_where_a_checkpoint_was() -> None:
         {"change": lambda model: model.half()},
         {"change": lambda model: setattr(model.config, "_attn_implementation", "sdpa")},
     ],
-    ids=str,
 )
 def test_another_network_has_another_key(other: dict[str, Any]) -> None:
     assert call_of(**other) != call_of()

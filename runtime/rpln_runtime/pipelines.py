@@ -19,7 +19,7 @@ from rpln_runtime.generation.generator import generator
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options, item_from_parts
 from rpln_runtime.session import Session, load
 from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
@@ -90,7 +90,9 @@ class Pipeline:
         check_integer("batch_size", batch_size, minimum=1)
         postprocess = self.postprocess
         if inputs is None:
-            inputs = {name: named.pop(name) for name in postprocess.fields if name in named}
+            inputs = item_from_parts(
+                {field.name: named.pop(field.name) for field in postprocess.fields if field.name in named}
+            )
         if named:
             check_options(type(postprocess), named, self._task.name)
             postprocess = dataclasses.replace(postprocess, **named)

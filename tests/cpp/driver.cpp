@@ -1,4 +1,4 @@
-// What the tests ask of the runtime: a command and a path, then requests in JSON, one a line; an answer a line.
+// What the tests ask of the runtime: a command and a path, then requests in JSON, one a line. Each gets an answer a line.
 //
 //   driver tokenize TOKENIZER.JSON   "text" or ["text", "pair"]           -> [[id, start, end, byte start, ...], ...]
 //   driver decode   TOKENIZER.JSON   {"ids": [...], "skip": true}         -> "text"
@@ -7,6 +7,7 @@
 //   driver run      FOLDER           {"feeds": {...}, "outputs": [...]}   -> {"name": {"shape": [...], "values": [...]}}
 //   driver answer   FOLDER           {"inputs": ..., "options": {...}}    -> the answer
 //   driver stream   FOLDER           {"inputs": [...], "options": {...}}  -> [texts, pieces of each]
+//   driver facts    (none)           null                                 -> what the runtime knows of tasks and names
 //
 // An error is {"error": message, "code": exit code}. Options of the bundle may follow the path, as JSON.
 #include <functional>
@@ -106,8 +107,45 @@ Answer stream(const std::string& folder, const Json& options) {
   };
 }
 
+template <class... Tasks>
+Json facts_of_tasks() {
+  Json facts = Json::object();
+  ((facts[std::string(Tasks::name)] =
+        Json{{"options", Tasks::options}, {"outputs", Tasks::outputs}, {"fields", Tasks::fields}}),
+   ...);
+  return facts;
+}
+
+Answer facts(const std::string&, const Json&) {
+  namespace names = rpln::names;
+  return [](const Json&) {
+    Json batch_sizes = Json::object();
+    for (const auto& row : rpln::detail::runners) batch_sizes[std::string(row.task)] = row.batch_size;
+    Json providers = Json::object();
+    for (const auto& row : rpln::detail::providers) providers[std::string(row.name)] = row.onnxruntime_name;
+    const rpln::GenerationOptions chosen;
+    return Json{
+        {"tasks", facts_of_tasks<rpln::detail::FeatureExtraction, rpln::detail::FillMask, rpln::detail::MultipleChoice,
+                                 rpln::detail::QuestionAnswering, rpln::detail::TextClassification,
+                                 rpln::detail::TokenClassification>()},
+        {"batch_sizes", batch_sizes},
+        {"providers", providers},
+        {"schema_version", rpln::schema_version},
+        {"names", {{"batch", names::batch}, {"sequence", names::sequence}, {"choices", names::choices},
+                   {"masks", names::masks}, {"masked_tokens", names::masked_tokens},
+                   {"masked_positions", names::masked_positions}}},
+        {"generation", {{"names", rpln::detail::generation_option_names},
+                        {"temperature", chosen.temperature}, {"top_k", chosen.top_k}, {"top_p", chosen.top_p},
+                        {"min_p", chosen.min_p}, {"do_sample", chosen.do_sample}, {"positions", chosen.positions},
+                        {"repetition_penalty", chosen.repetition_penalty},
+                        {"num_return_sequences", chosen.num_return_sequences}}},
+        {"prefixes", {rpln::detail::past_prefix, rpln::detail::present_prefix, rpln::detail::cross_prefix}}};
+  };
+}
+
 const std::map<std::string, Answer (*)(const std::string&, const Json&)> commands{
-    {"tokenize", tokenize}, {"decode", decode}, {"words", words}, {"open", open}, {"run", run}, {"answer", answer}, {"stream", stream}};
+    {"tokenize", tokenize}, {"decode", decode}, {"words", words}, {"open", open},
+    {"run", run},           {"answer", answer}, {"stream", stream}, {"facts", facts}};
 
 }  // namespace
 

@@ -13,6 +13,7 @@ from rpln_runtime.generation.logits import softmax, warp
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.positions import positions_from_scheme
 from tests.cpp.building import Build
+from tests.cpp.messages import assert_says_the_same, words_of
 from tests.runtime.bundles import make_tokenizer
 from tests.runtime.decoders import (
     decoder_plan,
@@ -156,19 +157,19 @@ def test_a_seed_repeats_samples_in_any_batch(built: Build, demo: Demo) -> None:
         ("a", {"positions": "backward"}),
     ],
 )
-def test_bad_prompts_and_options_are_refused_with_the_same_words(
-    built: Build, demo: Demo, inputs: str, options: dict[str, Any]
-) -> None:
+def test_bad_prompts_and_options_are_refused(built: Build, demo: Demo, inputs: str, options: dict[str, Any]) -> None:
     folder = demo("text-generation")
     with pytest.raises(InputError) as refused:
         generator(folder, provider="cpu")(inputs, **options)
-    assert ask(built, folder, inputs, **options) == {"error": str(refused.value), "code": InputError.exit_code}
+    answer = ask(built, folder, inputs, **options)
+    assert answer["code"] == InputError.exit_code
+    assert_says_the_same(answer["error"], str(refused.value))
 
 
 def test_beam_search_is_refused(built: Build, demo: Demo) -> None:
     answer = ask(built, demo("text-generation"), "a", num_beams=4)
     assert answer["code"] == InputError.exit_code
-    assert answer["error"].startswith("num_beams is 4: beam search is Python's")
+    assert {"num_beams", "4"} <= words_of(answer["error"])
 
 
 def test_pieces_of_text_joined_are_the_text(built: Build, demo: Demo) -> None:

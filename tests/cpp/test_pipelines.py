@@ -12,6 +12,7 @@ from rpln_runtime import InputError, load, pipeline
 from rpln_runtime.batching import feeds_from_encodings
 from rpln_runtime.tokenization import Tokenizer, truncate
 from tests.cpp.building import Build
+from tests.cpp.messages import assert_says_the_same, words_of
 from tests.cpp.texts import random_texts
 
 Demo = Callable[..., Path]
@@ -160,13 +161,14 @@ def feeds(ids: Any, **others: Any) -> dict[str, np.ndarray]:
         {"input_ids": np.ones((1, 2), np.int64)},
     ],
 )
-def test_bad_feeds_are_refused_with_the_same_words(built: Build, demo: Demo, bad: dict[str, np.ndarray]) -> None:
+def test_bad_feeds_are_refused(built: Build, demo: Demo, bad: dict[str, np.ndarray]) -> None:
     folder = demo("token-classification")
     with pytest.raises(InputError) as refused:
         load(folder, provider="cpu").run(bad)
     request = {"feeds": {name: json_from(array) for name, array in bad.items()}, "outputs": ["logits"]}
     (answer,) = built.ask("run", folder, [request], threads=1)
-    assert answer == {"error": str(refused.value), "code": InputError.exit_code}
+    assert answer["code"] == InputError.exit_code
+    assert_says_the_same(answer["error"], str(refused.value))
 
 
 @pytest.mark.parametrize(
@@ -198,21 +200,22 @@ def test_bad_feeds_are_refused_with_the_same_words(built: Build, demo: Demo, bad
         ("feature-extraction", "a", {"pooling": "median"}),
     ],
 )
-def test_bad_items_and_options_are_refused_with_the_same_words(
+def test_bad_items_and_options_are_refused(
     built: Build, demo: Demo, task: str, inputs: Any, options: dict[str, Any]
 ) -> None:
     folder = demo(task)
     with pytest.raises(InputError) as refused:
         pipeline(folder, provider="cpu")(inputs, **options)
     (answer,) = built.ask("answer", folder, [{"inputs": inputs, "options": options}], threads=1)
-
-    assert answer == {"error": str(refused.value), "code": InputError.exit_code}
+    assert answer["code"] == InputError.exit_code
+    assert_says_the_same(answer["error"], str(refused.value))
 
 
 def test_an_unknown_provider_is_refused(built: Build, demo: Demo) -> None:
     folder = demo("token-classification")
     (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="abacus")
-    assert answer == {"error": "unknown provider 'abacus': expected one of cpu, cuda, onnxruntime-tensorrt.", "code": 5}
+    assert answer["code"] == 5
+    assert {"abacus", "cpu", "cuda", "onnxruntime-tensorrt"} <= words_of(answer["error"])
     (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="cuda")
     assert answer["code"] == 5
-    assert "provider 'cuda' (CUDAExecutionProvider) is not in the onnxruntime" in answer["error"]
+    assert {"cuda", "CUDAExecutionProvider", "CPUExecutionProvider"} <= words_of(answer["error"])

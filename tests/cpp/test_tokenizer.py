@@ -164,20 +164,20 @@ def test_decoding_equals_that_of_the_library(built: Build, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda d: d.update(normalizer={"type": "NFC"}), "it has a normalizer, expected none"),
-        (lambda d: d["pre_tokenizer"].update(type="Whitespace"), "its pre-tokenizer is Whitespace, expected ByteLevel"),
-        (lambda d: d["model"].update(type="WordPiece"), "its model is no BPE"),
-        (lambda d: d["model"].update(byte_fallback=True), "it has a byte_fallback, expected none"),
-        (lambda d: d["model"]["merges"].append(["q", "zz"]), "which its vocabulary lacks"),
-        (lambda d: d["model"]["vocab"].pop("Ā"), "its vocabulary lacks Ā for the byte 0, and it has no token"),
-        (lambda d: d["added_tokens"][4].update(single_word=True), "its token '<mask>' is a single_word"),
+        (lambda d: d.update(normalizer={"type": "NFC"}), "normalizer"),
+        (lambda d: d["pre_tokenizer"].update(type="Whitespace"), "Whitespace, expected ByteLevel"),
+        (lambda d: d["model"].update(type="WordPiece"), "BPE"),
+        (lambda d: d["model"].update(byte_fallback=True), "byte_fallback"),
+        (lambda d: d["model"]["merges"].append(["q", "zz"]), "zz"),
+        (lambda d: d["model"]["vocab"].pop("Ā"), "Ā for the byte 0"),
+        (lambda d: d["added_tokens"][4].update(single_word=True), '"<mask>" is a single_word'),
         (lambda d: d["post_processor"].update(type="BertProcessing"), "expected RobertaProcessing"),
-        (lambda d: d["model"].pop("vocab"), "key 'vocab' not found"),
+        (lambda d: d["model"].pop("vocab"), "vocab"),
     ],
 )
 def test_what_would_change_tokens_is_refused(built: Build, tmp_path: Path, change: Change, reason: str) -> None:
     path = changed_tokenizer(tmp_path, change)
     (answer,) = built.ask("tokenize", path, ["text"])
     assert answer["code"] == 4
-    assert answer["error"].startswith(f"rpln cannot read {path} (")
+    assert str(path) in answer["error"]
     assert reason in answer["error"]

@@ -100,22 +100,30 @@ def on_ensemble(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
 
 MISTAKES = {
     # Text
-    "unknown field": on_model(replace("max_batch_size", "max_batchsize"), "has no field 'max_batchsize'", refused=True),
-    "unknown field within": on_model(replace("count: 1", "counts: 1"), "instance_group has no field", refused=True),
-    "open brace": on_model(append("input {"), "input has no field 'platform'", refused=True),
-    "no colon": on_model(replace("count: 1", "count 1"), "expected a colon", refused=True),
-    "no enum": on_model(replace("TYPE_INT64", "TYPE_INT"), "data_type is TYPE_INT, expected one of", refused=True),
-    "string for a number": on_model(
-        replace("max_batch_size: 32", 'max_batch_size: "32"'), "expected an integer", refused=True
+    "unknown field": on_model(
+        replace("max_batch_size", "max_batchsize"), 'no field named "max_batchsize"', refused=True
     ),
-    "given twice": on_model(append("max_batch_size: 16"), "max_batch_size is given twice", refused=True),
-    "open string": on_model(replace('"input_ids"', '"input_ids'), "begins no value", refused=True),
+    "unknown field within": on_model(
+        replace("count: 1", "counts: 1"), 'ModelInstanceGroup.* no field named "counts"', refused=True
+    ),
+    "open brace": on_model(append("input {"), 'ModelInput.* no field named "platform"', refused=True),
+    "no colon": on_model(replace("count: 1", "count 1"), 'Expected ":"', refused=True),
+    "no enum": on_model(replace("TYPE_INT64", "TYPE_INT"), "DataType.* no value named TYPE_INT", refused=True),
+    "string for a number": on_model(
+        replace("max_batch_size: 32", 'max_batch_size: "32"'), "parse integer", refused=True
+    ),
+    "given twice": on_model(append("max_batch_size: 16"), 'multiple "max_batch_size"', refused=True),
+    "open string": on_model(replace('"input_ids"', '"input_ids'), "missing ending quote", refused=True),
     # Names and versions
     "another name": on_model(replace('"tagger_model"', '"tagger"'), "Triton wants them equal", refused=True),
     "another backend": on_model(replace('"onnxruntime"', '"onnxrt"'), "platform and backend are", refused=True),
     "another platform": on_model(replace("onnxruntime_onnx", "tensorflow_graphdef"), "platform and", refused=True),
-    "no such file": on_model(replace('"model.onnx"', '"model2.onnx"'), "1/model2.onnx does not exist", refused=True),
-    "half a file": on_model(shorten("1/model.onnx"), "cannot be read as an ONNX model", refused=True),
+    "no such file": on_model(
+        replace('"model.onnx"', '"model2.onnx"'), "1/model2.onnx is not a graph of the bundle", refused=True
+    ),
+    "half a file": on_model(
+        shorten("1/model.onnx"), "1/model.onnx is not the file that rpln.json describes", refused=True
+    ),
     "no version": on_model(remove("1"), "there is no version", refused=True),
     "no versions wanted": on_model(replace("num_versions: 1", "num_versions: 0"), "asks for no version", refused=True),
     "version not there": on_model(
@@ -128,16 +136,18 @@ MISTAKES = {
         replace("TYPE_INT64", "TYPE_INT32"), "data_type of input 'input_ids' is TYPE_INT32", refused=True
     ),
     "another output type": on_model(replace("TYPE_FP32", "TYPE_FP16"), "data_type of output 'logits'", refused=True),
-    "misspelt input": on_model(replace('"input_ids"', '"input_id"'), "input 'input_id' is none of those", refused=True),
+    "misspelt input": on_model(
+        replace('"input_ids"', '"input_id"'), "input 'input_id' is unknown to 1/model.onnx", refused=True
+    ),
     "rank": on_model(
         replace("dims: [ -1 ]", "dims: [ -1, -1 ]"), r"dims of input 'input_ids' is \[-1, -1\]", refused=True
     ),
     "size": on_model(
         replace("dims: [ -1, 6 ]", "dims: [ -1, 5 ]"), r"dims of output 'logits' is \[-1, 5\]", refused=True
     ),
-    "size 0": on_model(replace("dims: [ -1 ]", "dims: [ 0 ]"), "expected sizes, -1 for any", refused=True),
-    "size -2": on_model(replace("dims: [ -1 ]", "dims: [ -2 ]"), "expected sizes, -1 for any", refused=True),
-    "no dims": on_model(replace("dims: [ -1 ]", "dims: [ ]"), "expected sizes, -1 for any", refused=True),
+    "size 0": on_model(replace("dims: [ -1 ]", "dims: [ 0 ]"), "expected sizes of 1 or more", refused=True),
+    "size -2": on_model(replace("dims: [ -1 ]", "dims: [ -2 ]"), "expected sizes of 1 or more", refused=True),
+    "no dims": on_model(replace("dims: [ -1 ]", "dims: [ ]"), "expected sizes of 1 or more", refused=True),
     "input left out": on_model(replace(MASK, ""), "input 'attention_mask' is missing", refused=True),
     "input twice": on_tokenizer(
         append('input { name: "text" data_type: TYPE_STRING dims: [ 1 ] }'),
@@ -150,7 +160,7 @@ MISTAKES = {
         replace("max_batch_size: 32", "max_batch_size: -1"), "max_batch_size is -1", refused=True
     ),
     "batch beyond an int32": on_model(
-        replace("max_batch_size: 32", "max_batch_size: 2147483648"), "expected at most 2147483647", refused=True
+        replace("max_batch_size: 32", "max_batch_size: 2147483648"), "out of range: 2147483648", refused=True
     ),
     "batcher without batches": on_tokenizer(
         replace("max_batch_size: 32", "max_batch_size: 0"), "dynamic_batching has no effect", refused=False
@@ -165,16 +175,16 @@ MISTAKES = {
         "preferred_batch_size is 0",
         refused=True,
     ),
-    "negative delay": on_model(
-        replace("microseconds: 1000", "microseconds: -1"), "max_queue_delay_microseconds is -1", refused=True
-    ),
+    "negative delay": on_model(replace("microseconds: 1000", "microseconds: -1"), "out of range: -1", refused=True),
     "no timeout": on_tokenizer(
         replace("default_timeout_microseconds: 30000000", "default_timeout_microseconds: 0"),
-        "still waits in the queue",
+        "no default_timeout_microseconds",
         refused=False,
     ),
     "what is late waits for ever": on_tokenizer(
-        replace(QUEUE, "DELAY\n    default_timeout_microseconds: 1"), "bounds no queue", refused=False
+        replace(QUEUE, "DELAY\n    default_timeout_microseconds: 1"),
+        "expected REJECT, or a max_queue_size",
+        refused=False,
     ),
     "queue policy of a single instance": on_tokenizer(
         replace("count: 2", "count: 1"), "wait half a second between batches", refused=False
@@ -193,7 +203,7 @@ MISTAKES = {
     "parameter left out": on_tokenizer(
         replace('key: "options"', 'key: "option"'), "lacks the key 'options'", refused=True
     ),
-    "options that are no JSON": on_tokenizer(replace('"{}"', '"{"'), "options is no JSON", refused=True),
+    "options that are no JSON": on_tokenizer(replace('"{}"', '"{"'), "options is not JSON", refused=True),
     "unknown option": on_tokenizer(replace('"{}"', '"{\\"stripe\\": 3}"'), "unknown option 'stripe'", refused=True),
     "option out of range": on_tokenizer(replace('"{}"', '"{\\"stride\\": -3}"'), "stride is -3", refused=True),
     "falling buckets": on_tokenizer(replace('"16,32,64"', '"32,16,64"'), "expected rising lengths", refused=False),

@@ -175,7 +175,7 @@ REFUSED = {
     "an unknown option": (
         "token-classification",
         {"text": texts("A text."), "options": texts('{"aggregation": "max"}')},
-        "unknown option 'aggregation' for token-classification",
+        "option 'aggregation' .*token-classification",
     ),
     "an option out of range": ("fill-mask", {"text": texts("<mask>"), "options": texts('{"top_k": 0}')}, "top_k is 0"),
     "an option of another type": (
@@ -183,12 +183,12 @@ REFUSED = {
         {"text": texts("A text."), "options": texts('{"ignore_labels": 5}')},
         "TypeError",
     ),
-    "options that are no JSON": ("fill-mask", {"text": texts("<mask>"), "options": texts("{top_k}")}, "is no JSON"),
+    "options that are no JSON": ("fill-mask", {"text": texts("<mask>"), "options": texts("{top_k}")}, "options .*JSON"),
     "options that are no object": ("fill-mask", {"text": texts("<mask>"), "options": texts("[1]")}, "is a list"),
-    "a text without a mask": ("fill-mask", {"text": texts("no mask")}, "a text has no <mask>"),
-    "a text that is too long": ("text-classification", {"text": texts(LONG_TEXT)}, "the limit of this model is 64"),
+    "a text without a mask": ("fill-mask", {"text": texts("no mask")}, "no <mask>"),
+    "a text that is too long": ("text-classification", {"text": texts(LONG_TEXT)}, "limit .*64"),
     "an empty question": ("question-answering", {"question": texts(""), "context": texts("x")}, "question is empty"),
-    "more rows than the model takes": ("token-classification", {"text": texts(LONG_TEXT * 20)}, "takes 32 at a time"),
+    "more rows than the model takes": ("token-classification", {"text": texts(LONG_TEXT * 20)}, "rows .* 32 "),
     "a missing input": ("question-answering", {"question": texts("Who?")}, "expected .* inputs"),
     "an unknown input": ("fill-mask", {"text": texts("<mask>"), "texts": texts("x")}, "unexpected inference input"),
     "another type": ("fill-mask", {"text": np.array([[1]])}, "data-type"),
@@ -209,5 +209,5 @@ def test_what_is_wrong_with_a_request_is_said(
 
 def test_a_text_that_is_no_utf8_is_refused(encoders: Server) -> None:
     text = np.array([[b"caf\xe9"]], np.object_)
-    with pytest.raises(RefusedError, match="text is no UTF-8 at byte 3"):
+    with pytest.raises(RefusedError, match=r"text .*UTF-8 at byte 3"):
         infer_grpc(encoders, "feature-extraction", {"text": text})

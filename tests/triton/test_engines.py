@@ -88,11 +88,11 @@ def test_an_engine_is_served_within_its_profiles(bundle: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "choices", "message"),
     [
-        ({"builder": "tensorrt-rtx"}, {}, "is one of tensorrt-rtx, Triton runs those of tensorrt"),
-        ({"stripped": True}, {}, "holds no weights"),
-        ({"variant": "decode"}, {}, "is of decode, expected full"),
-        ({"profiles": (profile((2, 4, 8), (1, 8, 64)),) * 2}, {}, "takes no batch of 1"),
-        ({}, {"engine": "other"}, f"no engine 'other', it has {NAME}"),
+        ({"builder": "tensorrt-rtx"}, {}, f"{NAME}.*tensorrt-rtx.* tensorrt"),
+        ({"stripped": True}, {}, "weights"),
+        ({"variant": "decode"}, {}, "decode, expected full"),
+        ({"profiles": (profile((2, 4, 8), (1, 8, 64)),) * 2}, {}, "no batch of 1"),
+        ({}, {"engine": "other"}, f"'other', it has {NAME}"),
         ({}, {"batch_size": 17}, "the engine takes 16 rows of every bucket"),
         ({}, {"buckets": [16, 64]}, "a bucket is 64"),
         ({"profiles": (profile((1, 4, 8), (8, 8, 64)),) * 2}, {"buckets": [4, 64]}, "the engine takes 0 rows"),
@@ -116,7 +116,7 @@ MISTAKES = {
     "type": ("TYPE_FP32", "TYPE_FP16", "data_type of output 'logits'", True),
     "file": ('"model.plan"', '"other.plan"', "1/other.plan does not exist", True),
     "platform": ('"tensorrt_plan"', '"onnxruntime_onnx"', "platform and backend are", True),
-    "none": ("KIND_GPU", "KIND_CPU", "an engine runs on a GPU", False),
+    "none": ("KIND_GPU", "KIND_CPU", "KIND_CPU, expected KIND_GPU", False),
 }
 """What is replaced, what our check says of it, and whether a server refuses it; there, no GPU is asked for."""
 
@@ -150,5 +150,5 @@ def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_another_plan_is_found(bundle: Path, tmp_path: Path) -> None:
     write_repository(bundle, tmp_path / "repository", name="tagger", engine=NAME)
     (tmp_path / "repository/tagger_model/1/model.plan").write_bytes(b"another")
-    with pytest.raises(RepositoryError, match=r"model.plan is not the plan that engine.json describes"):
+    with pytest.raises(RepositoryError, match=r"model\.plan .*engine\.json"):
         check_repository(tmp_path / "repository")

@@ -18,7 +18,7 @@ import torch
 import tritonclient.grpc
 
 from rpln_runtime import Generator, generator
-from rpln_runtime.triton import write_repository
+from rpln_runtime.triton import check_repository, write_repository
 from tests.runtime.bundles import make_tokenizer
 from tests.runtime.decoders import (
     decoder_plan,
@@ -51,6 +51,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         make_decoder_bundle(folders["translator"], model, tokenizer, plans)
     torch.set_num_threads(threads)
     return folders
+
+
+@pytest.mark.parametrize("name", ["writer", "translator"])
+def test_what_is_written_passes_the_check(bundles: dict[str, Path], tmp_path: Path, name: str) -> None:
+    write_repository(bundles[name], tmp_path / "repository", name=name)
+    assert check_repository(tmp_path / "repository") == [name]
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +171,8 @@ def test_options_of_a_request(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"top": 3}, "unknown option 'top' of a generation"),
-        ({"max_new_tokens": 1000}, "max_new_tokens is 1000, but"),
+        ({"top": 3}, "option 'top'"),
+        ({"max_new_tokens": 1000}, "max_new_tokens is 1000"),
         ({"temperature": 2.0}, "temperature"),
         ({"stop_token_ids": 5}, "TypeError|stop_token_ids"),
     ],

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from rpln_export.cli import rpln_command
-from rpln_runtime import InputError, ManifestError
+from rpln_runtime import InputError, ManifestError, MissingExtraError
 from rpln_runtime.manifest import TensorSpec, read_manifest, write_manifest
 from rpln_runtime.tasks import MASKED_LOGITS
 from rpln_runtime.triton import RepositoryDestinationError, check_repository, publishing, write_repository
 from rpln_runtime.triton.__main__ import main
 from rpln_runtime.triton.buckets import default_buckets
-from tests.triton.networks import ToyBundle
+from tests.triton.conftest import ENCODERS
+from tests.triton.networks import ToyBundle, make_toy_bundle
 
 MODELS = ["tagger", "tagger_tokenizer", "tagger_model", "tagger_answers"]
 
@@ -33,10 +34,30 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_written_passes_the_check(tagger: Path, tmp_path: Path) -> None:
-    assert write_repository(tagger, tmp_path / "repository", name="tagger") == MODELS
-    assert check_repository(tmp_path / "repository") == MODELS
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_is_written_passes_the_check(bundle_of: Callable[[str], ToyBundle], tmp_path: Path, name: str) -> None:
+    models = write_repository(bundle_of(name).folder, tmp_path / "repository", name="tagger")
+    assert models == MODELS
+    assert check_repository(tmp_path / "repository") == models
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repository"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_a_label_of_two_lines_is_refused(tmp_path: Path, end: str) -> None:
+    bundle = make_toy_bundle(tmp_path, "text-classification", labels=["good", f"b{end}ad"])
+    with pytest.raises(ManifestError, match=r"label 'b\\[nr]ad'"):
+        write_repository(bundle.folder, tmp_path / "repository")
+
+
+def test_writing_needs_no_protobufs(tagger: Path, tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['google'] = sys.modules['tritonclient'] = None"
+    code = f"{hidden}; from rpln_runtime.triton.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, str(tagger), "-o", str(tmp_path / "repository")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    checked = subprocess.run([*command[:3], str(tmp_path / "repository"), "--check"], capture_output=True, check=False)
+    assert checked.returncode == MissingExtraError.exit_code
+    assert b'pip install "rpln-runtime[triton]"' in checked.stderr
 
 
 def test_both_commands_write_the_same(tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +165,7 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
     else:
         target.mkdir()
         (target / "notes.txt").write_text("mine")
-    with pytest.raises(RepositoryDestinationError, match="is no repository that rpln triton wrote"):
+    with pytest.raises(RepositoryDestinationError, match="mine exists"):
         write_repository(tagger, target)
     assert target.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
@@ -162,7 +183,7 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
         ({"buckets": [65]}, "a bucket is 65"),
         ({"buckets": []}, "rising lengths"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"options": {"top_k": 3}}, "unknown option 'top_k' for token-classification"),
+        ({"options": {"top_k": 3}}, "option 'top_k' .*token-classification"),
         ({"options": {"stride": -1}}, "stride is -1"),
     ],
 )
@@ -182,7 +203,7 @@ def test_a_graph_that_cannot_be_joined_is_refused(bundle_of: Callable[[str], Toy
         (folder / path.name).write_bytes(path.read_bytes())
     graph = dataclasses.replace(graph, outputs=(logits,))
     write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
-    with pytest.raises(ManifestError, match=r"has no batch axis in front.*--logits positions"):
+    with pytest.raises(ManifestError, match=r"logits .*batch axis.*--logits positions"):
         write_repository(folder, tmp_path / "repository")
 
 

@@ -1,4 +1,4 @@
-# Finds ONNX Runtime: the folder that ONNXRUNTIME_ROOT names (a release archive, unpacked), else where systems have it.
+# Finds ONNX Runtime in the folder that ONNXRUNTIME_ROOT names, an unpacked release archive, or else in the system.
 # Defines the target OnnxRuntime::OnnxRuntime.
 find_path(
   OnnxRuntime_INCLUDE_DIR onnxruntime_cxx_api.h

@@ -1,8 +1,8 @@
-// Runs a bundle on texts, an answer a line, as JSON:
+// Runs a bundle on texts and prints an answer a line, as JSON:
 //
 //   rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...
 //
-// Without texts and fields it reads items from standard input, one a line: a JSON text or object, or else plain text.
+// Without texts and fields it reads items from standard input. Each line is a JSON text, a JSON object, or plain text.
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -23,7 +23,7 @@ struct Arguments {
   std::vector<std::string> texts;
 };
 
-// JSON where it is some, else a text: 3, true, "simple" and simple all work.
+// Returns the value of an option: JSON, such as 3, true or "simple", or else the text itself, such as simple.
 rpln::Json value_from_text(const std::string& text) {
   rpln::Json value = rpln::Json::parse(text, nullptr, false);
   return value.is_discarded() ? rpln::Json(text) : value;
@@ -31,11 +31,11 @@ rpln::Json value_from_text(const std::string& text) {
 
 std::pair<std::string, std::string> split_pair(const std::string& text) {
   const std::size_t equals = text.find('=');
-  if (equals == text.npos) throw rpln::InputError("expected NAME=VALUE, got " + text + ".");
+  if (equals == text.npos) throw rpln::InputError(text + " is not of the form NAME=VALUE.");
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
-// A field that is given several times is a list, such as choices.
+// Adds a field. One that is given several times becomes a list, as choices are.
 void add_field(rpln::Json& fields, const std::string& name, const std::string& text) {
   if (!fields.contains(name)) {
     fields[name] = text;
@@ -54,7 +54,7 @@ Arguments read_arguments(const std::vector<std::string>& words) {
     if (options && word == "--") {
       options = false;
     } else if (options && (word == "--option" || word == "--field")) {
-      if (++at == words.size()) throw rpln::InputError(word + " wants NAME=VALUE.");
+      if (++at == words.size()) throw rpln::InputError(word + " needs a NAME=VALUE after it.");
       const auto [name, value] = split_pair(words[at]);
       if (word == "--option") {
         arguments.options[name] = value_from_text(value);
@@ -62,8 +62,8 @@ Arguments read_arguments(const std::vector<std::string>& words) {
         add_field(arguments.fields, name, value);
       }
     } else if (options && word.compare(0, 2, "--") == 0) {
-      throw rpln::InputError("unknown option " + word + ": expected --option or --field. A text that begins so goes " +
-                             "behind --.");
+      throw rpln::InputError("unknown option " + word + ": expected --option or --field. Put a text that begins with " +
+                             "-- after an argument that is -- alone.");
     } else if (arguments.folder.empty()) {
       arguments.folder = word;
     } else {

@@ -1,8 +1,7 @@
-// rpln: runs bundles of rpln-export in C++17, with ONNX Runtime and nlohmann-json. All of it is in headers.
+// rpln runs bundles of rpln-export in C++17, with ONNX Runtime and nlohmann-json. It consists of headers only.
 #pragma once
 
 #include "rpln/batching.hpp"
-#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/errors.hpp"
 #include "rpln/generation/generator.hpp"
 #include "rpln/generation/options.hpp"
@@ -12,4 +11,5 @@
 #include "rpln/pipeline.hpp"
 #include "rpln/session.hpp"
 #include "rpln/tensors.hpp"
+#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/tokenizer/tokenizer.hpp"

@@ -1,4 +1,4 @@
-// The C interface: exceptions become a status and a message.
+// The C interface. An exception becomes a status, and a message that rpln_last_error returns.
 #include "rpln.h"
 
 #include <cstring>
@@ -21,13 +21,13 @@ std::string& last_error() {
   return message;
 }
 
-// A message may quote bytes of the caller's that are no text.
+// Keeps the message of an error. It may quote bytes of the caller that are not UTF-8.
 rpln_status failed(rpln_status status, const std::exception& error) {
   last_error() = rpln::utf8::repaired(error.what());
   return status;
 }
 
-// Nothing is thrown across the border to C.
+// Calls `call` and turns its exceptions into a status, because none may reach a caller in C.
 template <class Call>
 rpln_status guarded(Call&& call) noexcept {
   try {

@@ -1,9 +1,10 @@
-"""Write tokenizer/unicode_classes.hpp: letters and numbers as the `tokenizers` library sees them, and lower case.
+"""Write tokenizer/unicode_classes.hpp: which characters are letters and numbers to `tokenizers`, and lower case.
 
     python runtime/cpp/tools/make_unicode_classes.py
 
-The library is asked for each character: what counts is the version of Unicode behind the tokenizer that Python runs,
-which is neither Python's own nor that of a system's PCRE2. Lower case is Python's, as it compares answers by it.
+The library is asked about every character, because its version of Unicode decides how the Python runtime splits words.
+Python and the system's PCRE2 have other versions. Lower case is Python's, because the Python runtime compares answers
+in it.
 """
 
 import unicodedata
@@ -19,7 +20,7 @@ SURROGATES: Final = range(0xD800, 0xE000)
 COLUMNS: Final = 4
 
 TEMPLATE: Final = """\
-// Which characters tokenizers {version} takes for letters (\\p{{L}}) and for numbers (\\p{{N}}); lower case as in
+// The characters that are letters (\\p{{L}}) and numbers (\\p{{N}}) to tokenizers {version}, and lower case as in
 // Unicode {unicode}. Made by tools/make_unicode_classes.py.
 #pragma once
 
@@ -30,7 +31,7 @@ struct Range {{
   char32_t last;
 }};
 
-// Every `step`th character from `first` to `last` has its lower case at a `distance`.
+// The lower case of every `step`th character from `first` to `last` is `distance` characters further on.
 struct LowerRange {{
   char32_t first;
   char32_t last;
@@ -55,9 +56,9 @@ inline constexpr LowerRange lower_ranges[] = {{
 
 
 def main() -> None:
-    """Ask for every character, and write the header."""
+    """Ask the library about every character, and write the header."""
     split = ByteLevel(add_prefix_space=False).pre_tokenize_str
-    # Words are of letters alone or of numbers alone.
+    # A word is of letters only, or of numbers only: another letter after "a" belongs to the word of "a".
     letters, numbers = (
         [code for code in code_points() if len(split(neighbour + chr(code))) == 1] for neighbour in ("a", "1")
     )
@@ -74,19 +75,19 @@ def main() -> None:
 
 
 def code_points() -> Iterator[int]:
-    """All that a text may hold."""
+    """Return every character that a text may hold."""
     return (code for code in range(0x110000) if code not in SURROGATES)
 
 
 def ranges_from(codes: list[int]) -> list[str]:
-    """The ranges that `codes`, which ascend, make up."""
+    """Return the ranges of consecutive numbers in `codes`, which ascend."""
     starts = [code for before, code in zip([-2, *codes], codes, strict=False) if code != before + 1]
     ends = [code for code, after in zip(codes, [*codes[1:], -2], strict=True) if after != code + 1]
     return [f"{{0x{first:X}, 0x{last:X}}}" for first, last in zip(starts, ends, strict=True)]
 
 
 def lower_ranges() -> list[str]:
-    """Runs of neighbours, or of every other character, whose lower case is equally far away."""
+    """Return runs of neighbouring characters, or of every second one, whose lower case has the same distance."""
     runs: list[tuple[int, int, int, int]] = []
     for code in code_points():
         distance = ord(chr(code).lower()[0]) - code
@@ -101,7 +102,7 @@ def lower_ranges() -> list[str]:
 
 
 def rows_from(ranges: list[str]) -> str:
-    """Rows of C++."""
+    """Return `ranges` as lines of C++."""
     return "\n".join("    " + ", ".join(ranges[at : at + COLUMNS]) + "," for at in range(0, len(ranges), COLUMNS))
 
 

@@ -1,4 +1,7 @@
-"""Corpora: JSON lines in, answers out in the same order, on this machine or a Ray cluster; goes on after a kill."""
+"""Answers a corpus: a file of JSON lines in, answers in the same order out, on one machine or on a Ray cluster.
+
+A run that was killed goes on where it stopped.
+"""
 
 from rpln_runtime.corpus.output import OutputError
 from rpln_runtime.corpus.progress import Progress

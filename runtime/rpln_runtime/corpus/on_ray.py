@@ -1,4 +1,4 @@
-"""The windows of a corpus as a Ray Data job: a pool of actors, each of which has the bundle open."""
+"""Answers the windows of a corpus as a Ray Data job: by a pool of actors, each with the bundle open."""
 
 import importlib
 import json
@@ -15,22 +15,22 @@ from rpln_runtime.corpus.records import Record, answer_lines
 from rpln_runtime.errors import MissingExtraError
 
 _MOST_BLOCKS: Final = 10_000
-"""A block is what Ray hands to an actor; each costs the driver about a millisecond."""
+"""The most blocks to make. Ray hands blocks to actors, and each costs the driver about a millisecond."""
 
 
 def answer_windows_on_ray(
     windows: Windows, *, source: Path, opening: Opening, actors: int | None
 ) -> Iterator[tuple[Span, list[Record]]]:
-    """Yield the records of each window, in order, as `actors` make them (None: as many as the cluster has CPUs for).
+    """Yield the records of each window, in the order of the input. `actors` None: as many as there are CPUs for.
 
-    Connects to the cluster of RAY_ADDRESS, else starts Ray on this machine. Every actor reads the bundle and the input
-    itself: all machines must see both at the same paths. An actor takes `opening.threads` CPUs (None: one), and a GPU
-    where the provider's device is one. Raises MissingExtraError without Ray.
+    Connects to the cluster that RAY_ADDRESS names, or else starts Ray on this machine. Every actor reads the bundle and
+    the input itself, so all machines must see both at the same paths. An actor takes `opening.threads` CPUs (None:
+    one), and a GPU where the provider runs on one. Raises MissingExtraError where Ray is not installed.
     """
     ray = _import_ray()
     cpus = opening.threads or 1
     opening = replace(opening, folder=opening.folder.absolute(), threads=cpus)
-    spans = [span for span, _ in windows]  # once through the file, for where its windows are
+    spans = [span for span, _ in windows]  # reads the file once, to find its windows
     if not spans:
         return
     with _connected(ray):
@@ -52,14 +52,14 @@ def answer_windows_on_ray(
 
 
 class WindowAnswerer:
-    """What an actor does."""
+    """The class of an actor: it opens the bundle once, and then answers windows."""
 
     def __init__(self, source: Path, opening: Opening) -> None:
         self._source = source
         self._answer, self._fields = opening.open()
 
     def __call__(self, rows: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Answer the window of one span, which is given and returned as a batch of one row."""
+        """Answer a window. Ray gives its span as a batch of one row, and gets the records as such a batch."""
         span = Span(**{name: values[0] for name, values in rows.items()})
         with self._source.open("rb") as file:
             records = answer_lines(read_span(file, span), self._answer, self._fields)
@@ -69,7 +69,7 @@ class WindowAnswerer:
 
 @contextmanager
 def _connected(ray: ModuleType) -> Iterator[None]:
-    """Ray as the caller has it, else for as long as it is needed."""
+    """Connect to Ray for as long as it is needed, unless the caller is connected already."""
     if ray.is_initialized():
         yield
         return
@@ -82,7 +82,7 @@ def _connected(ray: ModuleType) -> Iterator[None]:
 
 def _import_ray() -> ModuleType:
     try:
-        importlib.import_module("ray.data")  # which importing ray does not bring in
+        importlib.import_module("ray.data")  # importing ray alone does not import it
     except ImportError as error:
         raise MissingExtraError(f'Ray is not installed ({error}). Run: pip install "rpln-runtime[ray]"') from error
     return importlib.import_module("ray")

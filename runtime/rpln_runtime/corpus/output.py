@@ -1,8 +1,9 @@
-"""The output: written beside its place, on disk window by window, and renamed when it is whole.
+"""The output of a run: it grows in a file of its own, window by window, and gets its name when it is complete.
 
-`NAME.part` grows; `NAME.journal` says what the run is and then, a line for each window, how far it is.
-A window is on disk before the journal tells of it, so whenever a process dies, the last line of the journal is true,
-and what the part holds beyond it is cut off by the next run. Once the output is in its place, the journal goes.
+Beside the output NAME there are two files until then. `NAME.part` has the lines so far. `NAME.journal` begins with a
+line that describes the run; each window adds a line that says how far the run is. A window is on disk before the
+journal has its line. So whenever a process dies, the last line of the journal is true, and the next run cuts off what
+`NAME.part` has beyond it. When the output gets its name, the journal is removed.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from rpln_runtime.errors import RplnError
 try:
     import fcntl
 except ImportError:  # Windows has no such lock
-    fcntl = None  # type: ignore[assignment] # so that one name tells
+    fcntl = None  # type: ignore[assignment]
 
 PART: Final = ".part"
 JOURNAL: Final = ".journal"
@@ -27,16 +28,16 @@ _MAGIC: Final = b"rpln-runtime corpus, journal 1\n"
 
 
 class OutputError(RplnError):
-    """An output that cannot be written, is there already, or belongs to another run."""
+    """Raised for an output that cannot be written, exists already, or belongs to another run."""
 
     exit_code = 9
 
 
 class Output:
-    """The output of a run, from where it was left.
+    """The output of a run, open to write where an earlier run stopped.
 
     Attributes:
-        progress: what is on disk.
+        progress: how far the run is on disk.
     """
 
     def __init__(self, path: Path, part: BinaryIO, journal: BinaryIO, progress: Progress) -> None:
@@ -46,12 +47,12 @@ class Output:
         self._journal = journal
 
     def write(self, line: bytes) -> None:
-        """Add a line, which counts once it is committed."""
+        """Add a line. It counts only once it is committed."""
         with _refusals(self._path):
             self._part.write(line)
 
     def commit(self, *, lines: int, errors: int, read: int, sha256: str) -> None:
-        """Put on disk what was written, and then how far the run is with it, which is `Progress` in parts."""
+        """Put the lines on disk, and then the progress of the run. The arguments are the fields of `Progress`."""
         with _refusals(self._path):
             _flush(self._part)
             written = self._part.tell()
@@ -59,7 +60,7 @@ class Output:
             _append_row(self._journal, dataclasses.asdict(self.progress))
 
     def publish(self) -> None:
-        """Put the output in its place."""
+        """Give the output, which is complete, its name."""
         with _refusals(self._path):
             _beside(self._path, PART).replace(self._path)
             _beside(self._path, JOURNAL).unlink()
@@ -67,10 +68,10 @@ class Output:
 
 @contextmanager
 def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
-    """Open the output `path` of a `run`, which is what must be the same, name by name, for an earlier run to go on.
+    """Open the output `path` of a run. An earlier run is continued if `run`, which describes it, is the same.
 
-    Raises OutputError for an output that is there already, an earlier run that was another, one that is still at work,
-    and whatever the file system refuses.
+    Raises OutputError where the output exists already, the earlier run was a different one or is still at work, or the
+    file system refuses to write.
     """
     if not path.name:
         raise OutputError(f"{path} is a folder, expected the name of a file to write.")
@@ -88,12 +89,12 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     try:
         yield Output(path, part, journal, progress)
     finally:
-        with _refusals(path):  # what is left in a buffer is written now, or does not fit once more
+        with _refusals(path):  # closing writes what is still in a buffer, which may fail, too
             keep.close()
 
 
 def start_again(path: Path) -> str:
-    """How to begin anew, as the end of a message."""
+    """Return the end of a message: how to start again."""
     return f"remove {_beside(path, PART)} and {_beside(path, JOURNAL)} to start again."
 
 
@@ -103,56 +104,58 @@ def _beside(path: Path, suffix: str) -> Path:
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """What the file system refuses is an OutputError."""
+    """Turn an error of the file system into an OutputError."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"writing {path} failed: {error}. Put that right and run the same again: it goes on where it stopped."
+            f"writing {path} failed: {error}. Correct this and run the same command again: it goes on where it stopped."
         ) from error
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """The file at `path`, made where there is none, which no other process has open this way."""
+    """Open the file at `path`, or make it, and lock it. Raises OutputError where another process has it."""
     file = path.open("a+b")
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_nlink == 0:
-            raise BlockingIOError  # which finished in between
+            raise BlockingIOError  # the process that had it finished meanwhile, and removed it
     except OSError as error:
         file.close()
         if not isinstance(error, BlockingIOError):
             raise
-        raise OutputError(f"another process is at work on this output: it holds {path}. Wait for it.") from error
+        raise OutputError(f"another process writes this output: it has locked {path}. Wait for it.") from error
     return file
 
 
 def _read_rows(journal: BinaryIO) -> list[Any]:
-    """The journal's lines; one that was being written when its process died is cut off."""
+    """Return the rows of the journal. A last line that a dying process did not finish is cut off."""
     journal.seek(0)
     content = journal.read()
     if not _MAGIC.startswith(content[: len(_MAGIC)]):
-        raise OutputError(f"{journal.name} is no journal of a run: move it away, or choose another output.")
+        raise OutputError(f"{journal.name} is not the journal of a run: move it away, or choose another output.")
     rows, newline, _ = content.removeprefix(_MAGIC).rpartition(b"\n")
     journal.truncate(len(_MAGIC) + len(rows) + 1 if newline else 0)
     try:
         return [json.loads(row) for row in rows.splitlines()]
     except ValueError as error:
-        raise OutputError(f"{journal.name} is damaged ({error}): remove it, and what lies beside it.") from error
+        raise OutputError(
+            f"{journal.name} is damaged ({error}): remove it and the file that ends with {PART}."
+        ) from error
 
 
 def _check_run(earlier: Mapping[str, Any], run: Mapping[str, Any], path: Path) -> None:
     for name, value in json.loads(json.dumps(run)).items():
         if earlier.get(name) != value:
             raise OutputError(
-                f"{path} was begun by a run with another {name}: {earlier.get(name)!r} then, {value!r} now. Go on as "
-                f"it was begun, or {start_again(path)}"
+                f"{path} was begun with another {name}: it was {earlier.get(name)!r}, and is {value!r} now. Run the "
+                f"same command as then, or {start_again(path)}"
             )
 
 
 def _check_free(path: Path) -> None:
-    """A run that begins finds nothing at its places."""
+    """Raise OutputError unless the output and its part are free for a new run."""
     for taken in (path, _beside(path, PART)):
         if taken.exists():
             _beside(path, JOURNAL).unlink()
@@ -163,8 +166,8 @@ def _open_part(path: Path, progress: Progress) -> BinaryIO:
     part = _beside(path, PART)
     if path.exists():
         if part.exists() or path.stat().st_size != progress.written:
-            raise OutputError(f"{path} has come into being since this run began. Remove it, or choose another output.")
-        # The earlier process died after it put the output in its place, and before it removed the journal.
+            raise OutputError(f"{path} exists, and did not when this run began. Remove it, or choose another output.")
+        # The earlier process died after it gave the output its name, and before it removed the journal.
         path.replace(part)
     size = part.stat().st_size if part.exists() else 0
     if size < progress.written:

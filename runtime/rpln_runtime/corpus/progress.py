@@ -1,4 +1,4 @@
-"""How far a run through a corpus is: what the journal keeps, and what a caller is told."""
+"""How far a run through a corpus is. The journal keeps it, and callers are told."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class Progress:
     """The lines that are answered and on disk.
 
     Attributes:
-        lines: how many.
-        errors: how many of them hold an error instead of an answer.
-        read: bytes of the input that they are.
-        sha256: the SHA-256 of those bytes, in hex.
-        written: bytes of the output that they became.
+        lines: the number of these lines.
+        errors: the number of them that got an error instead of an answer.
+        read: how many bytes of the input they are.
+        sha256: the SHA-256 of these bytes, in hex.
+        written: how many bytes of the output their answers are.
     """
 
     lines: int = 0

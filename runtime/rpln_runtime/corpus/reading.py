@@ -1,4 +1,4 @@
-"""The input, a window of lines at a time: bounded memory, and the same windows whenever a run goes on."""
+"""Reads the input in windows of lines, so that memory is limited. A run that goes on gets the same windows."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias
 
 MOST_LINE_BYTES: Final = 1 << 22
-"""A line that is longer is an error, and never held whole."""
+"""The most bytes of a line. A longer one is an error, and is never in memory as a whole."""
 MOST_WINDOW_BYTES: Final = 1 << 18
-"""A window ends with the line that reaches it. Of 1,024 lines it is what bounds memory where lines are long."""
+"""A window ends with the line that reaches this size, which limits memory where lines are long."""
 
 
 Windows: TypeAlias = "Iterator[tuple[Span, list[bytes]]]"
@@ -16,9 +16,14 @@ Windows: TypeAlias = "Iterator[tuple[Span, list[bytes]]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Neighbouring lines of the input: the first one's number, counted from 1, how many, and where in bytes.
+    """A window of lines of the input.
 
-    `sha256` is that of the whole input up to `stop`.
+    Attributes:
+        first: the number of the first line, counted from 1.
+        count: the number of lines.
+        start: where the first line begins, in bytes.
+        stop: where the last line ends, in bytes.
+        sha256: the SHA-256 of the whole input up to `stop`.
     """
 
     first: int
@@ -29,10 +34,10 @@ class Span:
 
 
 def read_windows(file: BinaryIO, *, most_lines: int, first: int = 1, digest: Any = None) -> Windows:
-    """Yield the lines from where `file` stands, which is the line numbered `first`, in windows of `most_lines`.
+    """Yield windows of at most `most_lines` lines, from the place in `file` where the line number `first` begins.
 
-    `digest` is the SHA-256 object that has seen all before (None: there is nothing before). A line that is too long
-    is cut one byte past MOST_LINE_BYTES.
+    `digest` is the SHA-256 object over everything before that place (None: it is the beginning of the file). A line
+    that is longer than MOST_LINE_BYTES is cut to one byte more.
     """
     digest = hashlib.sha256() if digest is None else digest
     start = file.tell()
@@ -50,14 +55,14 @@ def read_windows(file: BinaryIO, *, most_lines: int, first: int = 1, digest: Any
 
 
 def read_span(file: BinaryIO, span: Span) -> list[bytes]:
-    """Return the lines of a window once more."""
+    """Read the lines of a window again."""
     file.seek(span.start)
     digest = hashlib.sha256()
     return [_read_line(file, digest) for _ in range(span.count)]
 
 
 def digest_of_start(file: BinaryIO, size: int) -> Any:
-    """Return the SHA-256 object over the first `size` bytes of `file`, which then stands behind them."""
+    """Return the SHA-256 object over the first `size` bytes of `file`, and leave the file at that place."""
     digest = hashlib.sha256()
     file.seek(0)
     while size and (block := file.read(min(size, 1 << 20))):

@@ -1,7 +1,7 @@
-"""Lines of JSON in, lines of JSON out: what is asked of a line, and what is answered.
+"""Answers lines of JSON with lines of JSON.
 
-A line is an object with the task's fields, {"text": ...} for most; its other fields go into the output as they are,
-beside "answer", or beside "error" where there is none.
+A line is an object with the fields of the task, for most tasks {"text": ...}. Its other fields are copied to the
+output, beside "answer", or beside "error" where there is no answer.
 """
 
 import json
@@ -11,21 +11,20 @@ from typing import Any, Final
 
 from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.errors import InputError
+from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 AnswerItems = Callable[[list[Any]], Sequence[Any]]
-"""A list of items -> an answer for each. Raises InputError when any of them cannot be taken."""
+"""A function that takes items and returns an answer for each. It raises InputError if one of them is wrong."""
 
 ANSWER: Final = "answer"
 ERROR: Final = "error"
-TEXT: Final = "text"
 _LINE_ENDS: Final = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-"""JSON lets them stand; some readers of lines take them for the end of one, as str.splitlines does."""
-_OPTIONAL: Final = frozenset({"text_pair"})
+"""Characters that JSON allows in texts, but that some readers take for the end of a line, such as str.splitlines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A line of the output, with its newline, and why it holds no answer where it holds none."""
+    """A line of the output, with its newline. `error` is the reason where it holds no answer."""
 
     line: bytes
     error: str | None = None
@@ -33,14 +32,14 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What a line asks for, or why it cannot be asked, and the fields of it that are kept."""
+    """What a line asks: its item, or the InputError where it has none, and its other fields, which are kept."""
 
     item: Any
     kept: Mapping[str, Any]
 
 
-def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[str]) -> Iterator[Record]:
-    """Yield a record for each of `lines`, once all are answered; `fields` are those of the task's items."""
+def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[ItemField]) -> Iterator[Record]:
+    """Yield a record for each of `lines`, once all are answered. `fields` are the parts of an item of the task."""
     requests = [_request_from_line(line, fields) for line in lines]
     answers = iter(_answer_each(answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
     for request in requests:
@@ -48,7 +47,7 @@ def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[s
 
 
 def _answer_each(answer: AnswerItems, items: list[Any]) -> list[Any]:
-    """Return for each item its answer or its InputError: a call that fails is made again for either half."""
+    """Return for each item its answer or its InputError. Where a call fails, each half of the items is tried alone."""
     try:
         return list(answer(items)) if items else []
     except InputError as error:
@@ -58,25 +57,24 @@ def _answer_each(answer: AnswerItems, items: list[Any]) -> list[Any]:
     return [*_answer_each(answer, items[:half]), *_answer_each(answer, items[half:])]
 
 
-def _request_from_line(line: bytes, fields: Sequence[str]) -> _Request:
+def _request_from_line(line: bytes, fields: Sequence[ItemField]) -> _Request:
     kept: dict[str, Any] = {}
     try:
         record = _object_from_line(line)
-        kept = _kept(record, fields)
+        kept = _kept(record, [field.name for field in fields])
         return _Request(_item(record, fields), kept)
     except InputError as error:
         return _Request(error, kept)
 
 
-def _item(record: Mapping[str, Any], fields: Sequence[str]) -> Any:
-    """A text where that is all there is, else a mapping."""
-    parts = {name: record[name] for name in fields if name in record}
-    for name in fields:
-        if name not in parts and name not in _OPTIONAL:
-            raise InputError(f"it has no field {name!r}")
+def _item(record: Mapping[str, Any], fields: Sequence[ItemField]) -> Any:
+    parts = {field.name: record[field.name] for field in fields if field.name in record}
+    for field in fields:
+        if field.name not in parts and not field.optional:
+            raise InputError(f"it has no field {field.name!r}")
     for name, part in parts.items():
         _check_text(name, part)
-    return parts[TEXT] if list(parts) == [TEXT] else parts
+    return item_from_parts(parts)
 
 
 def _object_from_line(line: bytes) -> dict[str, Any]:
@@ -87,12 +85,12 @@ def _object_from_line(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"it is not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise InputError("it is no JSON object")
+        raise InputError("it is not a JSON object")
     return record
 
 
 def _check_text(name: str, part: Any) -> None:
-    """Refuse what holds no text; a part that is a list holds several."""
+    """Raise InputError unless a part is a text, or a list of texts, and none of them is empty."""
     for text in part if isinstance(part, list) else [part]:
         if not isinstance(text, str):
             raise InputError(f"its {name!r} is a {type(text).__name__}, expected a text")
@@ -103,7 +101,7 @@ def _check_text(name: str, part: Any) -> None:
 def _kept(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     for name in (ANSWER, ERROR):
         if name in record:
-            raise InputError(f"it has a field {name!r}, where the output goes: rename it")
+            raise InputError(f"it has a field {name!r}, which the output needs for itself: rename it")
     kept = {name: value for name, value in record.items() if name not in fields}
     _json_line(kept)
     return kept
@@ -119,7 +117,7 @@ def _record(kept: Mapping[str, Any], answer: Any) -> Record:
 
 
 def _json_line(record: Mapping[str, Any]) -> bytes:
-    """Raise InputError for numbers and texts that JSON has no room for: infinities, and halves of characters."""
+    """Write a line. Raises InputError for values that JSON cannot hold: infinities, and halves of characters."""
     try:
         text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=lambda array: array.tolist())
         return f"{text.translate(_LINE_ENDS)}\n".encode()

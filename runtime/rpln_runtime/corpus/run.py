@@ -1,4 +1,4 @@
-"""A corpus through a bundle, window by window, and on from where an earlier run stopped."""
+"""Answers a corpus window by window, and continues an earlier run where it stopped."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,18 +13,19 @@ from rpln_runtime.corpus.reading import Span, Windows, digest_of_start, read_win
 from rpln_runtime.corpus.records import AnswerItems, Record, answer_lines
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer
+from rpln_runtime.postprocess.base import ItemField
 
 WINDOW: Final = 1024
 STOP: Final = "stop"
 RECORD: Final = "record"
 
 _MEND: Final = (
-    "Mend the line and run the same again, which goes on where it stopped; or have such errors written into the "
-    "output, with --on-error record (on_error='record')."
+    "Correct the line and run the same command again, which goes on where it stopped; or have such errors written into "
+    "the output, with --on-error record (on_error='record')."
 )
 
 OnProgress: TypeAlias = Callable[[Progress, int], None]
-"""Called when a run begins and after each window, with how far it is and the size of the input in bytes."""
+"""A function that is called when a run begins and after each window, with its progress and the input's bytes."""
 Answered: TypeAlias = Iterable[tuple[Span, Iterable[Record]]]
 
 
@@ -46,29 +47,38 @@ def run_corpus(
 ) -> Progress:
     """Answer each line of the file `source` with the bundle in `folder`: line n of the file `output` is for line n.
 
-    A line is a JSON object with the fields of the task, {"text": ...} for most; its other fields are kept beside
-    "answer", which is what `pipeline` answers. `folder`, `provider`, `threads`, `batch_size`, `verify` and `options`
-    are those of `pipeline`. Lines are answered `window` at a time, sorted by length into batches within it; memory
-    holds one window.
+    A line is a JSON object with the fields of the task, for most tasks {"text": ...}. Its other fields are copied to
+    the output, beside "answer", which is what `pipeline` answers.
 
-    `output` appears when it is whole. Until then it grows beside its place, and the same call after a kill goes on
-    with the last window that is on disk: the output is the same, byte by byte, as without the kill.
+    The file `output` appears when it is complete. Until then it grows beside its place. The same call after a kill goes
+    on after the last window that is on disk, and the output is the same, byte for byte, as without the kill.
 
-    With `ray`, `actors` of a Ray cluster answer (None: as many as it has CPUs for), see `rpln_runtime.corpus.on_ray`.
-    A run that was begun without goes on with it, and the other way round.
-
-    `on_error` "stop" raises InputError for the first line that cannot be answered, by its number: mend it, and the same
-    call goes on. "record" puts {"error": ...} in the place of its answer. `on_progress` is told how far the run is.
+    Args:
+        folder: the folder of the bundle.
+        source: a file of JSON lines.
+        output: the file to write.
+        provider: as in `rpln_runtime.pipeline`.
+        threads: as in `rpln_runtime.pipeline`.
+        batch_size: as in `rpln_runtime.pipeline`.
+        window: how many lines are read at a time. They are sorted by length into batches, and memory holds one window.
+        on_error: what happens at a line that cannot be answered. "stop" raises InputError with the number of the line;
+            after it is corrected, the same call goes on. "record" writes {"error": ...} in the place of its answer.
+        ray: whether actors of a Ray cluster answer, see `rpln_runtime.corpus.on_ray`. A run may be begun with Ray and
+            go on without, and the other way round.
+        actors: how many actors there are. None: as many as the cluster has CPUs for.
+        verify: as in `rpln_runtime.pipeline`.
+        options: options of the task, as in `rpln_runtime.pipeline`.
+        on_progress: a function that is told how far the run is.
 
     Returns how many lines there are and how many of them hold an error. Raises what `pipeline` raises, and OutputError
-    for an output that is there already, or was begun with other arguments or of another beginning of the input.
+    for an output that exists already, or that was begun with other arguments or from another input.
     """
     check_integer("window", window, minimum=1)
     check_choice("on_error", on_error, (STOP, RECORD))
     if actors is not None:
         check_integer("actors", actors, minimum=1)
         if not ray:
-            raise InputError(f"actors is {actors}, which has no effect without Ray: pass ray=True (--ray).")
+            raise InputError(f"actors is {actors}, which has no effect without Ray. Pass ray=True (--ray), too.")
     opening = Opening(
         folder=Path(folder),
         provider=provider,
@@ -77,7 +87,8 @@ def run_corpus(
         verify=verify,
         options=options or {},
     )
-    answer, fields = opening.open()  # where actors answer, too: a bundle that does not open is told of at once
+    # With Ray, too, so that a bundle that cannot be opened is reported at once.
+    answer, fields = opening.open()
     return answer_file(
         Path(source),
         Path(output),
@@ -91,8 +102,8 @@ def run_corpus(
     )
 
 
-def answer_windows(windows: Windows, *, answer: AnswerItems, fields: Sequence[str]) -> Answered:
-    """Yield the records of each window, made in this process."""
+def answer_windows(windows: Windows, *, answer: AnswerItems, fields: Sequence[ItemField]) -> Answered:
+    """Yield the records of each window, which are answered in this process."""
     return ((span, answer_lines(lines, answer, fields)) for span, lines in windows)
 
 
@@ -106,7 +117,7 @@ def answer_file(
     on_error: str,
     on_progress: OnProgress,
 ) -> Progress:
-    """Let `answers` make the windows of `source` into those of `output`; `run` says what an earlier run must share."""
+    """Answer the windows of `source` by `answers` and write `output`. `run` describes the run, as in `open_output`."""
     with _open_source(source) as file, open_output(output, run) as out:
         size = source.stat().st_size
         on_progress(out.progress, size)
@@ -126,7 +137,9 @@ def answer_file(
 
 def _open_source(source: Path) -> BinaryIO:
     if not source.is_file():
-        raise InputError(f"{source} is no file: expected one of JSON lines, which a run can begin to read anywhere.")
+        raise InputError(
+            f"{source} is not a file, expected JSON lines in a file (not a pipe): a run may have to start within it."
+        )
     try:
         return source.open("rb")
     except OSError as error:
@@ -134,18 +147,18 @@ def _open_source(source: Path) -> BinaryIO:
 
 
 def _windows_left(file: BinaryIO, done: Progress, source: Path, output: Path, window: int) -> Windows:
-    """The windows that are not on disk. Raises OutputError where the input before them is not what was read."""
+    """Return the windows that are not answered yet. Raises OutputError where the input before them has changed."""
     digest = digest_of_start(file, done.read)
     if digest.hexdigest() != done.sha256 or _is_inside_a_line(file, done.read):
         raise OutputError(
-            f"the first {done.lines:,} lines of {source} are not those that the beginning of {output} was made from. "
-            f"Put the old file back, or {start_again(output)}"
+            f"the first {done.lines:,} lines of {source} have changed since {output} was begun with them. Restore the "
+            f"old file, or {start_again(output)}"
         )
     return read_windows(file, most_lines=window, first=done.lines + 1, digest=digest)
 
 
 def _is_inside_a_line(file: BinaryIO, position: int) -> bool:
-    """Whether the last line of the input, as it was when it was read up to `position`, has become longer since."""
+    """Whether `position`, where the input was read to its end, is inside a line now, which has become longer."""
     file.seek(max(position - 1, 0))
     around = file.read(2)
     file.seek(position)

@@ -4,7 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -33,18 +33,31 @@ class FinishedItem(Generic[Scores]):
     scores: Sequence[Scores]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemField:
+    """A named part of an item: a text, or a list of texts where `several`. An `optional` one may be left out."""
+
+    name: str
+    optional: bool = False
+    several: bool = False
+
+
+TEXT_FIELD: Final = ItemField(name="text")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Postprocess(ABC, Generic[Scores]):
-    """How a task's items become rows of a batch, and what the graph says of these rows an answer.
+    """How the items of a task become rows of a batch, and the outputs for these rows an answer.
 
-    Subclasses are tables of the task's options, checked when they are made (InputError), with defaults.
-    `fields` names the parts of an item that is no single text, such as question and context.
+    The fields of a subclass are the options of its task, with their defaults. They are checked when an instance is
+    made, which raises InputError. `fields` are the parts of an item. Where there is only `text`, the item is the text
+    itself; otherwise it is a mapping, such as {"question": ..., "context": ...}.
     """
 
     manifest: Manifest
     tokenizer: Tokenizer
 
-    fields: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[tuple[ItemField, ...]] = (TEXT_FIELD,)
 
     @abstractmethod
     def encode(self, item: Any) -> list[Encoding]:
@@ -93,16 +106,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def fields_from_item(item: Any, fields: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, Any]:
-    """Return `item`, which must be a mapping with exactly `fields`, of which `optional` may be left out.
+def item_from_parts(parts: Mapping[str, Any]) -> Any:
+    """Return the item that has these parts by name: the text itself where there is only `text`, else a mapping."""
+    return parts[TEXT_FIELD.name] if list(parts) == [TEXT_FIELD.name] else dict(parts)
 
-    Raises InputError otherwise.
-    """
-    expected = "a mapping with " + ", ".join(map(repr, fields))
+
+def fields_from_item(item: Any, fields: Sequence[ItemField]) -> dict[str, Any]:
+    """Return `item` as a dict. Raises InputError unless it is a mapping with `fields` and nothing else."""
+    names = [field.name for field in fields]
+    expected = "a mapping with " + ", ".join(map(repr, names))
     if not isinstance(item, Mapping):
         raise InputError(f"an item is a {type(item).__name__}, expected {expected}.")
-    missing = [field for field in fields if field not in item and field not in optional]
-    unknown = [field for field in item if field not in fields]
+    missing = [field.name for field in fields if field.name not in item and not field.optional]
+    unknown = [name for name in item if name not in names]
     if missing or unknown:
         raise InputError(f"an item has the keys {', '.join(map(repr, item))}, expected {expected}.")
     return dict(item)

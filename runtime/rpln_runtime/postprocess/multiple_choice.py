@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, fields_from_item, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, ItemField, Postprocess, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding
 
 
@@ -34,7 +34,7 @@ class MultipleChoice(Postprocess[float]):
 
     truncation: bool = False
 
-    fields: ClassVar[tuple[str, ...]] = ("prompt", "choices")
+    fields: ClassVar[tuple[ItemField, ...]] = (ItemField(name="prompt"), ItemField(name="choices", several=True))
 
     def encode(self, item: Any) -> list[Encoding]:
         """Encode a mapping with `prompt` and `choices`: a row for every choice."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_integer
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, fields_from_item, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, ItemField, Postprocess, fields_from_item, softmax
 from rpln_runtime.tokenization import Encoding, windows
 
 _CONTEXT = 1
@@ -64,7 +64,7 @@ class QuestionAnswering(Postprocess[WindowSpans]):
     doc_stride: int | None = None
     align_to_words: bool = True
 
-    fields: ClassVar[tuple[str, ...]] = ("question", "context")
+    fields: ClassVar[tuple[ItemField, ...]] = (ItemField(name="question"), ItemField(name="context"))
 
     def __post_init__(self) -> None:
         check_integer("top_k", self.top_k, minimum=1)

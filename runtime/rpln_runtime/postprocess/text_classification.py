@@ -11,7 +11,15 @@ from typing import Any, ClassVar, Final, Literal, TypedDict
 import numpy as np
 
 from rpln_runtime.options import check_choice, check_integer
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, fields_from_item, softmax
+from rpln_runtime.postprocess.base import (
+    TEXT_FIELD,
+    FinishedItem,
+    FinishedRow,
+    ItemField,
+    Postprocess,
+    fields_from_item,
+    softmax,
+)
 from rpln_runtime.tokenization import Encoding
 
 
@@ -59,7 +67,7 @@ class TextClassification(Postprocess[np.ndarray]):
     function_to_apply: str | None = None
     truncation: bool = False
 
-    fields: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    fields: ClassVar[tuple[ItemField, ...]] = (TEXT_FIELD, ItemField(name="text_pair", optional=True))
 
     def __post_init__(self) -> None:
         if isinstance(self.top_k, int):
@@ -71,7 +79,7 @@ class TextClassification(Postprocess[np.ndarray]):
 
     def encode(self, item: Any) -> list[Encoding]:
         """Encode a text, or a mapping with `text` and `text_pair`."""
-        pair = {"text": item} if isinstance(item, str) else fields_from_item(item, self.fields, optional=["text_pair"])
+        pair = {"text": item} if isinstance(item, str) else fields_from_item(item, self.fields)
         encoding = self.tokenizer.encode(pair["text"], pair.get("text_pair"))
         return [self.fit(encoding, truncation=self.truncation)]
 

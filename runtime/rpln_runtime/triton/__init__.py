@@ -1,4 +1,4 @@
-"""Model repositories for Triton Inference Server: `write_repository` makes one of a bundle."""
+"""Model repositories for Triton Inference Server: `write_repository` writes one, `check_repository` checks one."""
 
 from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.errors import RepositoryDestinationError, RepositoryError

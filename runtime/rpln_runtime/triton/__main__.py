@@ -1,4 +1,4 @@
-"""`python -m rpln_runtime.triton FOLDER -o REPOSITORY`: rpln triton where only rpln-runtime is installed."""
+"""`python -m rpln_runtime.triton` does what `rpln triton` does where only rpln-runtime is installed."""
 
 import argparse
 import sys
@@ -10,11 +10,11 @@ from rpln_runtime.triton.command import check, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: that of the error, as `rpln` has it."""
+    """Run the command and return its exit code, which is the same as that of `rpln triton`."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.check == (given.output is not None):
-        parser.error("give either -o REPOSITORY, to write one, or --check.")
+        parser.error("give either -o REPOSITORY to write one, or --check to check one.")
     return exit_code_of(lambda: _run(given), interrupted="Interrupted: nothing was published.")
 
 
@@ -36,15 +36,33 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rpln_runtime.triton", description="Write a bundle for Triton.")
-    parser.add_argument("folder", type=Path, help="the bundle; with --check, the repository")
-    parser.add_argument("-o", "--output", type=Path, help="the repository to write")
-    parser.add_argument("--name", help="what clients ask for (default: the bundle's folder)")
-    parser.add_argument("--batch-size", type=int, help="the most rows the model takes at a time (32; 8 of generators)")
-    parser.add_argument("--buckets", help="lengths that rows are padded to, as 32,64,128 (default: powers of two)")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task")
-    parser.add_argument("--engine", help="a TensorRT engine of the bundle, by its file's name without .plan")
-    parser.add_argument("--check", action="store_true", help="check a repository instead of writing one")
+    parser = argparse.ArgumentParser(
+        prog="python -m rpln_runtime.triton",
+        description="Write a bundle as a model repository for Triton Inference Server, or check one.",
+    )
+    parser.add_argument("folder", type=Path, help="the folder of the bundle; with --check, the repository")
+    parser.add_argument("-o", "--output", type=Path, help="the model repository to write")
+    parser.add_argument("--name", help="the name that clients ask for (default: the name of the bundle's folder)")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="the most rows that the model takes at a time (default: 32, or 8 where text is generated)",
+    )
+    parser.add_argument(
+        "--buckets", help="lengths in tokens that rows are padded to, for example 32,64,128 (default: powers of two)"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the task for requests that have none of their own; may be given several times",
+    )
+    parser.add_argument(
+        "--engine",
+        help="serve this TensorRT engine of the bundle, named by its file without .plan (default: the graph)",
+    )
+    parser.add_argument("--check", action="store_true", help="check the repository in FOLDER instead of writing one")
     return parser
 
 

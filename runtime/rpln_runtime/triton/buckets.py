@@ -1,6 +1,6 @@
-"""Lengths that rows are padded to: Triton's dynamic batcher joins requests of equal shapes only.
+"""Buckets: the lengths that rows are padded to, because Triton's dynamic batcher joins only requests of equal shapes.
 
-Of 400 texts of mixed lengths, as they are, it makes 400 batches.
+Without them, 400 texts of different lengths are 400 batches.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ _SMALLEST: Final = 32
 
 
 def default_buckets(limit: int) -> list[int]:
-    """Powers of two from 32 up to `limit` tokens, and `limit` itself: padding costs less than twice the work."""
+    """Return powers of two from 32 up to `limit` tokens, and `limit`: padding then at most doubles the work."""
     powers = (_SMALLEST << shift for shift in range(limit.bit_length()))
     return [*takewhile(lambda length: length < limit, powers), limit]
 
 
 def check_buckets(buckets: Sequence[int], limit: int) -> None:
-    """Raise InputError unless `buckets` are lengths in rising order, the last one `limit`, the model's own."""
+    """Raise InputError unless `buckets` are rising lengths that end with `limit`, the longest row of the model."""
     for bucket in buckets:
         check_integer("a bucket", bucket, minimum=1, maximum=limit)
     if list(buckets) != sorted(set(buckets)) or not buckets or buckets[-1] != limit:
@@ -31,10 +31,10 @@ def check_buckets(buckets: Sequence[int], limit: int) -> None:
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
-    """The smallest of `buckets` that holds `length`, or `length` where none does."""
+    """Return the smallest bucket that is as long as `length`, or `length` where none is."""
     return next((bucket for bucket in buckets if bucket >= length), length)
 
 
 def power_of_two(count: int) -> int:
-    """The smallest power of two that is `count` or more; 1 for none."""
+    """Return the smallest power of two that is `count` or more; 1 for a count of 0."""
     return 1 << max(count - 1, 0).bit_length()

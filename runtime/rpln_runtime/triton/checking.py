@@ -1,7 +1,7 @@
-"""A repository that rpln triton wrote, and somebody may have edited: is it what Triton serves rightly?
+"""Checks a repository that `rpln triton` wrote and somebody may have edited since.
 
-Triton itself refuses some mistakes, and takes others without a word: a misspelt parameter, a batcher for a model that
-does not batch, an output left out, too few labels, settings of a GPU on the CPU.
+Triton refuses some mistakes itself. It serves others silently: a misspelt parameter, a batcher for a model that does
+not batch, an output that is left out, too few labels, settings of a GPU on the CPU.
 """
 
 import json
@@ -15,10 +15,9 @@ from rpln_runtime.triton.checks.ensemble import check_ensemble
 from rpln_runtime.triton.checks.model import Model
 from rpln_runtime.triton.checks.onnx_model import check_onnx_model
 from rpln_runtime.triton.checks.python_models import check_answers, check_generator, check_tokenizer
+from rpln_runtime.triton.checks.reading import read_config
 from rpln_runtime.triton.errors import RepositoryError
-from rpln_runtime.triton.pbtxt import message_from_text
 from rpln_runtime.triton.publishing import MARKER
-from rpln_runtime.triton.schema import MODEL_CONFIG
 
 _Check = Callable[[Model, Mapping[str, Model]], Iterator[str]]
 ROLES: Final[dict[str, _Check]] = {
@@ -29,24 +28,24 @@ ROLES: Final[dict[str, _Check]] = {
     "answers": lambda model, _: check_answers(model),
     "generator": lambda model, _: check_generator(model),
 }
-"""What a model is in the marker of its repository, and what it is checked for besides `check_common`."""
+"""The checks of a model besides `check_common`, by its role, which the marker of the repository names."""
 
 
 def check_repository(repository: str | Path) -> list[str]:
     """Check every configuration in the folder `repository` and return the names of its models.
 
-    Raises RepositoryError that lists all problems, one a line.
+    Raises RepositoryError that lists all problems, one a line, and MissingExtraError without the extra `triton`.
     """
     repository = Path(repository)
     roles = _roles(repository)
     problems = [
         *(f"{name}: the folder is missing" for name in roles if not (repository / name).is_dir()),
         *(
-            f"{name}: no model that rpln triton wrote; serve it from another repository"
+            f"{name}: rpln triton did not write this model; serve it from another repository"
             for name in _others(repository, roles)
         ),
     ]
-    # A server reads one configuration of each model: as they are named, or those for the CPU where there are any.
+    # A server reads one configuration of each model: config.pbtxt, or with --model-config-name=cpu the one for the CPU.
     for pick in ("config.pbtxt", "cpu.pbtxt"):
         models: dict[str, Model] = {}
         for name, role in roles.items():
@@ -90,14 +89,4 @@ def _others(repository: Path, roles: Mapping[str, str]) -> list[str]:
 def _read(folder: Path, role: str, pick: str) -> Model:
     chosen = folder / "configs" / pick
     file = chosen if chosen.is_file() else folder / "config.pbtxt"
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{file} cannot be read ({error}).") from error
-    return Model(
-        name=folder.name,
-        role=role,
-        folder=folder,
-        file=file,
-        config=message_from_text(text, MODEL_CONFIG, str(file)),
-    )
+    return Model(name=folder.name, role=role, folder=folder, file=file, config=read_config(file))

@@ -1,4 +1,4 @@
-"""What `rpln triton` and `python -m rpln_runtime.triton` do with their arguments: texts in, a sentence out."""
+"""What the commands `rpln triton` and `python -m rpln_runtime.triton` do. Each function returns what to print."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def write(
     options: Sequence[str],
     engine: str | None,
 ) -> str:
-    """Write `repository` and say so. `buckets` are numbers between commas, `options` are each NAME=VALUE."""
+    """Write `repository`. `buckets` are lengths separated by commas, and each of `options` is NAME=VALUE."""
     models = write_repository(
         folder,
         repository,
@@ -29,12 +29,14 @@ def write(
         options=dict(map(option_from_text, options)),
         engine=engine,
     )
-    return f"{repository}: {', '.join(models)}. How to serve and what to ask: {repository / 'README.md'}"
+    return (
+        f"{repository} has the models {', '.join(models)}. {repository / 'README.md'} says how to serve and ask them."
+    )
 
 
 def check(repository: Path) -> str:
-    """Check `repository` and say that nothing was found. Raises RepositoryError for what was."""
-    return f"{repository}: {', '.join(check_repository(repository))} are as they should be."
+    """Check `repository`. Raises RepositoryError for the problems that were found."""
+    return f"{repository} has no problems: {', '.join(check_repository(repository))}."
 
 
 def _lengths(text: str) -> list[int]:

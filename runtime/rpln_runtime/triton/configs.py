@@ -1,4 +1,4 @@
-"""The configurations of an encoder's repository, a function each: Triton's ModelConfig as plain values.
+"""The configurations of a repository of an encoder: each function returns one, a ModelConfig of Triton as a dict.
 
 Source: https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md
 """
@@ -8,15 +8,13 @@ from collections.abc import Iterable
 
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import TensorSpec
-from rpln_runtime.triton.columns import COLUMNS, COUNT
-from rpln_runtime.triton.fields import FIELDS, OPTIONS
 from rpln_runtime.triton.labels import labels_field
 from rpln_runtime.triton.parts import (
-    KINDS,
     LATEST,
     batching,
     entrance,
     instances,
+    kind_of_provider,
     parameters,
     python_parameters,
     tensor,
@@ -25,16 +23,18 @@ from rpln_runtime.triton.parts import (
 )
 from rpln_runtime.triton.pbtxt import Message, entries
 from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.request import OPTIONS
+from rpln_runtime.triton.response import COUNT
 from rpln_runtime.triton.steps.rows import COLUMNS as TOKEN_COLUMNS
 from rpln_runtime.triton.steps.rows import ITEMS, TOKENS
 
 
 def ensemble_config(plan: RepositoryPlan) -> Message:
-    """What clients ask: texts in, answers out."""
+    """Return the configuration of the ensemble, which clients ask: texts in, answers out."""
     names = plan.names
     fed, answered = _names(plan.graph.inputs), _names(plan.answered)
-    asked = [field.name for field in FIELDS[plan.postprocess]] + [OPTIONS]
-    given = [column.name for column in COLUMNS[plan.postprocess]] + [COUNT]
+    asked = [field.name for field in plan.fields] + [OPTIONS]
+    given = [column.name for column in plan.interface.columns] + [COUNT]
     return {
         "name": names.served,
         "platform": "ensemble",
@@ -54,7 +54,7 @@ def ensemble_config(plan: RepositoryPlan) -> Message:
 
 
 def tokenizer_config(plan: RepositoryPlan) -> Message:
-    """Texts in, rows for the model out."""
+    """Return the configuration of the first step: texts in, rows for the model out."""
     chosen = {
         "options": json.dumps(plan.options),
         "buckets": ",".join(map(str, plan.buckets)),
@@ -74,7 +74,7 @@ def tokenizer_config(plan: RepositoryPlan) -> Message:
 
 
 def model_config(plan: RepositoryPlan, provider: str) -> Message:
-    """The graph on ONNX Runtime, where `provider`, "cuda" or "cpu", runs it."""
+    """Return the configuration of the graph on ONNX Runtime, run by `provider`: "cuda" or "cpu"."""
     return {
         "name": plan.names.model,
         "platform": "onnxruntime_onnx",
@@ -83,16 +83,16 @@ def model_config(plan: RepositoryPlan, provider: str) -> Message:
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
-        "output": [tensor_from_spec(spec) | labels_field(spec, plan) for spec in plan.graph.outputs],
+        "output": [tensor_from_spec(spec) | labels_field(spec, plan.manifest) for spec in plan.graph.outputs],
         "dynamic_batching": batching(),
-        "instance_group": instances(KINDS[provider]),
+        "instance_group": instances(kind_of_provider(provider)),
         **_settings(plan, provider),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
     }
 
 
 def answers_config(plan: RepositoryPlan) -> Message:
-    """Outputs of the model in, answers out."""
+    """Return the configuration of the last step: outputs of the model in, answers out."""
     return {
         "name": plan.names.answers,
         "backend": "python",
@@ -107,7 +107,7 @@ def answers_config(plan: RepositoryPlan) -> Message:
 
 
 def _settings(plan: RepositoryPlan, provider: str) -> Message:
-    """What the runtime of Python sets as well, where it is not what ONNX Runtime does anyway."""
+    """Return the settings of ONNX Runtime that `rpln_runtime.load` uses, too, where they are not its defaults."""
     measured = plan.manifest.optimization
     threads = measured.threads if measured and provider == measured.provider else None
     settings: Message = {}
@@ -122,27 +122,29 @@ def _settings(plan: RepositoryPlan, provider: str) -> Message:
 def _request(plan: RepositoryPlan) -> list[Message]:
     fields = [
         tensor(field.name, "TYPE_STRING", -1 if field.several else 1) | ({"optional": True} if field.optional else {})
-        for field in FIELDS[plan.postprocess]
+        for field in plan.fields
     ]
     return [*fields, tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}]
 
 
 def _response(plan: RepositoryPlan) -> list[Message]:
-    columns = COLUMNS[plan.postprocess]
     hidden = [int(axis) for spec in plan.answered for axis in spec.shape[2:] if isinstance(axis, int)]
     return [
-        *(tensor(column.name, column.data_type, -1, *(hidden if column.wide else ())) for column in columns),
+        *(
+            tensor(column.name, column.data_type, -1, *(hidden if column.wide else ()))
+            for column in plan.interface.columns
+        ),
         tensor(COUNT, "TYPE_INT64", 1),
     ]
 
 
 def _between() -> list[Message]:
-    """What the first step tells the last one."""
+    """Return the tensors that the first step makes for the last one."""
     return [tensor(TOKENS, "TYPE_INT64", -1, TOKEN_COLUMNS), tensor(ITEMS, "TYPE_STRING", 1)]
 
 
 def _step(model: str, inputs: Iterable[str], outputs: Iterable[str]) -> Message:
-    """A step whose tensors are called the same in the ensemble."""
+    """Return a step of the ensemble. Its tensors have the same names in the ensemble as in the model."""
     return {
         "model_name": model,
         "model_version": -1,

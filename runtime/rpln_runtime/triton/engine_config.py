@@ -1,10 +1,10 @@
-"""The configuration of a TensorRT engine. Its input and output types are those of the graph that it was made of."""
+"""The configuration of a TensorRT engine. It has the input and output types of the graph that it was built from."""
 
 from typing import Final
 
 from rpln_runtime.tasks import BATCH
 from rpln_runtime.triton.labels import labels_field
-from rpln_runtime.triton.parts import KINDS, LATEST, batching, instances, tensor_from_spec, warmup
+from rpln_runtime.triton.parts import LATEST, batching, instances, tensor_from_spec, warmup
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
 
@@ -13,7 +13,7 @@ ENGINE_FILE: Final = "engine.json"
 
 
 def engine_config(plan: RepositoryPlan) -> Message:
-    """The engine on the GPU that it was built for, with all its profiles in one instance."""
+    """Return the configuration of the engine. One instance on a GPU has all profiles of the engine."""
     assert plan.engine is not None
     profiles = plan.engine.profiles
     tuned = sorted({profile[BATCH].optimum for profile in profiles if profile[BATCH].optimum <= plan.batch_size})
@@ -25,8 +25,8 @@ def engine_config(plan: RepositoryPlan) -> Message:
         "max_batch_size": plan.batch_size,
         "version_policy": LATEST,
         "input": [tensor_from_spec(spec) for spec in plan.graph.inputs],
-        "output": [tensor_from_spec(spec) | labels_field(spec, plan) for spec in plan.graph.outputs],
+        "output": [tensor_from_spec(spec) | labels_field(spec, plan.manifest) for spec in plan.graph.outputs],
         "dynamic_batching": batching(tuned),
-        "instance_group": instances(KINDS["cuda"], profile=[str(place) for place in range(len(profiles))]),
+        "instance_group": instances("KIND_GPU", profile=[str(place) for place in range(len(profiles))]),
         "model_warmup": [warmup(plan.graph.inputs, length) for length in plan.buckets],
     }

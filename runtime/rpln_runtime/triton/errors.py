@@ -1,15 +1,15 @@
-"""What can be wrong with a model repository."""
+"""Errors about model repositories."""
 
 from rpln_runtime.errors import RplnError
 
 
 class RepositoryError(RplnError):
-    """A model repository that Triton would refuse, or accept and serve wrongly."""
+    """Raised for a model repository that Triton would refuse to load, or would load and serve wrongly."""
 
     exit_code = 4
 
 
 class RepositoryDestinationError(RplnError):
-    """A place where no repository can be written."""
+    """Raised when a repository cannot be written to its destination."""
 
     exit_code = 9

@@ -1,15 +1,15 @@
-"""The configuration of a bundle that generates: one decoupled model in Python."""
+"""The configuration of a bundle that generates text: one model in Python, which answers a request piece by piece."""
 
 import json
 
-from rpln_runtime.triton.fields import OPTIONS
-from rpln_runtime.triton.parts import KINDS, LATEST, entrance, instances, python_parameters, tensor
+from rpln_runtime.triton.parts import LATEST, entrance, instances, kind_of_provider, python_parameters, tensor
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.request import OPTIONS
 
 
 def generator_config(plan: RepositoryPlan, provider: str) -> Message:
-    """A prompt in, pieces of text out, with the graphs where `provider`, "cuda" or "cpu", runs them."""
+    """Return the configuration: a prompt in, pieces of text out; `provider`, "cuda" or "cpu", runs the graphs."""
     chosen = {"options": json.dumps(plan.options), "batch_size": str(plan.batch_size), "provider": provider}
     return {
         "name": plan.names.served,
@@ -19,7 +19,7 @@ def generator_config(plan: RepositoryPlan, provider: str) -> Message:
         "input": [tensor("text", "TYPE_STRING", 1), tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}],
         "output": [tensor("text", "TYPE_STRING", 1), tensor("sequence", "TYPE_INT64", 1)],
         "dynamic_batching": entrance(),
-        "instance_group": instances(KINDS[provider]),
+        "instance_group": instances(kind_of_provider(provider)),
         "model_transaction_policy": {"decoupled": True},
         "parameters": python_parameters(chosen),
     }

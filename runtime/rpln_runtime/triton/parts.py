@@ -1,4 +1,4 @@
-"""What the configurations of all models have in common."""
+"""The parts that configurations of all models are made of."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,13 @@ from typing import Final
 import numpy as np
 
 from rpln_runtime._version import __version__
+from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.manifest import TensorSpec
 from rpln_runtime.triton.pbtxt import Message, Word, entries
 
 TRITON_TYPES: Final = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "bfloat16": "TYPE_BF16", "int64": "TYPE_INT64"}
-"""By the dtypes of a manifest."""
+"""Triton's name of each dtype that a manifest may have."""
 
-KINDS: Final[Mapping[str | None, str]] = {"cuda": "KIND_GPU", "cpu": "KIND_CPU"}
-"""Of instances, by provider."""
 VERSION_PARAMETER: Final = "rpln_runtime"
 LATEST: Final[Message] = {"latest": {"num_versions": 1}}
 
@@ -24,28 +23,29 @@ _QUEUE_SIZE: Final = 1024
 
 
 def tensor(name: str, data_type: str, *dims: int) -> Message:
-    """An input or output; the batch is not among its `dims`."""
+    """Return an input or output. Its `dims` leave out the batch axis."""
     return {"name": name, "data_type": Word(data_type), "dims": list(dims)}
 
 
 def tensor_from_spec(spec: TensorSpec) -> Message:
-    """That of a graph, whose first axis is the batch."""
+    """Return the input or output that `spec` describes; its first axis is the batch."""
     return tensor(
         spec.name, TRITON_TYPES[spec.dtype], *(axis if isinstance(axis, int) else -1 for axis in spec.shape[1:])
     )
 
 
 def batching(preferred: Sequence[int] = ()) -> Message:
-    """A dynamic batcher, in which requests wait a millisecond for others."""
+    """Return a dynamic batcher, in which a request waits up to a millisecond for others that it can run with."""
     sizes = {"preferred_batch_size": list(preferred)} if preferred else {}
     return {**sizes, "max_queue_delay_microseconds": _DELAY_MICROSECONDS}
 
 
 def entrance() -> Message:
-    """The batcher where requests come in: they are refused after half a minute in the queue, or when it is long.
+    """Return the dynamic batcher of the model that requests come to first, with a limit to its queue.
 
-    Only there, and with two instances: with a queue policy Triton 24.10 fetches no batch ahead, and an instance that is
-    alone then waits for half a second between two of them.
+    A request is refused when the queue is full, or after half a minute in it. Only the first model has this policy, and
+    it has two instances: with a queue policy Triton 24.10 does not fetch the next batch in advance, and a single
+    instance waits half a second between two batches.
     """
     policy = {
         "timeout_action": Word("REJECT"),
@@ -56,23 +56,28 @@ def entrance() -> Message:
     return {**batching(), "default_queue_policy": policy}
 
 
+def kind_of_provider(provider: str) -> str:
+    """Return the kind of instances that `provider`, a row of PROVIDERS, runs on."""
+    return "KIND_CPU" if PROVIDERS[provider].device == "cpu" else "KIND_GPU"
+
+
 def instances(kind: str, *, count: int = 1, profile: Sequence[str] = ()) -> list[Message]:
-    """So many instances on each device."""
+    """Return a group of `count` instances on each device."""
     return [{"kind": Word(kind), "count": count, **({"profile": list(profile)} if profile else {})}]
 
 
 def parameters(values: Mapping[str, str]) -> list[Message]:
-    """Settings of a backend."""
+    """Return settings of a backend."""
     return entries({name: {"string_value": value} for name, value in values.items()})
 
 
 def python_parameters(values: Mapping[str, str]) -> list[Message]:
-    """Settings of a step, with the version whose code it runs."""
+    """Return settings of a model in Python, with the version of rpln-runtime whose code it runs."""
     return parameters({**values, VERSION_PARAMETER: __version__})
 
 
 def warmup(specs: Sequence[TensorSpec], length: int) -> Message:
-    """A request of one row of `length` tokens; those of a mask are ones from a file, as zeros would mask everything."""
+    """Return a warm-up request: a row of `length` tokens, zeros but for masks, which are ones and read from a file."""
     inputs = {}
     for spec in specs:
         dims = _dims(spec, length)
@@ -82,14 +87,14 @@ def warmup(specs: Sequence[TensorSpec], length: int) -> Message:
 
 
 def warmup_files(specs: Sequence[TensorSpec], lengths: Sequence[int]) -> dict[str, bytes]:
-    """The files that `warmup` names, in the model's folder warmup."""
+    """Return the files that warm-up requests of these lengths read, by name. They belong in the folder `warmup`."""
     masks = [spec for spec in specs if spec.name.endswith("mask")]
     shapes = [(_dims(spec, length), spec.dtype) for spec in masks for length in lengths]
     return {ones_file(dims): np.ones(dims, dtype).tobytes() for dims, dtype in shapes}
 
 
 def ones_file(dims: Sequence[int]) -> str:
-    """The name of a file of so many ones."""
+    """Return the name of the file that holds a tensor of ones."""
     return f"ones_{math.prod(dims)}"
 
 

@@ -1,6 +1,6 @@
-"""A repository appears at its destination whole or not at all; an older one stays until the new one is complete.
+"""Publishing a repository: it appears at its destination complete, and an older one stays until then.
 
-A process that is killed meanwhile leaves a hidden folder behind; the next one to write there puts it right.
+A process that is killed meanwhile leaves a hidden folder behind. The next one that writes there removes it.
 """
 
 import shutil
@@ -13,14 +13,14 @@ from rpln_runtime.replacing import partial_folder, replace_folder
 from rpln_runtime.triton.errors import RepositoryDestinationError
 
 MARKER: Final = "rpln-triton.json"
-"""The file in a repository that says it is one of ours. Triton takes no notice of files there."""
+"""The file that marks a repository which rpln triton wrote. Triton ignores it."""
 
 
 @contextmanager
 def published(destination: Path) -> Iterator[Path]:
-    """Yield a folder beside `destination` to write in; it takes its place when the block ends without an exception.
+    """Yield a folder to write in. It becomes `destination` when the block ends without an exception.
 
-    Raises RepositoryDestinationError for a place that holds something else, and for what the file system refuses.
+    Raises RepositoryDestinationError where the destination holds something else, or the file system refuses to write.
     """
     destination = destination.resolve()
     _check(destination)
@@ -43,6 +43,6 @@ def _check(destination: Path) -> None:
         return
     if not destination.is_dir() or any(destination.iterdir()):
         raise RepositoryDestinationError(
-            f"{destination} exists and is no repository that rpln triton wrote, so it is not replaced. Choose another "
-            "folder with -o, or remove it."
+            f"{destination} exists, and rpln triton did not write it, so it is not replaced. Choose another folder "
+            "with -o, or remove it."
         )

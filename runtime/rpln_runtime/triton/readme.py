@@ -1,29 +1,30 @@
-"""README.md of a repository: how to serve it, what to ask, what may be changed."""
+"""The README.md of a repository: how to serve it, how to ask, and what may be changed."""
 
 import json
 from typing import Final
 
 from rpln_runtime._version import __version__
-from rpln_runtime.triton.columns import COLUMNS, COUNT
-from rpln_runtime.triton.fields import FIELDS, OPTIONS
 from rpln_runtime.triton.plan import RepositoryPlan
+from rpln_runtime.triton.request import OPTIONS
+from rpln_runtime.triton.response import COUNT
 
 _SERVING: Final = """# {name}: {task} for Triton Inference Server
 
-Written by rpln-runtime {version} from the bundle {source}. Check it with `rpln triton --check .` after a change.
+rpln-runtime {version} wrote this repository from the bundle {source}. After a change, check it with
+`rpln triton --check .`, which needs `pip install "rpln-runtime[triton]"`.
 
 ## Serve
 
-The steps in Python are run by the server's own Python, which needs the package that they are in:
+The server's own Python runs the steps before and after the model, so it needs rpln-runtime:
 
 ```
 pip install "rpln-runtime{extra}=={version}"
 tritonserver --model-repository=. {flags}
 ```
 
-On a machine without a GPU add `--model-config-name=cpu`.{note} Several repositories go in one server, each with a
-`--model-repository` of its own. The Python backend of some servers, 24.10 among them, gives empty outputs with numpy 2:
-there, `pip install "numpy<2"` as well.
+On a machine without a GPU add `--model-config-name=cpu`.{note} One server can serve several repositories, each named by
+a `--model-repository`. With numpy 2, the Python backend of some servers (24.10 is one) returns empty outputs; there,
+run `pip install "numpy<2"` as well.
 """
 
 _ENCODER: Final = """
@@ -33,21 +34,21 @@ _ENCODER: Final = """
 curl localhost:8000/v2/models/{name}/infer -d '{body}'
 ```
 
-answers with {columns}:
-one row for each item of the request, and in it one value for each thing that was found; `{count}` says how many of them
-are real where several items have different numbers. `{options}`, which may be left out, holds options of the task as
-JSON, as `rpln_runtime.pipeline` takes them.
+answers with {columns}.
+Each has a row for each item of the request, with a value for each thing that was found. Where items have different
+numbers of values, rows are filled up, and `{count}` says how many values are real. The request may also have
+`{options}`: options of the task as a JSON object, the same as those of `rpln_runtime.pipeline`.
 
 ## Change
 
-| model | what it does | worth changing |
+| model | what it does | what you may want to change |
 |---|---|---|
-| `{name}` | the ensemble that clients ask | `response_cache` |
-| `{name}_tokenizer` | texts to rows, padded to {buckets} tokens | `instance_group`, `parameters` |
-| `{name}_model` | the graph | `max_queue_delay_microseconds`, `instance_group`, threads |
-| `{name}_answers` | outputs to answers | `instance_group`, `parameters` |
+| `{name}` | it is the ensemble of the others, which clients ask | `response_cache` |
+| `{name}_tokenizer` | it turns texts into rows, padded to {buckets} tokens | `instance_group`, `parameters` |
+| `{name}_model` | it runs the graph | `max_queue_delay_microseconds`, `instance_group`, threads |
+| `{name}_answers` | it turns outputs into answers | `instance_group`, `parameters` |
 
-Requests of equal shapes run together: fewer buckets join more of them, and pad more.
+Only requests of equal shapes run together. With fewer buckets more requests do, and there is more padding.
 """
 
 _GENERATOR: Final = """
@@ -57,17 +58,15 @@ _GENERATOR: Final = """
 curl localhost:8000/v2/models/{name}/generate_stream -d '{body}'
 ```
 
-answers with pieces of text as they come; over gRPC it is `ModelStreamInfer`. `{options}`, which may be left out, holds
-options as JSON, as `rpln_runtime.generator` takes them. Prompts that come within a millisecond of each other and have
-equal options grow in one batch of at most {batch_size}; `instance_group` makes room for more batches at a time.
+answers with pieces of text as soon as there are any; over gRPC, use `ModelStreamInfer`. The request may also have
+`{options}`: a JSON object with the same options as those of `rpln_runtime.generator`. Prompts that arrive within a
+millisecond of each other and have equal options run in one batch of at most {batch_size}. More instances, set by
+`instance_group`, run more batches at once.
 """
 
 
-_TEXTS: Final = {"fill_mask": "A <mask>."}
-
-
 def readme(plan: RepositoryPlan) -> str:
-    """The text of README.md."""
+    """Return the text of README.md."""
     manifest, name = plan.manifest, plan.names.served
     shared = {"name": name, "options": OPTIONS, "batch_size": plan.batch_size}
     serving = _SERVING.format(
@@ -77,12 +76,12 @@ def readme(plan: RepositoryPlan) -> str:
         source=f"{manifest.source.name} ({manifest.source.sha256[:12]})",
         extra="[gpu]" if plan.generates else "",
         flags="" if plan.generates else "--cache-config=local,size=104857600",
-        note="" if "cpu" in plan.providers else " (Not this one: it computes in bf16.)",
+        note="" if "cpu" in plan.providers else " (Not this bundle: it computes in bf16, which needs a GPU.)",
     )
     if plan.generates:
         body = {"text": "The old man", OPTIONS: json.dumps({"max_new_tokens": 40})}
         return serving + _GENERATOR.format(body=json.dumps(body), **shared)
-    columns = ", ".join(f"`{column.name}`" for column in COLUMNS[plan.postprocess])
+    columns = ", ".join(f"`{column.name}`" for column in plan.interface.columns)
     buckets = ", ".join(map(str, plan.buckets))
     return serving + _ENCODER.format(
         body=json.dumps(_body(plan)), columns=columns, count=COUNT, buckets=buckets, **shared
@@ -90,12 +89,10 @@ def readme(plan: RepositoryPlan) -> str:
 
 
 def _body(plan: RepositoryPlan) -> object:
-    """A request of one item, without what may be left out."""
-    fields = [field for field in FIELDS[plan.postprocess] if not field.optional]
+    """Return the request that the README shows: one item, without optional fields."""
+    texts = {name: [text] if isinstance(text, str) else text for name, text in plan.interface.example.items()}
     return {
         "inputs": [
-            {"name": field.name, "datatype": "BYTES", "shape": [1, len(data)], "data": data}
-            for field in fields
-            for data in [["one", "another"] if field.several else [_TEXTS.get(plan.postprocess, "A text.")]]
+            {"name": name, "datatype": "BYTES", "shape": [1, len(data)], "data": data} for name, data in texts.items()
         ]
     }

@@ -1,4 +1,4 @@
-"""A bundle to a model repository of Triton Inference Server."""
+"""Writes a bundle as a model repository of Triton Inference Server."""
 
 import dataclasses
 import json
@@ -10,7 +10,6 @@ from typing import Any, Final
 from rpln_runtime._version import __version__
 from rpln_runtime.engines.manifest import graph_files, write_engine
 from rpln_runtime.manifest import MANIFEST_NAME
-from rpln_runtime.triton.checking import check_repository
 from rpln_runtime.triton.configs import answers_config, ensemble_config, model_config, tokenizer_config
 from rpln_runtime.triton.engine_config import ENGINE_FILE, PLAN_FILE, engine_config
 from rpln_runtime.triton.generator_config import generator_config
@@ -27,14 +26,14 @@ CPU_CONFIG: Final = "configs/cpu.pbtxt"
 VERSION: Final = "1"
 _TOKENIZER: Final = "tokenizer.json"
 
-_STEP_CODE: Final = '''"""Written by rpln triton: its code is in rpln_runtime, which the server's Python needs."""
+_STEP_CODE: Final = '''"""Written by rpln triton. The code is in rpln_runtime, which the server's Python needs."""
 
 from rpln_runtime.triton.steps.{base_module} import {base}
 from rpln_runtime.triton.steps.{module} import {step}
 
 
 class TritonPythonModel({base}):
-    """What Triton's python backend looks for."""
+    """The class that Triton's python backend looks for."""
 
     make_step = {step}
 '''
@@ -52,12 +51,17 @@ def write_repository(
 ) -> list[str]:
     """Write the bundle in `folder` as the model repository `destination` and return the names of its models.
 
-    `name` is what clients ask for (None: the folder's), `batch_size` the most rows that the model takes at a time
-    (None: 32, and 8 where text is generated), `buckets` the lengths that rows are padded to (None: powers of two),
-    `options` those of the task, for requests that bring none, `engine` the TensorRT engine of the bundle that is served
-    instead of the graph, by the name of its file without .plan.
+    Args:
+        folder: the folder of the bundle.
+        destination: the folder to write. An older repository there is replaced.
+        name: the name that clients ask for. None: the name of the bundle's folder.
+        batch_size: the most rows that the model takes at a time. None: 32, or 8 where text is generated.
+        buckets: the lengths in tokens that rows are padded to, in rising order. None: powers of two from 32.
+        options: the options of the task for requests that have none of their own.
+        engine: the TensorRT engine of the bundle to serve instead of the graph, by its file's name without .plan.
 
-    Raises ManifestError for a broken bundle, InputError for a choice out of range, RepositoryDestinationError.
+    Raises ManifestError for a bundle that is broken or cannot be served, InputError for a choice that does not fit it,
+    and RepositoryDestinationError where the repository cannot be written.
     """
     plan = make_plan(
         Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {}, engine=engine
@@ -67,13 +71,12 @@ def write_repository(
         (partial / "README.md").write_text(readme(plan), encoding="utf-8")
         marker = {"rpln_runtime": __version__, "models": roles, "source": dataclasses.asdict(plan.manifest.source)}
         (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        check_repository(partial)
     return list(roles)
 
 
 def _write_ensemble(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, ensemble_config(plan))
-    # Object stores keep no empty folders, and Triton wants one.
+    # Triton needs a folder for the version, even an empty one, and object stores do not keep empty folders.
     (version / ".keep").touch()
     return version.parent.name
 
@@ -94,6 +97,7 @@ def _write_model(plan: RepositoryPlan, repository: Path) -> str:
     version = _write_configs(repository, *(model_config(plan, provider) for provider in plan.providers))
     for path in _graph_files(plan):
         _copy(path, plan.folder, version)
+    _write_step_manifest(plan, version)
     _write_model_files(plan, version.parent)
     return version.parent.name
 
@@ -109,8 +113,8 @@ def _write_engine(plan: RepositoryPlan, repository: Path) -> str:
 
 
 def _write_model_files(plan: RepositoryPlan, model: Path) -> None:
-    """What lies beside the versions: labels, and what the model is warmed up with."""
-    if labels := labels_of(plan):
+    """Write the files beside the versions: labels, and tensors for warm-up requests."""
+    if labels := labels_of(plan.manifest):
         (model / LABELS_FILE).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     (model / "warmup").mkdir()
     for name, content in warmup_files(plan.graph.inputs, plan.buckets).items():
@@ -143,14 +147,14 @@ _GENERATOR: Final[dict[str, _Writer]] = {"generator": _write_generator}
 
 
 def _writers(plan: RepositoryPlan) -> dict[str, _Writer]:
-    """What writes the models of a repository, by their role; each gives the name of its model."""
+    """Return the functions that write the models of a repository, by role. Each returns the name of its model."""
     if plan.engine is not None:
         return _ENGINE
     return _GENERATOR if plan.generates else _ENCODER
 
 
 def _write_configs(repository: Path, config: Message, cpu: Message | None = None) -> Path:
-    """Write a model's configuration, and the one for servers without a GPU, and return its version's folder."""
+    """Write a model's configuration, and that for servers without a GPU if given; return the folder of its version."""
     model = repository / str(config["name"])
     version = model / VERSION
     version.mkdir(parents=True)
@@ -169,7 +173,7 @@ def _write_step(plan: RepositoryPlan, version: Path, *, module: str, step: str) 
 
 
 def _write_step_manifest(plan: RepositoryPlan, version: Path) -> None:
-    """The bundle's manifest, whose files are elsewhere."""
+    """Write the manifest of the bundle. Most files that it lists are in folders of other models."""
     document = json.dumps(dataclasses.asdict(plan.manifest), indent=2)
     (version / MANIFEST_NAME).write_text(f"{document}\n", encoding="utf-8")
 
@@ -180,6 +184,6 @@ def _copy(path: str, source: Path, target: Path) -> None:
 
 
 def _graph_files(plan: RepositoryPlan) -> list[str]:
-    """The ONNX files that the configurations name, and the weights that these read."""
+    """Return the paths of the ONNX files that the configurations name, and of the weights that these read."""
     graphs = {plan.graph.path_for(provider) for provider in plan.providers}
     return sorted({file.path for path in graphs for file in graph_files(path, plan.manifest)})

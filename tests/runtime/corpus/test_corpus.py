@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 from rpln_runtime import InputError
 from rpln_runtime.corpus import OutputError, Progress, reading
 from rpln_runtime.corpus.run import answer_file, answer_windows
+from rpln_runtime.postprocess.base import TEXT_FIELD, ItemField
+from rpln_runtime.postprocess.question_answering import QuestionAnswering
+from rpln_runtime.postprocess.text_classification import TextClassification
 
 WINDOW = 3
-TEXT = ("text",)
+TEXT = (TEXT_FIELD,)
 
 
 def count_letters(items: Sequence[Any]) -> list[dict[str, int]]:
@@ -36,7 +40,7 @@ def run(
     output: Path,
     *,
     answer: Callable[[list[Any]], Sequence[Any]] = count_letters,
-    fields: Sequence[str] = TEXT,
+    fields: Sequence[ItemField] = TEXT,
     identity: dict[str, Any] | None = None,
     window: int = WINDOW,
     on_error: str = "stop",
@@ -109,7 +113,7 @@ def test_fields_of_a_task_are_the_item_and_others_are_kept_as_they_are(tmp_path:
         seen.extend(items)
         return [1] * len(items)
 
-    run(tmp_path / "in", tmp_path / "out", answer=answer, fields=("question", "context"))
+    run(tmp_path / "in", tmp_path / "out", answer=answer, fields=QuestionAnswering.fields)
     assert seen == [{"question": "a", "context": "b"}]
     (written,) = read_lines(tmp_path / "out")
     assert list(written.items()) == [*kept.items(), ("answer", 1)]
@@ -118,33 +122,33 @@ def test_fields_of_a_task_are_the_item_and_others_are_kept_as_they_are(tmp_path:
 
 def test_a_text_pair_is_left_out_or_not(tmp_path: Path) -> None:
     (tmp_path / "in").write_text('{"text": "a"}\n{"text": "a", "text_pair": "b"}\n')
-    fields = ("text", "text_pair")
-    run(tmp_path / "in", tmp_path / "out", answer=lambda items: items, fields=fields)
+    run(tmp_path / "in", tmp_path / "out", answer=lambda items: items, fields=TextClassification.fields)
     assert [line["answer"] for line in read_lines(tmp_path / "out")] == ["a", {"text": "a", "text_pair": "b"}]
 
 
 BAD_LINES = {
-    b"": "it is not JSON",
-    b"{": "it is not JSON",
-    b'{"text": "a"} {"text": "b"}': "it is not JSON",
-    b'{"text": "\xff"}': "it is not JSON ('utf-8' codec can't decode byte 0xff",
-    b"[" * 100_000: "it is not JSON",
-    b'["a"]': "it is no JSON object",
-    b'"a"': "it is no JSON object",
-    b'{"id": 1, "txt": "a"}': "it has no field 'text'",
-    b'{"text": null}': "its 'text' is a NoneType, expected a text",
-    b'{"text": 1}': "its 'text' is a int, expected a text",
-    b'{"text": ["a", 1]}': "its 'text' is a int, expected a text",
-    b'{"text": ""}': "its 'text' is empty",
-    b'{"text": " \\n\\t "}': "its 'text' is empty",
-    b'{"text": "a", "answer": 1}': "it has a field 'answer', where the output goes: rename it",
-    b'{"text": "a", "error": 1}': "it has a field 'error', where the output goes: rename it",
-    b'{"text": "a", "id": NaN}': "it cannot be written as JSON (Out of range float values are not JSON compliant",
-    b'{"text": "a", "id": 1e999}': "it cannot be written as JSON",
-    b'{"text": "a", "id": "\\ud800"}': "it cannot be written as JSON ('utf-8' codec can't encode character",
-    b'{"text": "' + b"a" * 41 + b'"}': "a text has too many tokens.",
-    b'{"text": "a", "id": "' + b"a" * reading.MOST_LINE_BYTES + b'"}': "it has more than 4,194,304 bytes",
+    b"": "JSON",
+    b"{": "JSON",
+    b'{"text": "a"} {"text": "b"}': "JSON",
+    b'{"text": "\xff"}': "JSON .*0xff",
+    b"[" * 100_000: "JSON",
+    b'["a"]': "JSON object",
+    b'"a"': "JSON object",
+    b'{"id": 1, "txt": "a"}': "no field 'text'",
+    b'{"text": null}': "'text' is a NoneType",
+    b'{"text": 1}': "'text' is a int",
+    b'{"text": ["a", 1]}': "'text' is a int",
+    b'{"text": ""}': "'text' is empty",
+    b'{"text": " \\n\\t "}': "'text' is empty",
+    b'{"text": "a", "answer": 1}': "field 'answer'",
+    b'{"text": "a", "error": 1}': "field 'error'",
+    b'{"text": "a", "id": NaN}': "JSON .*float",
+    b'{"text": "a", "id": 1e999}': "JSON",
+    b'{"text": "a", "id": "\\ud800"}': "JSON .*utf-8",
+    b'{"text": "' + b"a" * 41 + b'"}': "too many tokens",
+    b'{"text": "a", "id": "' + b"a" * reading.MOST_LINE_BYTES + b'"}': "4,194,304 bytes",
 }
+"""Lines that cannot be answered, and what the reason names."""
 
 
 @pytest.mark.parametrize("bad", BAD_LINES, ids=lambda bad: bad[:30].decode("ascii", "replace"))
@@ -152,11 +156,10 @@ def test_a_bad_line_stops_the_run_and_once_mended_the_run_goes_on(tmp_path: Path
     good = [b'{"text": "%d"}' % index for index in range(8)]
     (tmp_path / "in").write_bytes(b"\n".join([*good[:4], bad, *good[5:]]) + b"\n")
     for _ in range(2):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=BAD_LINES[bad]) as caught:
             run(tmp_path / "in", tmp_path / "out")
-        message = f"{tmp_path / 'in'}, line 5: {BAD_LINES[bad]}".rstrip(".")
-        assert str(caught.value).startswith(message)
-        assert str(caught.value).endswith("with --on-error record (on_error='record').")
+        assert f"{tmp_path / 'in'}, line 5: " in str(caught.value)
+        assert "--on-error record" in str(caught.value)
     assert names(tmp_path) == ["in", "out.journal", "out.part"]
 
     (tmp_path / "in").write_bytes(b"\n".join(good) + b"\n")
@@ -179,7 +182,7 @@ def test_bad_lines_are_recorded_in_their_places(tmp_path: Path) -> None:
     for (problem, answer), expected in zip(
         zip(written[::2], written[1::2], strict=True), BAD_LINES.values(), strict=True
     ):
-        assert problem["error"].startswith(expected)
+        assert re.search(expected, problem["error"])
         assert answer == {"id": 7, "answer": {"letters": 1}}
 
 
@@ -235,7 +238,7 @@ def test_an_output_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in", TEXTS)
     for name in ("out", "out.part"):
         (tmp_path / name).write_text("precious")
-        with pytest.raises(OutputError, match=rf"{name} exists already. Remove it, or choose another output"):
+        with pytest.raises(OutputError, match=rf"{name} exists"):
             run(source, tmp_path / "out")
         assert names(tmp_path) == ["in", name]
         assert (tmp_path / name).read_text() == "precious"
@@ -244,13 +247,13 @@ def test_an_output_that_is_there_is_not_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", ".", "/"])
 def test_an_output_without_a_name_is_refused(path: str, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder, expected the name of a file to write"):
+    with pytest.raises(OutputError, match="is a folder"):
         run(write_lines(tmp_path / "in", TEXTS), Path(path))
 
 
 def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out.journal").write_bytes(b"rpln-runtime corpus, journal 1\nno JSON\n")
-    with pytest.raises(OutputError, match=r"out\.journal is damaged .*: remove it"):
+    with pytest.raises(OutputError, match=r"out\.journal is damaged"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
 
 
@@ -260,7 +263,7 @@ def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"writing .* failed: .*too large"):
+        with pytest.raises(OutputError, match=r"out.* failed: .*too large"):
             run(source, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -269,19 +272,19 @@ def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path) -> None:
 
 
 def test_an_output_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"writing .* failed: .*No such file"):
+    with pytest.raises(OutputError, match=r"out.* failed: .*No such file"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "nowhere" / "out")
 
 
 def test_an_input_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no file: expected one of JSON lines"):
+    with pytest.raises(InputError, match="is not a file"):
         run(tmp_path / "in", tmp_path / "out")
     assert names(tmp_path) == []
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     reading_end, writing_end = os.pipe()
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         run(Path(f"/dev/fd/{reading_end}"), tmp_path / "out")
     for end in (reading_end, writing_end):
         os.close(end)
@@ -292,7 +295,7 @@ def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in", TEXTS)
     stop_after(1, source, tmp_path / "out", identity={"bundle": "a", "options": {"top_k": 1}})
     before = (tmp_path / "out.part").read_bytes()
-    with pytest.raises(OutputError, match=r"another options: \{'top_k': 1\} then, \{'top_k': 2\} now"):
+    with pytest.raises(OutputError, match=r"options: .*\{'top_k': 1\}.*\{'top_k': 2\}"):
         run(source, tmp_path / "out", identity={"bundle": "a", "options": {"top_k": 2}})
     assert (tmp_path / "out.part").read_bytes() == before
 
@@ -302,7 +305,7 @@ def test_an_input_that_changed_where_it_was_read_is_refused(tmp_path: Path) -> N
     stop_after(2, source, tmp_path / "out")
     for changed in (["z", *TEXTS[1:]], TEXTS[:4], TEXTS[1:], []):
         write_lines(source, changed)
-        with pytest.raises(OutputError, match=r"the first 6 lines of .*in are not those .* to start again"):
+        with pytest.raises(OutputError, match=r"first 6 lines of .*in .*out"):
             run(source, tmp_path / "out")
     write_lines(source, [*TEXTS, "new"])
     assert run(source, tmp_path / "out").lines == 9
@@ -313,7 +316,7 @@ def test_a_last_line_that_became_longer_is_refused(tmp_path: Path) -> None:
     source.write_bytes(source.read_bytes()[:-1])
     stop_after(1, source, tmp_path / "out")
     source.write_bytes(source.read_bytes() + b"   \n")
-    with pytest.raises(OutputError, match="are not those"):
+    with pytest.raises(OutputError, match=r"first 3 lines of .*in .*out"):
         run(source, tmp_path / "out")
 
 
@@ -333,10 +336,10 @@ def test_an_output_that_came_into_being_in_between_is_not_written_over(tmp_path:
     source = write_lines(tmp_path / "in", TEXTS)
     stop_after(1, source, tmp_path / "out")
     (tmp_path / "out").write_text("precious")
-    with pytest.raises(OutputError, match="has come into being since"):
+    with pytest.raises(OutputError, match="out exists"):
         run(source, tmp_path / "out")
     (tmp_path / "out.part").unlink()
-    with pytest.raises(OutputError, match="has come into being since"):
+    with pytest.raises(OutputError, match="out exists"):
         run(source, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "precious"
 
@@ -346,7 +349,7 @@ def test_an_output_that_came_into_being_in_between_is_not_written_over(tmp_path:
 )
 def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, content: str) -> None:
     (tmp_path / "out.journal").write_text(content)
-    with pytest.raises(OutputError, match="is no journal of a run"):
+    with pytest.raises(OutputError, match=r"out\.journal"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
     assert (tmp_path / "out.journal").read_text() == content
     assert names(tmp_path) == ["in", "out.journal"]
@@ -356,7 +359,7 @@ def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in", TEXTS)
 
     def run_again(progress: Progress, size: int) -> None:
-        with pytest.raises(OutputError, match="another process is at work on this output"):
+        with pytest.raises(OutputError, match=r"another process .*out\.journal"):
             run(source, tmp_path / "out")
 
     assert run(source, tmp_path / "out", on_progress=run_again).lines == len(TEXTS)
@@ -375,7 +378,7 @@ def test_a_run_that_ended_while_its_journal_was_opened_is_not_mistaken_for_one_t
         Path(file.name).unlink()
 
     monkeypatch.setattr("rpln_runtime.corpus.output.fcntl.flock", lock_too_late)
-    with pytest.raises(OutputError, match="another process is at work"):
+    with pytest.raises(OutputError, match=r"another process .*out\.journal"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
 
 

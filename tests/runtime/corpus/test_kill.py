@@ -18,12 +18,13 @@ import json, os, signal, sys
 from functools import partial
 from pathlib import Path
 from rpln_runtime.corpus.run import answer_file, answer_windows
+from rpln_runtime.postprocess.base import TEXT_FIELD
 
 os.chdir(sys.argv[1])
 Path("in").write_text("".join(json.dumps({"text": "x" * n}) + "\\n" for n in range(1, 8)))
 
 def run(output):
-    answers = partial(answer_windows, answer=lambda items: [len(item) for item in items], fields=["text"])
+    answers = partial(answer_windows, answer=lambda items: [len(item) for item in items], fields=[TEXT_FIELD])
     answer_file(Path("in"), output, answers, run={}, window=3, on_error="stop", on_progress=lambda *_: None)
 
 def killed_at(point, output):

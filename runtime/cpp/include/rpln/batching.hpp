@@ -1,4 +1,4 @@
-// Batches of similar length: little padding, bounded memory.
+// Batches of rows of similar length, so that there is little padding, and memory has a limit.
 #pragma once
 
 #include <algorithm>
@@ -10,18 +10,19 @@
 #include <utility>
 #include <vector>
 
-#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/errors.hpp"
 #include "rpln/json.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/session.hpp"
 #include "rpln/tasks.hpp"
 #include "rpln/tensors.hpp"
+#include "rpln/tokenizer/encoding.hpp"
 
 namespace rpln {
 
-// Splits the indices of `lengths` into batches of at most `batch_size` rows and `batch_tokens` padded tokens.
-// Longest first, so that memory peaks at once. A row longer than `batch_tokens` is a batch of its own.
+// Splits the indices of `lengths` into batches of at most `batch_size` rows and `batch_tokens` tokens with padding.
+// The longest rows come first, so that the first batch needs the most memory. A row that is longer than `batch_tokens`
+// is a batch of its own.
 inline std::vector<std::vector<std::size_t>> batches(const std::vector<std::int64_t>& lengths, std::int64_t batch_size,
                                                      std::int64_t batch_tokens) {
   std::vector<std::size_t> order(lengths.size());
@@ -40,7 +41,7 @@ inline std::vector<std::vector<std::size_t>> batches(const std::vector<std::int6
 
 namespace detail {
 
-// Past these sizes a bigger batch is no quicker.
+// A batch that is larger than this is no quicker.
 inline constexpr std::int64_t most_tokens = 4096;
 inline constexpr std::int64_t most_output_bytes = std::int64_t{1} << 28U;
 
@@ -48,7 +49,7 @@ inline std::int64_t bytes_of_dtype(const std::string& dtype) {
   return dtype == "int64" ? 8 : dtype == "float32" ? 4 : 2;
 }
 
-// How many padded tokens a batch may hold so that the outputs `specs` stay within 256 MiB.
+// Returns how many tokens, padding included, a batch may hold so that the outputs `specs` need at most 256 MiB.
 inline std::int64_t token_budget(const std::vector<TensorSpec>& specs, std::int64_t usable_length) {
   std::int64_t per_token = 0;
   for (const TensorSpec& spec : specs) {
@@ -63,7 +64,7 @@ inline std::int64_t token_budget(const std::vector<TensorSpec>& specs, std::int6
   return std::min(most_tokens, most_output_bytes / std::max<std::int64_t>(per_token, 1));
 }
 
-// Where the mask tokens of a row are.
+// Returns the places of the mask tokens in a row.
 inline std::vector<std::int64_t> masks_of(const Encoding& encoding, const Manifest& manifest) {
   std::vector<std::int64_t> places;
   for (std::size_t at = 0; at < encoding.size(); ++at) {
@@ -74,7 +75,8 @@ inline std::vector<std::int64_t> masks_of(const Encoding& encoding, const Manife
   return places;
 }
 
-// As how many tokens each row counts in a batch: its own, or more for the logits of its masks.
+// Returns as how many tokens each row counts in a batch. It is the number of its tokens, or more where the logits of
+// its masks need more memory.
 inline std::vector<std::int64_t> costs_from_encodings(const std::vector<Encoding>& encodings,
                                                       const std::vector<TensorSpec>& specs, const Manifest& manifest) {
   std::int64_t per_mask = 0;
@@ -96,10 +98,10 @@ inline std::vector<std::int64_t> costs_from_encodings(const std::vector<Encoding
   return costs;
 }
 
-// The rows of a batch side by side.
+// The rows of a batch.
 using BatchRows = std::vector<const Encoding*>;
 
-// Padded on the right: a value for every token of every row, `fill` where there is none.
+// Returns a tensor (rows, longest row) with a value for every token, padded with `fill` on the right.
 template <class ValueOf>
 Tensor padded(const BatchRows& rows, std::int64_t fill, ValueOf&& value_of) {
   std::size_t width = 0;
@@ -111,7 +113,7 @@ Tensor padded(const BatchRows& rows, std::int64_t fill, ValueOf&& value_of) {
   return {{static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)}, std::move(values)};
 }
 
-// RoBERTa counts the tokens that are not padding, from pad_token_id + 1; padding stays at pad_token_id.
+// Returns position ids. RoBERTa numbers real tokens from pad_token_id + 1, and gives padding pad_token_id.
 inline Tensor positions_from_rows(const BatchRows& rows, std::int64_t pad) {
   Tensor ids = padded(rows, pad, [](const Token& token) { return token.id; });
   auto& values = std::get<std::vector<std::int64_t>>(ids.values);
@@ -140,7 +142,8 @@ inline Tensor masked_positions_from_rows(const BatchRows& rows, const Manifest& 
   return {{static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)}, std::move(values)};
 }
 
-// A tensor whose axes are all fixed, of ones: head_mask, by which every head takes part.
+// Returns a tensor of ones for an input whose sizes are all fixed, or none for any other input. Such an input is
+// head_mask, in which a one lets a head take part.
 inline std::optional<Tensor> ones_of_fixed(const TensorSpec& spec) {
   Tensor tensor;
   for (const Dimension& dimension : spec.shape) {
@@ -164,12 +167,13 @@ inline Tensor tensor_from_rows(const BatchRows& rows, const TensorSpec& spec, co
   if (spec.name == "token_type_ids") return padded(rows, 0, [](const Token&) { return std::int64_t{0}; });
   if (spec.name == "position_ids") return positions_from_rows(rows, pad);
   if (spec.name == names::masked_positions) return masked_positions_from_rows(rows, manifest);
-  throw InputError("the graph takes " + repr(spec.name) +
-                   ", which does not follow from text: use rpln::Session, or export without it.");
+  throw InputError("the graph takes " + in_quotes(spec.name) +
+                   ", which cannot be made from text: use rpln::Session, or export without it.");
 }
 
-// A tensor for every input of `graph`. Tensors of multiple choice, (batch, choices, sequence), get one choice a row:
-// the graph scores each on its own. Throws InputError for an input that does not follow from text.
+// Returns a tensor for every input of `graph`. The tensors of multiple choice, (batch, choices, sequence), have one
+// choice in each row, because the graph scores every choice alone. Throws InputError for an input that cannot be made
+// from text.
 inline Feeds feeds_from_rows(const BatchRows& rows, const Graph& graph, const Manifest& manifest) {
   Feeds feeds;
   for (const TensorSpec& spec : graph.inputs) {
@@ -180,7 +184,8 @@ inline Feeds feeds_from_rows(const BatchRows& rows, const Graph& graph, const Ma
   return feeds;
 }
 
-// What row `index` of a batch got of an output, without padding. `masks_before` are those of the rows before it.
+// Returns the rows of an output that belong to row `index` of a batch, without padding. `masks` and `masks_before`
+// count the mask tokens of this row and of the rows before it.
 inline Rows rows_from_output(const Output& output, const TensorSpec& spec, std::size_t index, std::size_t tokens,
                              std::size_t masks, std::size_t masks_before) {
   const std::vector<std::int64_t>& shape = output.shape();

@@ -1,4 +1,9 @@
-// The exception tree of user errors; each class carries the exit code that the command line returns for it.
+// The exceptions for errors that users can correct. Each class has the exit code that the command line returns for it.
+//
+//   Error
+//   - InputError
+//   - ManifestError
+//   - ProviderError
 #pragma once
 
 #include <stdexcept>
@@ -6,14 +11,15 @@
 
 namespace rpln {
 
-// Something the user can put right. The message says what happened, what was expected and what to do next.
+// Base class of all exceptions that a call may throw for a reason that the user can correct. The message says what
+// happened, what was expected and what to do next.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message) : std::runtime_error(message) {}
   [[nodiscard]] virtual int exit_code() const noexcept { return 1; }
 };
 
-// An input tensor or text that the exported model cannot take.
+// A text, a tensor or an option that the exported model cannot take.
 class InputError final : public Error {
  public:
   using Error::Error;
@@ -27,7 +33,7 @@ class ManifestError final : public Error {
   [[nodiscard]] int exit_code() const noexcept override { return 4; }
 };
 
-// An execution provider was asked for and is not what would run.
+// The execution provider that was asked for is not there, or would not run the graph.
 class ProviderError final : public Error {
  public:
   using Error::Error;

@@ -1,4 +1,4 @@
-// Checks of what is fed to a graph. Every refusal names the input, the value it has and the limit.
+// Checks the tensors that are fed to a graph. Every message names the input, the value it has and the limit.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +23,8 @@ class FeedsCheck {
   FeedsCheck(const Feeds& feeds, const Graph& graph, const Manifest& manifest)
       : feeds_(feeds), graph_(graph), manifest_(manifest) {}
 
-  // Throws InputError for an unknown or missing name, a wrong dtype or rank, sizes that disagree or leave their range,
-  // and ids that leave theirs.
+  // Throws InputError for a name that is unknown or missing, for a wrong dtype or rank, for sizes that differ between
+  // inputs or are out of range, and for ids that are out of range.
   void run() {
     check_names();
     for (const TensorSpec& spec : graph_.inputs) {
@@ -49,11 +49,12 @@ class FeedsCheck {
 
   void check_names() const {
     for (const auto& [name, _] : feeds_) {
-      if (!graph_.input(name)) throw InputError("unknown input " + repr(name) + ": the graph takes " + taken() + ".");
+      if (graph_.input(name)) continue;
+      throw InputError("unknown input " + in_quotes(name) + ": the graph takes " + taken() + ".");
     }
     for (const TensorSpec& spec : graph_.inputs) {
       if (feeds_.find(spec.name) == feeds_.end()) {
-        throw InputError("input " + repr(spec.name) + " is missing: the graph takes " + taken() + ".");
+        throw InputError("input " + in_quotes(spec.name) + " is missing: the graph takes " + taken() + ".");
       }
     }
   }
@@ -65,18 +66,18 @@ class FeedsCheck {
     }
     if (tensor.shape.size() != spec.shape.size()) {
       throw InputError(spec.name + " has rank " + std::to_string(tensor.shape.size()) + " (shape " +
-                       repr_shape(tensor.shape) + "), expected rank " + std::to_string(spec.shape.size()) + ": (" +
-                       shown(spec.shape) + ").");
+                       shown(tensor.shape) + "), expected rank " + std::to_string(spec.shape.size()) + ": [" +
+                       names_of_axes(spec.shape) + "].");
     }
     const std::size_t count = std::visit([](const auto& values) { return values.size(); }, tensor.values);
     if (std::any_of(tensor.shape.begin(), tensor.shape.end(), [](std::int64_t size) { return size < 0; }) ||
         count != elements(tensor.shape)) {
       throw InputError(spec.name + " has " + std::to_string(count) + " values, which do not fill its shape " +
-                       repr_shape(tensor.shape) + ".");
+                       shown(tensor.shape) + ".");
     }
   }
 
-  static std::string shown(const std::vector<Dimension>& shape) {
+  static std::string names_of_axes(const std::vector<Dimension>& shape) {
     std::vector<std::string> parts;
     for (const Dimension& dimension : shape) {
       const auto* size = std::get_if<std::int64_t>(&dimension);
@@ -85,7 +86,7 @@ class FeedsCheck {
     return join(parts);
   }
 
-  // Checks each size against the graph, the limits of its axis, and the inputs before.
+  // Checks that each size is that of the graph, within the limits of its axis, and that of other inputs with the axis.
   void check_shape(const Tensor& tensor, const TensorSpec& spec) {
     for (std::size_t position = 0; position < spec.shape.size(); ++position) {
       const std::int64_t size = tensor.shape[position];
@@ -101,7 +102,7 @@ class FeedsCheck {
 
   void check_axis(const std::string& name, const std::string& axis, std::int64_t size) {
     const Axis& limits = manifest_.axes.at(axis);
-    const std::string found = name + " has size " + std::to_string(size) + " in axis " + repr(axis);
+    const std::string found = name + " has size " + std::to_string(size) + " in axis " + in_quotes(axis);
     if (size < limits.minimum || (limits.maximum && size > *limits.maximum)) {
       const std::string upper = limits.maximum ? std::to_string(*limits.maximum) : "unbounded";
       const bool too_long = axis == names::sequence && size > limits.minimum;
@@ -127,14 +128,15 @@ class FeedsCheck {
       where[axis] = static_cast<std::int64_t>(rest % size);
       rest /= size;
     }
-    throw InputError(spec.name + " holds " + std::to_string(*outside) + " at " + repr_shape(where) +
+    throw InputError(spec.name + " holds " + std::to_string(*outside) + " at " + shown(where) +
                      ", expected 0 to " + std::to_string(limit - 1) + ".");
   }
 
   const Feeds& feeds_;
   const Graph& graph_;
   const Manifest& manifest_;
-  std::map<std::string, std::pair<std::string, std::int64_t>> sizes_;  // axis: the first input that has it, size
+  // By axis: the first input that has it, and the size it has there.
+  std::map<std::string, std::pair<std::string, std::int64_t>> sizes_;
 };
 
 }  // namespace rpln::detail

@@ -1,8 +1,6 @@
-// JSON, and how Python would print it: messages quote values as those of the Python runtime do.
+// JSON values, and how messages show them.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -10,13 +8,10 @@
 
 namespace rpln {
 
-// Keys keep the order in which they were given, as Python's dicts do.
+// Objects keep their keys in the order in which they were given.
 using Json = nlohmann::ordered_json;
 
 namespace detail {
-
-// Deeper values are cut short: a message is for people, and a document may be hostile.
-inline constexpr int deepest_repr = 20;
 
 inline std::string join(const std::vector<std::string>& parts, std::string_view separator = ", ") {
   std::string joined;
@@ -27,64 +22,28 @@ inline std::string join(const std::vector<std::string>& parts, std::string_view 
   return joined;
 }
 
-// Python's repr() of a text; of what is not ASCII, everything counts as printable.
-inline std::string repr(std::string_view text) {
-  const bool double_quotes = text.find('\'') != text.npos && text.find('"') == text.npos;
-  const char quote = double_quotes ? '"' : '\'';
-  std::string quoted(1, quote);
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == quote || c == '\\') {
-      quoted += {'\\', c};
-    } else if (c == '\n' || c == '\r' || c == '\t') {
-      quoted += {'\\', c == '\n' ? 'n' : c == '\r' ? 'r' : 't'};
-    } else if (byte < 0x20 || byte == 0x7F) {
-      constexpr std::string_view digits = "0123456789abcdef";
-      quoted += {'\\', 'x', digits[byte >> 4U], digits[byte & 15U]};
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + quote;
-}
-
-// That of a value.
-inline std::string repr_value(const Json& value, int depth = 0) {
-  if (value.is_null()) return "None";
-  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
-  if (value.is_string()) return repr(value.get_ref<const std::string&>());
-  if (!value.is_structured()) return value.dump();
-  if (depth == deepest_repr) return "...";
+// Returns a value as JSON. Lists and objects inside another one are shortened, because documents may nest them deeply.
+inline std::string shown(const Json& value, bool inside = false) {
+  const bool is_object = value.is_object();
+  if (!value.is_structured()) return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (inside) return is_object ? "{...}" : "[...]";
   std::vector<std::string> parts;
   for (const auto& [key, item] : value.items()) {
-    const std::string shown = repr_value(item, depth + 1);
-    parts.push_back(value.is_object() ? repr(key) + ": " + shown : shown);
+    parts.push_back((is_object ? shown(key) + ": " : std::string()) + shown(item, true));
   }
-  return value.is_object() ? "{" + join(parts) + "}" : "[" + join(parts) + "]";
+  return is_object ? "{" + join(parts) + "}" : "[" + join(parts) + "]";
 }
 
-inline std::string repr_list(std::vector<std::string> names) {
-  std::sort(names.begin(), names.end());
-  for (std::string& name : names) name = repr(name);
-  return "[" + join(names) + "]";
-}
+// Returns a name in double quotes. Bytes that are not UTF-8 are replaced.
+inline std::string in_quotes(std::string_view name) { return shown(Json(name)); }
 
-// 1234567 -> "1,234,567"
-inline std::string with_thousands(std::intmax_t number) {
-  std::string digits = std::to_string(number);
-  const std::size_t sign = number < 0 ? 1 : 0;
-  for (std::size_t at = digits.size(); at > 3 + sign; at -= 3) digits.insert(at - 3, 1, ',');
-  return digits;
-}
-
-// What Python calls the type of a value.
-inline std::string type_name(const Json& value) {
-  if (value.is_null()) return "NoneType";
-  if (value.is_boolean()) return "bool";
-  if (value.is_number_integer()) return "int";
-  if (value.is_number()) return "float";
-  if (value.is_string()) return "str";
-  return value.is_array() ? "list" : "dict";
+// Returns the kind of a value with its article, such as "a list".
+inline std::string kind_of(const Json& value) {
+  if (value.is_null()) return "null";
+  if (value.is_boolean()) return "a boolean";
+  if (value.is_number()) return "a number";
+  if (value.is_string()) return "a text";
+  return value.is_array() ? "a list" : "an object";
 }
 
 }  // namespace detail

@@ -1,7 +1,8 @@
 // rpln.json, the contract between exporter and runtime: what a bundle holds and how to feed it.
 //
 // Reading a manifest checks its schema, that no path leaves the folder, and size and SHA-256 of every file it names.
-// The structs are the dataclasses of rpln_runtime/manifest.py, field by field; see there for what the fields mean.
+// The structs have the fields of the dataclasses in rpln_runtime/manifest.py, where their meaning is explained. The
+// tests leave out and alter each field, and see that both runtimes refuse the same documents at the same place.
 #pragma once
 
 #include <cstdint>
@@ -30,11 +31,7 @@ struct BundleFile {
   std::int64_t size = 0;
   std::string sha256;
 
-  static constexpr std::string_view type_name = "BundleFile";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("path", row.path), field("size", row.size), field("sha256", row.sha256);
-  }
+  RPLN_FIELDS(path, size, sha256)
 };
 
 // A size, or the name of a dynamic axis.
@@ -46,11 +43,7 @@ struct TensorSpec {
   std::vector<Dimension> shape;
   std::optional<std::int64_t> values;
 
-  static constexpr std::string_view type_name = "TensorSpec";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("name", row.name), field("dtype", row.dtype), field("shape", row.shape), field("values", row.values);
-  }
+  RPLN_FIELDS(name, dtype, shape, values)
 
   [[nodiscard]] bool has_axis(std::string_view axis) const {
     for (const Dimension& dimension : shape) {
@@ -64,11 +57,7 @@ struct Axis {
   std::int64_t minimum = 0;
   std::optional<std::int64_t> maximum;
 
-  static constexpr std::string_view type_name = "Axis";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("minimum", row.minimum), field("maximum", row.maximum);
-  }
+  RPLN_FIELDS(minimum, maximum)
 };
 
 struct Rewritten {
@@ -76,11 +65,7 @@ struct Rewritten {
   std::string form;
   std::vector<std::string> providers;
 
-  static constexpr std::string_view type_name = "Rewritten";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("path", row.path), field("form", row.form), field("providers", row.providers);
-  }
+  RPLN_FIELDS(path, form, providers)
 };
 
 struct Graph {
@@ -92,14 +77,9 @@ struct Graph {
   std::string form;
   std::vector<Rewritten> rewritten;
 
-  static constexpr std::string_view type_name = "Graph";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("variant", row.variant), field("path", row.path), field("opset", row.opset), field("inputs", row.inputs);
-    field("outputs", row.outputs), field("form", row.form), field("rewritten", row.rewritten);
-  }
+  RPLN_FIELDS(variant, path, opset, inputs, outputs, form, rewritten)
 
-  // The file that `provider` runs.
+  // Returns the path of the file that `provider` runs.
   [[nodiscard]] const std::string& path_for(std::string_view provider) const {
     for (const Rewritten& row : rewritten) {
       for (const std::string& other : row.providers) {
@@ -128,12 +108,7 @@ struct Candidate {
   std::optional<double> speedup;
   std::string outcome;
 
-  static constexpr std::string_view type_name = "Candidate";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("variant", row.variant), field("form", row.form), field("provider", row.provider);
-    field("speedup", row.speedup), field("outcome", row.outcome);
-  }
+  RPLN_FIELDS(variant, form, provider, speedup, outcome)
 };
 
 struct Optimization {
@@ -145,13 +120,7 @@ struct Optimization {
   std::vector<Candidate> candidates;
   std::string note;
 
-  static constexpr std::string_view type_name = "Optimization";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("target", row.target), field("workload", row.workload), field("provider", row.provider);
-    field("threads", row.threads), field("spinning", row.spinning), field("candidates", row.candidates);
-    field("note", row.note);
-  }
+  RPLN_FIELDS(target, workload, provider, threads, spinning, candidates, note)
 };
 
 struct Generation {
@@ -164,25 +133,15 @@ struct Generation {
   std::optional<std::int64_t> max_new_tokens;
   std::optional<std::int64_t> max_length;
 
-  static constexpr std::string_view type_name = "Generation";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("pad_token_id", row.pad_token_id), field("bos_token_id", row.bos_token_id);
-    field("eos_token_ids", row.eos_token_ids), field("start_token_id", row.start_token_id);
-    field("first_position", row.first_position), field("pad_position", row.pad_position);
-    field("max_new_tokens", row.max_new_tokens), field("max_length", row.max_length);
-  }
+  RPLN_FIELDS(pad_token_id, bos_token_id, eos_token_ids, start_token_id, first_position, pad_position, max_new_tokens,
+              max_length)
 };
 
 struct Source {
   std::string name;
   std::string sha256;
 
-  static constexpr std::string_view type_name = "Source";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("name", row.name), field("sha256", row.sha256);
-  }
+  RPLN_FIELDS(name, sha256)
 };
 
 struct Manifest {
@@ -208,18 +167,9 @@ struct Manifest {
   std::vector<BundleFile> files;
   std::int64_t schema_version = rpln::schema_version;
 
-  static constexpr std::string_view type_name = "Manifest";
-  template <class Row, class Visit>
-  static void visit(Row& row, Visit&& field) {
-    field("task", row.task), field("graphs", row.graphs), field("axes", row.axes);
-    field("usable_length", row.usable_length), field("vocab_size", row.vocab_size);
-    field("type_vocab_size", row.type_vocab_size), field("pad_token_id", row.pad_token_id);
-    field("mask_token_id", row.mask_token_id), field("problem_type", row.problem_type), field("labels", row.labels);
-    field("precision", row.precision), field("recipe", row.recipe), field("passes", row.passes);
-    field("target", row.target), field("source", row.source), field("versions", row.versions);
-    field("validation", row.validation), field("generation", row.generation);
-    field("optimization", row.optimization), field("files", row.files), field("schema_version", row.schema_version);
-  }
+  RPLN_FIELDS(task, graphs, axes, usable_length, vocab_size, type_vocab_size, pad_token_id, mask_token_id,
+              problem_type, labels, precision, recipe, passes, target, source, versions, validation, generation,
+              optimization, files, schema_version)
 
   [[nodiscard]] bool lists_file(std::string_view path) const {
     for (const BundleFile& file : files) {
@@ -233,6 +183,7 @@ namespace detail {
 
 namespace fs = std::filesystem;
 
+// Whether a path, relative to a folder, may lead out of it on some system.
 inline bool leaves_folder(const std::string& path) {
   const bool drive = path.size() > 1 && path[1] == ':';
   if (drive || path.front() == '/' || path.find('\\') != path.npos || path.find('\0') != path.npos) return true;
@@ -242,7 +193,7 @@ inline bool leaves_folder(const std::string& path) {
   return false;
 }
 
-// Links are followed; where that fails, as in a circle of them, the target is taken to be outside.
+// Whether `path` lies in `folder` once links are followed. Where that fails, as in a circle of links, it does not.
 inline bool lies_in(const fs::path& path, const fs::path& folder) {
   std::error_code failed;
   const fs::path inner = fs::weakly_canonical(path, failed);
@@ -253,7 +204,7 @@ inline bool lies_in(const fs::path& path, const fs::path& folder) {
 
 inline void check_file(const fs::path& folder, const BundleFile& file, bool verify) {
   if (!file.path.empty() && leaves_folder(file.path)) {
-    throw ManifestError(std::string(manifest_name) + " names " + repr(file.path) + ", which leaves the folder " +
+    throw ManifestError(std::string(manifest_name) + " names " + in_quotes(file.path) + ", which leaves the folder " +
                         folder.string() + ". Do not use it.");
   }
   const fs::path path = folder / file.path;
@@ -266,8 +217,8 @@ inline void check_file(const fs::path& folder, const BundleFile& file, bool veri
   }
   const auto size = static_cast<std::intmax_t>(fs::file_size(path));
   if (size != file.size) {
-    throw ManifestError(path.string() + " has " + with_thousands(size) + " bytes, the manifest says " +
-                        with_thousands(file.size) + ": a truncated or altered copy. Copy the bundle again.");
+    throw ManifestError(path.string() + " has " + std::to_string(size) + " bytes, the manifest says " +
+                        std::to_string(file.size) + ": a truncated or altered copy. Copy the bundle again.");
   }
   if (verify && sha256_of_file(path) != file.sha256) {
     throw ManifestError(path.string() + " differs from what was exported (SHA-256). Copy the bundle again.");
@@ -279,7 +230,7 @@ inline void check_graph(const fs::path& path, const Graph& graph, const Manifest
   for (const Rewritten& row : graph.rewritten) files.push_back(row.path);
   for (const std::string& file : files) {
     if (!manifest.lists_file(file)) {
-      throw ManifestError(path.string() + " lists no file " + repr(file) +
+      throw ManifestError(path.string() + " lists no file " + in_quotes(file) +
                           " for its graph. Export the checkpoint again.");
     }
   }
@@ -292,7 +243,7 @@ inline void check_graph(const fs::path& path, const Graph& graph, const Manifest
   }
   if (!unknown.empty()) {
     throw ManifestError(path.string() + " gives no limits for the axes " + join({unknown.begin(), unknown.end()}) +
-                        " of " + repr(graph.path) + ". Export the checkpoint again.");
+                        " of " + in_quotes(graph.path) + ". Export the checkpoint again.");
   }
 }
 
@@ -309,11 +260,11 @@ inline Json json_from_file(const fs::path& path) {
   }
 }
 
-// Reads `document`, found at `path`, without a look at the files that it names.
+// Reads `document`, which was found at `path`. The files that it names are not looked at.
 inline Manifest manifest_from_json(const Json& document, const fs::path& path) {
   const Json found = document.is_object() && document.contains("schema_version") ? document["schema_version"] : Json();
   if (!found.is_number() || found != schema_version) {
-    throw ManifestError(path.string() + " has schema version " + repr_value(found) + ", this rpln-runtime reads " +
+    throw ManifestError(path.string() + " has schema version " + shown(found) + ", this rpln-runtime reads " +
                         std::to_string(schema_version) +
                         ". Export the checkpoint again, or install the rpln-runtime that matches the bundle.");
   }
@@ -327,8 +278,8 @@ inline Manifest manifest_from_json(const Json& document, const fs::path& path) {
 
 }  // namespace detail
 
-// Reads and checks `folder`/rpln.json; with `verify`, also hashes every file it names.
-// Throws ManifestError for a missing, foreign or altered bundle.
+// Reads and checks `folder`/rpln.json, and with `verify` the SHA-256 of every file that it names. Throws ManifestError
+// for a bundle that is missing, altered, or of another version.
 inline Manifest read_manifest(const std::filesystem::path& folder, bool verify = true) {
   const std::filesystem::path path = folder / manifest_name;
   std::error_code failed;

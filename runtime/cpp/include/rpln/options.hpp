@@ -1,4 +1,4 @@
-// Options by name, as JSON: every refusal names the option, its value and what was expected.
+// Reads options from JSON. Every message names the option, its value and what was expected.
 #pragma once
 
 #include <algorithm>
@@ -20,23 +20,23 @@ inline void check_integer(const std::string& name, const Json& value, std::int64
                     (!maximum || value.get<std::int64_t>() <= *maximum);
   if (fits) return;
   const std::string upper = maximum ? "to " + std::to_string(*maximum) : "or more";
-  throw InputError(name + " is " + repr_value(value) + ", expected an integer, " + std::to_string(minimum) + " " +
+  throw InputError(name + " is " + shown(value) + ", expected an integer, " + std::to_string(minimum) + " " +
                    upper + ".");
 }
 
-// The options of one call. Each has its default, where it is not given.
+// The options of one call. An option that was not given has its default.
 class Options {
  public:
-  // Throws InputError for an option that is not `known`; `owner` says whose options they are.
+  // Throws InputError for an option that is not `known`. `owner` ends the message: "unknown option NAME OWNER".
   Options(const Json& given, const std::vector<std::string>& known, const std::string& owner) : given_(given) {
     for (const auto& [name, _] : given.items()) {
       if (std::find(known.begin(), known.end(), name) == known.end()) {
-        throw InputError("unknown option " + repr(name) + " " + owner + ": expected one of " + join(known) + ".");
+        throw InputError("unknown option " + in_quotes(name) + " " + owner + ": expected one of " + join(known) + ".");
       }
     }
   }
 
-  // The value as it was given, null where it was not.
+  // Returns the value that was given, or null where none was.
   [[nodiscard]] Json value(const std::string& name) const { return given_.contains(name) ? given_[name] : Json(); }
   [[nodiscard]] bool has(const std::string& name) const { return given_.contains(name); }
 
@@ -47,7 +47,7 @@ class Options {
     return given_[name].get<std::int64_t>();
   }
 
-  // An option that may be null, too.
+  // The same for an option that may be null.
   [[nodiscard]] std::optional<std::int64_t> optional_integer(const std::string& name, std::int64_t minimum,
                                                              std::optional<std::int64_t> maximum = std::nullopt) const {
     return value(name).is_null() ? std::nullopt : std::optional(integer(name, 0, minimum, maximum));
@@ -56,7 +56,7 @@ class Options {
   [[nodiscard]] bool boolean(const std::string& name, bool otherwise) const {
     if (!has(name)) return otherwise;
     if (!given_[name].is_boolean()) {
-      throw InputError(name + " is " + repr_value(given_[name]) + ", expected True or False.");
+      throw InputError(name + " is " + shown(given_[name]) + ", expected true or false.");
     }
     return given_[name].get<bool>();
   }
@@ -66,12 +66,12 @@ class Options {
     if (!has(name)) return otherwise;
     const Json& found = given_[name];
     if (found.is_number() && found >= minimum && found <= maximum) return found.get<double>();
-    throw InputError(name + " is " + repr_value(found) + ", expected a number from " + minimum.dump() + " to " +
+    throw InputError(name + " is " + shown(found) + ", expected a number from " + minimum.dump() + " to " +
                      maximum.dump() + ".");
   }
 
   [[nodiscard]] std::string text(const std::string& name) const {
-    if (!value(name).is_string()) throw InputError(name + " is " + repr_value(value(name)) + ", expected a text.");
+    if (!value(name).is_string()) throw InputError(name + " is " + shown(value(name)) + ", expected a text.");
     return value(name).get<std::string>();
   }
 
@@ -82,9 +82,7 @@ class Options {
     for (const std::string& one : choices) {
       if (found == one) return one;
     }
-    std::vector<std::string> shown;
-    for (const std::string& one : choices) shown.push_back(repr(one));
-    throw InputError(name + " is " + repr_value(found) + ", expected one of " + join(shown) + ".");
+    throw InputError(name + " is " + shown(found) + ", expected one of " + join(choices) + ".");
   }
 
  private:

@@ -1,4 +1,4 @@
-// Text in, answers out: tokenizer, batches, graph and post-processing of a bundle behind one call.
+// Text in, answers out: the tokenizer, batches, graph and post-processing of a bundle behind one call.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,7 @@ namespace rpln {
 
 namespace detail {
 
-// A bundle's task behind one call, whichever it is.
+// Answers the items of one task, whichever it is.
 class Runner {
  public:
   Runner() = default;
@@ -38,19 +38,19 @@ class Runner {
   Runner& operator=(const Runner&) = delete;
   virtual ~Runner() = default;
 
-  // Answers a list of items; `single` says that the caller gave the only one of them.
+  // Answers a list of items. `single` says that the caller gave one item, and not a list of one.
   [[nodiscard]] virtual Json run(const Json& items, bool single, const Json& options,
                                  std::int64_t batch_size) const = 0;
 };
 
-// One task of the six that a single run of the graph answers.
+// A task that is answered by a single run of the graph.
 template <class Task>
 class TaskRunner final : public Runner {
  public:
   TaskRunner(const std::filesystem::path& folder, const std::shared_ptr<const Manifest>& manifest,
              const SessionOptions& options)
       : session_(folder, manifest, options), tokenizer_(Tokenizer::from_bundle(folder, *manifest)) {
-    for (const std::string& output : Task::outputs()) {
+    for (const std::string& output : Task::outputs) {
       const TensorSpec* spec = session_.graph().output(output);
       if (!spec) throw ManifestError(session_.graph().path + " gives no " + output + ". Export the checkpoint again.");
       specs_.push_back(*spec);
@@ -59,7 +59,7 @@ class TaskRunner final : public Runner {
 
   [[nodiscard]] Json run(const Json& items, bool single, const Json& options, std::int64_t batch_size) const override {
     const Task task({session_.manifest(), tokenizer_},
-                    Options(options, Task::options(), "for " + std::string(Task::name)));
+                    Options(options, Task::options, "for " + std::string(Task::name)));
     std::vector<std::vector<Encoding>> encodings;
     std::vector<Encoding> rows;
     for (const Json& item : items) {
@@ -89,7 +89,7 @@ class TaskRunner final : public Runner {
       BatchRows own;
       for (const std::size_t row : batch) own.push_back(&rows[row]);
       const Feeds feeds = feeds_from_rows(own, session_.graph(), manifest);
-      const std::vector<Output> outputs = session_.run(feeds, Task::outputs());
+      const std::vector<Output> outputs = session_.run(feeds, Task::outputs);
       std::size_t masks_before = 0;
       for (std::size_t at = 0; at < batch.size(); ++at) {
         const std::size_t masks = masks_of(*own[at], manifest).size();
@@ -110,14 +110,14 @@ class TaskRunner final : public Runner {
   std::vector<TensorSpec> specs_;
 };
 
-// A task that generates text, step by step.
+// A task that generates text token by token.
 class GenerationRunner final : public Runner {
  public:
   GenerationRunner(const std::filesystem::path& folder, const std::shared_ptr<const Manifest>& manifest,
                    const SessionOptions& options)
       : generator_(folder, manifest, options) {}
 
-  // Each item gets the list of its answers, as in transformers' pipelines.
+  // Every item gets a list of answers, as in the pipelines of transformers.
   [[nodiscard]] Json run(const Json& items, bool single, const Json& options, std::int64_t batch_size) const override {
     std::vector<std::string> texts;
     for (const Json& item : items) texts.emplace_back(text_from_json(item));
@@ -142,6 +142,7 @@ std::unique_ptr<Runner> make_runner(const std::filesystem::path& folder,
   return std::make_unique<SomeRunner>(folder, manifest, options);
 }
 
+// A task, how its runner is made, and how many rows a batch has by default.
 struct RunnerRow {
   std::string_view task;
   RunnerFactory make;
@@ -165,7 +166,7 @@ inline const RunnerRow& runner_of_task(const std::string& task) {
     if (row.task == task) return row;
     known.emplace_back(row.task);
   }
-  throw ManifestError("the bundle's task is " + repr(task) + ", this rpln-runtime knows " + join(known) +
+  throw ManifestError("the bundle's task is " + in_quotes(task) + ", this rpln-runtime knows " + join(known) +
                       ". Use a newer one.");
 }
 
@@ -174,12 +175,12 @@ inline const RunnerRow& runner_of_task(const std::string& task) {
 // How a pipeline is opened.
 struct PipelineOptions {
   SessionOptions session;
-  std::int64_t batch_size = 0;  // the most rows in a batch; 0: 32, and 8 where text is generated
-  Json options = Json::object();  // those of the bundle's task, by name; a call may override them
+  std::int64_t batch_size = 0;    // the most rows in a batch; 0 stands for 32, or for 8 where text is generated
+  Json options = Json::object();  // the options of the bundle's task, by name, which a call may override
 };
 
-// Takes "provider", "threads", "batch_size" and "verify" of `given`, where they are there; what is left are the options
-// of the task. Throws InputError for a value that is none.
+// Reads "provider", "threads", "batch_size" and "verify" of `given`, all of which may be left out. All other names are
+// options of the task. Throws InputError for a value of the wrong type or out of range.
 inline PipelineOptions pipeline_options_from_json(Json given) {
   PipelineOptions options;
   const std::vector<std::string> general{"provider", "threads", "batch_size", "verify"};
@@ -197,7 +198,7 @@ inline PipelineOptions pipeline_options_from_json(Json given) {
   return options;
 }
 
-// A bundle's task, ready to be called. Threads may share it.
+// The task of a bundle, ready to be called. Several threads may use it at once.
 //
 //   rpln::Pipeline tag("pos-tagger-brown-token-classification-fp32");
 //   rpln::Json answer = tag("The dog barked.", {{"aggregation_strategy", "simple"}});
@@ -212,20 +213,20 @@ class Pipeline {
     batch_size_ = options.batch_size ? options.batch_size : row.batch_size;
     detail::check_integer("batch_size", batch_size_, 1);
     runner_ = row.make(folder, manifest_, options.session);
-    (void)runner_->run(Json::array(), false, options_, batch_size_);  // refuses bad options now
+    (void)runner_->run(Json::array(), false, options_, batch_size_);  // throws for options that are wrong
   }
 
   [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
 
-  // Answers one item, or each of a list of items. An item is a text, or an object with the fields of the task, such as
+  // Answers one item, or each item of a list. An item is a text, or an object with the fields of the task, such as
   // question and context. `options` are for this call alone.
   //
-  // Throws InputError for what is no item of this task and for an unknown option.
+  // Throws InputError for an item that this task does not take and for an unknown option.
   Json operator()(const Json& inputs, const Json& options = Json::object()) const {
     const bool single = inputs.is_string() || inputs.is_object();
     if (!single && !inputs.is_array()) {
-      throw InputError("inputs are a " + detail::type_name(inputs) +
-                       ", expected a text, a mapping, or a list of these.");
+      throw InputError("the inputs are " + detail::kind_of(inputs) +
+                       ", expected a text, an object, or a list of these.");
     }
     Json merged = options_;
     merged.update(options);

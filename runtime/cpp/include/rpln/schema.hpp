@@ -1,7 +1,7 @@
-// JSON read as a type, strictly: every key there, none besides, every value of its type.
+// Reads JSON as a C++ type, strictly: a struct has all of its fields and no others, and every value is of its type.
 //
-// Schema<T> reads a T, and knows what Python calls that type: messages are those of the Python runtime. A struct names
-// itself in `type_name` and its fields, in order, in a static `visit(row, field)`.
+// Schema<T>::read(value, where) returns a T. `where` is the place of the value in the document, which messages name.
+// A struct lists its fields with RPLN_FIELDS.
 #pragma once
 
 #include <cstdint>
@@ -9,125 +9,118 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "rpln/json.hpp"
 
+// Defines `visit(row, field)`, which calls `field` with the name of each field and the field of `row`.
+#define RPLN_FIELD(name) field(#name, row.name);
+#define RPLN_FIELDS(...)                                               \
+  template <class Row, class Visit>                                    \
+  static void visit(Row& row, Visit&& field) {                         \
+    NLOHMANN_JSON_EXPAND(NLOHMANN_JSON_PASTE(RPLN_FIELD, __VA_ARGS__)) \
+  }
+
 namespace rpln::detail {
 
-// A value is not of its type. The message names the place in the document.
+// Thrown for a value that is not of its type, and for a field that is missing or unknown.
 class SchemaError final : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
 [[noreturn]] inline void refuse(const Json& value, const std::string& where, const std::string& expected) {
-  throw SchemaError(where + " is " + repr_value(value) + ", expected " + expected);
+  throw SchemaError(where + " is " + shown(value) + ", expected " + expected);
 }
 
+// A struct: an object with its fields.
 template <class Row>
 struct Schema {
-  static std::string name() { return "rpln_runtime.manifest." + std::string(Row::type_name); }
-
   static Row read(const Json& value, const std::string& where) {
+    if (!value.is_object()) refuse(value, where, "an object");
     Row row;
-    check_keys(row, value, where);
+    std::size_t known = 0;
     Row::visit(row, [&](const char* key, auto& field) {
+      if (!value.contains(key)) throw SchemaError(where + " has no field " + in_quotes(key));
       using Field = std::remove_reference_t<decltype(field)>;
       field = Schema<Field>::read(value[key], where + "." + key);
+      ++known;
     });
-    return row;
+    if (known == value.size()) return row;
+    throw SchemaError(where + " has the unknown field " + in_quotes(unknown_field(row, value)));
   }
 
  private:
-  static void check_keys(Row& row, const Json& value, const std::string& where) {
-    std::vector<std::string> expected;
-    Row::visit(row, [&](const char* key, auto&) { expected.emplace_back(key); });
-    if (!value.is_object()) throw SchemaError(where + " holds " + repr_value(value) + ", expected " + repr_list(expected));
-    bool complete = value.size() == expected.size();
-    for (const std::string& key : expected) complete = complete && value.contains(key);
-    if (complete) return;
-    std::vector<std::string> found;
-    for (const auto& [key, _] : value.items()) found.push_back(key);
-    throw SchemaError(where + " holds " + repr_list(found) + ", expected " + repr_list(expected));
+  static std::string unknown_field(Row& row, const Json& value) {
+    for (const auto& [name, _] : value.items()) {
+      bool known = false;
+      Row::visit(row, [&, &name = name](const char* key, auto&) { known = known || name == key; });
+      if (!known) return name;
+    }
+    return {};
+  }
+};
+
+// A value that is no list and no object. Schema<Value>::expected is its name in messages, and Schema<Value>::fits says
+// whether a JSON value is one.
+template <class Value>
+struct PlainSchema {
+  static Value read(const Json& value, const std::string& where) {
+    if (!Schema<Value>::fits(value)) refuse(value, where, Schema<Value>::expected);
+    return value.get<Value>();
   }
 };
 
 template <>
-struct Schema<std::string> {
-  static std::string name() { return "str"; }
+struct Schema<std::string> : PlainSchema<std::string> {
+  static constexpr const char* expected = "a text";
   static bool fits(const Json& value) { return value.is_string(); }
-  static std::string read(const Json& value, const std::string& where) {
-    if (!fits(value)) refuse(value, where, name());
-    return value.get<std::string>();
-  }
 };
 
 template <>
-struct Schema<std::int64_t> {
-  static std::string name() { return "int"; }
+struct Schema<std::int64_t> : PlainSchema<std::int64_t> {
+  static constexpr const char* expected = "an integer";
   static bool fits(const Json& value) { return value.is_number_integer(); }
-  static std::int64_t read(const Json& value, const std::string& where) {
-    if (!fits(value)) refuse(value, where, name());
-    return value.get<std::int64_t>();
-  }
 };
 
 template <>
-struct Schema<double> {
-  static std::string name() { return "float"; }
+struct Schema<double> : PlainSchema<double> {
+  static constexpr const char* expected = "a number with a decimal point";
   static bool fits(const Json& value) { return value.is_number_float(); }
-  static double read(const Json& value, const std::string& where) {
-    if (!fits(value)) refuse(value, where, name());
-    return value.get<double>();
-  }
 };
 
 template <>
-struct Schema<bool> {
-  static std::string name() { return "bool"; }
+struct Schema<bool> : PlainSchema<bool> {
+  static constexpr const char* expected = "true or false";
   static bool fits(const Json& value) { return value.is_boolean(); }
-  static bool read(const Json& value, const std::string& where) {
-    if (!fits(value)) refuse(value, where, name());
-    return value.get<bool>();
-  }
 };
 
 template <>
 struct Schema<Json> {
-  static std::string name() { return "typing.Any"; }
   static Json read(const Json& value, const std::string&) { return value; }
 };
 
 template <>
 struct Schema<std::variant<std::string, std::int64_t>> {
-  static std::string name() { return "str | int"; }
   static std::variant<std::string, std::int64_t> read(const Json& value, const std::string& where) {
     if (value.is_string()) return value.get<std::string>();
-    if (!Schema<std::int64_t>::fits(value)) refuse(value, where, name());
+    if (!value.is_number_integer()) refuse(value, where, "a text or an integer");
     return value.get<std::int64_t>();
   }
 };
 
 template <class Value>
 struct Schema<std::optional<Value>> {
-  static std::string name() { return Schema<Value>::name() + " | None"; }
   static std::optional<Value> read(const Json& value, const std::string& where) {
-    if (value.is_null()) return std::nullopt;
-    if constexpr (std::is_arithmetic_v<Value> || std::is_same_v<Value, std::string>) {
-      if (!Schema<Value>::fits(value)) refuse(value, where, name());
-    }
-    return Schema<Value>::read(value, where);
+    return value.is_null() ? std::nullopt : std::optional<Value>(Schema<Value>::read(value, where));
   }
 };
 
 template <class Value>
 struct Schema<std::vector<Value>> {
-  static std::string name() { return "tuple[" + Schema<Value>::name() + ", ...]"; }
   static std::vector<Value> read(const Json& value, const std::string& where) {
-    if (!value.is_array()) refuse(value, where, name());
+    if (!value.is_array()) refuse(value, where, "a list");
     std::vector<Value> items;
     for (const Json& item : value) {
       items.push_back(Schema<Value>::read(item, where + "[" + std::to_string(items.size()) + "]"));
@@ -138,9 +131,8 @@ struct Schema<std::vector<Value>> {
 
 template <class Value>
 struct Schema<std::map<std::string, Value>> {
-  static std::string name() { return "dict[str, " + Schema<Value>::name() + "]"; }
   static std::map<std::string, Value> read(const Json& value, const std::string& where) {
-    if (!value.is_object()) refuse(value, where, name());
+    if (!value.is_object()) refuse(value, where, "an object");
     std::map<std::string, Value> items;
     for (const auto& [key, item] : value.items()) items.emplace(key, Schema<Value>::read(item, where + "." + key));
     return items;

@@ -1,4 +1,4 @@
-// A session: one graph of a bundle on one execution provider, tensors in, tensors out.
+// A session runs one graph of a bundle on one execution provider: tensors in, tensors out.
 #pragma once
 
 #include <onnxruntime_cxx_api.h>
@@ -27,15 +27,23 @@ namespace rpln {
 
 // How a bundle is opened.
 struct SessionOptions {
-  std::string provider;                 // a row of detail::providers; "": the one that the export measured, else "cpu"
-  std::optional<std::int64_t> threads;  // of one operator; none: what was measured, else as many as there are cores
-  std::optional<bool> spinning;         // whether idle threads wait busily; none: what was measured
-  std::string variant;                  // the graph to run; "": the bundle's first
-  bool rewritten = true;                // false: the graph in standard operators, whatever other form there is
-  bool verify = true;                   // whether every file of the bundle is hashed first
+  // A row of detail::providers. Empty: the provider that the export chose by measuring, or "cpu" where none was
+  // measured.
+  std::string provider;
+  // How many threads compute an operator. None: as the export measured, or else as many as there are cores.
+  std::optional<std::int64_t> threads;
+  // Whether idle threads wait in a busy loop. None: as the export measured, or else ONNX Runtime's default.
+  std::optional<bool> spinning;
+  // The variant of the graph to run. Empty: the first graph of the bundle.
+  std::string variant;
+  // Whether the form of the graph that was rewritten for the provider runs, where the bundle has one. Otherwise the
+  // graph in standard operators runs.
+  bool rewritten = true;
+  // Whether the SHA-256 of every file of the bundle is checked first.
+  bool verify = true;
 };
 
-// An output of a graph, in fp32.
+// An output of a graph. Its values are fp32, whatever type the graph has.
 class Output {
  public:
   explicit Output(Ort::Value value) : value_(std::move(value)) {
@@ -83,14 +91,15 @@ inline void append_tensorrt(Ort::SessionOptions& options) {
   const std::unique_ptr<OrtTensorRTProviderOptionsV2, decltype(api.ReleaseTensorRTProviderOptions)> tensorrt(
       made, api.ReleaseTensorRTProviderOptions);
   options.AppendExecutionProvider_TensorRT_V2(*tensorrt);
-  // A whole encoder fits it: no node may be left on the CPU.
+  // TensorRT takes every node of an encoder, so a node that falls back to the CPU is an error.
   options.AddConfigEntry("session.disable_cpu_ep_fallback", "1");
 }
 
-// What runs on the CPU needs nothing.
+// The CPU's provider is always there, so there is nothing to append.
 inline void append_nothing(Ort::SessionOptions&) {}
 
-// A row for every provider, as in rpln_runtime/providers.py; see there.
+// An execution provider: its name here and in ONNX Runtime, and what adds it to the options of a session. The same
+// names are in rpln_runtime/engines/providers.py.
 struct Provider {
   std::string_view name;
   std::string_view onnxruntime_name;
@@ -104,7 +113,8 @@ inline constexpr std::array<Provider, 3> providers{{
 }};
 
 inline const Provider* find_provider(std::string_view name) {
-  const auto* found = std::find_if(providers.begin(), providers.end(), [&](const auto& row) { return row.name == name; });
+  const auto has_name = [&](const Provider& row) { return row.name == name; };
+  const auto* found = std::find_if(providers.begin(), providers.end(), has_name);
   return found == providers.end() ? nullptr : found;
 }
 
@@ -112,16 +122,16 @@ inline const Provider& provider_from_name(const std::string& name) {
   if (const Provider* row = find_provider(name)) {
     const std::vector<std::string> available = Ort::GetAvailableProviders();
     if (std::find(available.begin(), available.end(), row->onnxruntime_name) != available.end()) return *row;
-    throw ProviderError("provider " + repr(name) + " (" + std::string(row->onnxruntime_name) +
+    throw ProviderError("provider " + in_quotes(name) + " (" + std::string(row->onnxruntime_name) +
                         ") is not in the onnxruntime " + Ort::GetVersionString() + " that is linked, which has " +
                         join(available) + ". Link one that has it.");
   }
   std::vector<std::string> known;
   for (const Provider& row : providers) known.emplace_back(row.name);
-  throw ProviderError("unknown provider " + repr(name) + ": expected one of " + join(known) + ".");
+  throw ProviderError("unknown provider " + in_quotes(name) + ": expected one of " + join(known) + ".");
 }
 
-// One for the process, as ONNX Runtime wants it.
+// The environment of ONNX Runtime, of which a process has one.
 inline Ort::Env& environment() {
   static Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "rpln");
   return env;
@@ -156,36 +166,33 @@ inline std::string dtype_name(ONNXTensorElementDataType type) {
   }
 }
 
+// The dtypes of a graph's inputs or outputs, by name.
 using Signature = std::map<std::string, std::string>;
 
-inline std::string repr_signature(const Signature& signature) {
-  std::vector<std::string> parts;
-  for (const auto& [name, dtype] : signature) parts.push_back(repr(name) + ": " + repr(dtype));
-  return "{" + join(parts) + "}";
-}
-
-// Compares names and dtypes in the file with the manifest's: all that runs later relies on the manifest.
+// Checks that a side of the graph in the file has the names and dtypes of the manifest, which everything else relies
+// on.
 inline void check_side(const std::string& path, const char* side, const Signature& found,
                        const std::vector<TensorSpec>& specs, bool exactly) {
   Signature expected;
   for (const TensorSpec& spec : specs) expected[spec.name] = spec.dtype;
   const bool covered = std::includes(found.begin(), found.end(), expected.begin(), expected.end());
   if (covered && (!exactly || found.size() == expected.size())) return;
-  throw ManifestError(path + " has the " + side + " " + repr_signature(found) + ", the manifest says " +
-                      repr_signature(expected) + ". Export the checkpoint again.");
+  throw ManifestError(path + " has the " + side + " " + shown(found) + ", the manifest says " + shown(expected) +
+                      ". Export the checkpoint again.");
 }
 
 }  // namespace detail
 
-// A loaded graph. Threads may share it.
+// A graph that is loaded and ready to run. Several threads may use it at once.
 class Session {
  public:
-  // Opens a graph of the bundle in `folder`. Throws ManifestError for an incomplete, altered or foreign bundle,
-  // ProviderError when another provider than the one asked for would run, InputError for an option out of range.
+  // Opens a graph of the bundle in `folder`. Throws ManifestError for a bundle that is incomplete, altered or of
+  // another version, ProviderError when the provider that was asked for would not run, and InputError for an option out
+  // of range.
   explicit Session(const std::filesystem::path& folder, const SessionOptions& options = {})
       : Session(folder, std::make_shared<const Manifest>(read_manifest(folder, options.verify)), options) {}
 
-  // Does the same with the bundle's manifest, which has been read.
+  // The same for a bundle whose manifest has been read and checked already.
   Session(const std::filesystem::path& folder, std::shared_ptr<const Manifest> manifest, const SessionOptions& options)
       : manifest_(std::move(manifest)),
         graph_(graph_from_variant(*manifest_, options.variant)),
@@ -199,11 +206,12 @@ class Session {
   [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
   [[nodiscard]] const Graph& graph() const { return graph_; }
   [[nodiscard]] const std::string& provider() const { return provider_; }
+
   // ONNX Runtime's own session, for callers that bind memory.
   [[nodiscard]] Ort::Session& onnx_session() const { return onnx_; }
 
-  // Runs the graph on `feeds`, a tensor for every input, and returns the outputs of these names, in their order.
-  // Throws InputError before the graph runs for anything that the manifest does not allow.
+  // Runs the graph on `feeds`, which has a tensor for every input, and returns the `outputs` of these names, in this
+  // order. Throws InputError, before the graph runs, for anything that the manifest does not allow.
   [[nodiscard]] std::vector<Output> run(const Feeds& feeds, const std::vector<std::string>& outputs) const {
     detail::FeedsCheck(feeds, graph_, *manifest_).run();
     std::vector<const char*> input_names;
@@ -230,11 +238,11 @@ class Session {
       if (graph.variant == variant) return graph;
       known.push_back(graph.variant);
     }
-    throw ManifestError("the bundle has no variant " + detail::repr(variant) + ": expected one of " +
+    throw ManifestError("the bundle has no variant " + detail::in_quotes(variant) + ": expected one of " +
                         detail::join(known) + ".");
   }
 
-  // What was measured may be OpenVINO's own runtime, which is Python's alone.
+  // The export may have chosen OpenVINO's own runtime, which only the Python runtime has: then it is the CPU here.
   static std::string provider_from(const Manifest& manifest, const SessionOptions& options) {
     if (!options.provider.empty()) return options.provider;
     const bool measured = manifest.optimization && detail::find_provider(manifest.optimization->provider);
@@ -265,7 +273,8 @@ class Session {
     const Ort::AllocatorWithDefaultOptions allocator;
     const std::size_t count = inputs ? onnx_.GetInputCount() : onnx_.GetOutputCount();
     for (std::size_t at = 0; at < count; ++at) {
-      const auto name = inputs ? onnx_.GetInputNameAllocated(at, allocator) : onnx_.GetOutputNameAllocated(at, allocator);
+      const auto name =
+          inputs ? onnx_.GetInputNameAllocated(at, allocator) : onnx_.GetOutputNameAllocated(at, allocator);
       const auto info = inputs ? onnx_.GetInputTypeInfo(at) : onnx_.GetOutputTypeInfo(at);
       found[name.get()] = detail::dtype_name(info.GetTensorTypeAndShapeInfo().GetElementType());
     }
@@ -276,16 +285,17 @@ class Session {
     if (const TensorSpec* spec = graph_.output(name)) return *spec;
     std::vector<std::string> known;
     for (const TensorSpec& spec : graph_.outputs) known.push_back(spec.name);
-    throw InputError("unknown output " + detail::repr(name) + ": the graph gives " + detail::join(known) + ".");
+    throw InputError("unknown output " + detail::in_quotes(name) + ": the graph gives " + detail::join(known) + ".");
   }
 
-  // A view of the tensor; fp16 is made of floats and kept in `halves`.
+  // Returns a view of the tensor. Where the graph takes fp16, it is a view of the converted values, which `halves`
+  // keeps.
   static Ort::Value value_from_tensor(const Tensor& tensor, const std::string& dtype,
                                       std::vector<std::vector<Ort::Float16_t>>& halves) {
     const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     const auto wrap = [&](const auto& values) {
       using Element = typename std::decay_t<decltype(values)>::value_type;
-      // ONNX Runtime reads inputs only, though it does not say so.
+      // ONNX Runtime does not change inputs, although it takes a pointer that is not const.
       auto* data = const_cast<Element*>(values.data());
       return Ort::Value::CreateTensor<Element>(memory, data, values.size(), tensor.shape.data(), tensor.shape.size());
     };
@@ -297,7 +307,7 @@ class Session {
   std::shared_ptr<const Manifest> manifest_;
   const Graph& graph_;
   std::string provider_;
-  mutable Ort::Session onnx_;  // its Run is not const, and safe from many threads
+  mutable Ort::Session onnx_;  // its Run is not const, but several threads may call it
 };
 
 }  // namespace rpln

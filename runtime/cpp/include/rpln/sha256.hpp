@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), to compare a bundle's files with what was exported.
+// SHA-256 (FIPS 180-4), by which the files of a bundle are compared with those that were exported.
 #pragma once
 
 #include <array>
@@ -22,7 +22,7 @@ class Sha256 {
     }
   }
 
-  // The digest in hex of all that was given; nothing more may follow.
+  // Returns the digest in hex of everything that was added. Nothing may be added afterwards.
   [[nodiscard]] std::string hex() {
     const std::uint64_t bits = length_ * 8;
     update(std::string_view("\x80", 1));

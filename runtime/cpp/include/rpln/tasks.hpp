@@ -1,4 +1,4 @@
-// The names of axes and tensors, which are those of rpln_runtime/tasks.py.
+// The names of axes and tensors. tests/cpp/test_tasks.py compares them with those of rpln_runtime/tasks.py.
 #pragma once
 
 #include <string_view>

@@ -1,1 +1,1 @@
-"""What a repository is checked for, a file for each kind of model and `common` for all: problems, a sentence each."""
+"""The checks of a repository: a file for each kind of model, and `common` for all of them. Problems are sentences."""

@@ -1,35 +1,38 @@
-"""What holds for every model: names, versions, batches, queues, instances, parameters."""
+"""What holds for every model: its name, versions, batches, queues, instances and parameters."""
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from rpln_runtime.triton.checks.model import Model
-from rpln_runtime.triton.plan import MOST_ROWS
+from rpln_runtime.triton.checks.reading import enum_name
 
-_FIRST_FIELDS: Final = ("name", "max_batch_size", "version_policy", "input", "output")
 _KINDS: Final = {"config.pbtxt": None, "cpu.pbtxt": "KIND_CPU"}
+"""What instances must run on, by the name of the configuration; None where the configuration may choose."""
 
 
 def check_common(model: Model) -> Iterator[str]:
-    """The problems of a configuration that do not depend on what runs it."""
-    for field in _FIRST_FIELDS:
-        if field not in model.config:
+    """Yield the problems of a configuration that do not depend on what runs the model."""
+    config = model.config
+    if config.name != model.name:
+        yield f"name is {config.name!r} in the folder {model.name!r}: Triton wants them equal"
+    for field in ("input", "output"):
+        if not getattr(config, field):
             yield f"{field} is missing"
-    if model.config.get("name", model.name) != model.name:
-        yield f"name is {model.config['name']!r} in the folder {model.name!r}: Triton wants them equal"
-    if model.config.get("max_batch_size", 1) < 1:
-        yield f"max_batch_size is {model.config['max_batch_size']}: nothing is joined, and a batch axis is refused"
-    if model.config.get("max_batch_size", 1) > MOST_ROWS:
-        yield f"max_batch_size is {model.config['max_batch_size']}, expected at most {MOST_ROWS}"
+    if config.max_batch_size < 1:
+        yield (
+            f"max_batch_size is {config.max_batch_size}, expected 1 or more: without batches Triton joins no requests, "
+            "and refuses tensors with a batch axis"
+        )
     yield from _versions(model)
     yield from _dims(model)
-    yield from _batching(model)
+    if config.HasField("dynamic_batching"):
+        yield from _batching(model, config.dynamic_batching)
     yield from _instances(model)
 
 
 def check_parameters(model: Model, known: frozenset[str], needed: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Keys that nothing reads: Triton passes them on without a word."""
-    keys = [row.get("key", "") for row in model.config.get("parameters", [])]
+    """Yield the keys that nothing reads, which Triton accepts silently, and those of `needed` that are missing."""
+    keys = [entry.key for entry in model.config.parameters]
     for key in keys:
         if key not in known | needed:
             yield f"parameters has the key {key!r}, which nothing reads: expected {', '.join(sorted(known | needed))}"
@@ -43,54 +46,58 @@ def _versions(model: Model) -> Iterator[str]:
     versions = {int(path.name) for path in model.versions}
     if not versions:
         yield "there is no version: expected a folder named 1 beside the configuration"
-    policy = model.config.get("version_policy", {})
-    if policy.get("latest", {}).get("num_versions", 1) < 1:
+    policy = model.config.version_policy
+    if not model.config.HasField("version_policy"):
+        yield "version_policy is missing"
+    if policy.HasField("latest") and policy.latest.num_versions < 1:
         yield "version_policy asks for no version: expected num_versions 1 or more"
-    for version in policy.get("specific", {}).get("versions", []):
+    for version in policy.specific.versions:
         if version not in versions:
             found = ", ".join(map(str, sorted(versions)))
             yield f"version_policy asks for version {version}, there is {found or 'none'}"
 
 
 def _dims(model: Model) -> Iterator[str]:
-    for side in ("input", "output"):
-        for tensor in model.config.get(side, []):
-            if not tensor.get("dims") or any(size < 1 and size != -1 for size in tensor["dims"]):
-                yield f"dims of {side} {tensor.get('name')!r} is {tensor.get('dims', [])}, expected sizes, -1 for any"
+    for side, tensors in model.sides.items():
+        for tensor in tensors:
+            if not tensor["dims"] or any(size < 1 and size != -1 for size in tensor["dims"]):
+                yield (
+                    f"dims of {side} {tensor['name']!r} is {tensor['dims']}, expected sizes of 1 or more, and -1 for "
+                    "an axis of any size"
+                )
 
 
-def _batching(model: Model) -> Iterator[str]:
-    batching = model.config.get("dynamic_batching")
-    if batching is None:
-        return
-    if model.config.get("max_batch_size", 0) < 1:
+def _batching(model: Model, batching: Any) -> Iterator[str]:
+    rows = model.config.max_batch_size
+    if rows < 1:
         yield "dynamic_batching has no effect without max_batch_size: requests run one by one"
-    for size in batching.get("preferred_batch_size", []):
-        if not 1 <= size <= model.config.get("max_batch_size", 0):
-            yield f"preferred_batch_size is {size}, expected 1 to max_batch_size, {model.config.get('max_batch_size')}"
-    policy = batching.get("default_queue_policy", {})
-    for where, name in ((batching, "max_queue_delay_microseconds"), *((policy, name) for name in policy)):
-        if not isinstance(where.get(name, 0), str) and where.get(name, 0) < 0:
-            yield f"{name} is {where[name]}, expected 0 or more"
-    if policy.get("timeout_action") == "DELAY" and policy.get("max_queue_size", 0) == 0:
-        yield "default_queue_policy delays what is late and bounds no queue: expected REJECT, or a max_queue_size"
-    if policy and not policy.get("default_timeout_microseconds"):
-        yield "default_queue_policy has no default_timeout_microseconds: who left still waits in the queue"
+    for size in batching.preferred_batch_size:
+        if not 1 <= size <= rows:
+            yield f"preferred_batch_size is {size}, expected 1 to max_batch_size, {rows}"
+    if batching.HasField("default_queue_policy"):
+        yield from _queue(model, batching.default_queue_policy)
 
-    alone = sum(group.get("count", 1) for group in model.config.get("instance_group", [{}])) < 2
-    if policy and alone and model.role != "generator":
+
+def _queue(model: Model, policy: Any) -> Iterator[str]:
+    if enum_name(policy, "timeout_action") == "DELAY" and policy.max_queue_size == 0:
+        yield (
+            "default_queue_policy keeps requests that are late and sets no limit to the queue: expected REJECT, or a "
+            "max_queue_size"
+        )
+    if policy.default_timeout_microseconds == 0:
+        yield "default_queue_policy has no default_timeout_microseconds: requests of clients that left stay queued"
+    if sum(group.count for group in model.config.instance_group) < 2 and model.role != "generator":
         yield "default_queue_policy makes a single instance wait half a second between batches: raise count to 2"
 
 
 def _instances(model: Model) -> Iterator[str]:
     expected = _KINDS.get(model.file.name)
-    for group in model.config.get("instance_group", []):
-        if group.get("count", 1) < 1:
-            yield f"instance_group has the count {group['count']}, expected 1 or more: Triton takes it for 1 or none"
-        kind = group.get("kind", "KIND_AUTO")
+    for group, kind in zip(model.config.instance_group, model.kinds, strict=True):
+        if group.count < 1:
+            yield f"instance_group has the count {group.count}, expected 1 or more: Triton reads it as 1 or starts none"
         if expected and kind != expected:
-            yield f"instance_group is of {kind}, which needs a GPU in a configuration for servers without: {expected}"
-        if group.get("gpus") and kind != "KIND_GPU":
-            yield f"instance_group names gpus, which {kind} takes no notice of"
-        if len(set(group.get("gpus", []))) != len(group.get("gpus", [])):
+            yield f"instance_group is of {kind}, expected {expected} in a configuration for servers without a GPU"
+        if group.gpus and kind != "KIND_GPU":
+            yield f"instance_group names gpus, which have no effect on instances of {kind}"
+        if len(set(group.gpus)) != len(group.gpus):
             yield "instance_group names a GPU twice: raise count instead"

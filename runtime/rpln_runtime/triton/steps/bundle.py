@@ -1,4 +1,4 @@
-"""What the steps around a model know of the bundle: its manifest, its tokenizer, the options chosen for its task."""
+"""The parts of a bundle that the steps around a model need: manifest, tokenizer, and options of the task."""
 
 import dataclasses
 import json
@@ -18,16 +18,16 @@ from rpln_runtime.tokenization import Tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBundle:
-    """A step's share of a bundle: its version folder holds rpln.json and tokenizer.json, and no graph."""
+    """A bundle without its graphs, read from the version folder of a step: rpln.json and tokenizer.json."""
 
     manifest: Manifest
     postprocess: Postprocess[Any]
 
     @classmethod
     def read(cls, folder: Path, parameters: Mapping[str, str]) -> "StepBundle":
-        """Read `folder` with the options of the configuration's `parameters`.
+        """Read `folder`. `parameters` are those of the configuration, among them the options of the task.
 
-        Raises ManifestError for a repository that another version wrote, InputError for options the task has not.
+        Raises ManifestError for a repository that another version wrote, and InputError for an unknown option.
         """
         check_version(parameters)
         manifest = manifest_of_step(folder)
@@ -38,13 +38,13 @@ class StepBundle:
         return cls(manifest=manifest, postprocess=row(manifest=manifest, tokenizer=tokenizer, **options))
 
     def with_options(self, options: Mapping[str, Any]) -> Postprocess[Any]:
-        """The post-processing with an item's own options. Raises InputError for those that the task has not."""
+        """Return the post-processing with an item's own options. Raises InputError for an unknown option."""
         check_options(type(self.postprocess), options, self.manifest.task)
         return dataclasses.replace(self.postprocess, **options) if options else self.postprocess
 
 
 def manifest_of_step(folder: Path) -> Manifest:
-    """The manifest that a step holds, of a bundle whose graphs are elsewhere."""
+    """Read the manifest in a version folder, without checking the files that it lists. Raises ManifestError."""
     try:
         document = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
         manifest: Manifest = value_from_json(Manifest, document, "the manifest")
@@ -58,5 +58,5 @@ def check_version(parameters: Mapping[str, str]) -> None:
     if (written := parameters["rpln_runtime"]) != __version__:
         raise ManifestError(
             f"the repository was written by rpln-runtime {written}, and {__version__} is installed in the server. "
-            f"Write it anew, or run there: pip install rpln-runtime=={written}"
+            f"Write it anew, or run in the server: pip install rpln-runtime=={written}"
         )

@@ -1,22 +1,22 @@
-"""Texts in, more text out piece by piece: prompts that come at the same time grow in one batch."""
+"""Generates text for prompts that arrive together, in one batch and piece by piece."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rpln_runtime.generation.generator import generator
-from rpln_runtime.triton.fields import options_from_text
+from rpln_runtime.triton.request import options_from_text
 from rpln_runtime.triton.steps.bundle import check_version
 
 Send: TypeAlias = Callable[[int, int, str], None]
-"""Takes a piece of text, after the place of its prompt and that of its sequence among the prompt's."""
+"""A function (prompt, sequence, piece): the place of the prompt, of the sequence among the prompt's, and new text."""
 
 BUNDLE = "bundle"
-"""The folder of a version that holds the whole bundle."""
+"""The folder of the whole bundle within the folder of a version."""
 
 
 class GeneratorStep:
-    """A bundle that generates."""
+    """Generates text with the bundle in a version folder."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         check_version(parameters)
@@ -26,15 +26,15 @@ class GeneratorStep:
             batch_size=int(parameters["batch_size"]),
             **options_from_text(parameters["options"].encode()),
         )
-        # The first run of a graph plans its memory, and compiles kernels on a GPU.
+        # The first run of a graph plans memory and compiles kernels on a GPU, for which no client should wait.
         self._generate("a", max_new_tokens=1)
 
     def __call__(self, texts: Sequence[str], options: Mapping[str, Any], send: Send) -> None:
-        """Go on from each of `texts`. Raises InputError for options and texts that the bundle does not take."""
+        """Generate text after each of `texts`. Raises InputError for options or texts that the bundle does not take."""
         if options.get("num_beams", self._generate.options.num_beams) == 1:
             self._generate(texts, callback=send, **options)
             return
-        # Beams are known at the end alone.
+        # Beam search knows its answers only at the end.
         new_text = {"return_full_text": False} if self._generate.continues_prompts else {}
         for prompt, answers in enumerate(self._generate(texts, **{**options, **new_text})):
             for sequence, answer in enumerate(answers):

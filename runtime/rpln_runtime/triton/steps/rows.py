@@ -1,4 +1,4 @@
-"""How the tokenizer step tells the answer step what the rows of the model's batch are.
+"""What the tokenizer step hands to the answer step: the tokens of each row, and the items that the rows come from.
 
 Shapes: R rows, S tokens of the bucket.
 """
@@ -10,20 +10,20 @@ from typing import Final
 import numpy as np
 
 from rpln_runtime.tokenization import Encoding
-from rpln_runtime.triton.fields import Asked
+from rpln_runtime.triton.request import Asked
 
 TOKENS: Final = "tokens"
 ITEMS: Final = "items"
 
 COLUMNS: Final = 7
-"""Those of an Encoding, offsets in two."""
+"""How many numbers describe a token: the fields of an Encoding, where offsets are two numbers."""
 _PAST_THE_END: Final = -1
 
 
 def rows_from_encodings(
     encodings: Sequence[Sequence[Encoding]], asked: Sequence[Asked], length: int
 ) -> dict[str, np.ndarray]:
-    """`tokens`, (R, S, 7) int64, and `items`, (R, 1): the item itself in its first row, nothing in its others."""
+    """Return `tokens`, (R, S, 7) int64, and `items`, (R, 1) texts: an item is in the first of its rows."""
     flat = [encoding for rows in encodings for encoding in rows]
     tokens_RS7 = np.full((len(flat), length, COLUMNS), _PAST_THE_END, np.int64)
     for target, encoding in zip(tokens_RS7, flat, strict=True):
@@ -35,13 +35,13 @@ def rows_from_encodings(
 
 
 def encodings_from_rows(tokens_RS7: np.ndarray) -> list[Encoding]:
-    """The encodings of a batch's rows."""
+    """Return the encodings of the rows of a batch."""
     real_RS = tokens_RS7[..., 0] != _PAST_THE_END
     return [_encoding(row[real]) for row, real in zip(tokens_RS7, real_RS, strict=True)]
 
 
 def items_from_rows(items_R1: np.ndarray) -> list[tuple[Asked, slice]]:
-    """Each item, and which rows it has."""
+    """Return each item of a batch, and the places of its rows."""
     starts = [place for place, text in enumerate(items_R1[:, 0]) if text]
     ends = [*starts[1:], len(items_R1)]
     return [(Asked.from_json(items_R1[start, 0]), slice(start, end)) for start, end in zip(starts, ends, strict=True)]

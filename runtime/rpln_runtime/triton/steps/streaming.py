@@ -1,4 +1,4 @@
-"""Triton's side of the generator: a decoupled model, which answers a request as often as there is something to say."""
+"""Connects the generator to Triton as a decoupled model, which sends a response for each piece of text."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 
 from rpln_runtime.errors import InputError, RplnError
-from rpln_runtime.triton.fields import OPTIONS, options_from_text, text_from_bytes
+from rpln_runtime.triton.request import OPTIONS, options_from_text, text_from_bytes
 from rpln_runtime.triton.steps.generator import GeneratorStep, Send
 from rpln_runtime.triton.steps.serving import (
     arrays_from_request,
@@ -23,12 +23,12 @@ from rpln_runtime.triton.steps.serving import (
 
 
 class AllCancelledError(Exception):
-    """Nobody waits for the batch any more."""
+    """Raised when the clients of a whole batch have gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that was understood, and where its pieces go."""
+    """A request that was read, and the sender of its responses."""
 
     text: str
     options: dict[str, Any]
@@ -36,20 +36,20 @@ class Call:
 
 
 class GeneratorModel:
-    """TritonPythonModel of a bundle that generates."""
+    """Base class of the TritonPythonModel of a bundle that generates text."""
 
     make_step: type[GeneratorStep]
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Called once, with the configuration."""
+        """Make the generator. Triton calls this once, with the configuration."""
         if args["model_instance_kind"] == "GPU":
-            # An instance is a process of its own, which then sees one device: that of its instance group.
+            # Every instance is a process of its own. This way it sees only the GPU that Triton assigned to it.
             os.environ["CUDA_VISIBLE_DEVICES"] = args["model_instance_device_id"]
         self._names = input_names(args)
         self._step = type(self).make_step(version_folder(args), parameters(args))
 
     def execute(self, requests: Sequence[Any]) -> None:
-        """Generate for all requests; those with equal options grow together."""
+        """Answer all requests. Those with equal options run in one batch."""
         calls = [call for request in requests if (call := self._call(request))]
         while calls:
             together = [call for call in calls if call.options == calls[0].options]
@@ -77,20 +77,20 @@ class GeneratorModel:
         except AllCancelledError:
             pass
         except RplnError as refusal:
-            # Before the first piece: who is not at fault gets an answer, apart from who is.
+            # A wrong prompt is refused before the first piece, so the others can still be answered, each alone.
             if len(calls) > 1:
                 for call in calls:
                     self._generate([call])
                 return
             error = triton_error(refusal)
-        except Exception as failure:  # noqa: BLE001  # the next batch gets its answers, whatever this one ran into
+        except Exception as failure:  # noqa: BLE001  # a failure of one batch must not fail the next one
             error = internal_error(failure)
         for call in calls:
             _close(call.sender, error)
 
 
 def _send_to(senders: Sequence[Any]) -> Send:
-    """Pass pieces on to those who still wait. What is sent raises AllCancelledError when nobody does."""
+    """Return a function that sends pieces to clients. It raises AllCancelledError when all of them have gone."""
 
     def send(prompt: int, sequence: int, piece: str) -> None:
         if not senders[prompt].is_cancelled():
@@ -103,7 +103,7 @@ def _send_to(senders: Sequence[Any]) -> Send:
 
 
 def _close(sender: Any, error: Any = None) -> None:
-    """End a request, with an error or after its last piece."""
+    """End a request, either after its last piece or with an error."""
     flags = triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL
     if error is None:
         sender.send(flags=flags)

@@ -1,4 +1,4 @@
-"""The first step: texts in, padded rows for the model out.
+"""The first step of the ensemble: texts in, padded rows for the model out.
 
 Shapes: R rows, S tokens of the bucket, M masks.
 """
@@ -11,32 +11,34 @@ import numpy as np
 from rpln_runtime.batching import feeds_from_encodings
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import TensorSpec
-from rpln_runtime.tasks import MASK_AXIS, TASKS
+from rpln_runtime.tasks import MASK_AXIS
 from rpln_runtime.triton.buckets import bucket_of, power_of_two
-from rpln_runtime.triton.fields import FIELDS, asked_from_arrays
+from rpln_runtime.triton.request import asked_from_arrays
 from rpln_runtime.triton.steps.bundle import StepBundle
 from rpln_runtime.triton.steps.rows import rows_from_encodings
 
 
 class TokenizerStep:
-    """Texts to rows, each as long as the smallest bucket that holds the request's longest one."""
+    """Turns texts into rows. All rows of a request are as long as the smallest bucket that holds the longest one."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         self._bundle = StepBundle.read(folder, parameters)
         self._buckets = [int(bucket) for bucket in parameters["buckets"].split(",")]
         self._most_rows = int(parameters["most_rows"])
         self._graph = self._bundle.manifest.graphs[0]
-        self._fields = FIELDS[str(TASKS[self._bundle.manifest.task].postprocess)]
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The model's inputs, and what the answer step needs. Raises InputError for what the bundle does not take."""
-        asked = asked_from_arrays(arrays, self._fields)
+        """Return the model's inputs, and what the answer step needs.
+
+        Raises InputError for items and options that the bundle does not take.
+        """
+        asked = asked_from_arrays(arrays, self._bundle.postprocess.fields)
         encodings = [self._bundle.with_options(one.options).encode(one.item) for one in asked]
         rows = [encoding for several in encodings for encoding in several]
         if len(rows) > self._most_rows:
             raise InputError(
-                f"the request's texts are {len(rows)} rows of up to {self._buckets[-1]} tokens, the model takes "
-                f"{self._most_rows} at a time: send fewer or shorter texts, or raise --batch-size."
+                f"the texts of the request make {len(rows)} rows of up to {self._buckets[-1]} tokens, and the model "
+                f"takes {self._most_rows} at a time: send fewer or shorter texts, or raise --batch-size."
             )
         feeds = feeds_from_encodings(rows, self._graph, self._bundle.manifest)
         padded = {spec.name: self._padded(feeds[spec.name], spec) for spec in self._graph.inputs}
@@ -44,7 +46,7 @@ class TokenizerStep:
         return {**padded, **rows_from_encodings(encodings, asked, length)}
 
     def _padded(self, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
-        """Lengthen the last axis, over tokens or over masks."""
+        """Pad the last axis, which is over tokens or over masks."""
         width = array.shape[-1]
         target = power_of_two(width) if spec.shape[-1] == MASK_AXIS else bucket_of(width, self._buckets)
         fill = self._bundle.manifest.pad_token_id if spec.name in {"input_ids", "position_ids"} else 0

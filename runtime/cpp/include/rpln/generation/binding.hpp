@@ -1,4 +1,5 @@
-// Tensors that stay where they are from step to step: bound by pointer, written by one run and read by the next.
+// Tensors that stay in place from step to step. ONNX Runtime gets their memory ("IO binding"), so that one run writes
+// what the next run reads, and nothing is copied in between.
 #pragma once
 
 #include <onnxruntime_cxx_api.h>
@@ -33,7 +34,8 @@ inline bool starts_with(std::string_view text, std::string_view prefix) {
 
 inline Ort::MemoryInfo cpu_memory() { return Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault); }
 
-// Keys or values of one layer, (rows, heads, tokens, head size), of any float type: they are moved, never computed with.
+// The keys or the values of one layer, an array (rows, heads, tokens, head size) of any floating-point type. They are
+// only moved here, so their bytes are enough.
 class CacheTensor {
  public:
   CacheTensor(const TensorSpec& spec, std::string_view prefix, const std::string& graph)
@@ -55,7 +57,7 @@ class CacheTensor {
 
   [[nodiscard]] const std::string& name() const { return name_; }
 
-  // Makes room; what was held is lost. Memory grows by doubling, so seldom.
+  // Sets the size. The values are undefined afterwards. Memory at least doubles when it grows, so that it seldom does.
   void reshape(std::size_t rows, std::size_t tokens) {
     rows_ = rows;
     tokens_ = tokens;
@@ -63,7 +65,7 @@ class CacheTensor {
     if (bytes > memory_.size()) memory_.resize(std::max(bytes, 2 * memory_.size()));
   }
 
-  // A view for a graph to read or write.
+  // Returns a view that a graph can read or write.
   [[nodiscard]] Ort::Value value() {
     const std::array<std::int64_t, 4> shape{static_cast<std::int64_t>(rows_), heads_,
                                             static_cast<std::int64_t>(tokens_), size_};
@@ -71,7 +73,7 @@ class CacheTensor {
                                     type_);
   }
 
-  // Takes these rows of `source`.
+  // Copies these rows of `source` to this tensor.
   void gather(const CacheTensor& source, const std::vector<std::size_t>& rows) {
     reshape(rows.size(), source.tokens_);
     const std::size_t bytes = bytes_per_row();
@@ -95,10 +97,10 @@ class CacheTensor {
   std::vector<char> memory_;
 };
 
-// The tensors of all layers.
+// The keys and values of all layers.
 class KeyValues {
  public:
-  // Those of the graph whose names start with `prefix`.
+  // Takes the tensors of `graph` whose names start with `prefix`.
   KeyValues(const Graph& graph, std::string_view prefix) {
     for (const auto* side : {&graph.inputs, &graph.outputs}) {
       for (const TensorSpec& spec : *side) {
@@ -112,7 +114,9 @@ class KeyValues {
   }
 
   void bind_inputs(Ort::IoBinding& binding, std::string_view prefix) {
-    for (CacheTensor& tensor : tensors_) binding.BindInput((std::string(prefix) + tensor.name()).c_str(), tensor.value());
+    for (CacheTensor& tensor : tensors_) {
+      binding.BindInput((std::string(prefix) + tensor.name()).c_str(), tensor.value());
+    }
   }
 
   void bind_outputs(Ort::IoBinding& binding, std::string_view prefix) {
@@ -129,12 +133,14 @@ class KeyValues {
   std::vector<CacheTensor> tensors_;
 };
 
-// The cache of keys and values: two sets in turn, of which a step reads one and writes the other.
+// The cache of keys and values. There are two sets of them: a step reads one and writes the other, then they change
+// places.
 class Cache {
  public:
   explicit Cache(const Graph& graph) : current_(graph, present_prefix), spare_(graph, present_prefix) {}
 
-  // Has a graph write the cache with `added` tokens more; with `reads`, after it has read what there is.
+  // Binds what a graph writes: the cache, longer by `added` tokens. With `reads`, binds also what it reads: the cache
+  // as it is.
   void bind(Ort::IoBinding& binding, std::size_t rows, std::size_t added, bool reads) {
     if (reads) {
       if (length_ == 0) current_.reshape(rows, 0);
@@ -145,7 +151,7 @@ class Cache {
     next_length_ = length_ + added;
   }
 
-  // Takes what the graph has written for the cache from now on.
+  // Makes what the graph has written the current cache.
   void turn() {
     std::swap(current_, spare_);
     length_ = next_length_;
@@ -163,7 +169,7 @@ class Cache {
   std::size_t next_length_ = 0;
 };
 
-// A decoder's graph in one generation, with its inputs and logits bound.
+// The graph of a decoder for the time of one generation, with its inputs and its logits bound.
 class BoundGraph {
  public:
   explicit BoundGraph(const Session& session) : session_(session), binding_(session.onnx_session()) {
@@ -185,15 +191,16 @@ class BoundGraph {
     return false;
   }
 
-  // Binds `ids` to the input `name`, if the graph has it. They are read when it runs.
+  // Binds `ids` to the input `name`, if the graph has one. They must stay in place until the graph has run.
   void feed(const char* name, Ids& ids) {
     if (!session_.graph().input(name)) return;
-    const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(ids.rows), static_cast<std::int64_t>(ids.columns)};
+    const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(ids.rows),
+                                            static_cast<std::int64_t>(ids.columns)};
     binding_.BindInput(name, Ort::Value::CreateTensor<std::int64_t>(cpu_memory(), ids.values.data(), ids.values.size(),
                                                                     shape.data(), shape.size()));
   }
 
-  // Runs what is bound and returns the logits after the last token, (rows, vocabulary).
+  // Runs the graph and returns the logits of the last of the `added` tokens, an array (rows, vocabulary).
   [[nodiscard]] Logits run(std::size_t rows, std::size_t added) {
     feed_ones();
     const std::size_t steps = last_only_ ? 1 : added;
@@ -212,7 +219,7 @@ class BoundGraph {
   }
 
  private:
-  // head_mask: every head takes part.
+  // Binds ones to inputs of fixed size, which are head_mask: every head takes part.
   void feed_ones() {
     if (fed_ones_) return;
     fed_ones_ = true;

@@ -1,7 +1,7 @@
-// A decoder's bundle behind one call: text or tokens in, what follows out.
+// Generates text with the bundle of a decoder: texts or tokens in, what follows them out.
 //
-// Greedy search gives Python's tokens. Samples are of the same distribution, drawn by a generator of the standard
-// library: with a seed they are the same on every machine, but other ones than Python's.
+// Greedy search gives the same tokens as the Python runtime. Samples have the same distribution, but not the same
+// tokens, because other random numbers are drawn. With a seed they are the same on every machine.
 #pragma once
 
 #include <algorithm>
@@ -31,12 +31,12 @@ namespace rpln {
 
 using Prompt = std::vector<std::int64_t>;
 
-// Gets each token, or each piece of text, as it comes: the place of its prompt in the call, that of its sequence among
-// those of the prompt, and what is new.
+// Functions that are called with each token, or each piece of text, as soon as there is one. `prompt` is the place of
+// the prompt in the call, `sequence` the place of the sequence among those of the prompt.
 using OnToken = std::function<void(std::size_t prompt, std::size_t sequence, std::int64_t token)>;
 using OnText = std::function<void(std::size_t prompt, std::size_t sequence, const std::string& piece)>;
 
-// Threads may share it.
+// A decoder, or an encoder with its decoder, ready to generate. Several threads may use it at once.
 class Generator {
  public:
   // Throws what Session throws, and InputError for a bundle that does not generate.
@@ -60,10 +60,11 @@ class Generator {
 
   [[nodiscard]] const Tokenizer& tokenizer() const { return tokenizer_; }
 
-  // Whether new text goes on from its prompt; that of an encoder-decoder stands for itself.
+  // Whether the new text continues the prompt. The text of an encoder-decoder does not: it is an answer.
   [[nodiscard]] bool continues_prompts() const { return !encoder_; }
 
-  // The answers to each text: one, or as many samples as were asked for. `on_text` gets them piece by piece.
+  // Returns for each text its answers, as many as `options.num_return_sequences` says. `on_text` gets them piece by
+  // piece.
   [[nodiscard]] std::vector<std::vector<std::string>> texts(const std::vector<std::string>& inputs,
                                                             const GenerationOptions& options, std::int64_t batch_size,
                                                             const OnText& on_text = nullptr) const {
@@ -92,8 +93,8 @@ class Generator {
     return answers;
   }
 
-  // The new tokens after each prompt, that which ended them included. An empty prompt stands for the token that texts
-  // begin with. Throws InputError for what the bundle does not take and for a prompt that leaves no room.
+  // Returns for each prompt its new tokens, including the one that ended the sequence. An empty prompt stands for the
+  // token that texts begin with. Throws InputError for options and prompts that the bundle does not take.
   [[nodiscard]] std::vector<std::vector<Prompt>> tokens(const std::vector<Prompt>& prompts,
                                                         const GenerationOptions& options, std::int64_t batch_size,
                                                         const OnToken& on_token = nullptr) const {
@@ -118,8 +119,8 @@ class Generator {
   // Throws InputError for options that this bundle does not have.
   void check(const GenerationOptions& options) const {
     if (options.positions != "forward" && !step_->graph().input("position_ids")) {
-      throw InputError("positions is " + detail::repr(options.positions) + ", but " + step_->graph().path +
-                       " takes no position_ids: expected 'forward'. Export the checkpoint with a cache, or with the "
+      throw InputError("positions is " + detail::in_quotes(options.positions) + ", but " + step_->graph().path +
+                       " takes no position_ids: expected \"forward\". Export the checkpoint with a cache, or with the "
                        "input position_ids.");
     }
     if (!continues_prompts() && options.return_full_text) {
@@ -128,13 +129,13 @@ class Generator {
   }
 
  private:
-  // Prompts that run together, by their places in the call, and how many tokens each may get.
+  // Prompts that run together, by their places in the call, and how many new tokens each may get.
   struct Batch {
     std::vector<std::size_t> places;
     std::int64_t limit;
   };
 
-  // A sequence while it grows.
+  // A sequence that is growing.
   struct Row {
     std::size_t prompt;
     std::size_t sequence;
@@ -146,7 +147,7 @@ class Generator {
   static const Generation& generation_of(const std::filesystem::path& folder, const Manifest& manifest) {
     if (manifest.generation) return *manifest.generation;
     throw InputError(folder.string() + " is a bundle for " + manifest.task +
-                     " and says nothing of generation: expected one of a decoder.");
+                     ", expected a bundle of a decoder, whose manifest says how to generate.");
   }
 
   [[nodiscard]] bool find_variant(const std::string& variant) const {
@@ -154,7 +155,8 @@ class Generator {
                        [&](const Graph& graph) { return graph.variant == variant; });
   }
 
-  // Graphs for the prompt and for the steps after it, the best that there are: "full" computes every step from the start.
+  // Returns the variants of the graphs that run the prompt and the steps after it. They are the fastest ones of the
+  // bundle; "full", without a cache, computes all earlier tokens again in every step.
   [[nodiscard]] std::pair<std::string, std::string> decoder_variants() const {
     if (find_variant("with-past")) return {"with-past", "with-past"};
     if (find_variant("prefill") && find_variant("decode")) return {"prefill", "decode"};
@@ -162,8 +164,8 @@ class Generator {
     std::vector<std::string> found;
     for (const Graph& graph : manifest_->graphs) found.push_back(graph.variant);
     throw InputError("the bundle holds " + detail::join(found) +
-                     ", no decoder: expected with-past, prefill and decode, or full. Export the checkpoint again with "
-                     "one of them.");
+                     " and no graph of a decoder: expected with-past, or prefill and decode, or full. Export the "
+                     "checkpoint again with one of them.");
   }
 
   void check_inputs() const {
@@ -177,21 +179,21 @@ class Generator {
         const bool follows = of_encoder || detail::starts_with(spec.name, detail::past_prefix) ||
                              std::find(from_tokens.begin(), from_tokens.end(), spec.name) != from_tokens.end();
         if (!follows && !detail::ones_of_fixed(spec)) {
-          throw InputError(session->graph().path + " takes " + detail::repr(spec.name) +
-                           ", which does not follow from tokens: use rpln::Session, or export without it.");
+          throw InputError(session->graph().path + " takes " + detail::in_quotes(spec.name) +
+                           ", which cannot be made from tokens: use rpln::Session, or export without it.");
         }
       }
     }
     if (reads_encoder && !encoder_) {
-      throw ManifestError("the decoder reads an encoder's output, and the bundle holds no encoder to make it. States of "
-                          "another encoder are taken by Python's rpln_runtime alone.");
+      throw ManifestError("the decoder reads an encoder's output, and the bundle holds no encoder. Only Python's "
+                          "rpln_runtime takes the output of another encoder.");
     }
     if (encoder_ && !generation_.start_token_id) {
       throw ManifestError("the manifest names no start_token_id for the decoder. Export the checkpoint again.");
     }
   }
 
-  // How many tokens the decoder takes, earlier ones and padding included.
+  // Returns how many tokens the decoder takes, earlier tokens and padding included.
   [[nodiscard]] std::int64_t limit() const {
     const TensorSpec* mask = step_->graph().input("attention_mask");
     const auto* axis = mask && mask->shape.size() == 2 ? std::get_if<std::string>(&mask->shape[1]) : nullptr;
@@ -200,7 +202,8 @@ class Generator {
                         ": expected the number of positions. Export the checkpoint again.");
   }
 
-  // The special tokens before the text stay, those after it do not; an encoder reads all of them.
+  // Returns the tokens of a text. A decoder gets the special tokens before the text, but not those after it, because
+  // the text goes on; an encoder gets both.
   [[nodiscard]] Prompt prompt_from_text(const std::string& text) const {
     const Encoding encoding = tokenizer_.encode(text);
     Prompt ids = ids_of(encoding);
@@ -210,7 +213,7 @@ class Generator {
     return ids;
   }
 
-  // What the decoder starts with.
+  // Returns the tokens that the decoder starts with, for each prompt.
   [[nodiscard]] std::vector<Prompt> contexts_from_prompts(const std::vector<Prompt>& prompts) const {
     std::vector<Prompt> contexts;
     for (const Prompt& prompt : prompts) {
@@ -234,7 +237,8 @@ class Generator {
     return contexts;
   }
 
-  // How many tokens may follow `context`: as many as asked, or the default; the last new one needs no position.
+  // Returns how many tokens may follow `context`: as many as were asked for, or the default. The last of them is never
+  // fed to the decoder, so it needs no room.
   [[nodiscard]] std::int64_t new_tokens(const Prompt& context, std::optional<std::int64_t> asked) const {
     const auto length = static_cast<std::int64_t>(context.size());
     const std::int64_t room = limit() - length + 1;
@@ -253,7 +257,7 @@ class Generator {
     return std::min<std::int64_t>(20, room);
   }
 
-  // Shares out the prompts so that about `batch_size` sequences grow at a time. A prompt's own are never parted.
+  // Splits the prompts into batches of about `batch_size` sequences. All sequences of a prompt are in one batch.
   [[nodiscard]] std::vector<Batch> plan(const std::vector<Prompt>& prompts, const std::vector<Prompt>& contexts,
                                         const GenerationOptions& options, std::int64_t batch_size) const {
     std::map<std::int64_t, std::vector<std::size_t>> by_limit;
@@ -277,7 +281,8 @@ class Generator {
     return planned;
   }
 
-  // With a seed, a row draws by its place among its prompt's alone, whatever else the call holds.
+  // Returns the random numbers of one sequence. With a seed they depend on its place among the sequences of its prompt,
+  // and not on the other prompts of the call.
   static std::mt19937_64 random_of_row(const GenerationOptions& options, std::uint64_t entropy, std::size_t place,
                                        std::size_t sequence) {
     std::seed_seq seeds{static_cast<std::uint32_t>(entropy), static_cast<std::uint32_t>(entropy >> 32U),
@@ -300,7 +305,7 @@ class Generator {
     return ids;
   }
 
-  // Lets the rows of a batch grow until each has ended.
+  // Adds tokens to the rows of a batch until every one has ended.
   void grow(std::vector<Row> rows, const Batch& batch, const std::vector<Prompt>& prompts,
             const std::vector<Prompt>& contexts, const GenerationOptions& options, const OnToken& on_token) const {
     std::vector<const Prompt*> starts;
@@ -310,7 +315,8 @@ class Generator {
       texts.push_back(&prompts[place]);
     }
     detail::Ids mask;
-    // Not pad_token_id, which a checkpoint may choose anew: a graph that counts positions knows padding by this id.
+    // The padding is pad_position and not pad_token_id, which a checkpoint may change: a graph that counts positions
+    // itself takes this id for padding.
     const detail::Ids ids = padded_ids(starts, generation_.pad_position, true, mask);
     std::optional<detail::CrossAttention> cross;
     if (encoder_) {
@@ -347,7 +353,7 @@ class Generator {
     }
   }
 
-  // The likeliest token, or one drawn by its probability from the row's own numbers.
+  // Returns the most likely token, or one that is drawn with its probability by the row's random numbers.
   static std::int64_t choose(detail::RowLogits logits, Row& row, const GenerationOptions& options) {
     if (options.repetition_penalty != 1) {
       Prompt earlier = *row.context;
@@ -359,12 +365,13 @@ class Generator {
     return detail::draw(logits, detail::next_number(row.random));
   }
 
-  // Whether the last of a sequence's new tokens ends it.
+  // Whether the last of the new tokens ends the sequence.
   [[nodiscard]] bool ends(const Prompt& tokens, const GenerationOptions& options) const {
     const Prompt& stops = options.stop_token_ids ? *options.stop_token_ids : generation_.eos_token_ids;
     if (std::find(stops.begin(), stops.end(), tokens.back()) != stops.end()) return true;
     if (options.stop_strings.empty()) return false;
-    // A token is a byte or more, so that as many of them hold the longest string, wherever the last one ends.
+    // Every token is at least a byte, so a stop string that the last token completes is in as many tokens as it has
+    // bytes.
     std::size_t window = 0;
     for (const std::string& text : options.stop_strings) window = std::max(window, text.size());
     const std::size_t first = tokens.size() - std::min(window, tokens.size());
@@ -379,7 +386,7 @@ class Generator {
   std::map<std::string, std::unique_ptr<Session>> sessions_;
   const Session* prompt_ = nullptr;
   const Session* step_ = nullptr;
-  const Session* encoder_ = nullptr;  // none: the decoder continues its prompts
+  const Session* encoder_ = nullptr;  // null: there is no encoder, and the decoder continues its prompts
 };
 
 }  // namespace rpln

@@ -1,5 +1,5 @@
-// What is done to the logits of a row before a token is chosen, and how it is chosen; -inf is a token left out.
-// The counterparts in Python are rpln_runtime/generation/{logits,sampling}.py.
+// Changes the logits of a row before a token is chosen, and chooses the token. A logit of -inf leaves its token out.
+// rpln_runtime/generation/logits.py and sampling.py do the same in Python.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ using RowLogits = std::vector<float>;
 
 inline constexpr float left_out = -std::numeric_limits<float>::infinity();
 
-// Makes earlier tokens less likely (Keskar et al., 2019): once, however often they occur.
+// Makes earlier tokens less likely (Keskar et al., 2019). How often a token occurs makes no difference.
 inline void penalize(RowLogits& logits, std::vector<std::int64_t> earlier, float penalty) {
   std::sort(earlier.begin(), earlier.end());
   earlier.erase(std::unique(earlier.begin(), earlier.end()), earlier.end());
@@ -30,11 +30,12 @@ inline void penalize(RowLogits& logits, std::vector<std::int64_t> earlier, float
   }
 }
 
+// Leaves out the tokens whose logits are below `least`.
 inline void keep_from(RowLogits& logits, float least) {
   for (float& logit : logits) logit = logit >= least ? logit : left_out;
 }
 
-// Keeps the `count` likeliest tokens, and those as likely as the last of them.
+// Keeps the `count` most likely tokens, and any others that are as likely as the last of them.
 inline void keep_top_k(RowLogits& logits, std::size_t count) {
   if (count >= logits.size()) return;
   RowLogits sorted = logits;
@@ -43,7 +44,7 @@ inline void keep_top_k(RowLogits& logits, std::size_t count) {
   keep_from(logits, *last);
 }
 
-// Keeps the fewest likeliest tokens whose probabilities add up to `mass` (Holtzman et al., 2019).
+// Keeps the smallest number of most likely tokens whose probabilities add up to `mass` (Holtzman et al., 2019).
 inline void keep_top_p(RowLogits& logits, double mass) {
   RowLogits ascending = logits;
   std::sort(ascending.begin(), ascending.end());
@@ -58,7 +59,7 @@ inline void keep_top_p(RowLogits& logits, double mass) {
   keep_from(logits, ascending[std::min(dropped, logits.size() - 1)]);
 }
 
-// Keeps the tokens of at least `share` times the probability of the likeliest (Nguyen et al., 2024).
+// Keeps the tokens that have at least `share` times the probability of the most likely one (Nguyen et al., 2024).
 inline void keep_min_p(RowLogits& logits, float share) {
   const RowLogits probabilities = softmax_of(logits.data(), logits.size());
   const float least = share * *std::max_element(probabilities.begin(), probabilities.end());
@@ -67,7 +68,7 @@ inline void keep_min_p(RowLogits& logits, float share) {
   }
 }
 
-// Shapes the distribution to sample from, in the order of transformers.
+// Changes the distribution that is sampled from, in the same order as transformers.
 inline void warp(RowLogits& logits, const GenerationOptions& options) {
   for (float& logit : logits) logit /= static_cast<float>(options.temperature);
   if (options.top_k) keep_top_k(logits, static_cast<std::size_t>(options.top_k));
@@ -75,7 +76,8 @@ inline void warp(RowLogits& logits, const GenerationOptions& options) {
   if (options.min_p > 0) keep_min_p(logits, static_cast<float>(options.min_p));
 }
 
-// The token whose probability, laid out from 0 to 1 beside those of the others, covers `number`.
+// Draws a token. The probabilities of all tokens, laid out one behind the other, fill the interval from 0 to 1; the
+// token is the one whose part of it holds `number`.
 inline std::int64_t draw(const RowLogits& logits, double number) {
   const double highest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
   std::vector<double> edges;
@@ -85,7 +87,8 @@ inline std::int64_t draw(const RowLogits& logits, double number) {
   return std::min(covering - edges.begin(), static_cast<std::ptrdiff_t>(logits.size()) - 1);
 }
 
-// Numbers from 0 up to 1 that the standard fixes to the last bit, unlike its distributions.
+// Returns a number from 0 up to, but not including, 1. The C++ standard defines every bit of it, which it does not do
+// for its own distributions.
 inline double next_number(std::mt19937_64& random) { return static_cast<double>(random() >> 11U) * 0x1.0p-53; }
 
 }  // namespace rpln::detail

@@ -1,4 +1,4 @@
-// A table of values, row by row.
+// A matrix of values, stored row by row.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ struct Matrix {
   [[nodiscard]] Value* row(std::size_t at) { return values.data() + at * columns; }
   [[nodiscard]] const Value* row(std::size_t at) const { return values.data() + at * columns; }
 
-  // These rows: any of those there are, in any order, any number of times.
+  // Returns the matrix of the `chosen` rows, which may be in any order and occur several times.
   [[nodiscard]] Matrix select(const std::vector<std::size_t>& chosen) const {
     Matrix found(0, columns);
     found.rows = chosen.size();
@@ -30,7 +30,7 @@ struct Matrix {
     return found;
   }
 
-  // The same with a value more at the end of each row.
+  // Returns the matrix with one more value at the end of each row.
   [[nodiscard]] Matrix with_column(const std::vector<Value>& added) const {
     Matrix found(rows, columns + 1);
     for (std::size_t at = 0; at < rows; ++at) {

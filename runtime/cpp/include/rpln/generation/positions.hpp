@@ -1,5 +1,5 @@
-// Positions: which row of the position table each token of a batch gets. rpln_runtime/generation/positions.py says why
-// there are two schemes.
+// Which row of the position table each token of a batch gets. rpln_runtime/generation/positions.py explains why there
+// are two schemes.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ class Positions {
  public:
   Positions(const std::string& scheme, const Generation& generation)
       : first_(generation.first_position), padding_(generation.pad_position), skipped_(generation.pad_position) {
-    // A decoder that an encoder feeds counts as in forward in transformers' generate as well.
+    // With an encoder, transformers' generate counts as forward does, too.
     if (scheme == "transformers-generate" && !generation.start_token_id) {
       first_ = 0;
       padding_ = 0;
@@ -25,10 +25,10 @@ class Positions {
     }
   }
 
-  // Whether a real token of this id counts: one that means padding does not.
+  // Returns 1 for a token that counts, and 0 for one whose id means padding.
   [[nodiscard]] std::int64_t counts(std::int64_t id) const { return id == skipped_ ? 0 : 1; }
 
-  // The positions of the last `count` tokens of each row: those that count go on, whatever lies between.
+  // Returns the positions of the last `count` tokens of each row. Tokens that count are numbered one after the other.
   [[nodiscard]] Ids of_last(const Ids& counted, std::size_t count) const {
     Ids positions(counted.rows, count);
     const std::size_t before = counted.columns - count;

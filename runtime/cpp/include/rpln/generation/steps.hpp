@@ -1,4 +1,5 @@
-// The steps of one generation: tokens in, logits out, with a cache or by computing everything again.
+// The steps of one generation: tokens in, logits out. Earlier tokens are kept in a cache, or computed again in every
+// step where the graph has none.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +16,11 @@
 
 namespace rpln::detail {
 
-// What a decoder reads of its encoder: keys and values of every layer, computed once, a row for each of the decoder's.
+// What a decoder reads from its encoder: keys and values for every layer, which are computed once, with a row for each
+// row of the decoder.
 class CrossAttention {
  public:
-  // Runs an `encoder` graph on `ids`, padded on the right, of which `mask` marks the real ones.
+  // Runs the graph `encoder` on `ids`, which are padded on the right; `mask` is 1 for real tokens.
   CrossAttention(const Session& encoder, Ids ids, Ids mask)
       : mask_(std::move(mask)),
         tensors_(std::make_unique<KeyValues>(encoder.graph(), cross_prefix)),
@@ -59,9 +61,10 @@ class CrossAttention {
   std::unique_ptr<KeyValues> spare_;
 };
 
-// Rows that grow token by token. `prompt` and `step` may be one session; with `full` each step runs all tokens again.
+// Rows that grow token by token.
 class Steps {
  public:
+  // `prompt` runs the prompts and `step` what follows; they may be the same session.
   Steps(const Session& prompt, const Session& step, Ids mask, const Positions& positions,
         std::optional<CrossAttention> cross)
       : mask_(std::move(mask)), positions_(positions), cross_(std::move(cross)), step_graph_(step) {
@@ -69,7 +72,7 @@ class Steps {
     if (&prompt != &step) prompt_graph_.emplace(prompt);
   }
 
-  // Runs the prompts, padded on the left, and returns the logits of their next tokens, (rows, vocabulary).
+  // Runs the prompts, which are padded on the left, and returns the logits of their next tokens, (rows, vocabulary).
   [[nodiscard]] Logits start(const Ids& ids) {
     counted_ = mask_;
     for (std::size_t at = 0; at < ids.values.size(); ++at) counted_.values[at] *= positions_.counts(ids.values[at]);
@@ -87,7 +90,7 @@ class Steps {
     return run(step_graph_);
   }
 
-  // Goes on with these rows: any of those there are, in any order, any number of times.
+  // Continues with these rows only, which may be in any order and occur several times.
   void select(const std::vector<std::size_t>& rows) {
     bool all = rows.size() == mask_.rows;
     for (std::size_t at = 0; all && at < rows.size(); ++at) all = rows[at] == at;
@@ -118,7 +121,7 @@ class Steps {
 
   Ids mask_;
   Ids counted_;
-  Ids ids_;  // what runs next: the new tokens alone where there is a cache
+  Ids ids_;  // what runs next: with a cache the new tokens alone, otherwise all tokens
   Positions positions_;
   std::optional<CrossAttention> cross_;
   BoundGraph step_graph_;

@@ -1,4 +1,4 @@
-// Text as it comes: tokens in, pieces of text out, which joined are the text of all tokens.
+// Turns tokens into pieces of text one by one. Joined, the pieces are the text of all tokens.
 #pragma once
 
 #include <algorithm>
@@ -12,12 +12,12 @@
 
 namespace rpln {
 
-// The text of one sequence. A character that several tokens spell is given when the last of them is there.
+// The text of one sequence. A character that several tokens spell is part of the piece of the last of them.
 class TextStream {
  public:
   explicit TextStream(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-  // The text that `token` completes, which may be none.
+  // Adds a token and returns the text that it completes, which may be empty.
   [[nodiscard]] std::string push(std::int64_t token) {
     tokens_.push_back(token);
     const std::string text = tokenizer_.decode(tokens_, true);
@@ -27,14 +27,14 @@ class TextStream {
     std::string piece = complete > given_ ? text.substr(given_, complete - given_) : std::string();
     given_ = std::max(given_, complete);
     if (!incomplete) {
-      // What follows may depend on the last token, as a space does.
+      // The last token is kept, because the text of the next one may depend on it, for example its first space.
       tokens_ = {token};
       given_ = tokenizer_.decode(tokens_, true).size();
     }
     return piece;
   }
 
-  // What is left: a character that was never completed.
+  // Returns the rest: a character that was never completed, or nothing.
   [[nodiscard]] std::string close() const {
     const std::string text = tokenizer_.decode(tokens_, true);
     return text.substr(std::min(given_, text.size()));
@@ -45,7 +45,7 @@ class TextStream {
 
   const Tokenizer& tokenizer_;
   std::vector<std::int64_t> tokens_;
-  std::size_t given_ = 0;  // bytes of their text
+  std::size_t given_ = 0;  // how many bytes of their text were returned already
 };
 
 }  // namespace rpln

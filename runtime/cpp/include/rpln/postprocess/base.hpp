@@ -1,19 +1,21 @@
-// What the post-processing of every task has in common: tokens in, rows of the batch back, an answer out.
+// What the post-processing of all tasks has in common: items become rows of tokens, and outputs become answers.
 //
-// A task is a class of this shape:
+// The post-processing of a task is a class of this shape:
 //
 //   struct Task {
-//     using Scores = ...;                                       // what an answer needs of a row's outputs
-//     static constexpr std::string_view name = "...";           // as in the manifest
-//     static const std::vector<std::string>& options();         // that a caller may give, by name
-//     static const std::vector<std::string>& outputs();         // of the graph that are read
-//     static const std::vector<std::string>& fields();          // of an item that is no single text
-//     Task(const Context&, const detail::Options&);             // throws InputError for a value out of range
-//     std::vector<Encoding> encode(const Json& item) const;     // the rows to run for an item
-//     Scores score(const Row&) const;
-//     Json answer(const Case<Scores>&) const;                   // from the scores of the item's rows
-//     bool always_list() const;                                 // whether a single item gets a list, too
+//     using Scores = ...;                                    // what the answer needs of a row's outputs
+//     static constexpr std::string_view name = "...";        // the name of the task, as in the manifest
+//     static inline const Names options{...};                // the options that a caller may give
+//     static inline const Names outputs{...};                // the outputs of the graph that are read
+//     static inline const Names fields{...};                 // the parts of an item; "text" alone: an item is a text
+//     Task(const Context&, const Options&);                  // throws InputError for an option out of range
+//     std::vector<Encoding> encode(const Json& item) const;  // makes the rows to run for an item
+//     Scores score(const Row&) const;                        // reduces the outputs of a row
+//     Json answer(const Case<Scores>&) const;                // makes the answer from the scores of an item's rows
+//     bool always_list() const;                              // whether a single item gets a list of one answer, too
 //   };
+//
+// tests/cpp/test_tasks.py compares these names with those of the Python runtime.
 #pragma once
 
 #include <algorithm>
@@ -23,29 +25,31 @@
 #include <string_view>
 #include <vector>
 
-#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/errors.hpp"
 #include "rpln/json.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/options.hpp"
 #include "rpln/tensors.hpp"
+#include "rpln/tokenizer/encoding.hpp"
 #include "rpln/tokenizer/tokenizer.hpp"
 
 namespace rpln::detail {
 
-// What tasks know of the bundle.
+using Names = std::vector<std::string>;
+
+// The parts of the bundle that a task works with.
 struct Context {
   const Manifest& manifest;
   const Tokenizer& tokenizer;
 };
 
-// A row of a batch that has run: its tokens, and the task's outputs of the graph for them, without padding.
+// A row of a batch that has run: its tokens, and for them the graph's outputs that the task reads, without padding.
 struct Row {
   const Encoding& encoding;
   const std::vector<Rows>& outputs;
 };
 
-// An item that has run: what was asked, the rows it became, and the scores of each.
+// An item that has run: the item itself, the rows that it became, and the scores of each row.
 template <class Scores>
 struct Case {
   const Json& item;
@@ -54,32 +58,32 @@ struct Case {
 };
 
 inline std::string_view text_from_json(const Json& item) {
-  if (!item.is_string()) throw InputError("a text is a " + type_name(item) + ", expected str.");
+  if (!item.is_string()) throw InputError("found " + kind_of(item) + " where a text was expected.");
   return item.get_ref<const std::string&>();
 }
 
-// Checks that `item` is an object with exactly `fields`, of which those behind the first `required` may be left out.
-inline void check_fields(const Json& item, const std::vector<std::string>& fields, std::size_t required) {
-  std::vector<std::string> shown;
-  for (const std::string& field : fields) shown.push_back(repr(field));
-  const std::string expected = "expected a mapping with " + join(shown) + ".";
-  if (!item.is_object()) throw InputError("an item is a " + type_name(item) + ", " + expected);
+// Throws InputError unless `item` is an object with the first `required` of `fields`, perhaps the other ones, and
+// nothing else.
+inline void check_fields(const Json& item, const Names& fields, std::size_t required) {
+  const std::string expected = ", expected an object with the fields " + join(fields) + ".";
+  if (!item.is_object()) throw InputError("an item is " + kind_of(item) + expected);
   bool fits = true;
-  std::vector<std::string> keys;
+  Names keys;
   for (std::size_t at = 0; at < required; ++at) fits = fits && item.contains(fields[at]);
   for (const auto& [key, _] : item.items()) {
-    keys.push_back(repr(key));
+    keys.push_back(in_quotes(key));
     fits = fits && std::find(fields.begin(), fields.end(), key) != fields.end();
   }
-  if (!fits) throw InputError("an item has the keys " + join(keys) + ", " + expected);
+  if (!fits) throw InputError("an item has the fields " + join(keys) + expected);
 }
 
-// Cuts `encoding` to the usable length when `truncation` allows it. Throws InputError when it does not.
+// Cuts `encoding` to the usable length of the model where `truncation` allows it. Otherwise throws InputError for an
+// encoding that is longer.
 inline Encoding fit(const Encoding& encoding, const Manifest& manifest, bool truncation) {
   if (static_cast<std::int64_t>(encoding.size()) > manifest.usable_length && !truncation) {
     throw InputError("a text has " + std::to_string(encoding.size()) + " tokens, the limit of this model is " +
                      std::to_string(manifest.usable_length) +
-                     ": shorten it, or pass truncation=True to leave out what lies beyond.");
+                     ": shorten it, or set the option truncation to true to leave out the rest.");
   }
   return truncate(encoding, manifest.usable_length);
 }
@@ -100,11 +104,12 @@ inline std::vector<float> softmax_of(const float* logits, std::size_t count) {
   return values;
 }
 
+// Returns the index of the highest value; of equal values, the first one.
 inline std::size_t index_of_highest(const float* values, std::size_t count) {
   return static_cast<std::size_t>(std::max_element(values, values + count) - values);
 }
 
-// Indices from the highest value to the lowest; of equals, the first one first.
+// Returns the indices of `values` in descending order of the values. Equal values keep their order.
 inline std::vector<std::size_t> descending_order(const std::vector<float>& values) {
   std::vector<std::size_t> order(values.size());
   for (std::size_t at = 0; at < order.size(); ++at) order[at] = at;

@@ -1,4 +1,4 @@
-// Feature extraction: the last hidden state of a text, or one vector made of it.
+// Feature extraction: the last hidden state of each token of a text, or one vector that is pooled from them.
 #pragma once
 
 #include <algorithm>
@@ -13,25 +13,16 @@ namespace rpln::detail {
 
 class FeatureExtraction {
  public:
-  // Vectors of `size` values each, of which there is one unless the pooling is "none".
+  // Vectors of `size` values each: one for every token without pooling, otherwise a single one.
   struct Scores {
     std::vector<float> values;
     std::size_t size = 0;
   };
   static constexpr std::string_view name = "feature-extraction";
 
-  static const std::vector<std::string>& options() {
-    static const std::vector<std::string> known{"pooling", "normalize", "truncation"};
-    return known;
-  }
-  static const std::vector<std::string>& outputs() {
-    static const std::vector<std::string> read{"last_hidden_state"};
-    return read;
-  }
-  static const std::vector<std::string>& fields() {
-    static const std::vector<std::string> none;
-    return none;
-  }
+  static inline const Names options{"pooling", "normalize", "truncation"};
+  static inline const Names outputs{"last_hidden_state"};
+  static inline const Names fields{"text"};
 
   FeatureExtraction(const Context& context, const Options& given)
       : context_(context),
@@ -55,7 +46,7 @@ class FeatureExtraction {
     return features;
   }
 
-  // (1, tokens, hidden) without pooling, otherwise (hidden).
+  // Returns an array (1, tokens, hidden size) without pooling, otherwise an array (hidden size).
   [[nodiscard]] Json answer(const Case<Scores>& one) const {
     const auto& [values, size] = one.scores.front();
     if (pooling_ != "none") return values;
@@ -84,7 +75,7 @@ class FeatureExtraction {
   }
 
   static void divide_by_length(float* values, std::size_t size) {
-    constexpr float smallest_norm = 1e-12F;  // that of torch.nn.functional.normalize
+    constexpr float smallest_norm = 1e-12F;  // the default of torch.nn.functional.normalize
     float squares = 0;
     for (std::size_t at = 0; at < size; ++at) squares += values[at] * values[at];
     const float length = std::max(std::sqrt(squares), smallest_norm);

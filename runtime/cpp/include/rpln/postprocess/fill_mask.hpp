@@ -1,4 +1,4 @@
-// Fill-mask: the likeliest tokens for every mask token of a text.
+// Fill-mask: the most likely tokens for every mask token of a text.
 #pragma once
 
 #include <algorithm>
@@ -22,21 +22,12 @@ class FillMask {
     std::int64_t id;
     float probability;
   };
-  using Scores = std::vector<std::vector<Candidate>>;  // the best tokens of every mask, best first
+  using Scores = std::vector<std::vector<Candidate>>;  // for every mask, its best tokens in descending order
   static constexpr std::string_view name = "fill-mask";
 
-  static const std::vector<std::string>& options() {
-    static const std::vector<std::string> known{"top_k", "targets", "truncation"};
-    return known;
-  }
-  static const std::vector<std::string>& outputs() {
-    static const std::vector<std::string> read{"logits"};
-    return read;
-  }
-  static const std::vector<std::string>& fields() {
-    static const std::vector<std::string> none;
-    return none;
-  }
+  static inline const Names options{"top_k", "targets", "truncation"};
+  static inline const Names outputs{"logits"};
+  static inline const Names fields{"text"};
 
   FillMask(const Context& context, const Options& given)
       : context_(context),
@@ -45,12 +36,12 @@ class FillMask {
         of_every_token_(context.manifest.graphs.front().output("logits") &&
                         context.manifest.graphs.front().output("logits")->has_axis(names::sequence)) {
     if (!context.manifest.mask_token_id) {
-      throw ManifestError("the bundle's tokenizer has no mask token: export one that has, for fill-mask.");
+      throw ManifestError("the bundle's tokenizer has no mask token: export a checkpoint that has one.");
     }
     if (const Json targets = given.value("targets"); !targets.is_null()) {
       targets_ = ids_from_targets(targets.is_string() ? Json::array({targets}) : targets);
       if (targets_->empty()) {
-        throw InputError("targets is " + repr_value(targets) + ", expected at least one token.");
+        throw InputError("targets is " + shown(targets) + ", expected at least one token.");
       }
     }
   }
@@ -61,7 +52,7 @@ class FillMask {
     Encoding encoding = fit(context_.tokenizer.encode(text_from_json(item)), context_.manifest, truncation_);
     if (masks_of(encoding, context_.manifest).empty()) {
       throw InputError("a text has no " + context_.tokenizer.token(*context_.manifest.mask_token_id) + " among its " +
-                       std::to_string(encoding.size()) + " tokens: put it where a token is to fill in.");
+                       std::to_string(encoding.size()) + " tokens: put it where a token is to be filled in.");
     }
     return {std::move(encoding)};
   }
@@ -112,13 +103,13 @@ class FillMask {
     return {{"score", candidate.probability},
             {"token", candidate.id},
             {"token_str", context_.tokenizer.decode({candidate.id})},
-            // Masks are special tokens: among several, the others have to stay visible.
+            // Where there are several masks, special tokens are shown, so that the other masks stay visible.
             {"sequence", context_.tokenizer.decode(ids, alone)}};
   }
 
-  // What is no token stands for the first token of its text.
+  // Returns the ids of `targets`. A target that is not a token stands for the first token of its text.
   [[nodiscard]] std::vector<std::int64_t> ids_from_targets(const Json& targets) const {
-    if (!targets.is_array()) throw InputError("targets is " + repr_value(targets) + ", expected a list of tokens.");
+    if (!targets.is_array()) throw InputError("targets is " + shown(targets) + ", expected a list of tokens.");
     std::set<std::int64_t> ids;
     for (const Json& target : targets) {
       const std::string text(text_from_json(target));
@@ -137,7 +128,7 @@ class FillMask {
   Context context_;
   std::size_t top_k_;
   bool truncation_;
-  bool of_every_token_;  // whether the graph gives logits of all tokens, and not of the mask tokens alone
+  bool of_every_token_;  // whether the graph gives the logits of all tokens; otherwise those of the mask tokens alone
   std::optional<std::vector<std::int64_t>> targets_;
 };
 

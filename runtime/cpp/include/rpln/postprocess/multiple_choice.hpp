@@ -10,21 +10,12 @@ namespace rpln::detail {
 
 class MultipleChoice {
  public:
-  using Scores = float;  // the logit of one choice: each is a row of its own
+  using Scores = float;  // the logit of a choice; every choice is a row of its own
   static constexpr std::string_view name = "multiple-choice";
 
-  static const std::vector<std::string>& options() {
-    static const std::vector<std::string> known{"truncation"};
-    return known;
-  }
-  static const std::vector<std::string>& outputs() {
-    static const std::vector<std::string> read{"logits"};
-    return read;
-  }
-  static const std::vector<std::string>& fields() {
-    static const std::vector<std::string> parts{"prompt", "choices"};
-    return parts;
-  }
+  static inline const Names options{"truncation"};
+  static inline const Names outputs{"logits"};
+  static inline const Names fields{"prompt", "choices"};
 
   MultipleChoice(const Context& context, const Options& given)
       : context_(context), truncation_(given.boolean("truncation", false)) {}
@@ -32,10 +23,10 @@ class MultipleChoice {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    check_fields(item, fields(), fields().size());
+    check_fields(item, fields, fields.size());
     const Json& choices = item["choices"];
     if (!choices.is_array() || choices.empty()) {
-      throw InputError("choices are " + repr_value(choices) + ", expected a list of at least one text.");
+      throw InputError("choices are " + shown(choices) + ", expected a list of at least one text.");
     }
     std::vector<Encoding> rows;
     for (const Json& choice : choices) {

@@ -16,7 +16,8 @@
 
 namespace rpln::detail {
 
-// A stretch of the context with the probability of its first and last token.
+// A part of the context, and its score: the probability that the answer starts with its first token times the
+// probability that the answer ends with its last one.
 struct AnswerSpan {
   Span characters;
   Span bytes;
@@ -25,26 +26,17 @@ struct AnswerSpan {
 
 class QuestionAnswering {
  public:
-  // The best spans of a window, best first, and the score of there being no answer in it.
+  // The best spans of a window in descending order, and the score of the window holding no answer.
   struct Scores {
     std::vector<AnswerSpan> spans;
     float no_answer = 0;
   };
   static constexpr std::string_view name = "question-answering";
 
-  static const std::vector<std::string>& options() {
-    static const std::vector<std::string> known{"top_k",       "handle_impossible_answer", "max_answer_len",
-                                                "max_seq_len", "doc_stride",               "align_to_words"};
-    return known;
-  }
-  static const std::vector<std::string>& outputs() {
-    static const std::vector<std::string> read{"start_logits", "end_logits"};
-    return read;
-  }
-  static const std::vector<std::string>& fields() {
-    static const std::vector<std::string> parts{"question", "context"};
-    return parts;
-  }
+  static inline const Names options{"top_k", "handle_impossible_answer", "max_answer_len", "max_seq_len",
+                                    "doc_stride", "align_to_words"};
+  static inline const Names outputs{"start_logits", "end_logits"};
+  static inline const Names fields{"question", "context"};
 
   QuestionAnswering(const Context& context, const Options& given)
       : context_(context),
@@ -60,7 +52,7 @@ class QuestionAnswering {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    check_fields(item, fields(), fields().size());
+    check_fields(item, fields, fields.size());
     for (const auto& [field, text] : item.items()) {
       if (text == "") throw InputError("the " + field + " is empty, expected a text.");
     }
@@ -80,7 +72,7 @@ class QuestionAnswering {
     return found;
   }
 
-  // Answers of equal text, in any window and case, are one with their scores added.
+  // Answers with the same text, upper and lower case aside, become one answer; their scores are added.
   [[nodiscard]] Json answer(const Case<Scores>& one) const {
     const std::string_view context = text_from_json(one.item["context"]);
     std::vector<Answer> answers;
@@ -126,7 +118,7 @@ class QuestionAnswering {
             {"byte_start", answer.bytes.begin}, {"byte_end", answer.bytes.end}};
   }
 
-  // The first token stands for "no answer": it takes its share of the probabilities beside those of the context.
+  // Returns the probabilities of the context's tokens and of the first token, which stands for "no answer".
   static std::vector<float> probabilities(const Row& row, const Rows& logits) {
     std::vector<float> values(row.encoding.size(), -std::numeric_limits<float>::infinity());
     for (std::size_t at = 0; at < values.size(); ++at) {
@@ -136,7 +128,7 @@ class QuestionAnswering {
     return values;
   }
 
-  // The best spans of the context, best first; those of score 0 are left out.
+  // Returns the best spans of the context in descending order, without those of score 0.
   [[nodiscard]] std::vector<Candidate> best_spans(const Encoding& encoding, const std::vector<float>& start,
                                                   const std::vector<float>& end) const {
     const Span context = span_of(encoding, in_context);
@@ -148,7 +140,7 @@ class QuestionAnswering {
         if (score != 0) found.push_back({first, last, score});
       }
     }
-    // Words may swallow spans, so look at more of them.
+    // Several spans may become the same one when they are widened to whole words, so more of them are kept.
     const std::size_t count = std::min(aligns_ ? top_k_ * 2 + 10 : top_k_, found.size());
     const auto better = [](const Candidate& a, const Candidate& b) {
       if (a.score != b.score) return a.score > b.score;

@@ -15,18 +15,9 @@ class TextClassification {
   static constexpr std::string_view name = "text-classification";
   static constexpr std::size_t all_labels = 0;
 
-  static const std::vector<std::string>& options() {
-    static const std::vector<std::string> known{"top_k", "function_to_apply", "truncation"};
-    return known;
-  }
-  static const std::vector<std::string>& outputs() {
-    static const std::vector<std::string> read{"logits"};
-    return read;
-  }
-  static const std::vector<std::string>& fields() {
-    static const std::vector<std::string> parts{"text", "text_pair"};
-    return parts;
-  }
+  static inline const Names options{"top_k", "function_to_apply", "truncation"};
+  static inline const Names outputs{"logits"};
+  static inline const Names fields{"text", "text_pair"};
 
   TextClassification(const Context& context, const Options& given)
       : context_(context), truncation_(given.boolean("truncation", false)) {
@@ -45,11 +36,11 @@ class TextClassification {
     }
   }
 
-  // One flat list for the best label alone, also of a single text: what transformers does by default.
+  // The best label alone comes in a flat list, even for a single text, as in transformers.
   [[nodiscard]] bool always_list() const { return best_alone_; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    if (!item.is_string()) check_fields(item, fields(), 1);
+    if (!item.is_string()) check_fields(item, fields, 1);
     const std::string_view text = text_from_json(item.is_string() ? item : item["text"]);
     const bool has_pair = item.is_object() && item.contains("text_pair") && !item["text_pair"].is_null();
     const Encoding encoding = has_pair ? context_.tokenizer.encode(text, text_from_json(item["text_pair"]))
@@ -62,7 +53,7 @@ class TextClassification {
     Scores scores(logits.data, logits.data + logits.columns);
     if (function_ == "softmax") softmax(scores.data(), scores.size());
     if (function_ == "sigmoid") {
-      // Written so that no logit overflows.
+      // The sigmoid function, in a form in which no logit overflows.
       for (float& score : scores) score = (1 + std::tanh(score / 2)) / 2;
     }
     return scores;
@@ -82,7 +73,7 @@ class TextClassification {
  private:
   static std::string function_of_problem(const Manifest& manifest) {
     const std::string by_count = manifest.labels.size() == 1 ? "sigmoid" : "softmax";
-    // One label means sigmoid even for "single_label_classification", as in transformers.
+    // A model with one label gets sigmoid even for "single_label_classification", as in transformers.
     if (manifest.problem_type == "regression") return "none";
     return manifest.problem_type == "multi_label_classification" ? "sigmoid" : by_count;
   }

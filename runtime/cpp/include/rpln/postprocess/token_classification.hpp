@@ -1,7 +1,7 @@
 // Token classification: a label for every token, or groups of tokens that are one entity.
 //
-// A text that is too long is never cut: it is read in overlapping windows. Offsets count characters, as in Python;
-// those that count bytes of the UTF-8 stand beside them.
+// A text that is too long is never cut: it is read in overlapping windows. Offsets count characters, as in Python, and
+// stand beside offsets that count the bytes of the UTF-8.
 #pragma once
 
 #include <algorithm>
@@ -16,17 +16,17 @@
 
 namespace rpln::detail {
 
-// A token of the text, or a word made of some, with the probabilities of its labels.
+// A token of the text, or a word that several tokens make up, with the probabilities of its labels.
 struct ScoredToken {
   std::string word;
   std::vector<float> scores;
   Span characters;
   Span bytes;
-  std::int32_t index;  // counts tokens of the whole text, special tokens included
+  std::int32_t index;  // the place of the token among all tokens of the text, special tokens included
   bool continues_word;
 };
 
-// Neighbours of one label; `label` is without its B- or I-.
+// Neighbouring tokens that are one entity. `label` is without its prefix B- or I-.
 struct EntityGroup {
   std::string label;
   double score;
@@ -37,29 +37,21 @@ struct EntityGroup {
 
 class TokenClassification {
  public:
-  using Scores = std::vector<float>;  // probabilities of the labels, (tokens, labels)
+  using Scores = std::vector<float>;  // the probabilities of the labels, an array (tokens, labels)
   static constexpr std::string_view name = "token-classification";
 
-  static const std::vector<std::string>& options() {
-    static const std::vector<std::string> known{"aggregation_strategy", "ignore_labels", "stride"};
-    return known;
-  }
-  static const std::vector<std::string>& outputs() {
-    static const std::vector<std::string> read{"logits"};
-    return read;
-  }
-  static const std::vector<std::string>& fields() {
-    static const std::vector<std::string> none;
-    return none;
-  }
+  static inline const Names options{"aggregation_strategy", "ignore_labels", "stride"};
+  static inline const Names outputs{"logits"};
+  static inline const Names fields{"text"};
 
   TokenClassification(const Context& context, const Options& given)
       : context_(context),
         strategy_(given.choice("aggregation_strategy", "none", {"none", "simple", "first", "average", "max"})) {
     if (given.has("ignore_labels")) {
       const Json labels = given.value("ignore_labels");
-      if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), [](const Json& l) { return l.is_string(); })) {
-        throw InputError("ignore_labels is " + repr_value(labels) + ", expected a list of labels.");
+      const auto is_text = [](const Json& label) { return label.is_string(); };
+      if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), is_text)) {
+        throw InputError("ignore_labels is " + shown(labels) + ", expected a list of labels.");
       }
       ignored_ = labels.get<std::vector<std::string>>();
     }
@@ -118,7 +110,7 @@ class TokenClassification {
     return std::find(ignored_.begin(), ignored_.end(), label) != ignored_.end();
   }
 
-  // A token that two windows hold keeps the scores that it has farthest inside.
+  // A token that is in two windows keeps its scores from the window in which it is farther from the ends.
   [[nodiscard]] Json tokens_from_windows(std::string_view text, const Case<Scores>& one) const {
     const auto count = static_cast<std::size_t>(one.encodings.back().back().position) + 1;
     const std::size_t labels = context_.manifest.labels.size();
@@ -151,7 +143,7 @@ class TokenClassification {
     return answer;
   }
 
-  // The tokens of `text` itself.
+  // Returns the tokens of `text`, without special tokens.
   [[nodiscard]] Tokens read(std::string_view text, const Encoding& encoding, const Scores& scores) const {
     const std::size_t labels = context_.manifest.labels.size();
     const std::optional<std::int64_t> unknown = context_.tokenizer.unknown_id();
@@ -176,7 +168,7 @@ class TokenClassification {
     return text.substr(static_cast<std::size_t>(bytes.begin), static_cast<std::size_t>(bytes.size()));
   }
 
-  // A byte-level token starts a word where the text starts, and at or right after a space.
+  // Whether a byte-level token starts a word: at the start of the text, with a space, or right after one.
   static bool starts_word(std::string_view text, const Span& bytes) {
     if (bytes.begin == 0) return true;
     return substring(text, {bytes.begin - 1, std::min<std::int64_t>(bytes.begin + 1, static_cast<std::int64_t>(
@@ -195,7 +187,8 @@ class TokenClassification {
     }
   }
 
-  // Neighbours with one tag belong together; B- starts a new entity, a label without B- or I- counts as I-.
+  // Whether a token belongs to the entity of the token before it. B- starts a new entity; otherwise equal labels,
+  // prefixes aside, belong together.
   [[nodiscard]] bool goes_on(const ScoredToken& before, const ScoredToken& token) const {
     const std::string& label = label_name(token);
     return label.compare(0, 2, "B-") != 0 && tag(label) == tag(label_name(before));
@@ -220,7 +213,8 @@ class TokenClassification {
             {first->bytes.begin, (last - 1)->bytes.end}};
   }
 
-  // One label for a word: its first token's, that of the highest mean, or that of the highest score.
+  // Joins tokens to words. A word has the scores of its first token, the mean of all scores, or the scores of the token
+  // with the highest one, as the aggregation strategy says.
   [[nodiscard]] Tokens words_from_tokens(const Tokens& tokens) const {
     Tokens words;
     for (auto first = tokens.begin(); first != tokens.end();) {
@@ -240,7 +234,8 @@ class TokenClassification {
     if (strategy_ == "first") return first->scores;
     if (strategy_ == "max") {
       const auto highest = [](const ScoredToken& t) { return *std::max_element(t.scores.begin(), t.scores.end()); };
-      return std::max_element(first, last, [&](const auto& a, const auto& b) { return highest(a) < highest(b); })->scores;
+      const auto lower = [&](const ScoredToken& a, const ScoredToken& b) { return highest(a) < highest(b); };
+      return std::max_element(first, last, lower)->scores;
     }
     std::vector<float> means(first->scores.size());
     for (auto token = first; token != last; ++token) {
@@ -250,7 +245,8 @@ class TokenClassification {
     return means;
   }
 
-  // Of entities that two windows found, the longer one stays, and of equally long ones that with the better score.
+  // Where entities of two windows overlap, the longer one is kept, or the one with the higher score of two equally
+  // long.
   static std::vector<EntityGroup> without_overlaps(std::vector<EntityGroup> groups) {
     const auto rank = [](const EntityGroup& group) { return std::pair(group.characters.size(), group.score); };
     std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) {

@@ -1,4 +1,4 @@
-// Tokens that are found in a text before it is cut into words, such as <mask>.
+// Added tokens, such as <mask>, which are found in a text before it is split into words.
 #pragma once
 
 #include <array>
@@ -16,20 +16,21 @@ namespace rpln::detail {
 struct AddedToken {
   std::int64_t id = 0;
   std::string content;
-  bool lstrip = false;  // takes the spaces before it along
-  bool rstrip = false;  // takes the spaces behind it along
+  bool lstrip = false;  // whether the spaces before the token belong to it
+  bool rstrip = false;  // whether the spaces after the token belong to it
   bool normalized = false;
   bool special = false;
 };
 
-// A stretch of a text: an added token with the spaces that it takes along, or, without a `token`, what lies between.
+// A part of a text: an added token with the spaces that belong to it, or text between such tokens, where `token` is
+// null.
 struct Stretch {
   std::size_t begin;
   std::size_t end;
   const AddedToken* token;
 };
 
-// Where `text` ends once the spaces at its end are off.
+// Returns where `text` ends without the spaces at its end.
 inline std::size_t end_without_spaces(std::string_view text) {
   std::size_t end = text.size();
   while (end > 0) {
@@ -51,7 +52,7 @@ inline std::size_t count_leading_space_bytes(std::string_view text) {
   return at;
 }
 
-// Finds added tokens: the leftmost first, and of those that begin together the longest.
+// Finds added tokens in a text, from left to right. Of several tokens that begin at the same place, the longest counts.
 class AddedTokens {
  public:
   void add(AddedToken token) {
@@ -61,7 +62,7 @@ class AddedTokens {
     row.insert(std::find_if(row.begin(), row.end(), shorter), std::move(token));
   }
 
-  // Appends the stretches of text[begin, end), none of them empty.
+  // Splits text[begin, end) and appends its parts, none of which is empty, to `stretches`.
   void split(std::string_view text, std::size_t begin, std::size_t end, std::vector<Stretch>& stretches) const {
     std::size_t done = begin;
     for (std::size_t at = begin; at < end;) {
@@ -71,7 +72,7 @@ class AddedTokens {
         continue;
       }
       const std::size_t behind = at + token->content.size();
-      // Spaces that the token before took along are its own.
+      // Spaces that belong to the token before stay with it.
       std::size_t first = std::max(at, done);
       if (token->lstrip) first = std::max(begin + end_without_spaces(text.substr(begin, at - begin)), done);
       std::size_t last = std::max(behind, done);

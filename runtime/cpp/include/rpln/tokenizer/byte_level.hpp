@@ -1,4 +1,4 @@
-// GPT-2's alphabet: a printable character for every byte, by which vocabularies are written (Radford et al., 2019).
+// The alphabet of GPT-2's vocabularies, which has a printable character for every byte (Radford et al., 2019).
 #pragma once
 
 #include <array>
@@ -20,7 +20,8 @@ class ByteAlphabet {
 
   [[nodiscard]] const std::string& letter(unsigned char byte) const { return letters_[byte]; }
 
-  // Appends the bytes that `token` spells; a token with another character in it is its own text.
+  // Appends the bytes that `token` spells. A token with a character outside the alphabet, such as an added token, is
+  // appended as it is.
   void append_bytes(std::string& bytes, std::string_view token) const {
     const std::size_t before = bytes.size();
     for (std::size_t at = 0; at < token.size();) {

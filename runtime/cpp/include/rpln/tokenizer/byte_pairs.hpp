@@ -1,4 +1,4 @@
-// Byte-pair encoding (Sennrich et al., 2016) of single words, the order of merges that of the tokenizers library.
+// Byte-pair encoding (Sennrich et al., 2016) of single words. Pairs are merged in the order of the tokenizers library.
 #pragma once
 
 #include <algorithm>
@@ -11,13 +11,13 @@
 
 namespace rpln::detail {
 
-// A token of a word, and how many of its bytes it stands for.
+// A token of a word, and how many bytes of the word it stands for.
 struct Piece {
   std::int32_t id;
   std::uint32_t length;
 };
 
-// Which pairs of tokens merge: a hash table with open addressing, as a word asks it a dozen times.
+// The pairs of tokens that merge. It is a hash table with open addressing, because every word looks up a dozen pairs.
 class MergeTable {
  public:
   struct Merge {
@@ -30,7 +30,7 @@ class MergeTable {
     slots_.resize(std::size_t{1} << bits_);
   }
 
-  // A pair that is there already gets the later merge, as in a dictionary.
+  // A pair that is in the table already gets the new merge, as in the tokenizers library.
   void put(std::int32_t left, std::int32_t right, Merge merge) {
     Slot& slot = slots_[place(key(left, right))];
     slot = {key(left, right), merge};
@@ -53,7 +53,7 @@ class MergeTable {
     return std::uint64_t{static_cast<std::uint32_t>(left)} << 32U | static_cast<std::uint32_t>(right);
   }
 
-  // Where `key` is, or is to be put. There is an empty slot, as the table is at most half full.
+  // Returns the place of `key`, or the free place where it belongs. The table is at most half full, so there is one.
   [[nodiscard]] std::size_t place(std::uint64_t key) const {
     std::size_t at = key * 0x9E3779B97F4A7C15U >> (64U - bits_);
     while (slots_[at].key != empty && slots_[at].key != key) at = (at + 1) & (slots_.size() - 1);
@@ -64,10 +64,11 @@ class MergeTable {
   std::vector<Slot> slots_;
 };
 
-// Merges the pieces of one word. Its memory serves the next word again.
+// Merges the pieces of one word. The memory is kept for the next word.
 class Merger {
  public:
-  // Merges neighbours in `pieces` as long as `merges` has any of them: the lowest rank first, the leftmost of equals.
+  // Merges neighbours in `pieces` until `merges` has no pair of them. The pair of the lowest rank goes first, and of
+  // equal ranks the leftmost.
   void merge(std::vector<Piece>& pieces, const MergeTable& merges) {
     if (pieces.size() < 2) return;
     symbols_.clear();
@@ -112,7 +113,8 @@ class Merger {
     std::push_heap(candidates_.begin(), candidates_.end(), std::greater<>());
   }
 
-  // Merges before it may have taken either side away. The library compares the outcome, not the pair: so does this.
+  // Whether a candidate can still be merged: earlier merges may have changed either side. Like the tokenizers library,
+  // this compares the token that results, and not the pair.
   [[nodiscard]] bool still_stands(const Candidate& candidate, const MergeTable& merges) {
     const Symbol& left = symbol(candidate.at);
     if (left.piece.length == 0 || left.next == none) return false;
@@ -135,12 +137,12 @@ class Merger {
   std::vector<Candidate> candidates_;
 };
 
-// The pieces of words that came before: most words of a text do. It is emptied when it is full.
+// Remembers the pieces of words, because most words of a text occur again. It is emptied when it is full.
 class WordCache {
  public:
   WordCache() : slots_(slot_count) {}
 
-  // The pieces of `word`; `found` says whether they are known. Where they are not, `remember` is to follow.
+  // The pieces of a word. Where they are not known, `found` is false, and the caller gives them to `remember`.
   struct Known {
     const Piece* first;
     std::size_t count;
@@ -159,7 +161,7 @@ class WordCache {
     return {nullptr, 0, false};
   }
 
-  // Keeps what the word of the last `find` turned out to be.
+  // Keeps the pieces of the word that the last `find` looked for.
   void remember(std::string_view word, const std::vector<Piece>& pieces) {
     if (word.size() > longest_word || pieces.empty()) return;
     if (count_ == slot_count / 2) {

@@ -1,4 +1,4 @@
-// The tokens of a text or pair, and windows over what is too long.
+// The tokens of a text or of a pair of texts, and windows over tokens that are too many for the model.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace rpln {
 
-// From `begin` up to, and without, `end`.
+// The places from `begin` up to, but not including, `end`.
 struct Span {
   std::int64_t begin = 0;
   std::int64_t end = 0;
@@ -22,14 +22,14 @@ struct Span {
 
 struct Token {
   std::int64_t id = 0;
-  Span characters;            // in the text that the token comes from, counted in characters
-  Span bytes;                 // the same place, counted in bytes of its UTF-8
-  std::int32_t word = -1;     // the word of the text that the token is part of, -1 for special tokens
-  std::int32_t sequence = -1; // 0 for tokens of the text, 1 for those of its pair, -1 for special tokens around them
-  std::int32_t position = 0;  // the place of the token in the whole encoding, before any window was cut
+  Span characters;            // the part of the text that the token stands for, counted in characters
+  Span bytes;                 // the same part, counted in bytes of the UTF-8
+  std::int32_t word = -1;     // the number of the word that the token is part of; -1 for special tokens
+  std::int32_t sequence = -1; // 0 for tokens of the text, 1 for tokens of its pair, -1 for special tokens around them
+  std::int32_t position = 0;  // the place of the token in the whole encoding, from which windows are cut
 };
 
-// The tokens of one text or pair, or a window of them. RoBERTa has one token type, so none is kept.
+// The tokens of one text or pair, or a window of them. There are no token types, because RoBERTa has only one.
 using Encoding = std::vector<Token>;
 
 inline std::vector<std::int64_t> ids_of(const Encoding& encoding) {
@@ -41,7 +41,7 @@ inline std::vector<std::int64_t> ids_of(const Encoding& encoding) {
 
 namespace detail {
 
-// Where the tokens of `sequence` stand, which are neighbours.
+// Returns the places of the tokens of `sequence`, which follow each other.
 inline Span span_of(const Encoding& encoding, std::int32_t sequence) {
   const auto inside = [&](const Token& token) { return token.sequence == sequence; };
   const auto first = std::find_if(encoding.begin(), encoding.end(), inside);
@@ -53,7 +53,7 @@ inline void append_tokens(Encoding& target, const Encoding& source, std::int64_t
   target.insert(target.end(), source.begin() + begin, source.begin() + end);
 }
 
-// How many tokens each of a pair keeps, as the "longest first" strategy of the tokenizers library has it.
+// Returns how many tokens each text of a pair keeps, by the strategy "longest first" of the tokenizers library.
 inline std::pair<std::int64_t, std::int64_t> longest_first(std::int64_t first, std::int64_t second, std::int64_t room) {
   const std::int64_t shorter = std::min({first, second, room / 2});
   const std::int64_t longer = room - shorter;
@@ -62,9 +62,9 @@ inline std::pair<std::int64_t, std::int64_t> longest_first(std::int64_t first, s
 
 }  // namespace detail
 
-// Splits the tokens of `sequence` into windows of `max_length` tokens in all; two neighbours share `stride`.
-// Special tokens and the other sequence stand in every window. What is short enough stays whole.
-// Throws InputError when the other tokens leave no room, or no more than `stride`.
+// Splits the tokens of `sequence` into windows. Every window has at most `max_length` tokens, with the special tokens
+// and the other sequence in each, and neighbouring windows share `stride` tokens. An encoding that is short enough is
+// one window. Throws InputError where the other tokens leave room for `stride` tokens or fewer.
 inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_length, std::int64_t stride,
                                      std::int32_t sequence = 0) {
   const auto length = static_cast<std::int64_t>(encoding.size());
@@ -74,9 +74,9 @@ inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_
   const std::int64_t room = max_length - others;
   if (room <= stride) {
     throw InputError("windows of " + std::to_string(max_length) + " tokens leave " +
-                     std::to_string(std::max<std::int64_t>(room, 0)) + " for the text, as " + std::to_string(others) +
-                     " others stand in each: expected more than the stride of " + std::to_string(stride) +
-                     ". Lower the stride, or shorten the other text.");
+                     std::to_string(std::max<std::int64_t>(room, 0)) + " for the text, because " +
+                     std::to_string(others) + " other tokens are in each: expected more than the stride of " +
+                     std::to_string(stride) + ". Lower the stride, or shorten the other text.");
   }
   std::vector<Encoding> found;
   for (std::int64_t start = inside.begin; start < inside.end - stride; start += room - stride) {
@@ -88,7 +88,7 @@ inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_
   return found;
 }
 
-// Cuts `encoding` to `max_length` tokens: from the end of the longer sequence, special tokens stay.
+// Cuts `encoding` to `max_length` tokens, from the end of the longer text. Special tokens stay.
 inline Encoding truncate(const Encoding& encoding, std::int64_t max_length) {
   const auto length = static_cast<std::int64_t>(encoding.size());
   if (length <= max_length) return encoding;

@@ -1,7 +1,7 @@
-// Text to tokens by the bundle's tokenizer.json: RoBERTa's byte-level BPE, with offsets in characters and in bytes.
+// Turns text into tokens by the bundle's tokenizer.json, RoBERTa's byte-level BPE. Offsets count characters and bytes.
 //
 // Tokens, offsets and words are those of the tokenizers library. Padding and truncation that the file may ask for are
-// off: nothing is cut silently.
+// ignored, so that nothing is cut silently.
 #pragma once
 
 #include <algorithm>
@@ -18,22 +18,23 @@
 #include <utility>
 #include <vector>
 
+#include "rpln/errors.hpp"
+#include "rpln/manifest.hpp"
 #include "rpln/tokenizer/added_tokens.hpp"
 #include "rpln/tokenizer/byte_level.hpp"
 #include "rpln/tokenizer/byte_pairs.hpp"
 #include "rpln/tokenizer/encoding.hpp"
-#include "rpln/errors.hpp"
-#include "rpln/manifest.hpp"
 #include "rpln/tokenizer/tokenizer_file.hpp"
 #include "rpln/tokenizer/utf8.hpp"
 #include "rpln/tokenizer/words.hpp"
 
 namespace rpln {
 
-// Threads may share it.
+// A tokenizer. Several threads may use it at once.
 class Tokenizer {
  public:
-  // Reads the tokenizer of the bundle in `folder`. Throws ManifestError when there is none that can be read.
+  // Reads the tokenizer of the bundle in `folder`. Throws ManifestError where there is none, or one that is not
+  // supported.
   static Tokenizer from_bundle(const std::filesystem::path& folder, const Manifest& manifest) {
     if (!manifest.lists_file(file_name)) {
       throw ManifestError(folder.string() + " lists no " + file_name +
@@ -49,15 +50,15 @@ class Tokenizer {
     }
   }
 
-  // Encodes `text`, which is UTF-8, with special tokens. Throws InputError for what is no valid text.
+  // Encodes `text` with special tokens. Throws InputError for a text that is not UTF-8.
   [[nodiscard]] Encoding encode(std::string_view text) const { return encode_parts({text, {}}, file_->single); }
 
-  // Encodes `text` and its `pair`.
+  // The same for a pair of texts.
   [[nodiscard]] Encoding encode(std::string_view text, std::string_view pair) const {
     return encode_parts({text, pair}, file_->pair);
   }
 
-  // The text of `ids`.
+  // Returns the text of `ids`.
   [[nodiscard]] std::string decode(const std::vector<std::int64_t>& ids, bool skip_special_tokens = false) const {
     std::vector<std::string_view> tokens;
     for (const std::int64_t id : ids) {
@@ -69,7 +70,7 @@ class Tokenizer {
     return join(tokens);
   }
 
-  // The text of tokens given by name.
+  // Returns the text of tokens that are given by name.
   template <class Text>
   [[nodiscard]] std::string join(const std::vector<Text>& tokens) const {
     std::string bytes;
@@ -84,13 +85,13 @@ class Tokenizer {
     return file_->decodes_bytes ? utf8::repaired(bytes) : bytes;
   }
 
-  // The name of the token `id`, "" when it has none.
+  // Returns the name of the token `id`, or an empty text where there is no such token.
   [[nodiscard]] std::string token(std::int64_t id) const {
     const std::string* name = find_token(id);
     return name ? *name : std::string();
   }
 
-  // The id of the token named `name`.
+  // Returns the id of the token that is called `name`, or none where there is no such token.
   [[nodiscard]] std::optional<std::int64_t> token_id(const std::string& name) const {
     const auto found = file_->ids.find(name);
     return found == file_->ids.end() ? std::nullopt : std::optional<std::int64_t>(found->second);
@@ -103,7 +104,7 @@ class Tokenizer {
   static constexpr const char* file_name = "tokenizer.json";
 
  private:
-  // What one thread needs to encode; it is lent out, so that no thread waits for another's words.
+  // The memory that one thread works with while it encodes. Threads borrow one each, so that they need not wait.
   struct Desk {
     detail::WordCache cache;
     detail::Merger merger;
@@ -133,12 +134,13 @@ class Tokenizer {
     std::vector<std::unique_ptr<Desk>> free_;
   };
 
-  // Counts the characters of a text up to places that ascend.
+  // Counts the characters of a text, from left to right.
   class Counter {
    public:
     explicit Counter(std::string_view text) : text_(text) {}
 
-    // The characters that bytes `begin` to `end` lie in, of which there is at least one: their bytes, and their numbers.
+    // Returns the bytes and the numbers of the characters that bytes `begin` to `end` are part of, at least one. Calls
+    // must go through the text from left to right.
     std::pair<Span, Span> characters(std::size_t begin, std::size_t end) {
       while (next(at_) <= begin) at_ = next(at_), ++count_;
       const std::size_t first_byte = at_;
@@ -159,7 +161,7 @@ class Tokenizer {
     std::int64_t count_ = 0;
   };
 
-  // One text on its way: what is there of it, and what comes next.
+  // A text that is being encoded, and how far it is.
   struct Progress {
     Encoding& encoding;
     std::string_view text;
@@ -241,7 +243,7 @@ class Tokenizer {
     }
   }
 
-  // Adds the tokens of a word that begins at byte `begin`; `prefixed` says that its first space is not in the text.
+  // Adds the tokens of a word that begins at byte `begin`. `prefixed` says that its first space was added to the text.
   void add_word(Progress& progress, std::string_view word, std::size_t begin, bool prefixed) const {
     const auto known = progress.desk.cache.find(word);
     const detail::Piece* piece = known.first;
@@ -255,7 +257,7 @@ class Tokenizer {
     std::size_t in_word = 0;
     for (const detail::Piece* last = piece + count; piece != last; ++piece) {
       const std::string_view bytes = word.substr(in_word, piece->length);
-      // The prefix lies where the character behind it does.
+      // A space that was added has the place of the character after it.
       const std::size_t from = begin + in_word - (prefixed && in_word > 0 ? 1 : 0);
       const std::size_t to = begin + in_word + piece->length - (prefixed ? 1 : 0);
       add_token(progress, piece->id, from, std::max(to, from + 1), count_leading(bytes), count_trailing(bytes));
@@ -264,19 +266,21 @@ class Tokenizer {
     ++progress.word;
   }
 
-  static std::size_t count_leading(std::string_view bytes) { return std::min(bytes.find_first_not_of(' '), bytes.size()); }
+  static std::size_t count_leading(std::string_view bytes) {
+    return std::min(bytes.find_first_not_of(' '), bytes.size());
+  }
 
   static std::size_t count_trailing(std::string_view bytes) {
     const std::size_t last = bytes.find_last_not_of(' ');
     return last == bytes.npos ? bytes.size() : bytes.size() - 1 - last;
   }
 
-  // Adds the token of bytes `from` to `to`, whose text has so many spaces at its ends.
+  // Adds the token of bytes `from` to `to`, which begins with `leading` and ends with `trailing` spaces.
   void add_token(Progress& progress, std::int64_t id, std::size_t from, std::size_t to, std::size_t leading,
                  std::size_t trailing) const {
     auto [bytes, characters] = progress.counter.characters(from, to);
     if (file_->trim_offsets && (leading || trailing)) {
-      // A single space before the first token is taken for the prefix, which is not in the text.
+      // A single space at the start of the first token counts as added, even if it is in the text.
       const bool first = progress.encoding.size() == progress.first || characters.begin == 0;
       const bool prefix = first && leading == 1 && file_->keeps_first_space;
       trim(progress.text, bytes, characters, prefix ? 0 : to_signed(leading), to_signed(trailing));

@@ -1,4 +1,5 @@
-// tokenizer.json read: what of it RoBERTa's byte-level BPE needs. What would change tokens and is not known is refused.
+// Reads the parts of tokenizer.json that RoBERTa's byte-level BPE needs, and refuses anything else that would change
+// tokens.
 #pragma once
 
 #include <array>
@@ -11,15 +12,15 @@
 #include <utility>
 #include <vector>
 
+#include "rpln/errors.hpp"
+#include "rpln/manifest.hpp"
 #include "rpln/tokenizer/added_tokens.hpp"
 #include "rpln/tokenizer/byte_level.hpp"
 #include "rpln/tokenizer/byte_pairs.hpp"
-#include "rpln/errors.hpp"
-#include "rpln/manifest.hpp"
 
 namespace rpln::detail {
 
-// A place in what is made of a text or pair: a special token, or, where `sequence` is 0 or 1, the text or its pair.
+// A part of an encoding: the text where `sequence` is 0, its pair where it is 1, and otherwise a special token.
 struct TemplatePart {
   std::int64_t special;
   std::int32_t sequence;
@@ -30,13 +31,13 @@ using Template = std::vector<TemplatePart>;
 struct TokenizerFile {
   static constexpr std::int32_t no_id = -1;
 
-  std::unordered_map<std::string, std::int32_t> model_ids;  // of the model's vocabulary
-  std::unordered_map<std::string, std::int64_t> ids;        // those, and of added tokens
+  std::unordered_map<std::string, std::int32_t> model_ids;  // the ids of the model's vocabulary
+  std::unordered_map<std::string, std::int64_t> ids;        // the same, and the ids of added tokens
   std::unordered_map<std::int64_t, std::string> names;
   std::array<std::int32_t, 256> byte_ids{};
   MergeTable merges{0};
   std::vector<AddedToken> added_tokens;
-  std::string unknown;  // the token for bytes that the vocabulary lacks, "" where there is none
+  std::string unknown;  // the token for bytes that the vocabulary lacks; empty where there is none
   std::int32_t unknown_id = no_id;
   bool fuses_unknown = false;
   bool ignore_merges = false;
@@ -45,18 +46,18 @@ struct TokenizerFile {
   bool decodes_bytes = true;
   Template single;
   Template pair;
-  bool trim_offsets = false;  // whether spaces at the ends of a token are none of it
+  bool trim_offsets = false;  // whether the offsets of a token leave out spaces at its ends
   bool keeps_first_space = false;
 };
 
-// A vocabulary of 50,000 is looked up by name: keys in order are no use here, quick ones are.
+// JSON whose objects do not keep the order of their keys: looking up a key is faster, and a vocabulary has 50,000.
 using TokenizerJson = nlohmann::json;
 
 class TokenizerReader {
  public:
   explicit TokenizerReader(const TokenizerJson& document) : document_(document) {}
 
-  // Throws nlohmann's exceptions for values of another type, Error for what is not supported.
+  // Throws nlohmann's exceptions for values of the wrong type, and Error for settings that are not supported.
   TokenizerFile read() {
     if (!document_.is_object()) throw Error("expected an object");
     if (!absent(document_, "normalizer")) throw Error("it has a normalizer, expected none");
@@ -85,14 +86,14 @@ class TokenizerReader {
   static std::int32_t id_from(const TokenizerJson& value) {
     const auto id = value.get<std::int64_t>();
     if (!value.is_number_integer() || id < 0 || id > std::numeric_limits<std::int32_t>::max()) {
-      throw Error("a token has the id " + value.dump() + ", expected a whole number from 0");
+      throw Error("a token has the id " + value.dump() + ", expected an integer, 0 or more");
     }
     return static_cast<std::int32_t>(id);
   }
 
   void read_model(const TokenizerJson& model) {
-    // Files of older versions leave the type out.
-    if (!model.is_object() || model.value("type", "BPE") != "BPE") throw Error("its model is no BPE");
+    // Older versions of the tokenizers library do not write the type.
+    if (!model.is_object() || model.value("type", "BPE") != "BPE") throw Error("its model is not BPE");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (!absent(model, key) && model[key] != "") throw Error(std::string("it has a ") + key + ", expected none");
     }
@@ -124,7 +125,7 @@ class TokenizerReader {
       file_.byte_ids[byte] = found == file_.model_ids.end() ? TokenizerFile::no_id : found->second;
       if (file_.byte_ids[byte] == TokenizerFile::no_id && file_.unknown_id == TokenizerFile::no_id) {
         throw Error("its vocabulary lacks " + letter + " for the byte " + std::to_string(byte) +
-                    ", and it has no token for what is unknown");
+                    ", and there is no token for unknown bytes");
       }
     }
   }
@@ -140,16 +141,16 @@ class TokenizerReader {
 
   static std::pair<std::string, std::string> sides_from(const TokenizerJson& merge) {
     if (merge.is_array() && merge.size() == 2) return {merge[0].get<std::string>(), merge[1].get<std::string>()};
-    const auto text = merge.get<std::string>();  // as files of older versions have it
+    const auto text = merge.get<std::string>();  // as older versions of the library write it
     const std::size_t space = text.find(' ');
-    if (space == text.npos) throw Error("a merge is " + repr(text) + ", expected two tokens");
+    if (space == text.npos) throw Error("a merge is " + in_quotes(text) + ", expected two tokens");
     return {text.substr(0, space), text.substr(space + 1)};
   }
 
   [[nodiscard]] std::int32_t known_id(const std::string& name) const {
     const auto found = file_.model_ids.find(name);
-    if (found == file_.model_ids.end()) throw Error("a merge names " + repr(name) + ", which its vocabulary lacks");
-    return found->second;
+    if (found != file_.model_ids.end()) return found->second;
+    throw Error("a merge names " + in_quotes(name) + ", which its vocabulary lacks");
   }
 
   void read_added_tokens() {
@@ -162,7 +163,7 @@ class TokenizerReader {
       token.rstrip = flag(row, "rstrip", false);
       token.special = flag(row, "special", false);
       token.normalized = flag(row, "normalized", !token.special);
-      if (flag(row, "single_word", false)) throw Error("its token " + repr(token.content) + " is a single_word");
+      if (flag(row, "single_word", false)) throw Error("its token " + in_quotes(token.content) + " is a single_word");
       file_.ids[token.content] = token.id;
       file_.names[token.id] = token.content;
       file_.added_tokens.push_back(std::move(token));
@@ -225,7 +226,8 @@ inline TokenizerFile tokenizer_file_from_text(const std::string& text, const std
     reason = error.what();
   }
   throw ManifestError("rpln cannot read " + where + " (" + reason +
-                      "): expected a byte-level BPE as RoBERTa has it. Run it in Python, or export the checkpoint again.");
+                      "): expected a byte-level BPE as RoBERTa has it. Run the bundle in Python, or export the "
+                      "checkpoint again.");
 }
 
 inline TokenizerFile read_tokenizer_file(const std::filesystem::path& path) {

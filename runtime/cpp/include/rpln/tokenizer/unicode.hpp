@@ -1,4 +1,4 @@
-// The classes of characters that RoBERTa's tokenizer tells apart, and lower case.
+// The classes of characters that RoBERTa's tokenizer distinguishes, and lower case.
 #pragma once
 
 #include <algorithm>
@@ -14,14 +14,14 @@ namespace rpln::unicode {
 
 enum class Class : std::uint8_t { other, letter, number, space };
 
-// \s of Unicode: the property White_Space.
+// Whether a character has the Unicode property White_Space, as \s in a regular expression.
 inline bool is_space(char32_t code) {
   return (code >= 0x9 && code <= 0xD) || code == 0x20 || code == 0x85 || code == 0xA0 || code == 0x1680 ||
          (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F ||
          code == 0x3000;
 }
 
-// The class of every character, a byte each for the planes that have letters, looked up in one step.
+// A table of the class of every character, up to the last letter or number. Each takes a byte.
 class Classes {
  public:
   static const Classes& instance() {
@@ -48,7 +48,7 @@ class Classes {
   std::vector<Class> table_;
 };
 
-// The lower case of a character, itself where it has none.
+// Returns the lower case of a character, or the character itself where it has none.
 inline char32_t lower(char32_t code) {
   const auto* row = std::upper_bound(std::begin(lower_ranges), std::end(lower_ranges), code,
                                      [](char32_t wanted, const LowerRange& range) { return wanted < range.first; });

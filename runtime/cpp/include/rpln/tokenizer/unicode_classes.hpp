@@ -1,5 +1,5 @@
-// Which characters tokenizers 0.23.3 takes for letters (\p{L}) and for numbers (\p{N}); lower case as in
-// Unicode 14.0.0. Made by tools/make_unicode_classes.py.
+// The characters that are letters (\p{L}) and numbers (\p{N}) to tokenizers 0.23.3, and lower case as in Unicode
+// 14.0.0. Made by tools/make_unicode_classes.py.
 #pragma once
 
 namespace rpln::unicode {
@@ -9,7 +9,7 @@ struct Range {
   char32_t last;
 };
 
-// Every `step`th character from `first` to `last` has its lower case at a `distance`.
+// The lower case of every `step`th character from `first` to `last` is `distance` characters further on.
 struct LowerRange {
   char32_t first;
   char32_t last;

@@ -1,4 +1,4 @@
-// UTF-8: validity, characters, what to show for bytes that are none, and lower case.
+// UTF-8: whether a text is valid, its characters, a replacement for invalid bytes, and lower case.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@ namespace rpln::utf8 {
 
 inline bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
 
-// A decoded character. `length` is in bytes; where `valid` is false, it is that of the part that could begin one.
+// A decoded character. `length` is in bytes. Where `valid` is false, it is the length of the bytes that could begin a
+// character.
 struct Character {
   char32_t code = 0;
   std::size_t length = 1;
@@ -29,7 +30,7 @@ inline Character decode(std::string_view text, std::size_t at) {
   if (lead < 0x80) return {lead, 1, true};
   if (lead < 0xC2 || lead > 0xF4) return {0, 1, false};
   const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  // The second byte keeps out overlong forms, surrogates and what lies beyond U+10FFFF.
+  // These limits of the second byte exclude overlong forms, surrogates, and numbers beyond U+10FFFF.
   const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
   const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
   if (byte(1) < low || byte(1) > high) return {0, 1, false};
@@ -41,6 +42,7 @@ inline Character decode(std::string_view text, std::size_t at) {
   return {code, length, true};
 }
 
+// Appends a character to a text.
 inline void append(std::string& text, char32_t code) {
   const auto put = [&](char32_t byte) { text += static_cast<char>(static_cast<unsigned char>(byte)); };
   const auto put_rest = [&](unsigned shift) { put(0x80U | (code >> shift & 0x3FU)); };
@@ -55,20 +57,20 @@ inline void append(std::string& text, char32_t code) {
   }
 }
 
-// Throws InputError for what is not valid UTF-8.
+// Throws InputError for a text that is not valid UTF-8.
 inline void check(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const Character character = decode(text, at);
     if (!character.valid) {
       throw InputError("a text is not valid UTF-8 at byte " + std::to_string(at) +
-                       ": replace what is there, for example by rpln::utf8::repaired(text).");
+                       ": replace the invalid bytes, for example with rpln::utf8::repaired(text).");
     }
     at += character.length;
   }
 }
 
-// `text` with U+FFFD for whatever is not UTF-8, one for each longest part that could begin a character: as Python's
-// errors="replace" and Rust's from_utf8_lossy do.
+// Returns `text` with U+FFFD in place of invalid bytes: one for each longest sequence that could begin a character, as
+// Python's errors="replace" and Rust's from_utf8_lossy do.
 inline std::string repaired(std::string_view text) {
   std::string result;
   result.reserve(text.size());
@@ -90,14 +92,14 @@ inline std::size_t count_characters(std::string_view text) {
   return count;
 }
 
-// `text` in lower case as Python's str.lower(), but for the Greek sigma that ends a word.
+// Returns `text` in lower case, as Python's str.lower() does, except for the Greek sigma at the end of a word.
 inline std::string lower(std::string_view text) {
   std::string result;
   for (std::size_t at = 0; at < text.size();) {
     const Character character = decode(text, at);
     at += character.length;
     append(result, unicode::lower(character.code));
-    if (character.code == 0x130) append(result, 0x307);  // the one letter that becomes two
+    if (character.code == 0x130) append(result, 0x307);  // the only letter whose lower case has two characters
   }
   return result;
 }

@@ -1,8 +1,9 @@
-// A text cut into words as GPT-2's and RoBERTa's tokenizers do it, by hand what their regular expression says:
+// Splits a text into words as the tokenizers of GPT-2 and RoBERTa do, by code that does the same as their regular
+// expression:
 //
 //   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //
-// (Radford et al., 2019). The fuzzer holds it against PCRE2 running that expression.
+// (Radford et al., 2019). A fuzz test compares it with PCRE2 running that expression.
 #pragma once
 
 #include <array>
@@ -14,7 +15,7 @@
 
 namespace rpln::detail {
 
-// Gives the words of a text, one after the other; together they are the text.
+// Returns the words of a text one after the other. Together they are the text.
 class Words {
  public:
   explicit Words(std::string_view text) : text_(text) {}
@@ -35,7 +36,7 @@ class Words {
     std::size_t next;
   };
 
-  // The class of the character at `at`, and where the next one begins.
+  // Returns the class of the character at `at`, and where the next character begins.
   [[nodiscard]] Step step(std::size_t at) const {
     const auto byte = static_cast<unsigned char>(text_[at]);
     if (byte < 0x80) return {classes_.of(byte), at + 1};
@@ -49,7 +50,7 @@ class Words {
     }
     const Step first = step(start);
     if (first.kind != Class::space) return end_of_run(first);
-    // A space belongs to what follows it, unless that is one more.
+    // A space belongs to the word after it, unless another space follows.
     if (text_[start] == ' ' && first.next < text_.size()) {
       const Step second = step(first.next);
       if (second.kind != Class::space) return end_of_run(second);
@@ -57,7 +58,7 @@ class Words {
     return end_of_spaces(first.next);
   }
 
-  // Where characters of one class end, of which `step` is the first.
+  // Returns where the characters of one class end. `step_` is the first of them.
   [[nodiscard]] std::size_t end_of_run(Step step_) const {
     const Class kind = step_.kind;
     std::size_t end = step_.next;
@@ -69,7 +70,7 @@ class Words {
     return end;
   }
 
-  // Spaces leave the last one of them to the word behind them, where there is one.
+  // Returns where spaces end. The last one belongs to the word after them, where there is one.
   [[nodiscard]] std::size_t end_of_spaces(std::size_t second) const {
     std::size_t last = second;  // where the last space begins, once there are two
     std::size_t end = second;

@@ -1,0 +1,80 @@
+"""A request to the ensemble: how its tensors become the items of a pipeline, with the options they came with.
+
+Each field of an item is a string tensor, of shape (B, 1), or (B, N) where the field holds several texts.
+
+Shapes: B items of a request, N texts of the longest field.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from rpln_runtime.errors import InputError
+from rpln_runtime.postprocess.base import ItemField, item_from_parts
+
+OPTIONS: Final = "options"
+"""The input that every ensemble has and clients may leave out: a JSON object with options of the task, for one item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An item as a pipeline takes it, and the options of the task that came with it."""
+
+    item: Any
+    options: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Return JSON text, which the first step hands to the last one."""
+        return json.dumps({"item": self.item, "options": self.options})
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Asked":
+        """Read what `to_json` returned."""
+        return cls(**json.loads(text))
+
+
+def asked_from_arrays(arrays: Mapping[str, np.ndarray], fields: Sequence[ItemField]) -> list[Asked]:
+    """Return the items of a request.
+
+    Raises InputError for a text that is not UTF-8 and for options that are not a JSON object.
+    """
+    given = [field for field in fields if field.name in arrays]
+    rows = zip(*(arrays[field.name] for field in given), strict=True)
+    options = arrays.get(OPTIONS)
+    return [
+        Asked(
+            _item(dict(zip(given, row, strict=True))),
+            {} if options is None else options_from_text(options[place, 0]),
+        )
+        for place, row in enumerate(rows)
+    ]
+
+
+def options_from_text(text: bytes) -> dict[str, Any]:
+    """Return the options that a JSON text holds; an empty text holds none.
+
+    Raises InputError for text that is not a JSON object.
+    """
+    try:
+        options = json.loads(text_from_bytes(text, OPTIONS) or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{OPTIONS} is not JSON ({error}): expected an object, such as {{"top_k": 3}}.') from error
+    if not isinstance(options, dict):
+        raise InputError(f'{OPTIONS} is a {type(options).__name__}, expected a JSON object, such as {{"top_k": 3}}.')
+    return options
+
+
+def text_from_bytes(value: bytes, name: str) -> str:
+    """Decode an element of the string tensor `name`. Raises InputError for bytes that are not UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 at byte {error.start} ({error.reason}): send texts as UTF-8.") from error
+
+
+def _item(values: Mapping[ItemField, np.ndarray]) -> Any:
+    texts = {field: [text_from_bytes(value, field.name) for value in row] for field, row in values.items()}
+    return item_from_parts({field.name: row if field.several else row[0] for field, row in texts.items()})
