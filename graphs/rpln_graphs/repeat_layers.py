@@ -21,7 +21,8 @@ from onnx_ir.tensor_adapters import TorchTensor
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes.name_values import SCOPES_KEY, module_from_node
-from rpln_graphs.short_networks import LAYERS, Stack, stacks_from_call
+from rpln_graphs.short_networks import Stack, stacks_from_call
+from rpln_graphs.trace_methods import LAYERS
 from rpln_runtime.tasks import Tensor
 
 Following = dict[ir.Value | None, ir.Value]

@@ -7,15 +7,13 @@ weight is copied and the whole network is never changed.
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from torch import nn
 
 from rpln_graphs.calls import GraphCall
+from rpln_graphs.trace_methods import LAYERS
 from rpln_model.encoder import Encoder
-
-LAYERS: Final = 3
-"""How many layers a cut network keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.repeat_layers import repeat_layers
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.short_networks import short_call
+from rpln_graphs.trace_methods import REPEAT, TRACE_METHODS
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_runtime.tasks import (
     BATCH,
@@ -43,11 +44,6 @@ OLDEST_TRACED_OPSET: Final = 18
 NEWEST_OPSET: Final = 25
 DEFAULT_OPSET: Final = 20
 
-REPEAT: Final = "repeat"
-FULL: Final = "full"
-TRACES: Final = (REPEAT, FULL)
-"""How the layers get into a graph: the first three are traced and the third is repeated, or all are traced."""
-
 EXAMPLE_SIZES: Final = {BATCH: 2, CHOICES: 3, SEQUENCE: 7, PAST: 6, TOTAL: 13, ENCODER_SEQUENCE: 11, MASK_AXIS: 5}
 """Sizes to trace with; 0 and 1 would be specialised, equal ones could be taken for one another."""
 
@@ -63,8 +59,8 @@ def trace_model(
     """Trace `model` into a graph with exactly these inputs and outputs, then clean it up.
 
     `model` is one of rpln_model's heads in eval mode; axes named after config fields are looked up in `model.config`.
-    Weights are shared with `model`, not copied. `trace` is one of TRACES: both make the same graph. Raises GraphError
-    for an opset that cannot be had, and for layers that `repeat` finds not to be alike.
+    Weights are shared with `model`, not copied. `trace` is a row of TRACE_METHODS, which all make the same graph.
+    Raises GraphError for an opset that cannot be had, and for layers that `repeat` finds not to be alike.
     """
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise GraphError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
@@ -91,7 +87,7 @@ def example_inputs(call: GraphCall, sizes: Mapping[str, int]) -> list[torch.Tens
 
 
 def _traced(call: GraphCall, opset: int, trace: str) -> ir.Model:
-    short = short_call(call) if trace == REPEAT else None
+    short = short_call(call) if TRACE_METHODS[trace] else None
     if short is None:
         return _export(call, opset)
     graph = _export(short, opset)

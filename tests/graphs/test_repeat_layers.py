@@ -14,8 +14,9 @@ from rpln_graphs.calls import GraphCall
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes.name_values import module_from_node
 from rpln_graphs.repeat_layers import repeat_layers
-from rpln_graphs.short_networks import LAYERS, short_call
-from rpln_graphs.trace import DEFAULT_OPSET, FULL, REPEAT, trace_model
+from rpln_graphs.short_networks import short_call
+from rpln_graphs.trace import DEFAULT_OPSET, trace_model
+from rpln_graphs.trace_methods import FULL, LAYERS, REPEAT
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config
 from tests.graphs.networks import graph_call, tiny_encoder, tiny_model
