@@ -1,4 +1,4 @@
-"""Time and peak memory of an export at base size, beside torch's exporter alone.
+"""Time and peak memory of an export at base size, beside torch's exporter alone, and time of a trace by its layers.
 
 Contenders run in turn, each in a process of its own, with a pause in between; what counts are the ratios. Random
 weights are made on the spot. `make bench` writes benchmarks/results/export.json and export.md.
@@ -15,12 +15,19 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 RESULTS: Final = Path(__file__).with_name("results")
 PAUSE: Final = 3.0
 TASK: Final = "token-classification"
+TORCH: Final = "torch.onnx.export alone"
+DEPTHS: Final = (2, 4, 12, 24)
+"""The numbers of layers of the networks that are traced."""
+METHODS: Final = ("repeat", "full")
+"""What --trace takes."""
 
 
 def main() -> None:
@@ -40,7 +47,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for name, finished in runs.items():
                 run = run_child(name, Path(folder))
-                print(f"{name}: {run['seconds']:.1f} s, peak {run['peak'] / weights:.2f}x the weights", flush=True)
+                print(f"{name}: {run['seconds']:.1f} s, {run['processor_seconds']:.1f} s of processors", flush=True)
                 finished.append(run)
                 time.sleep(PAUSE)
     write_results(runs, weights)
@@ -71,7 +78,7 @@ def run_child(name: str, folder: Path) -> dict[str, Any]:
 
 
 def torch_exporter(folder: Path) -> dict[str, Any]:
-    """What torch.onnx.export alone takes, from a loaded model to a file."""
+    """Measure torch.onnx.export alone, from a loaded model to a file."""
     import torch
 
     from rpln_export.steps import Silent, Steps
@@ -97,57 +104,122 @@ def torch_exporter(folder: Path) -> dict[str, Any]:
     return _result(steps.finished)
 
 
-def whole_export(precision: str) -> Callable[[Path], dict[str, Any]]:
-    """What an export by this project takes, from the checkpoint's folder to a validated bundle."""
+def whole_export(folder: Path, *, engine: str = "auto", **choices: str) -> dict[str, Any]:
+    """Measure an export by this project, from the checkpoint's folder to a validated bundle."""
+    from rpln_export.pipeline import export
+    from rpln_export.plan.engines import EngineRequest
+    from rpln_export.plan.export_plan import make_plan
 
-    def run(folder: Path) -> dict[str, Any]:
-        from rpln_export.pipeline import export
-        from rpln_export.plan.export_plan import make_plan
-
-        plan = make_plan(str(folder / "base"), task=TASK, precision=precision, destination=folder / f"out-{precision}")
-        return _result(export(plan).steps)
-
-    return run
+    request = EngineRequest(name=engine)
+    plan = make_plan(str(folder / "base"), task=TASK, destination=folder / "out", engines=request, **choices)
+    return _result(export(plan).steps)
 
 
-CONTENDERS: Final[dict[str, Callable[[Path], dict[str, Any]]]] = {
-    "torch.onnx.export alone": torch_exporter,
-    "rpln-export": whole_export("fp32"),
-    "rpln-export --fp16": whole_export("fp16"),
-    "rpln-export --bf16": whole_export("bf16"),
+def trace(folder: Path, *, layers: int, method: str) -> dict[str, Any]:  # noqa: ARG001 # reads nothing from it
+    """Measure the trace of a narrow network: a trace computes nothing, so that only the layers count."""
+    from transformers import RobertaPreLayerNormConfig
+
+    from rpln_export.steps import Silent, Steps
+    from rpln_graphs.trace import trace_model
+    from rpln_model import RobertaPreLayerNormForTokenClassification
+    from rpln_runtime.tasks import TASKS
+
+    config = RobertaPreLayerNormConfig(
+        vocab_size=100, hidden_size=48, intermediate_size=64, num_attention_heads=4, num_hidden_layers=layers
+    )
+    model = RobertaPreLayerNormForTokenClassification(config)
+    steps = Steps(Silent())
+    begun = time.process_time()
+    with steps.step("trace"):
+        trace_model(model, TASKS[TASK].inputs, TASKS[TASK].outputs, trace=method)
+    return _result(steps.finished) | {"processor_seconds": time.process_time() - begun}
+
+
+UNMEASURED: Final = {"optimize": "standard", "engine": "none"}
+EXPORTS: Final[dict[str, Callable[[Path], dict[str, Any]]]] = {
+    TORCH: torch_exporter,
+    "rpln-export": whole_export,
+    "rpln-export --fp16": partial(whole_export, precision="fp16"),
+    "rpln-export --bf16": partial(whole_export, precision="bf16"),
+    "rpln-export --optimize standard --engine none": partial(whole_export, **UNMEASURED),
+    "rpln-export --optimize standard --engine none --trace full": partial(whole_export, **UNMEASURED, trace="full"),
+}
+TRACES: Final = {
+    (method, layers): f"a trace of {layers} layers, {method}" for method, layers in product(METHODS, DEPTHS)
+}
+CONTENDERS: Final = EXPORTS | {
+    name: partial(trace, layers=layers, method=method) for (method, layers), name in TRACES.items()
 }
 
 
 def write_results(runs: dict[str, list[dict[str, Any]]], weights: int) -> None:
-    """Write the medians, and the ratios to torch's exporter of the same round, as JSON and as a table."""
-    rows = {}
-    for name, finished in runs.items():
-        baseline = [run["seconds"] for run in runs["torch.onnx.export alone"]]
-        ratios = [run["seconds"] / base for run, base in zip(finished, baseline, strict=True)]
-        median = sorted(finished, key=lambda run: run["seconds"])[len(finished) // 2]
-        rows[name] = {
-            "ratio_to_torch": round(statistics.median(ratios), 2),
-            "peak_to_weights": round(max(run["peak"] for run in finished) / weights, 2),
-            "seconds": round(median["seconds"], 1),
-            "share_of_steps": {step: round(time / median["seconds"], 2) for step, time in median["steps"].items()},
-        }
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    """Write the medians and ratios as JSON and as tables."""
+    exports = {name: _export_row(runs[name], runs[TORCH], weights) for name in EXPORTS}
+    traces = {key: statistics.median(run["processor_seconds"] for run in runs[name]) for key, name in TRACES.items()}
+    document = {
+        "model": "base, 12 x 768, random weights",
+        "weights_bytes": weights,
+        "machine": {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()},
+        "rows": exports,
+        "traces": [
+            {"trace": method, "layers": layers, "processor_seconds": round(seconds, 1)}
+            for (method, layers), seconds in traces.items()
+        ],
+    }
+    text = "\n".join([*_export_table(exports), "", *_trace_table(traces)])
     RESULTS.mkdir(exist_ok=True)
-    document = {"model": "base, 12 x 768, random weights", "weights_bytes": weights, "machine": machine, "rows": rows}
     (RESULTS / "export.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    lines = ["| | time, ratio to torch's exporter | peak memory, ratio to fp32 weights | shares |", "|---|---|---|---|"]
+    (RESULTS / "export.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+def _export_row(finished: list[dict[str, Any]], torch_runs: list[dict[str, Any]], weights: int) -> dict[str, Any]:
+    """Return the median of several exports, and ratios to torch's exporter in the same round."""
+    ratios = [run["seconds"] / base["seconds"] for run, base in zip(finished, torch_runs, strict=True)]
+    median = sorted(finished, key=lambda run: run["seconds"])[len(finished) // 2]
+    return {
+        "ratio_to_torch": round(statistics.median(ratios), 2),
+        "peak_to_weights": round(max(run["peak"] for run in finished) / weights, 2),
+        "seconds": round(median["seconds"], 1),
+        "processor_seconds": round(statistics.median(run["processor_seconds"] for run in finished), 1),
+        "share_of_steps": {step: round(time / median["seconds"], 2) for step, time in median["steps"].items()},
+    }
+
+
+def _export_table(rows: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [
+        "| | time, ratio to torch's exporter | seconds of processors | peak memory, ratio to fp32 weights | shares |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in rows.items():
         shares = ", ".join(f"{step} {share:.0%}" for step, share in row["share_of_steps"].items())
-        lines.append(f"| {name} | {row['ratio_to_torch']} | {row['peak_to_weights']} | {shares} |")
-    (RESULTS / "export.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
+        cells = (name, row["ratio_to_torch"], row["processor_seconds"], row["peak_to_weights"], shares)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
+
+
+def _trace_table(traces: dict[tuple[str, int], float]) -> list[str]:
+    """Return seconds of processors, and in brackets the ratio to the network with the fewest layers."""
+    lines = [f"| layers | {' | '.join(f'--trace {method}' for method in METHODS)} |", "|---|---|---|"]
+    for layers in DEPTHS:
+        cells = [
+            f"{traces[method, layers]:.1f} s ({traces[method, layers] / traces[method, DEPTHS[0]]:.2f})"
+            for method in METHODS
+        ]
+        lines.append(f"| {layers} | {' | '.join(cells)} |")
+    return lines
 
 
 def _result(steps: Any) -> dict[str, Any]:
+    """Return what the steps took; processors count from the start of the process, imports included."""
+    seconds: dict[str, float] = {}
+    for step in steps:
+        seconds[step.name] = seconds.get(step.name, 0.0) + step.seconds
     return {
-        "seconds": sum(step.seconds for step in steps),
+        "seconds": sum(seconds.values()),
+        "processor_seconds": time.process_time(),
         "peak": max(step.peak_memory for step in steps),
-        "steps": {step.name: step.seconds for step in steps},
+        "steps": seconds,
     }
 
 

@@ -84,7 +84,9 @@ def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:
     graphs = [
         TracedGraph(
             planned=planned,
-            model=trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs, opset=plan.opset),
+            model=trace_model(
+                planned.call.model, planned.plan.inputs, planned.plan.outputs, opset=plan.opset, trace=plan.trace
+            ),
         )
         for planned in planned_graphs
     ]

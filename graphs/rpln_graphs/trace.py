@@ -1,4 +1,8 @@
-"""torch model -> clean onnx_ir model: one trace per graph, dynamic axes, names that read like the model."""
+"""torch model -> clean onnx_ir model: one trace per graph, dynamic axes, names that read like the model.
+
+A trace takes a second a layer, although the layers are alike: a deep network is traced with its first three layers, of
+which the third is then repeated (`repeat_layers`), before any pass has changed the graph.
+"""
 
 import logging
 import re
@@ -14,8 +18,12 @@ from onnxscript import version_converter
 
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.errors import GraphError
+from rpln_graphs.input_sizes import settle_input_sizes
 from rpln_graphs.passes import CLEAN_UP
+from rpln_graphs.repeat_layers import repeat_layers
 from rpln_graphs.rewriting.base import Context
+from rpln_graphs.short_networks import short_call
+from rpln_graphs.trace_methods import REPEAT, TRACE_METHODS
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_runtime.tasks import (
     BATCH,
@@ -46,23 +54,26 @@ def trace_model(
     outputs: Sequence[Tensor],
     *,
     opset: int = DEFAULT_OPSET,
+    trace: str = REPEAT,
 ) -> ir.Model:
     """Trace `model` into a graph with exactly these inputs and outputs, then clean it up.
 
     `model` is one of rpln_model's heads in eval mode; axes named after config fields are looked up in `model.config`.
-    Weights are shared with `model`, not copied. Raises GraphError for an opset that cannot be had.
+    Weights are shared with `model`, not copied. `trace` is a row of TRACE_METHODS, which all make the same graph.
+    Raises GraphError for an opset that cannot be had, and for layers that `repeat` finds not to be alike.
     """
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise GraphError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
     call = GraphCall(model, inputs, outputs).eval()
-    graph = _export(call, max(opset, OLDEST_TRACED_OPSET))
+    graph = _traced(call, max(opset, OLDEST_TRACED_OPSET), trace)
+    settle_input_sizes(graph.graph)
     for make_pass in CLEAN_UP:
         make_pass.configure(graph, Context())(graph)
     if opset < OLDEST_TRACED_OPSET:
         _convert_down(graph, opset)
     _name_output_axes(graph, call)
     _name_counted_axes(graph)
-    common.ClearMetadataAndDocStringPass()(graph)
+    _clear_notes(graph)
     return graph
 
 
@@ -73,6 +84,15 @@ def example_inputs(call: GraphCall, sizes: Mapping[str, int]) -> list[torch.Tens
         for tensor in call.inputs
         for shape in call.shapes(tensor, sizes).values()
     ]
+
+
+def _traced(call: GraphCall, opset: int, trace: str) -> ir.Model:
+    short = short_call(call) if TRACE_METHODS[trace] else None
+    if short is None:
+        return _export(call, opset)
+    graph = _export(short, opset)
+    repeat_layers(graph.graph, call)
+    return graph
 
 
 def _export(call: GraphCall, opset: int) -> ir.Model:
@@ -137,3 +157,11 @@ def _name_counted_axes(graph: ir.Model) -> None:
     for value in (value for node in graph.graph for value in node.outputs):
         if value.shape is not None and any(re.fullmatch(r"u\d+", str(size)) for size in value.shape):
             value.shape = ir.Shape(MASKED_TOKENS if re.fullmatch(r"u\d+", str(size)) else size for size in value.shape)
+
+
+def _clear_notes(graph: ir.Model) -> None:
+    """Remove what torch noted down about nodes and values."""
+    common.ClearMetadataAndDocStringPass()(graph)
+    computed = (value for node in graph.graph for value in node.outputs)
+    for value in (*graph.graph.inputs, *graph.graph.initializers.values(), *computed):
+        value.metadata_props.clear()

@@ -118,6 +118,15 @@ _PATH: Final = click.Path(path_type=Path)
         help="Which positions get logits. Decoders: last (default) or all. fill-mask: all (default), masked (the graph "
         "finds the mask tokens) or positions (an input says where they are).",
     ),
+    cloup.option(
+        "--trace",
+        cls=TableOption,
+        rows=table_option.trace_methods,
+        default="repeat",
+        show_default=True,
+        help="How layers get into the graph: {rows}. repeat traces three and repeats the third; full, which traces all "
+        "of them, gives the same graph and takes longer.",
+    ),
     cloup.option("--with-tokenizer", is_flag=True, help="Add a graph that takes texts and tokenizes them itself."),
 )
 @cloup.option_group(
@@ -185,6 +194,7 @@ def export_command(
     outputs: Sequence[str],
     variants: Sequence[str],
     logits: str | None,
+    trace: str,
     with_tokenizer: bool,
     optimize: str,
     target: str | None,
@@ -216,6 +226,7 @@ def export_command(
             inputs=inputs,
             outputs=outputs,
             opset=opset,
+            trace=trace,
             io_dtype=io_dtype,
             tokenizer=stack.enter_context(tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary)),
             calibration=calibration,

@@ -73,6 +73,13 @@ def variants() -> Iterable[str]:
     return DECODERS
 
 
+def trace_methods() -> Iterable[str]:
+    """Return the names of the ways to trace a network's layers."""
+    from rpln_graphs.trace_methods import TRACE_METHODS
+
+    return TRACE_METHODS
+
+
 def io_dtypes() -> Iterable[str]:
     """Return the names of the types that float inputs and outputs may have."""
     from rpln_graphs.recipes import IO_DTYPES

@@ -27,6 +27,7 @@ from rpln_graphs.forms import Form
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_graphs.rewriting.base import CountingPass, GraphTraits
 from rpln_graphs.stress import Limits
+from rpln_graphs.trace_methods import REPEAT, TRACE_METHODS
 from rpln_model.composition import Composition, load_composition
 from rpln_runtime.manifest import Axis, Generation
 from rpln_runtime.tasks import Task, Tensor
@@ -58,6 +59,7 @@ class ExportPlan:
         graphs: the graphs of the bundle.
         generation: the ids and lengths of a task that generates; None for other tasks.
         opset: the version of ONNX's operators.
+        trace: the row of TRACE_METHODS, which says how many layers are traced.
         io_dtype: the type of float inputs and outputs.
         tokenizer: the folder or hub id of the tokenizer.
         calibration: the user's file of texts to measure ranges on.
@@ -83,6 +85,7 @@ class ExportPlan:
     graphs: tuple[GraphPlan, ...]
     generation: Generation | None
     opset: int
+    trace: str
     io_dtype: ir.DataType
     tokenizer: str
     calibration: Path | None
@@ -174,6 +177,7 @@ def make_plan(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     opset: int | None = None,
+    trace: str = REPEAT,
     io_dtype: str = "fp32",
     tokenizer: str | None = None,
     calibration: Path | None = None,
@@ -202,6 +206,7 @@ def make_plan(
         inputs: names of the task's optional inputs.
         outputs: names of the task's optional outputs.
         opset: the version of ONNX's operators; None means the default.
+        trace: a row of TRACE_METHODS; both give the same graph.
         io_dtype: the type of float inputs and outputs, as in IO_DTYPES.
         tokenizer: a folder or hub id; None means the checkpoint's own.
         calibration: a file of texts to measure ranges on.
@@ -228,6 +233,7 @@ def make_plan(
     recipe = choose(RECIPES, precision, "precision")
     where = choose(TARGETS, target or recipe.target, "target")
     compiled = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
+    choose(TRACE_METHODS, trace, "--trace")
     named = variants or (compiled_variants(row) if compiled.required else ())
     plan = ExportPlan(
         source=source,
@@ -240,6 +246,7 @@ def make_plan(
         graphs=graph_plans(row, composition, variants=named, inputs=inputs, outputs=outputs, logits=logits),
         generation=generation_from_checkpoint(source, composition, row, revision=revision),
         opset=checked_opset(opset),
+        trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
         tokenizer=tokenizer or source,
         calibration=calibration,

@@ -119,11 +119,11 @@ def traced_once(monkeypatch: pytest.MonkeyPatch, _traces: Traces) -> None:
 def share_traces(monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
     """Let exports take their trace from `traces` where the same was traced before."""
 
-    def trace_once(model: Any, inputs: Any, outputs: Any, *, opset: int) -> ir.Model:
+    def trace_once(model: Any, inputs: Any, outputs: Any, *, opset: int, trace: str) -> ir.Model:
         weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
-        key = (type(model), hash(weights), model.config.to_json_string(), inputs, outputs, opset)
+        key = (type(model), hash(weights), model.config.to_json_string(), inputs, outputs, opset, trace)
         if key not in traces:
-            traces[key] = ir.to_proto(trace_model(model, inputs, outputs, opset=opset))
+            traces[key] = ir.to_proto(trace_model(model, inputs, outputs, opset=opset, trace=trace))
         return ir.from_proto(traces[key])
 
     monkeypatch.setattr(pipeline, "trace_model", trace_once)

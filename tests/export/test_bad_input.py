@@ -142,6 +142,7 @@ TABLE = (
     ),
     # Options
     Bad(id="old-opset", options=("--opset", "16"), code=NOT_AS_ASKED, says=("opset 16", "17")),
+    Bad(id="unknown-trace", options=("--trace", "fast"), code=NOT_AS_ASKED, says=("--trace 'fast'", "repeat, full")),
     Bad(id="future-opset", options=("--opset", "99"), code=NOT_AS_ASKED, says=("opset 99", "17")),
     Bad(
         id="unknown-input",

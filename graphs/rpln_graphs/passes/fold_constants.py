@@ -5,14 +5,21 @@ onnxscript's folding and rewrite rules and onnx_ir's common passes do all of it.
 which later passes may scale differently.
 """
 
+from collections.abc import Sequence
+from typing import Final
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules.common import slice_split_rule
 
 from rpln_graphs.rewriting.base import CountingPass
 
 ROUNDS = 2
 """Folding enables rewrites and rewrites enable folding; a third round changes nothing on any graph of this family."""
+
+QUICK_RULES: Final = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule]  # noqa: SLF001 # no public name
+"""onnxscript's own choice but for two Slices -> Split, which compares every node with every other: a second a layer."""
 
 
 class FoldConstants(CountingPass):
@@ -23,7 +30,7 @@ class FoldConstants(CountingPass):
         common.InlinePass()(model)
         for _ in range(ROUNDS):
             optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_may_be_folded)
-            rewriter.rewrite(model)
+            rewriter.rewrite(model, _rules(model.graph))
         for tidy in (
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
@@ -34,6 +41,12 @@ class FoldConstants(CountingPass):
         ):
             tidy(model)
         return before - len(model.graph)
+
+
+def _rules(graph: ir.Graph) -> Sequence[rewriter.RewriteRule] | None:
+    """`QUICK_RULES`, or None for onnxscript's own choice where two nodes slice one value."""
+    sliced = [node.inputs[0] for node in graph if node.op_type == "Slice"]
+    return QUICK_RULES if len(sliced) == len(set(sliced)) else None
 
 
 def _may_be_folded(node: ir.Node) -> bool | None:

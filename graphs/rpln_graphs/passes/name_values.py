@@ -43,9 +43,15 @@ class NameValues(CountingPass):
 
 def module_from_node(node: ir.Node) -> str:
     """The dotted path of the torch module that `node` was traced from; empty for the model itself."""
-    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
+    scopes = scopes_from_node(node)
     modules = [scope for scope in scopes[:-1] if scope != NO_MODULE]  # the last scope is the torch operator
     return _without_prefix(modules[-1] + ".").removesuffix(".") if modules else ""
+
+
+def scopes_from_node(node: ir.Node) -> list[str]:
+    """The paths of the torch modules around what `node` was traced from, outermost first, and the operator's name."""
+    scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
+    return scopes
 
 
 def _without_prefix(name: str) -> str:

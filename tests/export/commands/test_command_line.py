@@ -30,6 +30,7 @@ from rpln_graphs.forms import FORMS
 from rpln_graphs.recipes import RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
+from rpln_graphs.trace_methods import FULL, REPEAT, TRACE_METHODS
 from rpln_model.errors import RplnModelError
 from rpln_runtime import load
 from rpln_runtime.errors import RplnError
@@ -61,7 +62,7 @@ def test_help_is_as_wide_as_the_terminal_and_has_examples(width: int) -> None:
 
 def test_help_lists_the_rows_of_the_tables() -> None:
     text = re.sub(r"[-\s]+", "", CliRunner().invoke(export_command, ["--help"]).stdout)
-    for table in (TASKS, RECIPES, FORMS, TARGETS, WORKLOADS, BACKENDS, DECODERS):
+    for table in (TASKS, RECIPES, FORMS, TARGETS, WORKLOADS, BACKENDS, DECODERS, TRACE_METHODS):
         assert re.sub(r"[-\s]+", "", ", ".join(table)) in text
 
 
@@ -255,6 +256,21 @@ def test_the_opset_is_the_one_asked_for(exported: Callable[..., Export], opset: 
 
 def test_the_default_opset(exported: Callable[..., Export]) -> None:
     assert read_manifest(exported("token-classification").folder).graphs[0].opset == DEFAULT_OPSET
+
+
+@pytest.mark.parametrize(("options", "method"), [((), REPEAT), (("--trace", FULL), FULL)])
+def test_layers_are_traced_as_asked(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Any, method: str
+) -> None:
+    asked = []
+
+    def trace_model(*_: Any, trace: str, **__: Any) -> None:
+        asked.append(trace)
+        raise graph_errors.GraphError("far enough")
+
+    monkeypatch.setattr("rpln_export.pipeline.trace_model", trace_model)
+    result = export(checkpoint("fill-mask"), *options, "-o", tmp_path / "out")
+    assert (result.exit_code, asked) == (graph_errors.GraphError.exit_code, [method])
 
 
 def test_internals_are_given_where_they_are_asked_for(exported: Callable[..., Export]) -> None:
