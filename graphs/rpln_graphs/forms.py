@@ -19,8 +19,9 @@ from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
-from rpln_graphs.rewriting.base import Context, ExplainingPass, GraphTraits
+from rpln_graphs.rewriting.base import Context, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
+from rpln_graphs.rewriting.traits import GraphTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

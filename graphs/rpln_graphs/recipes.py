@@ -14,8 +14,10 @@ from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.passes.select_rows import SelectRows
-from rpln_graphs.rewriting.base import Context, CountingPass, GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
