@@ -44,7 +44,7 @@ class EncodedItem:
     answer: int
 
     def __len__(self) -> int:
-        """The number of tokens with padding."""
+        """Return the number of tokens with padding."""
         return len(self.rows) * max(map(len, self.rows))
 
 

@@ -37,7 +37,7 @@ class TaggedExample:
     is_first: list[bool]
 
     def __len__(self) -> int:
-        """The number of tokens."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 

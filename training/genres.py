@@ -52,7 +52,7 @@ class EncodedPassage:
     place: int
 
     def __len__(self) -> int:
-        """The number of tokens."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 

@@ -135,7 +135,7 @@ def _has_subject_and_verb(words: Sentence) -> bool:
 
 
 def _may_end_before(words: Sentence) -> bool:
-    """Whether a phrase ends where these words begin: "the top of the hill" is one."""
+    """Return whether a phrase may end where `words` begin; "the top" may not before "of the hill"."""
     return not words or words[0].text.lower() != "of"
 
 

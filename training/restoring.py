@@ -27,7 +27,7 @@ class Pair:
     written: list[int]
 
     def __len__(self) -> int:
-        """The number of tokens of the longer side."""
+        """Return the number of tokens of the longer side."""
         return max(len(self.bare), len(self.written))
 
 

@@ -32,7 +32,7 @@ class Beginning:
     is_spam: bool
 
     def __len__(self) -> int:
-        """The number of tokens."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 

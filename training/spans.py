@@ -39,7 +39,7 @@ class EncodedQuestion:
     characters: list[tuple[int, int] | None]
 
     def __len__(self) -> int:
-        """The number of tokens."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 

@@ -17,7 +17,7 @@ ROUNDS = 2
 
 
 class FoldConstants(CountingPass):
-    """Counts the nodes removed."""
+    """The pass. It counts the nodes that it removed."""
 
     def rewrite(self, model: ir.Model) -> int:
         before = len(model.graph)

@@ -32,17 +32,17 @@ STATISTICS_READ: Final = "its mean or its deviation is read"
 
 
 class FoldNormAffine(FoldingPass):
-    """Counts the LayerNorms within layers, whose input an Add reads too.
+    """The pass. It counts the LayerNorms that it folded within layers, whose input an Add reads too.
 
-    The final LayerNorm and that of a head are folded where they can be, but not counted: that depends on the head.
+    It also folds the final LayerNorm and that of a head where it can, but does not count them: they depend on the head.
     """
 
     def formula(self, traits: GraphTraits) -> int:
-        """2L, 3L with cross-attention."""
+        """Return 2L, or 3L with cross-attention."""
         return traits.blocks
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """Every LayerNorm."""
+        """Return every LayerNorm."""
         return (node for node in model.graph if node.op_type == "LayerNormalization")
 
     def counts(self, node: ir.Node) -> bool:

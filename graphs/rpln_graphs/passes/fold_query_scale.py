@@ -20,14 +20,14 @@ OTHER_QUERIES: Final = "its queries are not a projection that only this product 
 
 
 class FoldQueryScale(FoldingPass):
-    """Counts the attentions."""
+    """The pass. It counts the attentions whose scale it folded."""
 
     unless: ClassVar[Mapping[str, str]] = {
         RELATIVE_POSITIONS: "the scale also multiplies the scores of relative positions",
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """L attentions, 2L with cross-attention."""
+        """Return L, or 2L with cross-attention."""
         return traits.attentions
 
     def expected(self, traits: GraphTraits) -> int:
@@ -35,7 +35,7 @@ class FoldQueryScale(FoldingPass):
         return traits.attentions_except(of_self=self.unless)
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """The Muls that scale scores on their way into a Softmax, before a mask is added."""
+        """Yield the Muls that scale scores on their way into a Softmax, before a mask is added."""
         for node in model.graph:
             if node.op_type == "Softmax":
                 masked = maker(node.inputs[0], "Add")

@@ -22,7 +22,7 @@ OTHER_ROWS: Final = "the rows of the table and the vector differ in type or leng
 
 
 class FoldTokenTypes(FoldingPass):
-    """Counts the vectors added to a table: one, where there are embeddings."""
+    """The pass. It counts the vectors that it added to a table: one, if the graph has embeddings."""
 
     unless: ClassVar[Mapping[str, str]] = {
         TOKEN_TYPES: "each token has a type of its own",
@@ -30,11 +30,11 @@ class FoldTokenTypes(FoldingPass):
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """One; a graph without layers has none."""
+        """Return 1; a graph without layers has no embeddings."""
         return min(1, traits.layers)
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """The Adds of a constant vector to anything but a product; a linear layer adds its bias to a product."""
+        """Yield the Adds of a constant vector, except to a product: a linear layer adds its bias to a product."""
         for node in model.graph:
             vector = constant_operand(node, rank=1) if node.op_type == "Add" else None
             if vector is not None and maker(other_operand(node, vector), "MatMul") is None:

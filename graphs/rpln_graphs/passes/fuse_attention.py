@@ -47,10 +47,10 @@ OTHER_OPERANDS: Final = "its queries are not known to be floats of four axes, or
 
 
 class FuseAttention(AttentionPass, FoldingPass):
-    """Counts the attentions."""
+    """The pass. It counts the attentions that it fused."""
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """Every Softmax."""
+        """Return every Softmax."""
         return (node for node in model.graph if node.op_type == "Softmax")
 
     def rewrite(self, model: ir.Model) -> int:

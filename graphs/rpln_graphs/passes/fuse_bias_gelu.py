@@ -22,7 +22,7 @@ NUMBERS: Final = {"root": math.sqrt(2), "one": 1.0, "half": 0.5}
 
 
 class FuseBiasGelu(GeluPass):
-    """Counts the feed-forward blocks, and the head that has a gelu."""
+    """The pass. It counts the gelus that it fused, in feed-forward blocks and in a head."""
 
     approximate: ClassVar[str] = "none"
     heart: ClassVar[str] = "Erf"
@@ -31,7 +31,7 @@ class FuseBiasGelu(GeluPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """L unless the layers have another activation, and 1 for a head that predicts tokens."""
+        """Return L unless the layers have another activation, plus 1 for a head that predicts tokens."""
         layers = 0 if traits.features.intersection({OTHER_ACTIVATION, TANH_GELU}) else traits.layers
         return layers + (1 if GELU_HEAD in traits.features else 0)
 

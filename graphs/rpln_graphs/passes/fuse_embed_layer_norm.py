@@ -27,7 +27,7 @@ BIAS: Final = "it adds a bias, which FoldTokenTypes removes"
 
 
 class FuseEmbedLayerNorm(FusingPass):
-    """Counts the embeddings: one."""
+    """The pass. It counts the embeddings that it fused: one."""
 
     anchor: ClassVar[str] = "SkipLayerNormalization"
     unless: ClassVar[Mapping[str, str]] = {
@@ -39,7 +39,7 @@ class FuseEmbedLayerNorm(FusingPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """One; a graph without layers has none."""
+        """Return 1; a graph without layers has no embeddings."""
         return min(1, traits.layers)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:

@@ -22,7 +22,7 @@ NUMBERS: Final = {"three": 3.0, "cubic": 0.044715, "slope": math.sqrt(2 / math.p
 
 
 class FuseFastGelu(GeluPass):
-    """Counts the feed-forward blocks."""
+    """The pass. It counts the gelus that it fused, in feed-forward blocks."""
 
     approximate: ClassVar[str] = "tanh"
     heart: ClassVar[str] = "Tanh"
@@ -31,7 +31,7 @@ class FuseFastGelu(GeluPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """L if this gelu is the activation; a head's gelu is exact."""
+        """Return L if this gelu is the activation; a head's gelu is always exact."""
         return traits.layers if TANH_GELU in traits.features else 0
 
 

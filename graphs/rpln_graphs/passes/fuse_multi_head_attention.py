@@ -39,7 +39,7 @@ OTHER_MASK: Final = "its mask is not known to be one for each text and the same 
 
 
 class FuseMultiHeadAttention(AttentionPass, FusingPass):
-    """Counts the attentions."""
+    """The pass. It counts the attentions that it fused."""
 
     anchor: ClassVar[str] = "Softmax"
 

@@ -31,7 +31,7 @@ OTHER_SHAPES: Final = "its summands are not known to have one shape"
 
 
 class FuseSkipLayerNorm(FusingPass):
-    """Counts the LayerNorms of the residual stream that read a sum, and that of the embeddings."""
+    """The pass. It counts the LayerNorms that it fused: those of the residual stream and of the embeddings."""
 
     anchor: ClassVar[str] = "LayerNormalization"
 
@@ -39,7 +39,7 @@ class FuseSkipLayerNorm(FusingPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """One behind each block, and one behind the embeddings unless nothing is added to those of words."""
+        """Return one for each block, and one for the embeddings unless these are word embeddings alone."""
         words_alone = RELATIVE_POSITIONS in traits.features and TOKEN_TYPES not in traits.features
         return traits.blocks + (1 if traits.layers and not words_alone else 0)
 

@@ -35,7 +35,7 @@ KEPT_KEY: Final = "rpln.kept_float"
 
 
 class LowerPrecision(CountingPass):
-    """Counts the nodes that compute in the lower type."""
+    """The pass. It counts the nodes that compute in the lower type."""
 
     calibrated = True
 

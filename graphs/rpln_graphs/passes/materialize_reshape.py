@@ -17,7 +17,7 @@ from rpln_graphs.rewriting.values import Size, same_size
 
 
 class MaterializeReshape(CountingPass):
-    """Counts the Reshape nodes whose shape became a constant."""
+    """The pass. It counts the Reshape nodes whose shape became a constant."""
 
     def rewrite(self, model: ir.Model) -> int:
         rewritten = 0

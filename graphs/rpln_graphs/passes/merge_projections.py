@@ -27,10 +27,10 @@ SEPARATING: Final = frozenset({"Reshape", "Transpose", "Concat", "Cast"})
 
 
 class MergeProjections(ExplainingPass):
-    """Counts the values whose projections became one."""
+    """The pass. It counts the values whose projections it merged."""
 
     def formula(self, traits: GraphTraits) -> int:
-        """L: a cross-attention has one projection in the decoder's graph, that of its queries."""
+        """Return L: in a decoder's graph, a cross-attention has only the projection of its queries."""
         return traits.layers
 
     def rewrite(self, model: ir.Model) -> int:
@@ -94,6 +94,6 @@ def _merge(graph: ir.Graph, projections: Sequence[Projection]) -> None:
 
 
 def _joined_name(named: Sequence[ir.Value] | Sequence[ir.Node]) -> str:
-    """a.query.weight, a.key.weight, a.value.weight -> a.query_key_value.weight."""
+    """Return one name for several: a.query.weight, a.key.weight, a.value.weight -> a.query_key_value.weight."""
     columns = zip_longest(*((one.name or "").split(".") for one in named), fillvalue="")
     return ".".join("_".join(dict.fromkeys(column)) for column in columns)

@@ -23,7 +23,7 @@ NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 
 
 class NameValues(CountingPass):
-    """Counts the nodes named."""
+    """The pass. It counts the nodes that it named."""
 
     def rewrite(self, model: ir.Model) -> int:
         graph = model.graph

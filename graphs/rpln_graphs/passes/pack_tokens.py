@@ -45,7 +45,7 @@ _Shape = Sequence[Size | str]
 
 
 class PackTokens(ExplainingPass):
-    """Counts the results of attentions that are packed again, one for each attention."""
+    """The pass. It counts the attentions whose results it packed."""
 
     unless: ClassVar[Mapping[str, str]] = {
         CACHE: "a step of a decoder has no padding: all of its tokens are new",
@@ -54,7 +54,7 @@ class PackTokens(ExplainingPass):
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """L, 2L with cross-attention; one layer less if the head reads the first token alone."""
+        """Return L, or 2L with cross-attention; one layer less if the head reads only the first token."""
         alone = FIRST_TOKEN in traits.features and HIDDEN_STATES not in traits.features
         return replace(traits, layers=traits.layers - alone).attentions
 

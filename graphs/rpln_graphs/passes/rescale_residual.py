@@ -36,7 +36,7 @@ WRITERS: Final = re.compile(
 
 
 class RescaleResidual(CountingPass):
-    """Counts the weights scaled and the epsilons changed; 0 if the stream fits as it is."""
+    """The pass. It counts the weights, biases and epsilons that it changed: 0 if the stream fits as it is."""
 
     calibrated = True
 

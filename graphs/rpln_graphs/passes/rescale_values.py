@@ -22,7 +22,7 @@ VALUE = ".self.value"
 
 
 class RescaleValues(CountingPass):
-    """Counts the attentions rescaled; 0 if all values fit as they are."""
+    """The pass. It counts the attentions that it rescaled: 0 if all values fit as they are."""
 
     calibrated = True
 

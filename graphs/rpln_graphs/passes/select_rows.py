@@ -40,12 +40,12 @@ TWO_AXES: Final = "{node} has the rows of {value} along two axes"
 
 
 class SelectRows(ExplainingPass):
-    """Counts the selections that were moved: one, where a head makes one."""
+    """The pass. It counts the selections that it moved: one, if a head selects rows."""
 
     unless: ClassVar[Mapping[str, str]] = {HIDDEN_STATES: "the last hidden state of every token is an output"}
 
     def formula(self, traits: GraphTraits) -> int:
-        """One for a head that reads some of the tokens."""
+        """Return 1 for a head that reads only some of the tokens, else 0."""
         return int(not traits.features.isdisjoint(HEADS))
 
     def rewrite(self, model: ir.Model) -> int:

@@ -15,7 +15,7 @@ from rpln_graphs.rewriting.values import operand, permutation
 
 
 class TransposeWeights(CountingPass):
-    """Counts the weights turned."""
+    """The pass. It counts the weights that it turned."""
 
     def rewrite(self, model: ir.Model) -> int:
         turned = 0

@@ -45,7 +45,7 @@ class AttentionPass(ExplainingPass):
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """L attentions, 2L with cross-attention."""
+        """Return L, or 2L with cross-attention."""
         return traits.attentions
 
     def expected(self, traits: GraphTraits) -> int:
