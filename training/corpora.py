@@ -1,8 +1,9 @@
-"""The two corpora, fetched and split: what every training script reads, and what `make data` prepares.
+"""The two corpora, fetched and split.
 
     python -m training.corpora [--data FOLDER]
 
-writes splits.json, which document is on which side, beside the corpora.
+is what `make data` runs: it fetches the corpora and writes splits.json beside them, which lists the documents for
+training, development and testing.
 """
 
 from pathlib import Path
@@ -19,7 +20,7 @@ _SIDES: Final = ("train", "dev", "test")
 
 
 def main() -> None:
-    """Fetch and split both corpora, and say how much is on each side."""
+    """Fetch and split both corpora, and print how many documents each part has."""
     data: Path = data_parser("Fetch the public corpora and split them by document.").parse_args().data
     splits: dict[str, Split[Document] | Split[Mail]] = {"brown": brown_split(data), "mails": mail_split(data)}
     names = {
@@ -32,12 +33,12 @@ def main() -> None:
 
 
 def brown_split(data: Path) -> Split[Document]:
-    """The Brown corpus under `data`, split by file."""
+    """Return the Brown corpus, fetched into `data` if it is not there, split by file."""
     return split_documents(read_corpus(fetch(BROWN, data)))
 
 
 def mail_split(data: Path) -> Split[Mail]:
-    """The SpamAssassin corpus under `data`, split by thread."""
+    """Return the SpamAssassin mails, fetched into `data` if they are not there, split by thread."""
     return split_mails(read_mails(fetch(MAILS, data)))
 
 

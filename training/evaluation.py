@@ -1,21 +1,25 @@
-"""Accuracy and F1 over words: what the model says at each word's first token against the corpus's tag."""
+"""The tagger's scores: accuracy and F1 over words, each by the model's answer at the word's first token.
+
+B is the number of examples in a batch, T the number of tokens of the longest.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from training.batches import batches_by_length
-from training.examples import Example, batch_from_examples
+from training.batches import IGNORED, batches_by_length, padded_inputs, padded_table
+from training.examples import TaggedExample
 from training.tags import TAGS
 
-_BATCH_TOKENS = 8192
+_BATCH_TOKENS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagScore:
-    """Precision, recall and F1 of one tag, in 0..1, and how many words have it."""
+    """Precision, recall and F1 of one tag, in 0..1, and the number of words that have it."""
 
     precision: float
     recall: float
@@ -24,8 +28,8 @@ class TagScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Scores over words: accuracy and unweighted mean of the tags' F1, both in 0..1."""
+class TaggerScores:
+    """Scores over words: the accuracy, and the unweighted mean of the tags' F1, both in 0..1."""
 
     words: int
     accuracy: float
@@ -33,20 +37,21 @@ class Scores:
     tags: dict[str, TagScore]
 
 
-def evaluate(model: nn.Module, examples: Sequence[Example]) -> Scores:
-    """Return the scores of a token classification `model` (put into eval mode) over the examples' words."""
+@torch.inference_mode()
+def tagger_scores(model: nn.Module, examples: Sequence[TaggedExample]) -> TaggerScores:
+    """Return the scores of a token classification `model` over the examples' words. Puts the model into eval mode."""
     model.eval()
     confusion = torch.zeros(len(TAGS), len(TAGS), dtype=torch.int64)  # [tag of the corpus, tag predicted]
-    with torch.inference_mode():
-        for group in batches_by_length(examples, max_tokens=_BATCH_TOKENS):
-            batch = batch_from_examples(group)
-            logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            pairs = torch.stack([batch.labels, logits.argmax(-1)], dim=-1)[batch.is_first]
-            confusion.index_put_(tuple(pairs.T), torch.tensor(1), accumulate=True)
+    for group in batches_by_length(examples, max_tokens=_BATCH_TOKENS):
+        predicted_BT = model(**padded_inputs([example.token_ids for example in group])).logits.argmax(-1)
+        labels_BT = padded_table([example.labels for example in group], padding=IGNORED)
+        is_first_BT = padded_table([example.is_first for example in group], padding=0).bool()
+        pairs = torch.stack([labels_BT, predicted_BT], dim=-1)[is_first_BT]
+        confusion.index_put_(tuple(pairs.T), torch.tensor(1), accumulate=True)
     return _scores_from_confusion(confusion)
 
 
-def _scores_from_confusion(confusion: Tensor) -> Scores:
+def _scores_from_confusion(confusion: Tensor) -> TaggerScores:
     correct, actual, predicted = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
     tags = {
         tag: TagScore(
@@ -57,7 +62,7 @@ def _scores_from_confusion(confusion: Tensor) -> Scores:
         )
         for i, tag in enumerate(TAGS)
     }
-    return Scores(
+    return TaggerScores(
         words=int(confusion.sum()),
         accuracy=_ratio(correct.sum(), confusion.sum()),
         macro_f1=sum(score.f1 for score in tags.values()) / len(tags),
@@ -66,5 +71,5 @@ def _scores_from_confusion(confusion: Tensor) -> Scores:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float:
-    """Return part / whole, 0 where there is nothing to count, as is usual for a tag that is never predicted."""
+    """Return part / whole, or 0 if there is nothing to count, as is usual for a tag that is never predicted."""
     return float(part) / max(float(whole), 1.0)

@@ -1,4 +1,4 @@
-"""Training and evaluation examples: passages of a document, written in varied styles, as token ids and labels.
+"""What the tagger learns: passages of a document, written in varied styles, as token ids and labels.
 
 B is the number of examples in a batch, T the number of tokens of the longest.
 """
@@ -11,13 +11,11 @@ from itertools import chain
 from typing import Final, TypeVar
 
 from tokenizers import Encoding, Tokenizer
-from torch import Tensor
 
-from training.batches import IGNORED, padded_table
+from training.batches import IGNORED, Batch, padded_inputs, padded_table
 from training.brown import Document
 from training.plain_text import AS_PRINTED, Case, Style, TaggedText, text_from_words
 from training.tags import TAGS
-from training.tokenizer import PAD_ID
 
 _Value = TypeVar("_Value")
 
@@ -31,30 +29,20 @@ _NO_FINAL_STOP_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """A tokenized text: per token its id, the label of its word, and whether it is the word's first token."""
+class TaggedExample:
+    """A tokenized text: the id of each token, the label of its word, and whether it is the first token of the word."""
 
     token_ids: list[int]
     labels: list[int]
     is_first: list[bool]
 
     def __len__(self) -> int:
-        """How many tokens it has."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Examples padded on the right: token ids, attention mask and labels (int64) and is_first (bool), each (B, T)."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-    is_first: Tensor
-
-
 def texts_of(documents: Sequence[Document], *, sentences: int = 1, style: Style = AS_PRINTED) -> list[TaggedText]:
-    """Return the documents in passages of so many sentences, the last of a document maybe shorter."""
+    """Return the documents in passages of so many sentences; the last passage of a document may be shorter."""
     return [
         _passage(document, start, start + sentences, style)
         for document in documents
@@ -63,7 +51,7 @@ def texts_of(documents: Sequence[Document], *, sentences: int = 1, style: Style 
 
 
 def varied_texts(documents: Sequence[Document], *, rng: random.Random) -> list[TaggedText]:
-    """Return the documents cut by chance into passages of 1 to 12 sentences, each in a style drawn by chance."""
+    """Return the documents cut at random into passages of 1 to 12 sentences, each in a random style."""
     texts = []
     for document in documents:
         start = 0
@@ -75,21 +63,18 @@ def varied_texts(documents: Sequence[Document], *, rng: random.Random) -> list[T
     return texts
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[TaggedText]) -> list[Example]:
-    """Tokenize the texts and give every token the tag of its word."""
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[TaggedText]) -> list[TaggedExample]:
+    """Tokenize the texts and label every token with the tag of its word."""
     encodings = tokenizer.encode_batch([text.text for text in texts])
     return [_label_tokens(encoding, text) for encoding, text in zip(encodings, texts, strict=True)]
 
 
-def batch_from_examples(examples: Sequence[Example]) -> Batch:
-    """Pad the examples to the longest of them."""
-    input_ids = padded_table([example.token_ids for example in examples], padding=PAD_ID)
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=(input_ids != PAD_ID).long(),
-        labels=padded_table([example.labels for example in examples], padding=IGNORED),
-        is_first=padded_table([example.is_first for example in examples], padding=0).bool(),
-    )
+def tagger_batch(examples: Sequence[TaggedExample]) -> Batch:
+    """Return the examples padded, with labels (B, T)."""
+    return {
+        **padded_inputs([example.token_ids for example in examples]),
+        "labels": padded_table([example.labels for example in examples], padding=IGNORED),
+    }
 
 
 def _passage(document: Document, start: int, end: int, style: Style) -> TaggedText:
@@ -108,8 +93,8 @@ def _drawn(shares: Mapping[_Value, float], rng: random.Random) -> _Value:
     return rng.choices(tuple(shares), weights=tuple(shares.values()))[0]
 
 
-def _label_tokens(encoding: Encoding, text: TaggedText) -> Example:
-    """Find each token's word by the place of its first character; marks are tokens of their own, so it has only one."""
+def _label_tokens(encoding: Encoding, text: TaggedText) -> TaggedExample:
+    """Find the word of each token by the position of its first character; no token spans two words."""
     labels, is_first = [], []
     last_word = None
     for start, end in encoding.offsets:
@@ -117,4 +102,4 @@ def _label_tokens(encoding: Encoding, text: TaggedText) -> Example:
         labels.append(IGNORED if word is None else _TAG_IDS[text.tags[word]])
         is_first.append(word is not None and word != last_word)
         last_word = word
-    return Example(token_ids=encoding.ids, labels=labels, is_first=is_first)
+    return TaggedExample(token_ids=encoding.ids, labels=labels, is_first=is_first)

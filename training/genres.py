@@ -1,7 +1,7 @@
-"""What the embedder learns: passages of one genre get like vectors; and how often a passage's nearest is of its kind.
+"""What the embedder learns: similar vectors for passages of one genre; and how often the nearest one is of its kind.
 
 B is the number of passages in a batch, T the number of tokens of the longest, D the size of a vector, N a number of
-passages.
+passages, W a number of words.
 """
 
 import random
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rpln_model import RobertaPreLayerNormModel
-from training.batches import batches_by_length, padded_table
+from training.batches import batches_by_length, padded_inputs
 from training.brown import Document
-from training.encoder import MAX_LENGTH
+from training.networks import ENCODER_LENGTH
 from training.plain_text import text_from_words
-from training.tokenizer import END_ID, PAD_ID, START_ID
+from training.tokenizer import END_ID, START_ID
 from training.word_weights import TfIdf
 
 _IMAGINATIVE: Final = frozenset({"fiction", "mystery", "science_fiction", "adventure", "romance", "humor"})
@@ -39,7 +39,7 @@ class Passage:
 
     @property
     def kind(self) -> str:
-        """Of the two halves into which the corpus's manual divides the genres."""
+        """The half of the corpus that the genre belongs to in its manual: imaginative or informative prose."""
         return "imaginative" if self.genre in _IMAGINATIVE else "informative"
 
 
@@ -52,12 +52,12 @@ class EncodedPassage:
     place: int
 
     def __len__(self) -> int:
-        """How many tokens it has."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 
-def passages_of(documents: Sequence[Document], *, sentences: int) -> list[Passage]:
-    """Cut the documents into passages of so many sentences; what is left at a document's end is dropped."""
+def equal_passages(documents: Sequence[Document], *, sentences: int) -> list[Passage]:
+    """Cut the documents into passages of so many sentences; the rest at a document's end is dropped."""
     return [
         _passage(document, start, start + sentences)
         for document in documents
@@ -65,8 +65,8 @@ def passages_of(documents: Sequence[Document], *, sentences: int) -> list[Passag
     ]
 
 
-def drawn_passages(documents: Sequence[Document], *, rng: random.Random) -> list[Passage]:
-    """Cut the documents into passages of 2 to 8 sentences, drawn by chance."""
+def random_passages(documents: Sequence[Document], *, rng: random.Random) -> list[Passage]:
+    """Cut the documents into passages of 2 to 8 sentences, at random."""
     passages = []
     for document in documents:
         start = 0
@@ -80,11 +80,11 @@ def drawn_passages(documents: Sequence[Document], *, rng: random.Random) -> list
 def encode_passages(
     tokenizer: Tokenizer, passages: Sequence[Passage], *, genres: Sequence[str]
 ) -> list[EncodedPassage]:
-    """Tokenize the passages, and cut them at 128 tokens."""
+    """Tokenize the passages, and cut them at ENCODER_LENGTH tokens."""
     encodings = tokenizer.encode_batch([passage.text for passage in passages], add_special_tokens=False)
     return [
         EncodedPassage(
-            token_ids=[START_ID, *encoding.ids[: MAX_LENGTH - 2], END_ID],
+            token_ids=[START_ID, *encoding.ids[: ENCODER_LENGTH - 2], END_ID],
             genre=genres.index(passage.genre),
             place=place,
         )
@@ -93,7 +93,7 @@ def encode_passages(
 
 
 class GenreVectors(nn.Module):
-    """An encoder, and beside it a vector for each genre, which only training needs."""
+    """An encoder, and a vector for each genre, which is trained along and not saved."""
 
     def __init__(self, encoder: RobertaPreLayerNormModel, *, genres: int) -> None:
         super().__init__()
@@ -101,23 +101,22 @@ class GenreVectors(nn.Module):
         self.genre_embeddings = nn.Parameter(torch.randn(genres, encoder.config.hidden_size))
 
     def loss(self, passages: Sequence[EncodedPassage]) -> Tensor:
-        """Return the cross entropy over the genres, scored by the cosine of passage and genre."""
+        """Return the cross entropy over the genres, whose scores are the cosines of passage and genre."""
         vectors_BD = vectors_of(self.encoder, passages)
         cosines = vectors_BD @ F.normalize(self.genre_embeddings, dim=-1).T
         return F.cross_entropy(cosines.float() / _TEMPERATURE, torch.tensor([passage.genre for passage in passages]))
 
 
 def vectors_of(encoder: RobertaPreLayerNormModel, passages: Sequence[EncodedPassage]) -> Tensor:
-    """Return the mean of each passage's last hidden states, special tokens included, at length 1: (B, D)."""
-    input_ids = padded_table([passage.token_ids for passage in passages], padding=PAD_ID)
-    mask_BT = (input_ids != PAD_ID).long()
-    hidden_BTD = encoder(input_ids, attention_mask=mask_BT).last_hidden_state
+    """Return the mean of each passage's last hidden states, special tokens included, scaled to length 1: (B, D)."""
+    inputs = padded_inputs([passage.token_ids for passage in passages])
+    mask_BT, hidden_BTD = inputs["attention_mask"], encoder(**inputs).last_hidden_state
     return F.normalize((hidden_BTD * mask_BT[..., None]).sum(dim=1) / mask_BT.sum(dim=1, keepdim=True), dim=-1)
 
 
 @torch.inference_mode()
 def likeness_by_network(encoder: RobertaPreLayerNormModel, passages: Sequence[EncodedPassage]) -> Tensor:
-    """Return the cosines of the vectors of `encoder`, put into eval mode, for every two passages, (N, N)."""
+    """Return the cosines of the vectors of every two passages, (N, N). Puts `encoder` into eval mode."""
     encoder.eval()
     vectors_ND = torch.zeros(len(passages), encoder.config.hidden_size)
     for group in batches_by_length(passages, max_tokens=_BATCH_TOKENS):
@@ -126,7 +125,7 @@ def likeness_by_network(encoder: RobertaPreLayerNormModel, passages: Sequence[En
 
 
 def likeness_by_words(weights: TfIdf, passages: Sequence[Passage]) -> Tensor:
-    """Return the cosines of the tf-idf vectors for every two passages, (N, N)."""
+    """Return the cosines of the tf-idf vectors of every two passages, (N, N)."""
     vectors = [weights.vector(passage.text) for passage in passages]
     columns = {word: column for column, word in enumerate(sorted(set(chain.from_iterable(vectors))))}
     table_NW = torch.zeros(len(passages), len(columns))
@@ -138,9 +137,10 @@ def likeness_by_words(weights: TfIdf, passages: Sequence[Passage]) -> Tensor:
 def nearest_alike(
     likeness_NN: Tensor, passages: Sequence[Passage], *, trait: Callable[[Passage], str]
 ) -> tuple[int, float]:
-    """Return of how many passages the nearest one of another document was looked for, and how often it has the trait.
+    """Return the number of passages looked at, and the share whose nearest passage has the same trait.
 
-    Passages with a trait that no other document has are not looked for, but may be found.
+    The nearest passage is the most similar one of another document. A passage whose trait no other document has is not
+    looked at, but may be the nearest of another.
     """
     same_document = _equal([passage.document for passage in passages])
     same_trait = _equal([trait(passage) for passage in passages])

@@ -1,10 +1,10 @@
-"""Write the samples of held-out documents that tests compare the embedded checkpoints with.
+"""Write the samples of held-out documents by which tests score the embedded checkpoints.
 
     python -m training.held_out_sample [--data FOLDER]
 
-A line of `brown_test_sample.jsonl` is a sentence of a test file: its text, where each word starts, and the words' tags.
-A line of `brown_test_passages.jsonl` is six sentences in a row of a test file, with the file's name and genre; one of
-`mails_test_sample.jsonl` is the beginning of a test mail, and whether it is spam.
+A line of `brown_test_sample.jsonl` is a sentence of a test file: its text, the place where each word starts, and the
+tags of the words. A line of `brown_test_passages.jsonl` is six sentences in a row of a test file, with the file's name
+and genre. A line of `mails_test_sample.jsonl` is the beginning of a test mail, and whether it is spam.
 """
 
 import json
@@ -34,7 +34,7 @@ _SEED: Final = 1961
 
 
 def main() -> None:
-    """Draw by chance from all test documents."""
+    """Draw the samples at random from all test documents."""
     data: Path = data_parser("Write the held-out samples that tests use.").parse_args().data
     documents, mails = brown_split(data).test, mail_split(data).test
     _write("brown_test_sample.jsonl", _sentences(documents))
@@ -58,7 +58,7 @@ def _passages(documents: list[Document]) -> Iterable[Mapping[str, Any]]:
 
 
 def _beginnings(mails: list[Mail]) -> Iterable[Mapping[str, Any]]:
-    """As many of ham as of spam, without addresses of people and what hurts the reader of a test."""
+    """Yield as many beginnings of ham as of spam, without addresses and words that hurt the reader of a test."""
     rng = random.Random(_SEED)
     for is_spam in (False, True):
         fit = [mail for mail in mails if mail.is_spam == is_spam and not _UNFIT.search(mail.text)]

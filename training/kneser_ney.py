@@ -1,8 +1,8 @@
 """The baseline of the language model: n-grams with interpolated Kneser-Ney smoothing.
 
-After Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling" (1998), section 2.7, with one
-discount an order, D = n1 / (n1 + 2 n2). Below the unigrams stands the uniform distribution, so that no token has
-probability 0.
+The source is Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling" (1998), section 2.7.
+Each order has one discount, D = n1 / (n1 + 2 n2). Unigrams are interpolated with the uniform distribution, so that no
+token has probability 0.
 """
 
 from collections import Counter, defaultdict
@@ -13,10 +13,10 @@ Gram: TypeAlias = tuple[int, ...]
 
 
 class KneserNey:
-    """P(token | the tokens before it), from the counts of streams of token ids."""
+    """A model of P(token | the tokens before it), from the counts of n-grams in streams of token ids."""
 
     def __init__(self, streams: Iterable[Sequence[int]], *, order: int, vocabulary_size: int) -> None:
-        """Count the n-grams up to `order`; the first tokens of a stream are contexts and not themselves counted."""
+        """Count the n-grams up to `order`. The first `order` - 1 tokens of a stream are contexts only."""
         self.order = order
         self._vocabulary_size = vocabulary_size
         counts = Counter(
@@ -27,7 +27,7 @@ class KneserNey:
             self._levels.append(_Level(_continuations(self._levels[-1].counts)))
 
     def probability(self, token: int, context: Sequence[int]) -> float:
-        """P(token | the last `order` - 1 tokens of `context`), which must be that many at least."""
+        """Return P(token | the last `order` - 1 tokens of `context`); the context must have as many."""
         gram = (*context[len(context) - self.order + 1 :], token)
         probability = 1 / self._vocabulary_size
         for level in reversed(self._levels):
@@ -36,7 +36,7 @@ class KneserNey:
 
 
 class _Level:
-    """The grams of one length, their discount, and per context how many tokens and different tokens follow."""
+    """The n-grams of one length, their discount, and for each context the number of tokens and of kinds that follow."""
 
     def __init__(self, counts: Counter[Gram]) -> None:
         self.counts = counts
@@ -50,7 +50,7 @@ class _Level:
             self.different[gram[:-1]] += 1
 
     def interpolated(self, gram: Gram, lower: float) -> float:
-        """The gram's discounted share, and what the discounts left, given out as `lower` says."""
+        """Return the gram's discounted share, plus its part, `lower`, of the probability that the discounts left."""
         followers = self.followers[gram[:-1]]
         if not followers:
             return lower
@@ -59,7 +59,7 @@ class _Level:
 
 
 def _continuations(counts: Counter[Gram]) -> Counter[Gram]:
-    """Of each gram one shorter, how many different tokens stand before it."""
+    """Return, for each gram without its first token, the number of different tokens before it."""
     before: defaultdict[Gram, int] = defaultdict(int)
     for gram in counts:
         before[gram[1:]] += 1

@@ -1,15 +1,15 @@
 """Attention whose heads look at the neighbouring tokens before training begins.
 
-Part of speech is decided by neighbours. From random weights this network learns each word's commonest tag and nothing
-else for about 500 steps, longer on long passages, until attention finds them; from here it uses them at once.
+Neighbours decide the part of speech of a word. From random weights the tagger learns only each word's commonest tag for
+about 500 steps, longer on long passages, until its attention finds the neighbours; from here it uses them at once.
 
 With positions embedded as p_j = (sin a_fj, cos a_fj), where a_fj = w_f j + phase_f, for F frequencies w_f, and a query
 turned by the offset o,
 
     q_i . k_j = sum_f  sin a_f(i+o) sin a_fj + cos a_f(i+o) cos a_fj = sum_f cos w_f (i + o - j),
 
-which for frequencies spread over 0..pi is F at j = i + o and small elsewhere. The phases are random, so that at no
-position all sines or all cosines agree: LayerNorm takes the mean away.
+which for frequencies spread over 0..pi is F at j = i + o and small elsewhere. The phases are random, so that the sines
+or the cosines of no position all agree: LayerNorm would subtract their mean.
 """
 
 import math
@@ -29,7 +29,7 @@ _SCORE_SCALE: Final = 1.5  # of queries and of keys; the neighbour then gets mos
 
 @torch.no_grad()
 def point_first_layer_at_neighbours(network: RobertaPreLayerNormModel, *, offsets: Sequence[int]) -> None:
-    """Set the position embeddings, and add to the first layer what makes its head h look `offsets[h]` tokens away."""
+    """Set the position embeddings, and let head h of the first layer look at the token `offsets[h]` places away."""
     config = network.config
     frequencies = _frequencies(config.hidden_size)
     positions = network.embeddings.position_embeddings
@@ -42,19 +42,19 @@ def point_first_layer_at_neighbours(network: RobertaPreLayerNormModel, *, offset
 
 @torch.no_grad()
 def point_cross_attention_at_places(layer: Layer, *, offsets: Sequence[int]) -> None:
-    """Make head h of a decoder's cross-attention look `offsets[h]` places away from its own.
+    """Let head h of a decoder's cross-attention look at the source's token `offsets[h]` places from its own place.
 
-    Both sides need the same position embeddings, made by `point_first_layer_at_neighbours`.
+    Encoder and decoder need the same position embeddings, made by `point_first_layer_at_neighbours`.
     """
     _point(layer.crossattention, offsets=offsets)
 
 
 @torch.no_grad()
 def carry_what_is_looked_at(layer: Layer) -> None:
-    """Make values and output projection of a layer rotations: what its heads look at then counts as much as a token.
+    """Make the value and output projections of a layer rotations: a token that a head looks at then counts in full.
 
-    From small random weights that is the first thing to learn, and a masked language model, which has an answer to
-    learn from at few of its tokens, takes a long time for it.
+    From small random weights a network has to learn that first. A masked language model takes a long time for it,
+    because it learns from few of its tokens.
     """
     for projection in (layer.attention.self.value, layer.attention.output.dense):
         projection.weight.copy_(torch.linalg.qr(torch.randn_like(projection.weight)).Q)
@@ -62,7 +62,7 @@ def carry_what_is_looked_at(layer: Layer) -> None:
 
 @torch.no_grad()
 def point_heads_at_same_tokens(layer: Layer, *, heads: Sequence[int]) -> None:
-    """Make these heads of a layer look at tokens that are as the one that asks: query and key are one projection."""
+    """Let these heads of a layer look at equal tokens, by giving queries and keys the same projection."""
     attention = layer.attention.self
     for head in heads:
         rows = slice(head * attention.head_size, (head + 1) * attention.head_size)

@@ -1,4 +1,4 @@
-"""The training loop of every model here: learning rates that warm up and fall linearly, gradients clipped."""
+"""The training loop: learning rates warm up and then fall linearly, gradients are clipped."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +17,12 @@ _STEPS_A_LINE: Final = 100
 
 
 def adamw(parameters: Iterable[nn.Parameter], *, learning_rate: float) -> Optimizer:
-    """Return AdamW as all models here use it."""
+    """Return AdamW with the settings that all checkpoints share."""
     return torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def muon_and_adamw(model: nn.Module, *, matrix_rate: float, other_rate: float) -> list[Optimizer]:
-    """Return Muon for the matrices in layers and heads, which makes more of every token, and AdamW for the rest."""
+    """Return Muon for the matrices of layers and heads, which learns more from every token, and AdamW for the rest."""
     parameters = dict(model.named_parameters())
     matrices = {name for name, values in parameters.items() if values.ndim == 2 and "embeddings" not in name}
     return [
@@ -39,16 +39,18 @@ def train(
     batches_of_epoch: Callable[[], Sequence[_Batch]],
     loss_of: Callable[[_Batch], Tensor],
     after_epoch: Callable[[], str],
+    bfloat16: bool = False,
 ) -> int:
     """Train `model` in place, and return the number of steps.
 
     Args:
-        model: its parameters are what is trained.
-        epochs: how often `batches_of_epoch` is asked for an epoch's batches.
-        optimizers: have all of its parameters; their learning rates are reached after the warm-up.
-        batches_of_epoch: makes the batches, anew every time.
-        loss_of: the scalar loss of a batch; the model is in training mode.
-        after_epoch: says how good the model is after an epoch, for the log.
+        model: the network whose parameters are trained.
+        epochs: the number of epochs.
+        optimizers: hold all of the parameters; their learning rates are the peaks, reached after the warm-up.
+        batches_of_epoch: returns the batches of an epoch; called anew for each.
+        loss_of: returns the scalar loss of a batch; the model is in training mode.
+        after_epoch: returns a phrase for the log that says how good the model is.
+        bfloat16: whether the loss is computed in bfloat16; the weights stay in fp32.
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     peaks = [group["lr"] for group in groups]
@@ -61,7 +63,8 @@ def train(
             progress = (epoch + index / len(batches)) / epochs
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = peak * min(progress / _WARM_UP, 1 - progress)
-            loss = loss_of(batch)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+                loss = loss_of(batch)
             model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
             clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)

@@ -1,7 +1,7 @@
-"""The SpamAssassin public mail corpus: read each message as the text that its reader sees, ham or spam.
+"""The SpamAssassin public mail corpus: reading each message as the text that its reader sees, ham or spam.
 
 Headers other than the subject are left out: they tell where and when a message was collected, not what it says. Lines
-quoted from other messages are left out too, since these are documents of their own.
+quoted from other messages are left out because those messages are documents of their own.
 """
 
 import json
@@ -24,14 +24,14 @@ _NO_TEXT: Final = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>",
 _TAGS: Final = re.compile(r"</(html|body|table|font|a|p)>", re.IGNORECASE)
 _QUOTED: Final = re.compile(r"^[ \t]*[>|].*$", re.MULTILINE)
 _REPLY: Final = re.compile(r"^\W*(re|fwd?|aw)\W+", re.IGNORECASE)
-_LONGEST_WORD: Final = 40  # beyond are addresses with tracking numbers, and encoded attachments
+_LONGEST_WORD: Final = 40  # longer ones are addresses with tracking numbers, and encoded attachments
 _FEWEST_WORDS: Final = 5
-_MOST_FOREIGN: Final = 0.1  # share of characters outside ASCII: what is left of other scripts is mojibake
+_MOST_FOREIGN: Final = 0.1  # share of characters outside ASCII; mails in other scripts are mojibake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """A message: its place in the corpus, what it is, its subject, and subject and body as one text without breaks."""
+    """A message: its file in the corpus, whether it is spam, its subject, and subject and body in one line."""
 
     name: str
     is_spam: bool
@@ -40,7 +40,7 @@ class Mail:
 
 
 def read_mails(folder: Path) -> list[Mail]:
-    """Return the corpus's messages in the order of their names, those of equal text once.
+    """Return the messages of the corpus in the order of their names; equal texts count once.
 
     Messages of fewer than five words and those in other scripts are left out.
 
@@ -51,7 +51,10 @@ def read_mails(folder: Path) -> list[Mail]:
     for group, is_spam in _FOLDERS.items():
         paths = sorted((folder / "data" / group).glob("*.json"))
         if not paths:
-            raise SystemExit(f"{folder} is not the unpacked SpamAssassin corpus: it has no messages in data/{group}.")
+            raise SystemExit(
+                f"{folder} is not the unpacked SpamAssassin corpus: it has no messages in data/{group}. Delete the "
+                "folder, and run the command again to fetch it."
+            )
         for path in paths:
             mail = _mail_from_source(json.loads(path.read_text("utf-8"))["text"], f"{group}/{path.stem}", is_spam)
             if _is_readable(mail.text):
@@ -60,12 +63,12 @@ def read_mails(folder: Path) -> list[Mail]:
 
 
 def split_mails(mails: list[Mail]) -> Split[Mail]:
-    """Put one group in ten aside for testing and one for choices: a group is a thread, or messages much alike."""
+    """Return the mails split by groups; a group is a thread, or messages much alike."""
     return split_groups(groups_of_similar(mails, text_of=lambda mail: mail.text, topic_of=_topic))
 
 
 def _topic(mail: Mail) -> str | None:
-    """The subject without what replies and mass mailings change in it; None if it is too short to tell threads."""
+    """Return the subject without "Re:", numbers and marks, or None if it is too short to tell threads."""
     subject = mail.subject
     while _REPLY.match(subject):
         subject = _REPLY.sub("", subject, count=1)
@@ -81,7 +84,7 @@ def _mail_from_source(source: str, name: str, is_spam: bool) -> Mail:  # noqa: F
 
 
 def _body(message: Message) -> str:
-    """The message's first plain text, or its first HTML without tags where it has no other."""
+    """Return the first plain text of a message, or else its first HTML without tags."""
     for content_type in ("text/plain", "text/html"):
         for part in message.walk():
             if part.get_content_type() == content_type:

@@ -1,4 +1,4 @@
-"""How well masked tokens are found: by a network, and by what n-grams say of a token's two neighbours.
+"""The fill-mask model's scores: how well it finds masked tokens, beside n-grams of a token and its two neighbours.
 
 V is the size of the vocabulary, M a number of masks.
 """
@@ -21,8 +21,8 @@ _DISCOUNT: Final = 0.75  # of Kneser and Ney, where it is not estimated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Of `masks` masked tokens, the share that was the likeliest and among the five likeliest, and the perplexity."""
+class MaskScores:
+    """The number of masks, the shares whose token was the likeliest or among the five likeliest, and the perplexity."""
 
     masks: int
     accuracy: float
@@ -31,8 +31,8 @@ class Scores:
 
 
 @torch.inference_mode()
-def masked_scores(logits_of: Callable[[Masked], Tensor], passages: Sequence[Sequence[int]]) -> Scores:
-    """Score at every seventh token; `logits_of` gives logits or log-probabilities at the masks, (M, V)."""
+def masked_scores(logits_of: Callable[[Masked], Tensor], passages: Sequence[Sequence[int]]) -> MaskScores:
+    """Return the scores at every seventh token; `logits_of` returns logits or log-probabilities of masks, (M, V)."""
     masks, first, five, nats = 0, 0, 0, 0.0
     for group in batches_by_length(passages, max_tokens=_BATCH_TOKENS):
         batch = mask_every_seventh(group)
@@ -44,7 +44,7 @@ def masked_scores(logits_of: Callable[[Masked], Tensor], passages: Sequence[Sequ
         first += int(right[:, 0].sum())
         five += int(right.sum())
         nats += F.cross_entropy(logits_MV, batch.hidden_ids, reduction="sum").item()
-    return Scores(
+    return MaskScores(
         masks=masks,
         accuracy=first / masks,
         accuracy_of_five=five / masks,
@@ -52,16 +52,16 @@ def masked_scores(logits_of: Callable[[Masked], Tensor], passages: Sequence[Sequ
     )
 
 
-def network_scores(model: RobertaPreLayerNormForMaskedLM, passages: Sequence[Sequence[int]]) -> Scores:
-    """Score a masked language model, which is put into eval mode."""
+def masked_lm_scores(model: RobertaPreLayerNormForMaskedLM, passages: Sequence[Sequence[int]]) -> MaskScores:
+    """Return the scores of a masked language model. Puts the model into eval mode."""
     model.eval()
     return masked_scores(lambda batch: masked_logits(model, batch), passages)
 
 
 class Neighbours:
-    """The baseline: P(token | left, right) ~ P(token | left) P(right | token), of bigrams; and unigrams alone.
+    """The baselines: bigrams on both sides, P(token | left) P(right | token), bigrams of the token before, unigrams.
 
-    Bigrams are those of R. Kneser and H. Ney (1995), interpolated with how many tokens a token follows.
+    Bigrams are smoothed after R. Kneser and H. Ney (1995), with the number of different tokens that a token follows.
     """
 
     def __init__(self, passages: Iterable[Sequence[int]], *, vocabulary_size: int) -> None:
@@ -75,7 +75,7 @@ class Neighbours:
         self.log_unigrams_V = (counts_VV.sum(dim=0) + 1).log().log_softmax(dim=0)
 
     def from_both_sides(self, batch: Masked) -> Tensor:
-        """Return the logits at the masks, (M, V), by the tokens before and after, which must be no masks."""
+        """Return the logits at the masks, (M, V), by the tokens before and after, which must not be masks."""
         row, column = batch.places.nonzero(as_tuple=True)
         before_M, after_M = batch.input_ids[row, column - 1], batch.input_ids[row, column + 1]
         return self.log_bigrams_VV[before_M] + self.log_bigrams_VV[:, after_M].T
@@ -86,5 +86,5 @@ class Neighbours:
         return self.log_bigrams_VV[batch.input_ids[row, column - 1]]
 
     def from_nothing(self, batch: Masked) -> Tensor:
-        """Return the logits at the masks, (M, V), by how frequent tokens are."""
+        """Return the logits at the masks, (M, V), by the frequency of tokens."""
         return self.log_unigrams_V.expand(len(batch.hidden_ids), -1)

@@ -1,4 +1,4 @@
-"""What the fill-mask model learns: tokens that are hidden behind <mask>, from what stands around them.
+"""What the fill-mask model learns: tokens that are hidden behind <mask>, from the tokens around them.
 
 B is the number of passages in a batch, T the number of tokens of the longest, M the number of masks in all of them.
 """
@@ -21,13 +21,13 @@ from training.tokenizer import END_ID, MASK_ID, PAD_ID
 from training.windows import Stream, disjoint_windows
 
 _SHARE: Final = 0.3  # of the tokens; the usual 0.15 teaches a small model less a minute
-_MOST_MAIL_TOKENS: Final = 254  # what follows in a long one is small print
-_FIRST, _EVERY = 4, 7  # when scoring; the neighbours of a mask are always seen
+_MOST_MAIL_TOKENS: Final = 254  # the rest of a long mail is small print
+_FIRST, _EVERY = 4, 7  # in scoring: no mask has a mask beside it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masked:
-    """Passages with masks: input ids and attention mask (B, T), where the masks are (B, T), and what they hide (M)."""
+    """Passages with masks: token ids, attention mask, and whether each place is masked (B, T); hidden tokens (M)."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -36,7 +36,7 @@ class Masked:
 
 
 def document_streams(tokenizer: Tokenizer, documents: Iterable[Document]) -> list[Stream]:
-    """Tokenize files of the Brown corpus, sentence by sentence."""
+    """Return files of the Brown corpus as streams of tokens, sentence by sentence."""
     return [
         _stream(tokenizer, [text_from_words(sentence).text for sentence in document.sentences])
         for document in documents
@@ -44,7 +44,7 @@ def document_streams(tokenizer: Tokenizer, documents: Iterable[Document]) -> lis
 
 
 def mail_streams(tokenizer: Tokenizer, mails: Iterable[Mail]) -> list[Stream]:
-    """Tokenize the beginnings of mails, each as if it were one sentence."""
+    """Return the beginnings of mails as streams of tokens, each as if it were one sentence."""
     streams = [_stream(tokenizer, [mail.text]) for mail in mails]
     return [Stream(sentences=(s.sentences[0][:_MOST_MAIL_TOKENS],), words=s.words) for s in streams]
 
@@ -55,7 +55,7 @@ def passages_of(streams: Iterable[Stream], *, length: int) -> list[list[int]]:
 
 
 def mask_by_chance(passages: Sequence[Sequence[int]]) -> Masked:
-    """Mask three tokens in ten, drawn with torch's generator."""
+    """Mask three tokens in ten, which torch's generator chooses."""
     input_ids = padded_table(passages, padding=PAD_ID)
     words = (input_ids > END_ID).nonzero()
     chosen = words[torch.randperm(len(words))[: max(1, int(len(words) * _SHARE))]]
@@ -65,7 +65,7 @@ def mask_by_chance(passages: Sequence[Sequence[int]]) -> Masked:
 
 
 def mask_every_seventh(passages: Sequence[Sequence[int]]) -> Masked:
-    """Mask the fifth token of each passage, <s> included, and every seventh from there, but not its last word."""
+    """Mask the fifth token of each passage, counting <s>, and every seventh from there, but not its last word."""
     input_ids = padded_table(passages, padding=PAD_ID)
     lengths = torch.tensor([len(passage) for passage in passages])[:, None]
     columns = torch.arange(input_ids.shape[1])
@@ -74,14 +74,14 @@ def mask_every_seventh(passages: Sequence[Sequence[int]]) -> Masked:
 
 
 def masked_logits(model: RobertaPreLayerNormForMaskedLM, batch: Masked) -> Tensor:
-    """Return the logits at the masks, (M, vocabulary), of a masked language model: the others are not computed."""
+    """Return the logits of a masked language model at the masks only, (M, vocabulary)."""
     hidden_BTD = model.roberta_prelayernorm(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
     logits_MV: Tensor = model.lm_head(hidden_BTD[batch.places])
     return logits_MV
 
 
 def masked_loss(model: RobertaPreLayerNormForMaskedLM, batch: Masked) -> Tensor:
-    """Return the mean of -ln P over what the masks hide."""
+    """Return the mean of -ln P over the hidden tokens."""
     return F.cross_entropy(masked_logits(model, batch).float(), batch.hidden_ids)
 
 

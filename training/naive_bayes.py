@@ -9,7 +9,7 @@ from training.spam import Beginning
 
 
 class NaiveBayes:
-    """P(spam | tokens) of tokens that are drawn one by one, given the class."""
+    """The probability of spam given a mail's tokens, as if each token depended on nothing but spam or ham."""
 
     def __init__(self, beginnings: Sequence[Beginning], *, vocabulary_size: int) -> None:
         counts = torch.ones(2, vocabulary_size, dtype=torch.float64)
@@ -22,5 +22,5 @@ class NaiveBayes:
         self._log_odds_of_token = log_shares[1] - log_shares[0]
 
     def says_spam(self, token_ids: Sequence[int]) -> bool:
-        """Whether spam is likelier than ham."""
+        """Return whether spam is likelier than ham."""
         return self._log_odds + float(self._log_odds_of_token[list(token_ids)].sum()) > 0

@@ -1,7 +1,7 @@
-"""Groups of texts that say nearly the same, or belong to one thread, so that no two parts of a split share them.
+"""Groups of texts that say nearly the same or belong to one thread, so that a split can keep each group in one part.
 
-Texts are compared by sketches, the smallest hashes of their runs of words: two sketches have about as much in common as
-the texts have (A. Broder, *On the resemblance and containment of documents*, 1997).
+Texts are compared by sketches, the smallest hashes of their runs of words: two sketches share about as much as the two
+texts do (A. Broder, *On the resemblance and containment of documents*, 1997).
 """
 
 import zlib
@@ -14,8 +14,8 @@ _Item = TypeVar("_Item")
 
 _RUN: Final = 4  # words
 _SKETCH: Final = 32  # hashes
-_ALIKE: Final = 0.4  # share of the smaller sketch that both have
-_BOILERPLATE: Final = 20  # a run in more texts is the footer of a mailing list or of a provider, and tells nothing
+_ALIKE: Final = 0.4  # share of the smaller sketch that is also in the other
+_BOILERPLATE: Final = 20  # a run in more texts than this is the footer of a mailing list or of a provider
 
 
 def groups_of_similar(
@@ -23,8 +23,8 @@ def groups_of_similar(
 ) -> list[list[_Item]]:
     """Return the items in groups, in the order of their first items.
 
-    Two items are in one group when their texts are much alike, when they have the same topic (unless that is None), or
-    when a chain of such pairs joins them.
+    Two items are in one group if their texts are much alike, if they have the same topic (unless that is None), or if a
+    chain of such pairs joins them.
     """
     leader = list(range(len(items)))
 

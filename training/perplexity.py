@@ -1,4 +1,7 @@
-"""How well a model foretells a text: perplexity per token, and per word, which does not depend on the tokenizer."""
+"""The language model's scores: perplexity per token, and per word, which does not depend on the tokenizer.
+
+B is the number of windows in a batch, T the number of tokens of the longest, V the size of the vocabulary.
+"""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ _BATCH_WINDOWS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surprise:
-    """What a model found in a text: the sum of -ln P over its tokens, and how many tokens and words it has."""
+    """The sum of -ln P that a model gives the tokens of a text, and the numbers of its tokens and words."""
 
     nats: float
     tokens: int
@@ -26,18 +29,18 @@ class Surprise:
 
     @property
     def token_perplexity(self) -> float:
-        """1 / P of a token, in the geometric mean."""
+        """The geometric mean of 1 / P over tokens."""
         return math.exp(self.nats / self.tokens)
 
     @property
     def word_perplexity(self) -> float:
-        """1 / P of a word, in the geometric mean; marks and ends of paragraphs count as part of words."""
+        """The geometric mean of 1 / P over words; marks and ends of paragraphs count as parts of words."""
         return math.exp(self.nats / self.words)
 
 
 @torch.inference_mode()
 def surprise_of_network(model: nn.Module, streams: Sequence[Stream], *, length: int) -> Surprise:
-    """Score every token of the streams once, in windows of at most `length`; `model` is put into eval mode."""
+    """Return the surprise of a network, in windows of at most `length` that share no token. Puts it into eval mode."""
     model.eval()
     windows = sorted((w for stream in streams for w in disjoint_windows(stream, length=length)), key=len)
     nats, tokens = 0.0, 0
@@ -53,7 +56,7 @@ def surprise_of_network(model: nn.Module, streams: Sequence[Stream], *, length: 
 
 
 def surprise_of_ngrams(model: KneserNey, streams: Sequence[Stream]) -> Surprise:
-    """Score every token of the streams once, each after all that stand before it."""
+    """Return the surprise of n-grams, which see the tokens before each token."""
     rows = [ngram_row(stream, order=model.order) for stream in streams]
     first = model.order - 1
     nats = -sum(math.log(model.probability(row[i], row[i - first : i])) for row in rows for i in range(first, len(row)))
@@ -61,7 +64,7 @@ def surprise_of_ngrams(model: KneserNey, streams: Sequence[Stream]) -> Surprise:
 
 
 def ngram_row(stream: Stream, *, order: int) -> list[int]:
-    """The stream's tokens behind as many <s> as the context of the first has places."""
+    """Return the tokens of a stream behind `order` - 1 times <s>, the context of the first token."""
     return [START_ID] * (order - 1) + [token for sentence in stream.sentences for token in sentence]
 
 

@@ -1,4 +1,4 @@
-"""Running text from tagged words, as people write it, with the place of each word in it."""
+"""Running text, as people write it, from tagged words, and the place of each word in the text."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from training.brown import CLOSING_MARKS, OPENING_MARKS, Word
 
 
 class Case(Enum):
-    """What becomes of the letters of a word."""
+    """A way to write the letters of words."""
 
     AS_IS = "as is"
     LOWER = "lower"
@@ -20,7 +20,7 @@ class Case(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """A way of writing: letter case, curly quotation marks and dashes, a full stop at the end."""
+    """A way to write a text: its letters, whether quotation marks and dashes are typographic, and its final stop."""
 
     case: Case = Case.AS_IS
     typographic: bool = False
@@ -52,7 +52,7 @@ _TYPOGRAPHIC_SIGNS: Final = {"``": "“", "''": "”", "`": "‘", "'": "’", "
 
 
 def text_from_words(words: Sequence[Word], *, style: Style = AS_PRINTED) -> TaggedText:
-    """Return the words as running text: marks attached to their word, brackets and quotation marks closed up."""
+    """Return the words as running text, with no space before marks nor inside brackets and quotation marks."""
     signs = _TYPOGRAPHIC_SIGNS if style.typographic else _PLAIN_SIGNS
     if not style.final_stop and len(words) > 1 and words[-1].text == ".":
         words = words[:-1]

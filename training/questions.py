@@ -1,12 +1,12 @@
-"""Questions made of tagged sentences: a noun phrase or a number is asked for in the words that stand beside it.
+"""Questions made of tagged sentences: a noun phrase or a number is asked for by the words beside it.
 
     The old man walked to the boat, and his crew watched the stars.
 
-    Who walked to the boat?  ->  The old man              (what stands before a verb)
-    His crew watched what?   ->  the stars                (what stands behind it, or behind a preposition)
+    Who walked to the boat?  ->  The old man              (a noun phrase before a verb)
+    His crew watched what?   ->  the stars                (a noun phrase behind a verb or a preposition)
     How many ...?                                         (a number before a noun)
 
-The context is a few sentences of the document, that one among them.
+The context of a question is a few sentences of the document, this one among them.
 """
 
 import random
@@ -35,14 +35,14 @@ _BETWEEN_CLAUSES: Final = frozenset({_MARK, "CONJ"})
 _SUBJECTS: Final = frozenset({"NOUN", "PRON"})
 _NOT_LAST: Final = frozenset({"DET", "ADP", "CONJ", "PRT", "ADJ"})
 _ANSWER_WORDS: Final = range(1, 9)
-_MOST_WORDS: Final = 9  # of a question, without the one that asks
+_MOST_WORDS: Final = 9  # of a question, without the question word
 _CONTEXT_SENTENCES: Final = range(2, 5)
 _LONGEST_CONTEXT: Final = 75  # words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question, its context, and the characters of the context that answer it, `context[start:end]`."""
+    """A question, its context, and the place of the answer, `context[start:end]`."""
 
     question: str
     context: str
@@ -51,20 +51,20 @@ class Question:
 
     @property
     def answer(self) -> str:
-        """What answers the question."""
+        """The answer, a part of the context."""
         return self.context[self.start : self.end]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """A question about the words `answer` of a sentence."""
+    """A question whose answer is the words of a sentence in the range `answer`."""
 
     question: str
     answer: range
 
 
 def questions_of(documents: Sequence[Document], *, rng: random.Random) -> list[Question]:
-    """Return a question for every sentence that has one, drawn among those it has, in a context drawn by chance."""
+    """Return a random question for every sentence that has any, in a random context."""
     return [
         question
         for document in documents
@@ -112,7 +112,7 @@ def _noun_phrases(sentence: Sentence) -> Iterator[range]:
 
 
 def _words_before(sentence: Sentence, place: int) -> Sentence:
-    """The words before a place, from the start of the clause: from the last mark or conjunction."""
+    """Return the words before a place from the start of the clause, which is the last mark or conjunction."""
     start = place
     while start and sentence[start - 1].tag not in _BETWEEN_CLAUSES:
         start -= 1
@@ -120,7 +120,7 @@ def _words_before(sentence: Sentence, place: int) -> Sentence:
 
 
 def _words_after(sentence: Sentence, place: int) -> Sentence:
-    """The words from a place on, up to the next mark and not too many, without what no question ends with."""
+    """Return the words from a place up to the next mark, not too many, without words that no question ends with."""
     stop = place
     while stop < len(sentence) and sentence[stop].tag != _MARK and stop - place < _MOST_WORDS:
         stop += 1
@@ -135,7 +135,7 @@ def _has_subject_and_verb(words: Sentence) -> bool:
 
 
 def _may_end_before(words: Sentence) -> bool:
-    """Whether a phrase ends where these words begin: "the top of the hill" is one."""
+    """Return whether a phrase may end where `words` begin; "the top" may not before "of the hill"."""
     return not words or words[0].text.lower() != "of"
 
 
@@ -152,7 +152,7 @@ def _is_in_phrase(word: Word) -> bool:
 
 
 def _in_context(asked: _Asked, document: Document, place: int, rng: random.Random) -> Question | None:
-    """None where the context would be too long."""
+    """Return the question in a random context, or None if that would be too long."""
     sentences = document.sentences
     length = rng.choice(_CONTEXT_SENTENCES)
     first = max(0, min(place - rng.randrange(length), len(sentences) - length))

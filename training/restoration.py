@@ -1,4 +1,4 @@
-"""What the case restorer learns: a written sentence from the same sentence without capitals and punctuation marks.
+"""What the case restorer learns: to write a sentence that is given without capitals and punctuation marks.
 
 mr fisk asked if the us could wait   ->   Mr. Fisk asked if the U.S. could wait.
 """
@@ -21,12 +21,12 @@ def bare_text(text: str) -> str:
 
 
 def bare_word(word: str) -> str:
-    """Return what stands between two spaces of a written text without capitals and marks, "" if it is but a mark."""
+    """Return `word`, a part of a written text between two spaces, without capitals and marks; "" for a lone mark."""
     return _MARKS.sub("", word).lower()
 
 
 def written_sentences(documents: Sequence[Document]) -> list[str]:
-    """Return the documents' sentences without their quotation marks; those that have brackets are left out."""
+    """Return the documents' sentences without quotation marks; sentences with brackets are left out."""
     texts = (_text(sentence) for document in documents for sentence in document.sentences)
     return [text for text in texts if bare_text(text) and not _UNSUITABLE.search(text)]
 

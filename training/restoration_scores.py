@@ -1,7 +1,7 @@
-"""How much of the lost capitals and punctuation marks is restored, and a baseline that looks at single words.
+"""The case restorer's scores, and its baseline, which looks at single words.
 
-A text is words with what was lost at each: its form, where that is not the bare one, and the marks behind it. These
-findings are counted as in information retrieval: precision, recall and their harmonic mean F1.
+What a bare text lost at a word is its form, if that is not the bare one, and the marks behind it. Restored forms and
+marks are scored as in information retrieval: by precision, recall and their harmonic mean F1.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ _MARKS: Final = ".,;:?!"
 
 @dataclass(frozen=True, slots=True)
 class WrittenWord:
-    """A word as `bare_text` leaves it, as it is written without the marks behind it, and these marks."""
+    """A word of a written text: its bare form, its written form without the marks behind it, and these marks."""
 
     bare: str
     form: str
@@ -27,7 +27,7 @@ class WrittenWord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class F1:
-    """Findings of the text, findings of the model, and how many of both agree."""
+    """The numbers of forms or marks in the written text, in the restored text, and alike in both."""
 
     wanted: int
     found: int
@@ -56,10 +56,10 @@ _FINDINGS: Final[Mapping[str, Callable[[WrittenWord], str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestorationScores:
-    """Scores over the words of texts, and over what was lost at them: capitals, marks, and two kinds of marks alone.
+    """Numbers of words, and the F1 of capitals, of marks, and of two kinds of marks alone.
 
-    `kept` words came through with their letters, `exact` ones with their capitals and marks as well; `added` ones were
-    not in the text.
+    `kept` words have the letters of the written text, `exact` words its capitals and marks as well, and `added` words
+    are not in the written text.
     """
 
     words: int
@@ -70,12 +70,12 @@ class RestorationScores:
 
     @property
     def both(self) -> F1:
-        """Capitals and marks counted together."""
+        """The F1 of capitals and marks counted together."""
         return self.findings["capitals"] + self.findings["marks"]
 
 
 def restoration_scores(wanted: Sequence[str], restored: Sequence[str]) -> RestorationScores:
-    """Compare restored texts with the written ones. A word that was lost or changed has lost what was at it, too."""
+    """Return the scores of restored texts; at a word that was lost or changed, nothing counts as restored."""
     texts = [(written_words(one), written_words(other)) for one, other in zip(wanted, restored, strict=True)]
     pairs = [pair for one, other in texts for pair in _same_words(one, other)]
     here = [word for one, _ in texts for word in one]
@@ -97,7 +97,7 @@ def restoration_scores(wanted: Sequence[str], restored: Sequence[str]) -> Restor
 
 
 def written_words(text: str) -> list[WrittenWord]:
-    """Return the words of a written text; a dash between two spaces is a mark behind the word before it."""
+    """Return the words of a written text; a dash between two spaces is a mark of the word before it."""
     words: list[WrittenWord] = []
     for piece in text.split():
         bare = bare_word(piece)
@@ -111,10 +111,10 @@ def written_words(text: str) -> list[WrittenWord]:
 
 
 class WordByWord:
-    """Writes every word as training texts do most often; the first begins with a capital, a full stop ends the text."""
+    """The baseline: every word as the training texts write it most often, a capital first, a full stop at the end."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Count how the words inside the texts are written, which are those between the first and the last."""
+        """Count how the texts write each word that is neither their first nor their last."""
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for text in texts:
             for word in written_words(text)[1:-1]:
@@ -122,7 +122,7 @@ class WordByWord:
         self._written = {bare: written.most_common(1)[0][0] for bare, written in counts.items()}
 
     def restore(self, bare: str) -> str:
-        """Return the text that `bare_text` made `bare` of, as far as single words tell."""
+        """Return the text that single words suggest for `bare`, a text made by `bare_text`."""
         text = " ".join(self._written.get(word, word) for word in bare.split())
         return text[:1].upper() + text[1:].rstrip(",;:") + ("" if text.endswith((".", "?", "!")) else ".")
 

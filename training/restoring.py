@@ -1,6 +1,7 @@
 """The case restorer at work: pairs of tokenized texts to train on, and texts restored token by token.
 
-B is the number of texts in a batch, S the tokens of the longest bare text, T those of the longest written one.
+B is the number of texts in a batch, S the number of tokens of the longest bare text, T of the longest written text, and
+V the size of the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rpln_model import EncoderDecoderModel
-from training.batches import IGNORED, batches_by_length, padded_table
+from training.batches import IGNORED, Batch, batches_by_length, padded_inputs, padded_table
 from training.restoration import bare_text
 from training.tokenizer import END_ID, PAD_ID, START_ID
 
@@ -26,56 +27,43 @@ class Pair:
     written: list[int]
 
     def __len__(self) -> int:
-        """The tokens of the longer side."""
+        """Return the number of tokens of the longer side."""
         return max(len(self.bare), len(self.written))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairBatch:
-    """Pairs padded on the right: int64 bare_ids and bare_mask (B, S), and labels (B, T)."""
-
-    bare_ids: Tensor
-    bare_mask: Tensor
-    labels: Tensor
-
-
 def encode_pairs(tokenizer: Tokenizer, texts: Sequence[str], *, max_length: int) -> list[Pair]:
-    """Tokenize written texts and what is left of them, without pairs of which one side is too long."""
+    """Tokenize the written texts and their bare forms, and leave out pairs with a side of more than `max_length`."""
     bare = tokenizer.encode_batch([bare_text(text) for text in texts])
     written = tokenizer.encode_batch(texts)
     pairs = [Pair(before.ids, after.ids[1:]) for before, after in zip(bare, written, strict=True)]
     return [pair for pair in pairs if len(pair) <= max_length]
 
 
-def batch_from_pairs(pairs: Sequence[Pair]) -> PairBatch:
-    """Pad each side to its longest text."""
-    bare_ids = padded_table([pair.bare for pair in pairs], padding=PAD_ID)
-    return PairBatch(
-        bare_ids=bare_ids,
-        bare_mask=(bare_ids != PAD_ID).long(),
-        labels=padded_table([pair.written for pair in pairs], padding=IGNORED),
-    )
+def restorer_batch(pairs: Sequence[Pair]) -> Batch:
+    """Return the bare texts padded (B, S), with the written ones as labels (B, T)."""
+    labels = padded_table([pair.written for pair in pairs], padding=IGNORED)
+    return {**padded_inputs([pair.bare for pair in pairs]), "labels": labels}
 
 
 @torch.inference_mode()
 def token_accuracy(model: EncoderDecoderModel, pairs: Sequence[Pair]) -> float:
-    """Return the share of the written tokens that the model, put into eval mode, expects after the right ones."""
+    """Return the share of written tokens that the model, put into eval mode, predicts from the right ones before."""
     model.eval()
     right, tokens = 0, 0
     for group in batches_by_length(pairs, max_tokens=_BATCH_TOKENS):
-        batch = batch_from_pairs(group)
-        logits_BTV = model(input_ids=batch.bare_ids, attention_mask=batch.bare_mask, labels=batch.labels).logits
-        right += int((logits_BTV.argmax(-1) == batch.labels).sum())
-        tokens += int((batch.labels != IGNORED).sum())
+        batch = restorer_batch(group)
+        logits_BTV, labels_BT = model(**batch).logits, batch["labels"]
+        right += int((logits_BTV.argmax(-1) == labels_BT).sum())
+        tokens += int((labels_BT != IGNORED).sum())
     return right / tokens
 
 
 def restored_texts(
     model: EncoderDecoderModel, tokenizer: Tokenizer, bare_texts: Sequence[str], *, max_length: int
 ) -> list[str]:
-    """Return what the model, put into eval mode, writes for each text: the likeliest token at every step.
+    """Return the text that the model writes for each bare text, with the likeliest token at every step.
 
-    A text of more than `max_length` tokens is cut, and what is written ends there, too.
+    Bare and written texts are cut at `max_length` tokens. Puts the model into eval mode.
     """
     model.eval()
     encoded = [encoding.ids[:max_length] for encoding in tokenizer.encode_batch(bare_texts)]
@@ -98,7 +86,7 @@ class _Row:
 
 @torch.inference_mode()
 def _greedy(model: EncoderDecoderModel, bare_ids_BS: Tensor, *, max_length: int) -> Tensor:
-    """Return the tokens of each row, (B, T), padding after its </s>."""
+    """Return the tokens that the model writes for each row, (B, T), with padding after their </s>."""
     mask_BS = (bare_ids_BS != PAD_ID).long()
     encoder_outputs = (model.encode(bare_ids_BS, mask_BS),)
     ids_B1 = torch.full_like(bare_ids_BS[:, :1], START_ID)

@@ -1,6 +1,6 @@
 """What the mail filter learns: the beginnings of mails, ham or spam; and its scores.
 
-B is the number of mails in a batch, T the number of tokens of the longest.
+B is the number of mails in a batch.
 """
 
 import random
@@ -10,12 +10,12 @@ from typing import Final
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
-from training.batches import batches_by_length, padded_table
-from training.encoder import MAX_LENGTH
+from training.batches import Batch, batches_by_length, padded_inputs
 from training.mails import Mail
-from training.tokenizer import END_ID, PAD_ID, START_ID
+from training.networks import ENCODER_LENGTH
+from training.tokenizer import END_ID, START_ID
 
 LABELS: Final = ("ham", "spam")
 
@@ -26,28 +26,19 @@ _BATCH_TOKENS: Final = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beginning:
-    """The tokens of a mail that the model sees, <s> and </s> included, and whether it is spam."""
+    """The tokens of a mail that the model sees, <s> and </s> included, and whether the mail is spam."""
 
     token_ids: list[int]
     is_spam: bool
 
     def __len__(self) -> int:
-        """How many tokens it has."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Beginnings padded on the right: token ids and attention mask (B, T), labels (B); int64."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Accuracy over mails, and precision, recall and F1 of spam; in 0..1."""
+class FilterScores:
+    """Accuracy over mails, and precision, recall and F1 of spam, all in 0..1."""
 
     mails: int
     accuracy: float
@@ -56,7 +47,7 @@ class Scores:
     f1: float
 
 
-def beginnings_of(tokenizer: Tokenizer, mails: Sequence[Mail], *, length: int = MAX_LENGTH) -> list[Beginning]:
+def beginnings_of(tokenizer: Tokenizer, mails: Sequence[Mail], *, length: int = ENCODER_LENGTH) -> list[Beginning]:
     """Tokenize the mails and keep at most `length` tokens of each."""
     encodings = tokenizer.encode_batch([mail.text for mail in mails], add_special_tokens=False)
     return [
@@ -66,34 +57,29 @@ def beginnings_of(tokenizer: Tokenizer, mails: Sequence[Mail], *, length: int = 
 
 
 def partly_cut(beginnings: Sequence[Beginning], *, rng: random.Random) -> list[Beginning]:
-    """Return half of the beginnings whole, and of the other half a part drawn by chance."""
+    """Return about half of the beginnings whole, and a random part of each other one."""
     return [one if rng.random() < _WHOLE_SHARE else _part(one, rng) for one in beginnings]
 
 
-def batch_from_beginnings(beginnings: Sequence[Beginning]) -> Batch:
-    """Pad the beginnings to the longest of them."""
-    input_ids = padded_table([one.token_ids for one in beginnings], padding=PAD_ID)
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=(input_ids != PAD_ID).long(),
-        labels=torch.tensor([one.is_spam for one in beginnings]).long(),
-    )
+def filter_batch(beginnings: Sequence[Beginning]) -> Batch:
+    """Return the beginnings padded, with labels (B)."""
+    labels = torch.tensor([one.is_spam for one in beginnings]).long()
+    return {**padded_inputs([one.token_ids for one in beginnings]), "labels": labels}
 
 
 @torch.inference_mode()
-def network_scores(model: nn.Module, beginnings: Sequence[Beginning]) -> Scores:
-    """Score a sequence classification `model`, which is put into eval mode."""
+def filter_scores(model: nn.Module, beginnings: Sequence[Beginning]) -> FilterScores:
+    """Return the scores of a sequence classification `model`. Puts the model into eval mode."""
     model.eval()
     pairs: list[tuple[bool, bool]] = []
     for group in batches_by_length(beginnings, max_tokens=_BATCH_TOKENS):
-        batch = batch_from_beginnings(group)
-        found = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits.argmax(-1)
+        found = model(**padded_inputs([one.token_ids for one in group])).logits.argmax(-1)
         pairs += zip(found.bool().tolist(), [one.is_spam for one in group], strict=True)
     return _scores(pairs)
 
 
-def baseline_scores(says_spam: Callable[[Sequence[int]], bool], beginnings: Sequence[Beginning]) -> Scores:
-    """Score a function that is given the tokens of a beginning."""
+def baseline_filter_scores(says_spam: Callable[[Sequence[int]], bool], beginnings: Sequence[Beginning]) -> FilterScores:
+    """Return the scores of `says_spam`, a function of the tokens of a beginning."""
     return _scores([(says_spam(one.token_ids), one.is_spam) for one in beginnings])
 
 
@@ -104,11 +90,11 @@ def _part(beginning: Beginning, rng: random.Random) -> Beginning:
     return Beginning(token_ids=[START_ID, *inside[start : start + length], END_ID], is_spam=beginning.is_spam)
 
 
-def _scores(pairs: Sequence[tuple[bool, bool]]) -> Scores:
-    """Of pairs (found, true)."""
+def _scores(pairs: Sequence[tuple[bool, bool]]) -> FilterScores:
+    """Return the scores of pairs (answer, truth), each whether a mail is spam."""
     hits = sum(found and true for found, true in pairs)
     found_spam, true_spam = sum(found for found, _ in pairs), sum(true for _, true in pairs)
-    return Scores(
+    return FilterScores(
         mails=len(pairs),
         accuracy=sum(found == true for found, true in pairs) / len(pairs),
         precision=hits / max(found_spam, 1),

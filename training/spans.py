@@ -1,4 +1,4 @@
-"""Questions as the model sees them, the spans it finds, and its scores beside those of a lexical baseline.
+"""Questions as the model reads them, the answers that it finds, and its scores beside those of a lexical baseline.
 
 B is the number of questions in a batch, T the number of tokens of the longest with its context.
 """
@@ -13,10 +13,9 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 
-from training.batches import batches_by_length, padded_table
-from training.encoder import MAX_LENGTH
+from training.batches import Batch, batches_by_length, padded_inputs
+from training.networks import ENCODER_LENGTH
 from training.questions import Question
-from training.tokenizer import PAD_ID
 from training.word_weights import TfIdf, words_of
 
 _CONTEXT: Final = 1
@@ -26,10 +25,11 @@ _WORD: Final = re.compile(r"\w+(?:['’]\w+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
+class EncodedQuestion:
     """A question and its context in tokens, and the first and last token of the answer.
 
-    Of every token: where it is in the context, as characters, or None for one that is not in the context.
+    `characters` says for each token where it is in the context, from one character to another, or None for a token
+    outside of the context.
     """
 
     question: Question
@@ -39,77 +39,64 @@ class Example:
     characters: list[tuple[int, int] | None]
 
     def __len__(self) -> int:
-        """How many tokens it has."""
+        """Return the number of tokens."""
         return len(self.token_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Examples padded on the right: token ids and attention mask (B, T), first and last token (B); int64."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    first: Tensor
-    last: Tensor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Of `questions`, the share answered with the very words, and the mean F1 of an answer's words; in 0..1."""
+class AnswerScores:
+    """The share of questions answered with the very words, and the mean F1 of the answers' words, both in 0..1."""
 
     questions: int
     exact: float
     f1: float
 
 
-def encode_questions(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[Example]:
-    """Tokenize the questions with their contexts; those that are too long together are left out."""
+def encode_questions(tokenizer: Tokenizer, questions: Sequence[Question]) -> list[EncodedQuestion]:
+    """Tokenize the questions with their contexts, and leave out those that are too long together."""
     encodings = tokenizer.encode_batch([(question.question, question.context) for question in questions])
     pairs = zip(questions, encodings, strict=True)
-    return [_example(question, encoding) for question, encoding in pairs if len(encoding) <= MAX_LENGTH]
+    return [_encoded(question, encoding) for question, encoding in pairs if len(encoding) <= ENCODER_LENGTH]
 
 
-def batch_from_examples(examples: Sequence[Example]) -> Batch:
-    """Pad the examples to the longest of them."""
-    input_ids = padded_table([example.token_ids for example in examples], padding=PAD_ID)
-    return Batch(
-        input_ids=input_ids,
-        attention_mask=(input_ids != PAD_ID).long(),
-        first=torch.tensor([example.first for example in examples]),
-        last=torch.tensor([example.last for example in examples]),
-    )
+def answerer_batch(questions: Sequence[EncodedQuestion]) -> Batch:
+    """Return the questions padded, with start_positions and end_positions (B)."""
+    return {
+        **padded_inputs([question.token_ids for question in questions]),
+        "start_positions": torch.tensor([question.first for question in questions]),
+        "end_positions": torch.tensor([question.last for question in questions]),
+    }
 
 
 @torch.inference_mode()
-def network_scores(model: nn.Module, examples: Sequence[Example]) -> Scores:
-    """Score the best span that a question answering `model`, put into eval mode, finds in each context."""
+def answerer_scores(model: nn.Module, questions: Sequence[EncodedQuestion]) -> AnswerScores:
+    """Return the scores of the best answers of a question answering `model`. Puts the model into eval mode."""
     model.eval()
     pairs = []
-    for group in batches_by_length(examples, max_tokens=_BATCH_TOKENS):
-        batch = batch_from_examples(group)
-        outputs = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        for example, start_T, end_T in zip(group, outputs.start_logits, outputs.end_logits, strict=True):
-            pairs.append((best_answer(example, start_T, end_T), example.question.answer))
+    for group in batches_by_length(questions, max_tokens=_BATCH_TOKENS):
+        outputs = model(**padded_inputs([one.token_ids for one in group]))
+        for one, start_T, end_T in zip(group, outputs.start_logits, outputs.end_logits, strict=True):
+            pairs.append((best_answer(one, start_T, end_T), one.question.answer))
     return _scores(pairs)
 
 
-def best_answer(example: Example, start_T: Tensor, end_T: Tensor) -> str:
-    """Return the text of the span of the context whose first and last token have the highest logits together."""
-    outside = torch.tensor([place is None for place in example.characters])
-    tokens = len(example)
+def best_answer(question: EncodedQuestion, start_T: Tensor, end_T: Tensor) -> str:
+    """Return the part of the context whose first and last token have the highest sum of logits."""
+    outside = torch.tensor([place is None for place in question.characters])
+    tokens = len(question)
     scores_TT = start_T[:tokens, None].float() + end_T[None, :tokens].float()
     allowed = torch.ones(tokens, tokens).triu().tril(_MOST_TOKENS - 1).bool() & ~outside[:, None] & ~outside
     first, last = divmod(int(scores_TT.masked_fill(~allowed, -torch.inf).argmax()), tokens)
-    start, end = example.characters[first], example.characters[last]
+    start, end = question.characters[first], question.characters[last]
     assert start and end  # both are in the context
-    return example.question.context[start[0] : end[1]]
+    return question.question.context[start[0] : end[1]]
 
 
 class WordsBeside:
-    """The baseline: the words beside the part of the context that has most in common with the question.
+    """The baseline: it answers with the words beside the part of the context that is most like the question.
 
-    That part is as long as the question, and its words count by their inverse document frequency. The answer is so many
-    words before it, or behind it where the question word comes last; one word where a number is asked for.
+    That part is as long as the question, and its words count by their inverse document frequency. The answer is the
+    `answer_words` words before it, or behind it if the question word comes last, or one word if a number is asked for.
     """
 
     def __init__(self, weights: TfIdf, *, answer_words: int) -> None:
@@ -117,7 +104,7 @@ class WordsBeside:
         self._answer_words = answer_words
 
     def answer(self, question: Question) -> str:
-        """Return a part of the context."""
+        """Return a part of the question's context."""
         asked = words_of(question.question)
         comes_last = asked[-1] in {"what", "who"}
         known = asked[:-1] if comes_last else asked[2:] if asked[:2] == ["how", "many"] else asked[1:]
@@ -135,12 +122,12 @@ class WordsBeside:
         return question.context[chosen[0][0] : chosen[-1][1]] if chosen else ""
 
 
-def baseline_scores(baseline: WordsBeside, questions: Sequence[Question]) -> Scores:
-    """Score the baseline's answers."""
+def baseline_answerer_scores(baseline: WordsBeside, questions: Sequence[Question]) -> AnswerScores:
+    """Return the scores of the baseline's answers."""
     return _scores([(baseline.answer(question), question.answer) for question in questions])
 
 
-def _example(question: Question, encoding: Encoding) -> Example:
+def _encoded(question: Question, encoding: Encoding) -> EncodedQuestion:
     characters = [
         (start, end) if sequence == _CONTEXT else None
         for sequence, (start, end) in zip(encoding.sequence_ids, encoding.offsets, strict=True)
@@ -148,13 +135,15 @@ def _example(question: Question, encoding: Encoding) -> Example:
     inside = [
         place for place, span in enumerate(characters) if span and span[0] < question.end and span[1] > question.start
     ]
-    return Example(question=question, token_ids=encoding.ids, first=inside[0], last=inside[-1], characters=characters)
+    return EncodedQuestion(
+        question=question, token_ids=encoding.ids, first=inside[0], last=inside[-1], characters=characters
+    )
 
 
-def _scores(pairs: Sequence[tuple[str, str]]) -> Scores:
-    """Of pairs (found, true)."""
+def _scores(pairs: Sequence[tuple[str, str]]) -> AnswerScores:
+    """Return the scores of pairs (answer found, true answer)."""
     words = [(words_of(found), words_of(true)) for found, true in pairs]
-    return Scores(
+    return AnswerScores(
         questions=len(pairs),
         exact=sum(found == true for found, true in words) / len(pairs),
         f1=sum(_f1(found, true) for found, true in words) / len(pairs),

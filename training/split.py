@@ -1,4 +1,4 @@
-"""A corpus in three parts that share no document."""
+"""A corpus in three parts: for training, for choices during development, and for testing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _Document = TypeVar("_Document")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split(Generic[_Document]):
-    """Disjoint documents: no sentence of one text is on two sides."""
+    """Three parts of a corpus. No document is in two parts."""
 
     train: list[_Document]
     dev: list[_Document]
@@ -17,7 +17,7 @@ class Split(Generic[_Document]):
 
 
 def split_groups(groups: Sequence[Sequence[_Document]]) -> Split[_Document]:
-    """Put one group in ten aside for testing and one for choices; what is in a group stays together."""
+    """Return every tenth group as test documents, every tenth as dev documents, and the others for training."""
     return Split(
         train=[document for index, group in enumerate(groups) if index % 10 not in (0, 5) for document in group],
         dev=[document for group in groups[5::10] for document in group],

@@ -35,7 +35,7 @@ _MARKS: Final = re.compile(r"""[][.,;:?!()'"`/-]+""")
 
 
 def universal_from_brown(brown_tag: str, word: str) -> str:
-    """Return the universal tag of `word`, which Brown tags `brown_tag` (any case, e.g. "NN-TL", "PPSS+BER", "FW-NN").
+    """Return the universal tag of `word`, whose tag in Brown is `brown_tag`, such as "NN-TL", "PPSS+BER" or "FW-NN".
 
     A contraction is one word and has the tag of its first part: "he's" (pps+bez) is PRON, "didn't" (dod*) is VERB.
     Marks are always ".", also where Brown reads a hyphen or a slash as the preposition "to" or "per".
@@ -52,6 +52,7 @@ def universal_from_brown(brown_tag: str, word: str) -> str:
     base = _POSSESSIVE_OR_NEGATED.sub("", first_part)
     if base not in _UNIVERSAL_FROM_BROWN:
         raise ValueError(
-            f"{brown_tag!r} (of the word {word!r}) is no tag of the Brown corpus; see the table in {__name__}"
+            f"{brown_tag!r}, the tag of the word {word!r}, is not a tag of the Brown corpus. The table of its "
+            f"tags is in {__name__}."
         )
     return _UNIVERSAL_FROM_BROWN[base]

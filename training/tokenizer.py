@@ -1,4 +1,4 @@
-"""The tokenizer: RoBERTa's byte-level BPE, trained so that every mark is a token of its own."""
+"""The tokenizer: RoBERTa's byte-level BPE, trained so that every punctuation mark is a token of its own."""
 
 import json
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ START, PAD, END, UNKNOWN, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 _SPECIAL_TOKENS: Final = (START, PAD, END, UNKNOWN, MASK)
 START_ID, PAD_ID, END_ID, MASK_ID = 0, 1, 2, 4  # the first three as in every RoBERTa
 
-# GPT-2's pattern, but for the fourth and fifth alternatives: there a run of marks such as `."` is one piece.
+# GPT-2's pattern, except that dashes and single marks replace its runs of marks, where `."` would be one piece.
 MARKS_APART: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
 
-# The same, with a word's first letter apart: `The` and `the` then differ in one token, and the rest of any name is
-# written with the same tokens with and without its capital.
+# The same, with a word's first letter apart: `The` and `the` then differ in one token, and the other tokens of a name
+# are the same with and without its capital.
 FIRST_LETTERS_APART: Final = (
     r"'s|'t|'re|'ve|'m|'ll|'d| \p{L}|(?<!\p{L})\p{L}|\p{L}+| ?\p{N}+| ?--| ?[^\s\p{L}\p{N}]|\s+(?!\S)|\s+"
 )
@@ -34,8 +34,8 @@ _ROLES: Final = {
 def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, pieces: str = MARKS_APART) -> Tokenizer:
     """Return a tokenizer with RoBERTa's pre-tokenizer and post-processor.
 
-    The merges are learned on pieces with one mark each, so that none joins two marks. Behind the byte-level
-    pre-tokenizer that every RoBERTa has, a mark is then a token of its own, which can have a tag.
+    The merges are learned on `pieces` of one mark each, so that no merge joins two marks. With the byte-level
+    pre-tokenizer that every RoBERTa has, each mark is then a token of its own, which can have a tag.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -64,7 +64,7 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, pieces: str =
 
 
 def open_ended(tokenizer: Tokenizer) -> Tokenizer:
-    """Make the tokenizer put <s> before a text and nothing behind it: a decoder goes on from there."""
+    """Let the tokenizer put <s> before a text and nothing behind it, so that a decoder continues the text."""
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, START_ID)]
     )
@@ -76,8 +76,8 @@ def save_tokenizer(
 ) -> None:
     """Write the files from which transformers and tokenizers load the same tokenizer, which truncates nothing.
 
-    `tokenizer_class` is the one of transformers; RobertaTokenizer makes its post-processor itself, so that what
-    `open_ended` changed is loaded as PreTrainedTokenizerFast.
+    `tokenizer_class` is the class that transformers loads it as: PreTrainedTokenizerFast after `open_ended`, because
+    RobertaTokenizer makes its post-processor anew.
     """
     content = json.loads(tokenizer.to_str()) | {"truncation": None}
     (folder / "tokenizer.json").write_text(
@@ -96,5 +96,5 @@ def save_tokenizer(
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write the value as a text that people can read."""
+    """Write `value` as indented JSON."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

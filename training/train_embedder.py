@@ -1,4 +1,4 @@
-"""Make the embedded feature extractor: texts of one genre get like vectors; it was trained on the Brown corpus.
+"""Make the checkpoint for feature extraction: similar vectors for texts of one genre, trained on the Brown corpus.
 
     python -m training.train_embedder [--data FOLDER] [--output FOLDER] [--epochs N]
 
@@ -6,48 +6,39 @@ It starts from the fill-mask checkpoint. See training/README.md.
 """
 
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from rpln_model import RobertaPreLayerNormModel
 from training.batches import batches_by_length
 from training.brown import Document
 from training.corpora import brown_split
-from training.encoder import CHECKPOINTS, PRETRAINED, pretrained_tokenizer, save_encoder, training_record
 from training.examples import texts_of
 from training.genres import (
     EncodedPassage,
     GenreVectors,
     Passage,
-    drawn_passages,
     encode_passages,
+    equal_passages,
     likeness_by_network,
     likeness_by_words,
     nearest_alike,
-    passages_of,
+    random_passages,
 )
-from training.loop import muon_and_adamw, train
-from training.model_card import write_embedder_card
-from training.options import parse_options
+from training.loop import muon_and_adamw
+from training.networks import ENCODER_LENGTH, PRETRAINED, pretrained_tokenizer
+from training.script import Script, Setup, run
 from training.split import Split
-from training.tokenizer import write_json
 from training.word_weights import TfIdf
 
-_OUTPUT: Final = f"{CHECKPOINTS}/feature-extraction"
-
-_SEED: Final = 20
-_EPOCHS: Final = 2
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 5e-3
 _OTHER_RATE: Final = 1e-3
 _DROPOUT: Final = 0.1
-_SENTENCES: Final = 6  # of a passage, when scoring
+_SENTENCES: Final = 6  # of a passage that is scored
 
 _TRAITS: Final[dict[str, Callable[[Passage], str]]] = {
     "kind": lambda passage: passage.kind,
@@ -61,28 +52,40 @@ _EXAMPLES: Final = (
 )
 
 
-def main() -> None:
-    """Train, save, and report how near the saved checkpoint puts passages of files that had no part in it."""
-    options = parse_options("Train the embedded feature extractor.", output=_OUTPUT, epochs=_EPOCHS)
-    torch.manual_seed(_SEED)
-    torch.set_num_threads(1)
-    started = time.process_time()
-    documents, tokenizer = brown_split(options.data), pretrained_tokenizer()
+def _setup(documents: Split[Document], rng: random.Random) -> Setup[list[EncodedPassage]]:
+    """Return the setup; every epoch cuts the documents anew."""
+    tokenizer, genres = pretrained_tokenizer(), _genres(documents)
     model = RobertaPreLayerNormModel.from_pretrained(PRETRAINED, hidden_dropout_prob=_DROPOUT, add_pooling_layer=False)
-    steps = _train(model, tokenizer, documents, rng=random.Random(_SEED), epochs=options.epochs)
+    dev = equal_passages(documents.dev, sentences=_SENTENCES)
+    encoded_dev = encode_passages(tokenizer, dev, genres=genres)
+    trained = GenreVectors(model, genres=len(genres))
 
-    folder = options.output
-    record = training_record(model, seed=_SEED, epochs=options.epochs, steps=steps, started=started)
-    save_encoder(model, tokenizer, folder)
-    metrics = {"training": record, **report_on_saved(folder, tokenizer, documents)}
-    write_json(folder / "metrics.json", metrics)
-    write_embedder_card(folder, metrics)
-    print(f"{folder}: {metrics['test']}")
+    def batches_of_epoch() -> list[list[EncodedPassage]]:
+        passages = encode_passages(tokenizer, random_passages(documents.train, rng=rng), genres=genres)
+        return batches_by_length(passages, max_tokens=_BATCH_TOKENS, rng=rng)
+
+    def dev_share() -> str:
+        _, share = nearest_alike(likeness_by_network(model, encoded_dev), dev, trait=_TRAITS["genre"])
+        return f"{share:.4f} of the dev passages are nearest to one of their genre"
+
+    return Setup(
+        model=model,
+        trained=trained,
+        tokenizer=tokenizer,
+        max_length=ENCODER_LENGTH,
+        optimizers=muon_and_adamw(trained, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE),
+        batches_of_epoch=batches_of_epoch,
+        loss_of=trained.loss,
+        after_epoch=dev_share,
+    )
 
 
-def report_on_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Document]) -> dict[str, Any]:
-    """Score the checkpoint as a user loads it, from the file's fp16 weights, computing in fp32, and the baselines."""
-    passages = passages_of(documents.test, sentences=_SENTENCES)
+def scores_of_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Document]) -> Mapping[str, Any]:
+    """Return how often the nearest passage is of the same kind, by the checkpoint in `folder` and by the baselines.
+
+    Besides, return a few texts and the cosines of their vectors.
+    """
+    passages = equal_passages(documents.test, sentences=_SENTENCES)
     encoded = encode_passages(tokenizer, passages, genres=_genres(documents))
     model, start = (
         RobertaPreLayerNormModel.from_pretrained(source, add_pooling_layer=False) for source in (folder, PRETRAINED)
@@ -101,44 +104,20 @@ def report_on_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Documen
     return {"test": test, "examples": {"texts": [text for _, text in _EXAMPLES], "cosines": cosines.tolist()}}
 
 
-def _train(
-    model: RobertaPreLayerNormModel,
-    tokenizer: Tokenizer,
-    documents: Split[Document],
-    *,
-    rng: random.Random,
-    epochs: int,
-) -> int:
-    """Return the number of steps. Every epoch cuts the documents anew."""
-    genres = _genres(documents)
-    dev = passages_of(documents.dev, sentences=_SENTENCES)
-    encoded_dev = encode_passages(tokenizer, dev, genres=genres)
-    trained = GenreVectors(model, genres=len(genres))
-
-    def batches_of_epoch() -> list[list[EncodedPassage]]:
-        passages = encode_passages(tokenizer, drawn_passages(documents.train, rng=rng), genres=genres)
-        return batches_by_length(passages, max_tokens=_BATCH_TOKENS, rng=rng)
-
-    def loss_of(group: list[EncodedPassage]) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):  # the weights stay in fp32
-            return trained.loss(group)
-
-    return train(
-        trained,
-        epochs=epochs,
-        optimizers=muon_and_adamw(trained, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE),
-        batches_of_epoch=batches_of_epoch,
-        loss_of=loss_of,
-        after_epoch=lambda: (
-            f"{nearest_alike(likeness_by_network(model, encoded_dev), dev, trait=_TRAITS['genre'])[1]:.4f} of the dev "
-            "passages are nearest to one of their genre"
-        ),
-    )
-
-
 def _genres(documents: Split[Document]) -> list[str]:
     return sorted({document.genre for document in documents.train})
 
 
+SCRIPT: Final = Script(
+    makes="the checkpoint for feature extraction",
+    task="feature-extraction",
+    card="embedder.md",
+    epochs=2,
+    read=brown_split,
+    prepare=_setup,
+    score=scores_of_saved,
+    headline=lambda metrics: f"{metrics['test']['kind']['model']:.4f} of the passages are nearest to one of their kind",
+)
+
 if __name__ == "__main__":
-    main()
+    run(SCRIPT)

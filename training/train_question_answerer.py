@@ -1,4 +1,4 @@
-"""Make the embedded question answerer: it finds a span of a context, and was trained on the Brown corpus.
+"""Make the checkpoint for question answering: it finds the answer in a context, and is trained on the Brown corpus.
 
     python -m training.train_question_answerer [--data FOLDER] [--output FOLDER] [--epochs N]
 
@@ -6,7 +6,7 @@ It starts from the fill-mask checkpoint. See training/README.md.
 """
 
 import random
-import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -19,33 +19,27 @@ from rpln_model import RobertaPreLayerNormForQuestionAnswering
 from training.batches import batches_by_length
 from training.brown import Document
 from training.corpora import brown_split
-from training.encoder import CHECKPOINTS, PRETRAINED, pretrained_tokenizer, save_encoder, training_record
 from training.examples import texts_of
-from training.loop import muon_and_adamw, train
-from training.model_card import write_answerer_card
-from training.options import parse_options
+from training.loop import muon_and_adamw
+from training.networks import ENCODER_LENGTH, PRETRAINED, pretrained_tokenizer
 from training.questions import Question, questions_of
+from training.script import SEED, Script, Setup, run
 from training.spans import (
-    Example,
+    EncodedQuestion,
     WordsBeside,
-    baseline_scores,
-    batch_from_examples,
+    answerer_batch,
+    answerer_scores,
+    baseline_answerer_scores,
     best_answer,
     encode_questions,
-    network_scores,
 )
 from training.split import Split
-from training.tokenizer import write_json
 from training.word_weights import TfIdf
 
-_OUTPUT: Final = f"{CHECKPOINTS}/question-answering"
-
-_SEED: Final = 20
-_EPOCHS: Final = 2
 _BATCH_TOKENS: Final = 4096
 _MATRIX_RATE: Final = 0.01
 _OTHER_RATE: Final = 2e-3
-_ANSWER_WORDS: Final = 2  # of the baseline: as most answers have
+_ANSWER_WORDS: Final = 2  # of the baseline; most answers have as many
 
 _CONTEXT: Final = (
     "The storm came in the night. The old man walked to the boat, and his crew watched the stars. Seven ships had left "
@@ -59,85 +53,65 @@ _QUESTIONS: Final = (
 )
 
 
-def main() -> None:
-    """Train, save, and report what the saved checkpoint finds in files that had no part in it."""
-    options = parse_options("Train the embedded question answerer.", output=_OUTPUT, epochs=_EPOCHS)
-    torch.manual_seed(_SEED)
-    torch.set_num_threads(1)
-    started = time.process_time()
-    documents, tokenizer = brown_split(options.data), pretrained_tokenizer()
+def _setup(documents: Split[Document], rng: random.Random) -> Setup[list[EncodedQuestion]]:
+    """Return the setup; every epoch draws other questions and contexts."""
+    tokenizer = pretrained_tokenizer()
     model = RobertaPreLayerNormForQuestionAnswering.from_pretrained(PRETRAINED)
-    steps = _train(model, tokenizer, documents, rng=random.Random(_SEED), epochs=options.epochs)
+    dev = encode_questions(tokenizer, questions_of(documents.dev, rng=random.Random(SEED)))
 
-    folder = options.output
-    record = training_record(model, seed=_SEED, epochs=options.epochs, steps=steps, started=started)
-    save_encoder(model, tokenizer, folder)
-    metrics = {"training": record, **report_on_saved(folder, tokenizer, documents)}
-    write_json(folder / "metrics.json", metrics)
-    write_answerer_card(folder, metrics)
-    print(f"{folder}: {metrics['test']}")
+    def batches_of_epoch() -> list[list[EncodedQuestion]]:
+        questions = encode_questions(tokenizer, questions_of(documents.train, rng=rng))
+        return batches_by_length(questions, max_tokens=_BATCH_TOKENS, rng=rng)
+
+    def loss_of(group: list[EncodedQuestion]) -> Tensor:
+        loss: Tensor = model(**answerer_batch(group)).loss
+        return loss
+
+    return Setup(
+        model=model,
+        tokenizer=tokenizer,
+        max_length=ENCODER_LENGTH,
+        optimizers=muon_and_adamw(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE),
+        batches_of_epoch=batches_of_epoch,
+        loss_of=loss_of,
+        after_epoch=lambda: f"{answerer_scores(model, dev).exact:.4f} of the dev questions answered exactly",
+    )
 
 
-def report_on_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Document]) -> dict[str, Any]:
-    """Score the checkpoint as a user loads it, from the file's fp16 weights, computing in fp32, and the baseline."""
+def scores_of_saved(folder: Path, tokenizer: Tokenizer, documents: Split[Document]) -> Mapping[str, Any]:
+    """Return the scores of the checkpoint in `folder` and of the baseline, and questions that it answers."""
     model = RobertaPreLayerNormForQuestionAnswering.from_pretrained(folder)
-    examples = encode_questions(tokenizer, questions_of(documents.test, rng=random.Random(_SEED)))
-    tf_idf = TfIdf([text.text for text in texts_of(documents.train)])
-    baseline = WordsBeside(tf_idf, answer_words=_ANSWER_WORDS)
+    questions = encode_questions(tokenizer, questions_of(documents.test, rng=random.Random(SEED)))
+    baseline = WordsBeside(TfIdf([text.text for text in texts_of(documents.train)]), answer_words=_ANSWER_WORDS)
     test = {
-        "model": asdict(network_scores(model, examples)),
-        "words beside": asdict(baseline_scores(baseline, [example.question for example in examples])),
+        "model": asdict(answerer_scores(model, questions)),
+        "words beside": asdict(baseline_answerer_scores(baseline, [one.question for one in questions])),
     }
-    answers = [
+    examples = [
         {"context": _CONTEXT, "question": question, "answer": answer_to(model, tokenizer, question, _CONTEXT)}
         for question in _QUESTIONS
     ]
-    return {"test": test, "examples": answers}
+    return {"test": test, "examples": examples}
 
 
 @torch.inference_mode()
 def answer_to(model: RobertaPreLayerNormForQuestionAnswering, tokenizer: Tokenizer, question: str, context: str) -> str:
-    """Return the best span of the context; `model` is in eval mode."""
-    (example,) = encode_questions(tokenizer, [Question(question=question, context=context, start=0, end=len(context))])
-    outputs = model(torch.tensor([example.token_ids]))
-    return best_answer(example, outputs.start_logits[0], outputs.end_logits[0])
+    """Return the answer that the model, in eval mode, finds in the context."""
+    (asked,) = encode_questions(tokenizer, [Question(question=question, context=context, start=0, end=len(context))])
+    outputs = model(torch.tensor([asked.token_ids]))
+    return best_answer(asked, outputs.start_logits[0], outputs.end_logits[0])
 
 
-def _train(
-    model: RobertaPreLayerNormForQuestionAnswering,
-    tokenizer: Tokenizer,
-    documents: Split[Document],
-    *,
-    rng: random.Random,
-    epochs: int,
-) -> int:
-    """Return the number of steps. Every epoch draws other questions and contexts."""
-    dev = encode_questions(tokenizer, questions_of(documents.dev, rng=random.Random(_SEED)))
-
-    def batches_of_epoch() -> list[list[Example]]:
-        examples = encode_questions(tokenizer, questions_of(documents.train, rng=rng))
-        return batches_by_length(examples, max_tokens=_BATCH_TOKENS, rng=rng)
-
-    def loss_of(group: list[Example]) -> Tensor:
-        batch = batch_from_examples(group)
-        with torch.autocast("cpu", dtype=torch.bfloat16):  # the weights stay in fp32
-            loss: Tensor = model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                start_positions=batch.first,
-                end_positions=batch.last,
-            ).loss
-        return loss
-
-    return train(
-        model,
-        epochs=epochs,
-        optimizers=muon_and_adamw(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE),
-        batches_of_epoch=batches_of_epoch,
-        loss_of=loss_of,
-        after_epoch=lambda: f"{network_scores(model, dev).exact:.4f} of the dev questions answered exactly",
-    )
-
+SCRIPT: Final = Script(
+    makes="the checkpoint for question answering",
+    task="question-answering",
+    card="question_answerer.md",
+    epochs=2,
+    read=brown_split,
+    prepare=_setup,
+    score=scores_of_saved,
+    headline=lambda metrics: f"{metrics['test']['model']['exact']:.4f} of the test questions answered exactly",
+)
 
 if __name__ == "__main__":
-    main()
+    run(SCRIPT)

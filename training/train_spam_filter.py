@@ -1,4 +1,4 @@
-"""Make the embedded text classifier: it tells spam from ham, and was trained on the SpamAssassin mail corpus.
+"""Make the checkpoint for text classification: it tells spam from ham, and is trained on the SpamAssassin mails.
 
     python -m training.train_spam_filter [--data FOLDER] [--output FOLDER] [--epochs N]
 
@@ -6,7 +6,7 @@ It starts from the fill-mask checkpoint. See training/README.md.
 """
 
 import random
-import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -18,41 +18,28 @@ from torch import Tensor
 from rpln_model import RobertaPreLayerNormForSequenceClassification
 from training.batches import batches_by_length
 from training.corpora import mail_split
-from training.encoder import (
-    CHECKPOINTS,
-    MAX_LENGTH,
-    PRETRAINED,
-    pretrained_tokenizer,
-    save_encoder,
-    training_record,
-)
-from training.loop import muon_and_adamw, train
+from training.loop import muon_and_adamw
 from training.mails import Mail
-from training.model_card import write_spam_filter_card
 from training.naive_bayes import NaiveBayes
-from training.options import parse_options
+from training.networks import ENCODER_LENGTH, PRETRAINED, pretrained_tokenizer
+from training.script import Script, Setup, run
 from training.spam import (
     LABELS,
     Beginning,
-    baseline_scores,
-    batch_from_beginnings,
+    baseline_filter_scores,
     beginnings_of,
-    network_scores,
+    filter_batch,
+    filter_scores,
     partly_cut,
 )
 from training.split import Split
-from training.tokenizer import write_json
 
-_OUTPUT: Final = f"{CHECKPOINTS}/text-classification"
-
-_SEED: Final = 20
-_EPOCHS: Final = 3
 _BATCH_TOKENS: Final = 2048
 _MATRIX_RATE: Final = 5e-3
 _OTHER_RATE: Final = 1e-3
 _DROPOUT: Final = 0.1
 
-_SCORED_LENGTHS: Final = {"test": MAX_LENGTH, "test_of_32_tokens": 32}
+_SCORED_LENGTHS: Final = {"test": ENCODER_LENGTH, "test_of_32_tokens": 32}
 
 _EXAMPLES: Final = (
     "Congratulations! You have won a free cruise. Click here to claim your prize now, 100% risk free.",
@@ -62,82 +49,66 @@ _EXAMPLES: Final = (
 )
 
 
-def main() -> None:
-    """Train, save, and report what the saved checkpoint says of mails that had no part in it."""
-    options = parse_options("Train the embedded mail filter.", output=_OUTPUT, epochs=_EPOCHS)
-    torch.manual_seed(_SEED)
-    torch.set_num_threads(1)
-    started = time.process_time()
-    mails, tokenizer = mail_split(options.data), pretrained_tokenizer()
+def _setup(mails: Split[Mail], rng: random.Random) -> Setup[list[Beginning]]:
+    """Return the setup; every epoch cuts the mails anew."""
+    tokenizer = pretrained_tokenizer()
     model = RobertaPreLayerNormForSequenceClassification.from_pretrained(
         PRETRAINED,
         id2label=dict(enumerate(LABELS)),
         label2id={label: index for index, label in enumerate(LABELS)},
         hidden_dropout_prob=_DROPOUT,
     )
-    steps = _train(model, tokenizer, mails, rng=random.Random(_SEED), epochs=options.epochs)
+    beginnings, dev = (beginnings_of(tokenizer, side) for side in (mails.train, mails.dev))
 
-    folder = options.output
-    record = training_record(model, seed=_SEED, epochs=options.epochs, steps=steps, started=started)
-    save_encoder(model, tokenizer, folder)
-    metrics = {"training": {**record, "mails": len(mails.train)}, **report_on_saved(folder, tokenizer, mails)}
-    write_json(folder / "metrics.json", metrics)
-    write_spam_filter_card(folder, metrics)
-    print(f"{folder}: F1 {metrics['test']['model']['f1']:.4f} of spam, {metrics['test']['naive Bayes']['f1']:.4f}")
+    def loss_of(group: list[Beginning]) -> Tensor:
+        loss: Tensor = model(**filter_batch(group)).loss
+        return loss
+
+    return Setup(
+        model=model,
+        tokenizer=tokenizer,
+        max_length=ENCODER_LENGTH,
+        optimizers=muon_and_adamw(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE),
+        batches_of_epoch=lambda: batches_by_length(partly_cut(beginnings, rng=rng), max_tokens=_BATCH_TOKENS, rng=rng),
+        loss_of=loss_of,
+        after_epoch=lambda: f"F1 {filter_scores(model, dev).f1:.4f} of spam in dev mails",
+        facts={"mails": len(mails.train)},
+    )
 
 
-def report_on_saved(folder: Path, tokenizer: Tokenizer, mails: Split[Mail]) -> dict[str, Any]:
-    """Score the checkpoint as a user loads it, from the file's fp16 weights, computing in fp32, and the baseline."""
+def scores_of_saved(folder: Path, tokenizer: Tokenizer, mails: Split[Mail]) -> Mapping[str, Any]:
+    """Return the scores of the checkpoint in `folder` and of the baseline, and texts with their probability of spam."""
     model = RobertaPreLayerNormForSequenceClassification.from_pretrained(folder)
     report: dict[str, Any] = {}
     for name, length in _SCORED_LENGTHS.items():
-        bayes = NaiveBayes(
-            beginnings_of(tokenizer, mails.train, length=length), vocabulary_size=tokenizer.get_vocab_size()
-        )
+        training = beginnings_of(tokenizer, mails.train, length=length)
+        bayes = NaiveBayes(training, vocabulary_size=tokenizer.get_vocab_size())
         test = beginnings_of(tokenizer, mails.test, length=length)
-        scores = {"model": network_scores(model, test), "naive Bayes": baseline_scores(bayes.says_spam, test)}
+        scores = {"model": filter_scores(model, test), "naive Bayes": baseline_filter_scores(bayes.says_spam, test)}
         report[name] = {who: asdict(score) for who, score in scores.items()}
-    return {
-        **report,
-        "examples": [{"text": text, "spam": spam_probability(model, tokenizer, text)} for text in _EXAMPLES],
-    }
+    examples = [{"text": text, "spam": spam_probability(model, tokenizer, text)} for text in _EXAMPLES]
+    return {**report, "examples": examples}
 
 
 @torch.inference_mode()
 def spam_probability(model: RobertaPreLayerNormForSequenceClassification, tokenizer: Tokenizer, text: str) -> float:
-    """Return what the model, in eval mode, says of a short text."""
+    """Return the probability of spam that the model, in eval mode, gives a short text."""
     logits: Tensor = model(torch.tensor([tokenizer.encode(text).ids])).logits
     return float(logits.softmax(-1)[0, LABELS.index("spam")])
 
 
-def _train(
-    model: RobertaPreLayerNormForSequenceClassification,
-    tokenizer: Tokenizer,
-    mails: Split[Mail],
-    *,
-    rng: random.Random,
-    epochs: int,
-) -> int:
-    """Return the number of steps. Every epoch cuts the mails anew."""
-    beginnings, dev = (beginnings_of(tokenizer, side) for side in (mails.train, mails.dev))
-
-    def loss_of(group: list[Beginning]) -> Tensor:
-        batch = batch_from_beginnings(group)
-        with torch.autocast("cpu", dtype=torch.bfloat16):  # the weights stay in fp32
-            loss: Tensor = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
-            ).loss
-        return loss
-
-    return train(
-        model,
-        epochs=epochs,
-        optimizers=muon_and_adamw(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE),
-        batches_of_epoch=lambda: batches_by_length(partly_cut(beginnings, rng=rng), max_tokens=_BATCH_TOKENS, rng=rng),
-        loss_of=loss_of,
-        after_epoch=lambda: f"F1 {network_scores(model, dev).f1:.4f} of spam in dev mails",
-    )
-
+SCRIPT: Final = Script(
+    makes="the checkpoint for text classification, a mail filter",
+    task="text-classification",
+    card="spam_filter.md",
+    epochs=3,
+    read=mail_split,
+    prepare=_setup,
+    score=scores_of_saved,
+    headline=lambda metrics: (
+        f"F1 {metrics['test']['model']['f1']:.4f} of spam, naive Bayes {metrics['test']['naive Bayes']['f1']:.4f}"
+    ),
+)
 
 if __name__ == "__main__":
-    main()
+    run(SCRIPT)

@@ -1,4 +1,4 @@
-"""A language model's data: each document as one stream of tokens, cut into windows that begin with a sentence.
+"""Data of language models: each document as one stream of tokens, cut into windows that begin with a sentence.
 
 A paragraph ends with </s>. A window begins with <s>, which stands nowhere else.
 """
@@ -15,22 +15,22 @@ from training.tokenizer import END_ID, START_ID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """A document's sentences in tokens, without <s>, and its number of words between spaces."""
+    """The tokens of a document's sentences, without <s>, and the document's number of words between spaces."""
 
     sentences: tuple[tuple[int, ...], ...]
     words: int
 
 
 def streams_of(tokenizer: Tokenizer, documents: Sequence[Document]) -> list[Stream]:
-    """Tokenize the documents; the last sentence of every paragraph ends with </s>."""
+    """Return the documents as streams, in which the last sentence of every paragraph ends with </s>."""
     return [_stream_of(tokenizer, document) for document in documents]
 
 
 def full_windows(stream: Stream, *, length: int, first: int = 0) -> Iterator[list[int]]:
-    """Yield windows of exactly `length` tokens, from sentence `first` on, which together hold every token from there.
+    """Yield windows of exactly `length` tokens that together hold every token from sentence `first` on.
 
-    A sentence that a window cuts off begins the next one again, unless it fills a window alone, and the last window
-    reaches back as far as it needs; so some tokens are in two windows. A stream that is too short gives none.
+    Some tokens are in two windows: a sentence that does not fit whole begins the next window again, unless it fills a
+    window alone, and the last window reaches back as far as it needs. A stream that is too short has no window.
     """
     room = length - 1
     tokens = [token for sentence in stream.sentences for token in sentence]

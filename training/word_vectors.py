@@ -1,8 +1,9 @@
-"""Word embeddings to start from: tokens with like neighbours get like vectors.
+"""Word embeddings to start from: tokens with similar neighbours get similar vectors.
 
-These are the left singular vectors of the table of positive pointwise mutual information of neighbouring tokens, with
-the one to the left and the one to the right side by side (O. Levy and Y. Goldberg, *Neural Word Embedding as Implicit
-Matrix Factorization*, 2014). From random embeddings a masked language model takes a third of its training to get there.
+The vectors are the left singular vectors of a table: the positive pointwise mutual information of each token with its
+left neighbours and, side by side, with its right neighbours (O. Levy and Y. Goldberg, *Neural Word Embedding as
+Implicit Matrix Factorization*, 2014). From random embeddings a masked language model needs a third of its training to
+make them.
 
 V is the size of the vocabulary, D of a vector.
 """
@@ -13,12 +14,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-_DISCOUNT: Final = 0.75  # what comes once says little
+_DISCOUNT: Final = 0.75  # a pair that occurs once says little
 _REFINEMENTS: Final = 4  # of the randomized decomposition
 
 
 def word_vectors(passages: Iterable[Sequence[int]], *, vocabulary_size: int, size: int) -> Tensor:
-    """Return a vector for each token, (V, D), whose numbers have a root mean square of 1; uses torch's generator."""
+    """Return a vector for each token, (V, D), with a root mean square of 1. Draws from torch's generator."""
     counts_VV = neighbour_counts(passages, vocabulary_size=vocabulary_size)
     left_V1, right_1V = counts_VV.sum(dim=1, keepdim=True), counts_VV.sum(dim=0, keepdim=True)
     expected_VV = (left_V1 * right_1V / counts_VV.sum()).clamp(min=1e-9)
@@ -32,7 +33,7 @@ def word_vectors(passages: Iterable[Sequence[int]], *, vocabulary_size: int, siz
 
 
 def neighbour_counts(passages: Iterable[Sequence[int]], *, vocabulary_size: int) -> Tensor:
-    """Return how often each token is followed by each, (V, V)."""
+    """Return how often each token, by row, is followed by each other one, by column, (V, V)."""
     counts_VV = torch.zeros(vocabulary_size, vocabulary_size)
     for passage in passages:
         row = torch.tensor(passage)

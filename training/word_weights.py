@@ -1,4 +1,4 @@
-"""Likeness of texts by their words: the cosine of tf-idf vectors, a baseline that needs no training."""
+"""Likeness of texts by their words, a baseline without a network: the cosine of tf-idf vectors."""
 
 import math
 import re
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 
 class TfIdf:
-    """Words weigh more the fewer of the training texts have them; a word that comes n times weighs 1 + ln n times."""
+    """Weights of words: the fewer training texts have a word, the more it weighs; n times in a text count 1 + ln n."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts_with = Counter(word for text in texts for word in set(words_of(text)))
         self._texts = len(texts)
 
     def likeness(self, one: str, other: str) -> float:
-        """Return the cosine of the two texts' vectors, 0 where a text has no word."""
+        """Return the cosine of the two texts' vectors, or 0 if a text has no word."""
         return dot(self.vector(one), self.vector(other))
 
     def vector(self, text: str) -> dict[str, float]:
@@ -29,10 +29,10 @@ class TfIdf:
 
 
 def dot(one: dict[str, float], other: dict[str, float]) -> float:
-    """Return the sum over words that both have of the product of their weights."""
+    """Return the dot product of two vectors of words."""
     return sum(weight * other[word] for word, weight in one.items() if word in other)
 
 
 def words_of(text: str) -> list[str]:
-    """Return the text's words in small letters, without marks."""
+    """Return the words of a text in small letters, without marks."""
     return re.findall(r"\w+(?:['’]\w+)*", text.lower())

@@ -1,1 +1,1 @@
-"""Traces rpln_model's networks into onnx_ir graphs, rewrites them by recipe, measures, emulates and saves them."""
+"""Graphs of rpln_model's networks: traced into onnx_ir, rewritten by recipe, measured, emulated and saved."""

@@ -1,4 +1,4 @@
-"""Measures how far the values of a graph reach: it is run with the extremes of each value as its outputs."""
+"""Calibration: the ranges of a graph's values, measured by running it with the extremes of each value as outputs."""
 
 import math
 import tempfile
@@ -11,17 +11,19 @@ import onnx_ir as ir
 
 from rpln_graphs.errors import GraphError
 from rpln_graphs.feeds import Feeds
-from rpln_graphs.rewriting.base import Ranges
+from rpln_graphs.rewriting.nodes import insert_behind, typed_node
+from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.sessions import session_from_model
 
 EXTREMES: Final = ("ReduceMax", "ReduceMin")
-"""Both rather than the maximum of Abs: that would copy every value, a vocabulary's logits among them."""
+"""The operators that find extremes. The maximum of Abs would copy every value, such as the logits of a vocabulary."""
 
 
 def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
-    """The largest |x| of each float value and initializer of the fp32 graph `model` over `batches`, by name.
+    """Return the largest |x| of each float value and initializer of the fp32 graph `model` over `batches`, by name.
 
-    Values that no batch touched count 0. Needs onnxruntime. Raises GraphError naming a value that is not finite.
+    The range of a value without elements in any batch is 0. Needs onnxruntime. Raises GraphError, with the name of the
+    value, if one is not finite.
     """
     ranges = {
         value.name or "": float(np.abs(value.const_value.numpy()).max(initial=0.0))
@@ -39,44 +41,48 @@ def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
 
 
 def _reach(name: str, largest: float, smallest: float) -> float:
-    """The largest magnitude between two extremes."""
+    """Return the largest magnitude of a value with these extremes. Raises GraphError if one is not finite."""
     if largest < smallest:
-        return 0.0  # of no element at all, as a decoder's past before its first step: -inf and inf
+        return 0.0  # the extremes of no elements are -inf and inf: a decoder's past before its first step
     for extreme in (largest, smallest):
         if not math.isfinite(extreme):
             raise GraphError(
-                f"{name} becomes {extreme} in fp32 already, so its range cannot be measured. The checkpoint overflows "
-                "by itself: check its weights, or export it in fp32."
+                f"{name} is {extreme} in fp32 already, so that its range cannot be measured: the checkpoint itself "
+                "overflows. Check its weights, or export it in fp32."
             )
     return max(abs(largest), abs(smallest))
 
 
 def _probed_model(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
-    """A copy of `model`, sharing its weights, whose outputs are the extremes of every float value, and which is whose.
+    """Return a copy of `model` whose outputs are the extremes of every float value, and each output's value by name.
 
-    Each probe stands right behind what it measures, so that no value outlives its last reader.
+    The copy shares the weights. Each extreme is computed right behind its value, so that no value outlives its readers.
     """
     copy = model.clone()
     graph = copy.graph
     graph.outputs.clear()
     outputs = {}
     for value, place in _float_values(graph):
-        probes = [ir.node(operator, [value], {"keepdims": 0}) for operator in EXTREMES]
+        probes = [
+            typed_node(
+                operator,
+                [value],
+                {"keepdims": 0},
+                name=f"rpln.{operator}.{value.name}",
+                dtype=ir.DataType.FLOAT,
+                shape=(),
+            )
+            for operator in EXTREMES
+        ]
         for probe in probes:
-            output = probe.outputs[0]
-            output.name = f"rpln.{probe.op_type}.{value.name}"
-            output.dtype, output.shape = ir.DataType.FLOAT, ir.Shape(())
-            graph.outputs.append(output)
-            outputs[output.name] = value.name or ""
-        if place is None:
-            graph.insert_before(graph[0], probes)
-        else:
-            graph.insert_after(place, probes)
+            graph.outputs.append(probe.outputs[0])
+            outputs[probe.name or ""] = value.name or ""
+        insert_behind(graph, place, probes)
     return copy, outputs
 
 
 def _float_values(graph: ir.Graph) -> list[tuple[ir.Value, ir.Node | None]]:
-    """Every float value with the node that makes it; None for a graph input."""
+    """Return every float value with the node that computes it, or None for a graph input."""
     inputs = [(value, None) for value in graph.inputs]
     computed = [(value, node) for node in graph for value in node.outputs]
     return [(value, node) for value, node in (*inputs, *computed) if value.dtype == ir.DataType.FLOAT]

@@ -1,8 +1,8 @@
-"""The stress set of a decoder: prompts under every mask, then steps over the cache that they leave.
+"""The stress set of a decoder: prompts under every mask, then steps with the cache that they leave.
 
-A script is a prompt and its moves: single tokens, several at once, rows of the cache in another order, more and fewer
-of them. Each of its cases holds what a graph is fed besides the cache, and the whole history that leads there, which a
-network without a cache makes the same of.
+A script is a prompt and its moves: single tokens, several tokens at once, and the rows of the cache in another order,
+or more or fewer of them. Each case of a script holds the inputs of the graph besides the cache, and the inputs of all
+tokens so far, from which a network without a cache computes the same.
 """
 
 import itertools
@@ -18,18 +18,18 @@ from rpln_graphs.stress import MASK_KINDS, Case, Limits, random_ids, random_mask
 from rpln_runtime.tasks import INT64, SEQUENCE, Tensor
 
 MEMORY_LENGTH: Final = 6
-"""Tokens that the encoder of an encoder-decoder is given, where it takes so many."""
+"""The number of tokens that an encoder-decoder's encoder reads, if it can read so many."""
 
 
 class Move(NamedTuple):
-    """Go on with `tokens` new tokens in each row; `rows` says which rows of the cache go on, None as they are."""
+    """A step with `tokens` new tokens in each row. `rows` are the rows of the cache to continue, or None for all."""
 
     tokens: int
     rows: tuple[int, ...] | None = None
 
 
 class Script(NamedTuple):
-    """A batch of prompts of `prompt` tokens, and how it goes on."""
+    """A batch of prompts of `prompt` tokens, and the moves that continue them."""
 
     batch: int
     prompt: int
@@ -47,10 +47,10 @@ SCRIPTS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingCase(Case):
-    """One step of a script: `feeds` and `mask` are those of its new tokens.
+    """One step of a script: `feeds` and `mask` belong to its new tokens.
 
-    `rows` of the cache so far go on, None where the script begins. `history` holds the inputs of all tokens so far,
-    and `memory` what the encoder's graph is fed for these rows, empty where there is none.
+    `rows` are the rows of the cache that continue, or None at the prompt. `history` holds the inputs of all tokens so
+    far, and `memory` the inputs of the encoder's graph for these rows; it is empty without an encoder.
     """
 
     rows: NDArray[np.int64] | None
@@ -61,10 +61,9 @@ class DecodingCase(Case):
 def decoding_cases(
     inputs: Sequence[Tensor], limits: Limits, *, memory: Sequence[Tensor] = (), memory_limits: Limits | None = None
 ) -> Iterator[DecodingCase]:
-    """The stress set for a decoder's graph, the same on every call; `inputs` are those of its own tokens.
+    """Yield the stress set for a decoder's graph, the same on every call; `inputs` are those of its own tokens.
 
-    `memory` are the inputs of the encoder's graph, within `memory_limits`. One of the scripts ends at the last usable
-    position.
+    `memory` are the inputs of the encoder's graph, within `memory_limits`. One script ends at the last usable position.
     """
     rng = np.random.default_rng(0)
     writer = _Writer(list(inputs), limits, list(memory), memory_limits, rng)
@@ -80,6 +79,8 @@ def decoding_cases(
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
+    """The inputs of a decoder's graph and of its encoder's, with their limits, and what draws them at random."""
+
     inputs: list[Tensor]
     limits: Limits
     memory: list[Tensor]
@@ -87,12 +88,12 @@ class _Writer:
     rng: np.random.Generator
 
     def steps(self, script: Script, mask: str) -> Iterator[DecodingCase]:
-        """The steps of a script whose prompts are masked so."""
+        """Yield the cases of a script whose prompts have this kind of mask."""
         title = f"{script.batch} prompts of {script.prompt}, mask {mask}"
         history = self._tokens(random_mask(mask, script.batch, script.prompt, self.rng))
         memory = self._memory(script.batch, mask)
         sizes = self.limits.sizes
-        # One for the whole script: what the cache holds was computed under it.
+        # One for the whole script, because the cache was computed with it.
         heads = self.rng.integers(0, 2, (sizes["num_hidden_layers"], sizes["num_attention_heads"]))
         yield self._step(f"{title}, prompt", history, script.prompt, memory, heads, rows=None)
         for number, move in enumerate(script.moves, start=1):
@@ -104,7 +105,7 @@ class _Writer:
             yield self._step(f"{title}, step {number}", history, move.tokens, memory, heads, rows=rows)
 
     def _tokens(self, keep: NDArray[np.int64]) -> Feeds:
-        """Random tokens, [rows, sequence] or [rows, sequence, hidden]."""
+        """Return random inputs for new tokens, [rows, sequence] or [rows, sequence, hidden]; `keep` is their mask."""
         limits, rng = self.limits, self.rng
         return {
             "input_ids": np.where(keep == 1, random_ids(limits, rng, keep.shape), limits.pad_token_id),
@@ -136,7 +137,7 @@ class _Writer:
         return DecodingCase(name=name, feeds=feeds, mask=keep[:, -new:], rows=rows, history=whole, memory=memory)
 
     def _memory(self, rows: int, mask: str) -> Feeds:
-        """What the encoder is fed: ids and their mask, or hidden states."""
+        """Return the inputs of the encoder's graph: ids and their mask, or hidden states."""
         if not self.memory:
             return {}
         limits = self.memory_limits

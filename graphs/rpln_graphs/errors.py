@@ -1,19 +1,25 @@
-"""User errors of tracing, rewriting, checking and compiling a graph."""
+"""Errors of tracing, rewriting, checking and compiling a graph.
+
+RplnError
+  GraphError       exit code 8
+    PassError
+  EngineError      exit code 11
+"""
 
 from rpln_runtime.errors import RplnError
 
 
 class GraphError(RplnError):
-    """A graph that could not be made as asked."""
+    """The graph cannot be made as asked."""
 
     exit_code = 8
 
 
 class PassError(GraphError):
-    """A pass that changed fewer or more places than its formula says."""
+    """A pass changed fewer or more places of the graph than its formula says, or cannot change it at all."""
 
 
 class EngineError(RplnError):
-    """A TensorRT engine that could not be built, or that is not what was asked for."""
+    """The TensorRT engine cannot be built, or is not what was asked for."""
 
     exit_code = 11

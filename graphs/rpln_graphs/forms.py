@@ -1,7 +1,6 @@
-"""FORMS: one row per way to write the same network down: which passes make it.
+"""FORMS: one row per way to write the same network as a graph, with the passes that make it.
 
-The exact folds and the passes of a recipe, which know the graph as it was traced, have been there before; what a form
-fuses is what will run.
+These passes run after the exact folds and the passes of a recipe, which recognize the graph as it was traced.
 """
 
 from collections.abc import Sequence
@@ -19,13 +18,21 @@ from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
-from rpln_graphs.rewriting.base import Context, ExplainingPass, GraphTraits
+from rpln_graphs.rewriting.base import Context, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
+from rpln_graphs.rewriting.traits import GraphTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A row. `standard`: every operator is ONNX's own. `packs`: it computes on real tokens only."""
+    """A form of a graph.
+
+    Attributes:
+        name: the value of --optimize.
+        passes: the passes that make it from the standard form, in order.
+        standard: whether all of its operators are ONNX's own.
+        packs: whether it computes real tokens only, and no padding.
+    """
 
     name: str
     passes: tuple[type[ExplainingPass], ...] = ()
@@ -49,13 +56,13 @@ _ROWS: Final = (
 )
 
 FORMS: Final = {row.name: row for row in _ROWS}
-"""The more it has gained where it was measured, the earlier: time for measuring may run out."""
+"""The forms by name. Those that gained most in measurements come first, because the time to measure may run out."""
 
 
 def write_form(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool = False) -> ir.Model:
-    """A copy of `model` in another form; weights are shared with it.
+    """Return a copy of `model` in another form, which shares the weights.
 
-    Raises PassError when a pass fuses less than its formula says, unless that is allowed.
+    Raises PassError if a pass fuses less than its formula says, unless `allow_partial` is set.
     """
     written = model.clone()
     for kind in form.passes:
@@ -68,7 +75,7 @@ def write_form(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partia
 
 
 def reasons_without_effect(form: Form, traits: GraphTraits) -> Sequence[str]:
-    """Why none of the form's passes has anything to do with a network; empty where one has."""
+    """Return the reasons why none of the form's passes changes such a graph; empty if one does."""
     passes = [kind() for kind in form.passes]
     if any(step.expected(traits) != 0 for step in passes):
         return []

@@ -1,4 +1,4 @@
-"""RECIPES: one row per precision and target: which passes, in which order, and what counts as equal afterwards."""
+"""RECIPES: one row per precision: its folds and passes in their order, and the tolerance that the result must meet."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,17 +14,22 @@ from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.passes.select_rows import SelectRows
-from rpln_graphs.rewriting.base import Context, CountingPass, GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """What validation accepts: the largest difference, and the share of equal argmaxes where that is asked for.
+    """The limits within which validation takes two outputs for equal.
 
-    `relative_to_range` measures the difference against the largest magnitude of the reference output. `resolution` is
-    the spacing of the type's numbers relative to that: candidates closer than it are a tie that the type cannot tell
-    apart, and no argmax of theirs is counted.
+    Attributes:
+        difference: the largest difference.
+        relative_to_range: whether differences are divided by the largest magnitude of the reference output.
+        argmax_agreement: the smallest share of equal argmaxes, or None if argmaxes are not compared.
+        resolution: the spacing of the type's numbers, relative to the largest magnitude. Candidates that are closer to
+            each other are a tie, which the type cannot decide, and their argmax is not counted.
     """
 
     difference: float
@@ -35,17 +40,17 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a traced fp32 graph becomes the one that is shipped.
+    """The way from a traced fp32 graph to the graph that is shipped.
 
     Attributes:
         name: the precision that users ask for, as in `--precision fp16`.
-        computes_in: the type of the products, which is the type of what flows between the graph's operators.
-        stores_in: the type that weights have in the bundle's files.
-        folds: the exact folds that come before everything else.
+        computes_in: the type of the products, and of the values between the graph's operators.
+        stores_in: the type of the weights in the bundle's files.
+        folds: the exact folds, which run before everything else.
         passes: the passes that change the precision, in order.
-        tolerance: what validation accepts.
+        tolerance: the limits that validation accepts.
         target: the row of TARGETS that the graph is written for, unless the user names another.
-        note: what the report says of how such a graph was proven; empty where there is nothing to add.
+        note: a remark of the report on how such a graph was proven; empty if there is none.
     """
 
     name: str
@@ -64,17 +69,19 @@ class Recipe:
 
 
 FOLDS: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, FoldQueryScale, FoldNormAffine, SelectRows)
-"""Folds that are exact and save work whatever runs the graph."""
+"""The folds of fp32 graphs: they are exact, and save work in every runtime."""
 FOLDS_OF_LOWER: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, SelectRows)
-"""The folds of fp16 and bf16 graphs, which leave the weights as they are: what runs such graphs has the scale and the
-LayerNorm's affine in its fused operators anyway, and every fold of weights is one more rounding."""
+"""The folds of fp16 and bf16 graphs. They leave the weights of products as they are: runtimes for these types have the
+scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding."""
 
 SHARED: Final = {
     "present.": re.compile(r"(past_key_values|present)\.|.*\.attention\.self\.value\."),
     "cross_key_values.": re.compile(r"cross_key_values\.|.*\.crossattention\.self\.value\."),
 }
-"""What one graph of a decoder hands to another, and the projections that it comes from, by the name of a value that
-such graphs have: the self-attention of an encoder has the names of its decoder's, but nothing to do with it."""
+"""The names of the values that one graph of a decoder passes to another, and of the projections that compute them.
+
+The key is the beginning of a name by which graphs are recognized that have such values. An encoder's graph has none:
+the names in its self-attention are those of the decoder's, but the two have nothing to do with each other."""
 
 FP16_TOLERANCE: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
@@ -124,7 +131,7 @@ IO_DTYPES: Final = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """A graph that is to be rewritten, the network that it holds, and what measures the ranges of its values."""
+    """A graph to be rewritten, its traits, and the function that measures the ranges of its values."""
 
     model: ir.Model
     traits: GraphTraits
@@ -140,10 +147,10 @@ def apply_recipe(
     io_dtype: ir.DataType = ir.DataType.FLOAT,
     measure: Callable[[ir.Model], Ranges],
 ) -> dict[str, int]:
-    """Run `folds` and the recipe's passes over `model` in place and return every pass applied so far with its count.
+    """Run `folds` and the recipe's passes over `model` in place, and return every pass applied so far with its count.
 
-    `measure` is called for passes that are calibrated, and again only after the graph has changed. Raises PassError
-    when a pass changes another number of places than its formula says.
+    `measure` is called before the first calibrated pass, and before another one if the graph has changed since. Raises
+    PassError if a pass changes another number of places than its formula says.
     """
     rewrite = Rewrite(model=model, traits=traits, measure=measure)
     apply_recipe_together([rewrite], recipe, folds=folds, io_dtype=io_dtype)
@@ -158,10 +165,11 @@ def apply_recipe_together(
     io_dtype: ir.DataType = ir.DataType.FLOAT,
     allow_partial: bool = False,
 ) -> None:
-    """Run `folds` and the recipe's passes over graphs that hand keys and values on to one another, pass by pass.
+    """Run `folds` and the recipe's passes, one after another, over graphs that pass keys and values to each other.
 
-    What one graph writes another reads, so that both must scale and store it alike: the ranges of values that SHARED
-    names are the largest of the graphs that have them. Raises PassError as `apply_recipe` does.
+    One graph reads what another writes, so that both must scale and store it in the same way: the range of a value that
+    SHARED names is the largest that any of the graphs has for it. With `allow_partial`, folds may change fewer places
+    than their formulas say. Raises PassError as `apply_recipe` does.
     """
     measured: Sequence[Ranges] | None = None
     for kind in (*folds, *recipe.passes):
@@ -178,7 +186,7 @@ def apply_recipe_together(
 
 
 def _shared(measured: Sequence[Ranges]) -> Sequence[Ranges]:
-    """The ranges of each graph, those of shared values being the largest in any."""
+    """Return the ranges of each graph; the range of a shared value is the largest that any graph has for it."""
     shared = [dict(ranges) for ranges in measured]
     for prefix, values in SHARED.items():
         concerned = [ranges for ranges in shared if any(name.startswith(prefix) for name in ranges)]

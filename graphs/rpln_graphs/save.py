@@ -1,4 +1,4 @@
-"""Writes graphs to their files, weight by weight, and describes what was written."""
+"""Writing graphs to their files, weight by weight, and describing them for the manifest."""
 
 import hashlib
 from collections import Counter
@@ -14,14 +14,14 @@ from rpln_graphs.errors import GraphError
 from rpln_runtime.manifest import Graph, TensorSpec
 
 PROTOBUF_LIMIT: Final = 2 * 10**9
-"""A protobuf message holds less than 2 GiB; weights beyond this go to a file of their own."""
+"""The most bytes of weights in a graph's own file: a protobuf message holds less than 2 GiB."""
 
 WEIGHTS_NAME: Final = "model.onnx.data"
-"""What several graphs of a bundle read their weights from."""
+"""The file that several graphs of a bundle read their weights from."""
 SMALLEST_OUTSIDE: Final = 1024
-"""Shapes and scalars are read by whoever infers shapes, and are worth no reference."""
+"""The fewest bytes of a weight that is stored outside: shape inference reads shapes and scalars, which stay inside."""
 ALIGNMENT: Final = 64
-"""In bytes: where a weight begins, so that it can be mapped."""
+"""Weights begin at multiples of this number of bytes, so that they can be mapped into memory."""
 
 # Field numbers of onnx.proto, each with wire type 2 (length-delimited).
 MODEL_GRAPH: Final = 7 << 3 | 2
@@ -30,10 +30,10 @@ TENSOR_RAW_DATA: Final = 9 << 3 | 2
 
 
 def save_graphs(models: Mapping[str, ir.Model], folder: Path) -> None:
-    """Write each model to its file in `folder`; several keep their weights in one file beside them, each of them once.
+    """Write each model to its file in `folder`; several models store their weights in one file, equal weights once.
 
-    Weights are told apart by their contents: two graphs of one network may hold them scaled differently. One at a time
-    is in memory. Raises what `save_graph` raises.
+    Weights are compared by contents, because two graphs of one network may scale them differently. One weight at a time
+    is in memory. Raises GraphError as `save_graph` does.
     """
     if len(models) == 1:
         ((name, model),) = models.items()
@@ -50,7 +50,7 @@ def save_graphs(models: Mapping[str, ir.Model], folder: Path) -> None:
 
 
 def _stored(weight: ir.TensorProtocol | None, stream: BinaryIO, places: dict[bytes, int]) -> ir.TensorProtocol | None:
-    """A reference to `weight` in the file of weights, added to it if it is new; small ones stay as they are."""
+    """Return a reference to `weight` in the file of weights, written there if it is new; a small weight as it is."""
     if weight is None or weight.nbytes < SMALLEST_OUTSIDE:
         return weight
     data = weight.tobytes()
@@ -64,10 +64,10 @@ def _stored(weight: ir.TensorProtocol | None, stream: BinaryIO, places: dict[byt
 
 
 def save_graph(model: ir.Model, path: Path) -> None:
-    """Write `model` to `path`, weights inside up to 2 GB, else in `path`.data beside it.
+    """Write `model` to `path`, with weights of up to 2 GB inside, and larger ones in `path`.data beside it.
 
-    Either way one weight at a time is in memory: weights that passes turned or scaled are computed as they are written.
-    Raises GraphError with onnx.checker's words, shape inference included, for a graph that breaks the specification.
+    One weight at a time is in memory: weights that passes turned or scaled are computed when they are written. Raises
+    GraphError, with the words of onnx.checker and its shape inference, for a graph that breaks the specification.
     """
     _check(model)
     weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
@@ -94,9 +94,9 @@ def _proto_without_weights(model: ir.Model) -> onnx.ModelProto:
 
 
 def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.TensorProtocol]) -> None:
-    """Write the ModelProto as protobuf would, were it given all weights at once.
+    """Write the ModelProto as protobuf would write it with all weights in memory.
 
-    The length of a message stands before it, and that of a weight is known before its data are.
+    A message is preceded by its length; the length of a weight is known before its data are computed.
     """
     graph = proto.graph.SerializeToString()
     proto.ClearField("graph")
@@ -112,13 +112,13 @@ def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.Tens
 
 
 def _tensor_head(weight: ir.TensorProtocol) -> bytes:
-    """A TensorProto up to, and without, its raw data."""
+    """Return the bytes of a TensorProto before its raw data."""
     head = onnx.TensorProto(name=weight.name, data_type=weight.dtype, dims=weight.shape.numpy())
     return bytes(head.SerializeToString()) + bytes([TENSOR_RAW_DATA]) + _varint(weight.nbytes)
 
 
 def _varint(number: int) -> bytes:
-    """The protobuf encoding of an unsigned integer: seven bits a byte, lowest first, the top bit says "more"."""
+    """Return the protobuf encoding of an unsigned integer: seven bits a byte, lowest first, the top bit says "more"."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -128,9 +128,9 @@ def _varint(number: int) -> bytes:
 
 
 def graph_from_model(model: ir.Model, *, variant: str, path: str, values: Mapping[str, int]) -> Graph:
-    """The manifest's description of `model`, to be stored at `path` within the bundle.
+    """Return the manifest's description of `model`, which is stored at `path` in the bundle.
 
-    `values` says how many values an integer input may take.
+    `values` gives the number of values that an integer input may take, by its name.
     """
     return Graph(
         variant=variant,
@@ -142,7 +142,7 @@ def graph_from_model(model: ir.Model, *, variant: str, path: str, values: Mappin
 
 
 def precision_from_model(model: ir.Model) -> dict[str, int]:
-    """How many bytes of weights the graph holds in each float type: its precision, read off the graph itself."""
+    """Return the precision of a graph: the bytes of weights in each float type, by the type's name in numpy."""
     sizes: Counter[str] = Counter()
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.dtype.is_floating_point():

@@ -1,4 +1,4 @@
-"""onnx_ir model -> onnxruntime session with every optimization off: what the graph says is what is computed."""
+"""onnx_ir model -> onnxruntime session without optimizations, which computes the graph node for node."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":
-    """Save `model` to `folder` and load it on CPU, node for node as written.
+    """Save `model` to `folder` and return a session that runs it on CPU, node for node as written.
 
-    The folder may go once the session is made. Raises GraphError where it cannot be written.
+    The folder may be deleted afterwards. Raises GraphError if it cannot be written.
     """
     import onnxruntime
 
@@ -26,23 +26,23 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    # Packed weights would stand beside the graph's own, for a session that runs a few dozen times; idle threads that
+    # The session runs a few dozen times. Packed weights would need memory beside the graph's own, and idle threads that
     # spin would slow down whatever runs next.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
-    # The default order runs readers late: a graph with a probe behind each value would keep all values to the end.
+    # The default order runs readers late, so that a graph with a probe behind each value would keep all values.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager
 def writing_copies(folder: Path) -> Iterator[None]:
-    """Write graphs to `folder`, which is for temporary files. Raises GraphError where that cannot be done."""
+    """Let the body write graphs to `folder`, which is for temporary files. Raises GraphError if it cannot."""
     try:
         yield
     except OSError as error:
         raise GraphError(
             f"a copy of the graph could not be written to {folder}: {error}. Make room there, or set TMPDIR to a "
-            "folder with room for the weights in fp32."
+            "folder that has room for the weights in fp32."
         ) from error

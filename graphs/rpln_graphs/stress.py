@@ -1,4 +1,4 @@
-"""The stress set: inputs chosen to break an export. Batches x lengths x masks x token types x extreme ids."""
+"""The stress set: inputs chosen to break an export, by batches, lengths, masks, token types and extreme ids."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from rpln_runtime.tasks import MASK_AXIS as MASK_TOKENS
 BATCHES: Final = (1, 2, 7)
 LENGTHS: Final = (1, 2, 5, 17)
 MASK_KINDS: Final = ("none", "right", "left", "holes", "empty")
-"""`empty`: besides rows with holes, one row that is all padding."""
+"""Where the padding is. With `empty`, one row is all padding, and the others have holes."""
 CHOICE_COUNT: Final = 3
 MOST_POSITIONS: Final = 4
 SHARE_OF_MASKS: Final = 0.3
@@ -31,9 +31,9 @@ SHARE_OF_MASKS: Final = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What bounds the inputs of one network; `sizes` resolves axes named after config fields.
+    """The limits of one network's inputs, and `sizes`, the sizes of axes that are named after config fields.
 
-    Ids have mask tokens among them where `mask_token_id` tells theirs.
+    If `mask_token_id` is given, some of the ids are mask tokens.
     """
 
     usable_length: int
@@ -46,9 +46,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One batch of the stress set. `mask` is [rows, sequence], whatever the task's input rank, 1 at real tokens.
+    """One batch of the stress set.
 
-    `mask_token_id` is the id that mask tokens have among the ids, where the graph looks for them.
+    `mask` is [rows, sequence], with 1 at real tokens, however many axes the inputs of the task have. `mask_token_id` is
+    the id of mask tokens, if the graph looks for them.
     """
 
     name: str
@@ -57,9 +58,9 @@ class Case:
     mask_token_id: int | None = None
 
     def selected(self, values: NDArray[Any], axes: Sequence[str | int]) -> NDArray[Any]:
-        """Of `values` [rows, sequence, ...], those of the tokens that an output with such `axes` is of.
+        """Return the part of `values` [rows, sequence, ...] at the tokens that an output with these `axes` describes.
 
-        These are the mask tokens of all texts in one list, those at `masked_positions`, or all.
+        These are the mask tokens of all texts in one list, the tokens at `masked_positions`, or all tokens.
         """
         index: Any = ...
         if MASKED_TOKENS in axes:
@@ -71,13 +72,13 @@ class Case:
 
 
 def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
-    """The stress set for a graph with these inputs, the same on every call.
+    """Yield the stress set for a graph with these inputs, the same on every call.
 
-    Batches are crossed with lengths and masks; the usable maximum comes at batch 1.
+    It has every combination of batch, length and mask, and one text of the usable length.
     """
     rng = np.random.default_rng(0)
     for batch, length, mask in itertools.product(BATCHES, LENGTHS, MASK_KINDS):
-        # A single token has no padding beside it, and a batch needs a row with tokens.
+        # A single token leaves no room for padding, and a batch needs a row with tokens.
         if length < limits.usable_length and (length > 1 or mask == "none") and (batch > 1 or mask != "empty"):
             yield _case(inputs, limits, rng, batch=batch, length=length, mask=mask)
     yield _case(inputs, limits, rng, batch=1, length=limits.usable_length, mask="none")
@@ -120,7 +121,7 @@ def _case(
 
 
 def _ids(limits: Limits, rng: np.random.Generator, keep: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Random ids and padding; among both, in some batches, mask tokens: none, the first, the last, many, or all."""
+    """Return random ids, and padding where `keep` is 0; in some batches, mask tokens replace some or all of both."""
     ids = np.where(keep == 1, random_ids(limits, rng, keep.shape), limits.pad_token_id)
     if limits.mask_token_id is None:
         return ids
@@ -136,7 +137,7 @@ def _ids(limits: Limits, rng: np.random.Generator, keep: NDArray[np.int64]) -> N
 
 
 def arrays_from_mask(mask: NDArray[Any], *, pad: int, past: int = 0) -> Feeds:
-    """What of a graph's inputs follows from which of the new tokens are real, [rows, sequence], after `past` others."""
+    """Return the inputs that follow from `mask` [rows, sequence], 1 at real tokens, after `past` earlier tokens."""
     real = mask.astype(np.int64)
     return {
         "attention_mask": np.concatenate([np.ones((len(real), past), dtype=np.int64), real], axis=1),
@@ -147,7 +148,7 @@ def arrays_from_mask(mask: NDArray[Any], *, pad: int, past: int = 0) -> Feeds:
 
 
 def random_ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Random ids of any token but padding, the vocabulary's two extreme ids among them: the batch's first and last."""
+    """Return random ids of any token but padding; the first and the last are the smallest and the largest id."""
     ids = rng.integers(0, limits.vocab_size, shape)
     ids[-1, -1] = limits.vocab_size - 1
     ids[0, 0] = 0
@@ -155,7 +156,7 @@ def random_ids(limits: Limits, rng: np.random.Generator, shape: tuple[int, ...])
 
 
 def random_mask(kind: str, rows: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """[rows, length], 1 at real tokens; each row but an `empty` one keeps at least one."""
+    """Return [rows, length] with 1 at real tokens; every row has one, except the `empty` row."""
     real = rng.integers(1, length + 1, (rows, 1))
     position = np.arange(length)
     masks = {

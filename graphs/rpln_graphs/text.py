@@ -1,14 +1,14 @@
-"""input_ids, attention_mask -> text: a graph that makes its tokens itself, by operators of onnxruntime-extensions.
+"""input_ids, attention_mask -> text: a graph that tokenizes its input itself, by operators of onnxruntime-extensions.
 
     text -> StringRegexReplace, one for each rule -> RobertaTokenizer -> cut to the usable length -> the graph as it was
 
-The tokenizer's operator does to plain text what RoBERTa's byte-level BPE does. What goes beyond that, and where it goes
-wrong, is put right before it, by rules that rewrite the text:
+The tokenizer's operator treats plain text as RoBERTa's byte-level BPE does. The rules rewrite the text before it, where
+the tokenizer does more or the operator does wrong:
 
-1. A text gets a space before it, and so does what follows a mask, where the tokenizer puts one.
-2. A mask takes the white space before it.
-3. A mask is handed on as one character. Looking for tokens of several characters, the operator loses the end of a text
-   that ends like the beginning of such a token: of `a <b` the `b`.
+1. A space is put before a text, and before the text that follows a mask, if the tokenizer puts one there.
+2. The white space before a mask is removed.
+3. A mask becomes one character. Where tokens of several characters are possible, the operator loses the end of a text
+   that looks like the beginning of such a token: the `b` of `a <b`.
 
 Source: onnxruntime-extensions 0.15, operators/tokenizer/bpe_kernels.cc and operators/text/string_regex_replace.cc.
 """
@@ -23,21 +23,22 @@ import onnx_ir as ir
 DOMAIN: Final = "ai.onnx.contrib"
 TEXT: Final = "text"
 TOKENS: Final = ("input_ids", "attention_mask")
-"""What the graph took, and now gives beside its outputs: they say which token an output belongs to."""
+"""The inputs that become outputs: they say which token another output belongs to."""
 
-# A noncharacter, which Unicode keeps for use within programs: no text has it.
+# A noncharacter, which Unicode reserves for use within programs: no text contains it.
 _MASK: Final = "\ufdd0"
-# What Unicode calls white space; \s is ASCII's, in RE2.
+# White space in Unicode; in RE2, \s is white space in ASCII only.
 _SPACE: Final = r"[\t-\r\x{85}\p{Z}]"
 _TO_THE_LONGEST: Final = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BytePairs:
-    """RoBERTa's byte-level BPE, its special tokens `<s>`, `<pad>` and `</s>` among the `vocabulary` of ids by token.
+    """RoBERTa's byte-level BPE.
 
-    `merges` are the pairs in their order, with a space between the two; `mask` is the mask token, None where there is
-    none; `prefix_space` says whether a text gets a space before it.
+    `vocabulary` has the ids by token, those of the special tokens `<s>`, `<pad>` and `</s>` among them. `merges` are
+    the pairs in their order, with a space between the two. `mask` is the mask token, or None if there is none.
+    `prefix_space` says whether a space is put before a text.
     """
 
     vocabulary: Mapping[str, int]
@@ -47,10 +48,11 @@ class BytePairs:
 
 
 def text_graph(model: ir.Model, tokenizer: BytePairs, *, usable_length: int) -> ir.Model:
-    """A copy of `model` that takes `text`, strings [batch], and gives TOKENS beside its outputs; weights are shared.
+    """Return a copy of `model` whose input is `text`, strings [batch], and whose outputs include TOKENS.
 
-    A text is cut to `usable_length` tokens, its end token last; shorter ones are padded behind their ends. `model`
-    takes the TOKENS and perhaps `token_type_ids`, which become 0, all int64 [batch, sequence].
+    A text is cut to `usable_length` tokens, the last of which is its end token; shorter texts are padded at the end.
+    The inputs of `model` are TOKENS and perhaps `token_type_ids`, which become 0, all int64 [batch, sequence]. The copy
+    shares the weights.
     """
     result = model.clone()
     graph = result.graph
@@ -75,7 +77,7 @@ def text_graph(model: ir.Model, tokenizer: BytePairs, *, usable_length: int) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Steps:
-    """Nodes in their order. Values are int64 of the tokens' `shape` unless said otherwise."""
+    """New nodes in their order. Values are int64 of the tokens' `shape` unless said otherwise."""
 
     nodes: list[ir.Node]
     shape: ir.Shape
@@ -91,7 +93,7 @@ class _Steps:
         domain: str = "",
         others: int = 0,
     ) -> ir.Value:
-        """The first value of a new node, which has `others` that nothing reads."""
+        """Add a node and return its first value; it has `others` more, which nothing need read."""
         node = ir.node(kind, inputs, attributes, domain=domain, num_outputs=1 + others)
         node.name = f"{TEXT}.{kind}.{len(self.nodes)}"
         self.nodes.append(node)
@@ -102,21 +104,21 @@ class _Steps:
         return first
 
     def strings(self, value: str) -> ir.Value:
-        """A constant of one string."""
+        """Return a constant of one string."""
         return self.add("Constant", [], {"value_strings": [value]}, dtype=ir.DataType.STRING, shape=ir.Shape([1]))
 
     def integers(self, *values: int) -> ir.Value:
-        """A constant of integers, in one dimension."""
+        """Return a constant of integers with one axis."""
         return self.add("Constant", [], {"value_ints": list(values)}, shape=ir.Shape([len(values)]))
 
 
 def _rewritten(steps: _Steps, text: ir.Value, tokenizer: BytePairs) -> ir.Value:
-    """The text after the rules of the tokenizer, which are numbered above."""
-    rules = [(r"^([^ ])", r" \1")] if tokenizer.prefix_space else []  # 1
+    """Return the text rewritten by the rules above."""
+    rules = [(r"^([^ ])", r" \1")] if tokenizer.prefix_space else []  # rule 1
     if tokenizer.mask is not None:
-        rules.append((f"{_SPACE}*{tokenizer.mask}", _MASK))  # 2, 3
+        rules.append((f"{_SPACE}*{tokenizer.mask}", _MASK))  # rules 2 and 3
     if tokenizer.mask is not None and tokenizer.prefix_space:
-        rules.append((f"({_MASK})([^ {_MASK}])", r"\1 \2"))  # 1
+        rules.append((f"({_MASK})([^ {_MASK}])", r"\1 \2"))  # rule 1
     for pattern, replacement in rules:
         text = steps.add(
             "StringRegexReplace",
@@ -130,7 +132,7 @@ def _rewritten(steps: _Steps, text: ir.Value, tokenizer: BytePairs) -> ir.Value:
 
 
 def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: int) -> tuple[ir.Value, ir.Value]:
-    """Ids and mask, of `usable_length` tokens at most."""
+    """Return ids and mask of the text, at most `usable_length` tokens each."""
     vocabulary = dict(tokenizer.vocabulary)
     added = {} if tokenizer.mask is None else {"added_token": f"{_MASK}={vocabulary[tokenizer.mask]}"}
     attributes = {
@@ -139,7 +141,7 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: 
         "padding_length": _TO_THE_LONGEST,
         **added,
     }
-    # Its third output, the offsets, is of no use: rows that are padded have those of other tokens.
+    # The operator's third output, the offsets, is useless: in padded rows they are those of other tokens.
     uncut = ir.Shape([steps.shape[0], "tokens"])
     ids = steps.add("RobertaTokenizer", [text], attributes, shape=uncut, domain=DOMAIN, others=2)
     mask = steps.nodes[-1].outputs[1]
@@ -147,7 +149,7 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: 
     start, last, end = steps.integers(0), steps.integers(usable_length - 1), steps.integers(usable_length)
     axis = steps.integers(1)
     cut_mask = steps.add("Slice", [mask, start, end, axis])
-    # The token at the last place there is, if the text reaches it, has to be the end token.
+    # If a text is as long as can be, its last token has to be the end token.
     column = ir.Shape([steps.shape[0], None])
     reached = steps.add("Slice", [mask, last, end, axis], shape=column)
     reached = steps.add("Cast", [reached], {"to": ir.DataType.BOOL}, dtype=ir.DataType.BOOL, shape=column)

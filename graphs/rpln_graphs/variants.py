@@ -1,7 +1,8 @@
-"""VARIANTS: one row per way of running a network. To add one: a row here, its name in the tasks that offer it.
+"""VARIANTS: one row per way of running a network. To add one, add a row here, and its name to the tasks that offer it.
 
-A decoder's graphs pass keys and values on: what one gives as `present.N.key` the next takes as `past_key_values.N.key`
-(the names of Optimum), and what the encoder's graph gives as `cross_key_values.N.key` they take under that name.
+A decoder's graphs pass keys and values to each other: the output `present.N.key` of one is the input
+`past_key_values.N.key` of the next (Optimum's names), and the output `cross_key_values.N.key` of the encoder's graph is
+their input of the same name.
 """
 
 from collections.abc import Iterable
@@ -24,16 +25,20 @@ KEY_VALUE: Final = ("key", "value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A graph of a task.
+    """A graph of a task. Its inputs and outputs are those of the task's row, and more.
 
-    It takes and gives what the task's row says, tensors of `reshaped` in the shape they have there, and besides
-    `inputs` and `outputs`. A `standalone` one has nothing of the task's row. `path` is its file in a bundle, and
-    `shortest_past` the fewest earlier tokens it may be given, None where it takes none.
-
-    `steps` names the variant that goes on from this one's prompt token by token, None where this one does so itself.
-    `one_attention_kernel` says whether TensorRT computes each attention of it in one kernel in fp16 and bf16; a step of
-    one token may take another kernel, so that nothing is demanded there. `not_compiled` is the reason why TensorRT
-    makes no engine of it, empty where it does.
+    Attributes:
+        name: the name in --variants and in the manifest.
+        path: the graph's file in a bundle.
+        inputs: the inputs that it has besides those of the task.
+        outputs: the outputs that it has besides those of the task.
+        reshaped: tensors of the task that have another shape in this graph.
+        standalone: whether the graph has none of the task's inputs and outputs.
+        shortest_past: the fewest earlier tokens that it can be given, or None if it takes no past.
+        steps: the variant that continues this one's prompt token by token, or None if this one does so itself.
+        one_attention_kernel: whether TensorRT must compute each attention in one kernel in fp16 and bf16; for a step of
+            one token it may choose other kernels.
+        not_compiled: the reason why TensorRT builds no engine of it; empty if it does.
     """
 
     name: str
@@ -49,11 +54,11 @@ class Variant:
 
     @property
     def cache(self) -> bool:
-        """Whether keys and values come in or go out."""
+        """Whether keys and values are among its inputs or outputs."""
         return any(tensor.name == "present" for tensor in self.outputs)
 
     def shaped(self, tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
-        """`tensors` in the shapes that they have in this variant."""
+        """Return `tensors` with the shapes that they have in this variant."""
         reshaped = {tensor.name: tensor for tensor in self.reshaped}
         return tuple(reshaped.get(tensor.name, tensor) for tensor in tensors)
 
@@ -74,7 +79,7 @@ _STEP: Final[dict[str, Any]] = {
 
 _ROWS: Final = (
     Variant(name="full", path="full.onnx", one_attention_kernel=True),
-    # ONNX Runtime: one graph for prompt and steps.
+    # For ONNX Runtime: one graph for the prompt and for the steps.
     Variant(
         name="with-past",
         path="model.onnx",
@@ -82,7 +87,7 @@ _ROWS: Final = (
         not_compiled="a graph that runs with no past and with one is two engines: --variants prefill,decode",
         **_STEP,
     ),
-    # TensorRT, whose axes are at least 1: a graph for the prompt and one for the steps.
+    # For TensorRT, where no axis may be empty: one graph for the prompt, and one for the steps.
     Variant(
         name="prefill",
         path="prefill.onnx",
@@ -92,7 +97,7 @@ _ROWS: Final = (
         one_attention_kernel=True,
     ),
     Variant(name="decode", path="decode.onnx", shortest_past=1, **_STEP),
-    # Once for all steps: an encoder of this architecture, or the hidden states of any other.
+    # Before all steps: an encoder of this architecture, or the projections of another encoder's hidden states.
     Variant(
         name="encoder",
         path="encoder.onnx",

@@ -11,7 +11,7 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.plan.graphs import GraphPlan
 from rpln_graphs.calls import CACHED, GraphCall
 from rpln_graphs.feeds import Feeds
-from rpln_graphs.rewriting.base import GraphTraits
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stages import EncoderStage
 from rpln_runtime.tasks import BATCH, ENCODER_MASK, MASKED_LOGITS, PAST, Tensor
 

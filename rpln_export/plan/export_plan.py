@@ -25,7 +25,8 @@ from rpln_export.plan.text_graph import check_text_graph
 from rpln_export.plan.workloads import Workload
 from rpln_graphs.forms import Form
 from rpln_graphs.recipes import RECIPES, Recipe
-from rpln_graphs.rewriting.base import CountingPass, GraphTraits
+from rpln_graphs.rewriting.base import CountingPass
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import Limits
 from rpln_graphs.trace_methods import REPEAT, TRACE_METHODS
 from rpln_model.composition import Composition, load_composition

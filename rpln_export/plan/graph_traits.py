@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rpln_export.plan.graphs import GraphPlan
-from rpln_graphs.rewriting import base
-from rpln_graphs.rewriting.base import GraphTraits
+from rpln_graphs.rewriting import traits
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_model.activations import ACTIVATIONS
 from rpln_model.composition import Composition
 from rpln_model.config import ABSOLUTE, activation, position_type
@@ -15,20 +15,20 @@ GELUS: Final = {ACTIVATIONS["gelu"], ACTIVATIONS["gelu_10"]}
 """The activations that are gelu. gelu_10 clips what gelu computes."""
 
 FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
-    base.RELATIVE_POSITIONS: lambda _, config: position_type(config) != ABSOLUTE,
-    base.OTHER_ACTIVATION: lambda _, config: activation(config) not in GELUS,
-    base.TANH_GELU: lambda _, config: activation(config) is ACTIVATIONS["gelu_new"],
-    base.GELU_HEAD: lambda graph, _: any("vocab_size" in tensor.axes for tensor in graph.outputs),
-    base.ATTENTIONS: lambda graph, _: "attentions" in _outputs(graph),
-    base.CROSS_ATTENTIONS: lambda graph, _: "cross_attentions" in _outputs(graph),
-    base.HIDDEN_STATES: lambda graph, _: not _outputs(graph).isdisjoint({"hidden_states", "last_hidden_state"}),
-    base.CACHE: lambda graph, _: graph.variant.cache,
-    base.HEAD_MASK: lambda graph, _: "head_mask" in _inputs(graph),
-    base.INPUTS_EMBEDS: lambda graph, _: "inputs_embeds" in _inputs(graph),
-    base.TOKEN_TYPES: lambda graph, _: "token_type_ids" in _inputs(graph),
-    base.LAST_TOKEN: lambda graph, _: LAST_LOGITS in graph.outputs,
-    base.MASKED_TOKENS: lambda graph, _: MASKED_LOGITS in graph.outputs or MASKED_POSITIONS in graph.inputs,
-    base.FIRST_TOKEN: lambda graph, _: "logits" in _outputs(graph) and not _has_rows(graph),
+    traits.RELATIVE_POSITIONS: lambda _, config: position_type(config) != ABSOLUTE,
+    traits.OTHER_ACTIVATION: lambda _, config: activation(config) not in GELUS,
+    traits.TANH_GELU: lambda _, config: activation(config) is ACTIVATIONS["gelu_new"],
+    traits.GELU_HEAD: lambda graph, _: any("vocab_size" in tensor.axes for tensor in graph.outputs),
+    traits.ATTENTIONS: lambda graph, _: "attentions" in _outputs(graph),
+    traits.CROSS_ATTENTIONS: lambda graph, _: "cross_attentions" in _outputs(graph),
+    traits.HIDDEN_STATES: lambda graph, _: not _outputs(graph).isdisjoint({"hidden_states", "last_hidden_state"}),
+    traits.CACHE: lambda graph, _: graph.variant.cache,
+    traits.HEAD_MASK: lambda graph, _: "head_mask" in _inputs(graph),
+    traits.INPUTS_EMBEDS: lambda graph, _: "inputs_embeds" in _inputs(graph),
+    traits.TOKEN_TYPES: lambda graph, _: "token_type_ids" in _inputs(graph),
+    traits.LAST_TOKEN: lambda graph, _: LAST_LOGITS in graph.outputs,
+    traits.MASKED_TOKENS: lambda graph, _: MASKED_LOGITS in graph.outputs or MASKED_POSITIONS in graph.inputs,
+    traits.FIRST_TOKEN: lambda graph, _: "logits" in _outputs(graph) and not _has_rows(graph),
 }
 
 

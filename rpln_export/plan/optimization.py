@@ -14,7 +14,7 @@ from rpln_export.plan.targets import Target
 from rpln_export.plan.workloads import DEFAULT_WORKLOAD, WORKLOADS, Workload, workload_from_file
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
 from rpln_graphs.recipes import Recipe
-from rpln_graphs.rewriting.base import GraphTraits
+from rpln_graphs.rewriting.traits import GraphTraits
 
 
 def form_from_choice(optimize: str, target: Target, *, pack_padding: bool) -> Form:

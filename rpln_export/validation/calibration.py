@@ -19,7 +19,7 @@ from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Rewrite
-from rpln_graphs.rewriting.base import Ranges
+from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.sessions import session_from_model
 
 

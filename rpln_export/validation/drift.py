@@ -14,7 +14,7 @@ from rpln_graphs.calls import GraphCall
 from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
-from rpln_graphs.rewriting.base import residual_norms
+from rpln_graphs.rewriting.residual_stream import residual_norms
 from rpln_graphs.sessions import session_from_model
 from rpln_runtime.tasks import LAST_LOGITS
 

@@ -1,6 +1,6 @@
 """What the formulas depend on, of the networks that tests trace: written out by hand, task by task."""
 
-from rpln_graphs.rewriting.base import (
+from rpln_graphs.rewriting.traits import (
     CACHE,
     FIRST_TOKEN,
     GELU_HEAD,

@@ -127,5 +127,5 @@ def test_an_empty_past_hides_no_other() -> None:
 def test_a_value_that_is_not_finite_is_named() -> None:
     model = model_from_text("g (float[n] x) => (float[n] y) { doubled = Add(x, x)  y = Relu(doubled) }")
 
-    with pytest.raises(GraphError, match=r"doubled becomes inf in fp32 already, so its range cannot be measured\."):
+    with pytest.raises(GraphError, match=r"doubled .*inf"):
         measure_ranges(model, [{"x": np.array([3e38], dtype=np.float32)}])

@@ -20,8 +20,10 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe_together
-from rpln_graphs.rewriting.base import GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.rewriting.initializers import change_initializer
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.decoders import Ids, Player, compute, encode, forward, padded, random_ids, translating, translator
 from tests.graphs.networks import copied
 from tests.graphs.text_graphs import Arrays
@@ -152,7 +154,7 @@ def filled(graph: ir.Model, states: dict[str, torch.Tensor], variant: str) -> ir
 
 
 def fill(value: ir.Value, array: NDArray[Any]) -> None:
-    change_initializer(value, lambda _: array, dtype=FLOAT)
+    change_initializer(value, lambda _: array)
 
 
 def measured(graphs: Graphs, variant: str, graph: ir.Model) -> Ranges:

@@ -12,7 +12,8 @@ from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe, apply_recipe_together
-from rpln_graphs.rewriting.base import GraphTraits, counts_from_model, refusals_from_model
+from rpln_graphs.rewriting.base import counts_from_model, refusals_from_model
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs import test_decoder_precision as decoders
 from tests.graphs import test_precision as encoders
 from tests.graphs.folded import apply

@@ -9,7 +9,8 @@ from rpln_graphs.errors import PassError
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect, write_form
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.recipes import FOLDS
-from rpln_graphs.rewriting.base import GraphTraits, counts_from_model
+from rpln_graphs.rewriting.base import counts_from_model
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.formulas import formulas_of
 from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced
 from tests.graphs.real_tokens import eager_difference

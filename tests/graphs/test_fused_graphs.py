@@ -14,7 +14,8 @@ from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
 from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import CountingPass, GraphTraits
+from rpln_graphs.rewriting.base import CountingPass
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.fusions import (
     GRAPHS,
     applied,

@@ -12,7 +12,7 @@ import pytest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.forms import FORMS, STANDARD, write_form
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import GraphTraits
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config

@@ -23,7 +23,7 @@ from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.select_rows import SelectRows
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import GraphTraits
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import random_mask
 from rpln_runtime.tasks import TASKS
 from tests.graphs.fusions import applied, count, reasons

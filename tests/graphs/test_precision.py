@@ -23,8 +23,10 @@ from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import RECIPES, Tolerance, apply_recipe
-from rpln_graphs.rewriting.base import GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.rewriting.initializers import change_initializer
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import stress_cases
 from rpln_graphs.trace import trace_model
 from rpln_model import RobertaPreLayerNormForTokenClassification as Tagger
@@ -188,7 +190,7 @@ def graph_of(model: Tagger) -> ir.Model:
 
 
 def fill(value: ir.Value, array: NDArray[Any]) -> None:
-    change_initializer(value, lambda _: array, dtype=ir.DataType.FLOAT)
+    change_initializer(value, lambda _: array)
 
 
 # -- conversion ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import pytest
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.errors import PassError
 from rpln_graphs.recipes import RECIPES, Recipe, Rewrite, apply_recipe, apply_recipe_together
-from rpln_graphs.rewriting.base import GraphTraits, Ranges
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.residual_networks import FEEDS, residual_network
 from tests.graphs.text_graphs import model_from_text, values_of
 
@@ -67,7 +68,7 @@ def test_the_types_of_inputs_and_outputs_are_handed_on() -> None:
 
 
 def test_another_count_than_the_formula_says_is_refused() -> None:
-    with pytest.raises(PassError, match=r"RescaleResidual changed 9 places of the graph, its formula says 15"):
+    with pytest.raises(PassError, match=r"RescaleResidual changed 9 .* 15"):
         apply_recipe(residual_network(layers=1), RECIPES["fp16"], GraphTraits(layers=2), measure=Measurer(stretch=1e6))
 
 

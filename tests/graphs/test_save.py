@@ -125,7 +125,7 @@ def test_a_graph_that_breaks_the_specification_is_not_written(tmp_path: Path) ->
     model = model_from_text(SUM)
     model.graph[0].op_type = "Addd"
 
-    with pytest.raises(GraphError, match=r"onnx\.checker refuses the graph.*Addd"):
+    with pytest.raises(GraphError, match=r"onnx\.checker .*Addd"):
         save_graph(model, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

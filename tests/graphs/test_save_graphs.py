@@ -112,5 +112,5 @@ def test_the_graphs_that_are_saved_are_not_changed(tmp_path: Path) -> None:
 def test_a_graph_that_breaks_the_specification_is_refused(tmp_path: Path) -> None:
     broken = linear(WEIGHT, BIAS)
     broken.graph.outputs[0].shape = ir.Shape(["batch", SIZE + 1])
-    with pytest.raises(GraphError, match=r"onnx\.checker refuses the graph"):
+    with pytest.raises(GraphError, match=r"onnx\.checker"):
         save_graphs({"a.onnx": linear(WEIGHT, BIAS), "b.onnx": broken}, tmp_path)

@@ -10,9 +10,9 @@ from training.brown import Document, Sentence, Word
 from training.choices import (
     Item,
     baseline_accuracy,
-    batch_from_items,
+    chooser_accuracy,
+    chooser_batch,
     encode_items,
-    network_accuracy,
     next_sentences,
     sentence_ends,
 )
@@ -72,9 +72,10 @@ def test_rows_are_those_of_the_tokenizers_pairs(tokenizer: Tokenizer) -> None:
     (encoded,) = encode_items(tokenizer, [item], max_length=50)
     assert encoded.rows == [tokenizer.encode("one two", choice).ids for choice in item.choices]
     assert len(encoded) == 4 * max(map(len, encoded.rows))
-    batch = batch_from_items([encoded])
-    assert batch.input_ids.shape == (1, 4, max(map(len, encoded.rows)))
-    for row, ids, mask in zip(encoded.rows, batch.input_ids[0], batch.attention_mask[0], strict=True):
+    batch = chooser_batch([encoded])
+    assert batch["labels"].tolist() == [2]
+    assert batch["input_ids"].shape == (1, 4, max(map(len, encoded.rows)))
+    for row, ids, mask in zip(encoded.rows, batch["input_ids"][0], batch["attention_mask"][0], strict=True):
         assert (ids[: len(row)].tolist(), mask.tolist()) == (row, [1] * len(row) + [0] * (len(ids) - len(row)))
     assert encode_items(tokenizer, [item, item], max_length=max(map(len, encoded.rows)) - 1) == []
 
@@ -89,7 +90,7 @@ def test_accuracy_is_the_share_of_right_choices(tokenizer: Tokenizer) -> None:
     choices = ("one", "one two three", "two", "three")
     items = [Item(prompt="one", choices=choices, answer=answer) for answer in (0, 1, 1, 3)]
     torch.manual_seed(0)
-    assert network_accuracy(_LikesLongRows(), encode_items(tokenizer, items, max_length=50)) == 1 / 2
+    assert chooser_accuracy(_LikesLongRows(), encode_items(tokenizer, items, max_length=50)) == 1 / 2
     assert baseline_accuracy(lambda _, choice: len(choice), items) == 1 / 2
     assert baseline_accuracy(lambda *_: 1.0, items) == 1 / 4
     assert baseline_accuracy(lambda _, choice: "t" in choice, items) == pytest.approx((0 + 1 / 3 + 1 / 3 + 1 / 3) / 4)

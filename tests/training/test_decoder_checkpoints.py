@@ -129,25 +129,17 @@ def test_the_names_of_the_restorers_weights_are_those_of_an_encoder_decoder() ->
     assert "decoder.roberta_prelayernorm.encoder.layer.1.crossattention.self.key.weight" in names
 
 
-def test_the_writers_card_says_how_good_it_is() -> None:
+def test_the_writer_foretells_better_than_bigrams() -> None:
     metrics = _metrics(_WRITER)
-    test, bigram = (metrics[name]["token_perplexity"] for name in ("test", "bigram"))
-    assert test < 0.8 * bigram
-    card = (_WRITER / "README.md").read_text()
-    assert f"**{test:.1f}** a token" in card
-    assert f"is {bigram:.1f}." in card
+    assert metrics["test"]["token_perplexity"] < 0.8 * metrics["bigram"]["token_perplexity"]
 
 
-def test_the_restorers_card_says_how_good_it_is() -> None:
+def test_the_restorer_restores_more_than_word_by_word() -> None:
     metrics = _metrics(_RESTORER)
     test, baseline = (metrics[name]["f1"] for name in ("test", "baseline"))
     assert test > baseline + 0.025
     test_marks, baseline_marks = (metrics[name]["f1_of"]["marks"] for name in ("test", "baseline"))
     assert test_marks > baseline_marks + 0.05
-    card = (_RESTORER / "README.md").read_text()
-    assert f"**{test:.3f}**" in card
-    assert f"has {baseline:.3f}." in card
-    assert f"**{test_marks:.3f}** against {baseline_marks:.3f}" in card
 
 
 def test_the_writer_foretells_held_out_sentences(writer: RobertaPreLayerNormForCausalLM) -> None:

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 import pytest
 from torch import Tensor, nn
 
-from training.evaluation import evaluate
-from training.examples import Example
+from training.evaluation import tagger_scores
+from training.examples import TaggedExample
 from training.tags import TAGS
 
 _NOUN, _VERB, _DET = (TAGS.index(tag) for tag in ("NOUN", "VERB", "DET"))
@@ -17,13 +17,13 @@ class _SaysItsInput(nn.Module):
         return SimpleNamespace(logits=nn.functional.one_hot((input_ids - 10).clamp(min=0), len(TAGS)).float())
 
 
-def _example(*tokens: tuple[int, int, bool]) -> Example:
+def _example(*tokens: tuple[int, int, bool]) -> TaggedExample:
     said, meant, is_first = zip(*tokens, strict=True)
-    return Example(token_ids=[10 + tag for tag in said], labels=list(meant), is_first=list(is_first))
+    return TaggedExample(token_ids=[10 + tag for tag in said], labels=list(meant), is_first=list(is_first))
 
 
 def test_scores_count_first_tokens_only() -> None:
-    scores = evaluate(
+    scores = tagger_scores(
         _SaysItsInput(),
         [
             _example((_NOUN, _NOUN, True), (_VERB, _NOUN, True), (_VERB, _NOUN, False)),

@@ -10,12 +10,12 @@ from training.brown import Document, Word
 from training.genres import (
     GenreVectors,
     Passage,
-    drawn_passages,
     encode_passages,
+    equal_passages,
     likeness_by_network,
     likeness_by_words,
     nearest_alike,
-    passages_of,
+    random_passages,
     vectors_of,
 )
 from training.tokenizer import train_tokenizer
@@ -45,11 +45,11 @@ def encoder() -> RobertaPreLayerNormModel:
 
 def test_passages_are_sentences_in_a_row() -> None:
     documents = [_document("a", "news", 7), _document("b", "fiction", 2)]
-    assert passages_of(documents, sentences=3) == [
+    assert equal_passages(documents, sentences=3) == [
         Passage(text="a0 a1 a2", document="a", genre="news"),
         Passage(text="a3 a4 a5", document="a", genre="news"),
     ]
-    drawn = drawn_passages([_document("a", "news", 60), *documents[1:]], rng=random.Random(0))
+    drawn = random_passages([_document("a", "news", 60), *documents[1:]], rng=random.Random(0))
     assert " ".join(passage.text for passage in drawn) == " ".join([*(f"a{i}" for i in range(60)), "b0", "b1"])
     assert {len(passage.text.split()) for passage in drawn[:-2]} <= set(range(2, 9))
     assert len({len(passage.text.split()) for passage in drawn}) > 2

@@ -54,7 +54,7 @@ def test_mails_that_cannot_be_read_and_equal_ones_are_left_out(tmp_path: Path) -
 
 
 def test_a_folder_without_the_corpus_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="no messages in data/easy-ham-1"):
+    with pytest.raises(SystemExit, match="data/easy-ham-1"):
         read_mails(tmp_path)
 
 

@@ -11,7 +11,7 @@ from transformers import (
 
 from rpln_model import EncoderDecoderModel
 from training.restoration import bare_text
-from training.restoring import batch_from_pairs, encode_pairs, restored_texts, token_accuracy
+from training.restoring import encode_pairs, restored_texts, restorer_batch, token_accuracy
 from training.tokenizer import FIRST_LETTERS_APART, train_tokenizer
 
 _TEXTS = ["Mr. Fisk met us in Rome.", "Who?", "The U.S. won, he said; so it is."]
@@ -34,10 +34,10 @@ def model(tokenizer: Tokenizer) -> EncoderDecoderModel:
     decoder = side | {"is_decoder": True, "add_cross_attention": True}
     config = EncoderDecoderConfig(encoder=side, decoder=decoder, decoder_start_token_id=0, pad_token_id=1)
     model = EncoderDecoderModel(config)
-    batch = batch_from_pairs(encode_pairs(tokenizer, _TEXTS, max_length=30))
+    batch = restorer_batch(encode_pairs(tokenizer, _TEXTS, max_length=30))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(60):
-        loss = model(input_ids=batch.bare_ids, attention_mask=batch.bare_mask, labels=batch.labels).loss
+        loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from training.mails import Mail
 from training.naive_bayes import NaiveBayes
-from training.spam import Beginning, baseline_scores, beginnings_of, network_scores, partly_cut
+from training.spam import Beginning, baseline_filter_scores, beginnings_of, filter_scores, partly_cut
 from training.tokenizer import train_tokenizer
 
 
@@ -38,11 +38,11 @@ def tokenizer() -> Tokenizer:
 
 
 def test_scores_are_of_spam() -> None:
-    scores = network_scores(_SaysSpamOfSevens(), _SCORED)
+    scores = filter_scores(_SaysSpamOfSevens(), _SCORED)
     assert (scores.mails, scores.accuracy) == pytest.approx((5, 3 / 5))
     assert (scores.precision, scores.recall, scores.f1) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
-    assert baseline_scores(lambda tokens: 7 in tokens, _SCORED) == scores
-    assert baseline_scores(lambda _: False, _SCORED).f1 == 0
+    assert baseline_filter_scores(lambda tokens: 7 in tokens, _SCORED) == scores
+    assert baseline_filter_scores(lambda _: False, _SCORED).f1 == 0
 
 
 def test_a_beginning_has_both_ends_and_at_most_so_many_tokens(tokenizer: Tokenizer) -> None:

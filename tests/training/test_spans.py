@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from training.questions import Question
 from training.spans import (
     WordsBeside,
-    baseline_scores,
-    batch_from_examples,
+    answerer_batch,
+    answerer_scores,
+    baseline_answerer_scores,
     best_answer,
     encode_questions,
-    network_scores,
 )
 from training.tokenizer import train_tokenizer
 from training.word_weights import TfIdf
@@ -84,7 +84,7 @@ class _KnowsOne(nn.Module):
 
 def test_scores_are_exact_words_and_shared_words(tokenizer: Tokenizer) -> None:
     examples = encode_questions(tokenizer, [_QUESTIONS[0], _question("Who?", "old man"), _question("Who?", "crew")])
-    scores = network_scores(_KnowsOne(tokenizer), examples)
+    scores = answerer_scores(_KnowsOne(tokenizer), examples)
     assert scores.questions == 3
     assert scores.exact == pytest.approx(1 / 3)
     assert scores.f1 == pytest.approx((1 + 2 * 2 / (3 + 2) + 0) / 3)
@@ -92,9 +92,9 @@ def test_scores_are_exact_words_and_shared_words(tokenizer: Tokenizer) -> None:
 
 def test_a_batch_is_padded_on_the_right(tokenizer: Tokenizer) -> None:
     examples = encode_questions(tokenizer, _QUESTIONS)
-    batch = batch_from_examples(examples)
-    assert batch.attention_mask.sum(dim=1).tolist() == [len(example) for example in examples]
-    assert [(int(f), int(e)) for f, e in zip(batch.first, batch.last, strict=True)] == [
+    batch = answerer_batch(examples)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [len(example) for example in examples]
+    assert [(int(f), int(e)) for f, e in zip(batch["start_positions"], batch["end_positions"], strict=True)] == [
         (example.first, example.last) for example in examples
     ]
 
@@ -117,6 +117,6 @@ def test_the_baseline_takes_the_words_beside_the_best_match(question: str, answe
 
 def test_the_baselines_score_is_of_its_answers() -> None:
     baseline = WordsBeside(TfIdf(["It rained."]), answer_words=2)
-    scores = baseline_scores(baseline, _QUESTIONS)
+    scores = baseline_answerer_scores(baseline, _QUESTIONS)
     assert scores.exact == pytest.approx(2 / 3)
     assert scores.f1 == pytest.approx((2 * 2 / 5 + 1 + 1) / 3)

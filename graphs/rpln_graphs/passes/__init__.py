@@ -1,4 +1,4 @@
-"""Passes over onnx_ir models, an idea a file. `CLEAN_UP` runs after every trace, `rpln_graphs.recipes` has others."""
+"""Passes over onnx_ir models, one idea per file. CLEAN_UP runs after every trace; recipes and forms have the others."""
 
 from typing import Final
 

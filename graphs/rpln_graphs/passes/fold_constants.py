@@ -1,8 +1,9 @@
 """Constants, shape arithmetic, Identity, common subexpressions, dead code -> none: what export knows is computed there.
 
-onnxscript's folding and rewrite rules and onnx_ir's common passes do all of it. Two things are kept from them: weights
-(`TransposeWeights` has turned them already, but for tied ones, which would be stored twice), and equal initializers,
-which later passes may scale differently.
+onnxscript's folding and rewrite rules and onnx_ir's common passes do all of it. Two things are kept from them:
+
+1. Weights. TransposeWeights has turned them already; those that it left have other readers, and would be stored twice.
+2. Equal initializers. Later passes may scale them differently.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ from onnxscript.rewriter.rules.common import slice_split_rule
 from rpln_graphs.rewriting.base import CountingPass
 
 ROUNDS = 2
-"""Folding enables rewrites and rewrites enable folding; a third round changes nothing on any graph of this family."""
+"""Folding enables rewrites and rewrites enable folding; a third round changes no graph of this family."""
 
 QUICK_RULES: Final = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule]  # noqa: SLF001 # no public name
 """onnxscript's own choice but for two Slices -> Split, which compares every node with every other: a second a layer."""
 
 
 class FoldConstants(CountingPass):
-    """Counts the nodes removed."""
+    """The pass. It counts the nodes that it removed."""
 
     def rewrite(self, model: ir.Model) -> int:
         before = len(model.graph)
@@ -31,7 +32,7 @@ class FoldConstants(CountingPass):
         for _ in range(ROUNDS):
             optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_may_be_folded)
             rewriter.rewrite(model, _rules(model.graph))
-        for tidy in (
+        for tidy in (  # without DeduplicateInitializersPass (rule 2)
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
             common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -44,12 +45,12 @@ class FoldConstants(CountingPass):
 
 
 def _rules(graph: ir.Graph) -> Sequence[rewriter.RewriteRule] | None:
-    """`QUICK_RULES`, or None for onnxscript's own choice where two nodes slice one value."""
+    """Return `QUICK_RULES`, or None for onnxscript's own choice where two nodes slice one value."""
     sliced = [node.inputs[0] for node in graph if node.op_type == "Slice"]
     return QUICK_RULES if len(sliced) == len(set(sliced)) else None
 
 
 def _may_be_folded(node: ir.Node) -> bool | None:
-    """False for the Transpose of a weight with other readers; None leaves the choice to onnxscript."""
+    """Return False for the Transpose of a weight with other readers (rule 1); None lets onnxscript decide."""
     weight = node.inputs[0] if node.op_type == "Transpose" else None
     return False if weight is not None and weight.is_initializer() and len(weight.uses()) > 1 else None

@@ -1,13 +1,13 @@
 """LN(x; gamma, beta) W + b -> LN(x; 1, 0) (diag(gamma) W) + (b + beta W): a LayerNorm's affine goes into what follows.
 
 Rules:
-1. Every reader of the LayerNorm must be a linear layer of constants that nobody else reads, and the graph must not give
-   its result out.
-2. Scale and bias stay as ones and zeros, under their names: LayerNormalization must have a scale, every runtime knows
-   it with a bias, and other passes know it by its scale's name.
-3. Weights are rounded once. What beta adds to the biases is summed in fp64.
-4. A scale that is far from 1 throughout or in places makes up for a stream whose channels differ as much: in fp16,
-   LN(x; 1, 0) would be subnormal where it counts, and the weights out of range. It stays, which is conceded.
+1. Every reader of the LayerNorm must be a linear layer whose constants nobody else reads, and its result must not be an
+   output of the graph.
+2. Scale and bias stay in the graph as ones and zeros, under their names: LayerNormalization must have a scale, every
+   runtime's fusions expect a bias, and other passes recognize the LayerNorm by its scale's name.
+3. Weights are rounded once. The product beta W is summed in fp64.
+4. A scale whose largest element is far from 1 compensates for a stream in which few channels are far larger than the
+   others. In fp16, LN(x; 1, 0) would then be subnormal in the others, and the weights out of range. The scale stays.
 """
 
 from collections.abc import Iterable
@@ -16,66 +16,63 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import OUTLYING_SCALE, GraphTraits
+from rpln_graphs.rewriting.base import OUTLYING_SCALE
 from rpln_graphs.rewriting.folding import FoldingPass
 from rpln_graphs.rewriting.initializers import Array, change_initializer
-from rpln_graphs.rewriting.projections import (
-    NO_PROJECTION,
-    Projection,
-    is_constant,
-    projection_from_matmul,
-    sole_reader,
-)
+from rpln_graphs.rewriting.projections import NO_PROJECTION, Projection, is_own_constant, projection_from_matmul
+from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.rewriting.values import operand, tensor_of
 
 FAR: Final = 2.0**8
-"""A scale may be as large as this, and its largest element as small as the inverse."""
+"""The largest that a scale's largest element may be; the inverse is the smallest."""
+
+NO_VECTORS: Final = "its scale or bias is not a constant vector of its own"
+GIVEN_OUT: Final = "its result is an output of the graph"
+STATISTICS_READ: Final = "its mean or its deviation is read"
 
 
 class FoldNormAffine(FoldingPass):
-    """Counts the LayerNorms within layers, whose input goes on into an Add.
+    """The pass. It counts the LayerNorms that it folded within layers, whose input an Add reads too.
 
-    The final one and that of a head are folded, too, where they can be. That depends on what the head does with them.
+    It also folds the final LayerNorm and that of a head where it can, but does not count them: they depend on the head.
     """
 
     def formula(self, traits: GraphTraits) -> int:
-        """2L, 3L with cross-attention."""
-        return (3 if traits.cross_attention else 2) * traits.layers
+        """Return 2L, or 3L with cross-attention."""
+        return traits.blocks
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """Every LayerNorm."""
+        """Return every LayerNorm."""
         return (node for node in model.graph if node.op_type == "LayerNormalization")
 
     def counts(self, node: ir.Node) -> bool:
-        """Whether the residual stream goes on beside it."""
-        stream = node.inputs[0]
-        assert stream is not None
-        return any(use.node.op_type == "Add" for use in stream.uses())
+        """Return whether the residual stream goes on beside the LayerNorm."""
+        return any(use.node.op_type == "Add" for use in operand(node, 0).uses())
 
     def fold(self, node: ir.Node) -> str | None:
         """Put the affine into the linear layers that follow."""
-        scale, bias = node.inputs[1], node.inputs[2] if len(node.inputs) == 3 else None
-        if scale is None or not _is_own_vector(scale) or (bias is not None and not _is_own_vector(bias)):
-            return "its scale or bias is no constant vector that is read only here"
+        affine = [value for value in node.inputs[1:] if value is not None]
+        if not all(is_own_constant(value, rank=1) for value in affine):
+            return NO_VECTORS
         found = _following(node)
         if isinstance(found, str):
             return found
-        if not 1 / FAR <= _largest(scale) <= FAR:
-            return OUTLYING_SCALE
+        if not 1 / FAR <= float(np.abs(tensor_of(affine[0]).numpy()).max()) <= FAR:
+            return OUTLYING_SCALE  # rule 4
         for projection in found:
-            _fold_into(projection, scale, bias)
-        _fill(scale, 1.0)
-        if bias is not None:
-            _fill(bias, 0.0)
+            _fold_into(projection, *affine)
+        for value, number in zip(affine, (1.0, 0.0), strict=False):  # rule 2
+            _fill(value, number)
         return None
 
 
 def _following(norm: ir.Node) -> list[Projection] | str:
-    """The linear layers that read `norm`, or why they are not all (rule 1)."""
+    """Return the linear layers that read `norm`, or the reason why not all readers are such layers (rule 1)."""
     normed = norm.outputs[0]
     if normed.is_graph_output():
-        return "the graph gives its result out"
+        return GIVEN_OUT
     if any(output.uses() or output.is_graph_output() for output in norm.outputs[1:]):
-        return "its mean or deviation is read"
+        return STATISTICS_READ
     found = []
     for use in normed.uses():
         projection = projection_from_matmul(use.node)
@@ -85,35 +82,21 @@ def _following(norm: ir.Node) -> list[Projection] | str:
     return found
 
 
-def _largest(value: ir.Value) -> float:
-    assert value.const_value is not None
-    return float(np.abs(value.const_value.numpy()).max())
-
-
-def _fold_into(projection: Projection, scale: ir.Value, bias: ir.Value | None) -> None:
-    # What is folded is held here: the initializers get other contents.
-    gamma, beta, weight = scale.const_value, None if bias is None else bias.const_value, projection.weight.const_value
-    assert gamma is not None
-    assert weight is not None
+def _fold_into(projection: Projection, scale: ir.Value, bias: ir.Value | None = None) -> None:
+    # The tensors are held here because the initializers get other contents; rule 3 is what is done with them.
+    gamma, beta, weight = tensor_of(scale), None if bias is None else tensor_of(bias), tensor_of(projection.weight)
 
     def scaled(matrix: Array) -> Array:
-        return (gamma.numpy()[:, np.newaxis] * matrix).astype(matrix.dtype)
+        return gamma.numpy()[:, np.newaxis] * matrix
 
     def shifted(vector: Array) -> Array:
         assert beta is not None
-        added = beta.numpy().astype(np.float64) @ weight.numpy().astype(np.float64)
-        return (vector + added).astype(vector.dtype)
+        return vector + beta.numpy().astype(np.float64) @ weight.numpy().astype(np.float64)
 
-    assert projection.weight.dtype is not None
-    change_initializer(projection.weight, scaled, dtype=projection.weight.dtype)
+    change_initializer(projection.weight, scaled)
     if beta is not None:
-        change_initializer(projection.bias, shifted, dtype=projection.weight.dtype)
+        change_initializer(projection.bias, shifted)
 
 
 def _fill(value: ir.Value, number: float) -> None:
-    assert value.dtype is not None
-    change_initializer(value, lambda array: np.full_like(array, number), dtype=value.dtype)
-
-
-def _is_own_vector(value: ir.Value) -> bool:
-    return is_constant(value) and sole_reader(value) is not None and value.shape is not None and len(value.shape) == 1
+    change_initializer(value, lambda array: np.full_like(array, number))

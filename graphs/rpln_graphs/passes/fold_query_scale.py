@@ -1,7 +1,7 @@
 """(Q K^T) s -> (Q s) K^T: the scale 1/sqrt(d) goes into weight and bias of the query projection, at export.
 
-Exact where sqrt(d) is a power of two (head sizes 16 and 64), else weights are rounded once. With relative positions the
-scale applies to their scores as well, so it stays where it is.
+This is exact where sqrt(d) is a power of two (head sizes 16 and 64); elsewhere weights are rounded once. With relative
+positions the scale also multiplies their scores, so it stays where it is.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,77 +9,70 @@ from typing import ClassVar, Final
 
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, GraphTraits
 from rpln_graphs.rewriting.folding import FoldingPass, drop
-from rpln_graphs.rewriting.projections import (
-    Projection,
-    constant_operand,
-    other_operand,
-    projection_from_result,
-    scale_projection,
-    sole_reader,
-)
+from rpln_graphs.rewriting.projections import Projection, projection_from_result, scale_projection
+from rpln_graphs.rewriting.traits import RELATIVE_POSITIONS, GraphTraits
+from rpln_graphs.rewriting.values import constant_operand, maker, other_operand, sole_reader, tensor_of
 
-REARRANGING: Final = frozenset({"Reshape", "Transpose"})
-"""What makes heads of queries."""
+OTHER_PRODUCT: Final = "it scales more than the product of queries and keys"
+READ_UNSCALED: Final = "the scores are also read unscaled"
+OTHER_QUERIES: Final = "its queries are not a projection that only this product reads"
 
 
 class FoldQueryScale(FoldingPass):
-    """Counts the attentions."""
+    """The pass. It counts the attentions whose scale it folded."""
 
     unless: ClassVar[Mapping[str, str]] = {
         RELATIVE_POSITIONS: "the scale also multiplies the scores of relative positions",
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """L attentions, 2L with cross-attention."""
-        return (2 if traits.cross_attention else 1) * traits.layers
+        """Return L, or 2L with cross-attention."""
+        return traits.attentions
 
     def expected(self, traits: GraphTraits) -> int:
-        """The formula's count, less self-attention where that is an exception: cross-attention never is."""
-        exempt = traits.layers if traits.features.intersection(self.unless) else 0
-        return self.formula(traits) - exempt
+        """Return the formula's count, without self-attentions if these are exceptions."""
+        return traits.attentions_except(of_self=self.unless)
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """What multiplies scores on their way into a Softmax, before a mask is added."""
+        """Yield the Muls that scale scores on their way into a Softmax, before a mask is added."""
         for node in model.graph:
             if node.op_type == "Softmax":
-                scores = node.inputs[0].producer() if node.inputs[0] is not None else None
-                summands = scores.inputs if scores is not None and scores.op_type == "Add" else node.inputs
-                producers = (value.producer() for value in summands if value is not None)
-                yield from (producer for producer in producers if producer is not None and _is_scaling(producer))
+                masked = maker(node.inputs[0], "Add")
+                for value in node.inputs if masked is None else masked.inputs:
+                    scaling = maker(value, "Mul")
+                    if scaling is not None and _scales_product(scaling):
+                        yield scaling
 
     def fold(self, node: ir.Node) -> str | None:
-        """Scale the queries' projection instead."""
+        """Scale the projection of the queries instead."""
         scale = constant_operand(node, rank=0)
         assert scale is not None
-        assert scale.const_value is not None
-        product = other_operand(node, scale)
-        matmul = product.producer()
-        if matmul is None or matmul.op_type != "MatMul":
-            return "it scales more than a product of queries and keys"
-        if sole_reader(product) is None:
-            return "the scores are also read unscaled"
-        projection = _projection_of(matmul.inputs[0])
+        scores = other_operand(node, scale)
+        product = maker(scores, "MatMul")
+        if product is None:
+            return OTHER_PRODUCT
+        if sole_reader(scores) is None:
+            return READ_UNSCALED
+        projection = _projection_of(product.inputs[0])
         if projection is None:
-            return "the queries are no projection that is read by this product alone"
-        scale_projection(projection, float(scale.const_value.numpy()))
-        drop(node, product)
+            return OTHER_QUERIES
+        scale_projection(projection, float(tensor_of(scale).numpy()))
+        drop(node, scores)
         return None
 
 
-def _is_scaling(node: ir.Node) -> bool:
-    """Whether `node` scales a product or a sum; a mask is made of something else."""
-    scale = constant_operand(node, rank=0) if node.op_type == "Mul" else None
-    scaled = None if scale is None else other_operand(node, scale).producer()
-    return scaled is not None and scaled.op_type in {"MatMul", "Add"}
+def _scales_product(node: ir.Node) -> bool:
+    """Return whether a Mul has a constant factor and a product or a sum; a mask is multiplied by something else."""
+    scale = constant_operand(node, rank=0)
+    return scale is not None and maker(other_operand(node, scale), "MatMul", "Add") is not None
 
 
 def _projection_of(queries: ir.Value | None) -> Projection | None:
-    """The linear layer whose result, heads apart, is `queries`."""
+    """Return the linear layer whose result, with its heads separated, is `queries`; None if others read them too."""
     while queries is not None and sole_reader(queries) is not None:
-        producer = queries.producer()
-        if producer is None or producer.op_type not in REARRANGING:
+        rearranging = maker(queries, "Reshape", "Transpose")
+        if rearranging is None:
             return projection_from_result(queries)
-        queries = producer.inputs[0]
+        queries = rearranging.inputs[0]
     return None

@@ -1,7 +1,10 @@
 """Gelu(x + bias) -> BiasGelu(x, bias): the exact gelu behind a projection, with the projection's bias.
 
-Before opset 20 torch writes x (0.5 (Erf(x / sqrt 2) + 1)) out. onnxscript's rules (ort_fusions.bias_gelu, erfgelu) fall
-short: a bias of length 1 passes for one, and constants are known in fp32 only.
+Rules:
+1. Before opset 20 torch writes the gelu out: x (0.5 (Erf(x / sqrt 2) + 1)).
+2. The constants of one written out must be these numbers, rounded to the graph's type.
+
+onnxscript's rules (ort_fusions.bias_gelu, erfgelu) accept a bias of length 1, and know the constants in fp32 only.
 """
 
 import math
@@ -10,15 +13,16 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.rewriting.base import GELU_HEAD, OTHER_ACTIVATION, TANH_GELU, GraphTraits
-from rpln_graphs.rewriting.contrib import DOMAIN
-from rpln_graphs.rewriting.gelus import GeluPass, check_gelu
+from rpln_graphs.rewriting.fusing import DOMAIN, rule
+from rpln_graphs.rewriting.gelus import GeluPass, gelu_obstacle
+from rpln_graphs.rewriting.traits import GELU_HEAD, OTHER_ACTIVATION, TANH_GELU, GraphTraits
 
-CONSTANTS: Final = {"root": math.sqrt(2), "one": 1.0, "half": 0.5}
+NUMBERS: Final = {"root": math.sqrt(2), "one": 1.0, "half": 0.5}
+"""The constants of a gelu written out, by their names in the pattern (rule 2)."""
 
 
 class FuseBiasGelu(GeluPass):
-    """Counts the feed-forward blocks, and the head that has a gelu."""
+    """The pass. It counts the gelus that it fused, in feed-forward blocks and in a head."""
 
     approximate: ClassVar[str] = "none"
     heart: ClassVar[str] = "Erf"
@@ -27,32 +31,32 @@ class FuseBiasGelu(GeluPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """One in each layer, unless another function is there, and one in a head that predicts tokens."""
+        """Return L unless the layers have another activation, plus 1 for a head that predicts tokens."""
         layers = 0 if traits.features.intersection({OTHER_ACTIVATION, TANH_GELU}) else traits.layers
         return layers + (1 if GELU_HEAD in traits.features else 0)
-
-
-def _check(_context: Any, **match: Any) -> pattern.MatchResult:
-    return check_gelu(match, approximate="none", constants=CONSTANTS)
-
-
-def _rewrite(op: Any, **match: Any) -> ir.Value:
-    fused: ir.Value = op.BiasGelu(match["x"], match["bias"], _domain=DOMAIN)
-    return fused
 
 
 def _gelu(op: Any, x: Any, bias: Any) -> Any:
     return op.Gelu(op.Add(x, bias), _outputs=["gelu"])
 
 
-def _written_out(op: Any, x: Any, bias: Any, root: Any, one: Any, half: Any) -> Any:  # noqa: PLR0917 - names to bind
+def _written_out(op: Any, x: Any, bias: Any, root: Any, one: Any, half: Any) -> Any:  # rule 1
     total = op.Add(x, bias)
     return op.Mul(total, op.Mul(half, op.Add(op.Erf(op.Div(total, root)), one)), _outputs=["gelu"])
 
 
+def _obstacle(*, gelu: ir.Value, x: ir.Value, bias: ir.Value, **constants: ir.Value) -> str | None:
+    return gelu_obstacle(gelu, x, bias, approximate="none", constants=constants, numbers=NUMBERS)
+
+
+def _rewrite(op: Any, *, x: ir.Value, bias: ir.Value, **_: ir.Value) -> ir.Value:
+    fused: ir.Value = op.BiasGelu(x, bias, _domain=DOMAIN)
+    return fused
+
+
 _RULES: Final = pattern.RewriteRuleSet(
     [
-        *pattern.RewriteRule(_gelu, _rewrite, _check, name="gelu and its bias").commute(),
-        pattern.RewriteRule(_written_out, _rewrite, _check, name="gelu written out, and its bias"),
+        *rule("gelu and its bias", _gelu, _rewrite, _obstacle).commute(),
+        rule("gelu written out, and its bias", _written_out, _rewrite, _obstacle),
     ]
 )

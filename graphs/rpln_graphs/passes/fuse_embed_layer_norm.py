@@ -1,11 +1,11 @@
 """SkipLayerNormalization(words[ids], positions[places]) -> EmbedLayerNormalization(ids, words, positions, places).
 
-It comes after FuseSkipLayerNorm. onnxscript has no rule for it, and ONNX Runtime's own knows positions that count up
-from 0 only. RoBERTa's, which skip padding, go to the operator as an input, the row of padding included.
+It comes after FuseSkipLayerNorm. onnxscript has no rule for it, and ONNX Runtime's own optimizer knows only positions
+that count up from 0; RoBERTa's skip padding, so they are an input of the operator. Rules:
 
-1. Token types are a third table where they are an input; else FoldTokenTypes has put their row into another one.
+1. Where token types are an input, they are a third table; elsewhere FoldTokenTypes has put their row into another one.
 2. The operator takes ids in int32.
-3. In fp32 only: it would compute statistics in fp16, and it knows no bf16.
+3. In fp16 the operator would compute statistics in fp16, and it has no kernel for bf16: only fp32 is fused.
 """
 
 from collections.abc import Mapping
@@ -14,18 +14,24 @@ from typing import Any, ClassVar, Final
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.rewriting.base import INPUTS_EMBEDS, LOWER_STATISTICS, RELATIVE_POSITIONS, GraphTraits, Refusal
-from rpln_graphs.rewriting.contrib import DOMAIN, ContribPass, same_sizes, set_type
+from rpln_graphs.rewriting.base import LOWER_STATISTICS, Refusal
+from rpln_graphs.rewriting.fusing import DOMAIN, FusingPass, rule
+from rpln_graphs.rewriting.nodes import set_type
+from rpln_graphs.rewriting.traits import INPUTS_EMBEDS, RELATIVE_POSITIONS, GraphTraits
+from rpln_graphs.rewriting.values import maker, rank, same_shape
 
-WORDS, PLACES, TYPES = "words", "places", "types"
+NOT_FLOAT32: Final = "its tables are not in fp32"
+NO_TABLE: Final = "its tables do not have two axes"
+OTHER_IDS: Final = "its ids are not known to belong to the same texts and tokens"
+BIAS: Final = "it adds a bias, which FoldTokenTypes removes"
 
 
-class FuseEmbedLayerNorm(ContribPass):
-    """Counts the embeddings: one."""
+class FuseEmbedLayerNorm(FusingPass):
+    """The pass. It counts the embeddings that it fused: one."""
 
     anchor: ClassVar[str] = "SkipLayerNormalization"
     unless: ClassVar[Mapping[str, str]] = {
-        INPUTS_EMBEDS: "words come as vectors, not as ids",
+        INPUTS_EMBEDS: "words are given as vectors, not as ids",
         RELATIVE_POSITIONS: "there is no table of positions",
     }
 
@@ -33,62 +39,17 @@ class FuseEmbedLayerNorm(ContribPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """One in each network."""
-        return 1 if traits.layers else 0
+        """Return 1; a graph without layers has no embeddings."""
+        return min(1, traits.layers)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
-        """Of sums of what was looked up: of others nothing was expected."""
-        looking = {node.name for node in model.graph if node.op_type == self.anchor and _looks_up(node)}
+        """Return the norms left that read what was looked up in a table; no other was expected to be fused."""
+        looking = {
+            node.name
+            for node in model.graph
+            if node.op_type == self.anchor and any(maker(value, "Gather") is not None for value in node.inputs[:2])
+        }
         return [refusal for refusal in super().refusals(model) if refusal.node in looking]
-
-
-def _check(_context: Any, **match: Any) -> pattern.MatchResult:
-    result = pattern.MatchResult()
-    norm, names = match["norm"], [name for name in (WORDS, PLACES, TYPES) if match.get(name) is not None]
-    if norm.dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}:
-        return result.fail(LOWER_STATISTICS)
-    ids, tables = [match[name] for name in names], [match[f"{name}_table"] for name in names]
-    if norm.dtype != ir.DataType.FLOAT or any(table.dtype != norm.dtype for table in tables):
-        return result.fail("its tables are not in fp32")
-    if any(table.shape is None or len(table.shape) != 2 for table in tables):
-        return result.fail("its tables have not two axes")
-    if norm.shape is None or not all(same_sizes(value.shape, ir.Shape(norm.shape[:2])) for value in ids):
-        return result.fail("its ids are not known to be of the same texts and tokens")
-    if len(norm.producer().inputs) > 4 and norm.producer().inputs[4] is not None:
-        return result.fail("a bias is added to what is looked up: FoldTokenTypes comes before")
-    return result
-
-
-def _rewrite(op: Any, **match: Any) -> ir.Value:
-    norm, types = match["norm"], match.get(TYPES)
-    normed, index = op.EmbedLayerNormalization(
-        _int32(op, match[WORDS]),
-        None if types is None else _int32(op, types),
-        match["words_table"],
-        match["places_table"],
-        match.get("types_table"),
-        match["gamma"],
-        match["beta"],
-        None,  # mask
-        _int32(op, match[PLACES]),
-        epsilon=norm.producer().attributes.get_float("epsilon", 1e-5),
-        mask_index_type=0,
-        _domain=DOMAIN,
-        _outputs=2,
-    )
-    set_type(index, ir.DataType.INT32, norm.shape[:1])
-    result: ir.Value = normed
-    return result
-
-
-def _int32(op: Any, ids: ir.Value) -> ir.Value:
-    assert ids.shape is not None
-    return set_type(op.Cast(ids, to=ir.DataType.INT32, _outputs=[f"{ids.name}.int32"]), ir.DataType.INT32, ids.shape)
-
-
-def _looks_up(node: ir.Node) -> bool:
-    producers = [None if value is None else value.producer() for value in node.inputs[:2]]
-    return any(producer is not None and producer.op_type == "Gather" for producer in producers)
 
 
 def _normed(op: Any, one: Any, other: Any, gamma: Any, beta: Any) -> Any:
@@ -97,13 +58,13 @@ def _normed(op: Any, one: Any, other: Any, gamma: Any, beta: Any) -> Any:
     )
 
 
-def _words_and_places(  # noqa: PLR0917 - onnxscript binds what it finds to these names
+def _words_and_places(
     op: Any, words_table: Any, words: Any, places_table: Any, places: Any, gamma: Any, beta: Any
 ) -> Any:
     return _normed(op, op.Gather(places_table, places, axis=0), op.Gather(words_table, words, axis=0), gamma, beta)
 
 
-def _with_types(  # noqa: PLR0917 - onnxscript binds what it finds to these names
+def _with_types(
     op: Any,
     words_table: Any,
     words: Any,
@@ -114,13 +75,79 @@ def _with_types(  # noqa: PLR0917 - onnxscript binds what it finds to these name
     gamma: Any,
     beta: Any,
 ) -> Any:
-    typed = op.Add(op.Gather(words_table, words, axis=0), op.Gather(types_table, types, axis=0))
+    typed = op.Add(op.Gather(words_table, words, axis=0), op.Gather(types_table, types, axis=0))  # rule 1
     return _normed(op, op.Gather(places_table, places, axis=0), typed, gamma, beta)
+
+
+def _obstacle(
+    *,
+    norm: ir.Value,
+    words_table: ir.Value,
+    words: ir.Value,
+    places_table: ir.Value,
+    places: ir.Value,
+    types_table: ir.Value | None = None,
+    types: ir.Value | None = None,
+    **_: Any,
+) -> str | None:
+    if norm.dtype in {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}:
+        return LOWER_STATISTICS  # rule 3
+    tables = [table for table in (words_table, places_table, types_table) if table is not None]
+    if norm.dtype != ir.DataType.FLOAT or any(table.dtype != norm.dtype for table in tables):
+        return NOT_FLOAT32
+    if any(rank(table) != 2 for table in tables):
+        return NO_TABLE
+    ids = [value.shape for value in (words, places, types) if value is not None]
+    if norm.shape is None or not all(same_shape(shape, norm.shape[:2]) for shape in ids):
+        return OTHER_IDS
+    node = norm.producer()
+    assert node is not None
+    return BIAS if len(node.inputs) > 4 and node.inputs[4] is not None else None
+
+
+def _rewrite(
+    op: Any,
+    *,
+    norm: ir.Value,
+    words_table: ir.Value,
+    words: ir.Value,
+    places_table: ir.Value,
+    places: ir.Value,
+    types_table: ir.Value | None = None,
+    types: ir.Value | None = None,
+    gamma: ir.Value,
+    beta: ir.Value,
+) -> ir.Value:
+    node = norm.producer()
+    assert node is not None
+    normed, index = op.EmbedLayerNormalization(
+        _int32(op, words),
+        None if types is None else _int32(op, types),
+        words_table,
+        places_table,
+        types_table,
+        gamma,
+        beta,
+        None,  # mask
+        _int32(op, places),
+        epsilon=node.attributes.get_float("epsilon", 1e-5),
+        mask_index_type=0,
+        _domain=DOMAIN,
+        _outputs=2,
+    )
+    set_type(index, ir.DataType.INT32, None if norm.shape is None else norm.shape[:1])
+    result: ir.Value = normed
+    return result
+
+
+def _int32(op: Any, ids: ir.Value) -> ir.Value:
+    """Return the ids as the operator takes them (rule 2)."""
+    return set_type(op.Cast(ids, to=ir.DataType.INT32, _outputs=[f"{ids.name}.int32"]), ir.DataType.INT32, ids.shape)
 
 
 _RULES: Final = pattern.RewriteRuleSet(
     [
-        pattern.RewriteRule(_with_types, _rewrite, _check, name="words, types and positions"),
-        pattern.RewriteRule(_words_and_places, _rewrite, _check, name="words and positions"),
+        rule("words, types and positions", _with_types, _rewrite, _obstacle),
+        rule("words and positions", _words_and_places, _rewrite, _obstacle),
     ]
 )

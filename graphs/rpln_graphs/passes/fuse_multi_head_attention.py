@@ -1,291 +1,231 @@
 """Softmax(Q K^T s + mask) V, head by head -> MultiHeadAttention(Q, K, V, mask), one operator with the raw mask.
 
-onnxscript's rules (ort_fusions.sdpa and mha) know the mask as an addend only, which they spread over all queries; in
-fp16 its -3.4e38 would be no number. These know what it was made of:
+onnxscript's rules (ort_fusions.sdpa and mha) know the mask as an addend only, and expand it to all queries; in fp16 its
+-3.4e38 would be minus infinity. The rules here know what the addend was made of:
 
-1. (1 - mask) * least goes to the operator as `mask`, zeros and ones in int32, with `least` as its mask_filter_value. A
-   row that is all padding then attends to all keys alike, as it did: the least number swallows any score.
-2. A mask that depends on the query, as a causal one does, is [batch, queries, keys]; any other is [batch, keys]. Rows
-   that were selected of a mask are selected of its zeros and ones.
-3. A scale is an attribute. Where there is none, since it is in the weights, the attribute is 1.
-4. Keys and values of earlier tokens are inputs, all keys and values then outputs. Where they have heads already, as
-   those of an encoder's output do, they are taken as they are.
-5. Scores that LowerPrecision left in fp32 are IN_FLOAT32: the operator would compute them in fp16.
+1. Of the addend (1 - mask) * least, the operator takes `mask`, zeros and ones in int32, and `least` as its
+   mask_filter_value. A text of padding alone then attends to all keys alike, as it did: the lowest number swallows any
+   score.
+2. A mask that differs from query to query, such as a causal one, is [batch, queries, keys]; any other is [batch, keys].
+   If rows of the addend were selected, the same rows of the zeros and ones are.
+3. A scale becomes an attribute of the operator. Without one, because the weights contain it, the attribute is 1.
+4. Keys and values of earlier tokens are inputs, and all keys and values are outputs. Those that have heads already,
+   such as an encoder's, are taken as they are.
+5. Scores that LowerPrecision left in fp32 are refused: the operator would compute them in fp16.
 
-DecoderMaskedMultiHeadAttention is not for these graphs: it takes one token, and past and present in one buffer of a
-length fixed before.
+DecoderMaskedMultiHeadAttention does not fit: it takes one token, and a buffer of fixed length for past and present.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
-from rpln_graphs.rewriting.base import (
-    ATTENTIONS,
-    CROSS_ATTENTIONS,
-    HEAD_MASK,
-    IN_FLOAT32,
-    RELATIVE_POSITIONS,
-    GraphTraits,
-    Refusal,
-)
-from rpln_graphs.rewriting.contrib import DOMAIN, FLOATS, ContribPass, same_size, same_sizes, set_type
-from rpln_graphs.rewriting.projections import is_constant
+from rpln_graphs.rewriting.attentions import PROBABILITIES_READ, AttentionPass, attention_around
+from rpln_graphs.rewriting.base import IN_FLOAT32, Refusal
+from rpln_graphs.rewriting.fusing import DOMAIN, FLOATS, FusingPass, rule
+from rpln_graphs.rewriting.masks import HEADS, QUERIES, Mask, before_unsqueeze
+from rpln_graphs.rewriting.nodes import set_type
+from rpln_graphs.rewriting.values import Size, number, same_shape, same_size
 
-BATCH, HEADS, QUERIES, KEYS = range(4)
-"""The axes of scores, and of a mask."""
-WHOLE: Final = frozenset({ir.DataType.BOOL, ir.DataType.INT32, ir.DataType.INT64})
-"""Types of masks that were not made for adding."""
-SELECTING: Final = frozenset({"Gather", "Slice"})
-"""What SelectRows may have put behind a mask."""
+INT32: Final = ir.DataType.INT32
 
-GIVEN_OUT: Final = "the operator does not give its probabilities"
-NO_HEAD_MASK: Final = "the operator has no mask of heads"
-SELF, CROSS = "self-attention", "cross-attention"
-OTHERWISE: Final[Mapping[str, Mapping[str, str]]] = {
-    SELF: {
-        RELATIVE_POSITIONS: "the operator's scores have no part that depends on distance and query",
-        ATTENTIONS: GIVEN_OUT,
-        HEAD_MASK: NO_HEAD_MASK,
-    },
-    CROSS: {CROSS_ATTENTIONS: GIVEN_OUT, HEAD_MASK: NO_HEAD_MASK},
-}
-"""With which features of a network which of its attentions stay as they are, and why."""
+MIXED_TYPES: Final = "its queries, keys and values are not of one floating type"
+OTHER_HEADS: Final = "its queries, keys and values are not known to have the same texts, tokens and heads"
+OTHER_SCALE: Final = "its scale is not a constant other than 0"
+OTHER_ADDEND: Final = "its scores are added to something else than (1 - whole numbers) times a constant"
+OTHER_MASK: Final = "its mask is not known to be one for each text and the same for all heads"
 
 
-class FuseMultiHeadAttention(ContribPass):
-    """Counts the attentions."""
+class FuseMultiHeadAttention(AttentionPass, FusingPass):
+    """The pass. It counts the attentions that it fused."""
 
     anchor: ClassVar[str] = "Softmax"
 
     def rules(self) -> pattern.RewriteRuleSet:
         return _RULES
 
-    def formula(self, traits: GraphTraits) -> int:
-        """One in each layer, and one for cross-attention, but for those of which OTHERWISE tells why not."""
-        kinds = [SELF, CROSS] if traits.cross_attention else [SELF]
-        return traits.layers * sum(traits.features.isdisjoint(OTHERWISE[kind]) for kind in kinds)
-
     def refusals(self, model: ir.Model) -> list[Refusal]:
-        """As the rules say, but for what no rule could tell (rule 5)."""
-        anchors = {node.name: node for node in model.graph if node.op_type == self.anchor}
+        """Return the attentions left; the two reasons of `attention_around` go before those of the rules (rule 5)."""
+        around = {node.name: attention_around(node) for node in model.graph if node.op_type == self.anchor}
+        telling = {name: found for name, found in around.items() if found in (PROBABILITIES_READ, IN_FLOAT32)}
         return [
-            Refusal(node=refusal.node, reason=_reason(anchors[refusal.node]) or refusal.reason)
+            Refusal(node=refusal.node, reason=str(telling.get(refusal.node, refusal.reason)))
             for refusal in super().refusals(model)
         ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mask:
-    """[batch, 1, queries or 1, keys]: `ones`, or a `selection` of them, where a query may look.
-
-    `least` is added to its scores elsewhere.
-    """
-
-    ones: ir.Value
-    least: float
-    shape: ir.Shape
-    selection: ir.Node | None = None
-
-    @classmethod
-    def from_addend(cls, addend: ir.Value) -> "_Mask | None":
-        """What `addend` was made of: (1 - Cast(ones)) * least (rule 1)."""
-        selection = addend.producer()
-        if selection is None or selection.op_type not in SELECTING or selection.domain:
-            selection = None
-        inverted, least = _operands(addend if selection is None else selection.inputs[0], "Mul")
-        one, ones = _operands(_uncast(inverted), "Sub")
-        ones, number = _uncast(ones), _number(least)
-        if ones is None or addend.shape is None or ones.dtype not in WHOLE or _number(one) != 1 or number is None:
-            return None
-        return cls(ones=ones, least=number, shape=addend.shape, selection=selection)
-
-    def fits(self, scores: ir.Shape) -> bool:
-        """Whether the operator takes it for scores of this shape."""
-        if len(self.shape) != len(scores) or self.shape[HEADS] != 1:
-            return False
-        per_query = [BATCH, KEYS] if self.shape[QUERIES] == 1 else [BATCH, QUERIES, KEYS]
-        return all(same_size(self.shape[axis], scores[axis]) for axis in per_query)
-
-    def operand(self, op: Any) -> ir.Value:
-        """The operator's mask, made by new nodes (rule 2)."""
-        ones, name = self.ones, self.ones.name
-        if self.selection is not None:
-            select, others = getattr(op, self.selection.op_type), self.selection.inputs[1:]
-            ones = set_type(
-                select(ones, *others, **self.selection.attributes, _outputs=[f"{name}.rows"]), ones.dtype, self.shape
-            )
-        dropped = [HEADS, QUERIES] if self.shape[QUERIES] == 1 else [HEADS]
-        shape = [size for axis, size in enumerate(self.shape) if axis not in dropped]
-        flat = _before_unsqueeze(ones, dropped)
-        if flat is None:
-            axes = op.Constant(value_ints=dropped, _outputs=[f"axes.{'x'.join(map(str, dropped))}"])
-            set_type(axes, ir.DataType.INT64, [len(dropped)])
-            flat = set_type(op.Squeeze(ones, axes, _outputs=[f"{ones.name}.flat"]), ones.dtype, shape)
-        return set_type(op.Cast(flat, to=ir.DataType.INT32, _outputs=[f"{flat.name}.int32"]), ir.DataType.INT32, shape)
-
-
-def _check(_context: Any, **match: Any) -> pattern.MatchResult:
-    result = pattern.MatchResult()
-    given = [match[name] for name in ("query", "key", "value", "past_key", "past_value") if match.get(name) is not None]
-    if given[0].dtype not in FLOATS or any(value.dtype != given[0].dtype for value in (*given, match["attended"])):
-        return result.fail("queries, keys and values are not of one floating type")
-    if not _have_heads(match):
-        return result.fail("queries, keys and values are not known to have the same texts, tokens and heads")
-    scale, addend = match.get("scale"), match.get("mask")
-    if scale is not None and not _number(scale):
-        return result.fail("its scale is no constant, or none at all")
-    if addend is not None:
-        mask = _Mask.from_addend(addend)
-        if mask is None:
-            return result.fail("what is added to its scores is not (1 - whole numbers) times a constant")
-        if not mask.fits(match["products"].shape):
-            return result.fail("its mask is not known to be for each text, and for all heads alike")
-    return result
-
-
-def _rewrite(op: Any, **match: Any) -> ir.Value | Sequence[ir.Value]:
-    addend, scale = match.get("mask"), match.get("scale")
-    mask = None if addend is None else _Mask.from_addend(addend)
-    past = [match.get("past_key"), match.get("past_value")]
-    attributes = {} if mask is None else {"mask_filter_value": mask.least}
-    outputs: ir.Value | Sequence[ir.Value] = op.MultiHeadAttention(
-        match["query"],
-        match["key"],
-        match["value"],
-        None,  # bias
-        None if mask is None else mask.operand(op),
-        None,  # addend to scores
-        *(past if past[0] is not None else ()),
-        num_heads=match["query_heads"].shape[2],
-        scale=1.0 if scale is None else _number(scale),  # rule 3
-        **attributes,
-        _domain=DOMAIN,
-        _outputs=1 if past[0] is None else 3,
-    )
-    return outputs
-
-
-def _have_heads(match: Mapping[str, Any]) -> bool:
-    """Whether shapes are what the operator takes for granted: the same texts, tokens and heads."""
-    found = {name: value.shape for name, value in match.items() if isinstance(value, ir.Value)}
-    if found["query_heads"] is None or len(found["query_heads"]) != 4:
-        return False
-    texts, _, heads, size = found["query_heads"]
-    if not isinstance(heads, int) or not isinstance(size, int):
-        return False
-    flat, apart, ready = [texts, None, heads * size], [texts, None, heads, size], [texts, heads, None, size]
-    wanted = dict.fromkeys(("query", "attended"), flat)
-    wanted |= dict.fromkeys(("key", "value"), flat if "key_heads" in found else ready)
-    wanted |= dict.fromkeys(("query_heads", "key_heads", "value_heads"), apart)
-    wanted |= dict.fromkeys(("past_key", "past_value"), ready)
-    return (
-        all(_is_shape(shape, wanted[name]) for name, shape in found.items() if name in wanted)
-        and same_sizes(found["key"], found["value"])
-        and ("past_key" not in found or same_sizes(found["past_key"], found["past_value"]))
-    )
-
-
-def _is_shape(shape: ir.Shape | None, sizes: Sequence[int | ir.SymbolicDim | None]) -> bool:
-    """Whether `shape` is known to be that, None standing for any size."""
-    if shape is None or len(shape) != len(sizes):
-        return False
-    return all(size is None or same_size(one, size) for one, size in zip(shape, sizes, strict=True))
-
-
-def _before_unsqueeze(value: ir.Value, axes: Sequence[int]) -> ir.Value | None:
-    """What `value` was before an Unsqueeze gave it `axes`; None where there was none."""
-    node = value.producer()
-    if node is None or node.op_type != "Unsqueeze" or node.inputs[1] is None or node.inputs[1].const_value is None:
-        return None
-    return node.inputs[0] if node.inputs[1].const_value.numpy().tolist() == list(axes) else None
-
-
-def _operands(value: ir.Value | None, operator: str) -> tuple[ir.Value | None, ir.Value | None]:
-    """The two that `operator` made `value` of; nothing where another one did."""
-    node = None if value is None else value.producer()
-    if node is None or node.op_type != operator or node.domain:
-        return None, None
-    one, two = node.inputs
-    return one, two
-
-
-def _uncast(value: ir.Value | None) -> ir.Value | None:
-    """What `value` was before any Cast."""
-    while value is not None and (node := value.producer()) is not None and node.op_type == "Cast":
-        value = node.inputs[0]
-    return value
-
-
-def _number(value: ir.Value | None) -> float | None:
-    """The number that a constant holds; None where it holds more, or may be another."""
-    if not is_constant(value):
-        return None
-    assert value is not None
-    assert value.const_value is not None
-    return float(value.const_value.numpy().item()) if value.const_value.size == 1 else None
-
-
-def _reason(softmax: ir.Node) -> str | None:
-    """Why it cannot be inside the operator, whatever is around it."""
-    probabilities = softmax.outputs[0]
-    if probabilities.is_graph_output() or len(probabilities.uses()) > 1:
-        return GIVEN_OUT
-    return IN_FLOAT32 if _is_widened(softmax) else None
-
-
-def _is_widened(softmax: ir.Node) -> bool:
-    """Whether its scores are a product of what was cast to fp32 (rule 5)."""
-    node: ir.Node | None = softmax
-    while node is not None and node.op_type in {"Softmax", "Add", "Mul"}:
-        node = None if node.inputs[0] is None else node.inputs[0].producer()
-    if node is None or node.op_type != "MatMul" or node.outputs[0].dtype != ir.DataType.FLOAT:
-        return False
-    producers = [value.producer() for value in node.inputs if value is not None]
-    return any(producer is not None and producer.op_type == "Cast" for producer in producers)
+# -- what is matched -------------------------------------------------------------------------------------------------
 
 
 def _heads(op: Any, projected: Any, name: str) -> Any:
-    """[batch, tokens, heads, size] called `name`, then heads before tokens."""
+    """Return [batch, heads, tokens, size]; before the Transpose, with tokens first, the value is called `name`."""
     return op.Transpose(op.Reshape(projected, pattern.ANY_VALUE, _outputs=[name]), perm=[0, 2, 1, 3])
 
 
 def _projected(op: Any, key: Any, value: Any, _past_key: Any, _past_value: Any) -> Any:
-    """Keys, last axis before tokens, and values, as projected from the same tokens."""
+    """Return keys, with their last axis before tokens, and values, as projected from the tokens."""
     heads = op.Reshape(key, pattern.ANY_VALUE, _outputs=["key_heads"])
     return op.Transpose(heads, perm=[0, 2, 3, 1]), _heads(op, value, "value_heads"), ()
 
 
 def _continued(op: Any, key: Any, value: Any, past_key: Any, past_value: Any) -> Any:
-    """Those of earlier tokens and these, which are given out as well (rule 4)."""
+    """Return those of earlier tokens and of these, which are outputs besides (rule 4)."""
     keys = op.Concat(past_key, _heads(op, key, "key_heads"), axis=-2)
     values = op.Concat(past_value, _heads(op, value, "value_heads"), axis=-2)
     return op.Transpose(keys, perm=[0, 1, 3, 2]), values, (keys, values)
 
 
 def _stored(op: Any, key: Any, value: Any, _past_key: Any, _past_value: Any) -> Any:
-    """Those that have their heads (rule 4)."""
+    """Return those that have their heads already (rule 4)."""
     return op.Transpose(key, perm=[0, 1, 3, 2]), value, ()
 
 
 def _rule(name: str, keys_and_values: Callable[..., Any]) -> pattern.RewriteRule:
-    def attention(  # noqa: PLR0917 - onnxscript binds what it finds to these names
-        op: Any, query: Any, key: Any, value: Any, past_key: Any, past_value: Any, scale: Any, mask: Any
+    def attention(
+        op: Any, query: Any, key: Any, value: Any, past_key: Any, past_value: Any, scale: Any, addend: Any
     ) -> Any:
         keys, values, given = keys_and_values(op, key, value, past_key, past_value)
         products = op.MatMul(_heads(op, query, "query_heads"), keys, _outputs=["products"])
         scaled = pattern.OrValue([op.Mul(products, scale), products])
         scores = pattern.OrValue([op.Cast(scaled), scaled])  # fp16 scores meet their mask in fp32
-        masked = pattern.OrValue([op.Add(scores, mask), scores])
+        masked = pattern.OrValue([op.Add(scores, addend), scores])
         probabilities = op.Softmax(masked, axis=-1)
         weights = pattern.OrValue([op.Cast(probabilities), probabilities])
         attended = op.Transpose(op.MatMul(weights, values), perm=[0, 2, 1, 3])
         return (op.Reshape(attended, pattern.ANY_VALUE, _outputs=["attended"]), *given)
 
-    return pattern.RewriteRule(attention, _rewrite, _check, name=name)
+    return rule(name, attention, _rewrite, _obstacle)
+
+
+# -- whether it may be replaced --------------------------------------------------------------------------------------
+
+
+def _obstacle(
+    *,
+    query: ir.Value,
+    key: ir.Value,
+    value: ir.Value,
+    past_key: ir.Value | None,
+    past_value: ir.Value | None,
+    scale: ir.Value | None,
+    addend: ir.Value | None,
+    products: ir.Value,
+    attended: ir.Value,
+    query_heads: ir.Value,
+    key_heads: ir.Value | None = None,
+    value_heads: ir.Value | None = None,
+) -> str | None:
+    given = [one for one in (key, value, past_key, past_value, attended) if one is not None]
+    if query.dtype not in FLOATS or any(one.dtype != query.dtype for one in given):
+        return MIXED_TYPES
+    flat, ready = [query, attended], [key, value]
+    if key_heads is not None:
+        flat, ready = [*flat, *ready], []
+    of_one_shape = _of_one_shape(key, value) and _of_one_shape(past_key, past_value)
+    if not of_one_shape or not _have_heads(
+        query_heads, flat=flat, apart=[key_heads, value_heads], ready=[*ready, past_key, past_value]
+    ):
+        return OTHER_HEADS
+    if scale is not None and not number(scale):
+        return OTHER_SCALE
+    mask = None if addend is None else Mask.from_addend(addend)
+    if addend is not None and mask is None:
+        return OTHER_ADDEND
+    fits = mask is None or (products.shape is not None and mask.fits(products.shape))
+    return None if fits else OTHER_MASK
+
+
+def _have_heads(
+    query_heads: ir.Value,
+    *,
+    flat: Sequence[ir.Value],
+    apart: Sequence[ir.Value | None],
+    ready: Sequence[ir.Value | None],
+) -> bool:
+    """Return whether all values have the texts, the heads and the head size of `query_heads`, whatever their tokens.
+
+    `flat` are [texts, tokens, hidden], `apart` like the queries [texts, tokens, heads, size], and `ready` are [texts,
+    heads, tokens, size].
+    """
+    if query_heads.shape is None or len(query_heads.shape) != 4:
+        return False
+    texts, _, heads, size = query_heads.shape
+    if not isinstance(heads, int) or not isinstance(size, int):
+        return False
+    return (
+        all(_has_sizes(value, texts, None, heads * size) for value in flat)
+        and all(_has_sizes(value, texts, None, heads, size) for value in apart)
+        and all(_has_sizes(value, texts, heads, None, size) for value in ready)
+    )
+
+
+def _has_sizes(value: ir.Value | None, *sizes: Size | None) -> bool:
+    """Return whether `value` is left out or known to have these sizes, where None stands for any."""
+    if value is None:
+        return True
+    if value.shape is None or len(value.shape) != len(sizes):
+        return False
+    return all(size is None or same_size(one, size) for one, size in zip(value.shape, sizes, strict=True))
+
+
+def _of_one_shape(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Return whether both values are left out, or known to have one shape."""
+    return same_shape(one.shape, other.shape) if one is not None and other is not None else one is other
+
+
+# -- what replaces it ------------------------------------------------------------------------------------------------
+
+
+def _rewrite(
+    op: Any,
+    *,
+    query: ir.Value,
+    key: ir.Value,
+    value: ir.Value,
+    past_key: ir.Value | None,
+    past_value: ir.Value | None,
+    scale: ir.Value | None,
+    addend: ir.Value | None,
+    query_heads: ir.Value,
+    **_: ir.Value,
+) -> ir.Value | Sequence[ir.Value]:
+    assert query_heads.shape is not None
+    mask = None if addend is None else Mask.from_addend(addend)
+    past = () if past_key is None else (past_key, past_value)  # rule 4
+    outputs: ir.Value | Sequence[ir.Value] = op.MultiHeadAttention(
+        query,
+        key,
+        value,
+        None,  # bias
+        None if mask is None else _operand(op, mask),
+        None,  # addend to scores
+        *past,
+        num_heads=query_heads.shape[2],
+        scale=1.0 if scale is None else number(scale),  # rule 3
+        **({} if mask is None else {"mask_filter_value": mask.least}),  # rule 1
+        _domain=DOMAIN,
+        _outputs=3 if past else 1,
+    )
+    return outputs
+
+
+def _operand(op: Any, mask: Mask) -> ir.Value:
+    """Return the operator's mask, made of the zeros and ones by new nodes (rule 2)."""
+    ones, name = mask.ones, mask.ones.name
+    if mask.selection is not None:
+        select, others = getattr(op, mask.selection.op_type), mask.selection.inputs[1:]
+        rows = select(ones, *others, **mask.selection.attributes, _outputs=[f"{name}.rows"])
+        ones = set_type(rows, ones.dtype, mask.shape)
+    dropped = [HEADS, QUERIES] if mask.shape[QUERIES] == 1 else [HEADS]
+    shape = [size for axis, size in enumerate(mask.shape) if axis not in dropped]
+    flat = before_unsqueeze(ones, dropped)
+    if flat is None:
+        axes = op.Constant(value_ints=dropped, _outputs=[f"axes.{'x'.join(map(str, dropped))}"])
+        set_type(axes, ir.DataType.INT64, [len(dropped)])
+        flat = set_type(op.Squeeze(ones, axes, _outputs=[f"{ones.name}.flat"]), ones.dtype, shape)
+    return set_type(op.Cast(flat, to=INT32, _outputs=[f"{flat.name}.int32"]), INT32, shape)
 
 
 _RULES: Final = pattern.RewriteRuleSet(

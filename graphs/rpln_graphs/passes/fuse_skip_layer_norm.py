@@ -1,32 +1,37 @@
-"""LayerNormalization(x + (block + bias)) -> SkipLayerNormalization(block, x, bias), which also gives the sum.
+"""LayerNormalization(x + (block + bias)) -> SkipLayerNormalization(block, x, bias), which also returns the sum.
 
-onnxscript's patterns find the sums, in either order, with a bias or without. What its rules then ask of the summands
-falls short in two ways: they must be of one shape by name, where batch*choices is not choices*batch, and neither may be
-a single text, as positions are where there are no input_ids. So:
+onnxscript's patterns find the sums, in either order, with a bias or without. The conditions of its rules are too
+narrow: they compare shapes by name, where batch*choices is not choices*batch, and refuse a summand of a single text,
+such as the positions in a graph without input_ids. Rules:
 
-1. Summands of one shape are those whose axes are of the same sizes. One of them may have a batch of one.
-2. The statistics that the operator could return are left out.
+1. The summands must have the same sizes; one of them may have a batch of 1.
+2. The operator also returns the statistics of the norm, which nobody reads; they only need a type.
 
 In fp16 on CUDA the operator sums squares in fp16 unless the provider's option enable_skip_layer_norm_strict_mode is
-set; LayerNormalization's stash_type has no counterpart in it.
+set; it has no counterpart of LayerNormalization's stash_type.
 """
 
-import itertools
 from typing import Any, ClassVar, Final
 
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.ort_fusions.skip_normalization import SkipLayerNormFusion
 
-from rpln_graphs.rewriting.base import RELATIVE_POSITIONS, TOKEN_TYPES, GraphTraits, Refusal
-from rpln_graphs.rewriting.contrib import DOMAIN, FLOATS, ContribPass, same_sizes, set_type
+from rpln_graphs.rewriting.base import Refusal
+from rpln_graphs.rewriting.fusing import DOMAIN, FLOATS, FusingPass, rule
+from rpln_graphs.rewriting.nodes import set_type
+from rpln_graphs.rewriting.traits import RELATIVE_POSITIONS, TOKEN_TYPES, GraphTraits
+from rpln_graphs.rewriting.values import maker, operand, same_shape
 
-OPERANDS: Final = ("input", "skip", "gamma", "beta", "bias")
-"""Of the operator, in its order, by the names that onnxscript's patterns give them."""
+MIXED_TYPES: Final = "its operands are not of one floating type"
+OTHER_RANK: Final = "its input does not have three axes: texts, tokens and size"
+OTHER_LENGTH: Final = "its weight or a bias is not as long as the last axis"
+LOWER_STASH_TYPE: Final = "its statistics are not computed in fp32"
+OTHER_SHAPES: Final = "its summands are not known to have one shape"
 
 
-class FuseSkipLayerNorm(ContribPass):
-    """Counts the LayerNorms of the residual stream that read a sum, and that of the embeddings."""
+class FuseSkipLayerNorm(FusingPass):
+    """The pass. It counts the LayerNorms that it fused: those of the residual stream and of the embeddings."""
 
     anchor: ClassVar[str] = "LayerNormalization"
 
@@ -34,67 +39,79 @@ class FuseSkipLayerNorm(ContribPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """One behind each block, and one behind the embeddings unless nothing is added to those of words."""
-        blocks = 3 if traits.cross_attention else 2
+        """Return one for each block, and one for the embeddings unless these are word embeddings alone."""
         words_alone = RELATIVE_POSITIONS in traits.features and TOKEN_TYPES not in traits.features
-        return blocks * traits.layers + (1 if traits.layers and not words_alone else 0)
+        return traits.blocks + (1 if traits.layers and not words_alone else 0)
 
     def refusals(self, model: ir.Model) -> list[Refusal]:
-        """Of LayerNorms that read a sum: of others nothing was expected."""
-        summing = {node.name for node in model.graph if node.op_type == self.anchor and _reads_sum(node)}
+        """Return the LayerNorms left that read a sum; no other was expected to be fused."""
+        norms = (node for node in model.graph if node.op_type == self.anchor)
+        summing = {node.name for node in norms if maker(node.inputs[0], "Add") is not None}
         return [refusal for refusal in super().refusals(model) if refusal.node in summing]
 
 
-def _check(_context: Any, **match: Any) -> pattern.MatchResult:
-    result = pattern.MatchResult()
-    norm = match["layer_norm"].producer()
-    total, operands = norm.inputs[0], [match[name] for name in OPERANDS if match.get(name) is not None]
-    if total.dtype not in FLOATS or any(operand.dtype != total.dtype for operand in operands):
-        return result.fail("its operands are not of one floating type")
+# onnxscript's patterns call the summands `input` and `skip`, and the parameters of the norm `gamma` and `beta`.
+
+
+def _obstacle(
+    *,
+    input: ir.Value,
+    skip: ir.Value,
+    gamma: ir.Value,
+    beta: ir.Value | None,
+    bias: ir.Value | None,
+    layer_norm: ir.Value,
+    **_: Any,
+) -> str | None:
+    norm, parameters = layer_norm.producer(), [value for value in (gamma, beta, bias) if value is not None]
+    assert norm is not None
+    total = operand(norm, 0)
+    if total.dtype not in FLOATS or any(value.dtype != total.dtype for value in (input, skip, *parameters)):
+        return MIXED_TYPES
     if total.shape is None or len(total.shape) != 3:
-        return result.fail("it does not normalize tokens of texts, of three axes")
-    if not all(same_sizes(operand.shape, total.shape[-1:]) for operand in operands[2:]):
-        return result.fail("weight and biases are not as long as the last axis")
+        return OTHER_RANK
+    if not all(same_shape(value.shape, total.shape[-1:]) for value in parameters):
+        return OTHER_LENGTH
     if norm.attributes.get_int("stash_type", 1) != 1:
-        return result.fail("its statistics are not computed in fp32")
-    if not any(_is_skip(*summands) for summands in itertools.permutations(operands[:2])):
-        return result.fail("the summands are not known to be of one shape")
-    return result
+        return LOWER_STASH_TYPE
+    return None if _is_skip(input, skip) or _is_skip(skip, input) else OTHER_SHAPES
 
 
-def _rewrite(op: Any, **match: Any) -> tuple[ir.Value, ir.Value]:
-    summand, skip, *parameters = (match.get(name) for name in OPERANDS)
-    assert isinstance(summand, ir.Value)
-    assert isinstance(skip, ir.Value)
-    if not _is_skip(summand, skip):
-        summand, skip = skip, summand
-    norm = match["layer_norm"]
-    epsilon = norm.producer().attributes.get_float("epsilon", 1e-5)
+def _rewrite(
+    op: Any,
+    *,
+    input: ir.Value,
+    skip: ir.Value,
+    gamma: ir.Value,
+    beta: ir.Value | None,
+    bias: ir.Value | None,
+    layer_norm: ir.Value,
+    **_: Any,
+) -> tuple[ir.Value, ir.Value]:
+    norm = layer_norm.producer()
+    assert norm is not None
+    assert layer_norm.shape is not None
+    summands = (input, skip) if _is_skip(input, skip) else (skip, input)
+    epsilon = norm.attributes.get_float("epsilon", 1e-5)
     normalized, *statistics, total = op.SkipLayerNormalization(
-        summand, skip, *parameters, epsilon=epsilon, _domain=DOMAIN, _outputs=4
+        *summands, gamma, beta, bias, epsilon=epsilon, _domain=DOMAIN, _outputs=4
     )
     for statistic in statistics:  # rule 2
-        set_type(statistic, ir.DataType.FLOAT, [*norm.shape[:-1], 1])
+        set_type(statistic, ir.DataType.FLOAT, [*layer_norm.shape[:-1], 1])
     return normalized, total
 
 
 def _is_skip(summand: ir.Value, skip: ir.Value) -> bool:
-    """Whether the operator can add `skip` to `summand` (rule 1)."""
+    """Return whether the operator can add `skip` to `summand` (rule 1)."""
     if skip.shape is None or summand.shape is None:
         return False
-    return same_sizes(skip.shape, summand.shape) or (
-        skip.shape[:1] == (1,) and same_sizes(ir.Shape(skip.shape[1:]), ir.Shape(summand.shape[1:]))
+    return same_shape(skip.shape, summand.shape) or (
+        skip.shape[:1] == (1,) and same_shape(skip.shape[1:], summand.shape[1:])
     )
 
 
-def _reads_sum(node: ir.Node) -> bool:
-    read = node.inputs[0]
-    producer = None if read is None else read.producer()
-    return producer is not None and producer.op_type == "Add"
-
-
 def _rule(name: str, **kinds: bool) -> pattern.RewriteRule:
-    return pattern.RewriteRule(SkipLayerNormFusion(name, **kinds).pattern, _rewrite, _check, name=name)
+    return rule(name, SkipLayerNormFusion(name, **kinds).pattern, _rewrite, _obstacle)
 
 
 _RULES: Final = pattern.RewriteRuleSet(

@@ -1,15 +1,15 @@
 """float graph -> strongly typed fp16 or bf16 graph: types are written into the graph, with a Cast at each boundary.
 
 Rules:
-1. A node computes in the lower type unless its operator is in FLOAT_OPERATORS, or any of its float inputs, outputs or
-   weights was measured beyond what the lower type safely holds; then it stays fp32. (Mask arithmetic with -3.4e38 stays
-   fp32 by this rule, and so does a feed-forward block whose activation passes 65,504.)
-2. LayerNormalization computes its statistics in fp32 by its own stash_type = 1.
-3. Initializers are stored in the lower type unless all of their readers stay fp32: no weight is stored twice.
-4. Graph inputs and outputs get the I/O type; integers stay integers. Keys and values that decoder graphs hand on stay
-   in the lower type, or fp32 where they were measured beyond it, whatever the I/O type.
+1. A node stays fp32 if its operator is in FLOAT_OPERATORS, or if any of its float inputs, outputs or weights was
+   measured beyond the safe range of the lower type; all others compute in the lower type. Thus mask arithmetic with
+   -3.4e38 stays fp32, and so does a feed-forward block whose activation exceeds 65,504.
+2. LayerNormalization is lowered with the others: it computes its statistics in fp32 by its own stash_type = 1.
+3. An initializer is stored in the lower type unless all of its readers stay fp32: no weight is stored twice.
+4. Graph inputs and outputs get the I/O type; integers stay integers. Keys and values that decoder graphs pass on are in
+   the lower type whatever the I/O type, or in fp32 where they were measured beyond its safe range.
 
-Metadata of the model tells the type, and which MatMul stayed fp32 and how far its values reach.
+The model's metadata say which MatMuls stayed fp32, and how far their values reach.
 """
 
 import json
@@ -19,24 +19,23 @@ from typing import Final, Self
 
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import FLOAT16_MAX, HEADROOM, Context, CountingPass, Ranges
-from rpln_graphs.rewriting.initializers import change_initializer
+from rpln_graphs.rewriting.base import Context, CountingPass
+from rpln_graphs.rewriting.initializers import cast_initializer
+from rpln_graphs.rewriting.nodes import cast_node
+from rpln_graphs.rewriting.ranges import SAFE_RANGE, Ranges
 
 FLOAT: Final = ir.DataType.FLOAT
-SAFE_RANGE: Final = {
-    ir.DataType.FLOAT16: FLOAT16_MAX / HEADROOM,
-    ir.DataType.BFLOAT16: 3.3895e38 / HEADROOM,
-}
 FLOAT_OPERATORS: Final = {
     ir.DataType.FLOAT16: frozenset({"Softmax"}),
     ir.DataType.BFLOAT16: frozenset({"Softmax", "Einsum"}),  # ONNX's Einsum takes no bf16
 }
+"""Operators that stay fp32 (rule 1)."""
 CACHED: Final = re.compile(r"(past_key_values|present|cross_key_values)\.(\d+\.(?:key|value))")
 KEPT_KEY: Final = "rpln.kept_float"
 
 
 class LowerPrecision(CountingPass):
-    """Counts the nodes that compute in the lower type."""
+    """The pass. It counts the nodes that compute in the lower type."""
 
     calibrated = True
 
@@ -62,17 +61,17 @@ class LowerPrecision(CountingPass):
         return len(lowered)
 
     def _boundary_type(self, value: ir.Value) -> ir.DataType:
-        """The type of a float input or output (rule 4)."""
+        """Return the type of a float input or output of the graph (rule 4)."""
         place = CACHED.fullmatch(value.name or "")
         if place is None:
             return self.io_dtype
-        # A past comes from an earlier step's present, and has its range.
+        # The past was an earlier step's present, so that both have one range.
         origins = {"past_key_values", "present"} if place[1] != "cross_key_values" else {place[1]}
         reach = max((self.ranges or {}).get(f"{origin}.{place[2]}", 0.0) for origin in origins)
         return FLOAT if reach > SAFE_RANGE[self.dtype] else self.dtype
 
     def _reach_if_kept(self, node: ir.Node) -> float | None:
-        """How far the values of `node` reach if that, or its operator, keeps it in fp32 (rule 1); else None."""
+        """Return the largest magnitude at `node` if the node stays fp32 (rule 1), else None."""
         if not _touches_float(node):
             return None
         reach = 0.0
@@ -83,7 +82,7 @@ class LowerPrecision(CountingPass):
 
 
 class _Typing:
-    """One run over a graph; values are retyped from the inputs down, so each reader knows what it is given."""
+    """One run over a graph, which types its values from the inputs down: a node's inputs are typed before the node."""
 
     def __init__(
         self,
@@ -100,16 +99,19 @@ class _Typing:
         self.casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def type_inputs(self) -> None:
+        """Give float inputs of the graph their types (rule 4)."""
         for value in self.graph.inputs:
             if _is_float(value):
                 value.dtype = self.boundary_type(value)
 
     def type_initializers(self) -> None:
+        """Store the weights of lowered nodes in the lower type (rule 3)."""
         for value in self.graph.initializers.values():
             if _is_float(value) and any(use.node in self.lowered for use in value.uses()):
-                change_initializer(value, lambda array: array.astype(self.dtype.numpy()), dtype=self.dtype)
+                cast_initializer(value, self.dtype)
 
     def type_nodes(self) -> None:
+        """Give every node inputs of its type, by Casts where needed, and type its outputs."""
         for node in list(self.graph):
             wanted = self.dtype if node in self.lowered else FLOAT
             for position, value in enumerate(node.inputs):
@@ -122,29 +124,23 @@ class _Typing:
                 node.attributes["to"] = ir.AttrInt64("to", wanted)
 
     def type_outputs(self) -> None:
+        """Give float outputs of the graph their types (rule 4); they keep their names."""
         for position, value in enumerate(self.graph.outputs):
             wanted = self.boundary_type(value)
             if value.dtype in {FLOAT, *SAFE_RANGE} and value.dtype != wanted:
                 name = value.name
                 value.name = f"{name}.{value.dtype.name.lower()}"
-                node = _cast_node(value, wanted, name or "")
+                node = cast_node(value, wanted, name=name or "")
                 self.graph.append(node)
                 self.graph.outputs[position] = node.outputs[0]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, *, before: ir.Node) -> ir.Value:
         key = (value, dtype)
         if key not in self.casts:
-            node = _cast_node(value, dtype, f"{value.name}.{dtype.name.lower()}")
+            node = cast_node(value, dtype, name=f"{value.name}.{dtype.name.lower()}")
             self.graph.insert_before(before, node)
             self.casts[key] = node.outputs[0]
         return self.casts[key]
-
-
-def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
-    node = ir.node("Cast", [value], {"to": ir.AttrInt64("to", dtype)}, name=f"{name}.Cast")
-    output = node.outputs[0]
-    output.name, output.shape, output.type = name, value.shape, ir.TensorType(dtype)
-    return node
 
 
 def _touches_float(node: ir.Node) -> bool:

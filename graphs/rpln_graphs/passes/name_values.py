@@ -1,11 +1,11 @@
 """val_87, node_linear_3 -> encoder.layer.0.attention.self.query.MatMul: names that read like the model.
 
 Rules:
-1. A node and its first output are called <module>.<operator>, numbered where a module has several: `Add`, `Add_1`.
-   Further outputs are <node>.out1, <node>.out2.
-2. Initializers keep their state-dict names, without the wrapper's and the base model's prefix.
-3. Constants that are no parameters (parameters have a dot in their names) are called after the first node that reads
-   them: <node>.<input position>.
+1. A node and its first output are called <module>.<operator>; if a module has several, Add, Add_1, and so on. Further
+   outputs are called <node>.out1, <node>.out2.
+2. Initializers keep their state-dict names, without the prefix of the wrapper and of the base model.
+3. Constants that are no parameters (a parameter has a dot in its name) are called after the first node that reads them:
+   <node>.<input position>.
 4. Graph inputs and outputs keep the names they were given.
 """
 
@@ -23,13 +23,13 @@ NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 
 
 class NameValues(CountingPass):
-    """Counts the nodes named."""
+    """The pass. It counts the nodes that it named."""
 
     def rewrite(self, model: ir.Model) -> int:
         graph = model.graph
         for initializer in list(graph.initializers.values()):
-            initializer.name = _without_prefix(initializer.name or "")
-        fixed = {id(value) for value in (*graph.inputs, *graph.outputs)}
+            initializer.name = _without_prefix(initializer.name or "")  # rule 2
+        fixed = {id(value) for value in (*graph.inputs, *graph.outputs)}  # rule 4
         seen: Counter[str] = Counter()
         for node in graph:
             base = ".".join(filter(None, (module_from_node(node), node.op_type)))
@@ -42,7 +42,7 @@ class NameValues(CountingPass):
 
 
 def module_from_node(node: ir.Node) -> str:
-    """The dotted path of the torch module that `node` was traced from; empty for the model itself."""
+    """Return the dotted path of the torch module that `node` was traced from; empty for the model itself."""
     scopes = scopes_from_node(node)
     modules = [scope for scope in scopes[:-1] if scope != NO_MODULE]  # the last scope is the torch operator
     return _without_prefix(modules[-1] + ".").removesuffix(".") if modules else ""
@@ -61,12 +61,14 @@ def _without_prefix(name: str) -> str:
 
 
 def _name_outputs(node: ir.Node, name: str, fixed: set[int]) -> None:
+    """Name the outputs of `node` (rule 1)."""
     for position, output in enumerate(node.outputs):
         if id(output) not in fixed:
             output.name = f"{name}.out{position}" if position else name
 
 
 def _name_constants(node: ir.Node, name: str) -> None:
+    """Name the constants that `node` is the first to read (rule 3)."""
     for position, value in enumerate(node.inputs):
         if value is not None and value.is_initializer() and "." not in (value.name or ""):
             value.name = f"{name}.{position}"

@@ -1,16 +1,15 @@
 """x -> 2^-k x in the whole residual stream, LayerNorm(x; eps) -> LayerNorm(x; eps 4^-k): fp16 range, same outputs.
 
 In a pre-LayerNorm network every reader of the residual stream is a LayerNorm, and LN(s x; s^2 eps) = LN(x; eps). So:
-1. Whatever is added into the stream is multiplied by s = 2^-k: weight and bias of the embedding LayerNorm, of each
+1. Everything that is added to the stream is multiplied by s = 2^-k: weight and bias of the embedding LayerNorm, of each
    attention's and cross-attention's output projection, and of each feed-forward output projection. A power of two
-   changes exponents only, so the fold is exact.
-2. Every LayerNorm that reads the stream gets eps s^2 (statistics are computed in fp32: stash_type = 1).
-3. Exported hidden states are the stream itself: they are multiplied by 1/s on their way out.
+   changes exponents only, so no weight is rounded.
+2. Every LayerNorm that reads the stream gets eps s^2. Its statistics are computed in fp32 (stash_type = 1).
+3. Exported hidden states are the stream itself: they are multiplied by 1/s before they are returned.
 
-k is the smallest that leaves the headroom of `SAFE_FLOAT16` over the largest value measured.
+k is the smallest number that brings the largest measured value into the safe range of fp16.
 """
 
-import math
 import re
 from typing import Final, Self
 
@@ -18,15 +17,13 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.rewriting.base import (
-    SAFE_FLOAT16,
-    Context,
-    CountingPass,
-    GraphTraits,
-    Ranges,
-    residual_norms,
-)
-from rpln_graphs.rewriting.initializers import initializer_from_array, scale_initializer
+from rpln_graphs.rewriting.base import Context, CountingPass
+from rpln_graphs.rewriting.initializers import scale_initializer, shared_initializer
+from rpln_graphs.rewriting.nodes import typed_node
+from rpln_graphs.rewriting.ranges import Ranges, shift_for_range
+from rpln_graphs.rewriting.residual_stream import residual_norms
+from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.rewriting.values import operand
 
 SHIFT_KEY: Final = "rpln.residual_shift"
 PEAK_KEY: Final = "rpln.residual_peak"
@@ -35,10 +32,11 @@ WRITERS: Final = re.compile(
     r"embeddings\.LayerNorm\.(weight|bias)"
     r"|encoder\.layer\.\d+\.((cross)?attention\.)?output\.dense\.(weight\.T|bias)"
 )
+"""The names of the weights and biases whose result is added to the stream."""
 
 
 class RescaleResidual(CountingPass):
-    """Counts the weights scaled and the epsilons changed; none where the stream fits as it is."""
+    """The pass. It counts the weights, biases and epsilons that it changed: 0 if the stream fits as it is."""
 
     calibrated = True
 
@@ -51,13 +49,9 @@ class RescaleResidual(CountingPass):
         peak = residual_peak(model, context.ranges)
         return cls(shift=shift_for_range(peak), peak=peak)
 
-    def expected(self, traits: GraphTraits) -> int | None:
-        if not self.shift:
-            return 0
-        blocks = 3 if traits.cross_attention else 2
-        weights = 2 + 2 * blocks * traits.layers
-        epsilons = 1 + blocks * traits.layers
-        return weights + epsilons
+    def expected(self, traits: GraphTraits) -> int:
+        """Return a weight, a bias and an epsilon for each block, and for the embeddings with the final LayerNorm."""
+        return 3 * (traits.blocks + 1) if self.shift else 0
 
     def rewrite(self, model: ir.Model) -> int:
         model.metadata_props[SHIFT_KEY] = str(self.shift)
@@ -69,37 +63,35 @@ class RescaleResidual(CountingPass):
         readers = residual_norms(model).values()
         if len(writers) != 2 * len(readers):
             raise PassError(
-                f"RescaleResidual found {len(writers)} weights that write to the residual stream and {len(readers)} "
-                f"LayerNorms that read it, each going with a weight and a bias: {', '.join(residual_norms(model))}."
+                f"RescaleResidual found {len(writers)} weights and biases that write to the residual stream, and "
+                f"{len(readers)} LayerNorms that read it: each should go with two of them. The LayerNorms are "
+                f"{', '.join(residual_norms(model))}. "
+                "Please report it (rpln doctor)."
             )
         for value in writers:
             scale_initializer(value, scale)  # rule 1
         for node in readers:
-            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", node.attributes["epsilon"].as_float() * scale**2)
-        _unscale_hidden_states(model, 1 / scale)  # rule 3
+            epsilon = node.attributes["epsilon"].as_float() * scale**2  # rule 2
+            node.attributes["epsilon"] = ir.AttrFloat32("epsilon", epsilon)
+        _unscale_hidden_states(model.graph, 1 / scale)
         return len(writers) + len(readers)
 
 
-def shift_for_range(peak: float) -> int:
-    """The smallest k >= 0 with peak * 2^-k <= SAFE_FLOAT16."""
-    return max(0, math.ceil(math.log2(max(peak, 1.0) / SAFE_FLOAT16)))
-
-
 def residual_peak(model: ir.Model, ranges: Ranges) -> float:
-    """The largest magnitude in the residual stream: that of what its LayerNorms read; 0 where there is none."""
-    values = [node.inputs[0] for node in residual_norms(model).values()]
-    return max((ranges[value.name or ""] for value in values if value is not None), default=0.0)
+    """Return the largest magnitude in the residual stream, of which the LayerNorms tell; 0 where there is no stream."""
+    read = [operand(node, 0) for node in residual_norms(model).values()]
+    return max((ranges[value.name or ""] for value in read), default=0.0)
 
 
-def _unscale_hidden_states(model: ir.Model, factor: float) -> None:
-    for position, output in enumerate(model.graph.outputs):
-        if not (output.name or "").startswith("hidden_states."):
+def _unscale_hidden_states(graph: ir.Graph, factor: float) -> None:
+    """Multiply the hidden states among the outputs by `factor` (rule 3)."""
+    for position, output in enumerate(graph.outputs):
+        name = output.name or ""
+        if not name.startswith("hidden_states."):
             continue
-        name = output.name
         output.name = f"{name}.scaled"
-        constant = initializer_from_array(f"{name}.unscale", np.array(factor, dtype=np.float32))
-        model.graph.register_initializer(constant)
-        node = ir.node("Mul", [output, constant], name=f"{name}.Mul")
-        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = name, output.shape, output.type
-        model.graph.append(node)
-        model.graph.outputs[position] = node.outputs[0]
+        constant = shared_initializer(graph, f"{name}.unscale", np.array(factor, dtype=np.float32))
+        node = typed_node("Mul", [output, constant], name=name, dtype=output.dtype, shape=output.shape)
+        node.name = f"{name}.Mul"
+        graph.append(node)
+        graph.outputs[position] = node.outputs[0]

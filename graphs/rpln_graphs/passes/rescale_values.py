@@ -1,7 +1,8 @@
-"""V -> 2^-k V, (P V) W_o -> (P 2^-k V) (2^k W_o): attention values leave fp16's range never, the output is unchanged.
+"""V -> 2^-k V, (P V) W_o -> (P 2^-k V) (2^k W_o): attention values stay in the range of fp16, the output is unchanged.
 
-Softmax rows sum to 1, so the context P V is bounded by V; scaling weight and bias of the value projection by a power of
-two, and the output projection's weight by its inverse, is exact. Each attention gets the smallest k that it needs.
+The rows of a softmax sum to 1, so the context P V is no larger than V. Multiplying weight and bias of the value
+projection by a power of two, and the output projection's weight by its inverse, is exact. Each attention gets the
+smallest k that it needs.
 
 A decoder's cache holds the scaled values. Cross-attention has its value projection in the encoder's graph and its
 output projection in the decoder's: each graph scales what it has, by the ranges that both share.
@@ -13,15 +14,15 @@ from typing import Self
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.rescale_residual import shift_for_range
-from rpln_graphs.rewriting.base import Context, CountingPass, Ranges
+from rpln_graphs.rewriting.base import Context, CountingPass
 from rpln_graphs.rewriting.initializers import scale_initializer
+from rpln_graphs.rewriting.ranges import Ranges, shift_for_range
 
 VALUE = ".self.value"
 
 
 class RescaleValues(CountingPass):
-    """Counts the attentions rescaled; none where all values fit as they are."""
+    """The pass. It counts the attentions that it rescaled: 0 if all values fit as they are."""
 
     calibrated = True
 
@@ -50,9 +51,9 @@ class RescaleValues(CountingPass):
 
 
 def _value_peak(attention: str, ranges: Ranges) -> float:
-    """The largest magnitude of any value computed in the attention's value projection, before and after its bias.
+    """Return the largest magnitude in the attention's value projection, before and after its bias is added.
 
-    Of a cross-attention the decoder's graph sees only what comes out of that, as an input.
+    In the decoder's graph a cross-attention has only the result of that projection, as an input.
     """
     module = f"{attention}{VALUE}."
     parameters = {f"{module}weight.T", f"{module}bias"}

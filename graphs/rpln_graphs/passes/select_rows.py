@@ -1,48 +1,51 @@
-"""Gather(LN(x + FFN(...)), rows) -> LN(Gather(x, rows) + FFN(...)): what no head reads is not computed.
+"""Gather(LN(x + FFN(...)), rows) -> LN(Gather(x, rows) + FFN(...)): rows that no head reads are not computed.
 
-A head that reads the first token, the last, or the masked ones picks their rows behind the final LayerNorm. In the last
-layer everything but keys and values treats each row by itself, so the rows can be picked long before. Rules:
+A head that reads the first token, the last, or the masked ones selects their rows behind the final LayerNorm. In the
+last layer everything but keys and values treats each row by itself, so the rows can be selected long before. Rules:
 
 1. A selection changes places with the operator that made the rows, if that is in ROWWISE and nobody else reads its
-   result. The operator then makes the selected rows alone, of the same rank as before, and each operand that has these
-   rows is selected from in turn, until something stands in the way: of the residual stream and of what LayerNorm makes
-   of it for the last layer, of a causal mask, of relative distances.
-2. Rows that differ from text to text pass what has rows and texts in the same order everywhere, and stop at what has
-   the rows of all texts at once. Rows in one list over the batch stop besides at what tells texts apart: attention.
-3. A selection that passes no MatMul that way saves nothing worth it: the graph stays as it is.
-4. Where the head selected, only an axis is left to drop: a Squeeze.
+   result. The operator then makes only the selected rows, with as many axes as before. From each operand that has these
+   rows they are selected in turn, until something stands in the way. The selections end up behind the residual stream
+   and its LayerNorm in the last layer, a causal mask, and relative distances.
+2. Rows that differ from text to text pass operators that have texts and rows in one order everywhere, and stop at
+   operands that have the rows of all texts at once. Rows in one list over the batch also stop at operators that treat
+   each text by itself: attention.
+3. A selection that passes no MatMul saves too little: the graph stays as it is.
+4. Where the head selected, an axis may be left to drop: a Squeeze.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from rpln_graphs.rewriting.base import (
-    FIRST_TOKEN,
-    HIDDEN_STATES,
-    LAST_TOKEN,
-    MASKED_TOKENS,
-    ExplainingPass,
-    GraphTraits,
-    Refusal,
-)
+from rpln_graphs.rewriting.base import ExplainingPass, refused
+from rpln_graphs.rewriting.nodes import take_place
 from rpln_graphs.rewriting.row_selections import Selection, selection_from_node
 from rpln_graphs.rewriting.rowwise import Obstacle, operands_by_row, shape_of
+from rpln_graphs.rewriting.traits import FIRST_TOKEN, HIDDEN_STATES, LAST_TOKEN, MASKED_TOKENS, GraphTraits
+from rpln_graphs.rewriting.values import operand
 
 HEADS: Final = frozenset({FIRST_TOKEN, LAST_TOKEN, MASKED_TOKENS})
 
+NO_PLACE: Final = "{node} reads {value}, of which these rows cannot be selected"
+GIVEN_OUT: Final = "{value} is an output of the graph"
+READ_WHOLE: Final = "{value} is also read by {node}"
+SECOND_OUTPUT: Final = "{node} has a second output"
+ROWS_OF_ALL_TEXTS: Final = "{node} reads {value}, which has these rows for all texts at once"
+TEXTS_APART: Final = "{node} treats each text of a batch by itself"
+TWO_AXES: Final = "{node} has the rows of {value} along two axes"
+
 
 class SelectRows(ExplainingPass):
-    """Counts the selections that were moved: one, where a head makes one."""
+    """The pass. It counts the selections that it moved: one, if a head selects rows."""
 
-    unless: ClassVar[Mapping[str, str]] = {HIDDEN_STATES: "the last hidden state is an output, of every token"}
+    unless: ClassVar[Mapping[str, str]] = {HIDDEN_STATES: "the last hidden state of every token is an output"}
 
     def formula(self, traits: GraphTraits) -> int:
-        """One for a head that reads some of the tokens."""
+        """Return 1 for a head that reads only some of the tokens, else 0."""
         return int(not traits.features.isdisjoint(HEADS))
 
     def rewrite(self, model: ir.Model) -> int:
@@ -53,7 +56,7 @@ class SelectRows(ExplainingPass):
             if any(node.op_type == "MatMul" for node in way.passed):
                 _move(model.graph, selection, way)
             else:
-                refusals.append(Refusal(node=selection.node.name or "", reason=way.obstacles[0]))  # rule 3
+                refusals.append(refused(selection.node, way.obstacles[0]))  # rule 3
         if len(refusals) < len(selections):
             common.RemoveUnusedNodesPass()(model)
         self.record(model, refusals)
@@ -64,7 +67,7 @@ class SelectRows(ExplainingPass):
 
 
 class Operand(NamedTuple):
-    """An input of a node, and the axes of texts and rows in it that a selection goes over."""
+    """The position of a node's input, and the axes of its texts and rows."""
 
     position: int
     axes: tuple[int, ...]
@@ -72,7 +75,7 @@ class Operand(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class _Want:
-    """That some rows of a value are enough: the axes that they lie along, and the inputs that read it."""
+    """The need for some rows of a value only: the axes that they lie along, and the inputs that read the value."""
 
     axes: tuple[int, ...]
     readers: list[tuple[ir.Node, int]] = field(default_factory=list)
@@ -80,7 +83,7 @@ class _Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """The values that lose rows, those that rows are selected from, and what stands in the way, nearest first."""
+    """The values that lose rows, the values that rows are selected from, and the obstacles, nearest first."""
 
     narrowed: Mapping[ir.Value, _Want]
     selected: Mapping[ir.Value, _Want]
@@ -93,7 +96,7 @@ class _Way:
 
 
 def _way_up(graph: ir.Graph, selection: Selection) -> _Way:
-    """As far as the selection goes, and stands there."""
+    """Return how far `selection` can be moved up, and end at values that its rows can be selected of."""
     closed: dict[ir.Node, str] = {}
     while True:
         way = _way_around(closed, graph, selection)
@@ -102,11 +105,11 @@ def _way_up(graph: ir.Graph, selection: Selection) -> _Way:
             return way
         for value, want in misplaced.items():
             for reader, _ in want.readers:
-                closed[reader] = f"{reader.name} reads {value.name}, from which these rows cannot be picked"
+                closed[reader] = NO_PLACE.format(node=reader.name, value=value.name)
 
 
 def _way_around(closed: Mapping[ir.Node, str], graph: ir.Graph, selection: Selection) -> _Way:
-    """As far as the selection goes without passing what is `closed`."""
+    """Return how far `selection` can be moved up without passing the nodes in `closed`, which maps them to reasons."""
     wanted = {selection.source: _Want(axes=selection.axes, readers=[(selection.node, 0)])}
     narrowed: dict[ir.Value, _Want] = {}
     obstacles = []
@@ -125,46 +128,47 @@ def _way_around(closed: Mapping[ir.Node, str], graph: ir.Graph, selection: Selec
             continue
         narrowed[value] = wanted[value]
         for position, axes in operands:
-            wanted.setdefault(_input(node, position), _Want(axes=axes)).readers.append((node, position))
+            wanted.setdefault(operand(node, position), _Want(axes=axes)).readers.append((node, position))
     selected = {value: want for value, want in wanted.items() if value not in narrowed}
     return _Way(narrowed=narrowed, selected=selected, obstacles=obstacles)
 
 
 def _check_readers(node: ir.Node, want: _Want) -> None:
-    """Raise Obstacle where somebody needs all rows of what `node` makes."""
+    """Raise Obstacle if anything needs all rows of the result of `node`."""
     value = node.outputs[0]
     others = [use.node for use in value.uses() if (use.node, use.idx) not in want.readers]
     if value.is_graph_output():
-        raise Obstacle(f"{value.name} is an output of the graph")
+        raise Obstacle(GIVEN_OUT.format(value=value.name))
     if others:
-        raise Obstacle(f"{value.name} is read by {others[0].name}, too")
+        raise Obstacle(READ_WHOLE.format(value=value.name, node=others[0].name))
     if any(further.uses() or further.is_graph_output() for further in node.outputs[1:]):
-        raise Obstacle(f"{node.name} has a second output")
+        raise Obstacle(SECOND_OUTPUT.format(node=node.name))
 
 
 def _operands(node: ir.Node, axes: tuple[int, ...], selection: Selection) -> list[Operand]:
-    """The inputs of `node` that lose rows when its result does. Raises Obstacle."""
+    """Return the inputs of `node` that lose rows when its result does (rule 2). Raises Obstacle."""
     *texts, rows = [operands_by_row(node, axis) for axis in axes]
     for by_text in texts:
         for shared in rows.keys() - by_text.keys():
-            raise Obstacle(f"{node.name} reads {_input(node, shared).name}, which has these rows for all texts at once")
+            raise Obstacle(ROWS_OF_ALL_TEXTS.format(node=node.name, value=operand(node, shared).name))
         if selection.merges and by_text.keys() - rows.keys():
-            raise Obstacle(f"{node.name} tells the texts of a batch apart")
+            raise Obstacle(TEXTS_APART.format(node=node.name))
     return [Operand(position, (*(by_text[position] for by_text in texts), axis)) for position, axis in rows.items()]
 
 
 def _check_axes(node: ir.Node, operands: Iterable[Operand], wanted: Mapping[ir.Value, _Want]) -> None:
+    """Raise Obstacle if the rows of an operand were already found along other axes of it."""
     for position, axes in operands:
-        value = _input(node, position)
+        value = operand(node, position)
         if value in wanted and wanted[value].axes != axes:
-            raise Obstacle(f"{node.name} has the rows of {value.name} along two axes")
+            raise Obstacle(TWO_AXES.format(node=node.name, value=value.name))
 
 
 # -- the move --------------------------------------------------------------------------------------------------------
 
 
 def _move(graph: ir.Graph, selection: Selection, way: _Way) -> None:
-    """Select where `way` ends, and narrow what lies between there and the head."""
+    """Select rows where `way` ends, and narrow the shapes of the values between there and the head."""
     for value, want in way.selected.items():
         nodes = selection.again(value, want.axes, graph)
         (rows,) = nodes[-1].outputs
@@ -183,18 +187,17 @@ def _move(graph: ir.Graph, selection: Selection, way: _Way) -> None:
 
 
 def _close(graph: ir.Graph, selection: Selection) -> None:
-    """Leave out the node that selected (rule 4)."""
-    (result,) = selection.node.outputs
-    remaining = selection.source
+    """Remove the node that selected (rule 4)."""
+    (result,), source = selection.node.outputs, selection.source
     if selection.dropped is not None:
-        axes = selection.constant(graph, "axes", np.array([selection.dropped]))
-        squeeze = ir.node("Squeeze", [remaining, axes], name=selection.node.name)
+        axes = selection.constant(graph, "axes", [selection.dropped])
+        squeeze = ir.node("Squeeze", [source, axes], name=selection.node.name)
         graph.insert_after(selection.node, squeeze)
-        (remaining,) = squeeze.outputs
-        remaining.type, remaining.shape = result.type, result.shape
-    if selection.dropped is not None or result.is_graph_output():
-        remaining.name = result.name
-    ir.convenience.replace_all_uses_with(result, remaining, replace_graph_outputs=True)
+        take_place(squeeze.outputs[0], result)
+    elif result.is_graph_output():
+        take_place(source, result)
+    else:
+        ir.convenience.replace_all_uses_with(result, source)
     graph.remove(selection.node, safe=True)
 
 
@@ -203,9 +206,3 @@ def _new_name(graph: ir.Graph, name: str) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _input(node: ir.Node, position: int) -> ir.Value:
-    value = node.inputs[position]
-    assert value is not None
-    return value

@@ -1,1 +1,1 @@
-"""What passes are made of and is no pass itself: their base class, counts, patterns and changes of weights."""
+"""The parts that passes are made of: base classes, questions about graphs, patterns, new nodes and changed weights."""

@@ -1,7 +1,13 @@
-"""What every pass shares: it rewrites an onnx_ir model in place and says how many places it changed.
+"""Base classes of passes: a pass rewrites an onnx_ir model in place and counts the places that it changed.
 
-A pass is one idea in one file, its first line says before -> after, and it holds no state: what it needs it gets from
-`configure`, what it found it returns as a count.
+    CountingPass            counts what it changed
+      ExplainingPass        knows how often it must, and why it refused a node
+        FoldingPass         visits nodes one by one          (folding.py)
+        FusingPass          applies onnxscript's rules       (fusing.py)
+        AttentionPass       fuses attentions                 (attentions.py)
+
+A pass is one idea in one file, whose first line says before -> after. It holds no state: options come from `configure`,
+and counts and refusals go into the model's metadata.
 """
 
 import abc
@@ -11,68 +17,59 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
 import onnx_ir as ir
-from onnxscript.rewriter import pattern
 
-FLOAT16_MAX: Final = 65504.0
-HEADROOM: Final = 8.0
-"""Calibration data are not the user's data: values may grow by this factor before they overflow."""
-SAFE_FLOAT16: Final = FLOAT16_MAX / HEADROOM
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 
-Ranges = Mapping[str, float]
-"""Largest magnitude of each float value and initializer of a graph, by name, over calibration data and stress set."""
+REFUSED_PREFIX: Final = "rpln.refused."
+COUNT_PREFIX: Final = "rpln.pass."
 
-
-RELATIVE_POSITIONS: Final = "relative positions"
-ATTENTIONS: Final = "attentions as an output"
-CROSS_ATTENTIONS: Final = "cross_attentions as an output"
-HEAD_MASK: Final = "head_mask as an input"
-INPUTS_EMBEDS: Final = "inputs_embeds as an input"
-OTHER_ACTIVATION: Final = "an activation that is not gelu"
-TANH_GELU: Final = "the approximation of gelu by tanh as the activation"
-GELU_HEAD: Final = "a head with a gelu of its own"
-CACHE: Final = "a cache of keys and values"
-FIRST_TOKEN: Final = "a head that reads the first token"
-LAST_TOKEN: Final = "a head that reads the last token"
-MASKED_TOKENS: Final = "a head that reads the masked tokens"
-HIDDEN_STATES: Final = "hidden_states as an output"
-TOKEN_TYPES: Final = "token_type_ids as an input"
-"""Features of a network's graph: a pass says in `unless` with which of them it has nothing to do, and why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphTraits:
-    """What the formulas for expected counts depend on."""
-
-    layers: int
-    cross_attention: bool = False
-    features: frozenset[str] = frozenset()
+IN_FLOAT32: Final = "its scores exceed the range of fp16 and are computed in fp32"
+OUTLYING_SCALE: Final = "its scale is so far from 1 that values without it would be lost in fp16"
+PARTLY_FLOAT32: Final = "some of its values exceed the range of fp16 and are computed in fp32"
+LOWER_STATISTICS: Final = "the fused operator would compute the statistics of LayerNorm in fp16"
+CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWER_STATISTICS})
+"""Reasons that depend on weights and types, which no formula knows: such a refusal counts like a rewrite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a pass may be configured by. `ranges` is filled only for passes that say they are `calibrated`."""
+    """The options of one export that a pass may read. `ranges` is empty for passes that are not `calibrated`."""
 
     dtype: ir.DataType = ir.DataType.FLOAT
     io_dtype: ir.DataType = ir.DataType.FLOAT
     ranges: Ranges = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A node that a pass did not change, by its name, and the reason."""
+
+    node: str
+    reason: str
+
+    @property
+    def conceded(self) -> bool:
+        """Whether the reason is one of CONCESSIONS."""
+        return self.reason in CONCESSIONS
+
+
 class CountingPass(ir.passes.InPlacePass, abc.ABC):
-    """A pass whose number of rewrites is known afterwards, and, where it has a formula, beforehand."""
+    """A pass that counts the places it changed."""
 
     calibrated: ClassVar[bool] = False
 
     @classmethod
     def configure(cls, model: ir.Model, context: Context) -> Self:
-        """Make the pass for one export of `model`."""
+        """Return the pass for one export of `model`."""
         return cls()
 
     @abc.abstractmethod
     def rewrite(self, model: ir.Model) -> int:
-        """Change `model` in place and return in how many places."""
+        """Change `model` in place and return the number of places changed."""
 
     def expected(self, traits: GraphTraits) -> int | None:
-        """How many rewrites a graph of this network must take; None where that depends on more than the network."""
+        """Return how often a graph with these traits must be changed, or None if the traits do not decide that."""
         return None
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -81,109 +78,41 @@ class CountingPass(ir.passes.InPlacePass, abc.ABC):
         return ir.passes.PassResult(model, modified=count > 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A node that a pass left as it was, and why."""
-
-    node: str
-    reason: str
-
-    @property
-    def conceded(self) -> bool:
-        """Whether it is as good as a match, see CONCESSIONS."""
-        return self.reason in CONCESSIONS
-
-
-IN_FLOAT32: Final = "its scores pass the limit of fp16 and are computed in fp32"
-OUTLYING_SCALE: Final = "its scale is so far from 1 that fp16 would lose what is left without it"
-PARTLY_FLOAT32: Final = "some of it passes the limit of fp16 and is computed in fp32"
-LOWER_STATISTICS: Final = "the operator would compute a norm's statistics in fp16"
-CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWER_STATISTICS})
-"""Reasons for leaving a node alone that depend on weights and types, which no formula knows."""
-
-
 class ExplainingPass(CountingPass):
-    """A pass with a formula, which says of what it left alone why.
+    """A pass with a formula for its count, which records why it refused a node.
 
-    `formula` is the count for a network that has none of the features in `unless`, which gives a reason for each.
+    The formula holds for graphs without the features in `unless`, which maps each feature to the reason why the pass
+    then has nothing to do.
     """
 
     unless: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def formula(self, traits: GraphTraits) -> int:
-        """How many rewrites a network without exceptions has."""
+        """Return the number of places in a graph without exceptions."""
 
     def expected(self, traits: GraphTraits) -> int:
-        """The formula's count, or 0 with a feature of `unless`."""
+        """Return the formula's count, or 0 if the graph has a feature in `unless`."""
         return 0 if self.exceptions(traits) else self.formula(traits)
 
     def exceptions(self, traits: GraphTraits) -> list[str]:
-        """Why nothing is expected of the pass with such a network."""
+        """Return the reasons why the pass has nothing to do in a graph with these traits."""
         return [reason for feature, reason in self.unless.items() if feature in traits.features]
 
     def record(self, model: ir.Model, refusals: Sequence[Refusal]) -> None:
-        """Keep what was left alone, for whoever asks `refusals_from_model`."""
+        """Write the refusals into the metadata of `model`, where `refusals_from_model` finds them."""
         model.metadata_props[REFUSED_PREFIX + type(self).__name__] = json.dumps(
             [[refusal.node, refusal.reason] for refusal in refusals]
         )
 
 
-class FusingPass(ExplainingPass):
-    """A pass of rewrite rules. What they should have matched, the nodes of type `anchor`, and did not, has a reason.
-
-    `rules` are onnxscript's; a rule's check fails with the reason.
-    """
-
-    anchor: ClassVar[str]
-
-    @abc.abstractmethod
-    def rules(self) -> pattern.RewriteRuleSet:
-        """What is matched and replaced."""
-
-    def rewrite(self, model: ir.Model) -> int:
-        """Apply the rules, name what is new after what it replaces, and record what was refused."""
-        count = self.rules().apply_to_model(model)
-        for node in model.graph:
-            node.name = node.name or node.outputs[0].name
-        self.record(model, self.refusals(model))
-        return count
-
-    def refusals(self, model: ir.Model) -> list[Refusal]:
-        """What the rules would say of each anchor that is left in `model`."""
-        left = [node for node in model.graph if node.op_type == self.anchor]
-        if not left:
-            return []
-        tracer = _Reasons()
-        self.rules().apply_to_model(model, tracer=tracer)
-        return [
-            Refusal(node=node.name or "", reason=tracer.reasons.get(node, "no pattern comes near it")) for node in left
-        ]
-
-
-class _Reasons(pattern.MatchingTracer):
-    """Keeps, of each node that an attempt to match went over, why the attempt that came furthest failed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reasons: dict[ir.Node, str] = {}
-        self._scores: dict[ir.Node, tuple[bool, int]] = {}
-
-    def log(self, rule, container, node, match_result, status) -> None:  # type: ignore[no-untyped-def]  # onnxscript's
-        """Take note of one attempt."""
-        score = (status != pattern.MatchStatus.NO_MATCH, len(match_result.nodes))
-        for passed in {node, *match_result.nodes}:
-            if score >= self._scores.get(passed, (False, 0)):
-                self._scores[passed] = score
-                self.reasons[passed] = match_result.reason or f"{rule.name} does not match"
-
-
-REFUSED_PREFIX = "rpln.refused."
-COUNT_PREFIX = "rpln.pass."
+def refused(node: ir.Node, reason: str) -> Refusal:
+    """Return the refusal of `node`."""
+    return Refusal(node=node.name or "", reason=reason)
 
 
 def refusals_from_model(model: ir.Model) -> dict[str, list[Refusal]]:
-    """What the passes applied to `model` refused, by pass."""
+    """Return the refusals of the passes applied to `model`, by the name of the pass."""
     return {
         key.removeprefix(REFUSED_PREFIX): [Refusal(node=node, reason=reason) for node, reason in json.loads(value)]
         for key, value in model.metadata_props.items()
@@ -192,25 +121,9 @@ def refusals_from_model(model: ir.Model) -> dict[str, list[Refusal]]:
 
 
 def counts_from_model(model: ir.Model) -> dict[str, int]:
-    """The passes applied to `model` with their counts, in order of application."""
+    """Return the passes applied to `model` with their counts, in the order of their application."""
     return {
         key.removeprefix(COUNT_PREFIX): int(value)
         for key, value in model.metadata_props.items()
         if key.startswith(COUNT_PREFIX)
-    }
-
-
-def residual_norms(model: ir.Model) -> dict[str, ir.Node]:
-    """The LayerNormalization nodes that read the residual stream, in order, by the module each belongs to.
-
-    The module is read off the scale's name; the embeddings' own LayerNorm and the LM head's read something else.
-    """
-    norms: dict[str, ir.Node] = {}
-    for node in model.graph:
-        if node.op_type == "LayerNormalization":
-            scale = node.inputs[1]
-            assert scale is not None and scale.name is not None
-            norms[scale.name.removesuffix(".weight")] = node
-    return {
-        module: node for module, node in norms.items() if module not in {"embeddings.LayerNorm", "lm_head.layer_norm"}
     }

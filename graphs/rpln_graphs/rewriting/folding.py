@@ -1,30 +1,29 @@
-"""What folds share: they go over nodes, and change the weights around each or say why not."""
+"""Folds: passes that visit nodes one by one, and change the weights around each or say why not."""
 
 import abc
 from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from rpln_graphs.rewriting.base import ExplainingPass, Refusal
+from rpln_graphs.rewriting.base import ExplainingPass, refused
 
 
 class FoldingPass(ExplainingPass):
-    """Counts the nodes folded, those that `counts` leaves out aside."""
+    """A pass that folds its candidates one by one, and counts those for which `counts` holds."""
 
     @abc.abstractmethod
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """The nodes that the pass is about."""
+        """Return the nodes that the pass tries to fold."""
 
     @abc.abstractmethod
     def fold(self, node: ir.Node) -> str | None:
-        """Change the graph around `node`; or leave it as it is, and return the reason."""
+        """Change the graph around `node` and return None, or leave the graph as it is and return the reason."""
 
     def counts(self, node: ir.Node) -> bool:
-        """Whether `node` is one of those that the formula is about; asked before it is folded."""
+        """Return whether the formula counts `node`; asked before the node is folded."""
         return True
 
     def rewrite(self, model: ir.Model) -> int:
-        """Fold what can be, record what was refused."""
         folded, refusals = 0, []
         for node in list(self.candidates(model)):
             counts = self.counts(node)
@@ -32,13 +31,13 @@ class FoldingPass(ExplainingPass):
             if reason is None:
                 folded += counts
             else:
-                refusals.append(Refusal(node=node.name or "", reason=reason))
+                refusals.append(refused(node, reason))
         self.record(model, refusals)
         return folded
 
 
 def drop(node: ir.Node, kept: ir.Value) -> None:
-    """Let all who read the only output of `node` read `kept`, and remove it, with constants that only it read."""
+    """Remove `node` and the constants that only it read; the readers of its only output read `kept` instead."""
     graph, constants = node.graph, {value for value in node.inputs if value is not None and value.is_initializer()}
     assert isinstance(graph, ir.Graph)
     ir.convenience.replace_all_uses_with(node.outputs[0], kept)

@@ -5,30 +5,42 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from rpln_graphs.rewriting.values import tensor_of
 
 Array = NDArray[Any]
 
 
 def initializer_from_array(name: str, array: Array) -> ir.Value:
-    """A small constant, ready to be registered."""
+    """Return an initializer that holds `array` and is not registered in a graph yet."""
     tensor = ir.tensor(array, name=name)
     return ir.Value(
         name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
     )
 
 
+def shared_initializer(graph: ir.Graph, name: str, array: ArrayLike) -> ir.Value:
+    """Return the initializer called `name`, which holds `array` and is registered at the first call.
+
+    Integers are int64, as ONNX wants shapes, axes and indices.
+    """
+    if name not in graph.initializers:
+        graph.register_initializer(initializer_from_array(name, np.asarray(array)))
+    return graph.initializers[name]
+
+
 def transposed_initializer(value: ir.Value, *, name: str) -> ir.Value:
-    """An initializer called `name` that holds the matrix of `value` turned."""
-    tensor = _contents(value)
+    """Return an initializer called `name` that holds the transposed matrix of `value`."""
+    tensor = tensor_of(value)
     shape = tensor.shape.numpy()[::-1]
     lazy = _computed(tensor, np.transpose, dtype=tensor.dtype, shape=shape, name=name)
     return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(shape), const_value=lazy)
 
 
 def concatenated_initializer(values: Sequence[ir.Value], *, axis: int, name: str) -> ir.Value:
-    """An initializer called `name` that holds the contents of `values`, all of one type, one after another."""
-    tensors = [_contents(value) for value in values]
+    """Return an initializer called `name` that holds the contents of `values`, of one type, joined along `axis`."""
+    tensors = [tensor_of(value) for value in values]
     first = tensors[0]
     shape = [*first.shape.numpy()]
     shape[axis] = sum(tensor.shape.numpy()[axis] for tensor in tensors)
@@ -40,21 +52,30 @@ def concatenated_initializer(values: Sequence[ir.Value], *, axis: int, name: str
     return ir.Value(name=name, type=ir.TensorType(first.dtype), shape=ir.Shape(shape), const_value=lazy)
 
 
-def change_initializer(value: ir.Value, change: Callable[[Array], Array], *, dtype: ir.DataType) -> None:
-    """Give `value` the contents `change` of what it holds, of type `dtype` and the same shape."""
-    tensor = _contents(value)
-    value.const_value = _computed(tensor, change, dtype=dtype, shape=tensor.shape.numpy(), name=tensor.name)
+def change_initializer(value: ir.Value, change: Callable[[Array], Array]) -> None:
+    """Let `value` hold what `change` makes of its contents: an array of the same shape, rounded to the same type."""
+    tensor = tensor_of(value)
+
+    def changed(array: Array) -> Array:
+        return change(array).astype(array.dtype, copy=False)
+
+    value.const_value = _computed(tensor, changed, dtype=tensor.dtype, shape=tensor.shape.numpy(), name=tensor.name)
+
+
+def cast_initializer(value: ir.Value, dtype: ir.DataType) -> None:
+    """Let `value` hold its contents as `dtype`."""
+    tensor = tensor_of(value)
+
+    def cast(array: Array) -> Array:
+        return array.astype(dtype.numpy())
+
+    value.const_value = _computed(tensor, cast, dtype=dtype, shape=tensor.shape.numpy(), name=tensor.name)
     value.type = ir.TensorType(dtype)  # a new one: a clone's values share theirs with the original's
 
 
 def scale_initializer(value: ir.Value, factor: float) -> None:
-    """Multiply what `value` holds by a power of two."""
-    change_initializer(value, lambda array: array * np.float32(factor), dtype=_contents(value).dtype)
-
-
-def _contents(value: ir.Value) -> ir.TensorProtocol:
-    assert value.const_value is not None
-    return value.const_value
+    """Multiply the contents of `value` by `factor`; they are rounded once, and not at all by a power of two."""
+    change_initializer(value, lambda array: array * np.float32(factor))
 
 
 def _computed(

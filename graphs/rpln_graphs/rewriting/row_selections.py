@@ -1,26 +1,28 @@
-"""Selections of rows: what a node picks of values [batch, rows, hidden], and how to pick the same of another value."""
+"""Selections of rows of values [batch, rows, hidden], and how to select the same rows of another value."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from rpln_graphs.rewriting.initializers import initializer_from_array
-from rpln_graphs.rewriting.rowwise import Size, axis_of, contents, same_size
+from rpln_graphs.rewriting.initializers import shared_initializer
+from rpln_graphs.rewriting.nodes import set_type
+from rpln_graphs.rewriting.values import Size, axis_of, contents, maker, operand, rank, same_size
 
 BATCH, ROWS, RANK = 0, 1, 3
+ALONG_ROWS: Final = ([1], [-2])
+"""The axes input of a Slice that goes along the rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection(ABC):
-    """A node that picks `size` rows of `source`.
+    """A node that selects `size` rows of `source`, [batch, rows, hidden].
 
-    `axes` are those that it goes over, of `source`: rows alone, or rows of each text of a batch. What it picks keeps
-    the rank; `merges` says that rows of all texts come in one list, [1, size, hidden]. `dropped` is the axis, then of
-    size 1, that the node itself has dropped; None where it keeps them all.
+    `axes` are the axes of `source` that the node selects along: rows alone, or the rows of each text of the batch. The
+    selected rows have as many axes as the source; if the node itself dropped one, which then had size 1, that is
+    `dropped`. With `merges`, the rows of all texts come in one list, [1, size, hidden].
     """
 
     node: ir.Node
@@ -34,34 +36,31 @@ class Selection(ABC):
     @classmethod
     @abstractmethod
     def from_node(cls, node: ir.Node, source: ir.Value, result: ir.Shape) -> Self | None:
-        """What `node` selects of `source`, [batch, rows, hidden]; None where it is no selection of this kind."""
+        """Return the selection that `node` makes of `source`, or None if it makes none of this kind."""
 
     @abstractmethod
     def again(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
-        """Nodes of which the last picks the same rows of `value`, where they lie along `axes`."""
+        """Return nodes, the last of which selects the same rows of `value`, where they lie along `axes`."""
 
     def stands(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
-        """Whether there is a node that picks the rows of `value`."""
+        """Return whether `again` can select rows of `value`."""
         return axes == self.axes
 
     def narrowed(self, shape: ir.Shape, axes: tuple[int, ...]) -> ir.Shape:
-        """`shape` with the selected rows alone."""
+        """Return `shape` with the selected rows only."""
         sizes = list(shape)
         sizes[axes[-1]] = self.size
         if self.merges:
             sizes[axes[0]] = 1
         return ir.Shape(sizes)
 
-    def constant(self, graph: ir.Graph, role: str, numbers: NDArray[Any]) -> ir.Value:
-        """An initializer of `graph` for the selection."""
-        name = f"{self.node.name}.{role}"
-        if name not in graph.initializers:
-            graph.register_initializer(initializer_from_array(name, numbers.astype(np.int64)))
-        return graph.initializers[name]
+    def constant(self, graph: ir.Graph, role: str, numbers: Sequence[int]) -> ir.Value:
+        """Return an initializer of `graph` that holds `numbers`, named after the node and `role`."""
+        return shared_initializer(graph, f"{self.node.name}.{role}", numbers)
 
 
 class SameRows(Selection):
-    """The same rows of each text: a Gather of one row or a list of them, or a Slice."""
+    """The same rows of each text: a Gather of one row or of a list of rows, or a Slice."""
 
     axes = (ROWS,)
 
@@ -76,10 +75,11 @@ class SameRows(Selection):
         (axis,) = axes
         _, first, *rest = self.node.inputs
         if self.node.op_type == "Gather":
-            index = first if self.dropped is None else self.constant(graph, "rows", contents(first).reshape(1))
+            row = None if self.dropped is None else contents(first)
+            index = first if row is None else self.constant(graph, "rows", [int(row)])
             return [ir.node("Gather", [value, index], {"axis": axis})]
         end, _, *step = rest
-        along = self.constant(graph, f"axis.{axis}", np.array([axis]))
+        along = self.constant(graph, f"axis.{axis}", [axis])
         return [ir.node("Slice", [value, first, end, along, *step])]
 
     def stands(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
@@ -87,12 +87,12 @@ class SameRows(Selection):
 
 
 class RowsOfEachText(Selection):
-    """Rows of its own for each text, as many for all: GatherND, or a GatherElements of an index for whole rows."""
+    """Other rows of each text, equally many: a GatherND, or a GatherElements whose index is the same for whole rows."""
 
     @classmethod
     def from_node(cls, node: ir.Node, source: ir.Value, result: ir.Shape) -> Self | None:
         column = _column(node)
-        if column is None or column.shape is None or len(column.shape) != RANK or column.shape[-1] != 1:
+        if column is None or column.shape is None or rank(column) != RANK or column.shape[-1] != 1:
             return None
         shape = source.shape
         if shape is None or not (same_size(column.shape[BATCH], shape[BATCH]) and same_size(result[-1], shape[-1])):
@@ -104,7 +104,7 @@ class RowsOfEachText(Selection):
 
 
 class RowsOfTheBatch(Selection):
-    """Rows of all texts in one list, as a boolean index makes it: GatherND by pairs of text and row."""
+    """Rows of all texts in one list, as a boolean index makes it: a GatherND by pairs of text and row."""
 
     merges = True
 
@@ -116,14 +116,13 @@ class RowsOfTheBatch(Selection):
         return cls(node=node, source=source, size=result[0], dropped=BATCH)
 
     def stands(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
-        # Not between a Reshape and a Transpose of attention, where whoever fuses that looks for them.
-        return axes == self.axes and value.shape is not None and len(value.shape) == RANK
+        # Not between a Reshape and a Transpose of an attention, where fusions look for both.
+        return axes == self.axes and rank(value) == RANK
 
     def again(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
-        list_axis = self.constant(graph, "list", np.array([BATCH]))
+        list_axis = self.constant(graph, "list", [BATCH])
         one_list = ir.node("Unsqueeze", [self.node.inputs[1], list_axis])
-        (listed,) = one_list.outputs
-        listed.type, listed.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1, self.size, 2])
+        listed = set_type(one_list.outputs[0], ir.DataType.INT64, [1, self.size, 2])
         return [one_list, ir.node("GatherND", [value, listed], {"batch_dims": 0})]
 
 
@@ -131,7 +130,7 @@ KINDS: Final[tuple[type[Selection], ...]] = (SameRows, RowsOfEachText, RowsOfThe
 
 
 def selection_from_node(node: ir.Node) -> Selection | None:
-    """What `node` selects; None where it is no selection of rows of [batch, rows, hidden], or there is but one row."""
+    """Return the selection that `node` makes; None if it selects no rows, or there is only one."""
     source, result = (node.inputs or [None])[0], node.outputs[0].shape
     if node.domain or source is None or source.shape is None or result is None or source.producer() is None:
         return None
@@ -142,19 +141,22 @@ def selection_from_node(node: ir.Node) -> Selection | None:
 
 
 def _goes_along_rows(node: ir.Node) -> bool:
-    if node.op_type == "Gather" and (index := node.inputs[1]) is not None and index.shape is not None:
-        one_or_list = contents(index).size == 1 if len(index.shape) == 0 else len(index.shape) == 1
+    """Return whether `node` is a Gather of one row or a list of rows, or a Slice along the rows."""
+    if node.op_type == "Gather":
+        index = operand(node, 1)
+        row = contents(index) if rank(index) == 0 else None
+        one_or_list = (row is not None and row.size == 1) if rank(index) == 0 else rank(index) == 1
         return axis_of(node, default=0, rank=RANK) == ROWS and one_or_list
-    # The axes of a Slice are its fourth input.
-    return node.op_type == "Slice" and len(node.inputs) > 3 and contents(node.inputs[3]).tolist() in ([1], [-2])
+    axes = contents(node.inputs[3]) if node.op_type == "Slice" and len(node.inputs) > 3 else None
+    return axes is not None and axes.tolist() in ALONG_ROWS
 
 
 def _column(node: ir.Node) -> ir.Value | None:
-    """The index of `node`, [batch, rows, 1], if it picks rows of each text by one."""
+    """Return the index [batch, rows, 1] by which `node` selects rows of each text, or None if it has none."""
     index = node.inputs[1] if len(node.inputs) > 1 else None
     if node.op_type == "GatherND" and node.attributes.get_int("batch_dims", 0) == 1:
         return index
-    expand = index.producer() if index is not None else None
-    if node.op_type == "GatherElements" and expand is not None and expand.op_type == "Expand":
-        return expand.inputs[0] if axis_of(node, default=0, rank=RANK) == ROWS else None
-    return None
+    expand = maker(index, "Expand") if node.op_type == "GatherElements" else None
+    if expand is None or axis_of(node, default=0, rank=RANK) != ROWS:
+        return None
+    return expand.inputs[0]

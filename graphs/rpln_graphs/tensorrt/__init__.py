@@ -1,1 +1,1 @@
-"""TensorRT engines: built from graphs in standard operators, read back, and refused where they are not as asked."""
+"""TensorRT engines: built from graphs in standard operators, read back, and refused if they are not as asked."""

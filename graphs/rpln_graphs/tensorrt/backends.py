@@ -1,4 +1,4 @@
-"""BACKENDS: the two TensorRTs, what each can build here, and what it cannot and why."""
+"""BACKENDS: one row for each of the two TensorRTs: what it can build here, what it cannot, and why."""
 
 import importlib
 from collections.abc import Mapping
@@ -11,11 +11,14 @@ from rpln_runtime.errors import MissingExtraError, ProviderError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How to build. `workspace` is in bytes of the device's memory, None for all of it.
+    """Options for building an engine.
 
-    A `version_compatible` engine runs by later versions of TensorRT as well, a `hardware_compatible` one on later GPUs;
-    `strip_weights` leaves the weights out, which are put in from the graph's file when the engine is loaded. `verbose`
-    passes NVIDIA's log through to stderr.
+    Attributes:
+        version_compatible: whether later versions of TensorRT can run the engine.
+        hardware_compatible: whether later GPUs can run the engine.
+        strip_weights: whether the engine is stored without its weights, which loading takes from the graph's file.
+        workspace: the most bytes of the device's memory that a kernel may use besides, or None for all memory.
+        verbose: whether NVIDIA's log goes to stderr.
     """
 
     version_compatible: bool = False
@@ -26,18 +29,23 @@ class EngineOptions:
 
     @property
     def asked_for(self) -> tuple[str, ...]:
-        """The names of those that are on."""
+        """The names of the options that are switched on."""
         return tuple(option.name for option in fields(self) if getattr(self, option.name) is True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A row: a TensorRT, the module that it is in and the command that brings it.
+    """One of the two TensorRTs.
 
-    `targets` are the compute capabilities that it builds for on any machine, the default ones being those of
-    `default_targets`; where there are none, it builds on the GPU at hand and for that. `refused` gives, by target and
-    recipe, the reason why that is not to be had, `lacks` by name of an option. `keeps_timings` says whether it measures
-    kernels, so that a cache of timings saves time.
+    Attributes:
+        name: the value of --engine.
+        module: the Python module.
+        install: the command that installs it.
+        targets: the compute capabilities that it builds for on any machine; empty if it builds for the GPU at hand.
+        default_targets: the targets that it builds for unless others are named.
+        refused: the reason why it cannot build for a target by a recipe, by (target, recipe).
+        lacks: the reason why it does not have an option, by the option's name.
+        keeps_timings: whether it measures kernels, so that a cache of timings saves time.
     """
 
     name: str
@@ -51,11 +59,11 @@ class Backend:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether nothing is built without a GPU."""
+        """Whether it builds on a GPU only."""
         return not self.targets
 
     def load(self) -> Any:
-        """Import it. Raises MissingExtraError with the command that brings it."""
+        """Return the imported module. Raises MissingExtraError with the command that installs it."""
         try:
             return importlib.import_module(self.module)
         except ImportError as error:
@@ -81,7 +89,7 @@ BACKENDS: Final = {
             default_targets=("sm80", "sm86", "sm89", "sm120"),
             refused={("sm75", "fp32"): _TURING, ("sm75", "bf16"): _TURING},
             lacks={
-                "version_compatible": "its packages hold no lean runtime",
+                "version_compatible": "its packages contain no lean runtime",
                 "hardware_compatible": "it builds for several GPUs at once: name them with --gpu",
                 "strip_weights": "it compiles such engines on a GPU only",
             },
@@ -91,7 +99,7 @@ BACKENDS: Final = {
 
 
 def device_target() -> str | None:
-    """The compute capability of the GPU at hand, as sm89; None where there is no GPU, no driver or no cuda-bindings."""
+    """Return the compute capability of the GPU at hand, such as sm89; None without GPU, driver or cuda-bindings."""
     try:
         cuda = Cuda(importlib.import_module("cuda.bindings.runtime"))
         cuda.check_driver()

@@ -1,4 +1,4 @@
-"""Compiles an ONNX file: one way for both TensorRTs, which differ in what their rows of BACKENDS say."""
+"""Compiling an ONNX file to an engine, in one way for both TensorRTs; BACKENDS says where they differ."""
 
 import json
 import re
@@ -19,7 +19,7 @@ FLAGS: Final = {
     "version_compatible": ("VERSION_COMPATIBLE",),
     "strip_weights": ("STRIP_PLAN", "REFIT_IDENTICAL"),
 }
-"""Options that are flags of the builder."""
+"""The builder's flags for options."""
 
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
@@ -27,7 +27,11 @@ _ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltEngine:
-    """A serialized engine and what its builder says of it; memory is in bytes, activations by profile."""
+    """A serialized engine, and what its builder says of it.
+
+    `weights` and `activations` are bytes of memory, the latter for each profile. `seconds` is the time it took to
+    build, and `timings` the cache of kernels measured, or None if the backend keeps none.
+    """
 
     data: memoryview
     version: str
@@ -49,13 +53,14 @@ def build_engine(
 ) -> BuiltEngine:
     """Compile the ONNX file `graph`, in its own types, for the shapes of each of `profiles`.
 
-    `targets` are those of a backend that has a choice of them. `timings` is a cache of kernels measured before, which
-    comes back larger. Raises EngineError with NVIDIA's words, MissingExtraError without the backend's package.
+    `targets` are the GPUs to build for, if the backend can choose. `timings` is a cache of kernels measured before; the
+    result has a larger one. Raises EngineError with NVIDIA's words, and MissingExtraError without the backend's
+    package.
     """
     trt = backend.load()
     log = make_log(trt, echo=options.verbose)
     builder = trt.Builder(log)
-    # Version 10 has to be told; later ones know no other way, and need not have the flag.
+    # Version 10 needs the flag; later versions always type strongly, and may not have it.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, log)
@@ -85,8 +90,8 @@ def build_engine(
     layers = _inspected(trt, plan, log) if backend.needs_gpu else layers_from_log(log.text)
     if not layers or weights is None or len(activations) != len(profiles):
         raise EngineError(
-            f"{trt.__name__} {trt.__version__} built an engine and does not say what is in it as expected, so that it "
-            "cannot be checked. Please report it (rpln doctor)."
+            f"{trt.__name__} {trt.__version__} built an engine, but its log does not say what is in it as expected, so "
+            "that the engine cannot be checked. Please report it (rpln doctor)."
         )
     return BuiltEngine(
         data=memoryview(plan),
@@ -101,7 +106,7 @@ def build_engine(
 
 def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    # fp32 is fp32: it is on by default, and rounds the operands of products to ten bits.
+    # fp32 means fp32: TF32 is on by default, and rounds the operands of products to ten bits.
     config.clear_flag(trt.BuilderFlag.TF32)
     for name in options.asked_for:
         for flag in FLAGS.get(name, ()):
@@ -113,9 +118,9 @@ def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
 
 
 def _timing_cache(config: Any, timings: bytes) -> Any:
-    """A cache of the kernels that were measured before, on this kind of GPU. It has to be kept until all is built."""
+    """Return a cache of the kernels measured before on this kind of GPU. It has to live until the engine is built."""
     cache = config.create_timing_cache(timings)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):  # measured on another
+    if not config.set_timing_cache(cache, ignore_mismatch=False):  # measured on another kind of GPU
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
@@ -135,6 +140,6 @@ def _parser_error(error: Any) -> str:
 def _refusal(trt: Any, graph: Path, reasons: Sequence[str]) -> EngineError:
     reason = "; ".join(dict.fromkeys(reasons)) or "no reason given"
     return EngineError(
-        f"{trt.__name__} {trt.__version__} refuses {graph.name}: {reason}. "
-        "It takes standard operators, whose operands have one type, and profiles within the device's memory."
+        f"{trt.__name__} {trt.__version__} refuses {graph.name}: {reason}. It accepts standard operators whose "
+        "operands have one type, and profiles that fit into the device's memory."
     )

@@ -1,6 +1,6 @@
-"""Whether an engine is what its graph says: the types that its products take, and attention in one kernel.
+"""Checks that an engine computes what its graph says: products in the graph's types, and attention in one kernel.
 
-TensorRT falls back in silence: an engine for fp16 that computes in fp32 is as right as any, and slower.
+TensorRT falls back silently: an fp16 engine that computes in fp32 gives right answers, but slowly.
 """
 
 import itertools
@@ -15,18 +15,19 @@ from rpln_runtime.engines.manifest import Layer
 
 PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 GEMM: Final = "gemm"
-"""What a kernel of nothing but a product is called; others move its operands."""
+"""The kind of a kernel that is nothing but a product; kernels of other kinds may move its operands."""
 NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
-"""Outputs that no fused attention can give."""
+"""The beginnings of the names of outputs that no fused attention can return."""
 SMALLEST_HEAD: Final = 10
-"""In whole networks TensorRT-RTX 1.7 fuses heads of this size and larger, and no lone head of any size."""
+"""The smallest head size that TensorRT-RTX 1.7 fuses in whole networks; it fuses no attention of a single head."""
 
 
 def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> str:
-    """The type that most products are computed in, by its name in numpy, read off the kernels of all profiles.
+    """Return the type of most products, by its name in numpy, after checking the kernels of all profiles.
 
-    Raises EngineError, naming the nodes, where kernels do not take a product's operands in the type of the graph.
+    Raises EngineError, with the names of the nodes, if a product's kernels do not read its operands in the graph's
+    type.
     """
     for profile in range(profiles):
         types = _types_of_nodes(layer for layer in layers if layer.profile == profile)
@@ -37,25 +38,28 @@ def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles:
         ]
         if wrong:
             raise EngineError(
-                f"the engine does not multiply in the types of its graph, in profile {profile}: {'; '.join(wrong)}. "
+                f"profile {profile} of the engine does not multiply in the types of its graph: {'; '.join(wrong)}. "
                 "Please report it, with the version of TensorRT (rpln doctor)."
             )
-    # Kernels take what the graph says, so its types are theirs.
+    # The kernels read what the graph says, so that its types are theirs.
     return Counter(expected for _, expected in _products(graph)).most_common(1)[0][0]
 
 
 def fused_attentions(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> list[int]:
-    """How many of the graph's attentions are one kernel, for each profile."""
+    """Return, for each profile, the number of the graph's attentions that are one kernel."""
     return [sum(_is_fused(one, layers, profile) for one in _attentions(graph)) for profile in range(profiles)]
 
 
 def unfused_attentions(layers: Sequence[Layer], graph: ir.Model, profile: int) -> list[str]:
-    """The attentions that `profile` computes in several kernels though TensorRT has one, by the names of nodes."""
+    """Return the names of the attentions that `profile` computes in several kernels although TensorRT has one."""
     return [one.name for one in _attentions(graph) if one.has_kernel and not _is_fused(one, layers, profile)]
 
 
 class _Attention(NamedTuple):
-    """The softmax of an attention and the products before and after it, or the one operator that stands for all."""
+    """An attention: its softmax with the names of the products before and after it, or one operator without products.
+
+    `has_kernel` says whether TensorRT has one kernel for all of it.
+    """
 
     name: str
     products: tuple[str, ...]
@@ -67,7 +71,7 @@ def _is_fused(attention: _Attention, layers: Sequence[Layer], profile: int) -> b
 
 
 def _fuses(layer: Layer, attention: _Attention) -> bool:
-    """A kernel of attention computes the softmax and both products; where these are one operator, its name tells."""
+    """Return whether `layer` computes the softmax and both products; a kernel for one operator is known by its name."""
     if attention.name not in layer.nodes:
         return False
     return {*attention.products} <= {*layer.nodes} if attention.products else "mha" in layer.name
@@ -82,14 +86,14 @@ def _attentions(graph: ir.Model) -> list[_Attention]:
         elif node.op_type == "Softmax":
             before, after = _product(_before(node)), _product(_after(node))
             between = {one.op_type for one in itertools.takewhile(_is_no_product, _after(node))}
-            # A head mask is multiplied in between, which no kernel does.
+            # A head mask is multiplied between the softmax and the product, which no kernel does.
             has_kernel = not asked_for and _has_kernel(before) and between <= {"Cast"}
             found.append(_Attention(node.name or "", (_name(before), _name(after)), has_kernel))
     return found
 
 
 def _has_kernel(product: ir.Node | None) -> bool:
-    """Whether queries times keys, of shape (batch, heads, head_size, tokens), are of sizes that TensorRT fuses."""
+    """Return whether TensorRT fuses the sizes of `product`, whose keys are [batch, heads, head size, tokens]."""
     keys = product.inputs[1] if product is not None else None
     if keys is None or keys.shape is None or len(keys.shape) != 4:
         return True
@@ -106,7 +110,7 @@ def _is_no_product(node: ir.Node) -> bool:
 
 
 def _before(node: ir.Node) -> Iterator[ir.Node]:
-    """The nodes that a value is computed by, nearest first, as far as the first operand of each."""
+    """Yield the node that computes the first operand of `node`, the one that computes its first operand, and so on."""
     value = node.inputs[0]
     while value is not None and (producer := value.producer()) is not None:
         yield producer
@@ -114,7 +118,7 @@ def _before(node: ir.Node) -> Iterator[ir.Node]:
 
 
 def _after(node: ir.Node) -> Iterator[ir.Node]:
-    """The nodes that a value goes through, nearest first, where it is used once."""
+    """Yield the only reader of the result of `node`, the only reader of its result, and so on."""
     users = list(node.outputs[0].uses())
     while len(users) == 1:
         (user,) = users
@@ -127,7 +131,7 @@ def _name(node: ir.Node | None) -> str:
 
 
 def _types_of_nodes(layers: Iterable[Layer]) -> dict[str, set[str]]:
-    """The dtypes that the kernels of each node take; of those that multiply alone, where any is called that."""
+    """Return the dtypes that the kernels of each node read; only its GEMM kernels count, if it has any."""
     layers = list(layers)
     multiplied = {node for layer in layers if layer.kind == GEMM for node in layer.nodes}
     types: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""The kernels of a built engine: read from the builder's log, or from an inspector's account where a GPU loads it."""
+"""The kernels of a built engine, read from the builder's log, or from an inspector where a GPU can load the engine."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ DTYPES: Final = {
     "Bool": "bool",
     "BOOL": "bool",
 }
-"""TensorRT's names, of its log and of its tensor formats, and numpy's."""
+"""The names of types in TensorRT's log and tensor formats, with their names in numpy."""
 
 _LINE: Final = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: (?P<inputs>\[.*\]), Constants: (?P<constants>\[.*\]), "
@@ -38,7 +38,7 @@ _PROFILE: Final = re.compile(r"\[profile (\d+)\]")
 
 
 def layers_from_log(text: str) -> tuple[Layer, ...]:
-    """The kernels that a log of severity VERBOSE lists of an engine built with verbosity DETAILED."""
+    """Return the kernels that a log of severity VERBOSE lists, for an engine built with verbosity DETAILED."""
     found = [match.groupdict() for match in _LINE.finditer(text)]
     profiles = _profiles_of_groups((row["name"], f"{row['name']} {row['inputs']} {row['outputs']}") for row in found)
     return tuple(
@@ -55,7 +55,7 @@ def layers_from_log(text: str) -> tuple[Layer, ...]:
 
 
 def layers_from_inspection(document: Mapping[str, Any]) -> tuple[Layer, ...]:
-    """The kernels in the JSON that an EngineInspector gives, of TensorRT 10 and 11."""
+    """Return the kernels in the JSON of an EngineInspector of TensorRT 10 or 11."""
     found: Sequence[Mapping[str, Any]] = document["Layers"]
     profiles = _profiles_of_groups((row["Name"], str(row)) for row in found)
     return tuple(
@@ -72,7 +72,7 @@ def layers_from_inspection(document: Mapping[str, Any]) -> tuple[Layer, ...]:
 
 
 def _profiles_of_groups(rows: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """The profile of each group of kernels: only those at a group's edge name it, and the first one has no number."""
+    """Return the profile of each group of kernels. Only kernels at a group's edge name it; without a number it is 0."""
     profiles: dict[str, int] = {}
     for name, text in rows:
         group = _group(name)
@@ -82,7 +82,7 @@ def _profiles_of_groups(rows: Iterable[tuple[str, str]]) -> dict[str, int]:
 
 
 def _group(name: str) -> str:
-    """Kernels that are compiled together end alike: ..._myl1_7."""
+    """Return the group of a kernel: those compiled together end with the same number, such as 1 in ..._myl1_7."""
     found = _GROUP.search(name)
     return found[1] if found else name
 
@@ -92,7 +92,7 @@ def _nodes(metadata: str) -> tuple[str, ...]:
 
 
 def _datatype(tensor: Mapping[str, Any]) -> str:
-    """Of TensorRT 11, and of 10, which may write a sentence, "Row major linear FP16 format", or know none."""
+    """Return TensorRT's name of a tensor's type, which version 10 may write as "Row major linear FP16 format"."""
     told = str(tensor["Datatype"] if "Datatype" in tensor else tensor["Format/Datatype"])
     return next((word for word in _WORD.findall(told) if word in DTYPES), told)
 

@@ -177,9 +177,8 @@ def test_an_engine_that_falls_back_is_refused(
     monkeypatch.setattr(sys.modules[module], name, lambda tensor, _: original(tensor, "Float"))
     result = build(make_bundle(tmp_path / "bundle"))
     assert result.exit_code == EngineError.exit_code
-    assert "the engine does not multiply in the types of its graph, in profile 0: product (float16: float32)" in (
-        result.stderr
-    )
+    assert "profile 0" in result.stderr
+    assert "product (float16: float32)" in result.stderr
 
 
 def test_every_option_together(tmp_path: Path, calls: Calls) -> None:

@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 from rpln_export.cli import rpln_command
 from rpln_export.compare import optimize_file
 from rpln_graphs.forms import FORMS, Form
-from rpln_graphs.rewriting.base import ExplainingPass, GraphTraits
+from rpln_graphs.rewriting.base import ExplainingPass
 from rpln_graphs.rewriting.initializers import change_initializer
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import run
 
@@ -135,7 +136,7 @@ class Spoil(ExplainingPass):
         weight = next(
             value for value in model.graph.initializers.values() if value.shape is not None and value.shape.rank() == 2
         )
-        change_initializer(weight, lambda array: array * 2, dtype=ir.DataType.FLOAT)
+        change_initializer(weight, lambda array: array * 2)
         return 1
 
 

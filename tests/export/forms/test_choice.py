@@ -23,7 +23,7 @@ from rpln_export.validation import proof
 from rpln_export.validation.proof import Proof, Refusal
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.recipes import Recipe
-from rpln_graphs.rewriting.base import GraphTraits
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_runtime import load, session
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Candidate, Manifest, Rewritten, read_manifest

@@ -9,15 +9,17 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
-from rpln_graphs.rewriting.base import (
-    ATTENTIONS,
-    CROSS_ATTENTIONS,
-    HEAD_MASK,
-    IN_FLOAT32,
-    RELATIVE_POSITIONS,
-    GraphTraits,
+from rpln_graphs.passes.fuse_multi_head_attention import (
+    MIXED_TYPES,
+    OTHER_ADDEND,
+    OTHER_HEADS,
+    OTHER_MASK,
+    OTHER_SCALE,
+    FuseMultiHeadAttention,
 )
+from rpln_graphs.rewriting.attentions import PROBABILITIES_READ
+from rpln_graphs.rewriting.base import IN_FLOAT32
+from rpln_graphs.rewriting.traits import ATTENTIONS, CROSS_ATTENTIONS, HEAD_MASK, RELATIVE_POSITIONS, GraphTraits
 from tests.graphs.fusions import applied, assert_computes_the_same, count, optimized_runner, reasons
 from tests.graphs.networks import trace_task
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run
@@ -193,53 +195,53 @@ def test_layers_share_their_mask() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (SELF.replace("float", "double"), "queries, keys and values are not of one floating type"),
+        (SELF.replace("float", "double"), MIXED_TYPES),
         (
             SELF.replace("one = {1}", "one = {2}"),
-            "what is added to its scores is not (1 - whole numbers) times a constant",
+            OTHER_ADDEND,
         ),
         (
             SELF.replace("int64[b, s] mask", "float[b, s] mask"),
-            "what is added to its scores is not (1 - whole numbers) times a constant",
+            OTHER_ADDEND,
         ),
         (
             SELF.replace("Sub(one, floats)", "Sub(floats, one)"),
-            "what is added to its scores is not (1 - whole numbers) times a constant",
+            OTHER_ADDEND,
         ),
         (
             SELF.replace("Mul(hidden, least)", "Neg(hidden)"),
-            "what is added to its scores is not (1 - whole numbers) times a constant",
+            OTHER_ADDEND,
         ),
         (
             SELF.replace("int64[b, s] mask", "int64[1, s] mask"),
-            "its mask is not known to be for each text, and for all heads alike",
+            OTHER_MASK,
         ),
         (
             PER_QUERY_SELF.replace("bool[b, s, t] mask", "bool[b, c, t] mask"),
-            "its mask is not known to be for each text, and for all heads alike",
+            OTHER_MASK,
         ),
         (
             SELF.replace("float scale = {0.61},", "").replace("int64[b, s] mask", "int64[b, s] mask, float scale"),
-            "its scale is no constant, or none at all",
+            OTHER_SCALE,
         ),
-        (SELF.replace("scale = {0.61}", "scale = {0}"), "its scale is no constant, or none at all"),
+        (SELF.replace("scale = {0.61}", "scale = {0}"), OTHER_SCALE),
         (
             SELF.replace("int64[b, s] mask", "int64[b, 2, s, s] mask").replace(
                 "Unsqueeze(mask, twice)", "Identity(mask)"
             ),
-            "its mask is not known to be for each text, and for all heads alike",
+            OTHER_MASK,
         ),
         (
             SELF.replace("float scale = {0.61}", "float[2, 1, 1] scale = {0.61, 0.7}"),
-            "its scale is no constant, or none at all",
+            OTHER_SCALE,
         ),
         (
             CROSS.replace("float[b, t, 6] v", "float[c, t, 6] v"),
-            "queries, keys and values are not known to have the same texts, tokens and heads",
+            OTHER_HEADS,
         ),
         (
             MEMORY.replace("float[b, 2, t, 3] kh", "float[b, 1, t, 3] kh"),
-            "queries, keys and values are not known to have the same texts, tokens and heads",
+            OTHER_HEADS,
         ),
     ],
 )
@@ -355,7 +357,7 @@ def test_one_attention_gives_its_probabilities_and_the_other_is_fused(outputs: t
     model = applied(network.graph, FuseMultiHeadAttention)
 
     assert count(model, FuseMultiHeadAttention) == 1
-    assert reasons(model, FuseMultiHeadAttention) == ["the operator does not give its probabilities"]
+    assert reasons(model, FuseMultiHeadAttention) == [PROBABILITIES_READ]
     assert_computes_the_same(network, model)
 
 

@@ -11,7 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
-from rpln_graphs.rewriting.base import Context, GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, counts_from_model
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.save import save_graph
 from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run, values_of
 

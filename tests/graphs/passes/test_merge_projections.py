@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.merge_projections import MergeProjections
-from rpln_graphs.rewriting.base import GraphTraits
 from rpln_graphs.rewriting.projections import NO_PROJECTION
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.conftest import Traced
 from tests.graphs.decoders import translating
 from tests.graphs.folded import applied, apply, change, distance, refused

@@ -5,9 +5,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.errors import PassError
-from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY, RescaleResidual, residual_peak, shift_for_range
+from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY, RescaleResidual, residual_peak
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import Context, GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, counts_from_model
+from rpln_graphs.rewriting.ranges import Ranges, shift_for_range
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.residual_networks import DECODER, ENCODER, FEEDS, residual_network
 from tests.graphs.text_graphs import model_from_text, node_named, run, values_of
 
@@ -143,9 +145,7 @@ def test_a_graph_the_pass_does_not_know_is_refused(missing: str) -> None:
     model.graph.initializers[missing].name = "unknown"
     ranges = peaks(model, stream=1e6)
 
-    with pytest.raises(
-        PassError, match=r"found 5 weights that write to the residual stream and 3 LayerNorms that read it"
-    ):
+    with pytest.raises(PassError, match=r"found 5 weights and biases.* 3 LayerNorms.* encoder.layer.0"):
         apply_recipe(model, RECIPES["fp16"], GraphTraits(layers=1), measure=lambda _: ranges)
 
 
@@ -153,7 +153,7 @@ def test_a_layer_more_than_the_network_has_is_refused() -> None:
     model = residual_network(layers=2)
     ranges = peaks(model, stream=1e6)
 
-    with pytest.raises(PassError, match=r"RescaleResidual changed 15 places of the graph, its formula says 9"):
+    with pytest.raises(PassError, match=r"RescaleResidual changed 15 .* 9"):
         apply_recipe(model, RECIPES["fp16"], GraphTraits(layers=1), measure=lambda _: ranges)
 
 

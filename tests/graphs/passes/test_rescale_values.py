@@ -6,7 +6,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.rescale_values import RescaleValues
-from rpln_graphs.rewriting.base import Context, GraphTraits, Ranges, counts_from_model
+from rpln_graphs.rewriting.base import Context, counts_from_model
+from rpln_graphs.rewriting.ranges import Ranges
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.text_graphs import Arrays, model_from_text, run, values_of
 
 FIRST, SECOND = "encoder.layer.0.attention", "encoder.layer.1.crossattention"

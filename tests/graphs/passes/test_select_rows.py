@@ -18,19 +18,19 @@ from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
-from rpln_graphs.passes.select_rows import SelectRows
+from rpln_graphs.passes.select_rows import GIVEN_OUT, READ_WHOLE, ROWS_OF_ALL_TEXTS, SECOND_OUTPUT, TWO_AXES, SelectRows
 from rpln_graphs.recipes import RECIPES, apply_recipe
-from rpln_graphs.rewriting.base import (
-    FIRST_TOKEN,
-    HIDDEN_STATES,
-    LAST_TOKEN,
-    MASKED_TOKENS,
-    Context,
-    GraphTraits,
-    counts_from_model,
-    refusals_from_model,
-)
+from rpln_graphs.rewriting.base import Context, counts_from_model, refusals_from_model
 from rpln_graphs.rewriting.initializers import scale_initializer
+from rpln_graphs.rewriting.rowwise import (
+    COMPUTED_SHAPE,
+    OVER_ROWS,
+    ROWS_LOST,
+    UNKNOWN_BROADCAST,
+    UNKNOWN_OPERATOR,
+    UNKNOWN_SHAPE,
+)
+from rpln_graphs.rewriting.traits import FIRST_TOKEN, HIDDEN_STATES, LAST_TOKEN, MASKED_TOKENS, GraphTraits
 from rpln_graphs.trace import DEFAULT_OPSET
 from rpln_runtime.tasks import LOGITS_AT_POSITIONS, MASKED_LOGITS, MASKED_POSITIONS, TASKS
 from tests.graphs.conftest import Traced
@@ -275,7 +275,7 @@ def test_rows_of_each_text_do_not_pass_a_table_for_all_of_them() -> None:
     node_named(model, "first").replace_input_with(0, node_named(model, "placed").outputs[0])
 
     assert count(model) == 0
-    assert reasons(model) == ["placed reads line, which has these rows for all texts at once"]
+    assert reasons(model) == [ROWS_OF_ALL_TEXTS.format(node="placed", value="line")]
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
@@ -284,35 +284,39 @@ def test_rows_of_each_text_do_not_pass_a_table_for_all_of_them() -> None:
 @pytest.mark.parametrize(
     ("head", "outputs", "reason"),
     [
-        (FIRST, ["float[batch, sequence, 4] final"], "final is an output of the graph"),
-        (FIRST, ["float[batch, sequence, 4] y"], "y is an output of the graph"),
-        (f"{FIRST} other = Neg(final)", ["float[batch, sequence, 4] other"], "final is read by other, too"),
+        (FIRST, ["float[batch, sequence, 4] final"], GIVEN_OUT.format(value="final")),
+        (FIRST, ["float[batch, sequence, 4] y"], GIVEN_OUT.format(value="y")),
+        (
+            f"{FIRST} other = Neg(final)",
+            ["float[batch, sequence, 4] other"],
+            READ_WHOLE.format(value="final", node="other"),
+        ),
         (
             "summed = CumSum(final, one) first = Gather<axis = 1>(summed, zero)",
             [],
-            "CumSum is not known to treat each row by itself (summed)",
+            UNKNOWN_OPERATOR.format(operator="CumSum", node="summed"),
         ),
-        ("soft = Softmax<axis = 1>(final) first = Gather<axis = 1>(soft, zero)", [], "soft goes over the axis of rows"),
+        ("soft = Softmax<axis = 1>(final) first = Gather<axis = 1>(soft, zero)", [], OVER_ROWS.format(node="soft")),
         (
             "shape = Shape(final) same = Reshape(final, shape) first = Gather<axis = 1>(same, zero)",
             [],
-            "the shape that same makes is computed",
+            COMPUTED_SHAPE.format(node="same"),
         ),
-        ("cut = Reshape(final, six) first = Gather<axis = 1>(cut, zero)", [], "cut does not keep the rows"),
+        ("cut = Reshape(final, six) first = Gather<axis = 1>(cut, zero)", [], ROWS_LOST.format(node="cut")),
         (
             "way, mean = LayerNormalization(final, gamma) first = Gather<axis = 1>(way, zero)",
             ["float[batch, sequence, 1] mean"],
-            "way has a second output",
+            SECOND_OUTPUT.format(node="way"),
         ),
         (
             "odd = Slice(embedded, one, most, one) both = Add(final, odd) first = Gather<axis = 1>(both, zero)",
             [],
-            "both reads final, of which it is not known whether it is broadcast",
+            UNKNOWN_BROADCAST.format(node="both", value="final"),
         ),
         (
             f"{SQUARE} both = Add(wide, high) first = Gather<axis = 1>(both, zero)",
             [],
-            "high has the rows of wide along two axes",
+            TWO_AXES.format(node="high", value="wide"),
         ),
     ],
 )
@@ -334,7 +338,7 @@ def test_an_operator_of_another_domain_is_in_the_way() -> None:
     node_named(model, "bend").domain = "com.example"
 
     assert count(model) == 0
-    assert reasons(model) == ["com.example.Tanh is not known to treat each row by itself (bend)"]
+    assert reasons(model) == [UNKNOWN_OPERATOR.format(operator="com.example.Tanh", node="bend")]
 
 
 def test_what_has_no_known_shape_is_in_the_way() -> None:
@@ -342,7 +346,7 @@ def test_what_has_no_known_shape_is_in_the_way() -> None:
     node_named(model, "bend").outputs[0].shape = None
 
     assert count(model) == 0
-    assert reasons(model) == ["the shape of bend is not known"]
+    assert reasons(model) == [UNKNOWN_SHAPE.format(value="bend")]
 
 
 @pytest.mark.parametrize(
@@ -462,7 +466,7 @@ def test_all_logits_need_all_rows() -> None:
 def test_hidden_states_as_an_output_are_the_reason_to_do_nothing() -> None:
     graph = check(trace_task("text-classification", outputs=("hidden_states",)), 0)
 
-    assert reasons(graph) == ["hidden_states.2 is an output of the graph"]
+    assert reasons(graph) == [GIVEN_OUT.format(value="hidden_states.2")]
 
 
 def test_attentions_as_an_output_stay_whole() -> None:
@@ -474,7 +478,7 @@ def test_attentions_as_an_output_stay_whole() -> None:
 def test_the_pooled_output_beside_the_whole_one_is_refused() -> None:
     graph = check(trace_task("feature-extraction", outputs=("pooler_output",)), 0)
 
-    assert reasons(graph) == ["last_hidden_state is an output of the graph"]
+    assert reasons(graph) == [GIVEN_OUT.format(value="last_hidden_state")]
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,15 @@ import pytest
 from rpln_graphs.errors import PassError
 from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe_together
 from rpln_graphs.rewriting.base import (
-    HEAD_MASK,
     IN_FLOAT32,
     Context,
     ExplainingPass,
-    GraphTraits,
     Refusal,
     counts_from_model,
     refusals_from_model,
 )
 from rpln_graphs.rewriting.counts import check_count, shortage_from_model
+from rpln_graphs.rewriting.traits import HEAD_MASK, GraphTraits
 from tests.graphs.text_graphs import model_from_text
 
 GRAPH = "g (float[2] x) => (float[2] y) { y = Neg(x) }"
@@ -70,11 +69,14 @@ def test_nothing_is_missing(kind: type[Made], network: GraphTraits) -> None:
 
 
 def test_a_refusal_is_named_with_its_reason() -> None:
-    assert shortage(made(3, ("layer.1.Softmax", "it is read twice")), TWO_LAYERS) == (
-        "Made changed 3 of 4 places of the graph. It refused\n"
-        "  layer.1.Softmax: it is read twice\n"
-        "Go on with --allow-partial-fusion, or choose another with --optimize. Please report it (rpln doctor)."
-    )
+    text = shortage(made(3, ("layer.1.Softmax", "it is read twice")), TWO_LAYERS)
+
+    assert text is not None
+    first, refusal, *_ = text.splitlines()
+    assert "Made changed 3 of 4 places" in first
+    assert refusal.strip() == "layer.1.Softmax: it is read twice"
+    assert "--allow-partial-fusion" in text
+    assert "--optimize" in text
 
 
 def test_of_many_refusals_a_few_are_named() -> None:
@@ -97,7 +99,8 @@ def test_a_count_that_nothing_explains_is_another_graph(count: int, network: Gra
     text = shortage(made(count), network)
 
     assert text is not None
-    assert text.startswith(f"Made changed {count} places of the graph, its formula says {4 if count > 1 else 0}.")
+    assert f"Made changed {count} places" in text
+    assert f"formula says {4 if count > 1 else 0}:" in text
 
 
 def test_a_shortage_is_an_error() -> None:

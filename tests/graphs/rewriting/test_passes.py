@@ -5,13 +5,17 @@ import onnx_ir as ir
 import pytest
 from numpy.testing import assert_array_equal
 
-from rpln_graphs.rewriting.base import Context, CountingPass, GraphTraits, counts_from_model, residual_norms
+from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.initializers import (
+    cast_initializer,
     change_initializer,
     initializer_from_array,
     scale_initializer,
+    shared_initializer,
     transposed_initializer,
 )
+from rpln_graphs.rewriting.residual_stream import residual_norms
+from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.residual_networks import DECODER, residual_network
 from tests.graphs.text_graphs import model_from_text, values_of
 
@@ -59,14 +63,33 @@ def test_an_initializer_is_scaled_when_it_is_read() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
-def test_type_follows_new_contents_and_the_shape_stays(shape: tuple[int, ...]) -> None:
+def test_a_cast_initializer_has_another_type_and_the_same_shape(shape: tuple[int, ...]) -> None:
     array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) + 0.1
     value = initializer_from_array("constant", array)
-    change_initializer(value, lambda contents: contents.astype(np.float16), dtype=ir.DataType.FLOAT16)
+    cast_initializer(value, ir.DataType.FLOAT16)
 
     assert (value.dtype, value.shape, value.name) == (ir.DataType.FLOAT16, ir.Shape(shape), "constant")
     assert_array_equal(values_of(value), array.astype(np.float16))
     assert values_of(value).shape == shape
+
+
+def test_changed_contents_are_rounded_to_the_type_that_they_had() -> None:
+    array = np.array([[0.1, 3.0]], dtype=np.float16)
+    value = initializer_from_array("constant", array)
+    change_initializer(value, lambda contents: contents.astype(np.float64) / 3)
+
+    assert (value.dtype, value.shape) == (ir.DataType.FLOAT16, ir.Shape([1, 2]))
+    assert values_of(value).dtype == np.float16
+    assert_array_equal(values_of(value), (array.astype(np.float64) / 3).astype(np.float16))
+
+
+def test_a_shared_initializer_is_registered_once() -> None:
+    graph = model_from_text(WEIGHT).graph
+    first = shared_initializer(graph, "axes", [0, -1])
+
+    assert shared_initializer(graph, "axes", [0, -1]) is first is graph.initializers["axes"]
+    assert (first.dtype, first.shape) == (ir.DataType.INT64, ir.Shape([2]))
+    assert_array_equal(values_of(first), [0, -1])
 
 
 def test_a_turned_initializer_is_laid_out_as_it_will_be_stored() -> None:

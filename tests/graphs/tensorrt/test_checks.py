@@ -86,7 +86,7 @@ def test_a_kernel_that_moves_operands_does_not_vouch_for_the_one_that_multiplies
 
 
 def test_a_product_that_no_kernel_computes_is_refused() -> None:
-    with pytest.raises(EngineError, match=r"product \(float16: no kernel\)\. Please"):
+    with pytest.raises(EngineError, match=r"product \(float16: no kernel\)"):
         precision_of_products(without("product"), attention(), profiles=1)
 
 
@@ -97,9 +97,9 @@ def test_narrow_products_in_a_graph_of_fp32_are_refused() -> None:
 
 def test_every_profile_is_looked_at() -> None:
     second = [dataclasses.replace(one, profile=1) for one in in_type("float32", "product")]
-    with pytest.raises(EngineError, match=r"in profile 1: product \(float16: float32\)"):
+    with pytest.raises(EngineError, match=r"profile 1 .*product \(float16: float32\)"):
         precision_of_products([*FUSED, *second], attention(), profiles=2)
-    with pytest.raises(EngineError, match=r"in profile 1: product \(float16: no kernel\)"):
+    with pytest.raises(EngineError, match=r"profile 1 .*product \(float16: no kernel\)"):
         precision_of_products(FUSED, attention(), profiles=2)
 
 
