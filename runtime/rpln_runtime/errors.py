@@ -14,6 +14,9 @@ class RplnError(Exception):
     """The base of all errors that a user can put right.
 
     The message says what happened, what was expected and what to do next.
+
+    Attributes:
+        exit_code: the exit code of the command line.
     """
 
     exit_code = 1

@@ -69,7 +69,7 @@ def pipeline(
 
 
 class Pipeline:
-    """A bundle that is open for its task: call it with texts. Threads may share it.
+    """A bundle that is open for its task, which `pipeline` returns: call it with texts. Threads may share it.
 
     Attributes:
         session: the graph.

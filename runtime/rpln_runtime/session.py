@@ -97,7 +97,7 @@ def default_provider(manifest: Manifest) -> str:
 
 
 class Session:
-    """A graph that is loaded and ready to run. Threads may share it.
+    """A graph that is loaded and ready to run, which `load` returns. Threads may share it.
 
     Attributes:
         manifest: the description of the bundle.

@@ -99,6 +99,7 @@ def test_says_what_it_runs(bundle: Bundle) -> None:
     assert session.provider == "cpu"
     assert session.manifest == read_manifest(bundle.folder)
     assert session.graph == session.manifest.graphs[0]
+    assert [node.name for node in session.onnx_session.get_outputs()] == [spec.name for spec in session.graph.outputs]
 
 
 def test_the_first_graph_runs_unless_another_is_named(bundle: Bundle, tmp_path: Path) -> None:

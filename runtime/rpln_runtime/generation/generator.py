@@ -91,7 +91,7 @@ def generator(
 
 
 class Generator:
-    """A decoder that is open for generating text: call it with texts. Threads may share it.
+    """A decoder that is open for generating text, which `generator` returns: call it with texts. Threads may share it.
 
     Attributes:
         manifest: the description of the bundle.
