@@ -15,11 +15,11 @@ from rpln_runtime.generation.memory import ELEMENTS, Block
 from rpln_runtime.manifest import Graph, TensorSpec
 
 PAST: Final = "past_key_values."
-"""What the names of a graph's inputs of earlier keys and values begin with."""
+"""The beginning of the names of a graph's inputs for earlier keys and values."""
 PRESENT: Final = "present."
-"""What the names of a graph's outputs of keys and values begin with."""
+"""The beginning of the names of a graph's outputs of keys and values."""
 CROSS: Final = "cross_key_values."
-"""What the names of the keys and values of cross-attention begin with."""
+"""The beginning of the names of the keys and values of cross-attention."""
 
 
 class Cache:

@@ -23,7 +23,7 @@ _POOLINGS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "mean": lambda hidden_SH: hidden_SH.mean(axis=0),
     "max": lambda hidden_SH: hidden_SH.max(axis=0),
 }
-"""What becomes of the hidden states, (S, H), by the name of the pooling."""
+"""The functions that pool hidden states, (S, H), by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

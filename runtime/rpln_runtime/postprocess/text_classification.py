@@ -41,13 +41,13 @@ _FUNCTIONS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "sigmoid": sigmoid,
     "none": _identity,
 }
-"""What makes scores of the logits of a text, (labels), by the name of the function."""
+"""The functions that turn the logits of a text, (labels), into scores, by name."""
 _FUNCTION_OF_PROBLEM: Final = {
     "regression": "none",
     "multi_label_classification": "sigmoid",
     "single_label_classification": "softmax",
 }
-"""The function by default, by the `problem_type` of the config."""
+"""The default function for each `problem_type` of the config."""
 
 
 @dataclass(frozen=True, kw_only=True)

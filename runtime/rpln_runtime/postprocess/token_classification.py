@@ -108,7 +108,8 @@ _WORD_SCORES: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "average": lambda scores: scores.mean(axis=0),
     "max": lambda scores: scores[scores.max(axis=1).argmax()],
 }
-"""What makes the probabilities of a word, (labels), of those of its tokens, (tokens, labels), by the strategy."""
+"""The functions that turn the probabilities of a word's tokens, (tokens, labels), into its own, (labels), by strategy.
+"""
 _STRATEGIES: Final = ("none", "simple", *_WORD_SCORES)
 """The aggregation strategies."""
 
