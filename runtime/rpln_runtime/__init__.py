@@ -1,6 +1,11 @@
-"""Run bundles made by rpln-export, without torch.
+"""Run the bundles that rpln-export makes of RoBERTa-PreLayerNorm checkpoints, without torch.
 
-Numpy in, numpy out: `load`. Text in, answers out: `pipeline`. Text in, more text out: `generator`.
+- `load` opens a graph of a bundle: numpy arrays in, numpy arrays out.
+- `pipeline` opens a bundle for its task: texts in, answers out.
+- `generator` opens the bundle of a decoder: texts in, new text out.
+
+Errors that a user can put right are subclasses of RplnError. Their messages say what happened, what was expected and
+what to do next.
 """
 
 from rpln_runtime._version import __version__

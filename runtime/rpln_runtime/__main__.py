@@ -1,4 +1,4 @@
-"""`python -m rpln_runtime`: what `rpln run` and `rpln batch` do, where the runtime is all that is installed."""
+"""`python -m rpln_runtime` does what `rpln run` and `rpln batch` do, where only the runtime is installed."""
 
 import argparse
 import json
@@ -13,31 +13,40 @@ from rpln_runtime.pipelines import pipeline
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` are and return its exit code, which is that of `rpln`."""
+    """Run the command in `arguments` (None: the process's own) and return its exit code, which is that of `rpln`."""
     chosen = _parser().parse_args(arguments)
     return exit_code_of(lambda: chosen.command(chosen), interrupted="Interrupted.")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rpln_runtime", description="Run the bundles of rpln-export.")
+    parser = argparse.ArgumentParser(prog="python -m rpln_runtime", description="Run bundles that rpln-export made.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True)
-    run = commands.add_parser("run", help="answer texts, as JSON")
+    run = commands.add_parser("run", help="answer texts and print the answers as JSON")
     run.set_defaults(command=_run)
     run.add_argument("folder")
     run.add_argument("texts", metavar="text", nargs="+")
-    batch = commands.add_parser("batch", help="answer a file of JSON lines; after a kill, the same command goes on")
+    batch = commands.add_parser("batch", help="answer a file of JSON lines; if it is killed, the same command goes on")
     batch.set_defaults(command=_batch)
     for name in ("folder", "source", "output"):
         batch.add_argument(name)
-    batch.add_argument("--on-error", choices=("stop", "record"), default="stop", help="what a bad line does")
-    batch.add_argument("--window", type=int, default=WINDOW, help="lines sorted by length, and on disk, together")
+    batch.add_argument(
+        "--on-error",
+        choices=("stop", "record"),
+        default="stop",
+        help="what to do at a line that cannot be answered: stop, or record the error and go on",
+    )
+    batch.add_argument(
+        "--window", type=int, default=WINDOW, help="how many lines are sorted by length and written together"
+    )
     batch.add_argument("--ray", action="store_true", help="answer on a Ray cluster")
-    batch.add_argument("--actors", type=int, help="with --ray: processes that answer")
+    batch.add_argument("--actors", type=int, help="with --ray, how many processes answer")
     for command in (run, batch):
-        command.add_argument("--option", dest="options", action="append", default=[], metavar="NAME=VALUE")
-        command.add_argument("--provider", help=", ".join(PROVIDERS))
-        command.add_argument("--threads", type=int, help="of one operator")
+        command.add_argument(
+            "--option", dest="options", action="append", default=[], metavar="NAME=VALUE", help="an option of the task"
+        )
+        command.add_argument("--provider", help=f"what runs the graph: {', '.join(PROVIDERS)}")
+        command.add_argument("--threads", type=int, help="the most threads that one operator uses")
         command.add_argument("--batch-size", type=int, help="the most texts in a batch")
     return parser
 
@@ -74,6 +83,7 @@ def _batch(chosen: argparse.Namespace) -> None:
 
 
 def _show(progress: Progress, size: int) -> None:
+    """Show on a terminal how much of the file has been answered; `size` is the file's size in bytes."""
     share = progress.read / size if size else 1.0
     sys.stderr.write(f"\r{share:4.0%}, {progress.lines:,} lines" + ("\n" if share == 1 else ""))
     sys.stderr.flush()

@@ -1,3 +1,3 @@
-"""The version of this distribution, stated once."""
+"""The version of this distribution. It stands nowhere else."""
 
 __version__ = "0.1.0"

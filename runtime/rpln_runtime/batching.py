@@ -1,4 +1,4 @@
-"""Batches of similar length: little padding, bounded memory.
+"""Batches of texts of similar length, which have little padding and need a bounded amount of memory.
 
 Shapes: B batch, S sequence.
 """
@@ -15,15 +15,18 @@ from rpln_runtime.manifest import Graph, Manifest, TensorSpec
 from rpln_runtime.tasks import BATCH, CHOICES, MASK_AXIS, MASKED_POSITIONS, MASKED_TOKENS, SEQUENCE
 from rpln_runtime.tokenization import Encoding
 
-# Past these sizes a bigger batch is no quicker.
 _MOST_TOKENS: Final = 4096
+"""The most tokens in a batch, padding included. A larger batch would run no faster."""
 _MOST_OUTPUT_BYTES: Final = 1 << 28
+"""The most bytes that the outputs of a batch may take: 256 MiB. A larger batch would run no faster."""
 
 
 def batches(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Split the indices of `lengths` into batches of at most `batch_size` rows and `batch_tokens` padded tokens.
+    """Split the indices of `lengths` into batches of at most `batch_size` rows and `batch_tokens` tokens.
 
-    Longest first, so that memory peaks at once. A row longer than `batch_tokens` is a batch of its own.
+    `lengths` are in tokens. Padding counts: a batch has as many tokens as its longest row, times its rows. The longest
+    rows come first: if memory is short, the first batch shows it. A row longer than `batch_tokens` is a batch of its
+    own.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
@@ -35,13 +38,17 @@ def batches(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> It
 
 
 def rows_within(profiles: Sequence[Profile], batch_size: int, longest: int = 1) -> int:
-    """Return `batch_size`, or less where an engine with `profiles` takes fewer rows of up to `longest` tokens."""
+    """Return `batch_size`, or less if an engine with these `profiles` takes fewer rows of up to `longest` tokens."""
     reaching = [row for row in profiles if SEQUENCE not in row or longest <= row[SEQUENCE].maximum] or profiles
     return min(batch_size, max((row[BATCH].maximum for row in reaching if BATCH in row), default=batch_size))
 
 
 def token_budget(specs: Sequence[TensorSpec], usable_length: int) -> int:
-    """Return how many padded tokens a batch may hold so that the outputs `specs` stay within 256 MiB."""
+    """Return the most tokens, padding included, that a batch may have: 4,096, or fewer where its outputs are large.
+
+    The outputs of such a batch fit into 256 MiB. `specs` are the outputs, and `usable_length` is the most tokens that
+    the network takes.
+    """
     per_token = sum(
         math.prod(size if isinstance(size, int) else usable_length for size in spec.shape[2:])
         * np.dtype(spec.dtype).itemsize
@@ -52,9 +59,11 @@ def token_budget(specs: Sequence[TensorSpec], usable_length: int) -> int:
 
 
 def costs_from_encodings(encodings: Sequence[Encoding], specs: Sequence[TensorSpec], manifest: Manifest) -> list[int]:
-    """Return for each row as how many tokens it counts in a batch: its own, or more for the logits of its masks.
+    """Return the cost of each row in tokens, which `batches` takes as its length.
 
-    A batch whose longest row counts n, of n times its rows within `token_budget`, keeps those within 256 MiB, too.
+    The cost is the number of the row's tokens, or, if that is more, the part of 256 MiB that the logits of its mask
+    tokens take, as the same part of 4,096 tokens. So if the cost of a batch is at most `token_budget`, the logits of
+    its mask tokens fit into 256 MiB, too. `specs` are the outputs that are asked for.
     """
     per_mask = sum(
         math.prod(size for size in spec.shape if isinstance(size, int)) * np.dtype(spec.dtype).itemsize
@@ -66,15 +75,16 @@ def costs_from_encodings(encodings: Sequence[Encoding], specs: Sequence[TensorSp
 
 
 def masks_of(encoding: Encoding, manifest: Manifest) -> np.ndarray:
-    """Return where the mask tokens of a row are."""
+    """Return the indices of the mask tokens in `encoding`."""
     return np.flatnonzero(encoding.ids == manifest.mask_token_id)
 
 
 def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: Manifest) -> dict[str, np.ndarray]:
-    """Pad `encodings` on the right and return an array for every input of `graph`.
+    """Return an array for every input of `graph`: int64, (rows, tokens), padded on the right.
 
-    Tensors of multiple choice, (batch, choices, sequence), get one choice a row: the graph scores each on its own.
-    Raises InputError for an input that does not follow from text.
+    A head mask, which has no such axes, gets ones. For multiple choice, whose inputs are (batch, choices, sequence),
+    each encoding becomes a row with one choice: the graph scores every choice by itself. Raises InputError for an input
+    that cannot be made from text.
     """
     pad = manifest.pad_token_id
     ids_BS = _padded([encoding.ids for encoding in encodings], pad)
@@ -83,22 +93,21 @@ def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: 
         "input_ids": ids_BS,
         "attention_mask": _padded([np.ones_like(encoding.ids) for encoding in encodings], 0),
         "token_type_ids": _padded([encoding.type_ids for encoding in encodings], 0),
-        # RoBERTa counts the tokens that are not padding, from pad_token_id + 1; padding stays at pad_token_id.
+        # As RoBERTa: tokens are counted from pad_token_id + 1 on, and padding has the position pad_token_id.
         "position_ids": np.cumsum(real_BS, axis=1) * real_BS + pad,
         MASKED_POSITIONS.name: _padded([masks_of(encoding, manifest) for encoding in encodings], 0),
     }
     feeds = {}
     for spec in graph.inputs:
         if all(isinstance(axis, int) for axis in spec.shape):
-            feeds[spec.name] = np.ones(
-                [int(axis) for axis in spec.shape], spec.dtype
-            )  # head_mask: every head takes part
+            # A head mask: every head takes part.
+            feeds[spec.name] = np.ones([int(axis) for axis in spec.shape], spec.dtype)
         elif spec.name in arrays:
             feeds[spec.name] = np.expand_dims(arrays[spec.name], 1) if CHOICES in spec.shape else arrays[spec.name]
         else:
             raise InputError(
-                f"the graph takes {spec.name!r}, which does not follow from text: use load() and Session.run, "
-                "or export without it."
+                f"the graph takes {spec.name!r}, which cannot be made from text: use load() and Session.run, or export "
+                "the checkpoint without it."
             )
     return feeds
 
@@ -106,7 +115,10 @@ def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: 
 def rows_from_outputs(
     outputs: Mapping[str, np.ndarray], encodings: Sequence[Encoding], graph: Graph, manifest: Manifest
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield what each encoding got, padding cut off, in fp32. Each row is a view of the batch: take what you need."""
+    """Yield the outputs of each encoding, by name, as fp32 arrays without padding.
+
+    The arrays may be views of the whole batch's: copy what you keep, so that the batch can be freed.
+    """
     axes = {spec.name: spec.shape for spec in graph.outputs}
     ends = np.cumsum([0, *(masks_of(encoding, manifest).size for encoding in encodings)])
     for row, encoding in enumerate(encodings):
@@ -122,7 +134,7 @@ def rows_from_outputs(
 
 
 def _cut(array: np.ndarray, axes: tuple[str | int, ...], cuts: Mapping[str | int, slice]) -> np.ndarray:
-    """Cut the axes that are left of `axes`, the last ones."""
+    """Return `array` cut to the slices in `cuts`, which are given by axis. Its axes are the last ones of `axes`."""
     return array[tuple(cuts.get(axis, slice(None)) for axis in axes[-array.ndim :])]
 
 

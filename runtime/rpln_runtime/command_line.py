@@ -1,4 +1,4 @@
-"""What commands share: options as texts, and errors as lines on stderr and exit codes, as `rpln` has them."""
+"""Helpers of all commands: they read options that are given as text, and turn errors into exit codes."""
 
 import json
 import sys
@@ -8,12 +8,14 @@ from typing import Any, Final
 from rpln_runtime.errors import InputError, RplnError
 
 INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C: 128 plus the number of the signal SIGINT, as shells have it."""
 
 _PYTHON: Final = {"True": "true", "False": "false", "None": "null"}
+"""The constants of Python that JSON spells in another way, so that `--option truncation=True` works as well."""
 
 
 def value_from_text(text: str) -> Any:
-    """An option's value: JSON or Python's True, False and None where it is that, else the text itself."""
+    """Return the value that `text` stands for: JSON, or Python's True, False or None. Other text stands for itself."""
     try:
         return json.loads(_PYTHON.get(text, text))
     except ValueError:
@@ -21,15 +23,19 @@ def value_from_text(text: str) -> Any:
 
 
 def option_from_text(text: str) -> tuple[str, Any]:
-    """NAME=VALUE. Raises InputError for anything else."""
+    """Return the name and the value of an option that is given as NAME=VALUE. Raises InputError for other text."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"the option {text!r} is not NAME=VALUE.")
+        raise InputError(f"the option {text!r} is not NAME=VALUE: write it like top_k=3.")
     return name, value_from_text(value)
 
 
 def exit_code_of(command: Callable[[], None], *, interrupted: str) -> int:
-    """Run `command`; what the user can put right, and an interrupt, is a line on stderr and an exit code."""
+    """Run `command` and return the exit code of the program.
+
+    An RplnError is printed on stderr, and its exit code is returned. Ctrl-C prints `interrupted` and returns
+    INTERRUPTED.
+    """
     try:
         command()
     except RplnError as error:

@@ -1,4 +1,4 @@
-"""Checks of what is fed to a graph. Every refusal names the input, the value it has and the limit."""
+"""Checks of the arrays that are fed to a graph. Every refusal names the input, its value, and the limit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from rpln_runtime.tasks import MASKED_POSITIONS, SEQUENCE
 
 
 def check_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> None:
-    """Check `feeds` against the inputs of `graph` and the limits of `manifest`.
+    """Check `feeds`, arrays by the names of inputs, against the inputs of `graph` and the limits of `manifest`.
 
-    Raises InputError for an unknown or missing name, a wrong dtype or rank, sizes that disagree or leave their range,
-    and ids that leave theirs.
+    Raises InputError for an unknown or missing input, a wrong dtype, a wrong number of axes, a size that is out of
+    range or differs from that of another input, and an integer that is out of range.
     """
     _check_names(feeds, graph)
-    sizes: dict[str, tuple[str, int]] = {}  # axis: (the first input that has it, size)
+    sizes: dict[str, tuple[str, int]] = {}  # by axis: the first input that has it, and its size there
     for spec in graph.inputs:
         _check_type(feeds[spec.name], spec)
         _check_shape(feeds[spec.name].shape, spec, manifest, sizes)
@@ -43,8 +43,8 @@ def _check_names(feeds: Mapping[str, np.ndarray], graph: Graph) -> None:
 def _check_type(array: Any, spec: TensorSpec) -> None:
     if spec.dtype == "bfloat16":
         raise InputError(
-            f"{spec.name} is bfloat16, which numpy has not. To generate text, rpln_runtime.generator keeps such a "
-            "cache where the graph runs; otherwise export the checkpoint in fp16."
+            f"{spec.name} is bfloat16, a type that numpy does not have. To generate text, use rpln_runtime.generator, "
+            "which needs no array of it; otherwise export the checkpoint with --fp16."
         )
     if not isinstance(array, np.ndarray):
         raise InputError(f"{spec.name} is a {type(array).__name__}, expected a numpy array of {spec.dtype}.")
@@ -60,7 +60,7 @@ def _check_type(array: Any, spec: TensorSpec) -> None:
 def _check_shape(
     shape: tuple[int, ...], spec: TensorSpec, manifest: Manifest, sizes: dict[str, tuple[str, int]]
 ) -> None:
-    """Check each size against the graph, the limits of its axis, and the inputs before, noted in `sizes`."""
+    """Check each size against the graph, the limits of its axis, and the earlier inputs, whose sizes are in `sizes`."""
     for position, (axis, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(axis, int):
             if size != axis:
@@ -68,18 +68,20 @@ def _check_shape(
             continue
         limits = manifest.axes[axis]
         if size < limits.minimum or (limits.maximum is not None and size > limits.maximum):
-            upper = "unbounded" if limits.maximum is None else limits.maximum
+            expected = f"{limits.minimum} " + ("or more" if limits.maximum is None else f"to {limits.maximum}")
             raise InputError(
-                f"{spec.name} has size {size} in axis {axis!r}, expected {limits.minimum} to {upper}."
+                f"{spec.name} has size {size} in axis {axis!r}, expected {expected}."
                 + (" Cut the text, or split it into windows." if axis == SEQUENCE and size > limits.minimum else "")
             )
-        other, expected = sizes.setdefault(axis, (spec.name, size))
-        if size != expected:
-            raise InputError(f"{spec.name} has size {size} in axis {axis!r}, {other} has {expected}: make them equal.")
+        other, size_there = sizes.setdefault(axis, (spec.name, size))
+        if size != size_there:
+            raise InputError(
+                f"{spec.name} has size {size} in axis {axis!r}, {other} has {size_there}: make them equal."
+            )
 
 
 def _check_sum(axis: str, name: str, size: int, sizes: dict[str, tuple[str, int]]) -> None:
-    """Check an axis named by a sum, such as "past_sequence + sequence", against the axes it names."""
+    """Check the size of an axis such as "past_sequence + sequence", which must be the sum of the sizes of the two."""
     terms = [sizes[term] for term in axis.split(" + ") if term in sizes]
     if axis.count(" + ") == len(terms) - 1 > 0 and size != sum(length for _, length in terms):
         lengths = " and ".join(f"{length} of {other}" for other, length in terms)

@@ -1,6 +1,7 @@
-"""rpln.json, the contract between exporter and runtime: what a bundle holds, how to feed it, and how it was proven.
+"""The manifest of a bundle, `rpln.json`: the contract between the exporter, which writes it, and every runtime.
 
-Reading a manifest checks its schema, that no path leaves the folder, and size and SHA-256 of every file it names.
+It describes the graphs, how to feed them, and how they were made and validated. Reading it checks its schema, that no
+path leads out of the folder, and the size and SHA-256 of every file that it lists.
 """
 
 import dataclasses
@@ -15,14 +16,23 @@ from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 from rpln_runtime.errors import ManifestError
 
 SCHEMA_VERSION: Final = 3
+"""The version of the manifest's schema that this package reads and writes."""
 MANIFEST_NAME: Final = "rpln.json"
+"""The file of the manifest in the folder of a bundle."""
 
 Json: TypeAlias = dict[str, Any]
+"""A JSON object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleFile:
-    """A file of the bundle: its path relative to the folder (POSIX), its size in bytes and its SHA-256 in hex."""
+    """A file of a bundle.
+
+    Attributes:
+        path: the path relative to the folder, with `/` between its parts.
+        size: the size in bytes.
+        sha256: the SHA-256 of the content, in hexadecimal.
+    """
 
     path: str
     size: int
@@ -31,9 +41,13 @@ class BundleFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """A graph input or output: `shape` holds sizes and, for dynamic axes, their names (limits: `Manifest.axes`).
+    """An input or output of a graph.
 
-    `values` is how many values an integer input may hold, counted from 0; None where any goes.
+    Attributes:
+        name: the name in the graph.
+        dtype: the dtype by numpy's name; "bfloat16" for the type that numpy does not have.
+        shape: a size for each fixed axis, and a name for each dynamic one. `Manifest.axes` has their limits.
+        values: for integers, the values are 0 to `values` - 1. None if the values have no limits.
     """
 
     name: str
@@ -44,7 +58,12 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """The range a dynamic axis may take, both ends included; `maximum` None means unbounded."""
+    """The sizes that a dynamic axis may have.
+
+    Attributes:
+        minimum: the smallest size.
+        maximum: the largest size; None if only memory limits it.
+    """
 
     minimum: int
     maximum: int | None
@@ -52,7 +71,13 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """The same graph written in another form, which the providers named run instead. Inputs and outputs are equal."""
+    """A graph in another form, for certain providers. It has the inputs and outputs of the graph in standard operators.
+
+    Attributes:
+        path: the ONNX file, relative to the folder.
+        form: the name of the form, a row of `rpln_graphs.forms.FORMS`.
+        providers: the providers that run this form.
+    """
 
     path: str
     form: str
@@ -61,7 +86,17 @@ class Rewritten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """One ONNX graph of the bundle and the variant it serves: at `path` in standard operators, for any runtime."""
+    """An ONNX graph of a bundle.
+
+    Attributes:
+        variant: what the graph is for: a row of `rpln_graphs.variants.VARIANTS`, such as "full" or "decode".
+        path: the ONNX file in standard operators, relative to the folder. Any ONNX runtime can run it.
+        opset: the version of the standard operators.
+        inputs: the inputs, in the order of the graph.
+        outputs: the outputs, in the order of the graph.
+        form: the name of the form of the file at `path`.
+        rewritten: the same graph in other forms.
+    """
 
     variant: str
     path: str
@@ -72,13 +107,21 @@ class Graph:
     rewritten: tuple[Rewritten, ...] = ()
 
     def path_for(self, provider: str) -> str:
-        """The file that `provider` runs."""
+        """Return the ONNX file that `provider` runs, relative to the folder."""
         return next((row.path for row in self.rewritten if provider in row.providers), self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A form of a graph on a provider. `speedup` is against the standard form on the CPU; None where not measured."""
+    """A form of a graph that was considered for a provider.
+
+    Attributes:
+        variant: the variant of the graph.
+        form: the name of the form.
+        provider: the provider that ran it.
+        speedup: how many times as fast it is as the standard form on the first provider; None if it was not measured.
+        outcome: whether it was chosen or only measured, or why it was not measured.
+    """
 
     variant: str
     form: str
@@ -89,10 +132,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimization:
-    """How the forms of a bundle's graphs were chosen, and the settings that were measured with them.
+    """How the forms of a bundle's graphs were chosen.
 
-    `provider` is what `load` runs where its caller names none; `threads` (None: as many as there are cores) and
-    `spinning`, whether idle threads wait busily, go with it. `note` says in a sentence what was decided by what.
+    Attributes:
+        target: the kind of machine that the graphs were written for, a row of `rpln_export.plan.targets.TARGETS`.
+        workload: the name of the batches that were measured.
+        provider: the provider that runs the bundle if its user names none.
+        threads: the most threads of one operator on that provider; None means one for each core.
+        spinning: whether idle threads wait in a busy loop on that provider; None means the provider's default.
+        candidates: the forms that were considered, on each provider.
+        note: a sentence that says what was decided and why.
     """
 
     target: str
@@ -106,11 +155,20 @@ class Optimization:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What the steps of a decoder need to know. Ids are the decoder's own, which may differ from its encoder's.
+    """What the steps of a decoder need to know.
 
-    `first_position` is the position id of a sequence's first token, `pad_position` that of padding. `start_token_id`
-    is what the decoder of an encoder-decoder begins with; None for a decoder that continues a prompt. `max_new_tokens`,
-    and `max_length`, in which the prompt counts, are how far the checkpoint goes where its caller does not say.
+    All ids are those of the decoder. In an encoder-decoder, those of the encoder may differ; the manifest has them.
+
+    Attributes:
+        pad_token_id: the id of padding.
+        bos_token_id: the id that a text begins with; None if there is none.
+        eos_token_ids: the ids that end a text.
+        start_token_id: the id that the decoder of an encoder-decoder starts with; None for a decoder that continues
+            prompts.
+        first_position: the position id of a sequence's first token.
+        pad_position: the position id of padding.
+        max_new_tokens: the most new tokens where the user says nothing; None if the checkpoint does not say.
+        max_length: the most tokens, prompt included, where the user says nothing; None if the checkpoint does not say.
     """
 
     pad_token_id: int
@@ -125,7 +183,12 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The checkpoint that was exported: a folder's name or hub id, and the SHA-256 over its weights."""
+    """The checkpoint that was exported.
+
+    Attributes:
+        name: the name of its folder, or its hub id.
+        sha256: the SHA-256 over its weight files, in hexadecimal.
+    """
 
     name: str
     sha256: str
@@ -133,10 +196,32 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """All a runtime must know to run a bundle.
+    """What a runtime must know to run a bundle, and how the bundle was made.
 
-    `usable_length`, in tokens with the special ones, and the ids below it are those of what the tokenizer's output is
-    fed to: the encoder, where there is one.
+    In an encoder-decoder, the tokenizer feeds the encoder: `usable_length` and the ids are then those of the encoder.
+
+    Attributes:
+        task: a row of `rpln_runtime.tasks.TASKS`.
+        graphs: the graphs. The first is the one that is run by default.
+        axes: the sizes that each dynamic axis may have, by its name.
+        usable_length: the most tokens of a text, special tokens included.
+        vocab_size: the number of token ids.
+        type_vocab_size: the number of token types.
+        pad_token_id: the id of padding.
+        mask_token_id: the id of the mask token; None if the tokenizer has none.
+        problem_type: the `problem_type` of the config, which says how scores are made of logits; None if it has none.
+        labels: the names of the labels, in the order of the logits.
+        precision: the float type of most bytes of weights, read off the graphs.
+        recipe: the row of `rpln_graphs.recipes.RECIPES` that made the precision.
+        passes: in how many places each pass changed the graphs, by its name.
+        target: the kind of machine that the graphs were written for.
+        source: the checkpoint.
+        versions: the versions of the packages that made the bundle, by name.
+        validation: the summary of the comparison with PyTorch.
+        generation: what a decoder's steps need; None for other tasks.
+        optimization: how the forms of the graphs were chosen; None if nothing was chosen.
+        files: all files of the bundle but the manifest.
+        schema_version: the version of the manifest's schema.
     """
 
     task: str
@@ -163,9 +248,10 @@ class Manifest:
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
-    """Read and check `folder`/rpln.json; with `verify`, also hash every file it names.
+    """Read and check `rpln.json` in `folder`, and check the files that it lists.
 
-    Raises ManifestError for a missing, foreign or altered bundle.
+    Sizes of files are always compared; with `verify`, so is the SHA-256 of each. Raises ManifestError for a folder that
+    is not a complete bundle of this version, or whose files were altered.
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
@@ -196,22 +282,28 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
 def write_manifest(
     folder: Path, manifest: Manifest, *, without: Collection[str] = (), known: Collection[BundleFile] = ()
 ) -> None:
-    """Write `manifest` as `folder`/rpln.json, its file list made anew from what the folder holds.
+    """Write `manifest` to `rpln.json` in `folder`. Its list of files is made anew from the files that are there.
 
-    Files of `without`, paths relative to the folder, are about to go and are left out. Files of `known` are as they are
-    described there, and are not read again.
+    Args:
+        folder: the bundle.
+        manifest: what to write.
+        without: files to leave out, by their paths relative to the folder, because they are about to be removed.
+        known: descriptions of files that need not be hashed again.
     """
     files = files_of_folder(folder, without=without, known=known)
     document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
     written = folder / f".{MANIFEST_NAME}"
     written.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    written.replace(folder / MANIFEST_NAME)  # a reader finds the old one or the new one
+    written.replace(folder / MANIFEST_NAME)  # in one step: a reader finds the old manifest or the new one
 
 
 def files_of_folder(
     folder: Path, *, without: Collection[str] = (), known: Collection[BundleFile] = ()
 ) -> tuple[BundleFile, ...]:
-    """Describe all files of a bundle but its manifest and hidden files, which are unfinished; see `write_manifest`."""
+    """Return the descriptions of all files of a bundle but its manifest.
+
+    Hidden files are left out: they are being written. `without` and `known` are those of `write_manifest`.
+    """
     described = {file.path: file for file in known}
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return tuple(
@@ -222,7 +314,7 @@ def files_of_folder(
 
 
 def bundle_file_from_path(folder: Path, path: Path) -> BundleFile:
-    """Describe the file `path` that lies in `folder`."""
+    """Return the description of the file `path`, which lies in `folder`."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return BundleFile(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=digest)
@@ -232,10 +324,12 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
     parts = PurePosixPath(file.path)
     foreign = PureWindowsPath(file.path).anchor or "\\" in file.path or "\0" in file.path
     if parts.is_absolute() or ".." in parts.parts or foreign:
-        raise ManifestError(f"{MANIFEST_NAME} names {file.path!r}, which leaves the folder {folder}. Do not use it.")
+        raise ManifestError(
+            f"{MANIFEST_NAME} lists {file.path!r}, which is not in the folder {folder}. Do not use this bundle."
+        )
     path = folder / parts
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ManifestError(f"{path} is a link that leaves the folder {folder}. Do not use it.")
+        raise ManifestError(f"{path} is a link out of the folder {folder}. Do not use this bundle.")
     if not path.is_file():
         raise ManifestError(f"{path} is missing. Copy the whole bundle, or export the checkpoint again.")
     if path.stat().st_size != file.size:
@@ -261,9 +355,10 @@ def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
 
 
 def value_from_json(hint: Any, value: Any, where: str) -> Any:
-    """Read `value` as the type `hint`: a dataclass or None, a tuple, a dict, a plain type, or a union of plain types.
+    """Return the JSON `value` as the type `hint`.
 
-    Raises TypeError that names `where` in the document it is something else.
+    `hint` is a dataclass, a tuple, a dict, a plain type or Any, or one of these and None. Raises TypeError for a value
+    of another type. Its message says where in the document the value is, which begins with `where`.
     """
     if dataclasses.is_dataclass(hint):
         return _dataclass_from_json(hint, value, where)
@@ -274,7 +369,7 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
         return tuple(value_from_json(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: value_from_json(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    # Not isinstance: a bool is an int to Python, and no size or id.
+    # isinstance would accept a bool as an int.
     if hint is Any or type(value) in (arguments if origin is UnionType else (hint,)):
         return value
     raise TypeError(f"{where} is {value!r}, expected {hint.__name__ if origin is None else hint}")

@@ -1,4 +1,4 @@
-"""Text in, answers out: tokenizer, batches, graph and post-processing of a bundle behind one call."""
+"""Pipelines: the tokenizer, the graph and the post-processing of a bundle behind one call. Text in, answers out."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,6 +25,7 @@ from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
 
 _BATCH_SIZE: Final = 32
+"""The most rows in a batch where the user says nothing."""
 
 
 def pipeline(
@@ -36,17 +37,23 @@ def pipeline(
     verify: bool = True,
     **options: Any,
 ) -> Any:
-    """Open the bundle in `folder` for text: a `Pipeline`, or for a task that generates text a `Generator`.
+    """Open a bundle for texts.
 
-    `provider`, `threads` and `verify` are those of `load`, `batch_size` the most rows in a batch (None: 32, and 8 where
-    text is generated). The other options are those of the bundle's task, see the classes in `rpln_runtime.postprocess`
-    and `GenerationOptions`; a call may override them:
+    Args:
+        folder: the bundle.
+        provider: the provider that runs the graph, as in `load`.
+        threads: the most threads that one operator uses, as in `load`.
+        batch_size: the most rows in a batch. None means 32, or 8 if the task generates text.
+        verify: whether to compare the SHA-256 of every file with the manifest first.
+        **options: the options of the bundle's task: the attributes of its class in `rpln_runtime.postprocess`, or of
+            `GenerationOptions`. A call may give other values.
+
+    Returns a `Pipeline`, or a `Generator` if the task generates text. Raises what `load` raises, and InputError for an
+    option that the task does not have or a value that is out of range. For example:
 
         tag = pipeline("demo-token-classification-fp16", aggregation_strategy="simple")
         tag("Ada Lovelace lived in London.")
         tag(["One text.", "Another."], aggregation_strategy="none")
-
-    Raises what `load` raises, and InputError for an option that the task does not have or a value out of range.
     """
     manifest = read_manifest(Path(folder), verify=verify)
     task = _task_from_name(manifest.task)
@@ -62,11 +69,11 @@ def pipeline(
 
 
 class Pipeline:
-    """A bundle's task, ready to be called. Threads may share it.
+    """A bundle that is open for its task, which `pipeline` returns: call it with texts. Threads may share it.
 
     Attributes:
-        session: the graph that runs.
-        postprocess: the options in force.
+        session: the graph.
+        postprocess: the post-processing, which has the options of the task as attributes.
     """
 
     def __init__(self, session: Session, postprocess: Postprocess[Any], task: Task, *, batch_size: int) -> None:
@@ -75,16 +82,19 @@ class Pipeline:
         self.postprocess = postprocess
         self._task = task
         self._batch_size = batch_size
-        # Hidden states and the like, which the graph may give besides, are not asked for.
+        # Other outputs that the graph may have, such as hidden states, are not computed.
         self._outputs = [tensor.name for tensor in task.outputs]
 
     def __call__(self, inputs: Any = None, /, *, batch_size: int | None = None, **named: Any) -> Any:
-        """Answer one item, or each of a list of items.
+        """Return the answer for one item, or a list with an answer for each of several items.
 
-        An item is a text, or a mapping with the fields of the task, such as question and context; the fields of a
-        single item may also be given by name. `batch_size` and the options of the task are for this call alone.
+        Args:
+            inputs: an item, or a list of items. An item is a text, or a mapping with the fields of the task, such as
+                "question" and "context".
+            batch_size: the most rows in a batch of this call. None means the pipeline's own.
+            **named: options of the task for this call; without `inputs`, also the fields of a single item.
 
-        Raises InputError for what is no item of this task and for an unknown option.
+        Raises InputError for an item that the task does not take, an unknown option, and a value that is out of range.
         """
         batch_size = self._batch_size if batch_size is None else batch_size
         check_integer("batch_size", batch_size, minimum=1)
@@ -132,5 +142,5 @@ def _task_from_name(name: str) -> Task:
 
 def _listed(inputs: Any) -> list[Any]:
     if not isinstance(inputs, Iterable):
-        raise InputError(f"inputs are a {type(inputs).__name__}, expected a text, a mapping, or a list of these.")
+        raise InputError(f"inputs are of type {type(inputs).__name__}, expected a text, a mapping, or a list of these.")
     return list(inputs)

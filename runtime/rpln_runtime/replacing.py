@@ -1,7 +1,7 @@
-"""A folder takes another's place whole or not at all, on one file system; what a killed process left is put right.
+"""Folders that are replaced as a whole, or not at all. Leftovers of processes that were killed are cleaned up.
 
-Work happens in `.NAME.PID.partial` beside the destination, and what was there moves to `.NAME.PID.replaced` for the
-moment between two renames.
+A process writes into `.NAME.PID.partial` beside the destination, on the same file system. When it is done, it renames
+what was at the destination to `.NAME.PID.replaced`, and its own folder to the destination, and removes the old one.
 """
 
 import os
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Final
 
 PARTIAL: Final = "partial"
+"""The ending of a folder that a process is writing."""
 REPLACED: Final = "replaced"
+"""The ending of a folder that has been replaced and is about to be removed."""
 
 
 def partial_folder(folder: Path) -> Path:
-    """Make the folder beside `folder` in which this process writes what is to take its place.
+    """Make a folder beside `folder`, and return it: this process writes into it what is to replace `folder`.
 
-    Before that, what processes that are no longer alive left half done is undone: a folder that one had moved away
-    comes back, what it had not finished goes. Raises OSError.
+    First, the leftovers of processes that no longer run are cleaned up: a folder that one had moved away is moved back,
+    and a folder that one had not finished is removed. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _recover(folder)
@@ -28,7 +30,10 @@ def partial_folder(folder: Path) -> Path:
 
 
 def replace_folder(folder: Path, partial: Path) -> None:
-    """Let `partial` become `folder`; what was there stays if an interrupt comes between. Raises OSError."""
+    """Rename `partial` to `folder`, and remove what was there.
+
+    If that is interrupted, what was there stays. Raises OSError.
+    """
     replaced = _sibling(folder, REPLACED)
     try:
         if folder.exists():
@@ -37,10 +42,11 @@ def replace_folder(folder: Path, partial: Path) -> None:
     finally:
         if replaced.exists() and not folder.exists():
             replaced.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)  # the new one is there; what is left of the old one goes next time
+    shutil.rmtree(replaced, ignore_errors=True)  # what cannot be removed now is removed next time
 
 
 def _recover(folder: Path) -> None:
+    """Move back or remove what processes that no longer run have left beside `folder`."""
     for path in _leftovers(folder, REPLACED):
         if folder.exists():
             shutil.rmtree(path)
@@ -55,13 +61,17 @@ def _sibling(folder: Path, kind: str) -> Path:
 
 
 def _leftovers(folder: Path, kind: str) -> list[Path]:
+    """Return the folders of a `kind` that processes which no longer run have left beside `folder`."""
     pattern = re.compile(rf"\.{re.escape(folder.name)}\.(\d+)\.{kind}")
     found = ((path, pattern.fullmatch(path.name)) for path in folder.parent.iterdir())
     return [path for path, match in found if match and not _is_alive(int(match[1]))]
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether another process has this number. This one's own is from an earlier life: containers count anew."""
+    """Return whether another process runs under this number.
+
+    A leftover with the number of this process is from an earlier one: in a container, the numbers begin anew.
+    """
     if pid == os.getpid():
         return False
     try:

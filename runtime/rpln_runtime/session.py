@@ -1,4 +1,4 @@
-"""A session: one graph of a bundle on one execution provider, numpy arrays in, numpy arrays out."""
+"""Sessions: one graph of a bundle on one provider, with numpy arrays in and numpy arrays out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +16,7 @@ from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.options import check_integer
 
 DEFAULT_PROVIDER: Final = "cpu"
+"""The provider of a bundle whose export measured none."""
 
 
 def load(
@@ -28,16 +29,25 @@ def load(
     rewritten: bool = True,
     verify: bool = True,
 ) -> "Session":
-    """Open the bundle in `folder`.
+    """Open a graph of a bundle.
 
-    `provider` is a name of `rpln_runtime.engines.providers.PROVIDERS` (None: the one that the export measured to be the
-    fastest, "cpu" where it measured none), `threads` how many threads one operator may use (None: what was measured,
-    else as many as there are cores), `spinning` whether idle threads wait busily (None: what was measured), `variant`
-    the graph to run (None: the bundle's first). `rewritten` False asks for the graph in standard operators even where
-    the bundle has a form of it for the provider; `verify` hashes every file of the bundle first.
+    Args:
+        folder: the bundle.
+        provider: a name in `rpln_runtime.engines.providers.PROVIDERS`, such as "cpu" or "cuda". None means the provider
+            that the export measured to be the fastest, or "cpu" if it measured none.
+        threads: the most threads that one operator uses. None means the number that was measured with the provider, or
+            one for each core.
+        spinning: whether idle threads wait in a busy loop, which answers sooner but keeps cores busy. None means
+            the choice that was measured with the provider, or the provider's default.
+        variant: the graph to open, such as "decode". None means the bundle's first graph.
+        rewritten: whether to open the form of the graph that the bundle has for the provider, if there is one. False
+            opens the graph in standard ONNX operators.
+        verify: whether to compare the SHA-256 of every file of the bundle with the manifest first. Sizes are always
+            compared.
 
-    Raises ManifestError for an incomplete, altered or foreign bundle, ProviderError when another provider than
-    `provider` would run, MissingExtraError without its package, InputError for an argument out of range.
+    Raises ManifestError for a folder that is not a complete bundle of this version, ProviderError where the provider
+    cannot run the graph, MissingExtraError where the provider's package is not installed, and InputError for a value of
+    `threads` that is out of range.
     """
     if threads is not None:
         check_integer("threads", threads, minimum=1)
@@ -63,7 +73,7 @@ def open_session(
     variant: str | None = None,
     rewritten: bool = True,
 ) -> "Session":
-    """Open the bundle in `folder` that `manifest` describes; arguments and errors are those of `load`."""
+    """Open a graph of the bundle in `folder`, which `manifest` describes. Other arguments and errors: see `load`."""
     graph = _graph_from_variant(manifest, variant)
     measured = manifest.optimization
     provider = provider or default_provider(manifest)
@@ -82,17 +92,17 @@ def open_session(
 
 
 def default_provider(manifest: Manifest) -> str:
-    """What runs a bundle where its caller names nothing: the one that was measured to be fastest, else the CPU."""
+    """Return the provider that the export measured to be the fastest, or DEFAULT_PROVIDER if it measured none."""
     return manifest.optimization.provider if manifest.optimization else DEFAULT_PROVIDER
 
 
 class Session:
-    """A loaded graph. Threads may share it.
+    """A graph that is loaded and ready to run, which `load` returns. Threads may share it.
 
     Attributes:
-        manifest: what the bundle says of itself.
-        graph: the graph that runs, with the names, dtypes and axes of its inputs and outputs.
-        provider: the provider it runs on, as it was asked for.
+        manifest: the description of the bundle.
+        graph: the description of the graph: names, dtypes and axes of its inputs and outputs.
+        provider: the name of the provider that runs the graph.
     """
 
     def __init__(self, manifest: Manifest, graph: Graph, engine: Engine, *, provider: str) -> None:
@@ -104,29 +114,45 @@ class Session:
 
     @property
     def onnx_session(self) -> Any:
-        """ONNX Runtime's own session. Raises ProviderError where another runtime runs."""
+        """The `onnxruntime.InferenceSession` that runs the graph.
+
+        Raises ProviderError if the provider is not one of ONNX Runtime's.
+        """
         if not isinstance(self._engine, OnnxRuntimeEngine):
-            raise ProviderError(f"provider {self.provider!r} is not ONNX Runtime's: there is no session of it.")
+            raise ProviderError(
+                f"provider {self.provider!r} has no ONNX Runtime session: choose one of ONNX Runtime's, such as 'cpu'."
+            )
         return self._engine.session
 
     def bindable_engine(self) -> BindableEngine:
-        """What runs the graph, for callers that bind memory of it. Raises ProviderError where nothing can be bound."""
+        """Return the engine that runs the graph, to callers that bind its inputs and outputs to memory.
+
+        Raises ProviderError if the provider cannot bind memory.
+        """
         if not isinstance(self._engine, BindableEngine):
             raise ProviderError(
-                f"provider {self.provider!r} has no memory to bind, which generating text needs. Choose provider='cpu'."
+                f"provider {self.provider!r} cannot bind memory, which generating text needs. Choose provider='cpu'."
             )
         return self._engine
 
     @property
     def profiles(self) -> Sequence[Profile]:
-        """The sizes that it takes, of which one row must fit; empty where it takes all that the graph does."""
+        """The sizes that the engine was built for, of which one profile must fit.
+
+        Empty if the engine takes every size that the graph takes.
+        """
         return self._engine.profiles
 
     def run(self, feeds: Mapping[str, np.ndarray], *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Run the graph on `feeds`, an array for every input, and return the named `outputs` (None: all of them).
+        """Run the graph and return its outputs by name.
 
-        Dtypes, axes and their ranges are those of `graph.inputs` and `manifest.axes`; ids must lie in the vocabulary.
-        Raises InputError for anything else, before the graph runs.
+        Args:
+            feeds: an array for every input. Its dtype and axes are those in `graph.inputs`, and the sizes of axes are
+                limited by `manifest.axes`.
+            outputs: the names of the outputs to compute. None means all outputs.
+
+        Raises InputError, before anything runs, for an array or a name that does not fit, and for token ids outside the
+        vocabulary.
         """
         check_feeds(feeds, self.graph, self.manifest)
         names = self._output_names(outputs)
@@ -150,7 +176,10 @@ def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:
 
 
 def _check_signature(engine: Engine, graph: Graph, path: str) -> None:
-    """Compare names and dtypes in the file with the manifest's: all that runs later relies on the manifest."""
+    """Compare the names and dtypes in the file with those in the manifest, on which all later checks rely.
+
+    Raises ManifestError if they differ.
+    """
     for side, specs in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         found = getattr(engine, side)
         expected = {spec.name: spec.dtype for spec in specs}

@@ -1,26 +1,33 @@
-"""TASKS: one row per task, torch-free, read by the exporter and the runtime alike.
+"""TASKS: one row for each task, with the inputs and outputs of its graphs. Exporter and runtime both read it.
 
-To add a task: one row here, one head in `rpln_model.heads.HEADS`, one row in `rpln_runtime.postprocess.POSTPROCESS`
-(docs/adding-a-task.md). Names are the pipeline tags of transformers and Optimum, so is every tensor name.
+Names of tasks and tensors are those of transformers' pipelines and of Optimum. docs/adding-a-task.md lists what a new
+task needs besides its row.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 BATCH: Final = "batch"
+"""The axis of the rows of a batch."""
 SEQUENCE: Final = "sequence"
+"""The axis of the tokens of a text; in a decoder, of the new tokens of a step."""
 CHOICES: Final = "choices"
+"""The axis of the choices of a question of multiple choice."""
 BATCH_CHOICES: Final = "batch*choices"
+"""The axis of all choices of all questions of a batch."""
 ENCODER_SEQUENCE: Final = "encoder_sequence"
+"""The axis of the encoder's tokens, which a decoder's cross-attention reads."""
 PAST: Final = "past_sequence"
+"""The axis of the tokens whose keys and values are in the cache."""
 MASK_AXIS: Final = "masks"
+"""The axis of the mask tokens of one text."""
 MASKED_TOKENS: Final = "masked_tokens"
-"""All mask tokens of a batch in one list, the first text's first."""
+"""The axis of all mask tokens of a batch, those of the first text first."""
 TOTAL: Final = "past_sequence + sequence"
-"""An axis named by a sum is as long as the axes it names together."""
+"""The axis of all tokens so far. An axis that is named by a sum is as long as the axes in its name together."""
 
 TOKEN_AXES: Final = frozenset({SEQUENCE, ENCODER_SEQUENCE})
-"""Axes that go over the tokens of an input."""
+"""The axes that have an entry for each token of an input, padding included."""
 
 INT64: Final = "int64"
 FLOAT32: Final = "float32"
@@ -28,14 +35,18 @@ FLOAT32: Final = "float32"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """A graph input or output. An axis is the name of a dynamic one, the name of a config field, or a fixed size.
+    """An input or output of a graph, or a series of them with one for each layer.
 
-    `per_layer` is how many tensors stand behind the name, as an offset to the number of layers: None for one tensor,
-    0 for `attentions.0` .. `attentions.{L-1}`, 1 for `hidden_states.0` .. `hidden_states.{L}`. With `parts` each layer
-    has one tensor per part: `present.0.key`, `present.0.value`, `present.1.key` ...
-
-    `decides_along` is the index of the axis along which an answer takes the largest value, None where none does so:
-    validation counts how often the exported graph decides as PyTorch does.
+    Attributes:
+        name: the name in the graph; for a series, the part before the layer's number.
+        axes: the name of a dynamic axis, the name of a field of the config, or a fixed size, for each axis.
+        dtype: the dtype by numpy's name.
+        per_layer: None for a single tensor. For a series, how many more tensors there are than layers: 0 for
+            `attentions.0` to `attentions.{L-1}`, 1 for `hidden_states.0` to `hidden_states.{L}`.
+        parts: for a series with several tensors for each layer, what their names end in: `present.0.key`,
+            `present.0.value`, `present.1.key` and so on.
+        decides_along: the index of the axis along which an answer takes the largest value; None if no answer does.
+            Validation counts how often the exported graph and PyTorch agree on the largest value.
     """
 
     name: str
@@ -46,7 +57,7 @@ class Tensor:
     decides_along: int | None = None
 
     def names(self, layers: int) -> list[str]:
-        """The graph's names for it, in order, in a network of so many layers."""
+        """Return the names in the graph of a network with so many layers, in order."""
         if self.per_layer is None:
             return [self.name]
         numbered = [f"{self.name}.{index}" for index in range(layers + self.per_layer)]
@@ -54,18 +65,28 @@ class Tensor:
 
     @property
     def per_token(self) -> bool:
-        """Whether rows of the tensor belong to tokens, so that its values at padding mean nothing."""
+        """Whether the tensor has an axis of tokens, so that its values at padding mean nothing."""
         return not TOKEN_AXES.isdisjoint(self.axes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What is exported for a task, and which row of POSTPROCESS turns its outputs into answers.
+    """A task, with what is exported for it.
 
-    `postprocess` is None for a task that generates: `rpln_runtime.generation` runs it step by step. `variants` are the
-    rows of `rpln_graphs.variants.VARIANTS` that it may be exported as, the default first; `encoders` are those of the
-    graphs that run once, before the steps. `single_texts` says whether an item is one text, so that a graph can
-    tokenize it by itself (`rpln-export --with-tokenizer`).
+    Attributes:
+        name: the task as transformers' pipelines call it, such as "fill-mask".
+        architecture: the class of transformers, as a config names it in `architectures`.
+        inputs: the inputs of every graph of the task.
+        outputs: the outputs of every graph of the task.
+        postprocess: the row of `rpln_runtime.postprocess.POSTPROCESS` that makes answers of the outputs. None for a
+            task that generates text, which `rpln_runtime.generation` runs.
+        variants: the rows of `rpln_graphs.variants.VARIANTS` that the task may be exported as. The first is the
+            default.
+        encoders: the variants that run once, before a decoder's steps. The first is the default.
+        optional_inputs: inputs that a graph has if the user asks for them.
+        optional_outputs: outputs that a graph has if the user asks for them.
+        single_texts: whether an item of the task is a single text, so that a graph can tokenize it (`rpln-export
+            --with-tokenizer`).
     """
 
     name: str
@@ -81,7 +102,7 @@ class Task:
 
 
 def _logits(*axes: str | int) -> Tensor:
-    """Logits whose last axis holds the candidates."""
+    """Return the logits, whose last axis holds the candidates that an answer chooses from."""
     return Tensor(name="logits", axes=axes, decides_along=-1)
 
 
@@ -99,7 +120,9 @@ def _optional_inputs(*axes: str) -> tuple[Tensor, ...]:
 
 
 TOKENS: Final = (BATCH, SEQUENCE)
+"""The axes of token ids."""
 CHOICE_TOKENS: Final = (BATCH, CHOICES, SEQUENCE)
+"""The axes of token ids in multiple choice."""
 
 
 def _internals(batch: str) -> tuple[Tensor, ...]:
@@ -110,22 +133,26 @@ def _internals(batch: str) -> tuple[Tensor, ...]:
 
 
 DECODERS: Final = ("with-past", "full", "prefill", "decode")
+"""The variants of a decoder: rows of `rpln_graphs.variants.VARIANTS`."""
 LAST_LOGITS: Final = _logits(BATCH, 1, "vocab_size")
-"""Of the last position only: the projection onto the vocabulary is a third of a small decoder's work."""
+"""The logits at the last position. Logits at every position would be a third of a small decoder's work."""
 ALL_LOGITS: Final = _logits(*TOKENS, "vocab_size")
+"""The logits at every position."""
 MASKED_LOGITS: Final = _logits(MASKED_TOKENS, "vocab_size")
-"""Of the mask tokens that the graph finds itself."""
+"""The logits at the mask tokens, which the graph finds in `input_ids` by itself."""
 MASKED_POSITIONS: Final = Tensor(name="masked_positions", axes=(BATCH, MASK_AXIS), dtype=INT64)
-"""Where each text's mask tokens are; any place in the text where it has fewer than others."""
+"""The positions of each text's mask tokens. A text with fewer than others fills up with any of its positions."""
 LOGITS_AT_POSITIONS: Final = _logits(BATCH, MASK_AXIS, "vocab_size")
+"""The logits at the positions in `masked_positions`."""
 ENCODER_MASK: Final = Tensor(name="encoder_attention_mask", axes=(BATCH, ENCODER_SEQUENCE), dtype=INT64)
+"""1 for every token of the encoder, and 0 for padding."""
 CROSS_KEY_VALUES: Final = Tensor(
     name="cross_key_values",
     axes=(BATCH, "num_attention_heads", ENCODER_SEQUENCE, "head_size"),
     per_layer=0,
     parts=("key", "value"),
 )
-"""What each layer's cross-attention reads, projected once from the encoder's output."""
+"""The keys and values of each layer's cross-attention, which are computed once from the encoder's output."""
 
 
 _ROWS: Final = (
@@ -221,3 +248,4 @@ _ROWS: Final = (
 )
 
 TASKS: Final[dict[str, Task]] = {row.name: row for row in _ROWS}
+"""The tasks by name."""

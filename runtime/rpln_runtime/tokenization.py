@@ -1,4 +1,4 @@
-"""Text to tokens by the bundle's tokenizer.json, with character offsets, and windows over what is too long."""
+"""Text to token ids by the `tokenizer.json` of a bundle, with character offsets, and windows over long texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     import tokenizers
 
 _TOKENIZER_NAME: Final = "tokenizer.json"
+"""The file of the tokenizer in a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The tokens of one text or pair, or a window of them; each field has one row a token, all int64.
+    """The tokens of a text, of a pair of texts, or of a window over one.
+
+    Every array is int64 and has a row for each token.
 
     Attributes:
-        ids: ids in the vocabulary.
-        type_ids: the token types that the tokenizer gives.
-        offsets: first character and the one past the last, in the text that the token comes from, (tokens, 2).
-        words: the word of the text that the token is part of, -1 for special tokens.
-        sequences: 0 for tokens of the text, 1 for those of its pair, -1 for special tokens put around them.
-        positions: the place of the token in the whole encoding, before any window was cut.
+        ids: the ids of the tokens, (tokens).
+        type_ids: the token types, (tokens).
+        offsets: the first character of each token and the one after its last, in its own text, (tokens, 2).
+        words: the number of the word that the token is part of, -1 for special tokens, (tokens).
+        sequences: 0 for tokens of the text, 1 for those of its pair, -1 for the special tokens around them, (tokens).
+        positions: the place of the token in the encoding of the whole text, from which windows are cut, (tokens).
     """
 
     ids: np.ndarray
@@ -40,44 +43,54 @@ class Encoding:
         return len(self.ids)
 
     def take(self, indices: np.ndarray) -> "Encoding":
-        """Return the encoding of the tokens at `indices` alone."""
+        """Return an encoding of only the tokens at `indices`."""
         return Encoding(*(getattr(self, field.name)[indices] for field in fields(self)))
 
 
 def join_encodings(encodings: Sequence[Encoding]) -> Encoding:
-    """Return the tokens of `encodings`, one after the other."""
+    """Return one encoding of the tokens of all `encodings`, in order."""
     columns = ([getattr(encoding, field.name) for encoding in encodings] for field in fields(Encoding))
     return Encoding(*(np.concatenate(column) for column in columns))
 
 
 class Tokenizer:
-    """The tokenizer of a bundle. Padding and truncation that its file may ask for are off: nothing is cut silently."""
+    """The tokenizer of a bundle. It never pads or truncates, even where its file asks for that.
+
+    Attributes:
+        marks_subwords: whether the model marks tokens that continue a word, as WordPiece does. Byte-level BPE marks
+            none.
+        unknown_id: the id of the token for unknown text; None if there is none.
+    """
 
     def __init__(self, backend: "tokenizers.Tokenizer") -> None:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
-        # A word-piece model marks the pieces that continue a word; byte-level BPE marks nothing.
         self.marks_subwords = bool(getattr(backend.model, "continuing_subword_prefix", None))
         self.unknown_id = backend.token_to_id(getattr(backend.model, "unk_token", None) or "<unk>")
 
     @classmethod
     def from_bundle(cls, folder: Path, manifest: Manifest) -> "Tokenizer":
-        """Read the tokenizer of the bundle in `folder`. Raises ManifestError when there is none that can be read."""
+        """Read the tokenizer of the bundle in `folder`. Raises ManifestError if it is missing or cannot be read."""
         import tokenizers
 
         if _TOKENIZER_NAME not in {file.path for file in manifest.files}:
-            raise ManifestError(f"{folder} lists no {_TOKENIZER_NAME}: export a checkpoint that has a fast tokenizer.")
+            raise ManifestError(
+                f"{folder} has no {_TOKENIZER_NAME}: export the checkpoint with a fast tokenizer (--tokenizer)."
+            )
         try:
             return cls(tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER_NAME)))
-        except Exception as error:  # the only class that tokenizers raises
+        except Exception as error:  # tokenizers raises no narrower class
             raise ManifestError(
                 f"tokenizers {tokenizers.__version__} cannot read {folder / _TOKENIZER_NAME} ({error}). "
                 "Run: pip install --upgrade tokenizers"
             ) from error
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
-        """Encode `text`, or `text` and its `pair`, with special tokens. Raises InputError for what is no valid text."""
+        """Return the tokens of `text`, or of `text` and its `pair`, with special tokens.
+
+        Raises InputError for a value that is not a str, and for one that is not valid Unicode.
+        """
         for part in (text,) if pair is None else (text, pair):
             _check_text(part)
         encoding = self._backend.encode(text, pair)
@@ -91,28 +104,29 @@ class Tokenizer:
         )
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Return the text of `ids`."""
+        """Return the text of the tokens `ids`, with special tokens or without them."""
         return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def join(self, tokens: Sequence[str]) -> str:
-        """Return the text of tokens given by name."""
+        """Return the text of tokens that are given by their names in the vocabulary."""
         decoder = self._backend.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
 
     def token(self, token_id: int) -> str:
-        """Return the name of the token `token_id`, "" when it has none."""
+        """Return the name of the token with this id; "" if there is none."""
         return self._backend.id_to_token(token_id) or ""
 
     def token_id(self, token: str) -> int | None:
-        """Return the id of the token named `token`, None when there is none."""
+        """Return the id of the token with this name; None if there is none."""
         return self._backend.token_to_id(token)
 
 
 def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int = 0) -> list[Encoding]:
-    """Split the tokens of `sequence` into windows of `max_length` tokens in all; two neighbours share `stride`.
+    """Cut `encoding` into windows of at most `max_length` tokens, of which two neighbours share `stride` tokens.
 
-    Special tokens and the other sequence stand in every window. What is short enough stays whole.
-    Raises InputError when the other tokens leave no room, or no more than `stride`.
+    Only the tokens of one sequence are cut: 0 for the text, 1 for its pair. The other tokens are in every window. An
+    encoding that is short enough is its own only window. Raises InputError if the other tokens leave room for no more
+    than `stride` tokens.
     """
     if len(encoding) <= max_length:
         return [encoding]
@@ -121,7 +135,7 @@ def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int =
     room = max_length - others
     if room <= stride:
         raise InputError(
-            f"windows of {max_length} tokens leave {max(room, 0)} for the text, as {others} others stand in each: "
+            f"a window of {max_length} tokens has room for {max(room, 0)} tokens of the text beside {others} others: "
             f"expected more than the stride of {stride}. Lower the stride, or shorten the other text."
         )
     before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(encoding))
@@ -132,9 +146,10 @@ def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int =
 
 
 def truncate(encoding: Encoding, max_length: int) -> Encoding:
-    """Cut `encoding` to `max_length` tokens: from the end of the longer sequence, special tokens stay.
+    """Return `encoding` cut to at most `max_length` tokens.
 
-    The lengths of a pair are those of the "longest first" strategy of the tokenizers library.
+    Special tokens stay, and other tokens are cut from the end. Of a pair, the longer text is cut first, as the strategy
+    "longest_first" of the tokenizers library does.
     """
     if len(encoding) <= max_length:
         return encoding
@@ -150,6 +165,7 @@ def truncate(encoding: Encoding, max_length: int) -> Encoding:
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens stay of each text of a pair, where there is room for `room` tokens in all."""
     shorter = min(first, second, room // 2)
     longer = room - shorter
     return (shorter, longer) if first <= second else (longer, shorter)
@@ -157,7 +173,7 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
-        raise InputError(f"a text is a {type(text).__name__}, expected str.")
+        raise InputError(f"a text is of type {type(text).__name__}, expected str.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

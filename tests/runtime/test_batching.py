@@ -81,7 +81,7 @@ def test_multiple_choice_gets_one_choice_a_row(bundle_of: Callable[..., Bundle])
 def test_embeddings_do_not_follow_from_text(bundle_of: Callable[..., Bundle]) -> None:
     manifest = read_manifest(bundle_of("multiple-choice").folder)
     spec = TensorSpec(name="inputs_embeds", dtype="float32", shape=("batch", "sequence", 32))
-    with pytest.raises(InputError, match="the graph takes 'inputs_embeds', which does not follow from text"):
+    with pytest.raises(InputError, match="'inputs_embeds'"):
         feeds_from_encodings([encoding([0])], dataclasses.replace(manifest.graphs[0], inputs=(spec,)), manifest)
 
 

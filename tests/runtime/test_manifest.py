@@ -100,7 +100,7 @@ def drop(*keys: str | int) -> Callable[[Any], None]:
 
 
 PATH = ("files", 1, "path")
-LEAVES = r"which leaves the folder .*\. Do not use it\."
+LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
 
 
 @pytest.mark.parametrize(
@@ -116,21 +116,18 @@ LEAVES = r"which leaves the folder .*\. Do not use it\."
         (put(*PATH, value="model.onnx\0.txt"), LEAVES),
         (put(*PATH, value="."), "is missing"),
         (put(*PATH, value="engines"), "is missing"),
-        (put(*PATH, value="other.onnx"), r"other\.onnx is missing\. Copy the whole bundle, or export"),
-        (
-            put("files", 1, "size", value=6),
-            r"model\.onnx has 5 bytes, the manifest says 6: a truncated or altered copy",
-        ),
-        (put("files", 1, "sha256", value="0" * 64), r"model\.onnx differs from what was exported \(SHA-256\)"),
-        (drop("files", 1), r"rpln\.json lists no file 'model\.onnx' for its graph"),
-        (put("graphs", value=[]), r"lists no graph\. Export the checkpoint again\."),
+        (put(*PATH, value="other.onnx"), r"other\.onnx is missing"),
+        (put("files", 1, "size", value=6), r"model\.onnx has 5 bytes.* 6"),
+        (put("files", 1, "sha256", value="0" * 64), r"model\.onnx .*SHA-256"),
+        (drop("files", 1), r"rpln\.json .*'model\.onnx'"),
+        (put("graphs", value=[]), r"no graph.* [Ee]xport"),
         (put("generation", value=[]), r"generation holds \[\], expected \['bos_token_id', "),
-        (put("graphs", 0, "path", value="../m.onnx"), r"lists no file '\.\./m\.onnx' for its graph"),
-        (put("schema_version", value=1), "has schema version 1, this rpln-runtime reads 3"),
-        (put("schema_version", value="2"), "has schema version '2', this rpln-runtime reads 3"),
-        (drop("schema_version"), "has schema version None, this rpln-runtime reads 3"),
+        (put("graphs", 0, "path", value="../m.onnx"), r"rpln\.json .*'\.\./m\.onnx'"),
+        (put("schema_version", value=1), "schema version 1.* 3"),
+        (put("schema_version", value="2"), "schema version '2'.* 3"),
+        (drop("schema_version"), "schema version None.* 3"),
         (put("schema_version", value=3.0), r"the manifest\.schema_version is 3\.0, expected int"),
-        (put("usable_length", value="64"), r"breaks schema 3: the manifest\.usable_length is '64', expected int\."),
+        (put("usable_length", value="64"), r"schema 3: the manifest\.usable_length is '64', expected int\."),
         (put("vocab_size", value=True), r"the manifest\.vocab_size is True, expected int\."),
         (put("mask_token_id", value=1.5), r"the manifest\.mask_token_id is 1\.5, expected int \| None\."),
         (put("labels", value="ABC"), r"the manifest\.labels is 'ABC', expected tuple"),
@@ -143,7 +140,7 @@ LEAVES = r"which leaves the folder .*\. Do not use it\."
         (put("source", value=7), r"the manifest\.source holds 7, expected \['name', 'sha256'\]\."),
         (drop("source", "name"), r"the manifest\.source holds \['sha256'\], expected \['name', 'sha256'\]\."),
         (put("source", "date", value="today"), r"holds \['date', 'name', 'sha256'\], expected \['name', 'sha256'\]\."),
-        (drop("axes", "sequence"), r"gives no limits for the axes sequence of 'model\.onnx'"),
+        (drop("axes", "sequence"), r"axes sequence of 'model\.onnx'"),
     ],
 )
 def test_an_altered_manifest_is_refused(folder: Path, change: Callable[[Any], None], message: str) -> None:
@@ -159,23 +156,21 @@ def test_an_altered_manifest_is_refused(folder: Path, change: Callable[[Any], No
 )
 def test_what_is_no_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / MANIFEST_NAME).write_bytes(content)
-    with pytest.raises(ManifestError, match=r"rpln\.json is not valid JSON .*Export the checkpoint again\."):
+    with pytest.raises(ManifestError, match=r"rpln\.json is not valid JSON .*[Ee]xport"):
         read_manifest(folder)
 
 
 @pytest.mark.parametrize("content", ["null", "[]", "7", '"text"', "{}"])
 def test_json_that_is_no_manifest_is_refused(folder: Path, content: str) -> None:
     (folder / MANIFEST_NAME).write_text(content)
-    with pytest.raises(ManifestError, match="has schema version None"):
+    with pytest.raises(ManifestError, match="schema version None"):
         read_manifest(folder)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(folder: Path) -> None:
     (folder / MANIFEST_NAME).unlink()
     for path in (folder, folder / "nowhere", folder / "model.onnx"):
-        with pytest.raises(
-            ManifestError, match=r"holds no rpln\.json: expected a bundle\. Make one with rpln-export\."
-        ):
+        with pytest.raises(ManifestError, match=r"rpln\.json.* bundle.* rpln-export"):
             read_manifest(path)
 
 
@@ -183,14 +178,14 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
     outside = folder.parent / "outside.onnx"
     (folder / "model.onnx").rename(outside)
     (folder / "model.onnx").symlink_to(outside)
-    with pytest.raises(ManifestError, match=r"model\.onnx is a link that leaves the folder .*\. Do not use it\."):
+    with pytest.raises(ManifestError, match=r"model\.onnx is a link .*[Dd]o not use"):
         read_manifest(folder)
 
 
 def test_a_linked_subfolder_is_refused(folder: Path) -> None:
     (folder / "engines").rename(folder.parent / "engines")
     (folder / "engines").symlink_to(folder.parent / "engines", target_is_directory=True)
-    with pytest.raises(ManifestError, match=r"a\.plan is a link that leaves the folder"):
+    with pytest.raises(ManifestError, match=r"a\.plan is a link"):
         read_manifest(folder)
 
 
@@ -202,14 +197,12 @@ def test_a_link_inside_the_folder_is_followed(folder: Path) -> None:
 
 def test_an_altered_byte_is_found_unless_told_not_to_look(folder: Path) -> None:
     (folder / "engines" / "a.plan").write_bytes(b"engima")
-    with pytest.raises(
-        ManifestError, match=r"a\.plan differs from what was exported \(SHA-256\)\. Copy the bundle again"
-    ):
+    with pytest.raises(ManifestError, match=r"a\.plan .*SHA-256.* [Cc]opy"):
         read_manifest(folder)
     assert read_manifest(folder, verify=False).task == MANIFEST.task
 
 
 def test_a_truncated_file_is_found_even_so(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"gra")
-    with pytest.raises(ManifestError, match=r"model\.onnx has 3 bytes, the manifest says 5"):
+    with pytest.raises(ManifestError, match=r"model\.onnx has 3 bytes.* 5"):
         read_manifest(folder, verify=False)

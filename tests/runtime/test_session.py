@@ -72,13 +72,12 @@ def test_outputs_can_be_chosen(bundle_of: Callable[..., Bundle]) -> None:
     end = session.run(feeds(2, 5), outputs=["end_logits"])
     assert list(end) == ["end_logits"]
     assert np.array_equal(end["end_logits"], both["end_logits"])
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"'logits'.*start_logits, end_logits"):
         session.run(feeds(2, 5), outputs=["logits"])
-    assert str(caught.value) == "unknown output 'logits': the graph gives start_logits, end_logits."
 
 
 def test_inputs_are_checked_before_the_graph_runs(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"size 65 in axis 'sequence', expected 1 to 64\."):
+    with pytest.raises(InputError, match=r"65 .*'sequence'.* 1 to 64"):
         load(bundle.folder).run(feeds(1, USABLE_LENGTH + 1))
 
 
@@ -100,6 +99,7 @@ def test_says_what_it_runs(bundle: Bundle) -> None:
     assert session.provider == "cpu"
     assert session.manifest == read_manifest(bundle.folder)
     assert session.graph == session.manifest.graphs[0]
+    assert [node.name for node in session.onnx_session.get_outputs()] == [spec.name for spec in session.graph.outputs]
 
 
 def test_the_first_graph_runs_unless_another_is_named(bundle: Bundle, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_the_first_graph_runs_unless_another_is_named(bundle: Bundle, tmp_path: 
 
 
 def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"threads is 0, expected an integer, 1 or more\."):
+    with pytest.raises(InputError, match=r"threads is 0.* 1 or more"):
         load(bundle.folder, threads=0)
-    with pytest.raises(ManifestError, match=r"the bundle has no variant 'decode': expected one of full\."):
+    with pytest.raises(ManifestError, match=r"'decode'.* full"):
         load(bundle.folder, variant="decode")
 
 
@@ -127,17 +127,17 @@ def test_a_graph_that_is_not_the_manifests_is_refused(bundle: Bundle, tmp_path: 
     with pytest.raises(ManifestError, match=r"SHA-256|bytes"):
         load(folder)
     write_manifest(folder, bundle.manifest)
-    with pytest.raises(ManifestError, match=r"has the outputs \{'other': 'float32'\}, the manifest says \{'logits'"):
+    with pytest.raises(ManifestError, match=r"outputs \{'other': 'float32'\}.* \{'logits'"):
         load(folder)
 
 
 def test_a_file_that_is_no_graph_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     folder = copy_bundle(bundle, tmp_path)
     (folder / "model.onnx").write_bytes(b"not a graph")
-    with pytest.raises(ManifestError, match=r"model\.onnx has 11 bytes, the manifest says"):
+    with pytest.raises(ManifestError, match=r"model\.onnx has 11 bytes"):
         load(folder)
     write_manifest(folder, bundle.manifest)
-    with pytest.raises(ManifestError, match=r"onnxruntime .* cannot load .*model\.onnx.*pip install .*--upgrade"):
+    with pytest.raises(ManifestError, match=r"onnxruntime .*model\.onnx.*pip install .*--upgrade"):
         load(folder)
 
 
@@ -168,5 +168,5 @@ def test_bf16_on_the_cpu_is_refused_by_its_reason(tmp_path: Path, bundle: Bundle
     folder = copy_bundle(bundle, tmp_path)
     write_manifest(folder, dataclasses.replace(read_manifest(folder), precision="bfloat16"))
 
-    with pytest.raises(ProviderError, match="computes in bf16, for which ONNX Runtime's CPU provider has no kernels"):
+    with pytest.raises(ProviderError, match=r"bf16.* CPU .*'cuda'.* fp32"):
         load(folder)

@@ -118,18 +118,17 @@ def test_truncation_equals_transformers(
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        (None, "a text is a NoneType, expected str."),
-        (b"bytes", "a text is a bytes, expected str."),
-        ("ab\udc80", "a text is not valid Unicode at character 2 (surrogates not allowed)"),
+        (None, "NoneType.* str"),
+        (b"bytes", "bytes.* str"),
+        ("ab\udc80", "Unicode at character 2 .*surrogates not allowed"),
     ],
 )
-def test_what_is_no_text_is_refused(pair: tuple[Tokenizer, Any], text: Any, message: str) -> None:
+def test_what_is_no_text_is_refused(pair: tuple[Tokenizer, Any], text: Any, facts: str) -> None:
     for arguments in ((text,), ("fine", text)) if text is not None else ((text,),):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=facts):
             pair[0].encode(*arguments)
-        assert str(caught.value).startswith(message)
 
 
 def test_word_pieces_mark_what_continues_a_word() -> None:
@@ -145,11 +144,11 @@ def test_a_bundle_without_a_readable_tokenizer_is_refused(tmp_path: Path) -> Non
     manifest = make_manifest(make_model(task, vocab_size=10).config, task)
     (tmp_path / "model.onnx").write_bytes(b"any")
     write_manifest(tmp_path, manifest)
-    with pytest.raises(ManifestError, match=r"lists no tokenizer\.json: export a checkpoint that has a fast tokenizer"):
+    with pytest.raises(ManifestError, match=r"no tokenizer\.json.*--tokenizer"):
         Tokenizer.from_bundle(tmp_path, read_manifest(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{}")
     write_manifest(tmp_path, manifest)
-    with pytest.raises(ManifestError, match=r"cannot read .*tokenizer\.json .* pip install --upgrade tokenizers"):
+    with pytest.raises(ManifestError, match=r"tokenizer\.json .* pip install --upgrade tokenizers"):
         Tokenizer.from_bundle(tmp_path, read_manifest(tmp_path))
 
 

@@ -1,1 +1,1 @@
-"""What runs a graph: one file for each of ONNX Runtime, OpenVINO and TensorRT, and the table of providers."""
+"""Engines: what runs a graph. There is a file for each of ONNX Runtime and OpenVINO, and a folder for TensorRT."""

@@ -1,4 +1,4 @@
-"""What runs a loaded graph, behind one interface: numpy arrays in, numpy arrays out."""
+"""The interface of engines: what runs a graph, with numpy arrays in and numpy arrays out."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,13 @@ from rpln_runtime.manifest import Graph, Manifest
 
 
 class Bundle(NamedTuple):
-    """The bundle that a graph is opened from: its folder, what it says of itself, and of the graph."""
+    """A graph of a bundle, as engines need it.
+
+    Attributes:
+        folder: the folder of the bundle.
+        manifest: the description of the bundle.
+        graph: the description of the graph.
+    """
 
     folder: Path
     manifest: Manifest
@@ -24,48 +30,53 @@ class Engine(Protocol):
 
     @property
     def inputs(self) -> dict[str, str]:
-        """The dtype of each input."""
+        """The dtype of each input, by numpy's name."""
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The dtype of each output."""
+        """The dtype of each output, by numpy's name."""
 
     @property
     def profiles(self) -> Sequence[Profile]:
-        """The sizes that it takes, of which one row must fit; empty where it takes all that the graph does."""
+        """The sizes that the engine was built for, of which one profile must fit.
+
+        Empty if the engine takes every size that the graph takes.
+        """
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """The outputs called `names`, in arrays that outlive the next run."""
+        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
 
 
 class Binding(Protocol):
-    """Where the tensors of a run lie. What is bound stays so for the runs that follow; each thread has its own.
+    """The memory that the inputs and outputs of a graph are bound to.
 
-    `element` is a dtype's number in ONNX, `pointer` an address in memory that the engine allocated.
+    A tensor stays bound for all later runs. A binding belongs to one thread. Where a method takes memory of the engine,
+    `element` is the number of the dtype in ONNX (`TensorProto.DataType`), and `pointer` is an address in memory that
+    the engine allocated.
     """
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
-        """Have the graph read `array`, contiguous and on the host. It is read when the graph runs."""
+        """Bind an input to `array`, which is contiguous and in host memory. It is read in each run."""
 
     def bind_cpu_output(self, name: str, array: np.ndarray) -> None:
-        """Have the graph write into `array`, contiguous and on the host."""
+        """Bind an output to `array`, which is contiguous and in host memory. It is written in each run."""
 
     def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Have the graph read memory of the engine."""
+        """Bind an input to memory of the engine."""
 
     def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Have the graph write memory of the engine."""
+        """Bind an output to memory of the engine."""
 
     def run(self) -> None:
-        """Run the graph; what it gives is there when this returns."""
+        """Run the graph. The outputs are complete when this returns."""
 
 
 @runtime_checkable
 class BindableEngine(Engine, Protocol):
-    """An engine whose tensors may stay where it runs, as those of a cache do."""
+    """An engine whose inputs and outputs can be bound to memory where it runs, such as that of a decoder's cache."""
 
     def bind(self) -> Binding:
-        """A binding in which nothing is bound."""
+        """Return a new binding, in which nothing is bound yet."""
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
-        """Memory for `size` elements where the engine runs."""
+        """Allocate memory for `size` elements where the engine runs."""

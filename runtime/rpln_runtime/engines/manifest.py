@@ -1,6 +1,6 @@
-"""engines/NAME.json beside engines/NAME.plan: what a TensorRT engine is, for whom, and what it was made from.
+"""Manifests of TensorRT engines: `engines/NAME.json` describes `engines/NAME.plan`.
 
-A bundle's engines are those that its file list names, so that their hashes are checked with all others.
+The engines of a bundle are those in its list of files, so that their hashes are checked with all others.
 """
 
 import dataclasses
@@ -13,13 +13,20 @@ from rpln_runtime.errors import ManifestError
 from rpln_runtime.manifest import BundleFile, Manifest, value_from_json
 
 ENGINE_SCHEMA_VERSION: Final = 1
+"""The version of the schema that this package reads and writes."""
 ENGINES: Final = "engines"
-"""The folder of a bundle that holds them."""
+"""The folder of a bundle that holds its engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The sizes that an engine takes along an axis, both ends included, and the one that it was tuned for."""
+    """The sizes of an axis that an engine takes.
+
+    Attributes:
+        minimum: the smallest size.
+        optimum: the size that the kernels are tuned for.
+        maximum: the largest size.
+    """
 
     minimum: int
     optimum: int
@@ -30,15 +37,20 @@ class Range:
 
 
 Profile: TypeAlias = dict[str, Range]
-"""Ranges by the name of a dynamic axis."""
+"""The sizes of all dynamic axes that an engine takes, by the name of the axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A kernel of the engine: its name and kind as TensorRT calls them, and the ONNX nodes that it computes.
+    """A kernel of an engine.
 
-    `inputs`, constants among them, and `outputs` are dtypes by their names in numpy. Each profile has kernels of its
-    own.
+    Attributes:
+        name: the name that TensorRT gives it.
+        kind: the type that TensorRT gives it.
+        nodes: the names of the ONNX nodes that it computes.
+        inputs: the dtypes of its inputs, constants among them, by numpy's names.
+        outputs: the dtypes of its outputs, by numpy's names.
+        profile: the number of the profile that it belongs to. Each profile has kernels of its own.
     """
 
     name: str
@@ -51,14 +63,28 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineManifest:
-    """An engine.
+    """The description of an engine.
 
-    `builder` is a row of BUILDERS in `rpln_graphs.tensorrt` and `version` that of its package; `targets` are compute
-    capabilities (sm89); a `hardware_compatible` one runs on later ones too, and a `version_compatible` one by later
-    runtimes. `stripped` ones hold no weights: those of the graph are put in when it is loaded. `graph` is the ONNX file
-    that it was made from, with the file of its weights where that is another. `attentions` counts the fused attentions
-    of each profile. `weights` and `activations`, of each profile, are in bytes of the device's memory, `workspace` was
-    the limit given to the builder. `timing_cache` is the SHA-256 of the cache of measured kernels that was used.
+    Attributes:
+        builder: the TensorRT that built it, a row of `rpln_graphs.tensorrt.BACKENDS`.
+        version: the version of that TensorRT.
+        targets: the compute capabilities that it was built for, such as "sm89".
+        hardware_compatible: whether it also runs on GPUs of later compute capabilities.
+        version_compatible: whether later versions of TensorRT run it, too.
+        stripped: whether it has no weights. They are taken from the ONNX file when it is loaded.
+        variant: the variant of the graph.
+        precision: the dtype of its matrix products, by numpy's name.
+        graph: the ONNX file that it was built from, and the file of its weights if they are in another.
+        plan: the file of the engine.
+        profiles: the profiles, of which a batch must fit one.
+        weights: the size of the weights in device memory, in bytes.
+        activations: the size of the activations of each profile in device memory, in bytes.
+        workspace: the most device memory that a kernel may use while it runs, in bytes; None means all of it.
+        attentions: the number of fused attentions in each profile.
+        layers: the kernels.
+        seconds: how long the build took.
+        timing_cache: the SHA-256 of the timing cache that the build used; None if it used none.
+        schema_version: the version of the schema.
     """
 
     builder: str
@@ -83,18 +109,23 @@ class EngineManifest:
 
 
 def read_engines(folder: Path, manifest: Manifest) -> list[EngineManifest]:
-    """The engines of the bundle in `folder`. Raises ManifestError for one of another schema."""
+    """Return the engines of the bundle in `folder`.
+
+    Raises ManifestError for one that is broken or has another schema.
+    """
     files = {file.path for file in manifest.files}
     names = sorted(path for path in files if path.startswith(f"{ENGINES}/") and path.endswith(".json"))
     engines = [read_engine(folder / name) for name in names]
     for engine in engines:
         if engine.plan.path not in files:
-            raise ManifestError(f"{folder} holds no {engine.plan.path}, which its engines name. Build them again.")
+            raise ManifestError(
+                f"{folder} has no {engine.plan.path}, which a manifest in {ENGINES}/ describes. Build the engine again."
+            )
     return engines
 
 
 def read_engine(path: Path) -> EngineManifest:
-    """Read the manifest of one engine. Raises ManifestError for one that is broken or of another schema."""
+    """Read the manifest of one engine. Raises ManifestError for one that is broken or has another schema."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -112,7 +143,10 @@ def read_engine(path: Path) -> EngineManifest:
             f"{path} breaks schema {ENGINE_SCHEMA_VERSION}: {error}. Build the engine again."
         ) from error
     if len({len(engine.profiles), len(engine.activations), len(engine.attentions)}) != 1 or not engine.profiles:
-        raise ManifestError(f"{path} does not say the same of all its profiles. Build the engine again.")
+        raise ManifestError(
+            f"{path} has {len(engine.profiles)} profiles, activations of {len(engine.activations)} and attentions of "
+            f"{len(engine.attentions)}: expected the same number of each, at least 1. Build the engine again."
+        )
     return engine
 
 
@@ -122,7 +156,7 @@ def write_engine(path: Path, engine: EngineManifest) -> None:
 
 
 def graph_files(path: str, manifest: Manifest) -> tuple[BundleFile, ...]:
-    """The ONNX file at `path` of a bundle and the file of its weights, as the bundle's manifest has them."""
+    """Return the ONNX file at `path` of a bundle, and the file of its weights if they are in another."""
     files = {file.path: file for file in manifest.files}
     weights = [f"{path}.data", "model.onnx.data"]
     return tuple(files[name] for name in dict.fromkeys([path, *weights]) if name in files)

@@ -1,4 +1,4 @@
-"""Memory that tensors stay in from one run to the next, on the device where their graph runs."""
+"""Memory that keeps tensors from one run of a graph to the next, on the device that runs the graph."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
@@ -7,24 +7,29 @@ import numpy as np
 
 
 class Memory(Protocol):
-    """A flat piece of memory: `size` in elements, `pointer` on its device."""
+    """A block of memory.
+
+    Attributes:
+        size: the number of elements.
+        pointer: the address on the device.
+    """
 
     size: int
     pointer: int
 
     def read(self) -> np.ndarray:
-        """Return what it holds."""
+        """Return the elements as an array in host memory. It may be a copy."""
 
     def write(self, values: np.ndarray) -> None:
-        """Put `values`, an altered array that `read` returned, in its place."""
+        """Store `values`, an array that `read` returned and that was altered since."""
 
 
 Allocate: TypeAlias = Callable[[int, np.dtype[Any]], Memory]
-"""Gives memory for so many elements of a dtype."""
+"""A function that allocates memory for a number of elements of a dtype."""
 
 
 class HostMemory:
-    """Memory of numpy."""
+    """A block of host memory that numpy allocated."""
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
         self._values = np.empty(max(size, 1), dtype)
@@ -32,8 +37,8 @@ class HostMemory:
         self.pointer = self._values.ctypes.data
 
     def read(self) -> np.ndarray:
-        """Return the memory itself."""
+        """Return the elements themselves, not a copy."""
         return self._values
 
     def write(self, values: np.ndarray) -> None:
-        """Do nothing: `values` are the memory itself."""
+        """Do nothing: `values` is the memory itself."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime's session as an engine, on whichever of its providers."""
+"""ONNX Runtime as an engine, on any of its providers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -13,54 +13,56 @@ _NUMPY_NAMES: Final = {
     "tensor(bfloat16)": "bfloat16",
     "tensor(int64)": "int64",
 }
+"""The names that numpy has for ONNX Runtime's types."""
 
 
 class OnnxRuntimeEngine:
-    """A session. `device` is where its tensors are kept, as onnxruntime calls it.
+    """A graph that ONNX Runtime runs.
 
     Attributes:
-        session: the session itself, for callers that bind memory of theirs.
-        profiles: none: it takes all sizes.
+        session: the `onnxruntime.InferenceSession`.
+        profiles: empty, because the session takes every size that the graph takes.
     """
 
     profiles = ()
 
     def __init__(self, session: Any, *, device: str = "cpu") -> None:
+        """Wrap a session whose memory is on `device`, "cpu" or "cuda", as ONNX Runtime calls it."""
         self.session = session
         self._device = device
 
     @property
     def inputs(self) -> dict[str, str]:
-        """The dtype of each input."""
+        """The dtype of each input, by numpy's name."""
         return _dtypes(self.session.get_inputs())
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The dtype of each output."""
+        """The dtype of each output, by numpy's name."""
         return _dtypes(self.session.get_outputs())
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """The outputs called `names`, in arrays that outlive the next run."""
+        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
         binding = self.session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in names:
-            # Into memory of onnxruntime's pool, which the arrays then share: fresh memory of numpy's own is slower.
+            # ONNX Runtime takes memory from its pool, and the arrays keep it. New memory of numpy's would be slower.
             binding.bind_output(name, "cpu")
         self.session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()]
 
     def bind(self) -> "OnnxRuntimeBinding":
-        """A binding in which nothing is bound."""
+        """Return a new binding, in which nothing is bound yet."""
         return OnnxRuntimeBinding(self.session, self._device)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
-        """Memory for `size` elements: numpy's on the CPU, else onnxruntime's on the device."""
+        """Allocate memory for `size` elements: numpy's on the CPU, ONNX Runtime's on another device."""
         return HostMemory(size, dtype) if self._device == "cpu" else OnnxRuntimeMemory(size, dtype, self._device)
 
 
 class OnnxRuntimeBinding:
-    """Where the tensors of a session's runs lie."""
+    """The memory that the inputs and outputs of a session are bound to. See `rpln_runtime.engines.base.Binding`."""
 
     def __init__(self, session: Any, device: str) -> None:
         self._session = session
@@ -68,28 +70,31 @@ class OnnxRuntimeBinding:
         self._device = device
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
-        """Have the graph read `array`. It is read when the graph runs."""
+        """Bind an input to `array`, which is contiguous and in host memory."""
         self._binding.bind_cpu_input(name, array)
 
     def bind_cpu_output(self, name: str, array: np.ndarray) -> None:
-        """Have the graph write into `array`."""
+        """Bind an output to `array`, which is contiguous and in host memory."""
         self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Have the graph read memory of the engine."""
+        """Bind an input to memory of the engine."""
         self._binding.bind_input(name, self._device, 0, element, shape, pointer)
 
     def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Have the graph write memory of the engine."""
+        """Bind an output to memory of the engine."""
         self._binding.bind_output(name, self._device, 0, element, shape, pointer)
 
     def run(self) -> None:
-        """Run the graph."""
+        """Run the graph. The outputs are complete when this returns."""
         self._session.run_with_iobinding(self._binding)
 
 
 class OnnxRuntimeMemory:
-    """Memory of onnxruntime on a device. It has been run with onnxruntime's memory on the CPU, and on no other yet."""
+    """A block of memory that ONNX Runtime allocated on a device.
+
+    It is tested with ONNX Runtime's memory on the CPU, and not on any other device yet.
+    """
 
     def __init__(self, size: int, dtype: np.dtype[Any], device: str) -> None:
         import onnxruntime
@@ -99,7 +104,7 @@ class OnnxRuntimeMemory:
         self.pointer: int = self._values.data_ptr()
 
     def read(self) -> np.ndarray:
-        """Return a copy on the host."""
+        """Return a copy of the elements in host memory."""
         return np.asarray(self._values.numpy())
 
     def write(self, values: np.ndarray) -> None:

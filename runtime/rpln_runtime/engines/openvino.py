@@ -1,4 +1,4 @@
-"""OpenVINO's own runtime, on the CPU: the faster one for many an encoder (`pip install "rpln-runtime[openvino]"`)."""
+"""OpenVINO's own runtime as an engine, on the CPU. It runs many encoders faster than ONNX Runtime."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ import numpy as np
 from rpln_runtime.errors import ManifestError, MissingExtraError
 
 _PRECISION: Final = "f32"
-"""Its default on some CPUs is bf16, whatever the graph says."""
+"""The type that OpenVINO computes in. By default it would choose bf16 on some CPUs, whatever the graph says."""
 
 
 class OpenVinoEngine:
-    """A graph compiled for the CPU.
+    """A graph that OpenVINO has compiled for the CPU.
 
     Attributes:
-        profiles: none: it takes all sizes.
+        profiles: empty, because the compiled graph takes every size that the graph takes.
     """
 
     profiles = ()
 
     def __init__(self, path: Path, *, threads: int | None, install: str) -> None:
-        """Compile the ONNX file `path` for so many threads (None: OpenVINO's choice, one a core).
+        """Compile the ONNX file `path`.
 
-        Raises MissingExtraError, naming the command `install`, without OpenVINO, ManifestError for a graph that it
-        cannot compile.
+        `threads` is the most threads to use; None means one for each core. Raises MissingExtraError, which names the
+        command `install`, if OpenVINO is not installed, and ManifestError for a graph that it cannot compile.
         """
         try:
             import openvino
@@ -46,28 +46,31 @@ class OpenVinoEngine:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """The dtype of each input."""
+        """The dtype of each input, by numpy's name."""
         return _dtypes(self._compiled.inputs)
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The dtype of each output."""
+        """The dtype of each output, by numpy's name."""
         return _dtypes(self._compiled.outputs)
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """The outputs called `names`, in arrays that outlive the next run."""
+        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
         request = self._request()
         request.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()}, share_inputs=True)
-        # The request writes its next results over these.
+        # Copies: the next run overwrites the tensors of the request.
         return [np.array(request.get_tensor(name).data) for name in names]
 
     def _request(self) -> Any:
-        """A request runs one batch at a time, so that each thread has its own."""
+        """Return this thread's request. A request runs one batch at a time, so each thread has its own."""
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         return self._requests.own
 
 
 def _dtypes(ports: Sequence[Any]) -> dict[str, str]:
-    """By every name that a port has: that of an output, and that of the node which the compiler made it of."""
+    """Return the dtype of each port, by every name that the port has.
+
+    One of its names is that of the tensor in the ONNX file; the others come from OpenVINO's compiler.
+    """
     return {name: port.element_type.to_dtype().name for port in ports for name in port.names}

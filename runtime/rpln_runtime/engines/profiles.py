@@ -1,7 +1,7 @@
-"""Optimization profiles: which sizes a graph is compiled for, axis by axis, and the shapes that its inputs then have.
+"""Optimization profiles of TensorRT: the sizes of each axis that a graph is compiled for.
 
-TensorRT checks neither names nor the position table: a profile for an input that is not there is ignored, and one
-beyond the table reads past its end. So they are checked here.
+TensorRT checks neither names nor positions: it ignores a profile for an input that does not exist, and a sequence that
+is longer than the table of positions makes it read past the table's end. So both are checked here.
 """
 
 import re
@@ -13,28 +13,30 @@ from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Axis, Graph
 
 Shapes: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Of one input: the smallest, that which is tuned for, and the largest."""
+"""The smallest shape of an input, the shape that kernels are tuned for, and the largest shape."""
 
 UNBOUNDED: Final = {"batch": Range(minimum=1, optimum=4, maximum=8), "choices": Range(minimum=1, optimum=4, maximum=8)}
-"""Where only memory bounds an axis."""
+"""The default sizes of axes that only memory limits."""
 LONGEST: Final = 512
-"""Of what another network's encoder gives, whose length is not known."""
+"""The default maximum of an axis of tokens whose maximum is not known: the output of a foreign encoder."""
 TUNED_LENGTH: Final = 128
+"""The number of tokens that kernels are tuned for by default."""
 
 FIXED: Final = {"decode": {"sequence": Range(minimum=1, optimum=1, maximum=1)}}
-"""By variant: a step is given one token, and a kernel for one token is another."""
+"""The sizes that a variant always has, by variant and axis. A step takes one token, which has kernels of its own."""
 
 
 def axes_of(graph: Graph) -> list[str]:
-    """The dynamic axes of a graph's inputs that follow from no others."""
+    """Return the dynamic axes of a graph's inputs, without those that are sums of others."""
     axes = [axis for spec in graph.inputs for axis in spec.shape if isinstance(axis, str)]
     return list(dict.fromkeys(axis for axis in axes if "+" not in axis))
 
 
 def unknown_axes(graph: Graph) -> dict[str, list[str]]:
-    """The axes of each output that follow from no sizes of the inputs, but from what they hold: by output, if any.
+    """Return the axes of each output whose sizes depend on the values of the inputs, and not on their sizes alone.
 
-    An engine's memory is there before it runs, so that it can have none.
+    Outputs that have no such axis are left out. An engine cannot have such an output: its memory is bound before it
+    runs.
     """
     known = {axis for spec in graph.inputs for axis in spec.shape}
     found = {
@@ -45,9 +47,10 @@ def unknown_axes(graph: Graph) -> dict[str, list[str]]:
 
 
 def complete_profile(graph: Graph, limits: Mapping[str, Axis], given: Mapping[str, Range] | None = None) -> Profile:
-    """A range for each dynamic axis of `graph`: the one given, else the default. Others of `given` are left out.
+    """Return a range for each dynamic axis of `graph`: the one in `given`, or else the default.
 
-    Raises InputError for a range that is none, or goes beyond what the graph can take.
+    Axes in `given` that the graph does not have are ignored. Raises InputError for a range whose numbers are not in
+    order, and for one that the graph cannot take.
     """
     fixed = FIXED.get(graph.variant, {})
     given = {**(given or {}), **fixed}
@@ -58,7 +61,7 @@ def complete_profile(graph: Graph, limits: Mapping[str, Axis], given: Mapping[st
 
 
 def input_shapes(graph: Graph, limits: Mapping[str, Axis], profile: Profile) -> dict[str, Shapes]:
-    """The smallest, tuned and largest shape of each input of `graph` in `profile`."""
+    """Return the smallest, tuned and largest shape of each input of `graph` in `profile`."""
     return {
         spec.name: (
             _shape(spec.shape, {axis: sizes.minimum for axis, sizes in profile.items()}, limits),
@@ -70,7 +73,7 @@ def input_shapes(graph: Graph, limits: Mapping[str, Axis], profile: Profile) -> 
 
 
 def _follows(axis: str, known: set[str | int]) -> bool:
-    """Whether an axis is one of those known, or a sum or product of them."""
+    """Return whether `axis` is one of the `known` axes, or a sum or product of them."""
     return axis in known or {*re.split(r" \+ |\*", axis)} <= known
 
 
@@ -88,13 +91,16 @@ def _check(axis: str, sizes: Range, limit: Axis, graph: Graph) -> None:
         )
     if limit.maximum is not None and sizes.maximum > limit.maximum:
         raise InputError(
-            f"the profile has {axis}={sizes}, and {graph.path} takes at most {limit.maximum} there: its table of "
-            f"positions ends. Choose a maximum of {limit.maximum} or less."
+            f"the profile has {axis}={sizes}, but {graph.path} takes at most {limit.maximum} there, as many as the "
+            f"network has positions. Choose a maximum of {limit.maximum} or less."
         )
 
 
 def _shape(axes: tuple[str | int, ...], sizes: Mapping[str, int], limits: Mapping[str, Axis]) -> tuple[int, ...]:
-    """An axis named by a sum is as long as the axes it names together, as far as the network goes."""
+    """Return the shape of a tensor with these `axes`.
+
+    An axis that is a sum of others has the sum of their sizes, but at most the network's own limit.
+    """
     shape = []
     for axis in axes:
         if isinstance(axis, int):

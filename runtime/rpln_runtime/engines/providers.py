@@ -1,8 +1,8 @@
-"""PROVIDERS: what a user calls that which runs a graph, what ONNX Runtime calls it, and how to get it.
+"""PROVIDERS: one row for each way to run a graph, by the name that users give it.
 
-ONNX Runtime replaces a provider that does not start by the CPU, with a line on stderr. Here that is a ProviderError.
-OpenVINO and TensorRT are no providers of ONNX Runtime here, but their own runtimes behind the same interface;
-"onnxruntime-tensorrt" is ONNX Runtime's.
+"cpu", "cuda" and "onnxruntime-tensorrt" are execution providers of ONNX Runtime. By itself, ONNX Runtime runs a graph
+on the CPU when a provider does not start, and says so on stderr; here that is a ProviderError. "openvino", "tensorrt"
+and "tensorrt-rtx" run the runtimes of Intel and NVIDIA without ONNX Runtime.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,25 +18,26 @@ from rpln_runtime.engines.tensorrt_provider import tensorrt_provider_options
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 
 _LOG_ERRORS_ONLY: Final = 3
+"""The level of ONNX Runtime's log at which it reports errors and no warnings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A way to run a graph, by the name that users give it.
+    """A way to run a graph.
 
     Attributes:
-        install: the command that installs what it needs.
+        install: the command that installs the packages that it needs.
         runtime: the row of `_OPENERS` that opens a graph on it.
-        module: the Python module of NVIDIA's runtime, for providers that run TensorRT engines.
-        takes_empty: whether an axis may be of size 0, as the past of a decoder's first step is.
-        binds_memory: whether inputs and outputs can be bound to memory, as generating text does with its cache.
-        device: where its tensors are kept, "cpu" or "cuda".
-        file_suffix: what its own form of a graph is called: `model.SUFFIX.onnx`.
-        onnxruntime_name: what ONNX Runtime calls it, for its providers.
-        takes_all_nodes: whether every node of an encoder runs on it, so that ONNX Runtime is told to refuse any that
-            would run on the CPU. CUDA leaves computations of shapes to the CPU by design.
-        options: ONNX Runtime's options for it.
-        bundle_options: the options that depend on the bundle, in addition to `options`.
+        module: the Python module of NVIDIA's runtime; None for providers that do not run TensorRT engines.
+        takes_empty: whether an axis may have size 0, as the cache of a decoder has before its first step.
+        binds_memory: whether inputs and outputs can be bound to memory, which generating text needs for its cache.
+        device: where the memory of its tensors is, "cpu" or "cuda".
+        file_suffix: what the file of its own form of a graph ends in: `model.SUFFIX.onnx`.
+        onnxruntime_name: the name of the execution provider in ONNX Runtime; None for other runtimes.
+        takes_all_nodes: whether ONNX Runtime must refuse a graph with nodes that the provider leaves to the CPU. CUDA
+            leaves the computation of shapes to the CPU by design.
+        options: the options that ONNX Runtime gives to the execution provider.
+        bundle_options: a function that returns further options, which depend on the bundle; None if there are none.
     """
 
     install: str
@@ -52,8 +53,11 @@ class Provider:
     bundle_options: Callable[[Bundle], Mapping[str, str]] | None = None
 
 
-# The wheels share one folder: the last one installed wins, and removing either breaks the other.
 _REMOVE_OTHERS: Final = "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntime-openvino && "
+"""The command that removes every wheel of ONNX Runtime.
+
+Their files are in one folder: the wheel that was installed last is used, and removing one breaks the others.
+"""
 
 PROVIDERS: Final[dict[str, Provider]] = {
     "cpu": Provider(onnxruntime_name="CPUExecutionProvider", install='pip install "rpln-runtime[cpu]"'),
@@ -61,7 +65,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
         onnxruntime_name="CUDAExecutionProvider",
         install='pip install "rpln-runtime[gpu]"',
         device="cuda",
-        # The default sums squares in fp16, which overflows where the residual stream passes 256.
+        # By default, the squares of LayerNorm are summed in fp16, which overflows where hidden states exceed 256.
         options={"enable_skip_layer_norm_strict_mode": "1"},
     ),
     "onnxruntime-tensorrt": Provider(
@@ -90,10 +94,20 @@ PROVIDERS: Final[dict[str, Provider]] = {
         install='pip install "rpln-runtime[openvino]"', runtime="openvino", binds_memory=False, file_suffix="openvino"
     ),
 }
+"""The providers by name."""
 
 
 class EngineOpening(NamedTuple):
-    """An ONNX file to open on a provider, and how; see `open_engine`."""
+    """An ONNX file that is to be opened; see `open_engine`.
+
+    Attributes:
+        path: the ONNX file.
+        provider: the name of the provider.
+        row: the row of PROVIDERS with that name.
+        threads: the most threads that one operator uses; None means one for each core.
+        spinning: whether idle threads wait in a busy loop; None means the provider's default.
+        bundle: the graph's bundle; None for a file that is in none.
+    """
 
     path: Path
     provider: str
@@ -111,19 +125,24 @@ def open_engine(
     spinning: bool | None = None,
     bundle: Bundle | None = None,
 ) -> Engine:
-    """Open the ONNX file `path` on exactly `provider`.
+    """Open an ONNX file on a provider.
 
-    `threads` is how many one operator may use (None: as many as there are cores), `spinning` whether idle ones wait
-    busily (None: the provider's default), `bundle` what the file is of, where engines and settings come from. Raises
-    ProviderError when another provider would run or none of the bundle's engines can, MissingExtraError without its
-    package, ManifestError for a graph that it cannot load.
+    Args:
+        path: the ONNX file.
+        provider: a name in PROVIDERS.
+        threads: the most threads that one operator uses. None means one for each core.
+        spinning: whether idle threads wait in a busy loop. None means the provider's default.
+        bundle: the graph's bundle, which has TensorRT engines and the sizes of axes. None for a file that is in none.
+
+    Raises ProviderError where the provider cannot run the graph or no engine of the bundle fits, MissingExtraError
+    where its package is not installed, and ManifestError for a graph that it cannot load.
     """
     opening = EngineOpening(path, provider, provider_row(provider), threads, spinning, bundle)
     return _OPENERS[opening.row.runtime](opening)
 
 
 def provider_row(provider: str) -> Provider:
-    """The row of PROVIDERS called `provider`. Raises ProviderError where there is none."""
+    """Return the row of PROVIDERS with this name. Raises ProviderError if there is none."""
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}: expected one of {', '.join(PROVIDERS)}.")
     return PROVIDERS[provider]
@@ -139,7 +158,9 @@ def _open_openvino(opening: EngineOpening) -> Engine:
 
 def _open_tensorrt(opening: EngineOpening) -> Engine:
     if opening.bundle is None:
-        raise ProviderError(f"provider {opening.provider!r} runs the engines of a bundle: open it with load().")
+        raise ProviderError(
+            f"provider {opening.provider!r} runs the engines of a bundle, not an ONNX file: open a bundle with load()."
+        )
     row = opening.row
     assert row.module is not None
     return open_tensorrt(opening.bundle, builder=opening.provider, module=row.module, install=row.install)
@@ -150,6 +171,7 @@ _OPENERS: Final[dict[str, Callable[[EngineOpening], Engine]]] = {
     "openvino": _open_openvino,
     "tensorrt": _open_tensorrt,
 }
+"""The functions that open a graph, by `Provider.runtime`."""
 
 
 def _inference_session(opening: EngineOpening) -> Any:
@@ -160,14 +182,14 @@ def _inference_session(opening: EngineOpening) -> Any:
     if row.bundle_options is not None and opening.bundle is not None:
         options |= row.bundle_options(opening.bundle)
     try:
-        # enable_fallback is onnxruntime's own retry on the CPU, which it reports with print.
+        # With enable_fallback, ONNX Runtime tries again on the CPU and prints that it does.
         session = onnxruntime.InferenceSession(
             str(path),
             _session_options(onnxruntime, row, threads=opening.threads, spinning=opening.spinning),
             [(row.onnxruntime_name, options)],
             enable_fallback=0,
         )
-    except Exception as error:  # its exceptions have no common class but this one
+    except Exception as error:  # ONNX Runtime's exceptions have no narrower class in common
         if row.onnxruntime_name == "CPUExecutionProvider":
             raise ManifestError(
                 f"onnxruntime {onnxruntime.__version__} cannot load {path}: {error}. "
@@ -179,7 +201,7 @@ def _inference_session(opening: EngineOpening) -> Any:
         ) from error
     if (running := session.get_providers()[0]) != row.onnxruntime_name:
         raise ProviderError(
-            f"asked for provider {provider!r}, got {running}: {row.onnxruntime_name} is installed and did not start. "
+            f"provider {provider!r} ({row.onnxruntime_name}) is installed but did not start: {running} would run. "
             "Check the device, its driver and libraries (rpln doctor), or choose provider='cpu'."
         )
     return session
@@ -192,7 +214,7 @@ def _import_onnxruntime(row: Provider) -> Any:
         raise MissingExtraError(f"onnxruntime is not installed ({error}). Run: {row.install}") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise MissingExtraError(
-            "onnxruntime is only partly installed: two of its wheels were there and one was removed. "
+            "onnxruntime is only partly installed, because two of its wheels were and one of them was removed. "
             f"Run: {_REMOVE_OTHERS}{row.install}"
         )
     return onnxruntime
@@ -204,8 +226,8 @@ def _check_available(onnxruntime: Any, provider: str, row: Provider) -> None:
         return
     names = [name for name, other in PROVIDERS.items() if other.onnxruntime_name in available]
     raise ProviderError(
-        f"provider {provider!r} ({row.onnxruntime_name}) is not in onnxruntime {onnxruntime.__version__} as installed, "
-        f"which has {', '.join(names)}. Run: {_REMOVE_OTHERS}{row.install}"
+        f"the installed onnxruntime {onnxruntime.__version__} has no provider {provider!r} ({row.onnxruntime_name}), "
+        f"only {', '.join(names)}. Run: {_REMOVE_OTHERS}{row.install}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Settings of ONNX Runtime's TensorRT provider that follow from a bundle.
+"""Options of ONNX Runtime's TensorRT provider that depend on the bundle.
 
-It builds its engines itself when a graph first runs: for which shapes and in which types it has to be told, and what it
-has built is kept on this machine. Names are those of tensorrt_execution_provider_info.cc in ONNX Runtime.
+The provider builds an engine when a graph first runs. It must be told for which shapes and types, and where to keep the
+engine for the next run. The names of options are those in ONNX Runtime's tensorrt_execution_provider_info.cc.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from rpln_runtime.engines.manifest import Profile, graph_files, read_engines
 from rpln_runtime.engines.profiles import complete_profile, input_shapes
 
 _PRECISIONS: Final = {"float16": "trt_fp16_enable", "bfloat16": "trt_bf16_enable"}
-"""The flag without which TensorRT 10 may not use a type, by the type that a bundle's weights have."""
+"""The option that allows TensorRT 10 to use a type, by the type of the bundle's weights."""
 
 
 def tensorrt_provider_options(bundle: Bundle) -> dict[str, str]:
-    """Types, profiles and caches for the graph of `bundle`. The folder of its cache is made."""
+    """Return the options for types, profiles and caches, and make the folder of the cache."""
     cache = cache_folder() / "onnxruntime-tensorrt"
     engines = cache / _graph_hash(bundle)
     engines.mkdir(parents=True, exist_ok=True)
@@ -35,12 +35,13 @@ def tensorrt_provider_options(bundle: Bundle) -> dict[str, str]:
 
 
 def _graph_hash(bundle: Bundle) -> str:
+    """Return the SHA-256 of the graph with its weights, in hexadecimal."""
     files = graph_files(bundle.graph.path, bundle.manifest)
     return hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
 
 
 def _profile_options(bundle: Bundle) -> dict[str, str]:
-    """The shapes of all dynamic inputs; of several profiles the first, then the second, and so on."""
+    """Return the shapes of all dynamic inputs, profile after profile."""
     limits, dynamic = bundle.manifest.axes, _dynamic_inputs(bundle)
     every = [input_shapes(bundle.graph, limits, profile) for profile in _profiles(bundle)]
     return {
@@ -52,7 +53,7 @@ def _profile_options(bundle: Bundle) -> dict[str, str]:
 
 
 def _profiles(bundle: Bundle) -> Sequence[Profile]:
-    """Those that an engine of the bundle was built for, else the default."""
+    """Return the profiles of the bundle's first engine for the graph, or the default profile if there is no engine."""
     engines = read_engines(bundle.folder, bundle.manifest)
     built = [engine.profiles for engine in engines if engine.variant == bundle.graph.variant]
     return built[0] if built else [complete_profile(bundle.graph, bundle.manifest.axes)]

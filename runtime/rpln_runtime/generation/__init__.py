@@ -1,4 +1,4 @@
-"""Text generation: decoders of a bundle, run step by step with a cache that stays where the graph runs."""
+"""Generating text: a decoder is run step by step, with a cache of keys and values that stays where its graph runs."""
 
 from rpln_runtime.generation.generator import GeneratedText, Generator, generator
 from rpln_runtime.generation.options import GenerationOptions

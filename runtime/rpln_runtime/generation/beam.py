@@ -1,9 +1,10 @@
-"""Beam search: for each prompt the continuations that are likeliest as a whole.
+"""Beam search: for each prompt, the continuations that are likeliest as a whole.
 
-Token for token that of transformers' `generate` in 4.57.6 and 5.23, with its scores, its `early_stopping` and its fp32
-arithmetic. A prompt's search sees nothing of the others in its batch.
+It finds the tokens and scores of `_beam_search` in transformers' generation/utils.py (4.57.6 and 5.23), with its
+`early_stopping`, its `length_penalty` and its fp32 arithmetic. The search for one prompt does not depend on the others
+in its batch.
 
-Shapes: P prompts that are not done, K beams, V vocabulary; a batch has P * K rows.
+Shapes: P prompts that are not done, K beams, V vocabulary, R = P * K rows.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ from rpln_runtime.generation.sequences import Generated
 from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
 
-# The score of what must not be chosen. Not -inf: were there nothing else, transformers would choose among these.
 _NEVER: Final = np.float32(-1e9)
+"""The score of what must not be chosen. As in transformers it is finite: where nothing else is left, it is chosen."""
 
 
 def search(
@@ -30,9 +31,15 @@ def search(
     options: GenerationOptions,
     stop: Stopping,
 ) -> list[list[Generated]]:
-    """Return the best `num_return_sequences` sequences for each prompt, of at most `limit` new tokens, best first.
+    """Return the best `num_return_sequences` sequences for each prompt, best first.
 
-    `logits_PV` are those after the prompts, of which `contexts` are the tokens.
+    Args:
+        steps: the decoder, which has computed the prompts.
+        logits_PV: the logits after each prompt.
+        contexts: the tokens of each prompt.
+        limit: the most new tokens of a sequence.
+        options: the options of the call.
+        stop: what ends a sequence.
     """
     beams = options.num_beams
     searches = [BeamSearch(context, limit=limit, options=options, stop=stop) for context in contexts]
@@ -53,19 +60,21 @@ def search(
 
 
 class BeamSearch:
-    """The search for one prompt's continuations.
+    """The search for the continuations of one prompt.
+
+    A beam is open as long as it may go on, and ended when a stop token, a stop string or the limit ends it.
 
     Attributes:
-        done: whether nothing that could still be found would be returned.
+        done: whether the search is over, because no later sequence could be among the best.
     """
 
     def __init__(self, context: Sequence[int], *, limit: int, options: GenerationOptions, stop: Stopping) -> None:
         beams = options.num_beams
         self._context, self._limit, self._options, self._stop = context, limit, options, stop
-        # Enough that `num_beams` are left to go on when each beam's best tokens are stop tokens.
+        # Even if the best tokens of every beam are stop tokens, `num_beams` candidates are left to go on.
         self._kept = max(2, 1 + len(stop.tokens)) * beams
         self._open: list[list[int]] = [[] for _ in range(beams)]
-        # The beams are equal at first: all but one count for nothing.
+        # At first all beams are the same prompt, so only one of them takes part.
         self._open_scores = np.where(np.arange(beams) == 0, np.float32(0), _NEVER)
         self._ended: list[list[int]] = [[] for _ in range(beams)]
         self._ended_scores = np.full(beams, _NEVER)
@@ -73,11 +82,15 @@ class BeamSearch:
         self.done = False
 
     def earlier(self) -> list[list[int]]:
-        """Return the tokens of each open beam so far, its prompt's included."""
+        """Return the tokens of each open beam so far, with its prompt."""
         return [[*self._context, *tokens] for tokens in self._open]
 
     def advance(self, scores_KV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Choose by the log-probabilities of the next tokens; return each beam's new token and the beam it goes on."""
+        """Choose the beams of the next step.
+
+        `scores_KV` are the log-probabilities of the next tokens. Returns the new token of each beam, (K), and the index
+        of the beam that it continues, (K).
+        """
         beams, vocab_size = scores_KV.shape
         totals = (scores_KV + self._open_scores[:, None]).ravel()
         best = _best(totals, self._kept)
@@ -99,7 +112,10 @@ class BeamSearch:
         return [Generated(tokens, score) for tokens, score in found][: self._options.num_return_sequences]
 
     def _end(self, candidates: list[list[int]], scores: np.ndarray, ends: np.ndarray) -> None:
-        """Put the candidates that end here, of those the best `num_beams`, among those that have ended before."""
+        """Keep the best sequences that have ended.
+
+        These are the kept ones so far, and those of the `num_beams` best candidates that end now.
+        """
         beams = len(self._open)
         ending = ends & (np.arange(len(ends)) < beams)
         final = scores / self._powered(len(candidates[0])) + ~ending * _NEVER
@@ -111,6 +127,7 @@ class BeamSearch:
         self._ended_scores, self._has_ended = merged[best], has_ended[best]
 
     def _check_done(self, *, every_candidate_ended: bool) -> None:
+        """Set `done` if the best open beam can no longer be better than the worst sequence that is kept."""
         length = len(self._open[0])
         if self._options.early_stopping == "never" and self._options.length_penalty > 0:
             length = self._limit
@@ -120,11 +137,12 @@ class BeamSearch:
         self.done = complete or every_candidate_ended or not (attainable > to_beat).any()
 
     def _powered(self, length: int) -> np.float32:
+        """Return what a score is divided by: the length to the power of `length_penalty`."""
         return np.float32(length**self._options.length_penalty)
 
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:
-    """Return where the `count` highest of `scores` are, best first, and of equals the first first."""
+    """Return the indices of the `count` highest scores, best first. Equal scores are in the order of their indices."""
     place = max(len(scores) - count, 0)
     found = np.flatnonzero(scores >= np.partition(scores, place)[place])
     return found[np.argsort(-scores[found], kind="stable")][:count]

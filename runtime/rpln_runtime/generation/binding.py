@@ -1,4 +1,4 @@
-"""A decoder's graph with its inputs and logits bound: what a step needs is prepared once, not in every step.
+"""A decoder's graph with its inputs and logits bound to memory, which is done once and not in every step.
 
 Shapes: R rows, S new tokens, T earlier and new tokens, V vocabulary.
 """
@@ -10,7 +10,12 @@ from rpln_runtime.session import Session
 
 
 class BoundGraph:
-    """One graph in one generation. Two generations that run at once have bindings of their own."""
+    """A graph in one generation. Generations that run at the same time have bindings of their own.
+
+    Attributes:
+        binding: the binding of the graph's inputs and outputs.
+        takes_past: whether the graph reads a cache of keys and values.
+    """
 
     def __init__(self, session: Session) -> None:
         graph = session.graph
@@ -23,7 +28,7 @@ class BoundGraph:
         self.takes_past = any(name.startswith(PAST) for name in self._inputs)
         for spec in graph.inputs:
             fixed = [size for size in spec.shape if isinstance(size, int)]
-            if len(fixed) == len(spec.shape):  # head_mask: every head takes part
+            if len(fixed) == len(spec.shape):  # a head mask: every head takes part
                 self.feed(spec.name, np.ones(fixed, spec.dtype))
 
     def feed(self, name: str, array: np.ndarray) -> None:
@@ -32,7 +37,7 @@ class BoundGraph:
             self.binding.bind_cpu_input(name, array)
 
     def run(self, *, rows: int, new: int) -> np.ndarray:
-        """Run what is bound and return the logits after the last token, (R, V) in fp32, until the next run."""
+        """Run the graph and return the logits after the last token: (R, V), fp32. The next run overwrites them."""
         shape = (rows, 1 if self._last_only else new, self._vocab_size)
         if self._logits.shape != shape:
             self._logits = np.empty(shape, self._logits.dtype)

@@ -1,7 +1,7 @@
-"""The cache of keys and values: two sets of blocks in turn, of which a step reads one and writes the other.
+"""The cache of keys and values: two copies of them, of which a step reads one and writes the other.
 
-Shapes of a tensor: (rows, heads, tokens, head_size). Layers may differ in heads, where some were pruned, and in dtype,
-where one reaches beyond fp16: tensors of one kind share a block.
+The shape of a tensor is (rows, heads, tokens, head_size). Layers may differ in their number of heads, if some were
+pruned, and in dtype, if one leaves the range of fp16. The tensors of one kind are in one block of memory.
 """
 
 from typing import Final, NamedTuple
@@ -15,12 +15,15 @@ from rpln_runtime.generation.memory import ELEMENTS, Block
 from rpln_runtime.manifest import Graph, TensorSpec
 
 PAST: Final = "past_key_values."
+"""The beginning of the names of a graph's inputs for earlier keys and values."""
 PRESENT: Final = "present."
+"""The beginning of the names of a graph's outputs of keys and values."""
 CROSS: Final = "cross_key_values."
+"""The beginning of the names of the keys and values of cross-attention."""
 
 
 class Cache:
-    """Keys and values of every layer. It is empty until a graph has written it."""
+    """The keys and values of every layer. The cache is empty until a graph has written it."""
 
     def __init__(self, graph: Graph, allocate: Allocate) -> None:
         kinds = kinds_from_graph(graph, PRESENT)
@@ -28,7 +31,7 @@ class Cache:
         self._length = 0
 
     def bind(self, binding: Binding, *, rows: int, new: int, reads: bool) -> None:
-        """Have a graph write the cache with `new` tokens more; with `reads`, after it has read what there is."""
+        """Bind the cache as what a graph writes, with `new` tokens more, and with `reads`, also as what it reads."""
         if reads:
             if not self._length:
                 self._current.reshape(rows=rows, tokens=0)
@@ -37,18 +40,24 @@ class Cache:
         self._spare.bind_outputs(binding, PRESENT)
 
     def turn(self) -> None:
-        """Take what the graph has written for the cache from now on."""
+        """Make what the graph has written the cache that the next graph reads."""
         self._current, self._spare = self._spare, self._current
         self._length = self._current.tokens
 
     def select(self, rows: np.ndarray) -> None:
-        """Go on with these rows: any of those there are, in any order, any number of times."""
+        """Keep these rows, in this order. A row may be taken several times."""
         self._spare.gather(self._current, rows)
         self.turn()
 
 
 class Kind(NamedTuple):
-    """What tensors of one block have in common."""
+    """What the tensors of a block have in common.
+
+    Attributes:
+        dtype: the dtype by numpy's name, or "bfloat16".
+        heads: the number of heads.
+        head_size: the size of a head.
+    """
 
     dtype: str
     heads: int
@@ -56,41 +65,49 @@ class Kind(NamedTuple):
 
 
 Kinds = dict[Kind, list[str]]
-"""Names of tensors by their kind, without the prefix that says which side of a graph they are on."""
+"""The names of tensors by their kind, without the part that the names of inputs or outputs begin with."""
 
 
 class KeyValues:
-    """Tensors of all layers, a block for each kind of them."""
+    """The keys and values of all layers, with one block of memory for each kind.
+
+    Attributes:
+        tokens: the number of tokens in each tensor.
+        blocks: the kind, the names of the tensors and the memory of each block.
+    """
 
     def __init__(self, kinds: Kinds, allocate: Allocate) -> None:
         self.tokens = 0
         self.blocks = [(kind, names, Block(names, kind.dtype, allocate)) for kind, names in kinds.items()]
 
     def reshape(self, *, rows: int, tokens: int) -> None:
-        """Make room; what was held is lost."""
+        """Make room for so many rows and tokens. The content is lost."""
         self.tokens = tokens
         for kind, _, block in self.blocks:
             block.reshape((rows, kind.heads, tokens, kind.head_size))
 
     def bind_inputs(self, binding: Binding, prefix: str) -> None:
-        """Have the graph behind `binding` read the tensors as its inputs with this prefix."""
+        """Bind the tensors as the inputs whose names begin with `prefix`."""
         for _, names, block in self.blocks:
             block.bind_inputs(binding, [prefix + name for name in names])
 
     def bind_outputs(self, binding: Binding, prefix: str) -> None:
-        """Have the graph behind `binding` write the tensors as its outputs with this prefix."""
+        """Bind the tensors as the outputs whose names begin with `prefix`."""
         for _, names, block in self.blocks:
             block.bind_outputs(binding, [prefix + name for name in names])
 
     def gather(self, source: "KeyValues", rows: np.ndarray) -> None:
-        """Take `rows`, along the first axis, of the tensors of `source`, which are of the same kinds."""
+        """Copy `rows` of the tensors of `source`, which has the same kinds. A row may be taken several times."""
         self.tokens = source.tokens
         for (_, _, block), (_, _, other) in zip(self.blocks, source.blocks, strict=True):
             block.gather(other, rows)
 
 
 def kinds_from_graph(graph: Graph, prefix: str) -> Kinds:
-    """The tensors of `graph` whose names start with `prefix`. Raises ManifestError for one that no cache may hold."""
+    """Return the tensors of `graph` whose names begin with `prefix`, by kind.
+
+    Raises ManifestError for a tensor that is not one of keys or values.
+    """
     kinds: Kinds = {}
     for spec in (*graph.inputs, *graph.outputs):
         if spec.name.startswith(prefix):

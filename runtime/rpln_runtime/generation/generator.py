@@ -1,4 +1,4 @@
-"""A decoder's bundle behind one call: text or tokens in, what follows out."""
+"""Generators: the bundle of a decoder behind one call. Text or tokens in, new text or tokens out."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +21,21 @@ from rpln_runtime.session import default_provider, load
 from rpln_runtime.tokenization import Tokenizer
 
 BATCH_SIZE: Final = 8
+"""The most sequences that are generated at a time where the user says nothing."""
 
 OnText: TypeAlias = Callable[[int, int, str], None]
+"""A function that gets a piece of new text, after the place of its prompt and the place of its sequence there."""
 OnToken: TypeAlias = Callable[[int, int, int], None]
+"""A function that gets a new token, after the place of its prompt and the place of its sequence there."""
 
 
 class GeneratedText(TypedDict):
-    """A text that was generated, as transformers' pipelines give it."""
+    """An answer, as transformers' pipelines give it.
+
+    Attributes:
+        generated_text: the new text. If the decoder continues prompts and `return_full_text` is not False, the prompt
+            stands before it.
+    """
 
     generated_text: str
 
@@ -41,25 +49,30 @@ def generator(
     verify: bool = True,
     **options: Any,
 ) -> "Generator":
-    """Open the bundle in `folder` to generate text.
+    """Open the bundle of a decoder.
 
-    `provider`, `threads` and `verify` are those of `load`, `batch_size` the most sequences that grow at a time (beams
-    count). The other options are those of `GenerationOptions`; a call may override them:
+    Args:
+        folder: the bundle.
+        provider: the provider that runs the graphs, as in `load`.
+        threads: the most threads that one operator uses, as in `load`.
+        batch_size: the most sequences that are generated at a time. Each beam counts.
+        verify: whether to compare the SHA-256 of every file with the manifest first.
+        **options: the attributes of `GenerationOptions`. A call may give other values.
+
+    Raises what `load` raises, and InputError for a bundle that does not generate text, an option that is unknown or out
+    of range, and one that would have no effect. For example:
 
         go_on = generator("brown-lm-text-generation-fp32", max_new_tokens=40)
         go_on("The old man")
         go_on(["One prompt", "Another"], do_sample=True, seed=7)
-
-    Raises what `load` raises, and InputError for a bundle that does not generate and for options out of range or
-    without effect.
     """
     check_integer("batch_size", batch_size, minimum=1)
     folder = Path(folder)
     manifest = read_manifest(folder, verify=verify)
     if manifest.generation is None:
         raise InputError(
-            f"{folder} is a bundle for {manifest.task} and says nothing of generation: expected one of a decoder. For "
-            "other tasks there are pipeline() and load()."
+            f"{folder} is a bundle for {manifest.task}, whose manifest says nothing of generating text: expected the "
+            "bundle of a decoder. Open other bundles with pipeline() or load()."
         )
     provider = provider or default_provider(manifest)
     decoder = decoder_variants(manifest, takes_empty=provider_row(provider).takes_empty)
@@ -78,11 +91,11 @@ def generator(
 
 
 class Generator:
-    """A decoder, ready to be called. Threads may share it.
+    """A decoder that is open for generating text, which `generator` returns: call it with texts. Threads may share it.
 
     Attributes:
-        manifest: what the bundle says of itself.
-        options: the options in force.
+        manifest: the description of the bundle.
+        options: the options where a call gives no others.
     """
 
     def __init__(
@@ -105,7 +118,7 @@ class Generator:
 
     @property
     def continues_prompts(self) -> bool:
-        """Whether new text goes on from its prompt; that of an encoder-decoder stands for itself."""
+        """Whether new text continues a prompt. False for an encoder-decoder, whose new text answers a text."""
         return not self._decoder.has_cross_attention
 
     @overload
@@ -124,14 +137,17 @@ class Generator:
         callback: OnText | None = None,
         **options: Any,
     ) -> list[GeneratedText] | list[list[GeneratedText]]:
-        """Continue a prompt or each of a list of prompts; with an encoder, answer a text or each of a list of texts.
+        """Return the texts that continue a prompt, or that answer a text if the bundle has an encoder.
 
-        `callback` gets pieces of new text as they come, after the place of their prompt in the list and that of their
-        sequence among those of the prompt. `options`, those of `GenerationOptions`, are for this call alone.
+        Args:
+            inputs: a text, a list of texts, or the output of an encoder of your own.
+            callback: a function that gets pieces of new text as they come. Its arguments are the place of the prompt in
+                the list, the place of the sequence among those of the prompt, and the piece.
+            **options: the attributes of `GenerationOptions`, for this call.
 
-        Returns the `num_return_sequences` answers to one prompt, or for a list or EncoderStates a list of these.
-        Raises InputError for inputs that the bundle does not take, a prompt that leaves no room, and for options out of
-        range or without effect.
+        Returns a list of `num_return_sequences` answers for a single text, and a list of such lists otherwise. Raises
+        InputError for inputs that the bundle does not take, a prompt that leaves no room for new tokens, an option that
+        is unknown or out of range, and one that would have no effect.
         """
         if callback is not None and not callable(callback):
             raise InputError(f"callback is {callback!r}, expected a function.")
@@ -139,7 +155,7 @@ class Generator:
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not isinstance(texts, Sequence | EncoderStates):
             raise InputError(
-                f"inputs are a {type(inputs).__name__}, expected a text, a list of texts or EncoderStates."
+                f"inputs are of type {type(inputs).__name__}, expected a text, a list of texts or EncoderStates."
             )
         tokens = texts if isinstance(texts, EncoderStates) else [self._tokens_from_text(text) for text in texts]
         if callback is None:
@@ -163,26 +179,34 @@ class Generator:
         callback: OnToken | None = None,
         **options: Any,
     ) -> list[list[Generated]]:
-        """Do as a call does for a list of prompts, with tokens in and the new tokens out.
+        """Return the finished sequences for each of several prompts, with the ids of their new tokens.
 
-        An empty prompt stands for the token that texts begin with. `callback` gets each token as it is chosen.
+        Args:
+            inputs: prompts or texts as lists of token ids, or the output of an encoder of your own. An empty prompt
+                stands for the token that texts begin with.
+            callback: a function that gets tokens as they are chosen. Its arguments are the place of the prompt, the
+                place of the sequence among those of the prompt, and the token.
+            **options: the attributes of `GenerationOptions`, for this call.
+
+        Raises InputError as a call with texts does.
         """
         checked = inputs if isinstance(inputs, EncoderStates) else check_tokens(inputs, self.manifest.vocab_size)
         return self._generate(checked, self._options(options), callback)
 
     def stream(self, inputs: str | EncoderStates, /, **options: Any) -> Iterator[str]:
-        """Continue one prompt piece by piece. The pieces joined are the new text; the prompt is not repeated.
+        """Return an iterator of the pieces of the new text for one prompt.
 
-        Each step runs when its piece is asked for. Raises InputError at once, for the reasons of a call, and for
-        options that find several sequences or find them only at the end.
+        Joined, the pieces are the new text; the prompt is not repeated. Each step is computed when its piece is asked
+        for. Raises InputError at once, for the reasons of a call, and for options that ask for several sequences or for
+        beam search.
         """
         chosen = self._options(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
-            raise InputError("a stream is of one sequence: expected num_beams=1 and num_return_sequences=1.")
+            raise InputError("a stream gives one sequence: expected num_beams=1 and num_return_sequences=1.")
         tokens = inputs if isinstance(inputs, EncoderStates) else [self._tokens_from_text(inputs)]
         job = self._job(tokens, chosen)
         if len(job.request.contexts) > 1:
-            raise InputError(f"a stream is of one prompt, hidden_states has {len(job.request.contexts)}.")
+            raise InputError(f"a stream takes one prompt, but hidden_states has {len(job.request.contexts)}.")
         return self._pieces(job)
 
     def _pieces(self, job: Job) -> Iterator[str]:
@@ -202,7 +226,9 @@ class Generator:
         job = self._job(inputs, options)
         if options.num_beams > 1:
             if callback is not None:
-                raise InputError("beam search finds its texts at the end: expected num_beams=1 with a callback.")
+                raise InputError(
+                    "beam search finds its sequences only at the end: expected num_beams=1 with a callback."
+                )
             return job.search()
         rows = {}
         for row in job.grow():
@@ -233,10 +259,12 @@ class Generator:
         return options
 
     def _check(self, options: GenerationOptions) -> None:
-        """Check what depends on the bundle."""
+        """Raise InputError for options that this bundle cannot have."""
         self._decoder.check_positions(options.positions)
         if not self.continues_prompts and options.return_full_text is not None:
-            raise InputError("return_full_text is for decoders that continue a prompt: this one answers a text.")
+            raise InputError(
+                "return_full_text is for decoders that continue a prompt, but this one answers a text: drop it."
+            )
 
     def _tokens_from_text(self, text: str) -> list[int]:
         encoding = self._tokenizer.encode(text)

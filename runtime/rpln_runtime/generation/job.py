@@ -1,4 +1,4 @@
-"""One call's work: prompts shared out into batches, the steps of each, and how tokens are chosen.
+"""The work of one call: its prompts in batches, the steps of each batch, and the choice of tokens.
 
 Shapes: P prompts of a batch, R rows, S tokens of the longest prompt, V vocabulary.
 """
@@ -24,7 +24,12 @@ from rpln_runtime.manifest import Generation
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Prompts that run together, by their places in the request, and how many tokens each may get."""
+    """Prompts that run together.
+
+    Attributes:
+        places: the places of the prompts in the request.
+        limit: the most new tokens of each sequence.
+    """
 
     places: Sequence[int]
     limit: int
@@ -32,7 +37,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A request, and all that it takes to run it."""
+    """The work of one call.
+
+    Attributes:
+        decoder: the decoder.
+        generation: what the bundle says about generating.
+        request: the prompts.
+        batches: the batches that the prompts are divided into.
+        options: the options of the call.
+        stop: what ends a sequence.
+    """
 
     decoder: Decoder
     generation: Generation
@@ -42,7 +56,7 @@ class Job:
     stop: Stopping
 
     def grow(self) -> Iterator[GrowingSequence]:
-        """Run greedy search or sampling; yield a row whenever it got a token."""
+        """Run greedy search or sampling, and yield a sequence whenever it has a new token."""
         count = self.options.num_return_sequences
         entropy = np.random.SeedSequence(self.options.seed).entropy
         for batch in self.batches:
@@ -55,7 +69,7 @@ class Job:
             )
 
     def search(self) -> list[list[Generated]]:
-        """Run beam search and return each prompt's sequences."""
+        """Run beam search, and return the sequences of each prompt, best first."""
         found: dict[int, list[Generated]] = {}
         for batch in self.batches:
             steps, logits_PV = self._start(batch)
@@ -65,15 +79,19 @@ class Job:
         return [found[place] for place in range(len(found))]
 
     def _start(self, batch: Batch) -> tuple[GenerationSteps, np.ndarray]:
+        """Run the prompts of a batch, and return its steps and the logits after each prompt, (P, V)."""
         contexts = [self.request.contexts[place] for place in batch.places]
-        # Not pad_token_id, which a checkpoint may choose anew: a graph that counts positions knows padding by this id.
+        # Not pad_token_id, which generation_config.json may change: a graph that counts positions takes the id
+        # pad_position for padding.
         ids_PS, mask_PS = pad_left(contexts, self.generation.pad_position)
         positions = positions_from_scheme(self.options.positions, self.generation)
         steps = self.decoder.begin(mask_PS, positions=positions, cross=self.request.encode(batch.places))
         return steps, steps.start(ids_PS)
 
     def _row(self, place: int, sequence: int, entropy: int | Sequence[int] | None) -> GrowingSequence:
-        # With a seed, a row draws by its place among its prompt's alone, whatever else the call holds.
+        # With a seed, the random numbers depend on the place among the sequences of the prompt only, so that the
+        # other prompts of the call change nothing.
+        """Return a new sequence of the prompt at `place`, with random numbers of its own."""
         key = (sequence, place) if self.options.seed is None else (sequence,)
         random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
         return GrowingSequence(prompt=place, sequence=sequence, context=self.request.contexts[place], random=random)
@@ -82,9 +100,10 @@ class Job:
 def plan_batches(
     request: Request, decoder: Decoder, options: GenerationOptions, generation: Generation, *, batch_size: int
 ) -> list[Batch]:
-    """Share out the prompts of `request` so that about `batch_size` sequences grow at a time.
+    """Divide the prompts of `request` into batches in which about `batch_size` sequences grow at a time.
 
-    A prompt's own sequences are never parted. Raises InputError for a prompt that leaves too little room.
+    All sequences of a prompt are in one batch. Raises InputError for a prompt that leaves too little room for new
+    tokens.
     """
     limits: dict[int, list[int]] = {}
     for place, context in enumerate(request.contexts):

@@ -1,9 +1,10 @@
-"""What is done to logits before a token is chosen. Each function returns new logits; -inf is a token left out.
+"""What is done to logits before a token is chosen. Each function returns new logits, in which -inf excludes a token.
 
-They equal transformers' processors of these names (4.57.6 and 5.23), except that tokens as likely as the last one that
-top-p keeps are kept too. Padding before a prompt is no earlier token, as in 5.23.
+They compute what the classes of these names in transformers' generation/logits_process.py do (4.57.6 and 5.23), except
+that top-p also keeps all tokens that are as likely as the last one that it keeps. As in 5.23, padding does not count as
+an earlier token.
 
-Shapes: R rows, V vocabulary; all fp32.
+Shapes: R rows, V vocabulary. All logits are fp32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,14 +15,17 @@ from rpln_runtime.generation.options import GenerationOptions
 
 
 def penalize(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], options: GenerationOptions) -> np.ndarray:
-    """Apply what holds for every way of choosing; `earlier` are the tokens of each row so far, its prompt included."""
+    """Apply the changes for every way of choosing tokens.
+
+    `earlier` are the tokens of each row so far, those of its prompt included.
+    """
     if options.repetition_penalty == 1:
         return logits_RV
     return repetition_penalty(logits_RV, earlier, options.repetition_penalty)
 
 
 def warp(logits_RV: np.ndarray, options: GenerationOptions) -> np.ndarray:
-    """Apply what shapes sampling, in the order of transformers."""
+    """Apply the changes that are only for sampling, in the order of transformers."""
     if options.temperature != 1:
         logits_RV = temperature(logits_RV, options.temperature)
     if options.top_k:
@@ -34,7 +38,10 @@ def warp(logits_RV: np.ndarray, options: GenerationOptions) -> np.ndarray:
 
 
 def repetition_penalty(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], penalty: float) -> np.ndarray:
-    """Make the tokens `earlier` of each row less likely (Keskar et al., 2019): once, however often they occur."""
+    """Make the tokens in `earlier` less likely, once however often they occur (Keskar et al., 2019).
+
+    Negative logits are multiplied by `penalty`, and others are divided by it.
+    """
     penalized_RV = logits_RV.copy()
     for row, tokens in zip(penalized_RV, earlier, strict=True):
         seen = np.unique(np.asarray(tokens, np.int64))
@@ -44,19 +51,19 @@ def repetition_penalty(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], 
 
 
 def temperature(logits_RV: np.ndarray, value: float) -> np.ndarray:
-    """Flatten the distribution by a `value` above 1, sharpen it by one below."""
+    """Divide the logits by `value`: above 1 it makes tokens more equally likely, below 1 less."""
     return logits_RV / np.float32(value)
 
 
 def top_k(logits_RV: np.ndarray, count: int) -> np.ndarray:
-    """Keep the `count` likeliest tokens, and those as likely as the last of them."""
+    """Keep the `count` likeliest tokens, and those that are as likely as the last of them."""
     count = min(count, logits_RV.shape[1])
     least_R1 = np.partition(logits_RV, -count, axis=1)[:, -count, None]
     return _keep(logits_RV, logits_RV >= least_R1)
 
 
 def top_p(logits_RV: np.ndarray, mass: float) -> np.ndarray:
-    """Keep the fewest likeliest tokens whose probabilities add up to `mass` (Holtzman et al., 2019)."""
+    """Keep the fewest likeliest tokens whose probabilities add up to `mass` or more (Holtzman et al., 2019)."""
     ascending_RV = np.sort(logits_RV, axis=1)
     left_out_R = (np.cumsum(softmax(ascending_RV), axis=1) <= 1 - mass).sum(axis=1)
     last = np.minimum(left_out_R, logits_RV.shape[1] - 1)
@@ -64,19 +71,19 @@ def top_p(logits_RV: np.ndarray, mass: float) -> np.ndarray:
 
 
 def min_p(logits_RV: np.ndarray, share: float) -> np.ndarray:
-    """Keep the tokens of at least `share` times the probability of the likeliest (Nguyen et al., 2024)."""
+    """Keep the tokens that have at least `share` times the probability of the likeliest (Nguyen et al., 2024)."""
     probabilities_RV = softmax(logits_RV)
     return _keep(logits_RV, probabilities_RV >= np.float32(share) * probabilities_RV.max(axis=1, keepdims=True))
 
 
 def softmax(logits_RV: np.ndarray) -> np.ndarray:
-    """Return the probabilities behind logits, of which at least one in a row is finite."""
+    """Return the probabilities, (R, V). At least one logit in each row must be finite."""
     exponentials_RV = np.exp(logits_RV - logits_RV.max(axis=1, keepdims=True))
     return np.asarray(exponentials_RV / exponentials_RV.sum(axis=1, keepdims=True))
 
 
 def log_softmax(logits_RV: np.ndarray) -> np.ndarray:
-    """Return the log-probabilities behind logits."""
+    """Return the logarithms of the probabilities, (R, V)."""
     shifted_RV = logits_RV - logits_RV.max(axis=1, keepdims=True)
     return np.asarray(shifted_RV - np.log(np.exp(shifted_RV).sum(axis=1, keepdims=True)))
 

@@ -1,4 +1,4 @@
-"""What a caller may ask of a generation; every value is checked when the options are made."""
+"""The options of generating text. Every value is checked when they are made."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,35 +10,43 @@ from rpln_runtime.generation.positions import SCHEMES
 from rpln_runtime.options import check_boolean, check_choice, check_integer
 
 DEFAULT_NEW_TOKENS: Final = 20
+"""The most new tokens where neither the user nor the checkpoint says it, as in transformers."""
 SAMPLING: Final = ("temperature", "top_k", "top_p", "min_p", "seed")
+"""The options that have an effect only with `do_sample=True`."""
 BEAMS: Final = ("length_penalty", "early_stopping")
+"""The options that have an effect only with `num_beams` of 2 or more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """Options of text-generation and text2text-generation; names and defaults are those of transformers' `generate`.
+    """Options of generating text. Names and defaults are those of transformers' `generate`, where it has them.
 
     Attributes:
-        max_new_tokens: the most tokens to add to a prompt. None: what the checkpoint's generation_config.json says,
-            else 20; of either, as many as there are positions left.
-        do_sample: draw tokens by their probability; otherwise the likeliest one is taken (greedy search).
+        max_new_tokens: the most new tokens. None means what the checkpoint's generation_config.json says, or else 20,
+            but no more than there are positions left.
+        do_sample: whether to draw tokens by their probability. False takes the likeliest token (greedy search), or the
+            likeliest sequences if `num_beams` is more than 1.
         temperature: what logits are divided by before sampling.
-        top_k: sample among so many of the likeliest tokens; 0: among all.
-        top_p: sample among the fewest likeliest tokens whose probabilities add up to this.
-        min_p: sample among tokens of at least this share of the likeliest one's probability.
-        seed: makes sampling repeatable: a prompt then gets the same text, whatever batch it is in.
-        repetition_penalty: divides (negative ones: multiplies) the logits of tokens that were there before.
-        num_beams: how many continuations beam search follows at once; 1: no beam search.
-        length_penalty: a beam's score is its log-probability over its number of new tokens to this power.
-        early_stopping: when a prompt's beams are done: True, as soon as `num_beams` have ended; False, when the best
-            open one would not win if it ended now; "never", when it could not win at any length.
-        num_return_sequences: how many answers a prompt gets: by sampling, or the best beams.
-        stop_token_ids: the tokens that end a sequence. None: the model's own.
-        stop_strings: a sequence ends with the token that completes one of these in the new text.
-        positions: how positions are counted, see `rpln_runtime.generation.positions`.
-        return_full_text: whether an answer begins with its prompt. None: for text-generation it does.
+        top_k: how many of the likeliest tokens to sample from. 0 means all.
+        top_p: the probability that the fewest likeliest tokens to sample from must have together.
+        min_p: the least probability of a token to sample from, as a share of the likeliest token's.
+        seed: the seed of the random numbers. With a seed, a prompt gets the same text in every batch.
+        repetition_penalty: what the logits of earlier tokens, those of the prompt included, are divided by; negative
+            logits are multiplied by it.
+        num_beams: how many continuations of a prompt beam search follows at a time. 1 means no beam search.
+        length_penalty: the score of a beam is the sum of its log-probabilities, divided by its number of new tokens to
+            this power.
+        early_stopping: when the search for a prompt ends. True: when `num_beams` sequences have ended. False: when the
+            best open beam would not be better if it ended now. "never": when it could not be better at any length.
+        num_return_sequences: how many answers a prompt gets: several samples, or the best beams.
+        stop_token_ids: the ids that end a sequence. None means those of the checkpoint.
+        stop_strings: one or more texts. A sequence ends with the token that completes one of them in the new text.
+        positions: how positions are counted, "forward" or "transformers-generate"; see
+            `rpln_runtime.generation.positions`.
+        return_full_text: whether an answer begins with its prompt. None means that it does if the decoder continues
+            prompts.
 
-    Raises InputError for a value out of range, and for one that would have no effect beside the others.
+    Raises InputError for a value that is out of range, and for one that would have no effect with the others.
     """
 
     max_new_tokens: int | None = None
@@ -74,7 +82,7 @@ class GenerationOptions:
         check_integer("top_k", self.top_k, minimum=0)
         check_integer("num_beams", self.num_beams, minimum=1)
         check_integer("num_return_sequences", self.num_return_sequences, minimum=1)
-        # Within these, fp32 holds what comes of them.
+        # Within these ranges, no result overflows fp32.
         _check_number("temperature", self.temperature, minimum=0.0001, maximum=10000)
         _check_number("repetition_penalty", self.repetition_penalty, minimum=0.0001, maximum=10000)
         _check_number("length_penalty", self.length_penalty, minimum=-10, maximum=10)
@@ -98,7 +106,7 @@ class GenerationOptions:
     def _check_combination(self) -> None:
         if self.do_sample and self.num_beams > 1:
             raise InputError(
-                f"do_sample is True and num_beams is {self.num_beams}: choose sampling, or beam search without it."
+                f"do_sample is True and num_beams is {self.num_beams}: choose sampling or beam search, not both."
             )
         if not self.do_sample:
             self._check_default(SAMPLING, "do_sample=True")
@@ -118,7 +126,7 @@ class GenerationOptions:
 
     @property
     def strings(self) -> tuple[str, ...]:
-        """The stop strings, also where there is but one."""
+        """The stop strings as a tuple."""
         return (self.stop_strings,) if isinstance(self.stop_strings, str) else tuple(self.stop_strings)
 
 

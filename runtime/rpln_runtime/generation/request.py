@@ -1,6 +1,6 @@
-"""What a call asks for, whichever way it was put: what the decoder starts from, and what it reads of an encoder.
+"""Requests: what a decoder starts from and what it reads from an encoder, whatever kind of inputs a call has.
 
-Shapes: P prompts, E tokens of the longest encoder sequence.
+Shapes: P prompts, E tokens of the longest encoder sequence, H hidden size of the encoder.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,17 @@ from rpln_runtime.options import check_integer
 from rpln_runtime.session import Session
 
 Prompts: TypeAlias = Sequence[Sequence[int]]
+"""Prompts, or texts, as lists of token ids."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncoderStates:
-    """The output of an encoder of the caller's, for a bundle with a `cross` graph.
+    """The output of an encoder of your own, for a bundle with a graph `cross`.
 
     Attributes:
-        hidden_states: (prompts, tokens, encoder's hidden size), in the dtype of the graph's input.
-        attention_mask: (prompts, tokens), int64, 1 for real tokens. None: all are.
+        hidden_states: the last hidden states, (texts, tokens, hidden size of the encoder), in the dtype of the graph's
+            input.
+        attention_mask: 1 for tokens and 0 for padding, (texts, tokens), int64. None means that there is no padding.
     """
 
     hidden_states: np.ndarray
@@ -34,12 +36,13 @@ class EncoderStates:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Prompts to go on from.
+    """Prompts to continue.
 
     Attributes:
-        contexts: the tokens that the decoder starts with, one list a prompt.
-        lengths: what prompts are sorted by into batches: the tokens that differ in number.
-        encode: gives what the decoder reads of the encoder for some of the prompts, by their places.
+        contexts: the tokens that the decoder starts with, a list for each prompt.
+        lengths: a number of tokens for each prompt, by which prompts are sorted into batches.
+        encode: a function that returns what the decoder reads from the encoder, for the prompts at some places. It
+            returns None if the decoder reads no encoder.
     """
 
     contexts: Prompts
@@ -49,21 +52,29 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where a bundle's requests come from: prompts, texts for its `encoder`, or states for its `cross` graph."""
+    """Where the requests of a bundle come from.
+
+    Attributes:
+        generation: what the bundle says about generating.
+        encoder: the graph `encoder`, for texts; None if there is none.
+        cross: the graph `cross`, for the output of another encoder; None if there is none.
+    """
 
     generation: Generation
     encoder: Session | None
     cross: Session | None
 
     def request(self, inputs: Prompts | EncoderStates) -> Request:
-        """Make a request of `inputs`. Raises InputError for what the bundle does not take."""
+        """Return the request for `inputs`. Raises InputError for inputs that the bundle does not take."""
         if self.encoder is not None:
             if isinstance(inputs, EncoderStates):
-                raise InputError("the bundle has its own encoder: expected texts, not EncoderStates.")
+                raise InputError("the bundle has an encoder of its own: expected texts, not EncoderStates.")
             return _request_from_texts(inputs, self.encoder, self._start_token)
         if self.cross is not None:
             if not isinstance(inputs, EncoderStates):
-                raise InputError("the bundle has no encoder: expected EncoderStates with the output of yours.")
+                raise InputError(
+                    "the bundle has no encoder: expected EncoderStates with the output of your own encoder."
+                )
             return _request_from_states(inputs, self.cross, self._start_token)
         if isinstance(inputs, EncoderStates):
             raise InputError(
@@ -75,16 +86,19 @@ class Sources:
     @property
     def _start_token(self) -> int:
         if self.generation.start_token_id is None:
-            raise ManifestError("the manifest names no start_token_id for the decoder. Export the checkpoint again.")
+            raise ManifestError("the manifest has no start_token_id for the decoder. Export the checkpoint again.")
         return self.generation.start_token_id
 
 
 def check_tokens(inputs: Prompts, vocab_size: int) -> Prompts:
-    """Return `inputs` as lists of plain integers. Raises InputError for what is no token of the vocabulary."""
+    """Return `inputs` as lists of Python's integers.
+
+    Raises InputError for a prompt that is not a list, and for a token that is not in the vocabulary.
+    """
     rows = [np.asarray(row).tolist() for row in inputs]
     for row in rows:
         if not isinstance(row, list):
-            raise InputError(f"a prompt is {row!r}, expected a list of token ids: prompts are a list of such lists.")
+            raise InputError(f"a prompt is {row!r}, expected a list of token ids: pass a list of such lists.")
     for token in (token for row in rows for token in row):
         check_integer("a prompt's token", token, minimum=0, maximum=vocab_size - 1)
     return rows
@@ -98,7 +112,7 @@ def _request_from_prompts(prompts: Prompts, bos_token_id: int | None) -> Request
         elif bos_token_id is not None:
             contexts.append([bos_token_id])
         else:
-            raise InputError("a prompt is empty, and the model has no token to begin with: give it a text.")
+            raise InputError("a prompt is empty, and this model has no token that texts begin with: pass a text.")
     return Request(contexts, [len(context) for context in contexts], lambda _: None)
 
 
@@ -106,7 +120,9 @@ def _request_from_texts(texts: Prompts, encoder: Session, start_token_id: int) -
     manifest = encoder.manifest
     for text in texts:
         if not 0 < len(text) <= manifest.usable_length:
-            raise InputError(f"a text has {len(text)} tokens, the encoder takes 1 to {manifest.usable_length}.")
+            raise InputError(
+                f"a text has {len(text)} tokens, but the encoder takes 1 to {manifest.usable_length}: shorten the text."
+            )
 
     def encode(places: Sequence[int]) -> CrossAttention:
         rows = [texts[place] for place in places]
@@ -127,7 +143,7 @@ def _request_from_states(inputs: EncoderStates, cross: Session, start_token_id: 
     states_PEH = inputs.hidden_states
     check_feeds({"encoder_hidden_states": states_PEH}, cross.graph, cross.manifest)
     if not np.isfinite(states_PEH).all():
-        raise InputError("hidden_states holds NaN or infinite values: look for the reason in the encoder.")
+        raise InputError("hidden_states has NaN or infinite values: look for the reason in your encoder.")
     shape = states_PEH.shape[:2]
     mask_PE = np.ones(shape, np.int64) if inputs.attention_mask is None else np.asarray(inputs.attention_mask)
     if mask_PE.shape != shape or mask_PE.dtype != np.int64:
@@ -136,7 +152,10 @@ def _request_from_states(inputs: EncoderStates, cross: Session, start_token_id: 
             "first axes of hidden_states."
         )
     if not np.isin(mask_PE, (0, 1)).all() or not mask_PE.any(axis=1).all():
-        raise InputError("attention_mask holds other values than 0 and 1, or a row without a 1.")
+        raise InputError(
+            "attention_mask has a value other than 0 and 1, or a row without a 1: expected 1 for every token and 0 for "
+            "padding."
+        )
 
     def encode(places: Sequence[int]) -> CrossAttention:
         rows = list(places)

@@ -1,4 +1,4 @@
-"""Greedy search and sampling: one token a row and step, each row for itself.
+"""Greedy search and sampling: in each step, every row gets a token, which does not depend on other rows.
 
 Shapes: R rows that still grow, V vocabulary.
 """
@@ -23,9 +23,17 @@ def sample(
     options: GenerationOptions,
     stop: Stopping,
 ) -> Iterator[GrowingSequence]:
-    """Let `rows` grow by at most `limit` tokens each; yield each of them whenever it got one.
+    """Let `rows` grow, and yield a row whenever it has a new token.
 
-    `logits_RV` are those after the prompts, in the order of `rows`. Rows that have ended take no further part.
+    Args:
+        steps: the decoder, which has computed the prompts.
+        logits_RV: the logits after the prompts, in the order of `rows`.
+        rows: the sequences.
+        limit: the most new tokens of a sequence.
+        options: the options of the call.
+        stop: what ends a sequence.
+
+    Rows that have ended are no longer computed.
     """
     while True:
         earlier = ([*row.context, *row.tokens] for row in rows)
@@ -44,7 +52,7 @@ def sample(
 
 
 def choose(logits_RV: np.ndarray, rows: Sequence[GrowingSequence], options: GenerationOptions) -> np.ndarray:
-    """Return a token for each row: the likeliest, or one drawn by its probability from the row's own numbers."""
+    """Return a token for each row: the likeliest one, or one that is drawn with the row's own random numbers."""
     if not options.do_sample:
         return np.asarray(logits_RV.argmax(axis=1))
     warped_RV = warp(logits_RV, options)
@@ -52,7 +60,10 @@ def choose(logits_RV: np.ndarray, rows: Sequence[GrowingSequence], options: Gene
 
 
 def draw(logits_V: np.ndarray, number: float) -> int:
-    """Return the token whose probability, laid out from 0 to 1 beside those of the others, covers `number`."""
+    """Return the token that `number`, from 0 to 1, falls on.
+
+    The tokens share the range from 0 to 1 in the order of their ids, each with a part as long as its probability.
+    """
     possible = np.flatnonzero(logits_V > -np.inf)
     logits = logits_V[possible].astype(np.float64)
     edges = np.cumsum(np.exp(logits - logits.max()))

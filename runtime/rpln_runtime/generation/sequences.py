@@ -1,4 +1,4 @@
-"""What a generation makes: rows while they grow, and what they have become."""
+"""Sequences that are generated: while they grow, and when they are finished."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ class Generated:
     """A finished sequence.
 
     Attributes:
-        tokens: the new tokens, the one that ended the sequence included.
-        score: by beam search, the sum of their log-probabilities over their number to the power of length_penalty.
+        tokens: the ids of the new tokens, with the one that ended the sequence.
+        score: with beam search, the sum of the log-probabilities of the tokens, divided by their number to the power of
+            `length_penalty`; None without beam search.
     """
 
     tokens: list[int]
@@ -25,10 +26,10 @@ class GrowingSequence:
 
     Attributes:
         prompt: the place of its prompt among those of the call.
-        sequence: its place among the sequences of that prompt.
-        context: the prompt's tokens, as the decoder gets them.
-        random: what sampling draws from.
-        tokens: the new ones so far.
+        sequence: its place among the sequences of the prompt.
+        context: the ids of the prompt's tokens.
+        random: the random numbers that sampling draws.
+        tokens: the ids of the new tokens so far.
     """
 
     prompt: int

@@ -1,4 +1,4 @@
-"""The steps of one generation: tokens in, logits out, with a cache or by computing everything again.
+"""The steps of a generation: tokens in, logits out, with a cache or by computing all tokens again.
 
 Shapes: R rows, S new tokens, T earlier and new tokens, V vocabulary.
 """
@@ -15,7 +15,7 @@ from rpln_runtime.session import Session
 
 
 class GenerationSteps(ABC):
-    """Rows that grow token by token. Logits that it returns are overwritten by the next step."""
+    """A batch of sequences that grow token by token. The next step overwrites the logits of this one."""
 
     def __init__(self, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None) -> None:
         self._mask_RT = mask_RS
@@ -25,14 +25,14 @@ class GenerationSteps(ABC):
 
     @abstractmethod
     def start(self, ids_RS: np.ndarray) -> np.ndarray:
-        """Run the prompts and return the logits of their next tokens, (R, V) in fp32."""
+        """Run the prompts and return the logits of their next tokens, (R, V), fp32."""
 
     @abstractmethod
     def step(self, tokens_R: np.ndarray) -> np.ndarray:
-        """Add a token to each row and return the logits of the next ones, (R, V) in fp32."""
+        """Add a token to each row and return the logits of the next tokens, (R, V), fp32."""
 
     def select(self, rows: np.ndarray) -> None:
-        """Go on with these rows: any of those there are, in any order, any number of times."""
+        """Keep these rows, in this order. A row may be taken several times."""
         if np.array_equal(rows, np.arange(len(self._mask_RT))):
             return
         self._mask_RT = self._mask_RT[rows]
@@ -42,15 +42,18 @@ class GenerationSteps(ABC):
         self._select(rows)
 
     @abstractmethod
-    def _select(self, rows: np.ndarray) -> None: ...
+    def _select(self, rows: np.ndarray) -> None:
+        """Keep these rows of what the subclass holds."""
 
     def _extend(self, tokens_R: np.ndarray) -> None:
+        """Add the new tokens to the masks."""
         ones_R1 = np.ones((len(tokens_R), 1), np.int64)
         counted_R1 = self._positions.counted(tokens_R[:, None], ones_R1)
         self._mask_RT = np.concatenate([self._mask_RT, ones_R1], axis=1)
         self._counted_RT = np.concatenate([self._counted_RT, counted_R1], axis=1)
 
     def _run(self, graph: BoundGraph, ids_RS: np.ndarray) -> np.ndarray:
+        """Feed `ids_RS` to the graph, run it, and return the logits after the last token, (R, V), fp32."""
         rows, new = ids_RS.shape
         graph.feed("input_ids", ids_RS)
         graph.feed("attention_mask", self._mask_RT)
@@ -62,7 +65,7 @@ class GenerationSteps(ABC):
 
 
 class CachedSteps(GenerationSteps):
-    """Each step computes its new tokens alone; what they need of the earlier ones is in a cache."""
+    """Steps with a cache: each computes only its new tokens, and reads the keys and values of earlier ones."""
 
     def __init__(
         self,
@@ -78,12 +81,12 @@ class CachedSteps(GenerationSteps):
         self._prompt_graph = self._step_graph if prompt is step else BoundGraph(prompt)
 
     def start(self, ids_RS: np.ndarray) -> np.ndarray:
-        """Run the prompts through the graph that is for them."""
+        """Run the prompts through their graph, and return the logits of their next tokens, (R, V), fp32."""
         self._counted_RT = self._positions.counted(ids_RS, self._mask_RT)
         return self._run_cached(self._prompt_graph, ids_RS)
 
     def step(self, tokens_R: np.ndarray) -> np.ndarray:
-        """Run the new tokens after the cached ones."""
+        """Run the new tokens, and return the logits of the next tokens, (R, V), fp32."""
         self._extend(tokens_R)
         return self._run_cached(self._step_graph, tokens_R[:, None])
 
@@ -99,7 +102,7 @@ class CachedSteps(GenerationSteps):
 
 
 class FullSteps(GenerationSteps):
-    """Each step computes all tokens again: for a graph without a cache, right and slow."""
+    """Steps without a cache: each computes all tokens again, which is slow."""
 
     def __init__(
         self, session: Session, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None
@@ -109,13 +112,13 @@ class FullSteps(GenerationSteps):
         self._ids_RT = np.empty((len(mask_RS), 0), np.int64)
 
     def start(self, ids_RS: np.ndarray) -> np.ndarray:
-        """Run the prompts."""
+        """Run the prompts, and return the logits of their next tokens, (R, V), fp32."""
         self._counted_RT = self._positions.counted(ids_RS, self._mask_RT)
         self._ids_RT = ids_RS
         return self._run(self._graph, ids_RS)
 
     def step(self, tokens_R: np.ndarray) -> np.ndarray:
-        """Run everything so far with the new tokens."""
+        """Run all tokens with the new ones, and return the logits of the next tokens, (R, V), fp32."""
         self._extend(tokens_R)
         self._ids_RT = np.concatenate([self._ids_RT, tokens_R[:, None]], axis=1)
         return self._run(self._graph, self._ids_RT)

@@ -1,4 +1,4 @@
-"""When a sequence ends: at a stop token, or when its new text holds a stop string."""
+"""What ends a sequence: a stop token, or a stop string in its new text."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ from rpln_runtime.tokenization import Tokenizer
 
 
 class Stopping:
-    """The ends of a generation's sequences.
+    """What ends the sequences of a generation.
 
     Attributes:
-        tokens: the stop tokens.
+        tokens: the ids of the stop tokens.
     """
 
     def __init__(self, tokens: Sequence[int], strings: Sequence[str], tokenizer: Tokenizer) -> None:
         self.tokens = frozenset(tokens)
         self._strings = strings
         self._tokenizer = tokenizer
-        # A token is a byte or more, so that as many of them hold the longest string, wherever the last one ends.
+        # A token is one byte or more, so this many tokens contain every stop string that the last one completes.
         self._window = max((len(text.encode()) for text in strings), default=0)
 
     def ends(self, new_tokens: Sequence[int]) -> bool:
-        """Whether the last of a sequence's new tokens ends it."""
+        """Return whether the last one of `new_tokens` ends their sequence."""
         if new_tokens[-1] in self.tokens:
             return True
         if not self._strings:

@@ -1,6 +1,6 @@
-"""POSTPROCESS: which class turns the outputs of a task's graph into answers; `Task.postprocess` is the key.
+"""POSTPROCESS: the class that makes answers of the outputs of a task's graph. `Task.postprocess` is the key.
 
-To add a task: one file here with a subclass of `Postprocess`, one row below.
+A new task needs a file here with a subclass of `Postprocess`, and a row below.
 """
 
 from typing import Any, Final
@@ -21,3 +21,4 @@ POSTPROCESS: Final[dict[str, type[Postprocess[Any]]]] = {
     "text_classification": TextClassification,
     "token_classification": TokenClassification,
 }
+"""The classes by the value of `Task.postprocess`."""

@@ -1,4 +1,4 @@
-"""What the post-processing of every task has in common: tokens in, rows of the batch back, an answer out."""
+"""The base of all post-processing: items become rows of a batch, and the outputs for these rows become answers."""
 
 import dataclasses
 from abc import ABC, abstractmethod
@@ -14,11 +14,17 @@ from rpln_runtime.options import check_boolean
 from rpln_runtime.tokenization import Encoding, Tokenizer, truncate
 
 Scores = TypeVar("Scores")
+"""What a task keeps of the outputs for a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRow:
-    """A row of a batch that has run: its tokens, and the outputs of the graph for them, fp32 and without padding."""
+    """A row of a batch, after its graph has run.
+
+    Attributes:
+        encoding: the tokens of the row.
+        outputs: the outputs for the row by name, fp32, without padding.
+    """
 
     encoding: Encoding
     outputs: Mapping[str, np.ndarray]
@@ -26,7 +32,13 @@ class FinishedRow:
 
 @dataclass(frozen=True, slots=True)
 class FinishedItem(Generic[Scores]):
-    """An item that has run: what was asked, the rows it became, and the scores of each."""
+    """An item, after the graph has run for all its rows.
+
+    Attributes:
+        item: the item as the caller gave it.
+        encodings: the tokens of each row that the item became.
+        scores: what `Postprocess.score` returned for each row.
+    """
 
     item: Any
     encodings: Sequence[Encoding]
@@ -61,36 +73,42 @@ class Postprocess(ABC, Generic[Scores]):
 
     @abstractmethod
     def encode(self, item: Any) -> list[Encoding]:
-        """Return the rows to run for `item`. Raises InputError for an item that is not what the task takes."""
+        """Return the tokens of each row for `item`. Raises InputError for an item that the task does not take."""
 
     @abstractmethod
     def score(self, row: FinishedRow) -> Scores:
-        """Reduce the outputs of one row to what the answer needs of them.
+        """Return what the answer needs of the outputs for a row.
 
-        It runs as soon as the row's batch is done and must return no view, so that the batch's memory is freed.
+        It is called as soon as the row's batch has run, and returns no view of the outputs, so that they can be freed.
         """
 
     @abstractmethod
     def answer(self, case: FinishedItem[Scores]) -> Any:
-        """Return the answer for an item from the scores of its rows."""
+        """Return the answer for an item whose rows have all run."""
 
     def results(self, answers: list[Any], *, single: bool) -> Any:
-        """Return what the caller gets: one answer for one item, a list for a list."""
+        """Return what the caller gets: the answer for a single item, or the list of answers."""
         return answers[0] if single else answers
 
     def fit(self, encoding: Encoding, *, truncation: bool) -> Encoding:
-        """Cut `encoding` to the usable length when `truncation` allows it. Raises InputError when it does not."""
+        """Return `encoding`, cut to the usable length if `truncation` allows it.
+
+        Raises InputError if it is too long and must not be cut.
+        """
         limit = self.manifest.usable_length
         if len(encoding) > limit and not truncation:
             raise InputError(
-                f"a text has {len(encoding)} tokens, the limit of this model is {limit}: "
-                "shorten it, or pass truncation=True to leave out what lies beyond."
+                f"a text has {len(encoding)} tokens, but the limit of this model is {limit}: shorten it, or pass "
+                "truncation=True to cut it."
             )
         return truncate(encoding, limit)
 
 
 def check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:
-    """Raise InputError for what is no option of `row`, the post-processing of `task`."""
+    """Raise InputError for an option that `row`, the class of `task`, does not have.
+
+    A boolean option must also have the value True or False.
+    """
     inherited = {field.name for field in dataclasses.fields(Postprocess)}
     known = {field.name: field.type for field in dataclasses.fields(row) if field.name not in inherited}
     for name, value in options.items():
@@ -101,7 +119,7 @@ def check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis."""
+    """Return the softmax of `logits` along the last axis."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
@@ -116,7 +134,7 @@ def fields_from_item(item: Any, fields: Sequence[ItemField]) -> dict[str, Any]:
     names = [field.name for field in fields]
     expected = "a mapping with " + ", ".join(map(repr, names))
     if not isinstance(item, Mapping):
-        raise InputError(f"an item is a {type(item).__name__}, expected {expected}.")
+        raise InputError(f"an item is of type {type(item).__name__}, expected {expected}.")
     missing = [field.name for field in fields if field.name not in item and not field.optional]
     unknown = [name for name in item if name not in names]
     if missing or unknown:

@@ -1,6 +1,6 @@
-"""Feature extraction: the last hidden state of a text, or one vector made of it.
+"""Feature extraction: the last hidden states of a text, or one vector that is made of them.
 
-Without pooling the result is the array that transformers' FeatureExtractionPipeline gives with return_tensors=True.
+Without pooling, the answer is the array that transformers' FeatureExtractionPipeline returns with return_tensors=True.
 
 Shapes: S sequence, H hidden size.
 """
@@ -15,24 +15,26 @@ from rpln_runtime.options import check_choice
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess
 from rpln_runtime.tokenization import Encoding
 
-_SMALLEST_NORM: Final = 1e-12  # that of torch.nn.functional.normalize
+_SMALLEST_NORM: Final = 1e-12
+"""The least length that a vector is divided by, as in torch.nn.functional.normalize."""
 _POOLINGS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "none": lambda hidden_SH: hidden_SH[np.newaxis],
     "first": lambda hidden_SH: hidden_SH[0],
     "mean": lambda hidden_SH: hidden_SH.mean(axis=0),
     "max": lambda hidden_SH: hidden_SH.max(axis=0),
 }
+"""The functions that pool hidden states, (S, H), by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureExtraction(Postprocess[np.ndarray]):
-    """Options of feature extraction.
+    """Feature extraction and its options.
 
     Attributes:
-        pooling: "none" gives (1, tokens, hidden); "first" token, "mean" and "max" over the tokens, special ones
-            included, give (hidden).
+        pooling: "none" gives all hidden states, (1, tokens, hidden size). "first" gives that of the first token, and
+            "mean" and "max" combine those of all tokens, special tokens included, to one vector, (hidden size).
         normalize: whether vectors are divided by their length.
-        truncation: whether a text that is too long is cut.
+        truncation: whether a text that is too long is cut. Otherwise it raises InputError.
     """
 
     pooling: str = "none"
@@ -43,7 +45,7 @@ class FeatureExtraction(Postprocess[np.ndarray]):
         check_choice("pooling", self.pooling, tuple(_POOLINGS))
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Encode a text."""
+        """Return the tokens of the text `item`."""
         return [self.fit(self.tokenizer.encode(item), truncation=self.truncation)]
 
     def score(self, row: FinishedRow) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Fill-mask: the likeliest tokens for every mask token of a text.
 
-Results equal those of transformers' FillMaskPipeline (4.57 and 5.x), except that a list of one text gets a list of one
-answer, and that a text that is too long is refused unless `truncation` is asked for.
+The answers equal those of transformers' FillMaskPipeline (4.57 and 5.x), with two differences. A list of one text gets
+a list of one answer. A text that is too long is refused, unless `truncation` is True.
 """
 
 import warnings
@@ -21,7 +21,14 @@ from rpln_runtime.tokenization import Encoding
 
 
 class Filling(TypedDict):
-    """A token for the mask, its probability, and the text with it."""
+    """A token for a mask.
+
+    Attributes:
+        score: the probability of the token.
+        token: the id of the token.
+        token_str: the text of the token.
+        sequence: the whole text with the token in the place of the mask.
+    """
 
     score: float
     token: int
@@ -31,7 +38,12 @@ class Filling(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The best tokens of every mask of a text, best first: probabilities and ids, (masks, top_k)."""
+    """The best tokens for every mask of a text, best first.
+
+    Attributes:
+        probabilities: (masks, top_k), fp32.
+        ids: (masks, top_k), int64.
+    """
 
     probabilities: np.ndarray
     ids: np.ndarray
@@ -39,13 +51,14 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class FillMask(Postprocess[Candidates]):
-    """Options of fill-mask.
+    """Fill-mask and its options.
 
     Attributes:
-        top_k: how many tokens to answer with for every mask.
-        targets: the only tokens to choose from, by name as in the vocabulary (a word after a space starts with "Ġ").
-            What is no token stands for the first token of its text, with a warning.
-        truncation: whether a text that is too long is cut.
+        top_k: how many tokens an answer has for each mask.
+        targets: the tokens to choose from, by their names in the vocabulary; the name of a word after a space begins
+            with "Ġ". For a name that is not in the vocabulary, the first token of its text is taken, with a warning.
+            None means all tokens.
+        truncation: whether a text that is too long is cut. Otherwise it raises InputError.
     """
 
     top_k: int = 5
@@ -55,28 +68,31 @@ class FillMask(Postprocess[Candidates]):
     def __post_init__(self) -> None:
         check_integer("top_k", self.top_k, minimum=1)
         if self.manifest.mask_token_id is None:
-            raise ManifestError("the bundle's tokenizer has no mask token: export one that has, for fill-mask.")
+            raise ManifestError(
+                "the tokenizer of the bundle has no mask token, which fill-mask needs. Export the checkpoint with a "
+                "tokenizer that has one (--tokenizer)."
+            )
         if self.targets is not None and not len(self._target_ids):
             raise InputError(f"targets is {self.targets!r}, expected at least one token.")
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Encode a text. Raises InputError for one without a mask token."""
+        """Return the tokens of the text `item`. Raises InputError for a text without a mask token."""
         encoding = self.fit(self.tokenizer.encode(item), truncation=self.truncation)
         if not self._masks(encoding).size:
             mask = self.tokenizer.token(self.manifest.mask_token_id or 0)
             raise InputError(
-                f"a text has no {mask} among its {len(encoding)} tokens: put it where a token is to fill in."
+                f"a text has no {mask} among its {len(encoding)} tokens: put {mask} where you want to have a token."
             )
         return [encoding]
 
     def score(self, row: FinishedRow) -> Candidates:
-        """Return the best tokens of every mask."""
+        """Return the best tokens for every mask."""
         logits = row.outputs["logits"]
         probabilities = softmax(logits[self._masks(row.encoding)] if self._of_every_token else logits)
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
 
     def answer(self, case: FinishedItem[Candidates]) -> list[Filling] | list[list[Filling]]:
-        """Return the fillings of the text's mask, or a list of them for each mask when there are several."""
+        """Return the best tokens for the mask of the text. If it has several masks, return a list for each."""
         (encoding,), (candidates,) = case.encodings, case.scores
         masks = self._masks(encoding)
         fillings = [
@@ -90,7 +106,7 @@ class FillMask(Postprocess[Candidates]):
 
     @cached_property
     def _of_every_token(self) -> bool:
-        """Whether the graph gives logits of all tokens, and not of the mask tokens alone."""
+        """Whether the graph gives logits for all tokens, not only for mask tokens."""
         return any(SEQUENCE in spec.shape for spec in self.manifest.graphs[0].outputs if spec.name == "logits")
 
     def _masks(self, encoding: Encoding) -> np.ndarray:
@@ -104,7 +120,7 @@ class FillMask(Postprocess[Candidates]):
             score=probability,
             token=token_id,
             token_str=self.tokenizer.decode([token_id]),
-            # Masks are special tokens: among several, the others have to stay visible.
+            # A mask is a special token. If there are several, the other masks stay in the text.
             sequence=self.tokenizer.decode(text_ids, skip_special_tokens=alone),
         )
 
@@ -124,15 +140,18 @@ class FillMask(Postprocess[Candidates]):
             return None
         first = int(inside[0])
         warnings.warn(
-            f"target {target!r} is no token of the vocabulary, its first token {self.tokenizer.token(first)!r} stands "
-            "for it.",
+            f"the target {target!r} is not in the vocabulary: its first token {self.tokenizer.token(first)!r} is taken "
+            "instead.",
             stacklevel=2,
         )
         return first
 
 
 def best_tokens(probabilities: np.ndarray, *, top_k: int, allowed: np.ndarray | None) -> Candidates:
-    """Return the `top_k` likeliest tokens, best first, of `probabilities`, (masks, vocabulary), among ids `allowed`."""
+    """Return the `top_k` likeliest tokens for every mask, best first.
+
+    `probabilities` is (masks, vocabulary). Only the ids in `allowed` are chosen from; None means all ids.
+    """
     ids = np.arange(probabilities.shape[-1]) if allowed is None else allowed
     chosen = probabilities[:, ids]
     top_k = min(top_k, len(ids))

@@ -1,7 +1,7 @@
-"""Multiple choice: which of several continuations fits a prompt best. transformers has no pipeline for it.
+"""Multiple choice: which of several choices fits a prompt best. transformers has no pipeline for this task.
 
-An item is a mapping: {"prompt": "The sky is", "choices": ["blue.", "a fish."]}. Prompt and choice are encoded as a
-pair, in this order, as the documentation of transformers' models does.
+An item is a mapping: {"prompt": "The sky is", "choices": ["blue.", "a fish."]}. As in the documentation of
+transformers' models, the prompt and each choice are encoded as a pair.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,14 @@ from rpln_runtime.tokenization import Encoding
 
 
 class Choice(TypedDict):
-    """The best choice, its index and probability, and the probabilities of all choices in their order."""
+    """The best choice for a prompt.
+
+    Attributes:
+        answer: the text of the choice.
+        index: its place in the list of choices.
+        score: its probability.
+        scores: the probabilities of all choices, in their order.
+    """
 
     answer: str
     index: int
@@ -26,10 +33,10 @@ class Choice(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class MultipleChoice(Postprocess[float]):
-    """Options of multiple choice.
+    """Multiple choice and its options.
 
     Attributes:
-        truncation: whether a prompt and choice that are too long together are cut, the longer one first.
+        truncation: whether a pair that is too long is cut, the longer text first. Otherwise it raises InputError.
     """
 
     truncation: bool = False
@@ -37,16 +44,16 @@ class MultipleChoice(Postprocess[float]):
     fields: ClassVar[tuple[ItemField, ...]] = (ItemField(name="prompt"), ItemField(name="choices", several=True))
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Encode a mapping with `prompt` and `choices`: a row for every choice."""
+        """Return the tokens of the prompt with each choice."""
         question = fields_from_item(item, self.fields)
         choices = question["choices"]
         if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
-            raise InputError(f"choices are {choices!r}, expected a list of at least one text.")
+            raise InputError(f"choices is {choices!r}, expected a list of at least one text.")
         encodings = [self.tokenizer.encode(question["prompt"], choice) for choice in choices]
         return [self.fit(encoding, truncation=self.truncation) for encoding in encodings]
 
     def score(self, row: FinishedRow) -> float:
-        """Return the logit of one choice: each is a row of its own, with one choice."""
+        """Return the logit of a choice."""
         return float(row.outputs["logits"][0])
 
     def answer(self, case: FinishedItem[float]) -> Choice:

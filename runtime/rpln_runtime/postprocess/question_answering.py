@@ -1,8 +1,8 @@
-"""Question answering: the spans of a context that answer a question.
+"""Question answering: the parts of a context that answer a question.
 
-Results equal those of transformers' QuestionAnsweringPipeline (4.57; 5.x has none), except that one item gets a dict
-for top_k = 1 and a list otherwise, a list of one item gets a list of one answer, and a context with fewer spans than
-top_k is not filled up with empty ones of score 0.
+The answers equal those of transformers' QuestionAnsweringPipeline (4.57; 5.x has none), with three differences. With
+top_k = 1 an item gets a dict, and otherwise a list. A list of one item gets a list of one answer. If a context has
+fewer spans than top_k, the answer has fewer, too, where transformers adds empty ones of score 0.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,18 @@ from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, ItemField, 
 from rpln_runtime.tokenization import Encoding, windows
 
 _CONTEXT = 1
+"""The number of the context in `Encoding.sequences`; the question has 0."""
 
 
 class Answer(TypedDict):
-    """An answer: `context[start:end]`, and the probability of its first and last token in their window."""
+    """An answer in the context.
+
+    Attributes:
+        score: the product of the probabilities of its first and its last token, in their window.
+        start: its first character in the context.
+        end: the character after its last.
+        answer: the text `context[start:end]`.
+    """
 
     score: float
     start: int
@@ -29,7 +37,13 @@ class Answer(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `start` to `end` of the context, with their score."""
+    """A part of the context.
+
+    Attributes:
+        start: its first character.
+        end: the character after its last.
+        score: the product of the probabilities of its first and its last token.
+    """
 
     start: int
     end: int
@@ -38,7 +52,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class WindowSpans:
-    """The best spans of a window, best first, and the score of there being no answer in it."""
+    """What was found in a window over the context.
+
+    Attributes:
+        spans: the best spans, best first.
+        no_answer: the probability that the window has no answer.
+    """
 
     spans: list[Span]
     no_answer: float
@@ -46,15 +65,16 @@ class WindowSpans:
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAnswering(Postprocess[WindowSpans]):
-    """Options of question answering.
+    """Question answering and its options.
 
     Attributes:
-        top_k: how many answers to give; 1 gives a dict, more give a list.
-        handle_impossible_answer: whether the empty answer takes part.
-        max_answer_len: the most tokens an answer may have.
-        max_seq_len: the most tokens in a window, question included; None: 384 or the usable length.
-        doc_stride: how many tokens two windows share; None: 128 or half of `max_seq_len`.
-        align_to_words: whether an answer is widened to whole words.
+        top_k: how many answers an item gets. 1 gives a dict, and more give a list.
+        handle_impossible_answer: whether the empty answer may be given, which says that there is none in the context.
+        max_answer_len: the most tokens of an answer.
+        max_seq_len: the most tokens of a window, question included. None means 384, or the usable length if that is
+            less.
+        doc_stride: how many tokens two windows share. None means 128, or half of `max_seq_len` if that is less.
+        align_to_words: whether an answer is extended to whole words.
     """
 
     top_k: int = 1
@@ -75,7 +95,7 @@ class QuestionAnswering(Postprocess[WindowSpans]):
             check_integer("doc_stride", self.doc_stride, minimum=0)
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Encode a mapping with `question` and `context`, the context in windows."""
+        """Return the tokens of the question with each window over the context."""
         pair = fields_from_item(item, self.fields)
         for name, text in pair.items():
             if text == "":
@@ -86,15 +106,15 @@ class QuestionAnswering(Postprocess[WindowSpans]):
         return windows(encoding, max_length=max_length, stride=stride, sequence=_CONTEXT)
 
     def score(self, row: FinishedRow) -> WindowSpans:
-        """Return the best spans of one window."""
+        """Return the best spans of a window."""
         context = row.encoding.sequences == _CONTEXT
-        # The first token stands for "no answer": it takes its share of the probabilities and is then set aside.
+        # The first token stands for "no answer": it gets its part of the probabilities, but begins and ends no span.
         candidates = context.copy()
         candidates[0] = True
         start, end = (
             softmax(np.where(candidates, row.outputs[name], -np.inf)) for name in ("start_logits", "end_logits")
         )
-        # Words may swallow spans, so look at more of them.
+        # Extended to whole words, several spans may become the same, so more of them are needed.
         count = self.top_k * 2 + 10 if self.align_to_words else self.top_k
         spans = best_spans(start * context, end * context, count=count, max_length=self.max_answer_len)
         return WindowSpans(
@@ -103,7 +123,10 @@ class QuestionAnswering(Postprocess[WindowSpans]):
         )
 
     def answer(self, case: FinishedItem[WindowSpans]) -> Answer | list[Answer]:
-        """Return the best answers; those of equal text, in any window and case, are one with their scores added."""
+        """Return the best answers of all windows.
+
+        Answers whose texts differ only in case are one answer, with the sum of their scores.
+        """
         by_text: dict[str, Answer] = {}
         for span in (span for window in case.scores for span in window.spans):
             text = case.item["context"][span.start : span.end]
@@ -125,10 +148,10 @@ class QuestionAnswering(Postprocess[WindowSpans]):
 
 
 def best_spans(start: np.ndarray, end: np.ndarray, *, count: int, max_length: int) -> list[tuple[int, int, float]]:
-    """Return the `count` best spans as (first token, last token, score), best first.
+    """Return the `count` best spans, best first: the first token, the last token, and the score.
 
-    `start` and `end` are probabilities, (tokens). The score of a span of at most `max_length` tokens is their product;
-    spans of score 0 are left out.
+    `start` and `end` are the probabilities of tokens to be the first and the last one, (tokens). The score of a span is
+    their product. Spans of more than `max_length` tokens and spans of score 0 are left out.
     """
     scores = np.tril(np.triu(np.outer(start, end)), max_length - 1).ravel()
     count = min(count, int(np.count_nonzero(scores)))

@@ -1,7 +1,7 @@
-"""Text classification: labels with scores for a text or a pair of texts.
+"""Text classification: labels with scores for a text, or for a pair of texts.
 
-Results equal those of transformers' TextClassificationPipeline (4.57 and 5.x); a text that is too long is refused
-unless `truncation` is asked for.
+The answers equal those of transformers' TextClassificationPipeline (4.57 and 5.x), except that a text that is too long
+is refused, unless `truncation` is True.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,19 @@ from rpln_runtime.tokenization import Encoding
 
 
 class LabelScore(TypedDict):
-    """A label and its score: a probability, or what `function_to_apply` makes of the logit."""
+    """A label and its score.
+
+    Attributes:
+        label: the name of the label.
+        score: what `function_to_apply` makes of its logit, by default a probability.
+    """
 
     label: str
     score: float
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Logistic function, written so that no logit overflows."""
+    """Return the logistic function of `logits`, in a form that does not overflow."""
     return (1 + np.tanh(logits / 2)) / 2
 
 
@@ -44,23 +49,25 @@ _FUNCTIONS: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "sigmoid": sigmoid,
     "none": _identity,
 }
+"""The functions that turn the logits of a text, (labels), into scores, by name."""
 _FUNCTION_OF_PROBLEM: Final = {
     "regression": "none",
     "multi_label_classification": "sigmoid",
     "single_label_classification": "softmax",
 }
+"""The default function for each `problem_type` of the config."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassification(Postprocess[np.ndarray]):
-    """Options of text classification.
+    """Text classification and its options.
 
     Attributes:
-        top_k: how many labels to answer with, best first, as a list for each text; None: all of them. "best" is the
-            best one alone, and the answer one flat list, also for a single text: what transformers does by default.
-        function_to_apply: "softmax", "sigmoid" or "none"; None: as the problem type says, or else sigmoid for one
-            label and softmax for several.
-        truncation: whether a text that is too long is cut.
+        top_k: how many labels an answer has, best first. None means all labels. "best" means only the best one: as in
+            transformers, all answers are then in one flat list, also that for a single text.
+        function_to_apply: what makes scores of logits: "softmax", "sigmoid" or "none". None means what the config's
+            `problem_type` says, or else sigmoid for one label and softmax for several.
+        truncation: whether a text that is too long is cut. Otherwise it raises InputError.
     """
 
     top_k: int | Literal["best"] | None = "best"
@@ -78,7 +85,7 @@ class TextClassification(Postprocess[np.ndarray]):
             check_choice("function_to_apply", self.function_to_apply, tuple(_FUNCTIONS))
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Encode a text, or a mapping with `text` and `text_pair`."""
+        """Return the tokens of `item`, a text or a mapping with `text` and `text_pair`."""
         pair = {"text": item} if isinstance(item, str) else fields_from_item(item, self.fields)
         encoding = self.tokenizer.encode(pair["text"], pair.get("text_pair"))
         return [self.fit(encoding, truncation=self.truncation)]
@@ -95,7 +102,7 @@ class TextClassification(Postprocess[np.ndarray]):
         return ranked[0] if self.top_k == "best" else ranked
 
     def results(self, answers: list[Any], *, single: bool) -> Any:
-        """Return one flat list for "best", otherwise a list for each text."""
+        """Return one flat list of labels for "best", and otherwise the list of labels of each text."""
         return answers if self.top_k == "best" else super().results(answers, single=single)
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:

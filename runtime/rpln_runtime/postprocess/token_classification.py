@@ -1,9 +1,13 @@
-"""Token classification: a label for every token, or groups of tokens that are one entity.
+"""Token classification: a label for every token, or the entities that tokens form.
 
-Results equal those of transformers' TokenClassificationPipeline (4.57 and 5.x) with these differences. A text that is
-too long is never cut: it is read in overlapping windows, as transformers does when given a stride, also for "none".
-Offsets in later windows are those of the whole text, where tokenizers with add_prefix_space count the space before a
-window's first word. An entity of no characters at the start of a long text is not listed twice. Scores are floats.
+The answers equal those of transformers' TokenClassificationPipeline (4.57 and 5.x), with these differences:
+
+- A text that is too long is never cut. It is read in windows that overlap, as transformers reads it if it is given a
+  stride; here this is done for the strategy "none", too.
+- Offsets in later windows are those in the whole text. With a tokenizer that has add_prefix_space, those of
+  transformers include the space before the first word of a window.
+- An entity without characters at the start of a long text is not listed twice.
+- Scores are Python's floats.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +24,16 @@ from rpln_runtime.tokenization import Encoding, join_encodings, windows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token, or a word made of some: label probabilities, first and past-the-last character, place in the text."""
+    """A token, or a word that consists of several.
+
+    Attributes:
+        word: the name of the token in the vocabulary, or the text of the word.
+        scores: the probabilities of the labels, (labels).
+        start: the first character in the text.
+        end: the character after the last.
+        index: the place of the (first) token in the whole text, special tokens included.
+        continues_word: whether the token continues the word of the token before.
+    """
 
     word: str
     scores: np.ndarray
@@ -32,7 +45,16 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labelled:
-    """A token or word with the label it got."""
+    """A token or word with its label.
+
+    Attributes:
+        label: the name of the label.
+        score: the probability of the label.
+        word: the name of the token, or the text of the word.
+        start: the first character in the text.
+        end: the character after the last.
+        index: the place of the (first) token in the whole text, special tokens included.
+    """
 
     label: str
     score: float
@@ -43,7 +65,16 @@ class Labelled:
 
 
 class TokenEntity(TypedDict):
-    """Answer of the strategy "none". `index` counts tokens of the whole text, special tokens included."""
+    """A token in the answer of the strategy "none".
+
+    Attributes:
+        entity: the name of the label.
+        score: the probability of the label.
+        index: the place of the token in the whole text, special tokens included.
+        word: the name of the token in the vocabulary.
+        start: the first character in the text.
+        end: the character after the last.
+    """
 
     entity: str
     score: float
@@ -54,10 +85,15 @@ class TokenEntity(TypedDict):
 
 
 class EntityGroup(TypedDict):
-    """Answer of the other strategies; `entity_group` is the label without its B- or I-.
+    """An entity in the answer of the other strategies.
 
-    `word` is put together from tokens as transformers does it, which garbles what is not ASCII unless the strategy is
-    "simple"; the exact text is text[start:end].
+    Attributes:
+        entity_group: the name of the label, without "B-" or "I-".
+        score: the mean of the probabilities of its tokens or words.
+        word: the text of the entity, made of its tokens as transformers does it. Unless the strategy is "simple",
+            characters that are not ASCII come out wrong: text[start:end] is the exact text.
+        start: the first character in the text.
+        end: the character after the last.
     """
 
     entity_group: str
@@ -67,25 +103,27 @@ class EntityGroup(TypedDict):
     end: int
 
 
-# How the probabilities of a word follow from those of its tokens, (tokens, labels) -> (labels).
 _WORD_SCORES: Final[dict[str, Callable[[np.ndarray], np.ndarray]]] = {
     "first": lambda scores: scores[0],
     "average": lambda scores: scores.mean(axis=0),
     "max": lambda scores: scores[scores.max(axis=1).argmax()],
 }
+"""The functions that turn the probabilities of a word's tokens, (tokens, labels), into its own, (labels), by strategy.
+"""
 _STRATEGIES: Final = ("none", "simple", *_WORD_SCORES)
+"""The aggregation strategies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassification(Postprocess[np.ndarray]):
-    """Options of token classification.
+    """Token classification and its options.
 
     Attributes:
-        aggregation_strategy: "none" answers with every token; "simple" joins neighbours of one label, and "first",
-            "average" and "max" give one label to a word before that: its first token's, the one with the highest mean,
-            the one with the highest score.
+        aggregation_strategy: "none" gives every token. "simple" joins neighbours with the same label to entities.
+            "first", "average" and "max" do so with words, whose label is that of their first token, the one with the
+            highest mean, or the one with the highest score.
         ignore_labels: labels that are left out of the answer.
-        stride: how many tokens two windows share when a text is too long; None: a quarter of the usable length.
+        stride: how many tokens two windows over a long text share. None means a quarter of the usable length.
     """
 
     aggregation_strategy: str = "none"
@@ -100,7 +138,7 @@ class TokenClassification(Postprocess[np.ndarray]):
             check_integer("stride", self.stride, minimum=0, maximum=self.manifest.usable_length - 1)
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Split the text `item` into windows."""
+        """Return the tokens of each window over the text `item`."""
         limit = self.manifest.usable_length
         stride = limit // 4 if self.stride is None else self.stride
         return windows(self.tokenizer.encode(item), max_length=limit, stride=stride)
@@ -110,7 +148,7 @@ class TokenClassification(Postprocess[np.ndarray]):
         return softmax(row.outputs["logits"])
 
     def answer(self, case: FinishedItem[np.ndarray]) -> list[TokenEntity] | list[EntityGroup]:
-        """Return the entities in a text, in order."""
+        """Return the tokens or entities of the text, in order."""
         if self.aggregation_strategy == "none":
             return self._tokens(case.item, *merge_windows(case.encodings, case.scores))
         groups = [
@@ -145,7 +183,7 @@ class TokenClassification(Postprocess[np.ndarray]):
         return [group for group in groups if group["entity_group"] not in self.ignore_labels]
 
     def _read(self, text: str, encoding: Encoding, scores: np.ndarray) -> Iterator[Token]:
-        """Yield the tokens of `text` itself. `scores` has a row for every token of `encoding`."""
+        """Yield the tokens of the text, without special tokens. `scores` has a row for every token of `encoding`."""
         inside = np.flatnonzero(encoding.sequences == 0)
         tokens = encoding.take(inside)
         columns = (tokens.ids.tolist(), tokens.offsets.tolist(), tokens.positions.tolist(), scores[inside])
@@ -167,17 +205,20 @@ class TokenClassification(Postprocess[np.ndarray]):
 
 
 def merge_windows(encodings: Sequence[Encoding], scores: Sequence[np.ndarray]) -> tuple[Encoding, np.ndarray]:
-    """Join windows into the encoding they were cut from; a token in several keeps the scores it has farthest inside."""
+    """Return one encoding of all windows, and its scores, (tokens, labels).
+
+    A token that is in several windows has the scores of the window in which it is farthest from both ends.
+    """
     whole = join_encodings(encodings)
     depth = np.concatenate([np.minimum(rows := np.arange(len(encoding)), rows[::-1]) for encoding in encodings])
-    # By place in the text, deepest first: the first row of each place is the one to keep.
+    # By place in the text, and for each place the row farthest inside its window first: that one is kept.
     order = np.lexsort((-depth, whole.positions))
     _, first = np.unique(whole.positions[order], return_index=True)
     return whole.take(order[first]), np.concatenate(scores)[order[first]]
 
 
 def split_words(tokens: Iterator[Token]) -> Iterator[list[Token]]:
-    """Group tokens into words: a word goes on as long as tokens say that they continue it."""
+    """Yield the tokens of each word. A word ends before a token that does not continue it."""
     word: list[Token] = []
     for token in tokens:
         if word and not token.continues_word:
@@ -189,7 +230,10 @@ def split_words(tokens: Iterator[Token]) -> Iterator[list[Token]]:
 
 
 def split_entities(tokens: Sequence[Labelled]) -> Iterator[list[Labelled]]:
-    """Group neighbours with one tag into entities; B- starts a new one, a label without B- or I- counts as I-."""
+    """Yield the tokens or words of each entity: neighbours with the same label, apart from "B-" or "I-".
+
+    "B-" begins a new entity, and a label without "B-" or "I-" counts as one with "I-".
+    """
     entity: list[Labelled] = []
     for token in tokens:
         if entity and (token.label.startswith("B-") or _tag(token.label) != _tag(entity[-1].label)):
@@ -201,7 +245,11 @@ def split_entities(tokens: Sequence[Labelled]) -> Iterator[list[Labelled]]:
 
 
 def drop_overlaps(groups: Sequence[EntityGroup]) -> list[EntityGroup]:
-    """Of entities that two windows found, keep the longer, and of equally long ones that with the better score."""
+    """Return `groups` without entities that overlap a better one, in order of their starts.
+
+    Such entities are found in two windows. The longer one is better, and of two that are equally long, the one with the
+    higher score.
+    """
     kept: list[EntityGroup] = []
     for group in sorted(groups, key=lambda group: group["start"]):
         if not kept or not kept[-1]["start"] <= group["start"] < kept[-1]["end"]:
@@ -212,11 +260,15 @@ def drop_overlaps(groups: Sequence[EntityGroup]) -> list[EntityGroup]:
 
 
 def _rank(group: EntityGroup) -> tuple[int, float]:
+    """Return a key that is greater for a better entity."""
     return group["end"] - group["start"], group["score"]
 
 
 def _starts_word(text: str, start: int) -> bool:
-    """A byte-level token starts a word where the text starts, and at or right after a space."""
+    """Return whether a token of byte-level BPE begins a word.
+
+    It does at the start of the text, at a space, and right after a space.
+    """
     return start == 0 or " " in text[start - 1 : start + 1]
 
 

@@ -145,13 +145,13 @@ def test_what_the_bundles_manifest_does_not_list_is_no_engine_of_it(folder: Path
 def test_an_engine_whose_plan_is_not_in_the_bundle_is_refused(folder: Path) -> None:
     (folder / f"{NAME}.plan").unlink()
     write_manifest(folder, MANIFEST)
-    with pytest.raises(ManifestError, match=rf"holds no {NAME}\.plan, which its engines name\. Build them again\.$"):
+    with pytest.raises(ManifestError, match=rf"no {NAME}\.plan.* [Bb]uild"):
         read_engines(folder, read_manifest(folder))
 
 
 def test_an_altered_plan_is_refused_with_the_bundle(folder: Path) -> None:
     (folder / f"{NAME}.plan").write_bytes(b"engima")
-    with pytest.raises(ManifestError, match=r"\.plan differs from what was exported \(SHA-256\)"):
+    with pytest.raises(ManifestError, match=r"\.plan .*SHA-256"):
         read_manifest(folder)
 
 
@@ -167,16 +167,16 @@ def put(*keys: str | int, value: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("schema_version", value=ENGINE_SCHEMA_VERSION + 1), r"has schema version 2, this rpln-runtime reads 1\."),
-        (put("schema_version", value=None), r"has schema version None, this rpln-runtime reads 1\."),
-        (put("weights", value="many"), r"breaks schema 1: the engine\.weights is 'many', expected int\. Build"),
+        (put("schema_version", value=ENGINE_SCHEMA_VERSION + 1), r"schema version 2.* 1\."),
+        (put("schema_version", value=None), r"schema version None.* 1\."),
+        (put("weights", value="many"), r"schema 1: the engine\.weights is 'many', expected int\."),
         (put("targets", value="sm89"), r"the engine\.targets is 'sm89', expected"),
         (put("plan", value=None), r"the engine\.plan holds None, expected \['path', 'sha256', 'size'\]"),
         (put("profiles", 0, "batch", "minimum", value=1.5), r"profiles\[0\]\.batch\.minimum is 1\.5, expected int"),
         (put("layers", 0, "colour", value="red"), r"layers\[0\] holds \['colour', "),
-        (put("attentions", value=[2]), r"does not say the same of all its profiles\. Build the engine again\.$"),
-        (put("activations", value=[1, 2, 3]), r"does not say the same of all its profiles"),
-        (put("profiles", value=[{}]), r"does not say the same of all its profiles"),
+        (put("attentions", value=[2]), r"2 profiles.* 2 .*attentions of 1: .*[Bb]uild"),
+        (put("activations", value=[1, 2, 3]), r"2 profiles, activations of 3 "),
+        (put("profiles", value=[{}]), r"1 profiles, activations of 2 "),
     ],
 )
 def test_an_altered_engine_is_refused(folder: Path, change: Callable[[Any], None], message: str) -> None:
@@ -190,26 +190,26 @@ def test_an_altered_engine_is_refused(folder: Path, change: Callable[[Any], None
 
 def test_an_engine_without_a_profile_is_refused(folder: Path) -> None:
     write_engine(folder / f"{NAME}.json", engine_of(folder, profiles=(), activations=(), attentions=()))
-    with pytest.raises(ManifestError, match="does not say the same of all its profiles"):
+    with pytest.raises(ManifestError, match="0 profiles"):
         read_engine(folder / f"{NAME}.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "not UTF-8", "deep"])
 def test_what_is_no_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / f"{NAME}.json").write_bytes(content)
-    with pytest.raises(ManifestError, match=r"\.json cannot be read \(.*\)\. Build the engine again\.$"):
+    with pytest.raises(ManifestError, match=r"\.json .*[Bb]uild"):
         read_engine(folder / f"{NAME}.json")
 
 
 def test_a_missing_file_is_refused(folder: Path) -> None:
-    with pytest.raises(ManifestError, match=r"nowhere\.json cannot be read"):
+    with pytest.raises(ManifestError, match=r"nowhere\.json"):
         read_engine(folder / "nowhere.json")
 
 
 @pytest.mark.parametrize("content", ["null", "[]", "7", "{}"])
 def test_json_that_is_no_engine_is_refused(folder: Path, content: str) -> None:
     (folder / f"{NAME}.json").write_text(content)
-    with pytest.raises(ManifestError, match="has schema version None"):
+    with pytest.raises(ManifestError, match="schema version None"):
         read_engine(folder / f"{NAME}.json")
 
 

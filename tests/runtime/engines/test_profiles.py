@@ -83,7 +83,7 @@ def test_a_short_table_is_tuned_for_its_end() -> None:
 def test_an_axis_that_may_be_empty_is_compiled_from_one_on() -> None:
     masked = graph("full", input_ids=("batch", "sequence"), masked_positions=("batch", "masks"))
     assert texts(complete_profile(masked, LIMITS))["masks"] == f"1:128:{USABLE}"
-    with pytest.raises(InputError, match=r"masks=0:1:2: .* and at least 1\.$"):
+    with pytest.raises(InputError, match=r"masks=0:1:2: .* at least 1\.$"):
         complete_profile(masked, LIMITS, {"masks": sizes(0, 1, 2)})
 
 
@@ -128,28 +128,21 @@ def test_fixed_sizes_stay() -> None:
 def test_sizes_out_of_order_are_refused(text: str) -> None:
     wrong = sizes(*map(int, text.split(":")))
     for axis in ("batch", "sequence"):
-        with pytest.raises(InputError) as refused:
+        with pytest.raises(InputError, match=rf"{axis}={text}.* minimum:tuned:maximum.* at least 1\."):
             complete_profile(ENCODER, LIMITS, {axis: wrong})
-        assert str(refused.value) == (
-            f"the profile has {axis}={text}: expected minimum:tuned:maximum, in this order, and at least 1."
-        )
 
 
 def test_a_graph_that_begins_later_is_not_compiled_for_less() -> None:
     limits = LIMITS | {"past_sequence": Axis(minimum=3, maximum=9)}
     assert texts(complete_profile(STEP, limits))["past_sequence"] == "3:9:9"
-    with pytest.raises(InputError, match=r"past_sequence=2:3:4: .* and at least 3\.$"):
+    with pytest.raises(InputError, match=r"past_sequence=2:3:4: .* at least 3\.$"):
         complete_profile(STEP, limits, {"past_sequence": sizes(2, 3, 4)})
 
 
 def test_sizes_beyond_the_table_of_positions_are_refused() -> None:
     complete_profile(ENCODER, LIMITS, {"sequence": sizes(1, 1, USABLE)})
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError, match=r"sequence=1:1:511.* full\.onnx .* 510"):
         complete_profile(ENCODER, LIMITS, {"sequence": sizes(1, 1, USABLE + 1)})
-    assert str(refused.value) == (
-        "the profile has sequence=1:1:511, and full.onnx takes at most 510 there: its table of positions ends. "
-        "Choose a maximum of 510 or less."
-    )
 
 
 def test_what_only_memory_bounds_is_not_bounded_here() -> None:

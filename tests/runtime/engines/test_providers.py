@@ -10,6 +10,10 @@ import pytest
 from rpln_runtime import MissingExtraError, ProviderError, load
 from rpln_runtime.engines.providers import PROVIDERS, Provider, open_engine
 from tests.runtime.bundles import Bundle
+from tests.runtime.messages import naming
+
+REMOVE_ALL = "pip uninstall -y onnxruntime onnxruntime-gpu onnxruntime-openvino"
+INSTALL_GPU = 'pip install "rpln-runtime[gpu]"'
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +23,15 @@ def folder(bundle_of: Callable[..., Bundle]) -> Path:
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="onnxruntime has CUDA")
 def test_cuda_that_is_not_there_is_an_error_that_says_what_to_install(folder: Path) -> None:
-    with pytest.raises(ProviderError) as caught:
+    facts = (onnxruntime.__version__, "'cuda'", "CUDAExecutionProvider", "cpu", f"Run: {REMOVE_ALL} && {INSTALL_GPU}")
+    with pytest.raises(ProviderError, match=naming(*facts)) as caught:
         load(folder, provider="cuda")
-    assert str(caught.value) == (
-        f"provider 'cuda' (CUDAExecutionProvider) is not in onnxruntime {onnxruntime.__version__} as installed, "
-        "which has cpu. Run: pip uninstall -y onnxruntime onnxruntime-gpu onnxruntime-openvino && "
-        'pip install "rpln-runtime[gpu]"'
-    )
     assert caught.value.exit_code == 5
 
 
 def test_an_unknown_provider_is_refused(folder: Path) -> None:
-    with pytest.raises(ProviderError) as caught:
+    with pytest.raises(ProviderError, match=naming("'CPUExecutionProvider'", ", ".join(PROVIDERS))):
         load(folder, provider="CPUExecutionProvider")
-    assert str(caught.value) == (
-        "unknown provider 'CPUExecutionProvider': expected one of cpu, cuda, onnxruntime-tensorrt, "
-        "tensorrt, tensorrt-rtx, openvino."
-    )
 
 
 @pytest.mark.parametrize(
@@ -45,20 +41,14 @@ def test_without_onnxruntime_the_pip_command_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, provider: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError) as caught:
+    with pytest.raises(MissingExtraError, match=naming("onnxruntime", f'Run: pip install "rpln-runtime[{extra}]"')):
         load(folder, provider=provider)
-    assert str(caught.value).startswith("onnxruntime is not installed (")
-    assert str(caught.value).endswith(f'). Run: pip install "rpln-runtime[{extra}]"')
 
 
 def test_a_half_removed_onnxruntime_is_recognised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
-    with pytest.raises(MissingExtraError) as caught:
+    with pytest.raises(MissingExtraError, match=naming(f'Run: {REMOVE_ALL} && pip install "rpln-runtime[cpu]"')):
         load(folder)
-    assert str(caught.value) == (
-        "onnxruntime is only partly installed: two of its wheels were there and one was removed. Run: pip uninstall -y "
-        'onnxruntime onnxruntime-gpu onnxruntime-openvino && pip install "rpln-runtime[cpu]"'
-    )
 
 
 def test_nodes_left_on_the_cpu_are_refused_where_a_provider_takes_all(
@@ -69,7 +59,7 @@ def test_nodes_left_on_the_cpu_are_refused_where_a_provider_takes_all(
     assert azure in onnxruntime.get_available_providers()
     monkeypatch.setitem(PROVIDERS, "all", Provider(onnxruntime_name=azure, install="", takes_all_nodes=True))
     monkeypatch.setitem(PROVIDERS, "some", Provider(onnxruntime_name=azure, install=""))
-    with pytest.raises(ProviderError, match=f"{azure} cannot run .* fallback to CPU EP has been explicitly disabled"):
+    with pytest.raises(ProviderError, match=f"{azure} .* fallback to CPU EP has been explicitly disabled"):
         load(folder, provider="all")
     assert load(folder, provider="some").provider == "some"
 
@@ -93,12 +83,9 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
 
     stand_in(monkeypatch, session)
-    with pytest.raises(ProviderError) as caught:
+    facts = ("'cuda'", "CUDAExecutionProvider", "CPUExecutionProvider", "rpln doctor", "provider='cpu'")
+    with pytest.raises(ProviderError, match=naming(*facts)):
         open_engine(Path("model.onnx"), provider="cuda", threads=3)
-    assert str(caught.value) == (
-        "asked for provider 'cuda', got CPUExecutionProvider: CUDAExecutionProvider is installed and did not start. "
-        "Check the device, its driver and libraries (rpln doctor), or choose provider='cpu'."
-    )
     strict = ("CUDAExecutionProvider", {"enable_skip_layer_norm_strict_mode": "1"})
     assert asked == {"path": "model.onnx", "threads": 3, "providers": [strict], "fallback": 0}
 
@@ -108,7 +95,5 @@ def test_a_provider_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("no device")
 
     stand_in(monkeypatch, session)
-    with pytest.raises(
-        ProviderError, match=r"CUDAExecutionProvider cannot run model\.onnx: no device\. Check the device"
-    ):
+    with pytest.raises(ProviderError, match=naming("CUDAExecutionProvider", "model.onnx: no device", "rpln doctor")):
         open_engine(Path("model.onnx"), provider="cuda")

@@ -1,4 +1,4 @@
-"""What an engine says where it cannot run: one sentence, and the command that helps."""
+"""What is said where an engine cannot run: the reason, and the command that helps."""
 
 import dataclasses
 import sys
@@ -15,10 +15,12 @@ from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import TensorSpec, read_manifest, write_manifest
 from tests.runtime.bundles import Bundle
 from tests.runtime.engines.test_engines import feeds_of
+from tests.runtime.messages import naming
 from tests.runtime.tensorrt_stand_in import add_engines, install_stand_in
 
 RTX, ENTERPRISE = "tensorrt-rtx", "tensorrt"
 VERSION = "1.7.1.116"
+PLAN = "engines/full-tensorrt-rtx.plan"
 
 
 @pytest.fixture
@@ -26,26 +28,24 @@ def source(bundle_of: Callable[..., Bundle]) -> Path:
     return bundle_of("token-classification").folder
 
 
-def refusal(folder: Path, provider: str = RTX) -> str:
-    with pytest.raises(ProviderError) as caught:
+def check_refused(folder: Path, *facts: str, provider: str = RTX) -> None:
+    with pytest.raises(ProviderError, match=naming(*facts)) as caught:
         load(folder, provider=provider)
     assert caught.value.exit_code == 5
-    return str(caught.value)
+
+
+def rebuild(folder: Path, provider: str = RTX) -> str:
+    return f"rpln build {folder} --engine {provider}"
 
 
 def test_a_bundle_without_engines(source: Path) -> None:
-    assert refusal(source) == (
-        f"{source} holds no engine of its graph 'full' for provider 'tensorrt-rtx'. "
-        f"Build one: rpln build {source} --engine tensorrt-rtx"
-    )
+    check_refused(source, str(source), "'full'", "'tensorrt-rtx'", rebuild(source))
 
 
 def test_an_engine_of_the_other_builder(source: Path, tmp_path: Path) -> None:
     folder = add_engines(source, tmp_path)
-    assert refusal(folder, ENTERPRISE) == (
-        f"{folder} holds no engine of its graph 'full' for provider 'tensorrt', only full by tensorrt-rtx. "
-        f"Build one: rpln build {folder} --engine tensorrt"
-    )
+    facts = (str(folder), "'full'", "'tensorrt'", "full by tensorrt-rtx", rebuild(folder, ENTERPRISE))
+    check_refused(folder, *facts, provider=ENTERPRISE)
 
 
 @pytest.mark.parametrize("module", ["tensorrt_rtx", "cuda.bindings.runtime"])
@@ -55,21 +55,17 @@ def test_without_a_package_the_pip_command_is_named(
     folder = add_engines(source, tmp_path)
     install_stand_in(monkeypatch)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtraError) as caught:
+    facts = ("'tensorrt-rtx'", module, 'Run: pip install "rpln-runtime[tensorrt-rtx]"')
+    with pytest.raises(MissingExtraError, match=naming(*facts)):
         load(folder, provider=RTX)
-    assert str(caught.value).startswith(f"provider 'tensorrt-rtx' runs engines with {module}, which is not installed (")
-    assert str(caught.value).endswith('). Run: pip install "rpln-runtime[tensorrt-rtx]"')
 
 
 def test_an_engine_of_another_version(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A driver is looked for after that: none is here.
     install_stand_in(monkeypatch, devices=None)
     folder = add_engines(source, tmp_path, version="1.6.0.1")
-    assert refusal(folder) == (
-        "engines/full-tensorrt-rtx.plan was built by tensorrt-rtx 1.6.0.1, and 1.7.1.116 is installed, which cannot "
-        'read it: with pip install "rpln-runtime[tensorrt-rtx]" tensorrt-rtx==1.6.0.1 it would run. '
-        f"Build it again: rpln build {folder} --engine tensorrt-rtx"
-    )
+    install = 'pip install "rpln-runtime[tensorrt-rtx]" tensorrt-rtx==1.6.0.1'
+    check_refused(folder, PLAN, "tensorrt-rtx 1.6.0.1", VERSION, install, rebuild(folder))
 
 
 @pytest.mark.parametrize(
@@ -89,31 +85,28 @@ def test_version_compatible_engines_run_by_later_ones(
     if runs:
         assert load(folder, provider=ENTERPRISE).provider == ENTERPRISE
     else:
-        expected = f"was built by tensorrt {fields['version']}, and 10.13.3.9 is installed"
-        assert expected in refusal(folder, ENTERPRISE)
+        check_refused(folder, f"tensorrt {fields['version']}", "10.13.3.9", provider=ENTERPRISE)
 
 
 def test_without_a_driver(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch, devices=None)
     # Targets are looked at after that: no device here is one of these.
     folder = add_engines(source, tmp_path, targets=("sm75",))
-    assert refusal(folder) == (
-        "there is no NVIDIA driver here that serves a GPU (cudaErrorInsufficientDriver, insufficientdriver), which an "
-        "engine needs. Install it, look at rpln doctor, or choose provider='cpu'."
-    )
+    reason = "cudaErrorInsufficientDriver, insufficientdriver"
+    check_refused(folder, "NVIDIA driver", reason, "rpln doctor", "provider='cpu'")
 
 
 def test_without_a_device(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch, devices=0)
-    assert "serves a GPU (it finds no device)" in refusal(add_engines(source, tmp_path))
+    check_refused(add_engines(source, tmp_path), "CUDA finds none", "rpln doctor")
 
 
 ON_THE_GPUS = [
     ({"targets": ("sm86", "sm89")}, (8, 9), None),
-    ({"targets": ("sm86", "sm89")}, (8, 0), "sm86, sm89, and the GPU here is sm80"),
-    ({"targets": ("sm86",)}, (12, 0), "sm86, and the GPU here is sm120"),
+    ({"targets": ("sm86", "sm89")}, (8, 0), "sm86, sm89"),
+    ({"targets": ("sm86",)}, (12, 0), "sm86"),
     ({"targets": ("sm86",), "hardware_compatible": True}, (12, 0), None),
-    ({"targets": ("sm86",), "hardware_compatible": True}, (8, 0), "sm86 and later, and the GPU here is sm80"),
+    ({"targets": ("sm86",), "hardware_compatible": True}, (8, 0), "sm86 and later"),
 ]
 
 
@@ -124,17 +117,14 @@ def test_an_engine_runs_on_the_gpus_that_it_is_for(
     monkeypatch: pytest.MonkeyPatch,
     row: tuple[dict[str, Any], tuple[int, int], str | None],
 ) -> None:
-    fields, device, reason = row
+    fields, device, targets = row
     install_stand_in(monkeypatch, capability=device)
     folder = add_engines(source, tmp_path, **fields)
-    if reason is None:
+    if targets is None:
         assert load(folder, provider=RTX).provider == RTX
         return
     here = "sm" + "".join(map(str, device))
-    assert refusal(folder) == (
-        f"engines/full-tensorrt-rtx.plan is for {reason}. "
-        f"Build one for it: rpln build {folder} --engine tensorrt-rtx --gpu {here}"
-    )
+    check_refused(folder, PLAN, targets, here, f"{rebuild(folder)} --gpu {here}")
 
 
 def test_an_engine_of_another_graph(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +135,7 @@ def test_an_engine_of_another_graph(source: Path, tmp_path: Path, monkeypatch: p
     other = dataclasses.replace(engine.graph[0], sha256="0" * 64)
     write_engine(path, dataclasses.replace(engine, graph=(other,)))
     write_manifest(folder, read_manifest(folder, verify=False))
-    assert refusal(folder) == (
-        "engines/full-tensorrt-rtx.plan was built from another model.onnx than the bundle holds (SHA-256). "
-        f"Build it again: rpln build {folder} --engine tensorrt-rtx --gpu sm89"
-    )
+    check_refused(folder, PLAN, "model.onnx", "SHA-256", f"{rebuild(folder)} --gpu sm89")
 
 
 def test_the_one_that_fits_is_chosen_among_several(
@@ -170,22 +157,19 @@ def test_the_one_that_fits_is_chosen_among_several(
 def test_a_plan_that_nvidia_refuses_is_quoted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch)
     folder = add_engines(source, tmp_path)
-    plan = folder / "engines/full-tensorrt-rtx.plan"
+    plan = folder / PLAN
     plan.write_bytes(b"no plan")
     write_manifest(folder, read_manifest(source))
-    assert refusal(folder) == (
-        "tensorrt-rtx 1.7.1.116 cannot load engines/full-tensorrt-rtx.plan: Serialization assertion header.magicTag "
-        "failed. Check the device, its free memory (rpln doctor), or build the engine again: "
-        f"rpln build {folder} --engine tensorrt-rtx"
-    )
+    quoted = "Serialization assertion header.magicTag failed."
+    check_refused(folder, f"tensorrt-rtx {VERSION}", PLAN, quoted, "rpln doctor", rebuild(folder))
 
 
 def test_an_altered_plan_is_found_by_its_hash(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch)
     folder = add_engines(source, tmp_path)
-    plan = folder / "engines/full-tensorrt-rtx.plan"
+    plan = folder / PLAN
     plan.write_bytes(plan.read_bytes()[:-1] + b"?")
-    with pytest.raises(ManifestError, match=r"full-tensorrt-rtx\.plan differs from what was exported \(SHA-256\)"):
+    with pytest.raises(ManifestError, match=naming(PLAN, "SHA-256")):
         load(folder, provider=RTX)
 
 
@@ -209,12 +193,10 @@ def test_a_graph_whose_outputs_depend_on_values_is_refused(
     output = TensorSpec(name="logits", dtype="float32", shape=("masked_tokens", 6))
     graph = dataclasses.replace(graph, outputs=(output,))
     write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
-    assert refusal(folder) == (
-        "the output 'logits' of model.onnx has as many masked_tokens as its inputs hold, which provider 'tensorrt-rtx' "
-        "cannot know beforehand. Export the checkpoint with --logits positions or all."
-    )
+    facts = ("'logits'", "model.onnx", "masked_tokens", "'tensorrt-rtx'", "--logits positions or all")
+    check_refused(folder, *facts)
 
 
 def test_a_file_alone_is_no_bundle(source: Path) -> None:
-    with pytest.raises(ProviderError, match=r"provider 'tensorrt' runs the engines of a bundle: open it with load\(\)"):
+    with pytest.raises(ProviderError, match=naming("'tensorrt'", "load()")):
         open_engine(source / "model.onnx", provider=ENTERPRISE)

@@ -45,7 +45,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], Op
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def told(folder: Path) -> Options:
-        with pytest.raises(ProviderError, match="asked for provider 'onnxruntime-tensorrt', got CPUExecutionProvider"):
+        with pytest.raises(ProviderError, match=r"'onnxruntime-tensorrt'.*CPUExecutionProvider"):
             load(folder, provider=PROVIDER)
         name, options = given.pop()
         assert name == "TensorrtExecutionProvider"

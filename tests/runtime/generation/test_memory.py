@@ -154,7 +154,7 @@ def test_two_generations_at_once_do_not_share_memory(causal_lm: DecoderBundle) -
 
 
 @pytest.mark.parametrize(
-    ("specs", "message"),
+    ("specs", "facts"),
     [
         (
             (present("present.0.key", dtype="int64"),),
@@ -162,7 +162,7 @@ def test_two_generations_at_once_do_not_share_memory(causal_lm: DecoderBundle) -
         ),
         (
             (present("present.0.key", shape=("batch", 2, "total")),),
-            r"of shape \(batch, heads, tokens, head_size\) with fixed heads and head_size\. Export the checkpoint",
+            r"\(batch, heads, tokens, head_size\).* [Ee]xport",
         ),
         (
             (present("present.0.key", shape=("batch", "heads", "total", 4)),),
@@ -170,8 +170,8 @@ def test_two_generations_at_once_do_not_share_memory(causal_lm: DecoderBundle) -
         ),
     ],
 )
-def test_tensors_that_are_no_cache_are_refused(specs: tuple[TensorSpec, ...], message: str) -> None:
-    with pytest.raises(ManifestError, match=message):
+def test_tensors_that_are_no_cache_are_refused(specs: tuple[TensorSpec, ...], facts: str) -> None:
+    with pytest.raises(ManifestError, match=facts):
         kinds_from_graph(graph_of(*specs), "present.")
 
 

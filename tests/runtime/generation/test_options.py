@@ -15,6 +15,7 @@ from rpln_runtime.manifest import Axis, Generation
 from rpln_runtime.tasks import TOTAL
 from tests.runtime.bundles import USABLE_LENGTH
 from tests.runtime.decoders import HIDDEN, DecoderBundle, copy_decoder
+from tests.runtime.messages import naming
 
 
 @pytest.fixture(scope="module")
@@ -22,58 +23,43 @@ def continue_(causal_lm: DecoderBundle) -> Generator:
     return generator(causal_lm.folder)
 
 
+NUMBERS = r"0\.0001 to 10000"
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens is 0, expected an integer, 1 or more."),
-        ({"max_new_tokens": 2.0}, "max_new_tokens is 2.0, expected an integer, 1 or more."),
-        ({"do_sample": "yes"}, "do_sample is 'yes', expected True or False."),
-        ({"do_sample": True, "temperature": 0}, "temperature is 0, expected a number from 0.0001 to 10000."),
-        (
-            {"do_sample": True, "temperature": float("nan")},
-            "temperature is nan, expected a number from 0.0001 to 10000.",
-        ),
-        ({"do_sample": True, "temperature": True}, "temperature is True, expected a number from 0.0001 to 10000."),
-        ({"do_sample": True, "top_k": -1}, "top_k is -1, expected an integer, 0 or more."),
-        ({"do_sample": True, "top_p": -0.1}, "top_p is -0.1, expected a number from 0 to 1."),
-        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5, expected a number from 0 to 1."),
-        ({"do_sample": True, "min_p": -0.1}, "min_p is -0.1, expected a number from 0 to 1."),
-        ({"do_sample": True, "seed": -1}, "seed is -1, expected an integer, 0 or more."),
-        ({"repetition_penalty": "2"}, "repetition_penalty is '2', expected a number from 0.0001 to 10000."),
-        ({"num_beams": 0}, "num_beams is 0, expected an integer, 1 or more."),
-        ({"num_beams": 2, "length_penalty": float("inf")}, "length_penalty is inf, expected a number from -10 to 10."),
-        (
-            {"num_beams": 2, "early_stopping": "always"},
-            "early_stopping is 'always', expected True, False or 'never'.",
-        ),
-        ({"num_return_sequences": 0}, "num_return_sequences is 0, expected an integer, 1 or more."),
-        ({"stop_token_ids": [2, -1]}, "a token of stop_token_ids is -1, expected an integer, 0 or more."),
-        ({"stop_strings": [""]}, "stop_strings holds '', expected texts of one character or more."),
-        ({"stop_strings": [b"."]}, "stop_strings holds b'.', expected texts of one character or more."),
-        (
-            {"positions": "absolute"},
-            "positions is 'absolute', expected one of 'forward', 'transformers-generate'.",
-        ),
-        ({"return_full_text": 1}, "return_full_text is 1, expected True or False."),
-        ({"temperature": 0.5}, "temperature is 0.5, which has no effect without do_sample=True."),
-        ({"seed": 0}, "seed is 0, which has no effect without do_sample=True."),
-        ({"length_penalty": 2.0}, "length_penalty is 2.0, which has no effect without num_beams of 2 or more."),
-        ({"early_stopping": True}, "early_stopping is True, which has no effect without num_beams of 2 or more."),
-        (
-            {"do_sample": True, "num_beams": 2},
-            "do_sample is True and num_beams is 2: choose sampling, or beam search without it.",
-        ),
-        (
-            {"num_beams": 2, "num_return_sequences": 3},
-            (
-                "num_return_sequences is 3, num_beams is 2: greedy search finds one sequence and beam search as many "
-                "as it has beams. Raise num_beams, or pass do_sample=True."
-            ),
-        ),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0, .*1 or more"),
+        ({"max_new_tokens": 2.0}, r"max_new_tokens is 2\.0, .*1 or more"),
+        ({"do_sample": "yes"}, "do_sample is 'yes', .*True or False"),
+        ({"do_sample": True, "temperature": 0}, f"temperature is 0, .*{NUMBERS}"),
+        ({"do_sample": True, "temperature": float("nan")}, f"temperature is nan, .*{NUMBERS}"),
+        ({"do_sample": True, "temperature": True}, f"temperature is True, .*{NUMBERS}"),
+        ({"do_sample": True, "top_k": -1}, "top_k is -1, .*0 or more"),
+        ({"do_sample": True, "top_p": -0.1}, r"top_p is -0\.1, .*0 to 1"),
+        ({"do_sample": True, "top_p": 1.5}, r"top_p is 1\.5, .*0 to 1"),
+        ({"do_sample": True, "min_p": -0.1}, r"min_p is -0\.1, .*0 to 1"),
+        ({"do_sample": True, "seed": -1}, "seed is -1, .*0 or more"),
+        ({"repetition_penalty": "2"}, f"repetition_penalty is '2', .*{NUMBERS}"),
+        ({"num_beams": 0}, "num_beams is 0, .*1 or more"),
+        ({"num_beams": 2, "length_penalty": float("inf")}, "length_penalty is inf, .*-10 to 10"),
+        ({"num_beams": 2, "early_stopping": "always"}, "early_stopping is 'always', .*True, False or 'never'"),
+        ({"num_return_sequences": 0}, "num_return_sequences is 0, .*1 or more"),
+        ({"stop_token_ids": [2, -1]}, "stop_token_ids .*-1, .*0 or more"),
+        ({"stop_strings": [""]}, "stop_strings .*''"),
+        ({"stop_strings": [b"."]}, r"stop_strings .*b'\.'"),
+        ({"positions": "absolute"}, "positions is 'absolute', .*'forward', 'transformers-generate'"),
+        ({"return_full_text": 1}, "return_full_text is 1, .*True or False"),
+        ({"temperature": 0.5}, r"temperature is 0\.5, .*no effect .*do_sample=True"),
+        ({"seed": 0}, "seed is 0, .*no effect .*do_sample=True"),
+        ({"length_penalty": 2.0}, r"length_penalty is 2\.0, .*no effect .*num_beams"),
+        ({"early_stopping": True}, "early_stopping is True, .*no effect .*num_beams"),
+        ({"do_sample": True, "num_beams": 2}, "do_sample is True .*num_beams is 2"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3, .*num_beams is 2.* do_sample=True"),
     ],
 )
 def test_options_out_of_range_or_without_effect(
-    causal_lm: DecoderBundle, continue_: Generator, options: dict[str, Any], message: str
+    causal_lm: DecoderBundle, continue_: Generator, options: dict[str, Any], facts: str
 ) -> None:
     for refused in (
         lambda: GenerationOptions(**options),
@@ -82,9 +68,8 @@ def test_options_out_of_range_or_without_effect(
         lambda: continue_.stream("Ada", **options),
         lambda: generator(causal_lm.folder, **options),
     ):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=facts):
             refused()
-        assert str(caught.value) == message
 
 
 def test_the_documentation_has_every_option_with_its_default() -> None:
@@ -115,27 +100,27 @@ def test_the_checkpoint_says_how_far_it_goes(stated: dict[str, Any], expected: i
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        ({"stop_token_ids": 2}, r"stop_token_ids is 2, expected a list of token ids\."),
-        ({"stop_strings": 5}, r"stop_strings is 5, expected a text or a list of texts\."),
-        ({"stop_strings": None}, r"stop_strings is None, expected a text or a list of texts\."),
-        ({"callback": 3}, r"callback is 3, expected a function\."),
+        ({"stop_token_ids": 2}, "stop_token_ids is 2, .*list of token ids"),
+        ({"stop_strings": 5}, "stop_strings is 5, .*list of texts"),
+        ({"stop_strings": None}, "stop_strings is None, .*list of texts"),
+        ({"callback": 3}, "callback is 3, .*function"),
     ],
 )
-def test_values_of_another_kind_are_refused(continue_: Generator, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_values_of_another_kind_are_refused(continue_: Generator, options: dict[str, Any], facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         continue_("Ada", **options)
 
 
 @pytest.mark.parametrize("prompts", [[0, 1, 2], [None]])
 def test_prompts_that_are_no_lists_are_refused(continue_: Generator, prompts: Any) -> None:
-    with pytest.raises(InputError, match=r"expected a list of token ids: prompts are a list of such lists\."):
+    with pytest.raises(InputError, match=r"a prompt is .*list of token ids"):
         continue_.tokens(prompts)
 
 
 def test_unknown_options_are_refused_with_those_there_are(continue_: Generator) -> None:
-    with pytest.raises(InputError, match=r"unknown option 'max_length' of a generation: expected one of max_new_token"):
+    with pytest.raises(InputError, match=r"'max_length' .*max_new_tokens, "):
         continue_("Ada", max_length=5)
 
 
@@ -155,34 +140,30 @@ def test_a_call_overrides_for_itself_alone(causal_lm: DecoderBundle) -> None:
 
 
 def test_prompts_that_leave_too_little_room(continue_: Generator) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"max_new_tokens is 6, .*60 tokens .* 5.* 64"):
         continue_.tokens([[0, 7], [0] * 60], max_new_tokens=6)
-    assert str(caught.value) == (
-        "max_new_tokens is 6, but a prompt of 60 tokens leaves room for 5, as this model takes 64. Lower it, or "
-        "shorten the prompt."
-    )
     assert len(continue_.tokens([[0] * 60], max_new_tokens=5, stop_token_ids=())[0][0].tokens) == 5
     for refused in (lambda: continue_.tokens([[0] * 65]), lambda: continue_.stream("Ada " * 100)):
-        with pytest.raises(InputError, match="tokens, the limit of this model is 64: it leaves no room for new ones"):
+        with pytest.raises(InputError, match=r"a prompt has \d+ tokens .* 64"):
             refused()
 
 
 @pytest.mark.parametrize("token", [-1, 10_000, 1.5, "a", True])
 def test_tokens_that_are_none(continue_: Generator, token: Any) -> None:
     prompt: Any = [0, token] if not isinstance(token, bool) else [token]
-    with pytest.raises(InputError, match=r"a prompt's token is .*, expected an integer, 0 to "):
+    with pytest.raises(InputError, match=r"a prompt's token is .* 0 to "):
         continue_.tokens([prompt])
 
 
 @pytest.mark.parametrize("inputs", [{"text": "Ada"}, 7, None, iter(["Ada"])])
 def test_inputs_that_are_no_texts(continue_: Generator, inputs: Any) -> None:
-    with pytest.raises(InputError, match=r"inputs are a \w+, expected a text, a list of texts or EncoderStates"):
+    with pytest.raises(InputError, match=r"inputs .*EncoderStates"):
         continue_(inputs)
 
 
 def test_texts_that_are_none(continue_: Generator) -> None:
     texts: Any = ["Ada", 7]
-    with pytest.raises(InputError, match="a text is a int, expected str"):
+    with pytest.raises(InputError, match=r"a text .*int.* str"):
         continue_(texts)
 
 
@@ -190,7 +171,7 @@ def test_an_empty_prompt_needs_a_first_token(causal_lm: DecoderBundle, tmp_path:
     assert causal_lm.manifest.generation is not None
     generation = dataclasses.replace(causal_lm.manifest.generation, bos_token_id=None)
     bundle = copy_decoder(causal_lm, tmp_path, generation=generation)
-    with pytest.raises(InputError, match="a prompt is empty, and the model has no token to begin with: give it a text"):
+    with pytest.raises(InputError, match="a prompt is empty"):
         generator(bundle.folder)("")
 
 
@@ -202,66 +183,52 @@ def states(*shape: int) -> np.ndarray:
 
 
 def test_states_for_a_decoder_without_cross_attention(continue_: Generator) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"no cross-attention.* EncoderStates.*--task text2text-generation"):
         continue_(EncoderStates(states(1, 3, HIDDEN)))
-    assert str(caught.value) == (
-        "the decoder has no cross-attention, so it takes no EncoderStates: expected prompts. A decoder that reads an "
-        "encoder is exported with --task text2text-generation."
-    )
 
 
 def test_states_or_texts_where_the_other_is_due(encoder_decoder: DecoderBundle, tmp_path: Path) -> None:
     whole = generator(encoder_decoder.folder)
-    with pytest.raises(InputError, match="the bundle has its own encoder: expected texts, not EncoderStates"):
+    with pytest.raises(InputError, match=r"an encoder of its own.* EncoderStates"):
         whole(EncoderStates(states(1, 3, HIDDEN)))
-    with pytest.raises(InputError, match="return_full_text is for decoders that continue a prompt"):
+    with pytest.raises(InputError, match="return_full_text"):
         whole("Ada", return_full_text=True)
     cross = generator(copy_decoder(encoder_decoder, tmp_path, "with-past", "cross").folder)
-    with pytest.raises(InputError, match="the bundle has no encoder: expected EncoderStates with the output of yours"):
+    with pytest.raises(InputError, match=r"no encoder.* EncoderStates"):
         cross("Ada")
-    with pytest.raises(InputError, match="a stream is of one prompt, hidden_states has 2"):
+    with pytest.raises(InputError, match="hidden_states has 2"):
         cross.stream(EncoderStates(states(2, 3, HIDDEN)))
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "facts"),
     [
-        (EncoderStates(states(1, 3, HIDDEN + 1)), "encoder_hidden_states has size 33 in axis 2, expected 32."),
-        (EncoderStates(states(3, HIDDEN)), "encoder_hidden_states has rank 2 (shape (3, 32)), expected rank 3: "),
-        (EncoderStates(states(1, 3, HIDDEN).astype(np.float64)), "encoder_hidden_states has dtype float64, expected"),
-        (
-            EncoderStates(states(1, 65, HIDDEN)),
-            "encoder_hidden_states has size 65 in axis 'encoder_sequence', expected",
-        ),
+        (EncoderStates(states(1, 3, HIDDEN + 1)), ("encoder_hidden_states", "33", "axis 2", "32")),
+        (EncoderStates(states(3, HIDDEN)), ("encoder_hidden_states", "2", "(3, 32)", "3")),
+        (EncoderStates(states(1, 3, HIDDEN).astype(np.float64)), ("encoder_hidden_states", "float64", "float32")),
+        (EncoderStates(states(1, 65, HIDDEN)), ("encoder_hidden_states", "65", "'encoder_sequence'", "64")),
         (
             EncoderStates(states(2, 3, HIDDEN), np.ones((2, 4), np.int64)),
-            "attention_mask is int64 of shape (2, 4), expected int64 of shape (2, 3), as the first axes of",
+            ("attention_mask", "int64", "(2, 4)", "int64", "(2, 3)"),
         ),
         (
             EncoderStates(states(2, 3, HIDDEN), np.ones((2, 3), np.float32)),
-            "attention_mask is float32 of shape (2, 3), expected int64 of shape (2, 3), as the first axes of",
+            ("attention_mask", "float32", "(2, 3)", "int64", "(2, 3)"),
         ),
-        (
-            EncoderStates(states(2, 3, HIDDEN), np.array([[1, 1, 0], [0, 0, 0]])),
-            "attention_mask holds other values than 0 and 1, or a row without a 1.",
-        ),
-        (
-            EncoderStates(states(1, 3, HIDDEN), np.array([[1, 2, 0]])),
-            "attention_mask holds other values than 0 and 1, or a row without a 1.",
-        ),
+        (EncoderStates(states(2, 3, HIDDEN), np.array([[1, 1, 0], [0, 0, 0]])), ("attention_mask", "0 and 1", "row")),
+        (EncoderStates(states(1, 3, HIDDEN), np.array([[1, 2, 0]])), ("attention_mask", "0 and 1")),
     ],
 )
 def test_states_that_do_not_fit(
-    encoder_decoder: DecoderBundle, tmp_path: Path, given: EncoderStates, message: str
+    encoder_decoder: DecoderBundle, tmp_path: Path, given: EncoderStates, facts: tuple[str, ...]
 ) -> None:
     cross = generator(copy_decoder(encoder_decoder, tmp_path, "with-past", "cross").folder)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=naming(*facts)):
         cross(given)
-    assert str(caught.value).startswith(message)
 
 
 def test_a_text_too_long_for_the_encoder(encoder_decoder: DecoderBundle) -> None:
-    with pytest.raises(InputError, match=r"a text has 102 tokens, the encoder takes 1 to 64\."):
+    with pytest.raises(InputError, match=r"102 tokens.* 1 to 64"):
         generator(encoder_decoder.folder)("a" * 100)
 
 
@@ -271,50 +238,39 @@ def test_a_text_too_long_for_the_encoder(encoder_decoder: DecoderBundle) -> None
 def test_bundles_that_do_not_generate(
     every_variant: DecoderBundle, encoder_decoder: DecoderBundle, tmp_path: Path
 ) -> None:
-    for bundle, variants, fields, message in (
-        (
-            every_variant,
-            ("prefill",),
-            {},
-            "the bundle holds prefill, no decoder: expected with-past, prefill and decode",
-        ),
-        (
-            encoder_decoder,
-            ("encoder",),
-            {},
-            "the bundle holds encoder, no decoder: expected with-past, prefill and dec",
-        ),
-        (every_variant, ("with-past",), {"generation": None}, "says nothing of generation: expected one of a decoder"),
+    for bundle, variants, fields, facts in (
+        (every_variant, ("prefill",), {}, "variants prefill, .*with-past, prefill and decode, or full"),
+        (encoder_decoder, ("encoder",), {}, "variants encoder, .*with-past, prefill and decode, or full"),
+        (every_variant, ("with-past",), {"generation": None}, "text-generation.* decoder"),
     ):
         folder = copy_decoder(bundle, tmp_path, *variants, **fields).folder
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=facts):
             generator(folder)
 
 
 def test_bundles_that_are_incomplete(encoder_decoder: DecoderBundle, tmp_path: Path) -> None:
     alone = copy_decoder(encoder_decoder, tmp_path, "with-past")
-    with pytest.raises(ManifestError, match="the bundle holds none of encoder, cross to make it"):
+    with pytest.raises(ManifestError, match="encoder or cross"):
         generator(alone.folder)
     assert encoder_decoder.manifest.generation is not None
     generation = dataclasses.replace(encoder_decoder.manifest.generation, start_token_id=None)
     unstarted = copy_decoder(encoder_decoder, tmp_path, "with-past", "encoder", generation=generation)
-    with pytest.raises(ManifestError, match="names no start_token_id for the decoder"):
+    with pytest.raises(ManifestError, match="no start_token_id"):
         generator(unstarted.folder)("Ada")
 
 
 def test_a_graph_that_counts_positions_itself(every_variant: DecoderBundle, tmp_path: Path) -> None:
     full = copy_decoder(every_variant, tmp_path, "full")
-    message = "positions is 'transformers-generate', but full.onnx takes no position_ids: expected 'forward'"
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(
+        InputError, match=r"positions is 'transformers-generate', .*full\.onnx .*position_ids.* 'forward'"
+    ):
         generator(full.folder, positions="transformers-generate")
 
 
 def test_a_limit_is_needed(causal_lm: DecoderBundle, tmp_path: Path) -> None:
     axes = causal_lm.manifest.axes | {TOTAL: Axis(minimum=1, maximum=None)}
     folder = copy_decoder(causal_lm, tmp_path, axes=axes).folder
-    with pytest.raises(
-        ManifestError, match=r"gives no maximum for the axis 'past_sequence \+ sequence' of model\.onnx"
-    ):
+    with pytest.raises(ManifestError, match=r"no maximum .*'past_sequence \+ sequence' of model\.onnx"):
         generator(folder).tokens([[0]])
 
 

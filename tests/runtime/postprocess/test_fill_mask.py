@@ -107,11 +107,9 @@ def test_equals_transformers(bundle: Bundle, options: dict[str, Any]) -> None:
 
 def test_a_target_that_is_no_token_stands_for_its_first_one(bundle: Bundle) -> None:
     targets = [" Babbages", "ĠOslo", ""]
-    with pytest.warns(UserWarning, match="no token") as caught:
+    with pytest.warns(UserWarning, match="' Babbages' .*'ĠBa'") as caught:
         ours = pipeline(bundle.folder, targets=targets)(MASKED[0])
-    assert [str(warning.message) for warning in caught] == [
-        "target ' Babbages' is no token of the vocabulary, its first token 'ĠBa' stands for it."
-    ]
+    assert len(caught) == 1
     assert_same(ours, reference(bundle, TASK)(MASKED[0], targets=targets))
 
 
@@ -151,20 +149,19 @@ def test_truncation_equals_transformers(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "message"),
+    ("text", "options", "facts"),
     [
-        ("no mask", {}, "a text has no <mask> among its 9 tokens: put it where a token is to fill in."),
-        (f"{LONG_TEXT} <mask>", {"truncation": True}, "a text has no <mask> among its 64 tokens: put it where"),
-        (f"{LONG_TEXT} <mask>", {}, "a text has 214 tokens, the limit of this model is 64: shorten it, or pass"),
-        ("<mask>", {"targets": []}, "targets is [], expected at least one token."),
-        ("<mask>", {"targets": [""]}, "targets is [''], expected at least one token."),
-        ("<mask>", {"top_k": 0}, "top_k is 0, expected an integer, 1 or more."),
+        ("no mask", {}, "<mask> .* 9 tokens"),
+        (f"{LONG_TEXT} <mask>", {"truncation": True}, "<mask> .* 64 tokens"),
+        (f"{LONG_TEXT} <mask>", {}, "214 tokens.* 64: .*truncation=True"),
+        ("<mask>", {"targets": []}, r"targets is \[\]"),
+        ("<mask>", {"targets": [""]}, r"targets is \[''\]"),
+        ("<mask>", {"top_k": 0}, "top_k is 0.* 1 or more"),
     ],
 )
-def test_what_cannot_be_filled_is_refused(bundle: Bundle, text: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_what_cannot_be_filled_is_refused(bundle: Bundle, text: str, options: dict[str, Any], facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder)(text, **options)
-    assert str(caught.value).startswith(message)
 
 
 def test_a_tokenizer_without_a_mask_is_refused(bundle: Bundle, tmp_path: Any) -> None:

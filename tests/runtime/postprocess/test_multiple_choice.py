@@ -48,16 +48,15 @@ def test_truncation_equals_transformers(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "message"),
+    ("item", "facts"),
     [
-        ({"prompt": "p", "choices": []}, "choices are [], expected a list of at least one text."),
-        ({"prompt": "p", "choices": "ab"}, "choices are 'ab', expected a list of at least one text."),
-        ({"prompt": "p", "choices": [1]}, "a text is a int, expected str."),
-        ({"prompt": "p"}, "an item has the keys 'prompt', expected a mapping with 'prompt', 'choices'."),
-        ({"prompt": LONG_TEXT, "choices": ["a"]}, "a text has 216 tokens, the limit of this model is 64: shorten it"),
+        ({"prompt": "p", "choices": []}, r"choices .*\[\].* list"),
+        ({"prompt": "p", "choices": "ab"}, "choices .*'ab'.* list"),
+        ({"prompt": "p", "choices": [1]}, "text .*int.* str"),
+        ({"prompt": "p"}, "keys 'prompt', .* 'prompt', 'choices'"),
+        ({"prompt": LONG_TEXT, "choices": ["a"]}, "216 tokens.* 64: .*truncation=True"),
     ],
 )
-def test_wrong_items_are_refused(bundle: Bundle, item: Any, message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_wrong_items_are_refused(bundle: Bundle, item: Any, facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder)(item)
-    assert str(caught.value).startswith(message)

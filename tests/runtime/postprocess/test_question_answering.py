@@ -85,27 +85,22 @@ def test_items_by_name_and_in_lists(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "options", "message"),
+    ("item", "options", "facts"),
     [
-        ({"question": "", "context": "c"}, {}, "the question is empty, expected a text."),
-        ({"question": "q", "context": ""}, {}, "the context is empty, expected a text."),
-        ({"question": "q"}, {}, "an item has the keys 'question', expected a mapping with 'question', 'context'."),
-        ("text", {}, "an item is a str, expected a mapping with 'question', 'context'."),
-        (
-            {"question": LONG_TEXT, "context": LONG_TEXT},
-            {},
-            "windows of 64 tokens leave 0 for the text, as 2",
-        ),
-        (ITEMS[0], {"top_k": 0}, "top_k is 0, expected an integer, 1 or more."),
-        (ITEMS[0], {"max_answer_len": 0}, "max_answer_len is 0, expected an integer, 1 or more."),
-        (ITEMS[0], {"doc_stride": -1}, "doc_stride is -1, expected an integer, 0 or more."),
-        (ITEMS[0], {"max_seq_len": 65}, "max_seq_len is 65, expected an integer, 1 to 64."),
+        ({"question": "", "context": "c"}, {}, "question is empty"),
+        ({"question": "q", "context": ""}, {}, "context is empty"),
+        ({"question": "q"}, {}, "keys 'question', .* 'question', 'context'"),
+        ("text", {}, "item .*str.* 'question', 'context'"),
+        ({"question": LONG_TEXT, "context": LONG_TEXT}, {}, "64 tokens .* 0 tokens .* 2"),
+        (ITEMS[0], {"top_k": 0}, "top_k is 0.* 1 or more"),
+        (ITEMS[0], {"max_answer_len": 0}, "max_answer_len is 0.* 1 or more"),
+        (ITEMS[0], {"doc_stride": -1}, "doc_stride is -1.* 0 or more"),
+        (ITEMS[0], {"max_seq_len": 65}, "max_seq_len is 65.* 1 to 64"),
     ],
 )
-def test_wrong_items_and_options_are_refused(bundle: Bundle, item: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_wrong_items_and_options_are_refused(bundle: Bundle, item: Any, options: dict[str, Any], facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder)(item, **options)
-    assert str(caught.value).startswith(message)
 
 
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=9)

@@ -65,62 +65,51 @@ def test_truncation_equals_transformers(bundle: Bundle, pair: str | None) -> Non
 
 def test_too_long_a_text_is_refused(bundle: Bundle) -> None:
     length = len(bundle.tokenizer(LONG_TEXT, verbose=False)["input_ids"])
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=rf"{length} tokens.* 64: .*truncation=True"):
         pipeline(bundle.folder)(["short", LONG_TEXT])
-    assert str(caught.value) == (
-        f"a text has {length} tokens, the limit of this model is 64: shorten it, or pass truncation=True to leave out "
-        "what lies beyond."
-    )
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
-        ({"top_k": 0}, "top_k is 0, expected an integer, 1 or more."),
-        ({"top_k": "all"}, "top_k is 'all', expected one of 'best'."),
-        ({"function_to_apply": "max"}, "function_to_apply is 'max', expected one of 'softmax', 'sigmoid', 'none'."),
-        ({"batch_size": True}, "batch_size is True, expected an integer, 1 or more."),
-        ({"batch_size": 0}, "batch_size is 0, expected an integer, 1 or more."),
+        ({"top_k": 0}, "top_k is 0.* 1 or more"),
+        ({"top_k": "all"}, "top_k is 'all'.* 'best'"),
+        ({"function_to_apply": "max"}, "function_to_apply is 'max'.* 'softmax', 'sigmoid', 'none'"),
+        ({"batch_size": True}, "batch_size is True.* 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0.* 1 or more"),
     ],
 )
-def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, Any], facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder, **options)
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    ("inputs", "message"),
+    ("inputs", "facts"),
     [
-        (7, "inputs are a int, expected a text, a mapping, or a list of these."),
-        ([7], "an item is a int, expected a mapping with 'text', 'text_pair'."),
-        (["\ud800"], "a text is not valid Unicode at character 0 (surrogates not allowed): replace it, for example"),
-        ({"text": 7}, "a text is a int, expected str."),
-        ({"text_pair": "b"}, "an item has the keys 'text_pair', expected a mapping with 'text', 'text_pair'."),
-        (
-            {"text": "a", "pair": "b"},
-            "an item has the keys 'text', 'pair', expected a mapping with 'text', 'text_pair'.",
-        ),
-        (None, "an item has the keys , expected a mapping with 'text', 'text_pair'."),
+        (7, "inputs .*int"),
+        ([7], "item .*int.* 'text', 'text_pair'"),
+        (["\ud800"], "Unicode at character 0 .*surrogates not allowed"),
+        ({"text": 7}, "text .*int.* str"),
+        ({"text_pair": "b"}, "keys 'text_pair', .* 'text', 'text_pair'"),
+        ({"text": "a", "pair": "b"}, "keys 'text', 'pair', .* 'text', 'text_pair'"),
+        (None, "item .* 'text', 'text_pair'"),
     ],
 )
-def test_wrong_inputs_are_refused(bundle: Bundle, inputs: Any, message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_wrong_inputs_are_refused(bundle: Bundle, inputs: Any, facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder)(inputs)
-    assert str(caught.value).startswith(message)
 
 
 def test_a_batch_size_of_a_call_is_checked(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match="batch_size is 0, expected an integer, 1 or more"):
+    with pytest.raises(InputError, match=r"batch_size is 0.* 1 or more"):
         pipeline(bundle.folder)("text", batch_size=0)
 
 
 def test_tasks_without_a_pipeline_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a bundle for text-generation and says nothing of generation"):
+    with pytest.raises(InputError, match="text-generation"):
         pipeline(copy_bundle(bundle, tmp_path / "decoder", task="text-generation"))
-    with pytest.raises(
-        ManifestError, match=r"the bundle's task is 'ranking', this rpln-runtime knows feature-extraction,"
-    ):
+    with pytest.raises(ManifestError, match=r"'ranking'.* feature-extraction,"):
         pipeline(copy_bundle(bundle, tmp_path / "newer", task="ranking"))
 
 

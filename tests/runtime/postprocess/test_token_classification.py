@@ -119,33 +119,28 @@ def test_options_of_a_call_do_not_stay(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "facts"),
     [
         (
             {"aggregation_strategy": "SIMPLE"},
-            "aggregation_strategy is 'SIMPLE', expected one of 'none', 'simple', 'first', 'average', 'max'.",
+            "aggregation_strategy is 'SIMPLE'.* 'none', 'simple', 'first', 'average', 'max'",
         ),
-        ({"ignore_labels": "O"}, "ignore_labels is 'O', expected a list of labels."),
-        ({"stride": 1.5}, "stride is 1.5, expected an integer, 0 to 63."),
-        ({"stride": 64}, "stride is 64, expected an integer, 0 to 63."),
-        ({"stride": -1}, "stride is -1, expected an integer, 0 to 63."),
-        (
-            {"top_k": 3},
-            "unknown option 'top_k' for token-classification: expected one of aggregation_strategy, ignore_labels",
-        ),
+        ({"ignore_labels": "O"}, "ignore_labels is 'O'.* list"),
+        ({"stride": 1.5}, r"stride is 1\.5.* 0 to 63"),
+        ({"stride": 64}, "stride is 64.* 0 to 63"),
+        ({"stride": -1}, "stride is -1.* 0 to 63"),
+        ({"top_k": 3}, "'top_k' .*token-classification.* aggregation_strategy, ignore_labels"),
     ],
 )
-def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as caught:
+def test_wrong_options_are_refused(bundle: Bundle, options: dict[str, Any], facts: str) -> None:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder, **options)
-    assert str(caught.value).startswith(message)
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=facts):
         pipeline(bundle.folder)("text", **options)
-    assert str(caught.value).startswith(message)
 
 
 def test_a_stride_that_leaves_no_room_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"windows of 64 tokens leave 62 for the text.*more than the stride of 62"):
+    with pytest.raises(InputError, match=r"64 tokens .* 62 tokens .*stride of 62"):
         pipeline(bundle.folder, stride=62)(LONG_TEXT)
 
 

@@ -1,7 +1,7 @@
-"""What is checked before an engine is loaded, so that a machine it is not for gets a sentence, and never a crash.
+"""Checks before an engine is loaded, so that a machine that cannot run it gets a message and not a crash.
 
-In this order: there is one, its runtime is installed and of its version, there is a driver, the device is one that it
-was built for, and the graph is the one that it was built from.
+The checks are in this order: the bundle has an engine, its runtime is installed in the right version, there is a
+driver, the engine was built for the GPU, and it was built from the bundle's graph.
 """
 
 import importlib
@@ -15,7 +15,13 @@ from rpln_runtime.errors import MissingExtraError, ProviderError
 
 
 class Checked(NamedTuple):
-    """An engine that this machine can load, NVIDIA's module to load it with, and the device."""
+    """An engine that can be loaded on this machine.
+
+    Attributes:
+        engine: the description of the engine.
+        trt: NVIDIA's module, which loads it.
+        cuda: CUDA's functions.
+    """
 
     engine: EngineManifest
     trt: Any
@@ -23,34 +29,41 @@ class Checked(NamedTuple):
 
 
 def check_engines(bundle: Bundle, *, builder: str, module: str, install: str) -> Checked:
-    """Choose the engine of `bundle` that `builder` made for its graph and that can be loaded here.
+    """Return the engine that can be loaded here.
 
-    Raises ProviderError, with the command that builds it again, where there is none, and MissingExtraError, with the
-    command `install`, without the packages.
+    Args:
+        bundle: the graph and its bundle.
+        builder: the TensorRT that built the engine, which is also the name of the provider.
+        module: NVIDIA's Python module.
+        install: the command that installs what is missing.
+
+    Raises ProviderError, with the command that builds an engine again, if no engine can be loaded here, and
+    MissingExtraError if a package is not installed.
     """
     rebuild = f"rpln build {bundle.folder} --engine {builder}"
     engines = _engines_of(bundle, builder, rebuild)
     trt = _import(module, builder, install)
     cuda = Cuda(_import("cuda.bindings.runtime", builder, install))
-    engines = _fitting(engines, lambda engine: _wrong_version(engine, trt, install), f"Build it again: {rebuild}")
+    engines = _fitting(engines, lambda engine: _wrong_version(engine, trt, install), f"Or build it again: {rebuild}")
     cuda.check_driver()
     capability = cuda.capability()
     target = f" --gpu {capability}" if builder == "tensorrt-rtx" else ""
     for_device = f"Build one for it: {rebuild}{target}"
     engines = _fitting(engines, lambda engine: _wrong_device(engine, capability), for_device)
     engines = _fitting(engines, lambda engine: _wrong_graph(engine, bundle), f"Build it again: {rebuild}{target}")
-    # One for this very device, with weights inside, is the quickest to load and to run.
+    # An engine for this very GPU that has its weights is the fastest to load and to run.
     return Checked(min(engines, key=lambda engine: (capability not in engine.targets, engine.stripped)), trt, cuda)
 
 
 def _engines_of(bundle: Bundle, builder: str, rebuild: str) -> list[EngineManifest]:
+    """Return the engines of the bundle's graph by this builder. Raises ProviderError if there are none."""
     engines = read_engines(bundle.folder, bundle.manifest)
     found = [engine for engine in engines if (engine.builder, engine.variant) == (builder, bundle.graph.variant)]
     if found:
         return found
     others = sorted({f"{engine.variant} by {engine.builder}" for engine in engines})
     raise ProviderError(
-        f"{bundle.folder} holds no engine of its graph {bundle.graph.variant!r} for provider {builder!r}"
+        f"{bundle.folder} has no engine of its graph {bundle.graph.variant!r} for provider {builder!r}"
         f"{', only ' + ', '.join(others) if others else ''}. Build one: {rebuild}"
     )
 
@@ -60,14 +73,17 @@ def _import(module: str, builder: str, install: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise MissingExtraError(
-            f"provider {builder!r} runs engines with {module}, which is not installed ({error}). Run: {install}"
+            f"provider {builder!r} needs the module {module}, which is not installed ({error}). Run: {install}"
         ) from error
 
 
 def _fitting(
     engines: Sequence[EngineManifest], why_not: Callable[[EngineManifest], str | None], then: str
 ) -> list[EngineManifest]:
-    """The engines that nothing speaks against. Raises ProviderError, with what speaks against the first, for none."""
+    """Return the engines that `why_not` has no reason against.
+
+    Raises ProviderError if there are none. Its message has the reason against the first engine, and `then`, what to do.
+    """
     reasons = [why_not(engine) for engine in engines]
     found = [engine for engine, reason in zip(engines, reasons, strict=True) if reason is None]
     if not found:
@@ -76,34 +92,41 @@ def _fitting(
 
 
 def _wrong_version(engine: EngineManifest, trt: Any, install: str) -> str | None:
-    """NVIDIA promises nothing between versions, of TensorRT RTX neither, but for engines built to be compatible."""
+    """Return the reason why the installed TensorRT cannot read the engine; None if it can.
+
+    An engine runs with the version that built it, or, if it was built to be version-compatible, with later versions.
+    """
     later = engine.version_compatible and _numbers(trt.__version__) > _numbers(engine.version)
     if engine.version == trt.__version__ or later:
         return None
     return (
-        f"{engine.plan.path} was built by {engine.builder} {engine.version}, and {trt.__version__} is installed, which "
-        f"cannot read it: with {install} {engine.builder}=={engine.version} it would run"
+        f"{engine.plan.path} was built by {engine.builder} {engine.version}, but {trt.__version__} is installed, which "
+        f"cannot read it. Install that version: {install} {engine.builder}=={engine.version}"
     )
 
 
 def _wrong_device(engine: EngineManifest, capability: str) -> str | None:
+    """Return the reason why the engine does not run on a GPU of this compute capability; None if it does."""
     oldest = min(map(_number, engine.targets))
     if capability in engine.targets or (engine.hardware_compatible and _number(capability) > oldest):
         return None
     later = " and later" if engine.hardware_compatible else ""
-    return f"{engine.plan.path} is for {', '.join(engine.targets)}{later}, and the GPU here is {capability}"
+    return f"{engine.plan.path} was built for {', '.join(engine.targets)}{later}, but the GPU here is {capability}"
 
 
 def _wrong_graph(engine: EngineManifest, bundle: Bundle) -> str | None:
+    """Return the reason why the engine is not one of the bundle's graph; None if it is."""
     path = engine.graph[0].path
     if engine.graph == graph_files(path, bundle.manifest):
         return None
-    return f"{engine.plan.path} was built from another {path} than the bundle holds (SHA-256)"
+    return f"{engine.plan.path} was not built from the bundle's {path}: their SHA-256 differ"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, to compare it with another."""
     return tuple(int(part) for part in version.split(".") if part.isdecimal())
 
 
 def _number(target: str) -> int:
+    """Return the number of a compute capability such as sm89."""
     return int(target.removeprefix("sm"))

@@ -1,4 +1,4 @@
-"""A TensorRT engine behind the interface of all engines."""
+"""A TensorRT engine with the interface of all engines."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,26 @@ from rpln_runtime.manifest import Graph
 
 
 def open_tensorrt(bundle: Bundle, *, builder: str, module: str, install: str) -> "TensorRtEngine":
-    """Open the engine that `builder` made for a graph of `bundle`, on the device that is CUDA's current one.
+    """Open the engine of a bundle's graph on CUDA's current GPU.
 
-    Raises ProviderError for one that cannot be loaded here, with what to do, and MissingExtraError, naming the command
-    `install`, without NVIDIA's packages.
+    Args:
+        bundle: the graph and its bundle.
+        builder: the TensorRT that built the engine, which is also the name of the provider.
+        module: NVIDIA's Python module.
+        install: the command that installs what is missing.
+
+    Raises ProviderError, with what to do, if no engine can be loaded here, and MissingExtraError if a package is not
+    installed.
     """
     _check_outputs(bundle.graph, builder)
     return TensorRtEngine(bundle, check_engines(bundle, builder=builder, module=module, install=install))
 
 
 class TensorRtEngine:
-    """An engine on a GPU. Each thread has a context of its own, and its own memory for inputs and outputs.
+    """An engine that is loaded on a GPU. Each thread has an execution context and memory of its own.
 
     Attributes:
-        manifest: what the engine says of itself.
+        manifest: the description of the engine.
     """
 
     def __init__(self, bundle: Bundle, checked: Checked) -> None:
@@ -45,24 +51,27 @@ class TensorRtEngine:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """The dtype of each input."""
+        """The dtype of each input, by numpy's name."""
         return {name: dtype.name for name, dtype in self._loaded.inputs.items()}
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The dtype of each output."""
+        """The dtype of each output, by numpy's name."""
         return {name: dtype.name for name, dtype in self._loaded.outputs.items()}
 
     @property
     def profiles(self) -> Sequence[Profile]:
-        """The sizes that it takes, of which one row must fit."""
+        """The sizes that the engine was built for, of which one profile must fit."""
         return self.manifest.profiles
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """The outputs called `names`, in arrays of their own. Raises InputError for sizes that no profile takes."""
+        """Run the engine on `feeds` and return the outputs called `names`.
+
+        Raises InputError for sizes that no profile takes.
+        """
         for name in names:
             if self.outputs[name] == "bfloat16":
-                raise InputError(f"{name} is bfloat16, which numpy has not. Name the outputs that you need.")
+                raise InputError(f"the output {name} is bfloat16, a type that numpy does not have: name other outputs.")
         execution = self._execution()
         inputs = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
         shapes = execution.prepare({name: array.shape for name, array in inputs.items()})
@@ -71,21 +80,22 @@ class TensorRtEngine:
         return [outputs[name] for name in names]
 
     def bind(self) -> "TensorRtBinding":
-        """A binding in which nothing is bound."""
+        """Return a new binding, in which nothing is bound yet."""
         return TensorRtBinding(self)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> DeviceMemory:
-        """Memory for `size` elements on the device."""
+        """Allocate memory for `size` elements on the device."""
         self._cuda("cudaSetDevice", self._device)
         return DeviceMemory(self._cuda, size, dtype)
 
     def run_bound(self, inputs: Mapping[str, np.ndarray | Place], outputs: Mapping[str, np.ndarray | Place]) -> None:
-        """Run on tensors of the host and of the device; see `Execution.run`."""
+        """Run the engine on tensors in host and device memory; see `Execution.run`."""
         self._execution().run(inputs, outputs)
 
     def _execution(self) -> Execution:
+        """Return what this thread runs the engine with."""
         if not hasattr(self._threads, "own"):
-            # A thread begins with the first device, whichever the others use.
+            # In a new thread, CUDA's current device is the first one, not the one that the engine is on.
             self._cuda("cudaSetDevice", self._device)
             with self._lock:
                 self._threads.own = Execution(self._trt, self._cuda, self._loaded, self._bundle, self.manifest)
@@ -94,7 +104,7 @@ class TensorRtEngine:
 
 
 class TensorRtBinding:
-    """Where the tensors of an engine's runs lie."""
+    """The memory that the inputs and outputs of an engine are bound to. See `rpln_runtime.engines.base.Binding`."""
 
     def __init__(self, engine: TensorRtEngine) -> None:
         self._engine = engine
@@ -102,30 +112,30 @@ class TensorRtBinding:
         self._outputs: dict[str, np.ndarray | Place] = {}
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
-        """Have the graph read `array`, contiguous. It is read when the graph runs."""
+        """Bind an input to `array`, which is contiguous and in host memory."""
         self._inputs[name] = array
 
     def bind_cpu_output(self, name: str, array: np.ndarray) -> None:
-        """Have the graph write into `array`, contiguous."""
+        """Bind an output to `array`, which is contiguous and in host memory."""
         self._outputs[name] = array
 
     def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Have the graph read memory of the engine."""
+        """Bind an input to memory of the engine."""
         self._inputs[name] = Place(element, shape, pointer)
 
     def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Have the graph write memory of the engine."""
+        """Bind an output to memory of the engine."""
         self._outputs[name] = Place(element, shape, pointer)
 
     def run(self) -> None:
-        """Run the graph; what it gives is there when this returns."""
+        """Run the engine. The outputs are complete when this returns."""
         self._engine.run_bound(self._inputs, self._outputs)
 
 
 def _check_outputs(graph: Graph, builder: str) -> None:
-    """Refuse a graph that gives as much as its inputs hold of something: memory is bound before it runs."""
+    """Raise ProviderError for a graph with an output whose size depends on the values of the inputs."""
     for name, axes in unknown_axes(graph).items():
         raise ProviderError(
-            f"the output {name!r} of {graph.path} has as many {', '.join(axes)} as its inputs hold, which provider "
-            f"{builder!r} cannot know beforehand. Export the checkpoint with --logits positions or all."
+            f"the size of the output {name!r} of {graph.path} in {', '.join(axes)} depends on the values of inputs, "
+            f"which provider {builder!r} does not allow. Export the checkpoint with --logits positions or all."
         )

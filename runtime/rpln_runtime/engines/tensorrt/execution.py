@@ -1,9 +1,10 @@
-"""What one thread runs an engine with: a context, a stream, memory for its tensors, and CUDA graphs.
+"""What one thread runs an engine with: an execution context, a stream, memory for its tensors, and CUDA graphs.
 
-A launch that comes a second time, of the same shapes at the same addresses, is captured, and launched as one graph from
-then on. NVIDIA's guide ("CUDA Graphs" in TensorRT's best practices) sets the rules: a graph depends on the context it
-was captured from, which must not be changed afterwards, so each has one of its own; and the first launch of new shapes
-is never captured, as it does more than later ones. TensorRT RTX does all this itself.
+A run with the shapes and addresses of an earlier one is captured as a CUDA graph when it comes for the second time, and
+is launched as that graph from then on. The rules are those of "CUDA Graphs" in NVIDIA's best practices for TensorRT: a
+graph depends on the context that it was captured from, which must not change later, so each graph has a context of its
+own; and the first run of new shapes is never captured, because it does more than later ones. TensorRT RTX captures
+graphs by itself, and is told to.
 """
 
 from collections import OrderedDict
@@ -21,11 +22,17 @@ from rpln_runtime.engines.tensorrt.profiles import Shapes, choose_profile
 from rpln_runtime.errors import ProviderError
 
 _LAUNCHES: Final = 32
-"""How many launches are remembered, and as many graphs kept."""
+"""The number of latest runs, by shapes and addresses, that are remembered and whose graphs are kept."""
 
 
 class Place(NamedTuple):
-    """A tensor on the device: its dtype's number in ONNX, its shape and its address."""
+    """A tensor in device memory.
+
+    Attributes:
+        element: the number of its dtype in ONNX (`TensorProto.DataType`).
+        shape: its shape.
+        pointer: its address.
+    """
 
     element: int
     shape: tuple[int, ...]
@@ -33,12 +40,18 @@ class Place(NamedTuple):
 
 
 Tensors: TypeAlias = Mapping[str, np.ndarray | Place]
-"""Contiguous arrays on the host, and tensors on the device, by name."""
+"""Tensors by name: contiguous arrays in host memory, or places in device memory."""
 
 
 @dataclass(slots=True)
 class Launch:
-    """A launch that has been seen: how often, and its graph with the context that it depends on."""
+    """A run, by its shapes and addresses, that may come again.
+
+    Attributes:
+        uses: how often it has come.
+        context: the execution context that the graph depends on; None before it is captured.
+        graph: the captured graph; None if there is none.
+    """
 
     uses: int = 0
     context: Any = None
@@ -46,7 +59,7 @@ class Launch:
 
 
 class Execution:
-    """An engine as one thread runs it."""
+    """What one thread runs an engine with."""
 
     def __init__(self, trt: Any, cuda: Cuda, loaded: Loaded, bundle: Bundle, engine: EngineManifest) -> None:
         self._trt = trt
@@ -57,7 +70,7 @@ class Execution:
         self._scratch = Buffer(cuda)
         self._staged = {name: Staged(cuda) for name in (*loaded.inputs, *loaded.outputs)}
         self._launches: OrderedDict[Any, Launch] = OrderedDict()
-        # Where NVIDIA's runtime captures graphs, it is told to, and this does not.
+        # TensorRT RTX, which has CudaGraphStrategy, captures graphs by itself.
         self._captures = not hasattr(trt, "CudaGraphStrategy")
         self._context = self._new_context()
         self._shapes: Shapes = {}
@@ -65,9 +78,9 @@ class Execution:
         self._given: dict[str, tuple[int, ...]] = {}
 
     def prepare(self, shapes: Shapes) -> dict[str, tuple[int, ...]]:
-        """Take inputs of `shapes` from now on, and return the shapes of all outputs.
+        """Take inputs of these `shapes` from now on, and return the shapes of all outputs.
 
-        Raises InputError where no profile of the engine takes them.
+        Raises InputError if no profile of the engine takes them.
         """
         if shapes != self._shapes:
             self._profile = choose_profile(self._engine, self._specs, shapes)
@@ -79,7 +92,11 @@ class Execution:
         return self._given
 
     def run(self, inputs: Tensors, outputs: Tensors) -> None:
-        """Run on `inputs` into `outputs`; outputs that are not among them are computed and left. Waits for the end."""
+        """Run the engine on `inputs` and write into `outputs`. This returns when the outputs are complete.
+
+        Outputs of the engine that are not in `outputs` are computed and dropped. Raises InputError if no profile takes
+        the shapes of the inputs.
+        """
         given = self.prepare({name: tensor.shape for name, tensor in inputs.items()})
         addresses = {name: self._read(name, tensor) for name, tensor in inputs.items()}
         for name, shape in given.items():
@@ -93,12 +110,14 @@ class Execution:
             self._staged[name].take(array)
 
     def _read(self, name: str, tensor: np.ndarray | Place) -> int:
+        """Return the device address of an input. An array is copied to the device."""
         if isinstance(tensor, np.ndarray):
             return self._staged[name].upload(tensor, self._stream)
         assert tensor.element == self._loaded.inputs[name].element, name
         return tensor.pointer
 
     def _write(self, name: str, shape: tuple[int, ...], tensor: np.ndarray | Place | None) -> int:
+        """Return the device address that an output of this shape is written to."""
         assert tensor is None or tensor.shape == shape, (name, shape)
         if isinstance(tensor, Place):
             assert tensor.element == self._loaded.outputs[name].element, name
@@ -106,6 +125,7 @@ class Execution:
         return self._staged[name].device.reserve(_bytes(shape, self._loaded.outputs[name]))
 
     def _launch(self, addresses: Mapping[str, int]) -> None:
+        """Enqueue a run: as a CUDA graph if there is one, else kernel by kernel."""
         seen = self._seen((tuple(self._shapes.items()), tuple(addresses.items())))
         seen.uses += 1
         if seen.graph is not None:
@@ -119,6 +139,7 @@ class Execution:
             self._enqueue(self._context, addresses)
 
     def _seen(self, key: Any) -> Launch:
+        """Return the entry of a run in the list of the latest runs, which is new if the run is not in the list."""
         launch = self._launches.setdefault(key, Launch())
         self._launches.move_to_end(key)
         if len(self._launches) > _LAUNCHES:
@@ -128,7 +149,7 @@ class Execution:
     def _new_context(self) -> Any:
         cuda_engine = self._loaded.cuda_engine
         if self._captures:
-            # One runs at a time, so that all of a thread's can work in the same memory.
+            # A thread runs one context at a time, so all of its contexts can share their working memory.
             size = cuda_engine.device_memory_size_v2
             context = cuda_engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
             if context is not None:

@@ -1,4 +1,4 @@
-"""A plan file to an engine of NVIDIA's runtime, with its weights."""
+"""Loading: from the file of an engine to an engine in NVIDIA's runtime, with its weights."""
 
 from typing import Any, Final, NamedTuple
 
@@ -9,7 +9,13 @@ from rpln_runtime.errors import ManifestError, ProviderError
 
 
 class Dtype(NamedTuple):
-    """A tensor's type: numpy's name of it, its number in ONNX, and bytes of an element."""
+    """The dtype of a tensor.
+
+    Attributes:
+        name: the name that numpy has for it.
+        element: its number in ONNX (`TensorProto.DataType`).
+        size: the bytes of an element.
+    """
 
     name: str
     element: int
@@ -22,11 +28,19 @@ DTYPES: Final = {
     "HALF": Dtype("float16", 10, 2),
     "BF16": Dtype("bfloat16", 16, 2),
 }
-"""By NVIDIA's name."""
+"""The dtypes of tensors, by the name that TensorRT's `DataType` has for them."""
 
 
 class Loaded(NamedTuple):
-    """An engine in NVIDIA's memory. `runtime` and `log` have to live as long as it does; the log keeps errors."""
+    """An engine in NVIDIA's runtime.
+
+    Attributes:
+        cuda_engine: the `ICudaEngine`.
+        inputs: the dtypes of the inputs, by name.
+        outputs: the dtypes of the outputs, by name.
+        runtime: the `IRuntime`, which must live as long as the engine.
+        log: the logger, which must live as long as the engine and keeps its errors.
+    """
 
     cuda_engine: Any
     inputs: dict[str, Dtype]
@@ -36,13 +50,13 @@ class Loaded(NamedTuple):
 
 
 def load_engine(trt: Any, bundle: Bundle, engine: EngineManifest) -> Loaded:
-    """Deserialize `engine`; a stripped one gets the weights of the graph that it was built from.
+    """Load an engine. One that has no weights gets those of the ONNX file that it was built from.
 
-    Raises ProviderError, with what NVIDIA's log says, where it cannot be loaded.
+    Raises ProviderError, with the errors in NVIDIA's log, if it cannot be loaded.
     """
     log = make_log(trt, errors_only=True)
     runtime = trt.Runtime(log)
-    # A version-compatible plan brings the runtime that reads it; its hash says that it is the one that was built.
+    # A version-compatible plan contains code, the runtime that reads it. Its SHA-256 is in the bundle's manifest.
     runtime.engine_host_code_allowed = engine.version_compatible
     cuda_engine = runtime.deserialize_cuda_engine((bundle.folder / engine.plan.path).read_bytes())
     loaded = cuda_engine is not None
@@ -59,11 +73,16 @@ def load_engine(trt: Any, bundle: Bundle, engine: EngineManifest) -> Loaded:
 
 
 def _refit(trt: Any, log: Any, cuda_engine: Any, path: str) -> bool:
+    """Put the weights of the ONNX file `path` into the engine, and return whether that worked."""
     refitter = trt.Refitter(cuda_engine, log)
     return bool(trt.OnnxParserRefitter(refitter, log).refit_from_file(path)) and bool(refitter.refit_cuda_engine())
 
 
 def _dtypes(trt: Any, cuda_engine: Any, mode: str) -> dict[str, Dtype]:
+    """Return the dtypes of the tensors of a mode, "INPUT" or "OUTPUT", by name.
+
+    Raises ManifestError for a type that is not in DTYPES.
+    """
     names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
     wanted = getattr(trt.TensorIOMode, mode)
     found = {
@@ -72,6 +91,6 @@ def _dtypes(trt: Any, cuda_engine: Any, mode: str) -> dict[str, Dtype]:
     for name, dtype in found.items():
         if dtype not in DTYPES:
             raise ManifestError(
-                f"{name} of the engine is {dtype}, expected one of {', '.join(DTYPES)}. Build it again."
+                f"{name} of the engine is {dtype}, expected one of {', '.join(DTYPES)}. Build the engine again."
             )
     return {name: DTYPES[dtype] for name, dtype in found.items()}

@@ -1,18 +1,19 @@
-"""NVIDIA's log, kept: its errors are what a refusal quotes, a builder's account of an engine is what is read back."""
+"""NVIDIA's log: its errors are quoted in our messages, and a builder's description of an engine is read from it."""
 
 import sys
 from typing import Any, Final
 
 NOISE: Final = "catchCudaError"
-"""Said after any other error on a machine without a driver."""
+"""Part of a message that follows every other error on a machine without a driver."""
 ERRORS: Final = frozenset({"ERROR", "INTERNAL_ERROR"})
+"""The severities of errors."""
 
 
 def make_log(trt: Any, *, errors_only: bool = False, echo: bool = False) -> Any:
-    """A logger for the module `trt`, of a class of that module.
+    """Return a logger for NVIDIA's module `trt`, of a class that derives from that module's.
 
-    `messages` are the severities and texts that it was told, of `errors_only` if so asked; `text` is all of it and
-    `errors` what went wrong. `echo` repeats it on stderr.
+    Its `messages` are pairs of severity and text; with `errors_only`, only those of errors. Its `text` is all texts,
+    and its `errors` are the texts of errors. With `echo`, it also prints everything on stderr.
     """
 
     class _Log(trt.ILogger):  # type: ignore[misc] # a class of a module that is chosen when this runs
