@@ -70,7 +70,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         refusal = attempt.proof.refusal
         if refusal and refusal.near and plan.may_leave_out_folds:
             # Rounding of the folded weights may be why.
-            because = f"the graph as it was traced, since with the exact folds it came out {refusal.reason}"
+            because = f"the graph as it was traced, because with the exact folds it is {refusal.reason}"
             unfolded = _attempt(plan.without_folds(because), traced, folder, steps)
             attempt = attempt if unfolded.proof.refusal else unfolded
         attempt.proof.check()

@@ -228,7 +228,8 @@ def test_an_engine_of_another_type_than_the_bundle_is_refused(folder: Path) -> N
     write_manifest(folder, manifest)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert result.exit_code == EngineError.exit_code
-    assert "the engine of model.onnx multiplies in float16, the bundle is for bfloat16" in result.stderr
+    for fact in ("engine of model.onnx", "float16,", "bfloat16"):
+        assert fact in result.stderr
 
 
 def test_attention_in_several_kernels_is_refused_by_name_unless_allowed(
@@ -237,9 +238,8 @@ def test_attention_in_several_kernels_is_refused_by_name_unless_allowed(
     building(unfused)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert result.exit_code == EngineError.exit_code
-    assert "computes 1 attentions in several kernels, in profile 0: softmax. Go on with --allow-partial-fusion" in (
-        result.stderr
-    )
+    for fact in ("1 attentions", "profile 0: softmax", "--allow-partial-fusion"):
+        assert fact in result.stderr
     assert engines_of_bundle(folder) == []
     (engine,) = built(folder, "--allow-partial-fusion")
     assert engine.attentions == (0,)
