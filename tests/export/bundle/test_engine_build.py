@@ -109,7 +109,7 @@ def test_the_precision_of_the_bundle_is_that_of_its_engine(tmp_path: Path, dtype
     if dtype == "float16":
         assert refused.exit_code == 0
     else:
-        assert (refused.exit_code, f"does not go with {RECIPE[dtype]}" in refused.stderr) == (USAGE, True)
+        assert (refused.exit_code, f"does not build {RECIPE[dtype]} engines" in refused.stderr) == (USAGE, True)
 
 
 def test_engines_are_printed_as_a_table_and_as_json(folder: Path) -> None:

@@ -201,11 +201,11 @@ def test_another_graph_is_found_by_validate(exported: Callable[..., Export], tmp
 @pytest.mark.parametrize(
     ("task", "options", "says"),
     [
-        ("question-answering", [], "question-answering takes more than that"),
-        ("multiple-choice", [], "multiple-choice takes more than that"),
-        ("text-generation", [], "text-generation takes more than that"),
-        ("text-classification", ["--inputs", "position_ids"], "position_ids cannot be among them"),
-        ("fill-mask", ["--logits", "positions"], "masked_positions cannot be among them"),
+        ("question-answering", [], "but question-answering takes more"),
+        ("multiple-choice", [], "but multiple-choice takes more"),
+        ("text-generation", [], "but text-generation takes more"),
+        ("text-classification", ["--inputs", "position_ids"], "cannot compute position_ids"),
+        ("fill-mask", ["--logits", "positions"], "cannot compute masked_positions"),
         ("fill-mask", ["--bf16"], "does not go with --bf16"),
     ],
 )
