@@ -60,7 +60,7 @@ _PATH: Final = click.Path(path_type=Path)
     cloup.option(
         "--allow-random-head",
         is_flag=True,
-        help="Go on with random weights where the checkpoint lacks the task's head.",
+        help="Use random weights for the task's head if the checkpoint lacks it.",
     ),
 )
 @fairseq_options
@@ -151,7 +151,7 @@ _PATH: Final = click.Path(path_type=Path)
     ),
     cloup.option("--pack-padding", is_flag=True, help="Compute nothing on padding: for batches of unequal texts."),
     cloup.option(
-        "--allow-partial-fusion", is_flag=True, help="Go on where a form or an engine fuses less than it should."
+        "--allow-partial-fusion", is_flag=True, help="Accept a form or an engine that fuses less than it should."
     ),
 )
 @engine_options(required=False)
@@ -244,5 +244,5 @@ def _precision(name: str | None, *, fp16: bool, bf16: bool) -> str:
     """Return the one precision that was asked for."""
     asked = [*([name] if name else []), *(["fp16"] if fp16 else []), *(["bf16"] if bf16 else [])]
     if len(asked) > 1:
-        raise click.UsageError("--precision, --fp16 and --bf16 exclude each other: a graph has one precision.")
+        raise click.UsageError("--precision, --fp16 and --bf16 all name a precision. Leave one.")
     return asked[0] if asked else "fp32"

@@ -53,7 +53,7 @@ def triton_command(
         from rpln_runtime.triton import command
 
         if check == (output is not None):
-            raise click.UsageError("give either -o REPOSITORY, to write one, or --check.")
+            raise click.UsageError("give either -o REPOSITORY to write a repository, or --check to check one.")
         if output is None:
             click.echo(command.check(folder))
         else:

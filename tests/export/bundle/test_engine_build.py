@@ -382,7 +382,7 @@ def test_an_interrupt_is_told_in_one_line(folder: Path, monkeypatch: pytest.Monk
     before = contents(folder.parent)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert (result.exit_code, result.stdout) == (INTERRUPTED, "")
-    assert result.stderr == "Interrupted: the bundle is whole, with the engines it has.\n"
+    assert result.stderr == "Interrupted: the bundle is whole and can be used.\n"
     assert contents(folder.parent) == before
 
 
