@@ -48,7 +48,7 @@ _PATH = click.Path(path_type=Path)
         "--provider",
         cls=TableOption,
         rows=providers,
-        help="What runs the graph: {rows}. [default: what the export found fastest]",
+        help="The provider that runs the graph: {rows}. [default: what the export found fastest]",
     ),
     cloup.option(
         "--threads",

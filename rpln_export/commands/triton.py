@@ -27,7 +27,7 @@ from rpln_export.commands.user_errors import user_errors
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the task, for requests that bring none.",
+    help="The value of an option of the task for requests that do not set it. Give it again for another option.",
 )
 @cloup.option(
     "--engine", help="The TensorRT engine to serve, by the name of its file without .plan. [default: the ONNX graph]"
