@@ -110,7 +110,7 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         refusal = proof.refusal
         if refusal is None or refusal.provider is None or not has_another_form(plan, measurements):
             return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof)
-        measurements = measurements.without_winner(refusal.provider, refusal.reason)
+        measurements = measurements.without_fastest(refusal.provider, refusal.reason)
 
 
 def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[GraphForms]:

@@ -56,12 +56,12 @@ class Measurements:
     @property
     def provider(self) -> str:
         """The provider that runs the first graph fastest. All graphs of a bundle run on one provider."""
-        winners = [row for row in self.winners if row.variant == self.candidates[0].variant]
-        best = _fastest(winners)
+        fastest = [row for row in self.fastest_candidates if row.variant == self.candidates[0].variant]
+        best = _fastest(fastest)
         return DEFAULT_PROVIDER if best is None else best.provider
 
     @property
-    def winners(self) -> list[Candidate]:
+    def fastest_candidates(self) -> list[Candidate]:
         """The fastest candidate for each graph on each provider."""
         places = dict.fromkeys((row.variant, row.provider) for row in self.candidates)
         return [best for place in places if (best := self.fastest(*place)) is not None]
@@ -74,17 +74,17 @@ class Measurements:
         rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
         return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
 
-    def without_winner(self, provider: str, reason: str) -> "Measurements":
+    def without_fastest(self, provider: str, reason: str) -> "Measurements":
         """Return the measurements without the fastest candidates on a provider, which were refused for `reason`."""
         if not self.candidates:
             return dataclasses.replace(self, refused=reason)
-        winners = [row for row in self.winners if row.provider == provider]
+        fastest = [row for row in self.fastest_candidates if row.provider == provider]
         # Where one of several graphs is in another form, graphs in the standard form are not the reason.
-        winners = [row for row in winners if row.form != STANDARD.name] or winners
+        fastest = [row for row in fastest if row.form != STANDARD.name] or fastest
         return dataclasses.replace(
             self,
             candidates=tuple(
-                dataclasses.replace(row, speedup=None, outcome=reason) if row in winners else row
+                dataclasses.replace(row, speedup=None, outcome=reason) if row in fastest else row
                 for row in self.candidates
             ),
         )
@@ -170,8 +170,8 @@ def _forms(plan: ExportPlan, planned: PlannedGraph, measurements: Measurements) 
     if plan.target.compiled:
         return {}
     if measurements.candidates:
-        won = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
-        return {provider: FORMS[row.form] for provider, row in won.items() if row is not None}
+        fastest = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
+        return {provider: FORMS[row.form] for provider, row in fastest.items() if row is not None}
     form = STANDARD if measurements.refused else plan.form
     without_effect = form is not STANDARD and reasons_without_effect(form, planned.traits)
     return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
@@ -201,7 +201,7 @@ def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
         spinning=measurements.settings.spinning,
         candidates=tuple(
             dataclasses.replace(row, outcome=CHOSEN if row.provider == measurements.provider else BEST_THERE)
-            if row in measurements.winners
+            if row in measurements.fastest_candidates
             else row
             for row in measurements.candidates
         ),

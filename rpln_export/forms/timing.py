@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 ROUNDS: Final = 5
-"""The most rounds; a median of so few already leaves out a disturbed one."""
+"""The most rounds that are made."""
 PAUSE: Final = 0.005
 """Seconds before each run. Idle threads of the run before it may still spin and slow it down."""
 NOISE: Final = 0.05

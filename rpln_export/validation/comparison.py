@@ -19,7 +19,7 @@ Run = Callable[[Case], Mapping[str, Array]]
 """A function that returns the outputs of a case, by their names in the graph."""
 
 TINY: Final = float(np.finfo(np.float32).tiny)
-"""What is divided by instead of a range of zero: the smallest normal number of fp32."""
+"""The smallest normal number of fp32, which takes the place of a range of zero where a range divides."""
 
 
 @dataclass(slots=True, kw_only=True)

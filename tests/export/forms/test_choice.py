@@ -87,22 +87,25 @@ def test_the_first_graph_decides_on_the_provider() -> None:
 
 def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
     rows = (candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3))
-    left = measurements(*rows).without_winner("cpu", "is wrong")
+    left = measurements(*rows).without_fastest("cpu", "is wrong")
 
     assert [(row.form, row.speedup, row.outcome) for row in left.candidates] == [
         ("standard", 1.0, "measured"),
         ("fused", None, "is wrong"),
         ("packed", 1.3, "measured"),
     ]
-    assert [row.form for row in left.winners] == ["packed"]
+    assert [row.form for row in left.fastest_candidates] == ["packed"]
 
 
 def test_a_standard_graph_is_not_to_blame_for_the_form_of_another() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("fused", 1.5, variant="with-past")]
     rows += [candidate("standard", 1.0, variant="encoder"), candidate("fused", 0.9, variant="encoder")]
-    left = measurements(*rows).without_winner("cpu", "is wrong")
+    left = measurements(*rows).without_fastest("cpu", "is wrong")
 
-    assert [(row.variant, row.form) for row in left.winners] == [("with-past", "standard"), ("encoder", "standard")]
+    assert [(row.variant, row.form) for row in left.fastest_candidates] == [
+        ("with-past", "standard"),
+        ("encoder", "standard"),
+    ]
 
 
 # -- what is written -------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from rpln_runtime.manifest import Axis, Graph, TensorSpec
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 from tests.tensorrt import NEEDS_TENSORRT_RTX
 
-RTX, TENSORRT = BACKENDS["tensorrt-rtx"], BACKENDS["tensorrt"]
+RTX = BACKENDS["tensorrt-rtx"]
 USAGE = 2
 
 
