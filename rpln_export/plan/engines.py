@@ -31,8 +31,8 @@ class EngineRequest:
     options: EngineOptions = field(default_factory=EngineOptions)
 
     @property
-    def has_wishes(self) -> bool:
-        """Whether the user asked for more than an engine or no engine."""
+    def has_details(self) -> bool:
+        """Whether the user asked for anything besides the TensorRT: GPUs, profiles or options."""
         return bool(self.gpus or self.profiles or self.options != EngineOptions())
 
 
@@ -66,7 +66,7 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
     """
     choose({AUTO: None, NONE: None, **BACKENDS}, request.name, "--engine")
     if request.name == NONE:
-        if request.has_wishes:
+        if request.has_details:
             raise PlanError(
                 "--engine none builds no engines, but --gpu, --profile or another option says how to build them. Leave "
                 "these options out, or choose another --engine."
@@ -74,7 +74,7 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         return EnginePlan(why_not="none was asked for (--engine none)")
     backend = _installed() if request.name == AUTO else BACKENDS[request.name]
     if backend is None:
-        if request.has_wishes:
+        if request.has_details:
             raise PlanError(f"no TensorRT is installed to build an engine. Run: {BACKENDS['tensorrt-rtx'].install}")
         return EnginePlan(why_not=f"no TensorRT is installed. To build engines: {BACKENDS['tensorrt-rtx'].install}")
     if request.name != AUTO:
@@ -84,7 +84,7 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         targets=_targets(backend, request.gpus, precision),
         profiles=tuple(profile_from_text(text) for text in request.profiles),
         options=_checked(request.options, backend),
-        required=request.name != AUTO or request.has_wishes,
+        required=request.name != AUTO or request.has_details,
     )
 
 

@@ -40,17 +40,17 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
 
 
-def plan_of(name: str = "tensorrt-rtx", precision: str = "fp16", **wishes: Any) -> EnginePlan:
-    return make_engine_plan(EngineRequest(name=name, **wishes), precision=precision)
+def plan_of(name: str = "tensorrt-rtx", precision: str = "fp16", **details: Any) -> EnginePlan:
+    return make_engine_plan(EngineRequest(name=name, **details), precision=precision)
 
 
-def refusal(name: str = "tensorrt-rtx", precision: str = "fp16", **wishes: Any) -> str:
+def refusal(name: str = "tensorrt-rtx", precision: str = "fp16", **details: Any) -> str:
     with pytest.raises(PlanError) as refused:
-        plan_of(name, precision, **wishes)
+        plan_of(name, precision, **details)
     return str(refused.value)
 
 
-WISHES: list[dict[str, Any]] = [
+DETAILS: list[dict[str, Any]] = [
     {"gpus": ["sm89"]},
     {"profiles": ["batch=1"]},
     {"options": EngineOptions(verbose=True)},
@@ -70,9 +70,9 @@ def test_none_builds_nothing() -> None:
     assert (plan.backend, plan.required, plan.why_not) == (None, False, "none was asked for (--engine none)")
 
 
-@pytest.mark.parametrize("wishes", WISHES)
-def test_none_goes_with_no_other_wish(wishes: dict[str, Any]) -> None:
-    assert "--engine none builds no engines" in refusal("none", **wishes)
+@pytest.mark.parametrize("details", DETAILS)
+def test_none_goes_with_no_details(details: dict[str, Any]) -> None:
+    assert "--engine none builds no engines" in refusal("none", **details)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *modules: str, gpu: str | None = None) -> None:
@@ -106,12 +106,12 @@ def test_auto_takes_what_can_build_here(
         assert plan.why_not == f"no TensorRT is installed. To build engines: {RTX.install}"
 
 
-@pytest.mark.parametrize("wishes", WISHES)
-def test_auto_does_not_drop_wishes(monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("details", DETAILS)
+def test_auto_does_not_drop_details(monkeypatch: pytest.MonkeyPatch, details: dict[str, Any]) -> None:
     install(monkeypatch)
-    assert refusal("auto", **wishes) == f"no TensorRT is installed to build an engine. Run: {RTX.install}"
+    assert refusal("auto", **details) == f"no TensorRT is installed to build an engine. Run: {RTX.install}"
     install(monkeypatch, "tensorrt_rtx")
-    plan = plan_of("auto", **wishes)
+    plan = plan_of("auto", **details)
     assert (plan.backend, plan.required) == (RTX, True)
 
 
