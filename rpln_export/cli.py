@@ -23,12 +23,14 @@ __all__ = ["INTERRUPTED", "export_command", "rpln_command"]
 
 _SECTIONS: Final = (
     cloup.Section("Run a bundle", [run_command, batch_command, triton_command], is_sorted=False),
-    cloup.Section("Look inside", [inspect_command, engine_command, validate_command, doctor_command], is_sorted=False),
-    cloup.Section("Make something else", [build_command, convert_command, optimize_command], is_sorted=False),
+    cloup.Section(
+        "Inspect and check", [inspect_command, engine_command, validate_command, doctor_command], is_sorted=False
+    ),
+    cloup.Section("Build and convert", [build_command, convert_command, optimize_command], is_sorted=False),
 )
 
 
 @cloup.group(sections=_SECTIONS, context_settings=HELP)
 @cloup.version_option(__version__)
 def rpln_command() -> None:
-    """Run a bundle that rpln-export made, look inside, prove it again, and check this machine."""
+    """Run, inspect and prove bundles that rpln-export made, and check this machine."""

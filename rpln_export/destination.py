@@ -31,15 +31,17 @@ def check_destination(folder: Path, *, needed: int = 0) -> None:
     Raises DestinationError.
     """
     if folder.resolve() == Path.cwd():
-        raise DestinationError(f"{folder} is the folder you are in, which cannot be replaced. Choose another with -o.")
+        raise DestinationError(
+            f"{folder} is the folder you are in, which cannot be replaced. Choose another folder with -o."
+        )
     if folder.exists() and not (folder / MANIFEST_NAME).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise DestinationError(
             f"{folder} exists and is not a bundle, so it is not replaced. Choose another folder with -o, or remove it."
         )
     if strangers := _not_of_the_bundle(folder):
         raise DestinationError(
-            f"{folder} holds what its bundle does not name ({', '.join(strangers[:3])}), so it is not replaced. Move "
-            "that elsewhere, or choose another folder with -o."
+            f"{folder} holds files that its manifest does not name ({', '.join(strangers[:3])}), so it is not "
+            "replaced. Move them elsewhere, or choose another folder with -o."
         )
     parent = next(path for path in folder.absolute().parents if path.exists())
     if not os.access(parent, os.W_OK | os.X_OK):
@@ -47,7 +49,7 @@ def check_destination(folder: Path, *, needed: int = 0) -> None:
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise DestinationError(
-            f"{parent} has {free / 1e6:,.0f} MB free, the bundle needs about {needed / 1e6:,.0f} MB. "
+            f"{parent} has {free / 1e6:,.0f} MB free, but the bundle needs about {needed / 1e6:,.0f} MB. "
             "Make room or choose another folder with -o."
         )
 

@@ -112,4 +112,4 @@ def require_extra(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{extra.module}.".startswith(f"{error.name}."):
             raise
-        raise MissingExtraError(f"{extra.distribution} is not installed. {extra.cost} Do: {extra.command}") from error
+        raise MissingExtraError(f"{extra.distribution} is not installed. {extra.cost} Run: {extra.command}") from error

@@ -70,7 +70,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         refusal = attempt.proof.refusal
         if refusal and refusal.near and plan.may_leave_out_folds:
             # Rounding of the folded weights may be why.
-            because = f"the graph as it was traced, since with the exact folds it came out {refusal.reason}"
+            because = f"the graph as it was traced, because with the exact folds it is {refusal.reason}"
             unfolded = _attempt(plan.without_folds(because), traced, folder, steps)
             attempt = attempt if unfolded.proof.refusal else unfolded
         attempt.proof.check()
@@ -112,7 +112,7 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         refusal = proof.refusal
         if refusal is None or refusal.provider is None or not has_another_form(plan, measurements):
             return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof)
-        measurements = measurements.without_winner(refusal.provider, refusal.reason)
+        measurements = measurements.without_fastest(refusal.provider, refusal.reason)
 
 
 def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[GraphForms]:

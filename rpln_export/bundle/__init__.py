@@ -1,1 +1,1 @@
-"""What a bundle holds: its manifest, the graph from texts, the engines and the report."""
+"""Writing a bundle: its manifest, the graph from texts, the engines and the report."""

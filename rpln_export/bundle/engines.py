@@ -1,4 +1,4 @@
-"""Builds the engines of a bundle: one of each graph in standard operators, checked against it, with its manifest."""
+"""Building the engines of a bundle: one of each graph in standard operators, checked against the graph."""
 
 import dataclasses
 import hashlib
@@ -22,20 +22,15 @@ from rpln_runtime.caches import cache_folder
 from rpln_runtime.engines.manifest import ENGINES, EngineManifest, Profile, graph_files, read_engines, write_engine
 from rpln_runtime.engines.profiles import input_shapes
 from rpln_runtime.errors import MissingExtraError
-from rpln_runtime.manifest import (
-    Graph,
-    Manifest,
-    bundle_file_from_path,
-    read_manifest,
-    write_manifest,
-)
+from rpln_runtime.manifest import Graph, Manifest, bundle_file_from_path, read_manifest, write_manifest
 
 COMPILED: Final = "compiled, not executed: that takes a GPU"
+"""What the report says of engines: an export compares the graphs with eager torch, but not the engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginesBuilt:
-    """The engines of an export, and in a sentence what was built or why not."""
+    """The engines of an export. `note` says which TensorRT built them, or why there are none."""
 
     engines: tuple[EngineManifest, ...] = ()
     note: str
@@ -44,9 +39,10 @@ class EnginesBuilt:
 def export_engines(
     plan: EnginePlan, folder: Path, manifest: Manifest, advance: Callable[[int, int], None], *, allow_partial: bool
 ) -> EnginesBuilt:
-    """Build what `plan` asks for into the new bundle in `folder`, whose graphs and their files `manifest` describes.
+    """Build the engines that `plan` asks for into the new bundle in `folder`, which `manifest` describes.
 
-    An engine that nobody asked for and that cannot be built is left out, with its reason. Raises EngineError.
+    Where the user asked for nothing about engines and none can be built, the note says why. Raises EngineError or
+    MissingExtraError where the user asked for one.
     """
     if plan.backend is None:
         return EnginesBuilt(note=plan.why_not)
@@ -65,10 +61,11 @@ def export_engines(
 def build_engines(
     plan: EnginePlan, folder: Path, advance: Callable[[int, int], None], *, allow_partial: bool = False
 ) -> tuple[EngineManifest, ...]:
-    """Add engines to the finished bundle in `folder`; those of the same names are replaced.
+    """Add engines to the finished bundle in `folder`; engines of the same names are replaced.
 
-    At every moment the bundle is whole: what is there when this is interrupted are the old engines, or the new ones, or
-    none of these names. Raises PlanError, EngineError, and DestinationError for a folder that cannot be written.
+    The bundle is whole at every moment. After an interrupt it has the old engines, the new ones, or none of these
+    names. Raises PlanError for graphs or profiles that cannot be compiled, EngineError for an engine that cannot be
+    built, and DestinationError for a folder that cannot be written.
     """
     manifest = read_manifest(folder)
     check_engines(plan, manifest.graphs, manifest.axes)
@@ -78,18 +75,21 @@ def build_engines(
             _publish(Path(place), folder, manifest)
     except OSError as error:
         raise DestinationError(
-            f"the engines of {folder} cannot be written ({error}). Make room, or copy the bundle to a place that you "
-            "may write to."
+            f"the engines of {folder} cannot be written ({error}). Make room, or copy the bundle to a folder that you "
+            "can write to."
         ) from error
     return engines
 
 
 def _publish(place: Path, folder: Path, manifest: Manifest) -> None:
-    """Move the files of `place` among the engines of the bundle: its manifest first loses them, then names them."""
+    """Move the files in `place` to the engines of the bundle in `folder`.
+
+    The manifest names no file of these names while they are replaced, and all of them in the end.
+    """
     names = sorted(path.name for path in place.iterdir())
     (folder / ENGINES).mkdir(exist_ok=True)
     write_manifest(folder, manifest, without={f"{ENGINES}/{name}" for name in names})
-    # NAME.json goes first and comes last: nowhere is one without its NAME.plan.
+    # NAME.json is removed first and comes last, so that there is never one without its NAME.plan.
     for name in names:
         (folder / ENGINES / name).unlink(missing_ok=True)
     for name in reversed(names):
@@ -106,7 +106,7 @@ def _build(
     *,
     allow_partial: bool,
 ) -> tuple[EngineManifest, ...]:
-    """An engine of each graph of the bundle, in `place`."""
+    """Build an engine of each graph of the bundle, in the folder `place`."""
     place.mkdir(exist_ok=True)
     engines = []
     for done, graph in enumerate(manifest.graphs):
@@ -163,37 +163,40 @@ def _build_one(
 def _checked(
     built: BuiltEngine, folder: Path, graph: Graph, profiles: Sequence[Profile], asked: str, *, allow_partial: bool
 ) -> tuple[str, list[int]]:
-    """The type that the engine computes in, and the fused attentions of each profile, both read back from it.
+    """Return the type that the engine computes in and the number of fused attentions in each profile.
 
-    Raises EngineError for an engine that is not what its graph says, or not in the type that was `asked` for.
+    Both are read back from the engine. Raises EngineError for a type other than `asked`, and for an attention that
+    takes several kernels where one is expected.
     """
     model = ir.load(folder / graph.path)
     precision = precision_of_products(built.layers, model, profiles=len(profiles))
     if precision != asked:
         raise EngineError(
-            f"the engine of {graph.path} multiplies in {precision}, the bundle is for {asked}. Please report it, with "
-            "the version of TensorRT (rpln doctor)."
+            f"the engine of {graph.path} multiplies matrices in {precision}, but the bundle computes in {asked}. "
+            "Please report it, with the version of TensorRT that rpln doctor shows."
         )
     for number, profile in enumerate(profiles):
         unfused = unfused_attentions(built.layers, model, number)
-        # Over one token there is nothing to attend to: no softmax is left of it.
+        # Attention over a single token needs no softmax, and TensorRT removes it.
         one_token = all(profile[axis].maximum == 1 for axis in profile if axis.endswith("sequence"))
         expected = VARIANTS[graph.variant].one_attention_kernel and precision != "float32" and not one_token
         if unfused and expected and not allow_partial:
             raise EngineError(
-                f"the engine of {graph.path} computes {len(unfused)} attentions in several kernels, in profile "
-                f"{number}: {', '.join(unfused)}. Go on with --allow-partial-fusion, or report it (rpln doctor)."
+                f"the engine of {graph.path} computes {len(unfused)} attentions in several kernels each, where one was "
+                f"expected, in profile {number}: {', '.join(unfused)}. To build it all the same, add "
+                "--allow-partial-fusion. Please report it, with what rpln doctor shows."
             )
     return precision, fused_attentions(built.layers, model, profiles=len(profiles))
 
 
 def _timings_path(plan: EnginePlan) -> Path:
-    """Kernels are measured once a machine, for each version of TensorRT and each kind of GPU."""
+    """Return the file of kernel timings, which are measured once on a machine for each TensorRT and kind of GPU."""
     assert plan.backend is not None
     return cache_folder() / f"{plan.backend.name}-{plan.backend.load().__version__}-{plan.targets[0]}.timings"
 
 
 def _keep(timings: bytes, path: Path) -> None:
+    """Write the timings to `path`, in place of what is there, so that no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
         stream.write(timings)
@@ -201,5 +204,5 @@ def _keep(timings: bytes, path: Path) -> None:
 
 
 def engines_of_bundle(folder: Path) -> list[EngineManifest]:
-    """The engines of the bundle in `folder`. Raises ManifestError."""
+    """Return the engines of the bundle in `folder`. Raises ManifestError for a broken one."""
     return read_engines(folder, read_manifest(folder))

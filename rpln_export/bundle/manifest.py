@@ -1,4 +1,4 @@
-"""What a bundle holds beside its graphs: the configuration, the tokenizer, and the manifest that describes it all."""
+"""What a bundle holds beside its graphs: the configuration, the tokenizer's files, and the manifest of it all."""
 
 import dataclasses
 import importlib.metadata
@@ -22,11 +22,10 @@ from rpln_model.composition import PLAIN
 from rpln_model.config import label_count, padding_row, usable_length
 from rpln_model.weights import GENERATION_CONFIG, local_folder
 from rpln_runtime.manifest import Manifest
-from rpln_runtime.tasks import (
-    TASKS,
-)
+from rpln_runtime.tasks import TASKS
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
+"""The distributions whose versions the manifest and the report state."""
 
 
 def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
@@ -42,13 +41,16 @@ def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
 
 
 def _architecture(plan: ExportPlan) -> str:
-    """The class that loads config.json: a lone decoder of an encoder-decoder task is a causal LM."""
+    """Return the name of the class that loads config.json.
+
+    A decoder without its encoder is loaded as a causal language model.
+    """
     lone = plan.task.encoders and plan.composition.kind == PLAIN
     return TASKS["text-generation"].architecture if lone else plan.task.architecture
 
 
 def describe(plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice) -> Manifest:
-    """Return the manifest of a bundle with `graphs` and those of `choice`; its files and validation are still empty."""
+    """Return the manifest of a bundle with `graphs` and the forms of `choice`, without its files and validation."""
     fed = plan.composition.encoder or plan.config
     described = tuple(
         dataclasses.replace(
@@ -89,7 +91,7 @@ def describe(plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphFor
 
 
 def _precision(graphs: Sequence[GraphForms]) -> str:
-    """Return the float type of most bytes of weights, read off the graphs themselves."""
+    """Return the float type that holds most bytes of the weights, read from the graphs themselves."""
     weights: Counter[str] = Counter()
     for graph in graphs:
         weights.update(precision_from_model(graph.model))
@@ -97,7 +99,7 @@ def _precision(graphs: Sequence[GraphForms]) -> str:
 
 
 def _passes(graphs: Sequence[GraphForms], choice: Choice) -> dict[str, int]:
-    """Return in how many places each pass has changed the graphs and their other forms."""
+    """Return in how many places each pass changed the graphs and their other forms."""
     passes: Counter[str] = Counter()
     for graph in graphs:
         passes.update(counts_from_model(graph.model))
@@ -107,18 +109,18 @@ def _passes(graphs: Sequence[GraphForms], choice: Choice) -> dict[str, int]:
 
 
 def has_labels(plan: ExportPlan) -> bool:
-    """Whether the task's outputs are scores of the config's classes."""
+    """Return whether the task's outputs are scores of the classes in the config."""
     return any("num_labels" in tensor.axes for tensor in plan.task.outputs)
 
 
 def labels_from_config(config: RobertaPreLayerNormConfig) -> tuple[str, ...]:
-    """The names of the classes, in order."""
+    """Return the names of the classes, in the order of their scores."""
     names = {int(index): name for index, name in (config.id2label or {}).items()}
     return tuple(names[index] for index in range(label_count(config)))
 
 
 def tool_versions() -> dict[str, str]:
-    """The installed versions of what has a part in an export."""
+    """Return the installed versions of TOOLS."""
     return {tool: version for tool in TOOLS if (version := _version(tool))}
 
 

@@ -1,4 +1,4 @@
-"""One Report of an export -> report.json for machines and report.md for people."""
+"""The report of an export, written as report.json for machines and as report.md for people."""
 
 import dataclasses
 import json
@@ -31,13 +31,19 @@ from rpln_graphs.save import precision_from_model
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
 TEMPLATE: Final = "report.md.jinja"
+"""The template of report.md, in the folder templates/ of this package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescaling:
-    """Residual rescaling of a lower-precision graph; `peaks` are magnitudes over calibration data and stress set.
+    """How a graph in a lower type is kept from overflowing.
 
-    `headroom` is by which factor the residual stream may still grow before it overflows.
+    Attributes:
+        shift: the residual stream is scaled by 2 to the power of minus this.
+        residual_peak: the largest magnitude in the residual stream, before scaling, over all calibration data.
+        headroom: the factor by which the residual stream could grow before fp16 overflows.
+        rescaled_values: the number of attentions whose values are rescaled.
+        kept_float: the MatMuls that stay in fp32, each with the largest magnitude that it reaches.
     """
 
     shift: int
@@ -49,7 +55,18 @@ class Rescaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphReport:
-    """One graph of the bundle; `weights` are in bytes by type."""
+    """One graph of the bundle.
+
+    Attributes:
+        variant: the name of its variant.
+        path: its file.
+        inputs: the names of its inputs.
+        outputs: the names of its outputs.
+        weights: the bytes of its weights, by type.
+        operators: the number of its nodes, by operator.
+        passes: the number of places that each pass changed.
+        rescaling: how it is kept from overflowing; None where nothing has to be.
+    """
 
     variant: str
     path: str
@@ -63,7 +80,15 @@ class GraphReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormReport:
-    """A graph of the bundle in another form: the passes that wrote it, and the nodes that they left alone, and why."""
+    """A graph of the bundle in another form.
+
+    Attributes:
+        path: its file.
+        form: the name of the form.
+        operators: the number of its nodes, by operator.
+        passes: the number of places that each of the form's passes changed.
+        refusals: the nodes that each pass left as they were, with the reasons.
+    """
 
     path: str
     form: str
@@ -74,7 +99,26 @@ class FormReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was exported, what it took, and how it was proven; `sizes` are in bytes, without the reports themselves."""
+    """What was exported, how it was proven, and what the export took.
+
+    Attributes:
+        name: the name of the checkpoint.
+        task: the name of the task.
+        recipe: the name of the precision.
+        opset: the version of ONNX's operators.
+        destination: the folder of the bundle.
+        parameters: the number of the model's parameters.
+        sizes: the bytes of each file, without the manifest and the report itself.
+        graphs: the graphs.
+        tolerance: what the recipe accepts.
+        comparisons: every comparison with eager torch.
+        notes: sentences about how the comparisons were made.
+        steps: the seconds and the peak memory of each step.
+        forms: the graphs in other forms.
+        optimization: how the forms were chosen.
+        engines: the engines, or why there are none.
+        versions: the installed versions of TOOLS.
+    """
 
     name: str
     task: str
@@ -94,13 +138,13 @@ class Report:
     versions: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for machines."""
+        """Return all fields, for machines."""
         document = dataclasses.asdict(self)
         document["comparisons"] = [comparison.to_json() for comparison in self.comparisons]
         return document
 
     def to_markdown(self) -> str:
-        """All of it, for people."""
+        """Return the report as Markdown, for people."""
         environment = Environment(
             loader=PackageLoader("rpln_export.bundle"),
             undefined=StrictUndefined,
@@ -128,7 +172,7 @@ def report_from_export(
     choice: Choice,
     engines: EnginesBuilt,
 ) -> Report:
-    """All there is to say about an export whose bundle lies in `folder`."""
+    """Return the report of an export whose bundle is in `folder`."""
     return Report(
         name=plan.name,
         task=plan.task.name,
@@ -185,7 +229,7 @@ def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
 
 
 def summary_from_report(report: Report) -> dict[str, Any]:
-    """What the manifest keeps of the validation."""
+    """Return what the manifest says of the validation."""
     rows = ("output", "method", "difference", "agreement", "ties", "cases")
     return {
         "tolerance": dataclasses.asdict(report.tolerance),
@@ -197,7 +241,7 @@ def summary_from_report(report: Report) -> dict[str, Any]:
 def _rescaling_from_model(graph: ir.Model) -> Rescaling | None:
     notes = graph.metadata_props
     if not float(notes.get(PEAK_KEY, "0")):
-        return None  # no recipe that rescales, or a graph that holds no residual stream
+        return None  # the recipe does not rescale, or the graph has no residual stream
     shift, peak = int(notes[SHIFT_KEY]), float(notes[PEAK_KEY])
     return Rescaling(
         shift=shift,

@@ -1,4 +1,4 @@
-"""--with-tokenizer: a graph from texts to outputs in the bundle, and what is needed to run it."""
+"""--with-tokenizer: the bundle's graph from texts to outputs, and the file that says how to run it."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,16 @@ from rpln_graphs.text import DOMAIN, BytePairs, text_graph
 from rpln_runtime.session import DEFAULT_PROVIDER
 
 DESCRIPTION: Final = "model.text.json"
+"""The file that names the inputs and outputs of the graph from texts, and the library of its operators."""
 
 
 def text_graphs(
     plan: ExportPlan, tokenizer: BytePairs | None, models: Mapping[str, ir.Model], choice: Choice
 ) -> dict[str, ir.Model]:
-    """The graph from texts by its file: that one of `models` which ONNX Runtime runs on the CPU, behind a tokenizer."""
+    """Return the graph from texts, by its file; nothing without a `tokenizer`.
+
+    It is the one of `models` that ONNX Runtime runs on the CPU, with the tokenizer in front.
+    """
     if tokenizer is None:
         return {}
     (graph,) = plan.graphs
@@ -31,7 +35,7 @@ def text_graphs(
 
 
 def describe_text_graph(folder: Path, models: Mapping[str, ir.Model]) -> None:
-    """Write what runs the graph from texts beside it, where there is one."""
+    """Write DESCRIPTION to `folder` if `models` hold the graph from texts."""
     if TEXT_GRAPH not in models:
         return
     library = EXTRAS[EXTRA].distribution

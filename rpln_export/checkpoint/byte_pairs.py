@@ -36,8 +36,9 @@ def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
     mask = added.get("<mask>")
     for reason in _reasons(document, added):
         raise PlanError(
-            f"--with-tokenizer needs RoBERTa's byte-level BPE, as {EXTRAS[EXTRA].distribution} has it; that of "
-            f"{plan.name} has {reason}. Export without it, or name another with --tokenizer."
+            f"--with-tokenizer needs RoBERTa's byte-level BPE, as {EXTRAS[EXTRA].distribution} has it, but the "
+            f"tokenizer of {plan.name} has {reason}. Leave --with-tokenizer out, or name another tokenizer with "
+            "--tokenizer."
         )
     merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in document["model"]["merges"])
     return BytePairs(
@@ -59,6 +60,6 @@ def _reasons(document: dict[str, Any], added: Mapping[str, dict[str, Any]]) -> I
     if strangers := [token for token in added if token not in _SPECIAL]:
         yield f"tokens added to its vocabulary ({', '.join(strangers[:3])})"
     if "<mask>" in added and not added["<mask>"]["lstrip"]:
-        yield "a mask that leaves the space before it"
+        yield "a mask token that does not take the space before it"
     if [document["post_processor"].get(name, [None])[0] for name in ("cls", "sep")] != ["<s>", "</s>"]:
         yield "other tokens around a text than <s> and </s>"

@@ -83,9 +83,11 @@ def tokenizer_for(
     Raises PlanError where two are named, where there is none, and for a vocabulary that is not the checkpoint's.
     """
     if tokenizer and vocabulary:
-        raise PlanError("--tokenizer and --dict with --bpe exclude each other: name the tokenizer in one way.")
+        raise PlanError("--tokenizer and --dict with --bpe both name a tokenizer. Leave one of them out.")
     if vocabulary and readable.source is None:
-        raise PlanError("--dict and --bpe are the vocabulary of a CHECKPOINT: name that, too.")
+        raise PlanError(
+            "--dict and --bpe name the vocabulary of a checkpoint, but no CHECKPOINT was given. Name it, too."
+        )
     if vocabulary and readable.source:
         with tempfile.TemporaryDirectory(prefix="rpln-") as folder:
             _save_vocabulary(vocabulary, Path(folder), config_of=readable.source)
@@ -93,7 +95,7 @@ def tokenizer_for(
         return
     if not (tokenizer or readable.tokenizer) and readable.origin:
         raise PlanError(
-            f"{readable.origin.name} is a checkpoint of fairseq's, which holds no vocabulary. Name its files with "
+            f"{readable.origin.name} is a checkpoint of fairseq, which holds no vocabulary. Name its files with "
             "--dict dict.txt --bpe encoder.json vocab.bpe, or a folder or hub id with --tokenizer."
         )
     yield tokenizer or readable.tokenizer
@@ -115,12 +117,12 @@ def convert(
     converted.
     """
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise DestinationError(f"{destination} exists, and nothing is replaced. Choose another folder with -o.")
+        raise DestinationError(f"{destination} exists already and is not replaced. Choose another folder with -o.")
     path = _foreign(_named_by_its_folder(checkpoint), revision)
     if path is None:
         raise PlanError(
-            f"{checkpoint} is what transformers loads already; expected a file of fairseq's, or DinkyTrain's folder "
-            "(model type roberta)."
+            f"transformers loads {checkpoint} as it is, so that there is nothing to convert. Expected a .pt file of "
+            "fairseq or a folder of DinkyTrain (model type roberta)."
         )
     with quiet_transformers():
         network = _network(path, task)
@@ -141,9 +143,7 @@ def vocabulary_from_options(dictionary: Path | None, bpe: tuple[Path, Path] | No
     if dictionary is None and bpe is None:
         return None
     if dictionary is None or bpe is None:
-        raise PlanError(
-            "--dict and --bpe go together: a vocabulary of fairseq's is --dict dict.txt --bpe encoder.json vocab.bpe."
-        )
+        raise PlanError("--dict and --bpe go together: name both, as in --dict dict.txt --bpe encoder.json vocab.bpe.")
     return FairseqVocabulary(dictionary=dictionary, encoder=bpe[0], merges=bpe[1])
 
 
@@ -154,7 +154,8 @@ def _named_by_its_folder(checkpoint: str) -> str:
         return checkpoint
     if weight_files(path.parent) != [path]:
         raise CheckpointError(
-            f"{path.parent} holds other weights beside {path.name}, and those are read from a folder: move one of them."
+            f"{path.parent} holds other weights beside {path.name}, and transformers would read those. Move one of "
+            "them to another folder."
         )
     return str(path.parent)
 

@@ -43,7 +43,7 @@ def tokenizer_from_fairseq(files: FairseqVocabulary, *, vocab_size: int, usable_
     vocabulary = _vocabulary(files, encoder)
     if len(vocabulary) != vocab_size:
         raise PlanError(
-            f"{files.dictionary} makes a vocabulary of {len(vocabulary)}, the network has {vocab_size} embeddings. "
+            f"{files.dictionary} makes a vocabulary of {len(vocabulary)}, but the network has {vocab_size} embeddings. "
             "Name the dict.txt that it was trained with (in the folder of its binarized data) with --dict."
         )
     _check_complete(files, vocabulary, encoder, merges)
@@ -65,10 +65,10 @@ def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, 
     for line in filter(None, _text(files.dictionary, "--dict").split("\n")):
         word, _, count = line.rstrip().rpartition(" ")
         if not word or not count.isdecimal():
-            raise PlanError(f"{files.dictionary} has the line {line!r}; expected a word and its count in each line.")
+            raise PlanError(f"{files.dictionary} has the line {line!r}. Expected a word and its count in each line.")
         if word.isdecimal() and word not in tokens:
             raise PlanError(
-                f"{files.dictionary} has a word {word}, which is no id in {files.encoder}. Name the files that the "
+                f"{files.dictionary} has the word {word}, which is no id in {files.encoder}. Name the files that the "
                 f"training data were encoded with: {_BPE}."
             )
         words.append(tokens.get(word, word))
@@ -76,7 +76,7 @@ def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, 
     words += {_MASK} - {*words}
     if repeated := [word for word, times in Counter(words).items() if times > 1]:
         raise PlanError(
-            f"{files.dictionary} has {_listed(repeated)} more than once; expected one id for each. Name the dict.txt "
+            f"{files.dictionary} has {_listed(repeated)} more than once. Expected one line for each. Name the dict.txt "
             "that fairseq-preprocess wrote."
         )
     return {word: index for index, word in enumerate(words)}
@@ -94,13 +94,14 @@ def _check_complete(
         needed |= {first, second, first + second}
     if strangers := needed.difference(encoder):
         raise PlanError(
-            f"{files.encoder} lacks {_listed(strangers)} of {files.merges}: these are not of one BPE. Name the files "
-            f"that the training data were encoded with: {_BPE}."
+            f"{files.encoder} lacks {_listed(strangers)} of {files.merges}, so that they do not belong together. Name "
+            f"the files that the training data were encoded with: {_BPE}."
         )
     if unknown := needed.difference(vocabulary):
         raise PlanError(
-            f"{files.dictionary} lacks {_listed(unknown)}, which fairseq reads as <unk>: a dictionary of the words in "
-            "the training data only. A tokenizer.json cannot say that; name a tokenizer of your own with --tokenizer."
+            f"{files.dictionary} lacks {_listed(unknown)}, which fairseq reads as <unk>: it was made from the words of "
+            "the training data alone. A tokenizer.json cannot express that. Name a tokenizer of your own with "
+            "--tokenizer."
         )
 
 
@@ -108,9 +109,9 @@ def _encoder(path: Path) -> dict[str, int]:
     try:
         content = json.loads(_text(path, "--bpe"))
     except ValueError as error:
-        raise PlanError(f"{path} is not valid JSON ({error}); expected encoder.json first: {_BPE}.") from error
+        raise PlanError(f"{path} is not valid JSON ({error}). Name encoder.json first: {_BPE}.") from error
     if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
-        raise PlanError(f"{path} is no vocabulary; expected tokens and their numbers: {_BPE}.")
+        raise PlanError(f"{path} is no vocabulary. Expected tokens and their numbers, as in {_BPE}.")
     return content
 
 
@@ -118,7 +119,7 @@ def _merges(path: Path) -> list[tuple[str, str]]:
     """Return the pairs of vocab.bpe. Its first line is a version, and fairseq ignores a last line without a newline."""
     pairs = [line.split() for line in _text(path, "--bpe").split("\n")[1:-1]]
     if wrong := next((pair for pair in pairs if len(pair) != 2), None):
-        raise PlanError(f"{path} has the line {' '.join(wrong)!r}; expected two tokens in each: {_BPE}.")
+        raise PlanError(f"{path} has the line {' '.join(wrong)!r}. Expected two tokens in each line, as in {_BPE}.")
     return [(first, second) for first, second in pairs]
 
 
@@ -126,7 +127,7 @@ def _text(path: Path, option: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} of {option} cannot be read: {error}.") from error
+        raise PlanError(f"{path} of {option} cannot be read ({error}). Expected a text file in UTF-8.") from error
 
 
 def _listed(tokens: Collection[str]) -> str:

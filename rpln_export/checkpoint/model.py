@@ -26,13 +26,13 @@ def load_model(plan: ExportPlan) -> Any:
     found = set(info["missing_keys"])
     missing = [name for name in model.state_dict() if name in found and not _is_unused(name, plan)]
     if body := [name for name in missing if not _is_in_head(name)]:
-        raise CheckpointError(f"{plan.name} is incomplete, it lacks {', '.join(body)}: fetch or save it again.")
+        raise CheckpointError(f"{plan.name} is incomplete: it lacks {', '.join(body)}. Fetch it or save it again.")
     if missing and not plan.allow_random_head:
         architectures = plan.composition.config.architectures or ["nothing"]
         raise PlanError(
             f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
-            f"trained for (its config says {', '.join(architectures)}), or go on with random ones by "
-            "--allow-random-head."
+            f"trained for (its config says {', '.join(architectures)}), or add --allow-random-head to export random "
+            "weights in their place."
         )
     check_finite(model)
     return model

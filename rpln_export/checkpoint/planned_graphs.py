@@ -84,7 +84,7 @@ def planned_graphs_from_model(plan: ExportPlan, model: Any, *, mask_token_id: in
     if any(MASKED_LOGITS in graph.outputs for graph in plan.graphs):
         if mask_token_id is None:
             raise PlanError(
-                "--logits masked looks for mask tokens, and the tokenizer has none. Name one that has, with "
+                "--logits masked looks for mask tokens, but the tokenizer has none. Name a tokenizer that has one with "
                 "--tokenizer, or choose --logits positions."
             )
         decoder.config.mask_token_id = mask_token_id

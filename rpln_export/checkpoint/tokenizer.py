@@ -28,20 +28,20 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise PlanError(
-            f"{source} has only a slow tokenizer; a tokenizer.json is needed. Name another with --tokenizer."
+            f"{source} has only a slow tokenizer, but a tokenizer.json is needed. Name another with --tokenizer."
         )
     vocabulary = tokenizer.get_vocab()
     if vocabulary.keys() <= set(tokenizer.all_special_tokens):
         # This is what transformers 5 returns for a folder without any tokenizer.
         raise PlanError(
-            f"no tokenizer could be read from {source} (it knows no word). Expected tokenizer.json, or vocab.json and "
-            "merges.txt. Name another folder or hub id with --tokenizer."
+            f"no tokenizer could be read from {source} (it knows special tokens only). Expected tokenizer.json, or "
+            "vocab.json and merges.txt. Name another folder or hub id with --tokenizer."
         )
     largest = max(vocabulary.values())
     if largest >= vocab_size:
         raise PlanError(
-            f"the tokenizer of {source} makes ids up to {largest}, the network knows 0 to {vocab_size - 1}. "
-            "Name the checkpoint's own tokenizer with --tokenizer."
+            f"the tokenizer of {source} makes ids up to {largest}, but the network has embeddings for 0 to "
+            f"{vocab_size - 1}. Name the checkpoint's own tokenizer with --tokenizer."
         )
     return tokenizer
 

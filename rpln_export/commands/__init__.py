@@ -1,1 +1,1 @@
-"""The commands, one file each. A command imports what it needs when it runs: `--help` does not wait for torch."""
+"""The commands, one file each. They import torch and the like when they run, so that --help answers at once."""

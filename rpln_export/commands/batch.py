@@ -33,7 +33,7 @@ _PATH = click.Path(path_type=Path)
         type=click.Choice(["stop", "record"]),
         default="stop",
         show_default=True,
-        help="What a line that cannot be answered does: stop ends the run, record writes the error in its place.",
+        help="What a line that cannot be answered does: stop ends the run, record writes the error as its answer.",
     ),
 )
 @cloup.option_group(
@@ -48,7 +48,7 @@ _PATH = click.Path(path_type=Path)
         "--provider",
         cls=TableOption,
         rows=providers,
-        help="What runs the graph: {rows}. [default: what the export found fastest]",
+        help="The provider that runs the graph: {rows}. [default: what the export found fastest]",
     ),
     cloup.option(
         "--threads",
@@ -80,13 +80,15 @@ def batch_command(
     ray: bool,
     actors: int | None,
 ) -> None:
-    """Answer every line of IN.JSONL with the bundle in FOLDER. After a kill, the same command goes on.
+    """Answer every line of IN.JSONL with the bundle in FOLDER. After an interrupt, the same command continues.
 
     \b
     {"id": 7, "text": "The dog barked."}                        a line in, other fields than the task's are kept
     {"id": 7, "answer": [{"entity": "DET", "score": 0.99}]}     the same line out
     """
-    with user_errors(interrupted=f"Interrupted. The same command goes on from here; {output} is written when whole."):
+    with user_errors(
+        interrupted=f"Interrupted. To continue, run the same command again. {output} is written when it is complete."
+    ):
         from rpln_export.commands.show.progress import CorpusWatcher, lines_in_words
         from rpln_runtime.command_line import value_from_text
         from rpln_runtime.corpus import WINDOW, run_corpus

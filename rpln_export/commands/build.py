@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @cloup.command("build", context_settings=HELP, short_help="Add TensorRT engines to a bundle.")
 @cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
 @engine_options(required=True)
-@cloup.option("--allow-partial-fusion", is_flag=True, help="Go on where an attention is not computed in one kernel.")
+@cloup.option(
+    "--allow-partial-fusion", is_flag=True, help="Build engines in which an attention takes several kernels, too."
+)
 @cloup.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
 def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: bool, as_json: bool) -> None:
     """Add TensorRT engines to the bundle in FOLDER: for this GPU, or for others.
@@ -28,7 +30,7 @@ def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: 
     rpln build tagger --engine tensorrt
     rpln build tagger --engine tensorrt-rtx --gpu sm89,sm120 --profile batch=1:8:32,sequence=1:128:384
     """
-    with user_errors(interrupted="Interrupted: the bundle is whole, with the engines it has."):
+    with user_errors(interrupted="Interrupted: the bundle is whole and can be used."):
         from rpln_export.bundle.engines import build_engines
         from rpln_export.commands.show.engines import print_engines
         from rpln_export.commands.show.progress import ProgressWatcher

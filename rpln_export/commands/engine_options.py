@@ -12,6 +12,7 @@ from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
 
 MIB: Final = 2**20
+"""The bytes of a MiB."""
 _MOST_MIB: Final = 2**43 - 1  # TensorRT counts bytes in 64 bits, with a sign in some of its versions
 
 _Command = Callable[..., None]

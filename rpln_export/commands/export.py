@@ -30,9 +30,10 @@ Examples:
   rpln-export best.pt --dict dict.txt --bpe encoder.json vocab.bpe     a checkpoint of fairseq
   rpln-export ./lm --fp16 --engine tensorrt-rtx --gpu sm89,sm120       compiled for these GPUs
 \b
-Exit codes: 0 done; 1 other error; 2 not possible as asked; 3 input the graph cannot take; 4 broken bundle;
+Exit codes: 0 done; 1 another error; 2 not possible as asked; 3 input that the graph cannot take; 4 broken bundle;
   5 provider not available; 6 extra not installed (the message names the pip command); 7 broken checkpoint;
-  8 graph not made; 9 destination; 10 not equal to eager torch; 11 engine not built; 130 interrupted.
+  8 graph not made; 9 destination not written; 10 graph not equal to eager torch; 11 engine not built;
+  130 interrupted.
 """
 
 _PATH: Final = click.Path(path_type=Path)
@@ -55,12 +56,12 @@ _PATH: Final = click.Path(path_type=Path)
     cloup.option("--revision", help="The branch, tag or commit of a hub id."),
     cloup.option("--tokenizer", help="The folder or hub id of the tokenizer. [default: CHECKPOINT]"),
     cloup.option(
-        "--is-decoder", is_flag=True, help="Read a checkpoint whose config does not say so as a decoder (causal LM)."
+        "--is-decoder", is_flag=True, help="Read the checkpoint as a decoder (causal LM), whatever its config says."
     ),
     cloup.option(
         "--allow-random-head",
         is_flag=True,
-        help="Go on with random weights where the checkpoint lacks the task's head.",
+        help="Use random weights for the task's head if the checkpoint lacks it.",
     ),
 )
 @fairseq_options
@@ -86,7 +87,7 @@ _PATH: Final = click.Path(path_type=Path)
         "--calibration",
         type=_PATH,
         metavar="TEXTS.TXT",
-        help="Texts that the ranges of fp16 and bf16 graphs are measured on, one a line. [default: a few of our own]",
+        help="Texts that the ranges of fp16 and bf16 graphs are measured on, one a line. [default: our own texts]",
     ),
 )
 @cloup.option_group(
@@ -160,7 +161,7 @@ _PATH: Final = click.Path(path_type=Path)
     ),
     cloup.option("--pack-padding", is_flag=True, help="Compute nothing on padding: for batches of unequal texts."),
     cloup.option(
-        "--allow-partial-fusion", is_flag=True, help="Go on where a form or an engine fuses less than it should."
+        "--allow-partial-fusion", is_flag=True, help="Accept a form or an engine that fuses less than it should."
     ),
 )
 @engine_options(required=False)
@@ -255,5 +256,5 @@ def _precision(name: str | None, *, fp16: bool, bf16: bool) -> str:
     """Return the one precision that was asked for."""
     asked = [*([name] if name else []), *(["fp16"] if fp16 else []), *(["bf16"] if bf16 else [])]
     if len(asked) > 1:
-        raise click.UsageError("--precision, --fp16 and --bf16 exclude each other: a graph has one precision.")
+        raise click.UsageError("--precision, --fp16 and --bf16 all name a precision. Leave one.")
     return asked[0] if asked else "fp32"

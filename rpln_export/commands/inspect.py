@@ -38,7 +38,7 @@ def inspect_command(
     difference: float | None,
     as_json: bool,
 ) -> None:
-    """Show what the bundle in FOLDER holds, or two graphs side by side and where their values part.
+    """Show what the bundle in FOLDER holds, or how two graphs differ.
 
     \b
     rpln inspect tagger
@@ -51,9 +51,11 @@ def inspect_command(
         from rpln_export.compare.inspection import inspect_bundle
 
         if other is None and (variant or texts or feeds or difference is not None):
-            raise click.UsageError("--variant, --text, --feeds and --difference are for two graphs: name the OTHER.")
+            raise click.UsageError(
+                "--variant, --text, --feeds and --difference compare two graphs. Name the OTHER one, too."
+            )
         if texts and feeds:
-            raise click.UsageError("--text and --feeds exclude each other.")
+            raise click.UsageError("--text and --feeds both name inputs. Leave one of them out.")
         if other is None:
             inspection = inspect_bundle(folder)
             if as_json:

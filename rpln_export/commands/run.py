@@ -36,7 +36,7 @@ from rpln_export.commands.values import item_from_fields, pairs
     "--provider",
     cls=TableOption,
     rows=providers,
-    help="What runs the graph, and never another: {rows}. [default: what the export found fastest]",
+    help="The provider that runs the graph; none takes its place: {rows}. [default: what the export found fastest]",
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print all answers as JSON, once they are there.")
 def run_command(

@@ -27,7 +27,7 @@ from rpln_export.commands.user_errors import user_errors
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the task, for requests that bring none.",
+    help="The value of an option of the task for requests that do not set it. Give it again for another option.",
 )
 @cloup.option(
     "--engine", help="The TensorRT engine to serve, by the name of its file without .plan. [default: the ONNX graph]"
@@ -53,7 +53,7 @@ def triton_command(
         from rpln_runtime.triton import command
 
         if check == (output is not None):
-            raise click.UsageError("give either -o REPOSITORY, to write one, or --check.")
+            raise click.UsageError("give either -o REPOSITORY to write a repository, or --check to check one.")
         if output is None:
             click.echo(command.check(folder))
         else:

@@ -1,4 +1,4 @@
-"""What the user can put right is a line on stderr and an exit code; bugs show themselves."""
+"""What a user can put right is reported in a line on stderr, with an exit code; a bug shows its traceback."""
 
 import signal
 import sys
@@ -9,11 +9,15 @@ from typing import Final
 import click
 
 INTERRUPTED: Final = 130
+"""The exit code after an interrupt, as shells have it for SIGINT."""
 
 
 @contextmanager
 def user_errors(*, interrupted: str = "Interrupted: nothing was published.") -> Iterator[None]:
-    """Report what the user can put right in a line on stderr and leave with its exit code; let bugs show themselves."""
+    """Report an error that a user can put right on stderr and exit with its code; let other errors through.
+
+    `interrupted` is what an interrupt or SIGTERM is answered with.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

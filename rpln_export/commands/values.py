@@ -1,4 +1,4 @@
-"""What the texts of a command line stand for."""
+"""Values read from the texts of a command line."""
 
 from collections.abc import Sequence
 

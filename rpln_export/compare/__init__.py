@@ -1,1 +1,1 @@
-"""Graphs and bundles looked at and compared with each other, and ONNX files from elsewhere rewritten."""
+"""Looking at bundles and graphs, comparing two of them, and rewriting ONNX files from elsewhere."""

@@ -1,6 +1,6 @@
-"""What two graphs are both fed so that their values can be compared: a file's arrays, texts, or random tokens.
+"""The inputs that two graphs are compared on: the arrays of a file, texts, or random tokens.
 
-Shapes: B batch, S sequence, P past.
+Arrays end in their shape: B batch, S sequence.
 """
 
 from collections.abc import Sequence
@@ -20,43 +20,46 @@ from rpln_runtime.tasks import BATCH, ENCODER_SEQUENCE, INT64, PAST, SEQUENCE, T
 from rpln_runtime.tokenization import Tokenizer
 
 LENGTHS: Final = (11, 5, 8)
-"""Tokens in each row of the random batch: two rows are padded, and hardly another axis is as long."""
+"""The numbers of tokens in the rows of the random batch. Two rows are padded, and few other axes are as long."""
 PAST_LENGTH: Final = 3
-"""Tokens in the random cache of a decoder."""
+"""The number of tokens in the random cache of a decoder."""
 
 
 def feeds_from_file(path: Path) -> Feeds:
-    """The arrays in the .npz file `path`, by name. Raises InputError for what is no such file."""
+    """Return the arrays in the .npz file `path`, by name. Raises InputError for any other file."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, BadZipFile, ValueError, TypeError) as error:
-        expected = "an .npz file with an array for each input"
-        raise InputError(f"{path} cannot be read ({error}): expected {expected}.") from error
+        raise InputError(
+            f"{path} cannot be read ({error}). Expected an .npz file with an array for each input."
+        ) from error
 
 
 def feeds_from_texts(texts: Sequence[str], files: Sequence[GraphFile]) -> Feeds:
-    """Feeds for `texts`, one a row, by the tokenizer of the first bundle among `files`.
+    """Return the inputs for `texts`, one in each row, by the tokenizer of the first bundle among `files`.
 
-    Raises InputError where none lies in a bundle or for a text beyond its limit, ManifestError without a tokenizer.
+    Raises InputError where no file lies in a bundle and for a text that is too long, and ManifestError for a bundle
+    without a tokenizer.
     """
     for file in files:
         if file.manifest is not None:
             break
     else:
         raise InputError(
-            "a text needs a tokenizer, and neither graph lies in a bundle: name a bundle, or give --feeds."
+            "--text needs a tokenizer, but neither graph lies in a bundle. Name a bundle, or give the inputs with "
+            "--feeds."
         )
     tokenizer = Tokenizer.from_bundle(file.path.parent, file.manifest)
     rows = [tokenizer.encode(text).ids for text in texts]
     longest, limit = max(map(len, rows)), _usable_length(files)
     if longest > limit:
-        raise InputError(f"a text has {longest} tokens, the limit of this model is {limit}. Cut it.")
+        raise InputError(f"a text has {longest} tokens, but these graphs take at most {limit}. Shorten it.")
     return _feeds_from_rows(rows, files, past=0)
 
 
 def random_feeds(files: Sequence[GraphFile]) -> Feeds | None:
-    """Random tokens with padding, the same on every call; None where no bundle says what the graphs are fed."""
+    """Return random tokens with padding, the same on every call; None where no bundle says what the graphs take."""
     specs = _specs(files)
     if not specs:
         return None
@@ -72,12 +75,12 @@ def _usable_length(files: Sequence[GraphFile]) -> int:
 
 
 def _specs(files: Sequence[GraphFile]) -> list[TensorSpec]:
-    """What the bundles among `files` say of their graphs' inputs."""
+    """Return the inputs of the graphs, as the bundles among `files` describe them."""
     return [spec for file in files if file.graph is not None for spec in file.graph.inputs]
 
 
 def _feeds_from_rows(rows: Sequence[NDArray[np.int64]], files: Sequence[GraphFile], *, past: int) -> Feeds:
-    """Feeds for all inputs of the graphs, padded on the right; what does not follow from tokens is random."""
+    """Return all inputs of the graphs for rows of ids, padded on the right. What ids do not determine is random."""
     pad = next(file.manifest.pad_token_id for file in files if file.manifest is not None)
     batch, sequence = len(rows), max(map(len, rows))
     sizes = {BATCH: batch, SEQUENCE: sequence, ENCODER_SEQUENCE: sequence, PAST: past, TOTAL: past + sequence}
@@ -95,7 +98,7 @@ def _feeds_from_rows(rows: Sequence[NDArray[np.int64]], files: Sequence[GraphFil
             return rng.integers(0, specs[name].values or 1, shape)
         return rng.standard_normal(shape)
 
-    # Axes of other names, such as the choices for an item, are one long.
+    # Axes of other names, such as choices, have the size 1.
     wanted = (
         WantedInput(
             spec.name, spec.dtype, tuple(axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape)

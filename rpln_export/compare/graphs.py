@@ -1,4 +1,4 @@
-"""Two graphs side by side: operators in each layer, weights, precision, signature, and where their values part."""
+"""The comparison of two graphs: operators by layer, weights, precision, inputs, outputs, and values."""
 
 import dataclasses
 import re
@@ -16,13 +16,24 @@ from rpln_export.compare.values import ValueComparison, compare_values
 from rpln_graphs.feeds import Feeds
 
 LAYER: Final = re.compile(r"(?:^|\.)layer\.(\d+)\.")
+"""The part of a name that tells the layer."""
 OUTSIDE: Final = "outside"
-"""Where nodes are that no name puts in a layer."""
+"""The name of the place of nodes that belong to no layer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphSummary:
-    """One graph: its opset by domain, its signature in words, nodes by operator and layer, bytes of weights by type."""
+    """What one graph holds.
+
+    Attributes:
+        path: its file.
+        opsets: the version of each domain of operators.
+        inputs: a line for each input, with name, type and shape.
+        outputs: a line for each output, with name, type and shape.
+        operators: for each operator, the number of its nodes in each layer.
+        initializers: the number of constants that are stored as weights are.
+        weights: the bytes of these, by type.
+    """
 
     path: str
     opsets: Mapping[str, int]
@@ -35,9 +46,13 @@ class GraphSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightComparison:
-    """Names of initializers that one graph has alone, that both have in other forms, or with other numbers.
+    """The initializers in which two graphs differ.
 
-    A form is type and shape, the first graph's before the second's.
+    Attributes:
+        only_first: the names of those that only the first graph has.
+        only_second: the names of those that only the second graph has.
+        other_form: type and shape in the first graph and in the second, by the names of those for which they differ.
+        other_numbers: the names of those with the same type and shape, but other numbers.
     """
 
     only_first: Sequence[str]
@@ -48,7 +63,7 @@ class WeightComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphComparison:
-    """Two graphs and what sets them apart; `values` is None where nothing says what they are fed."""
+    """Two graphs, and how they differ. `values` is None where nothing says what the graphs take as inputs."""
 
     first: GraphSummary
     second: GraphSummary
@@ -56,7 +71,7 @@ class GraphComparison:
     values: ValueComparison | None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all fields, for machines."""
         return dataclasses.asdict(self)
 
 
@@ -69,12 +84,13 @@ def compare_graphs(
     feeds: Path | None = None,
     bound: float | None = None,
 ) -> GraphComparison:
-    """Compare the graphs of two bundles, those of `variant` or their first ones, or two ONNX files.
+    """Compare two graphs. Each is an ONNX file, or in a bundle the graph of `variant` or else the first one.
 
-    They are run on the arrays of the .npz file `feeds`, or on `texts`, or on random tokens with padding. Values whose
-    difference is at most `bound` times their range agree (None: see `compare_values`).
+    They are run on the arrays of the .npz file `feeds`, on `texts`, or on random tokens with padding. Values agree if
+    they differ by at most `bound` times their range (None: see `compare_values`).
 
-    Raises ManifestError, GraphError or InputError for what cannot be read, run, or fed so.
+    Raises ManifestError or GraphError for what cannot be read or run, and InputError for inputs that the graphs do not
+    take.
     """
     left, right = open_graph(first, variant=variant), open_graph(second, variant=variant)
     arrays: Feeds | None
@@ -118,7 +134,7 @@ def _type_name(dtype: ir.DataType | None) -> str:
 
 
 def _operators(graph: ir.Graph) -> dict[str, dict[str, int]]:
-    """How many nodes of each operator are in each layer, the most frequent operator first."""
+    """Return the number of nodes in each layer, by operator; the most frequent operator is the first."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for node in graph:
         counts[f"{node.domain}.{node.op_type}".lstrip(".")][_layer(node)] += 1
@@ -126,7 +142,7 @@ def _operators(graph: ir.Graph) -> dict[str, dict[str, int]]:
 
 
 def _layer(node: ir.Node) -> str:
-    """The number of the layer that the node's name, or a name of what it makes or reads, puts it in."""
+    """Return the layer of a node, by its name or that of an output or a weight; OUTSIDE where no name tells it."""
     weights = [value for value in node.inputs if value is not None and value.is_initializer()]
     names = (node.name, *(value.name for value in (*node.outputs, *weights)))
     return next((match[1] for name in names if name and (match := LAYER.search(name))), OUTSIDE)
@@ -134,12 +150,12 @@ def _layer(node: ir.Node) -> str:
 
 def _compare_weights(first: ir.Model, second: ir.Model) -> WeightComparison:
     left, right = _weights(first), _weights(second)
-    forms = {name: (_form(left[name]), _form(right[name])) for name in left if name in right}
-    alike = [name for name, (one, other) in forms.items() if one == other]
+    both = {name: (_type_and_shape(left[name]), _type_and_shape(right[name])) for name in left if name in right}
+    alike = [name for name, (one, other) in both.items() if one == other]
     return WeightComparison(
         only_first=[name for name in left if name not in right],
         only_second=[name for name in right if name not in left],
-        other_form={name: forms[name] for name in forms if name not in alike},
+        other_form={name: pair for name, pair in both.items() if name not in alike},
         other_numbers=[name for name in alike if left[name].tobytes() != right[name].tobytes()],
     )
 
@@ -149,5 +165,5 @@ def _weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     return {name: value.const_value for name, value in initializers if value.const_value is not None}
 
 
-def _form(weight: ir.TensorProtocol) -> str:
+def _type_and_shape(weight: ir.TensorProtocol) -> str:
     return f"{_type_name(weight.dtype)} {list(weight.shape.numpy())}"

@@ -14,18 +14,18 @@ from rpln_runtime.manifest import Manifest, read_manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """A bundle's manifest, and how many of each operator its graphs have, in the manifest's order of graphs."""
+    """The manifest of a bundle, and the number of each operator's nodes in each of its graphs."""
 
     manifest: Manifest
     operators: Sequence[Mapping[str, int]]
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest and the operator counts."""
+        """Return all fields, for machines."""
         return dataclasses.asdict(self)
 
 
 def inspect_bundle(folder: Path) -> Inspection:
-    """Read the bundle in `folder`, its hashes checked. Raises ManifestError."""
+    """Read the bundle in `folder` and check its hashes. Raises ManifestError for a broken bundle."""
     manifest = read_manifest(folder)
     return Inspection(manifest=manifest, operators=[_operators(folder / graph.path) for graph in manifest.graphs])
 

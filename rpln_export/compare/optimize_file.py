@@ -1,7 +1,8 @@
-"""An ONNX file from anywhere -> the same network in another form: what the passes know is rewritten, the rest kept.
+"""`rpln optimize`: an ONNX file from anywhere -> the same network in another form.
 
-No network is known that a formula could be asked, so that counts are reported, with every refusal and its reason, and
-the result is compared with the original before it is written.
+The passes rewrite what they know and keep the rest. There is no configuration that would tell how much they should
+find, so that the result states what each pass changed and what it refused, and why. It is compared with the original
+before it is written.
 """
 
 import tempfile
@@ -31,12 +32,22 @@ from rpln_runtime.errors import InputError
 
 ROWS: Final = 3
 LENGTH: Final = 11
+"""The rows and tokens of a batch of random tokens."""
 IDS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+"""The inputs that follow from random tokens and a mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileOptimization:
-    """What became of a file: places changed and nodes refused, by pass, and how its outputs compare with before."""
+    """What was done to a file.
+
+    Attributes:
+        path: the file that was written.
+        form: the name of the form.
+        passes: the number of places that each pass changed.
+        refusals: the nodes that each pass left as they were, with the reasons.
+        comparisons: how the values compare with those of the original, for each batch of inputs.
+    """
 
     path: str
     form: str
@@ -45,25 +56,25 @@ class FileOptimization:
     comparisons: Sequence[ValueComparison]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for machines."""
+        """Return all fields, for machines."""
         return asdict(self)
 
 
 def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | None = None) -> FileOptimization:
-    """Rewrite the graph in the file `source` into `form`, prove it equal, and write it to `destination`.
+    """Rewrite the graph in the file `source` into `form`, compare it with the original, and write it to `destination`.
 
-    It is run on the arrays of the file `feeds`, or on random tokens under masks of all kinds. Raises GraphError for
-    what is no graph, InputError where it takes something else than tokens and no `feeds` are given, ValidationError
-    where the result differs, DestinationError where something is already or nothing can be: nothing is written then.
+    Both are run on the arrays of the .npz file `feeds`, or on random tokens with every kind of mask. Raises GraphError
+    for a file that is no graph, InputError for a graph that takes more than tokens without `feeds`, ValidationError for
+    a result that differs, and DestinationError for a file that exists or cannot be written. Nothing is written then.
     """
     row = choose(FORMS, form, "form")
     if destination.exists():
-        raise DestinationError(f"{destination} is there already: name a file that is not.")
+        raise DestinationError(f"{destination} exists already and is not replaced. Choose another file with -o.")
     original = open_graph(source).model
     batches = [feeds_from_file(feeds)] if feeds else list(_random_batches(original, source))
     model = original.clone()
     common.ShapeInferencePass()(model)
-    passes: list[type[CountingPass]] = [kind for kind in CLEAN_UP if kind is not NameValues]  # its names stay
+    passes: list[type[CountingPass]] = [kind for kind in CLEAN_UP if kind is not NameValues]  # names of a file are kept
     for kind in (*passes, *FOLDS, *row.passes):
         kind.configure(model, Context())(model)
     comparisons = [compare_values(original, model, batch) for batch in batches]
@@ -83,20 +94,20 @@ def _check(comparison: ValueComparison, original: ir.Model, source: Path) -> Non
     floats = {value.name for value in original.graph.outputs if value.dtype and value.dtype.is_floating_point()}
     if missing := floats - {output.name for output in comparison.outputs}:
         raise ValidationError(
-            f"{source}: after rewriting, {', '.join(map(str, sorted(missing, key=str)))} cannot be compared with what "
-            "it was. Nothing was written; please report it (rpln doctor)."
+            f"{source}: after rewriting, {', '.join(map(str, sorted(missing, key=str)))} cannot be compared with the "
+            "original. Nothing was written. Please report it, with what rpln doctor shows."
         )
     for output in comparison.outputs:
         if not output.within(comparison.bound):
             raise ValidationError(
-                f"{source}: after rewriting, {output.name} differs by {output.difference}, of range "
-                f"{output.reach:.3g}; {comparison.bound} of it is accepted. Nothing was written; please report it "
-                "(rpln doctor)."
+                f"{source}: after rewriting, {output.name} differs by {output.difference}, and its range is "
+                f"{output.reach:.3g}. At most {comparison.bound} of the range is accepted. Nothing was written. Please "
+                "report it, with what rpln doctor shows."
             )
 
 
 def _write(model: ir.Model, destination: Path) -> None:
-    """Write the whole file, or none: beside its place first, weights of more than 2 GB in a file of their own."""
+    """Write the whole file or nothing. Weights of more than 2 GB get a file of their own."""
     try:
         with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as name:
             save_graph(model, Path(name) / destination.name)
@@ -107,7 +118,7 @@ def _write(model: ir.Model, destination: Path) -> None:
 
 
 def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:
-    """Random tokens under masks of all kinds, for a graph that takes nothing else."""
+    """Return random tokens with every kind of mask, for a graph that takes nothing but tokens."""
     names = {value.name or "" for value in model.graph.inputs}
     tables = [
         node.inputs[0]
@@ -117,8 +128,8 @@ def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:
     table = tables[0].shape if tables and tables[0] is not None else None
     if not names <= IDS or table is None or not isinstance(table[0], int):
         raise InputError(
-            f"{source} takes {', '.join(sorted(names))}: what to run it on does not follow from that. Give --feeds, an "
-            ".npz file with an array for each input."
+            f"{source} takes {', '.join(sorted(names))}, for which no random inputs are known. Give the inputs with "
+            "--feeds, an .npz file with an array for each of them."
         )
     rng = np.random.default_rng(0)
     batches = []

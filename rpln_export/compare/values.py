@@ -1,4 +1,4 @@
-"""Runs two graphs on the same feeds and finds the first value, in order of computation, in which they differ."""
+"""The comparison of two graphs value by value, which finds the first value in which they differ."""
 
 import math
 import tempfile
@@ -19,20 +19,27 @@ from rpln_runtime.errors import InputError
 
 SAME: Final = 1e-4
 SAME_IN_LOWER_TYPES: Final = 2e-2
-"""Differences up to this share of a value's range count as none, where a graph computes in fp16 or bf16 the second."""
+"""The shares of a value's range up to which differences do not count.
+
+The second is for graphs of which one computes in fp16 or bf16.
+"""
 MASKED: Final = float(np.finfo(np.float32).min) / 2
-"""Scores below this are masked, be it by -inf or by the lowest number."""
+"""Scores below this are masked, whether by -inf or by the lowest number of their type."""
 
 Values = dict[str, NDArray[Any]]
 Masks = Mapping[int, NDArray[np.bool_]]
-"""[rows, tokens], true at real tokens, by the number of tokens."""
+"""Masks [rows, tokens], true at real tokens, by the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far apart two graphs are in a value, and the value's range: its largest magnitude in either, masked apart.
+    """How much a value differs between two graphs.
 
-    `difference` is None where it is no finite number.
+    Attributes:
+        name: the name of the value.
+        shape: its shape.
+        difference: the largest difference; None where it is not finite.
+        reach: the value's range: its largest magnitude in either graph, masked scores left out.
     """
 
     name: str
@@ -41,18 +48,22 @@ class Difference:
     reach: float
 
     def within(self, bound: float) -> bool:
-        """Whether the difference is at most this share of the range."""
+        """Return whether the difference is at most `bound` times the range."""
         return self.difference is not None and self.difference <= bound * self.reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValueComparison:
-    """What two graphs compute under the same names, in the first graph's order of computation.
+    """The float values that two graphs compute under the same names, in the first graph's order of computation.
 
-    Of the float values of one name, `compared` have the same shape and `other_shape` have not. Those beyond `bound`, a
-    share of each value's range, are `absorbed` where something computed from them agrees again, as where one graph has
-    a weight or a scale folded into another place, and else `differing`. `outputs` are the graph outputs among those
-    compared.
+    Attributes:
+        bound: the share of a value's range up to which it agrees.
+        compared: the number of values with the same shape.
+        other_shape: the number of values with different shapes, which are not compared.
+        absorbed: values that differ although something computed from them agrees, as where one graph has a weight or a
+            scale folded into another place.
+        differing: the other values that differ.
+        outputs: the outputs of the first graph, among the values that were compared.
     """
 
     bound: float
@@ -67,9 +78,10 @@ def compare_values(first: ir.Model, second: ir.Model, feeds: Feeds, *, bound: fl
     """Run both graphs on `feeds`, on the CPU and node for node as written, and compare their float values.
 
     Where `feeds` has an attention mask, values at padding are left out: they mean nothing. Graphs in a lower type
-    compute with rounding after each operator. None for `bound` is SAME, or SAME_IN_LOWER_TYPES where one is such.
+    compute in fp32 with rounding after each operator. None for `bound` means SAME, or SAME_IN_LOWER_TYPES if a graph is
+    in a lower type.
 
-    Raises InputError for feeds that a graph does not take, GraphError for a graph that does not run on the CPU.
+    Raises InputError for feeds that a graph does not take, and GraphError for a graph that does not run on the CPU.
     """
     if bound is None:
         bound = SAME_IN_LOWER_TYPES if _is_lowered(first) or _is_lowered(second) else SAME
@@ -95,7 +107,7 @@ def compare_values(first: ir.Model, second: ir.Model, feeds: Feeds, *, bound: fl
 
 
 def _computed(model: ir.Model) -> dict[str, ir.Value]:
-    """What the graph's nodes make, by name, in their order."""
+    """Return the values that the graph's nodes compute, by name, in their order."""
     return {value.name: value for node in model.graph for value in node.outputs if value.name}
 
 
@@ -104,7 +116,7 @@ def _is_lowered(model: ir.Model) -> bool:
 
 
 def _sources(model: ir.Model, names: set[str]) -> set[str]:
-    """All values that any of the named ones are computed from."""
+    """Return the names of all values that any of the named ones is computed from."""
     sources: set[str] = set()
     for node in reversed(model.graph):
         if any(value.name in names or value.name in sources for value in node.outputs):
@@ -113,12 +125,12 @@ def _sources(model: ir.Model, names: set[str]) -> set[str]:
 
 
 def _run(model: ir.Model, names: Sequence[str], feeds: Feeds) -> Values:
-    """Those of the named values that are floats."""
+    """Return those of the named values that are floats."""
     copy = rounding_copy(model) if _is_lowered(model) else model.clone()
     inputs = {value.name or "": value.dtype for value in copy.graph.inputs}
     if missing := inputs.keys() - feeds.keys():
         given = ", ".join(sorted(feeds))
-        raise InputError(f"a graph takes {', '.join(sorted(missing))} besides {given}: give all of them with --feeds.")
+        raise InputError(f"a graph takes {', '.join(sorted(missing))} besides {given}. Give all of them with --feeds.")
     made = _computed(copy)
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(made[name] for name in names)
@@ -127,8 +139,10 @@ def _run(model: ir.Model, names: Sequence[str], feeds: Feeds) -> Values:
     typed = {name: _typed(feeds[name], dtype) for name, dtype in inputs.items()}
     try:
         arrays = session.run(list(names), typed)
-    except Exception as error:  # onnxruntime's exceptions have no common class but this one
-        raise InputError(f"a graph does not take these feeds: {error}.") from error
+    except Exception as error:  # onnxruntime's exceptions have no other common class
+        raise InputError(
+            f"a graph does not take these inputs ({error}). Give arrays of the right types and shapes with --feeds."
+        ) from error
     return {name: array for name, array in zip(names, arrays, strict=True) if _is_float(array)}
 
 
@@ -137,8 +151,10 @@ def _session(model: ir.Model, folder: Path) -> Any:
         return session_from_model(model, folder)
     except GraphError:
         raise
-    except Exception as error:  # onnxruntime's exceptions have no common class but this one
-        raise GraphError(f"a graph does not run on the CPU, so its values are not known: {error}.") from error
+    except Exception as error:  # onnxruntime's exceptions have no other common class
+        raise GraphError(
+            f"a graph does not run on the CPU, so that its values cannot be compared ({error})."
+        ) from error
 
 
 def _is_float(array: Any) -> bool:
@@ -146,12 +162,12 @@ def _is_float(array: Any) -> bool:
 
 
 def _typed(array: NDArray[Any], dtype: ir.DataType | None) -> NDArray[Any]:
-    """Floats in the type that this graph has them in, which need not be the other's."""
+    """Return the array in the float type of this graph's input, which need not be that of the other graph's."""
     return array.astype(dtype.numpy()) if dtype is not None and array.dtype.kind == "f" else array
 
 
 def _real_tokens(feeds: Feeds) -> Masks:
-    """Where real tokens are, among those that are fed and, for a decoder, among those with its past."""
+    """Return where tokens are real: among the tokens that are fed and, for a decoder, among past and new ones."""
     if "attention_mask" not in feeds:
         return {}
     mask = feeds["attention_mask"]
@@ -161,9 +177,9 @@ def _real_tokens(feeds: Feeds) -> Masks:
 
 
 def _without_padding(shape: tuple[int, ...], masks: Masks) -> NDArray[np.bool_]:
-    """True where a value of this shape belongs to real tokens, along every axis that is as long as they are.
+    """Return a mask of a value's shape: true where the value belongs to real tokens.
 
-    Tokens lie behind the batch, maybe several times, as in scores; or both are one axis.
+    Tokens are found by the lengths of axes: behind the batch, in scores also twice, or with the batch as one axis.
     """
     kept = np.ones(shape, dtype=bool)
     for tokens, mask in masks.items():

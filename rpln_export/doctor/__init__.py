@@ -1,1 +1,1 @@
-"""What this machine has and lacks."""
+"""The diagnosis of this machine: what is installed, what is missing, and what that costs."""

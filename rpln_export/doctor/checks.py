@@ -1,4 +1,4 @@
-"""`rpln doctor`: what is installed, what is missing or in conflict, what that costs, and the command that mends it."""
+"""`rpln doctor`: what is installed, what is missing or in conflict, what that prevents, and how to mend it."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,15 @@ Status: TypeAlias = Literal["ok", "missing", "problem"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of the diagnosis: `missing` leaves something out, `problem` breaks something; both name the remedy."""
+    """One line of the diagnosis.
+
+    Attributes:
+        component: the part of the machine or the distribution that it is about.
+        status: "missing" if something cannot be done without it, "problem" if something is broken, else "ok".
+        detail: what was found.
+        cost_of_missing: what cannot be done; empty where all is well.
+        fix: the command or the step that mends it; empty where all is well.
+    """
 
     component: str
     status: Status
@@ -28,16 +36,16 @@ class Finding:
 
 
 def diagnose(machine: Machine | None = None) -> list[Finding]:
-    """Judge `machine` (by default the one this runs on) by every check of the table."""
+    """Return the findings of all checks about `machine`; None means the one that this runs on."""
     facts = machine or read_machine()
     return [finding for check in _CHECKS for finding in check(facts)]
 
 
 def render_table(findings: Iterable[Finding]) -> Table:
-    """Lay the findings out for a terminal: cost and fix stand under the detail."""
+    """Return the findings as a table for a terminal, with costs and fixes below the details."""
     table = Table("Part", "State", "What was found, what it costs, how to mend it", show_edge=False)
     for finding in findings:
-        # Text, not str: rich would take the brackets of "rpln-export[cpu]" for a style.
+        # A plain str would not do: rich takes the brackets in "rpln-export[cpu]" for a style.
         lines = (Text(finding.detail), Text(finding.cost_of_missing), Text(finding.fix, style="bold"))
         table.add_row(
             Text(finding.component),
@@ -77,7 +85,7 @@ def _python(machine: Machine) -> Iterator[Finding]:
 
 
 def _base(machine: Machine) -> Iterator[Finding]:
-    """What rpln-export requires, by its own metadata."""
+    """Yield a finding for each distribution that rpln-export requires, according to its own metadata."""
     own = machine.distributions.get("rpln-export")
     if own is None:
         yield Finding(
@@ -117,7 +125,7 @@ def _onnxruntime(machine: Machine) -> Iterator[Finding]:
             component="onnxruntime",
             status="problem",
             detail=f"{listed} share a folder: the last one installed has overwritten the other",
-            cost_of_missing="Which providers there are is chance, and removing one wheel breaks the other.",
+            cost_of_missing="Only the last one's providers are there, and removing one wheel breaks the other.",
             fix=reinstall,
         )
     elif not machine.providers:
@@ -157,7 +165,7 @@ def _providers(machine: Machine) -> Iterator[Finding]:
 def _optional(machine: Machine) -> Iterator[Finding]:
     for extra in EXTRAS.values():
         if extra.wheel_of_onnxruntime:
-            continue  # see _onnxruntime
+            continue  # _onnxruntime checks these
         found = machine.distributions.get(extra.distribution)
         if found is None:
             yield _missing(extra)
@@ -217,7 +225,7 @@ def _missing(extra: Extra) -> Finding:
 
 
 def _requirements(distribution: Distribution) -> list[Requirement]:
-    """What a distribution needs on this machine without any extra."""
+    """Return the requirements of a distribution on this machine, without those of its extras."""
     parsed = map(Requirement, distribution.requires)
     return [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
 

@@ -1,4 +1,4 @@
-"""What this machine has, read without importing any of it: distributions, ONNX Runtime's providers, GPUs, driver."""
+"""What this machine has: distributions, ONNX Runtime's providers, GPUs and their driver. None of it is imported."""
 
 import importlib.metadata
 import importlib.util
@@ -29,11 +29,17 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The facts that a diagnosis judges.
+    """The facts about a machine that a diagnosis is made from.
 
-    `distributions` has normalised names (`onnxruntime-gpu`, `onnx-ir`). `torch_cuda` is the CUDA version that torch was
-    built for. `providers` is what ONNX Runtime was built with, empty when it cannot be imported; `providers_error` then
-    says why. `driver` is the version of NVIDIA's driver, `gpus` a line for each GPU it serves.
+    Attributes:
+        python: the version of Python.
+        executable: the path of Python.
+        distributions: the installed distributions, by normalised names such as `onnxruntime-gpu` and `onnx-ir`.
+        torch_cuda: the version of CUDA that torch was built for; None for a CPU build.
+        providers: the providers that ONNX Runtime was built with; empty where it cannot be imported.
+        providers_error: why it cannot be imported.
+        driver: the version of NVIDIA's driver; None where there is none.
+        gpus: a line for each GPU.
     """
 
     python: str
@@ -47,7 +53,7 @@ class Machine:
 
 
 def read_machine() -> Machine:
-    """Look at the running Python's environment and at NVIDIA's driver, if there is one."""
+    """Return the facts about the running Python's environment, and about NVIDIA's driver if there is one."""
     providers, providers_error = _providers()
     return Machine(
         python=sys.version.split(maxsplit=1)[0],
@@ -62,7 +68,7 @@ def read_machine() -> Machine:
 
 
 def _distributions() -> dict[str, Distribution]:
-    # Reversed, because the first of two that share a name is the one that an import finds.
+    # Of two with the same name, an import finds the first. Reversed, so that the first overwrites the other here.
     found = reversed(list(importlib.metadata.distributions()))
     return {
         canonicalize_name(one.name): Distribution(version=one.version, requires=tuple(one.requires or ()))
@@ -71,7 +77,7 @@ def _distributions() -> dict[str, Distribution]:
 
 
 def _providers() -> tuple[tuple[str, ...], str | None]:
-    """Ask a child process: a wheel that another one has overwritten may crash whoever imports it."""
+    """Return the providers, or why they are not known. A child process is asked: a broken wheel may crash it."""
     if importlib.util.find_spec("onnxruntime") is None:
         return (), None
     output, error = _run(sys.executable, "-c", _PRINT_PROVIDERS)
@@ -79,7 +85,7 @@ def _providers() -> tuple[tuple[str, ...], str | None]:
 
 
 def _torch_cuda() -> str | None:
-    """Read the file that torch.version is: importing torch takes seconds."""
+    """Return the version of CUDA that torch was built for, read from its file: importing torch takes seconds."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
@@ -89,7 +95,7 @@ def _torch_cuda() -> str | None:
 
 
 def _driver() -> str | None:
-    """Read the kernel module's own file; where there is none, as in WSL and on Windows, ask nvidia-smi."""
+    """Return the driver's version, from the kernel module's file or, as in WSL and on Windows, from nvidia-smi."""
     if _DRIVER_FILE.is_file():
         found = re.search(r"\b\d+\.\d+(\.\d+)?\b", _DRIVER_FILE.read_text(encoding="utf-8"))
         return found[0] if found else "of unknown version"
@@ -102,7 +108,7 @@ def _gpus() -> tuple[str, ...]:
 
 
 def _nvidia_smi(fields: str) -> tuple[str, ...]:
-    """One line for each GPU, none where there is no GPU, driver or tool."""
+    """Return a line for each GPU; none where there is no GPU, no driver or no nvidia-smi."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()
@@ -111,7 +117,7 @@ def _nvidia_smi(fields: str) -> tuple[str, ...]:
 
 
 def _run(*command: str) -> tuple[str, str | None]:
-    """Return what a command printed, and None or the last line of what went wrong."""
+    """Return what a command printed and None, or an empty text and the last line of its error."""
     try:
         # No shell, and nothing of the commands comes from a user.
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=True)  # noqa: S603

@@ -27,7 +27,7 @@ DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 
 TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
 MASK_EVERY: Final = 7
-"""One token of this many is replaced by a mask for graphs that look for masks. RoBERTa is trained on 15% of masks."""
+"""Every so many tokens, one is a mask token, for graphs that look for these. RoBERTa is trained on 15% of masks."""
 
 
 def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: GraphCall) -> Feeds:

@@ -1,12 +1,12 @@
 """The inputs of a graph for a workload."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
+from rpln_export.feeds.texts import MASK_EVERY
 from rpln_export.plan.workloads import Workload
 from rpln_graphs.feeds import Feeds, build_feeds
 from rpln_graphs.stress import Limits, arrays_from_mask
@@ -20,9 +20,6 @@ from rpln_runtime.tasks import (
     SEQUENCE,
     TOTAL,
 )
-
-MASK_EVERY: Final = 7
-"""One token of this many is a mask for graphs that look for masks. RoBERTa is trained on 15% of masks."""
 
 
 def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) -> Iterator[Feeds]:

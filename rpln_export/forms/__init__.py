@@ -1,1 +1,1 @@
-"""The forms a graph may be written in: candidates, their measurement, and the choice among them."""
+"""The forms that a graph may be written in: candidates, their measurement, and the choice among them."""

@@ -1,4 +1,4 @@
-"""The candidates for one graph, form by form and provider by provider, measured against the standard form."""
+"""The candidates for a graph, one for each form and provider of the target, and their measurement."""
 
 import os
 import tempfile
@@ -23,19 +23,30 @@ from rpln_runtime.manifest import Candidate
 from rpln_runtime.session import DEFAULT_PROVIDER
 
 SECONDS: Final = 50.0
-"""What measuring may take; the last candidate to begin, and the settings, come on top."""
-OUT_OF_TIME: Final = f"not measured: the {SECONDS:.0f} seconds for measuring were over"
+"""The most seconds that measuring the graphs of an export takes.
+
+A candidate that has begun by then is measured to its end, and settings of threads are measured after that.
+"""
+OUT_OF_TIME: Final = f"not measured, because the {SECONDS:.0f} seconds for measuring were over"
+"""The outcome of a candidate that there was no time for."""
 SETTINGS_SECONDS: Final = 5.0
+"""The most seconds that measuring settings of threads takes."""
 SETTINGS_PAUSE: Final = 0.05
-"""Threads that spin do so for milliseconds, and whoever runs next pays for it."""
+"""Seconds between two runs. Idle threads may spin for milliseconds and slow down the run after theirs."""
 FEW_CORES: Final = 4
-"""With fewer, half of them is no choice."""
+"""The fewest cores on which half as many threads as cores is worth a measurement."""
 MEASURED: Final = "measured"
+"""The outcome of a candidate that was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How ONNX Runtime's threads are set; None leaves it at its default, one a core."""
+    """Settings of ONNX Runtime's threads.
+
+    Attributes:
+        threads: the most threads that one operator uses; None means one for each core.
+        spinning: whether idle threads spin; None means ONNX Runtime's default.
+    """
 
     threads: int | None = None
     spinning: bool | None = None
@@ -46,7 +57,7 @@ DEFAULT_SETTINGS: Final = Settings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A form on a provider. `reason` says why it does not run."""
+    """A form on a provider. `reason` says why this candidate is not measured; None where it is."""
 
     provider: str
     form: Form
@@ -56,10 +67,12 @@ class Entry:
 def measure_candidates(
     graph: GraphForms, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
 ) -> list[Candidate]:
-    """Measure the entries of the plan's target for one graph in `seconds`, the most promising first.
+    """Measure the candidates for one graph of the plan in about `seconds`, in the order of FORMS.
+
+    The reference is the standard form on the target's first provider. `advance` is called after each candidate.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
-    target's first provider does not run here, GraphError without room for copies.
+    target's first provider does not run here, and GraphError where the disk has no room for the graphs.
     """
     planned = graph.planned
     entries = entries_from_plan(planned, plan)
@@ -85,7 +98,7 @@ def measure_candidates(
 
 
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
-    """What competes for a graph, with the reasons of what does not."""
+    """Return the candidates for a graph. Those that are not measured have a reason."""
     return [
         Entry(provider=provider, form=FORMS[form], reason=_reason(FORMS[form], provider, planned, plan))
         for provider, forms in plan.target.providers.items()
@@ -94,9 +107,9 @@ def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
 
 
 def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) -> str | None:
-    """Why a form is not measured on a provider."""
+    """Return why a form is not measured on a provider; None where it is."""
     if plan.decodes and not PROVIDERS[provider].binds_memory:
-        return "a decoder's cache is bound to memory, which only ONNX Runtime shares"
+        return f"a decoder's cache is kept in memory that graph and runtime share, which {provider} cannot do"
     if form.packs and not (plan.workload.has_padding or plan.pack_padding):
         return f"the workload {plan.workload.name} has no padding"
     if plan.pack_padding and not form.packs:
@@ -109,7 +122,10 @@ def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) 
 def _runs(
     planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, settings: Settings | None = None
 ) -> list[Run]:
-    """The workload on an engine of the saved form; idle threads do not spin, unless the settings say so."""
+    """Return a function for each batch of the workload, which runs the saved form of `entry` on it.
+
+    Idle threads do not spin, unless `settings` say so.
+    """
     settings = settings or Settings(spinning=False)
     engine = open_engine(
         folder / f"{entry.form.name}.onnx",
@@ -128,7 +144,7 @@ def _runs(
 def _speedup(
     planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, reference: Sequence[Run], *, seconds: float
 ) -> float | str:
-    """How fast an entry is, or why it does not run: a package that is missing, a graph its provider does not take."""
+    """Return how many times as fast as the reference an entry is, or else why it does not run."""
     try:
         runs = _runs(planned, plan, folder, entry)
     except (MissingExtraError, ManifestError, ProviderError) as error:
@@ -147,7 +163,10 @@ def _candidate(planned: PlannedGraph, entry: Entry, result: float | str) -> Cand
 
 
 def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> Settings:
-    """Return the settings of ONNX Runtime's threads that suit a graph on the CPU: idle ones spin only if that gains."""
+    """Return the settings of ONNX Runtime's threads that run a graph fastest on the CPU.
+
+    By default, idle threads do not spin. Other settings are returned where they are faster by more than noise.
+    """
     no_spin, others = Settings(spinning=False), _other_settings()
     entry = Entry(provider=DEFAULT_PROVIDER, form=form)
     planned = graph.planned

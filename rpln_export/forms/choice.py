@@ -1,6 +1,7 @@
-"""Which form of each graph the target runs: the fastest measured, where it can run here, else the documented default.
+"""The choice of each graph's form: the fastest that was measured, or the target's default if nothing can be measured.
 
-The graph in standard operators is always there, and must be beaten by more than noise to get a second file beside it.
+Every bundle holds the graph in standard operators. Another form gets a file beside it only if it is faster than the
+standard form by more than noise.
 """
 
 import dataclasses
@@ -31,15 +32,20 @@ from rpln_runtime.manifest import Candidate, Optimization, Rewritten
 from rpln_runtime.session import DEFAULT_PROVIDER
 
 CHOSEN: Final = "chosen"
-BEST_THERE: Final = "the best there"
+"""The outcome of the fastest candidates on the provider that is the fastest."""
+BEST_THERE: Final = "the fastest on its provider"
+"""The outcome of the fastest candidates on other providers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """The candidates of all graphs, in the terms of the manifest; `why_not` says why there are none.
+    """What was measured of the candidates for all graphs.
 
-    `settings` are those of ONNX Runtime's threads that suit its fastest form of the first graph. Where nothing was
-    measured, `refused` says why the target's default form is not taken.
+    Attributes:
+        candidates: the candidates of all graphs, as the manifest lists them.
+        settings: the settings of ONNX Runtime's threads that suit its fastest form of the first graph.
+        why_not: why nothing was measured; empty where something was.
+        refused: why the target's default form is not taken, where nothing was measured; empty where it may be taken.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -49,33 +55,36 @@ class Measurements:
 
     @property
     def provider(self) -> str:
-        """What runs the first graph fastest; of several graphs all are on one provider."""
-        winners = [row for row in self.winners if row.variant == self.candidates[0].variant]
-        best = _fastest(winners)
+        """The provider that runs the first graph fastest. All graphs of a bundle run on one provider."""
+        fastest = [row for row in self.fastest_candidates if row.variant == self.candidates[0].variant]
+        best = _fastest(fastest)
         return DEFAULT_PROVIDER if best is None else best.provider
 
     @property
-    def winners(self) -> list[Candidate]:
-        """The fastest of each graph on each provider."""
+    def fastest_candidates(self) -> list[Candidate]:
+        """The fastest candidate for each graph on each provider."""
         places = dict.fromkeys((row.variant, row.provider) for row in self.candidates)
         return [best for place in places if (best := self.fastest(*place)) is not None]
 
     def fastest(self, variant: str, provider: str) -> Candidate | None:
-        """What won on a provider: the standard form where the gain over it is noise. None where nothing ran."""
+        """Return the fastest candidate for a graph on a provider; None where none runs.
+
+        It is the standard form where nothing is faster by more than noise.
+        """
         rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
         return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
 
-    def without_winner(self, provider: str, reason: str) -> "Measurements":
-        """Return the measurements without what won on a provider, because it did not come out equal to eager torch."""
+    def without_fastest(self, provider: str, reason: str) -> "Measurements":
+        """Return the measurements without the fastest candidates on a provider, which were refused for `reason`."""
         if not self.candidates:
             return dataclasses.replace(self, refused=reason)
-        winners = [row for row in self.winners if row.provider == provider]
-        # Of several graphs, one that is in the standard form is not to blame for another.
-        winners = [row for row in winners if row.form != STANDARD.name] or winners
+        fastest = [row for row in self.fastest_candidates if row.provider == provider]
+        # Where one of several graphs is in another form, graphs in the standard form are not the reason.
+        fastest = [row for row in fastest if row.form != STANDARD.name] or fastest
         return dataclasses.replace(
             self,
             candidates=tuple(
-                dataclasses.replace(row, speedup=None, outcome=reason) if row in winners else row
+                dataclasses.replace(row, speedup=None, outcome=reason) if row in fastest else row
                 for row in self.candidates
             ),
         )
@@ -83,9 +92,13 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The graphs to write beside those of model.onnx and the like, by file, who runs them, and how they were chosen.
+    """The forms that a bundle holds its graphs in.
 
-    `form` is that of model.onnx itself.
+    Attributes:
+        form: the name of the form of model.onnx and the like.
+        models: the graphs in other forms, by the files that they are written to.
+        rewritten: the files in other forms and the providers that run them, by the name of the variant.
+        record: how the forms were chosen, for the manifest.
     """
 
     form: str
@@ -95,9 +108,10 @@ class Choice:
 
 
 def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Callable[[int, int], None]) -> Measurements:
-    """Measure what the plan leaves open on this machine; nothing where it leaves nothing open, or cannot run here.
+    """Measure the forms that the plan leaves open, on this machine.
 
-    Raises PassError for a form that fuses less than it should.
+    Nothing is measured where the plan names a form, or where its target does not run here. `advance` is told how many
+    candidates are done, and of how many. Raises PassError for a form that fuses less than its formula says.
     """
     if plan.optimize != AUTO:
         return Measurements(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
@@ -115,7 +129,7 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     except (ProviderError, MissingExtraError) as error:
         because = str(error).partition(". ")[0]
         return Measurements(
-            why_not=f"{plan.target.because}; nothing was measured, since it does not run here: {because}"
+            why_not=f"{plan.target.because}; nothing was measured, because this target does not run here: {because}"
         )
     measurements = Measurements(candidates=tuple(candidates))
     best = measurements.fastest(graphs[0].planned.name, DEFAULT_PROVIDER)
@@ -125,9 +139,9 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
 
 
 def choose_forms(plan: ExportPlan, graphs: Sequence[GraphForms], measurements: Measurements) -> Choice:
-    """Decide by what was measured, or by name, or by default.
+    """Return the form of each graph: the fastest that was measured, the one that the user named, or the default one.
 
-    Raises PassError for a form that fuses less than it should.
+    Raises PassError for a form that fuses less than its formula says.
     """
     models: dict[str, ir.Model] = {}
     rewritten: dict[str, tuple[Rewritten, ...]] = {}
@@ -139,7 +153,7 @@ def choose_forms(plan: ExportPlan, graphs: Sequence[GraphForms], measurements: M
 
 
 def has_another_form(plan: ExportPlan, measurements: Measurements) -> bool:
-    """Return whether there is another form once the chosen one is refused; to a form of the user there is none."""
+    """Return whether another form can be tried after the chosen one is refused. There is none if the user named one."""
     named = plan.optimize != AUTO or plan.pack_padding
     return bool(measurements.candidates) or not (named or measurements.refused)
 
@@ -156,15 +170,15 @@ def _forms(plan: ExportPlan, planned: PlannedGraph, measurements: Measurements) 
     if plan.target.compiled:
         return {}
     if measurements.candidates:
-        won = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
-        return {provider: FORMS[row.form] for provider, row in won.items() if row is not None}
+        fastest = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
+        return {provider: FORMS[row.form] for provider, row in fastest.items() if row is not None}
     form = STANDARD if measurements.refused else plan.form
     without_effect = form is not STANDARD and reasons_without_effect(form, planned.traits)
     return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
 
 
 def _rewritten(path: str, forms: Mapping[str, Form]) -> tuple[Rewritten, ...]:
-    """A file for each form but the standard one, for all providers that run it."""
+    """Return a file for each form but the standard one, with all providers that run it."""
     providers: dict[str, tuple[str, ...]] = {}
     for provider, form in forms.items():
         if form is not STANDARD:
@@ -173,12 +187,12 @@ def _rewritten(path: str, forms: Mapping[str, Form]) -> tuple[Rewritten, ...]:
 
 
 def _path(path: str, provider: str) -> str:
-    """model.onnx -> model.ort.onnx, model.openvino.onnx."""
+    """Return the file of a form for `provider`: model.onnx -> model.ort.onnx or model.openvino.onnx."""
     return f"{path.removesuffix('.onnx')}.{PROVIDERS[provider].file_suffix}.onnx"
 
 
 def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
-    """What the manifest says of the choice."""
+    """Return how the forms were chosen, for the manifest."""
     return Optimization(
         target=plan.target.name,
         workload=plan.workload.name,
@@ -187,7 +201,7 @@ def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
         spinning=measurements.settings.spinning,
         candidates=tuple(
             dataclasses.replace(row, outcome=CHOSEN if row.provider == measurements.provider else BEST_THERE)
-            if row in measurements.winners
+            if row in measurements.fastest_candidates
             else row
             for row in measurements.candidates
         ),
@@ -197,12 +211,12 @@ def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
 
 def _note(plan: ExportPlan, measurements: Measurements) -> str:
     if measurements.refused:
-        return f"the standard form, since the default one, {plan.form.name}, came out {measurements.refused}"
-    return measurements.why_not or f"the fastest measured on this machine, workload {plan.workload.name}"
+        return f"the standard form, because the default form {plan.form.name} is {measurements.refused}"
+    return measurements.why_not or f"the fastest form on this machine, measured on the workload {plan.workload.name}"
 
 
 def _fastest(rows: Iterable[Candidate]) -> Candidate | None:
-    """The first that no later one beats by more than noise."""
+    """Return the first row that no later row beats by more than noise; None where nothing was measured."""
     best: Candidate | None = None
     for row in rows:
         if row.speedup is not None and (best is None or row.speedup > (best.speedup or 0.0) * (1 + NOISE)):

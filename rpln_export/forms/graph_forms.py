@@ -20,7 +20,7 @@ class GraphForms:
         self._base = rewritten.model
         self._allow_partial = plan.allow_partial
         self._written: dict[str, ir.Model] = {}
-        # What is compiled elsewhere reads the file itself, so that the file is in the form that was asked for.
+        # A machine that compiles model.onnx reads this file and no other, so that it has the form that was asked for.
         self.model: ir.Model = self.written(plan.form if plan.target.compiled else STANDARD)
 
     def written(self, form: Form) -> ir.Model:

@@ -31,8 +31,8 @@ class EngineRequest:
     options: EngineOptions = field(default_factory=EngineOptions)
 
     @property
-    def has_wishes(self) -> bool:
-        """Whether the user asked for more than an engine or no engine."""
+    def has_details(self) -> bool:
+        """Whether the user asked for anything besides the TensorRT: GPUs, profiles or options."""
         return bool(self.gpus or self.profiles or self.options != EngineOptions())
 
 
@@ -66,12 +66,15 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
     """
     choose({AUTO: None, NONE: None, **BACKENDS}, request.name, "--engine")
     if request.name == NONE:
-        if request.has_wishes:
-            raise PlanError("--engine none builds nothing: drop the options of engines, or choose another --engine.")
+        if request.has_details:
+            raise PlanError(
+                "--engine none builds no engines, but --gpu, --profile or another option says how to build them. Leave "
+                "these options out, or choose another --engine."
+            )
         return EnginePlan(why_not="none was asked for (--engine none)")
     backend = _installed() if request.name == AUTO else BACKENDS[request.name]
     if backend is None:
-        if request.has_wishes:
+        if request.has_details:
             raise PlanError(f"no TensorRT is installed to build an engine. Run: {BACKENDS['tensorrt-rtx'].install}")
         return EnginePlan(why_not=f"no TensorRT is installed. To build engines: {BACKENDS['tensorrt-rtx'].install}")
     if request.name != AUTO:
@@ -81,7 +84,7 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         targets=_targets(backend, request.gpus, precision),
         profiles=tuple(profile_from_text(text) for text in request.profiles),
         options=_checked(request.options, backend),
-        required=request.name != AUTO or request.has_wishes,
+        required=request.name != AUTO or request.has_details,
     )
 
 
@@ -138,23 +141,26 @@ def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str
         found = device_target()
         if found is None:
             raise PlanError(
-                f"--engine {backend.name} builds on the GPU at hand, and there is none, or no driver or cuda-python "
-                "(rpln doctor). On a machine without one: --engine tensorrt-rtx."
+                f"--engine {backend.name} builds for the GPU of this machine, but none was found: the GPU, its driver "
+                "or cuda-python is missing. rpln doctor says which. To build without a GPU, use --engine tensorrt-rtx."
             )
         if gpus and list(gpus) != [found]:
-            raise PlanError(f"--engine {backend.name} builds for the GPU at hand, {found}: drop --gpu.")
+            raise PlanError(
+                f"--engine {backend.name} builds for the GPU of this machine, {found}, and for no other. Leave out "
+                "--gpu."
+            )
         return (found,)
     targets = tuple(dict.fromkeys(gpu.lower() for gpu in gpus)) or backend.default_targets
     for target in targets:
         if target not in backend.targets:
             raise PlanError(
-                f"--gpu {target}: {backend.name} builds for {', '.join(backend.targets)}. For others, H100 (sm90) and "
-                "B200 (sm100) among them: --engine tensorrt, on such a GPU."
+                f"{backend.name} does not build for --gpu {target}, only for {', '.join(backend.targets)}. For another "
+                "GPU, such as H100 (sm90) or B200 (sm100), use --engine tensorrt on a machine that has it."
             )
         if (target, precision) in backend.refused:
             raise PlanError(
-                f"--gpu {target} does not go with {precision} in {backend.name}: {backend.refused[target, precision]}. "
-                "Leave it out, or export with --fp16."
+                f"{backend.name} does not build {precision} engines for --gpu {target}: "
+                f"{backend.refused[target, precision]}. Leave this GPU out, or export with --fp16."
             )
     return targets
 
@@ -163,7 +169,7 @@ def _checked(options: EngineOptions, backend: Backend) -> EngineOptions:
     for name in options.asked_for:
         if name in backend.lacks:
             raise PlanError(
-                f"--{name.replace('_', '-')} is not to be had of {backend.name}: {backend.lacks[name]}. Drop it, or "
+                f"{backend.name} does not offer --{name.replace('_', '-')}: {backend.lacks[name]}. Leave it out, or "
                 "use --engine tensorrt on a machine with a GPU."
             )
     return options

@@ -53,16 +53,16 @@ def _generation_config(source: str, revision: str | None) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PlanError(f"{path} is not valid JSON ({error}): mend it, or remove it to use config.json.") from error
+        raise PlanError(f"{path} is not valid JSON ({error}). Correct it, or remove it to use config.json.") from error
     if not isinstance(document, dict):
-        raise PlanError(f"{path} is no JSON object: mend it, or remove it to use config.json.")
+        raise PlanError(f"{path} is not a JSON object. Correct it, or remove it to use config.json.")
     return {name: value for name, value in document.items() if value is not None}
 
 
 def _length(chosen: dict[str, Any], name: str) -> int | None:
     value = chosen.get(name)
     if value is not None and not (type(value) is int and value > 0):
-        raise PlanError(f"{name} is {value!r}, expected a positive integer: mend {GENERATION_CONFIG}.")
+        raise PlanError(f"{name} is {value!r}, but must be a positive integer. Correct it in {GENERATION_CONFIG}.")
     return value
 
 
@@ -78,8 +78,8 @@ def _check_ids(generation: Generation, source: str, *, vocab_size: int) -> None:
         for value in values:
             if value is not None and not (type(value) is int and 0 <= value < vocab_size):
                 raise PlanError(
-                    f"{name} of {source} is {value!r}, expected an id that its decoder knows, 0 to "
-                    f"{vocab_size - 1}: mend {GENERATION_CONFIG}, or config.json where that does not say."
+                    f"{name} of {source} is {value!r}, but its decoder has embeddings for the ids 0 to "
+                    f"{vocab_size - 1}. Correct it in {GENERATION_CONFIG}, or in config.json if it is set there."
                 )
 
 

@@ -73,7 +73,10 @@ def graph_plans(
     optional = choose_all(task.optional_outputs, outputs, f"output of {task.name}")
     asked = _logits(task, logits)
     if MASKED_LOGITS in asked.outputs and "inputs_embeds" in inputs:
-        raise PlanError("--logits masked finds mask tokens by their id: with inputs_embeds, choose --logits positions.")
+        raise PlanError(
+            "--logits masked finds mask tokens by their id, but with inputs_embeds there are no ids. Choose --logits "
+            "positions."
+        )
     given = (*(asked.outputs or task.outputs), *optional)
     graphs = []
     for variant in (*steps, *before):
@@ -115,7 +118,7 @@ def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
     chosen = [choose(offered, name, f"variant of {task.name}") for name in dict.fromkeys(names or task.variants[:1])]
     for one, other in (("prefill", "decode"), ("decode", "prefill")):
         if offered.get(one) in chosen and offered[other] not in chosen:
-            raise PlanError(f"the variant {one} is of no use without {other}: ask for both, --variants prefill,decode.")
+            raise PlanError(f"the variant {one} is of no use without {other}. Ask for both: --variants prefill,decode.")
     return chosen
 
 
@@ -126,7 +129,8 @@ def _logits(task: Task, which: str | None) -> Logits:
         return next(iter(offered.values()), Logits())
     if not offered:
         raise PlanError(
-            f"--logits is a choice of decoders and of fill-mask: {task.name} needs every logit that it gives."
+            f"--logits is an option of decoders and of fill-mask, but {task.name} needs all of its logits. Leave it "
+            "out."
         )
     return choose(offered, which, "choice of logits")
 

@@ -31,7 +31,7 @@ def form_from_choice(optimize: str, target: Target, *, pack_padding: bool) -> Fo
 def workload_from_choice(name: str | None, path: Path | None) -> Workload:
     """Return the row of WORKLOADS called `name`, or the workload in the file `path`. Raises PlanError for both."""
     if name and path:
-        raise PlanError("--workload and --workload-file exclude each other: measure on one of them.")
+        raise PlanError("--workload and --workload-file both name what forms are measured on. Leave one of them out.")
     return workload_from_file(path) if path else choose(WORKLOADS, name or DEFAULT_WORKLOAD, "workload")
 
 
@@ -42,19 +42,31 @@ def check_optimization(
     form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
     if target.compiled and (pack_padding or (form is not None and (form.packs or not form.standard))):
         raise PlanError(
-            f"--target {target.name} compiles model.onnx, which must hold standard operators of fixed shapes: choose "
-            f"another form than {'a packed one' if form is None else form.name}, or --target cpu or cuda."
+            f"--target {target.name} compiles model.onnx, in which all operators must be standard and no shape may "
+            f"depend on values. Choose another form than {'a packed one' if form is None else form.name}, or --target "
+            "cpu or cuda."
         )
     if pack_padding and form is not None and not form.packs:
-        raise PlanError(f"--pack-padding asks for a packed form, --optimize {form.name} for another. Drop one of them.")
+        raise PlanError(
+            f"--pack-padding asks for a packed form, but --optimize {form.name} for another. Leave one of them out."
+        )
     if pack_padding and decodes:
-        raise PlanError("--pack-padding goes with encoders: in a decoder's steps there is no padding.")
+        raise PlanError("--pack-padding is for encoders: the steps of a decoder have no padding. Leave it out.")
     if pack_padding and optimize == NONE:
-        raise PlanError("--pack-padding and --optimize none exclude each other.")
+        raise PlanError(
+            "--pack-padding asks for a packed form, but --optimize none keeps the graph as it was traced. Leave one of "
+            "them out."
+        )
     if workload_given and optimize != AUTO:
-        raise PlanError(f"a workload is what --optimize auto measures on; --optimize {optimize} measures nothing.")
+        raise PlanError(
+            f"--workload and --workload-file name what --optimize auto measures on, but --optimize {optimize} measures "
+            "nothing. Leave one of them out."
+        )
     if target.name == "cpu" and recipe.computes_in == ir.DataType.BFLOAT16:
-        raise PlanError("--target cpu does not go with --bf16: ONNX Runtime has no bf16 kernels for CPUs.")
+        raise PlanError(
+            "--target cpu does not go with --bf16: ONNX Runtime has no bf16 kernels for CPUs. Choose another target or "
+            "another precision."
+        )
 
 
 def check_effect(form: Form, graphs: Iterable[GraphTraits]) -> None:

@@ -15,22 +15,26 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
     if path is None:
         return
     if not recipe.lowers:
-        raise PlanError("--calibration goes with --fp16 or --bf16: an fp32 export measures no ranges.")
+        raise PlanError(
+            "--calibration goes with --fp16 or --bf16, but an fp32 export measures no ranges. Leave it out."
+        )
     try:
         texts = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(
-            f"{path} cannot be read ({error}): --calibration takes a text file in UTF-8, one example a line."
+            f"{path} cannot be read ({error}). --calibration takes a text file in UTF-8, one example a line."
         ) from error
     if not texts.strip():
-        raise PlanError(f"{path} is empty: --calibration takes a text file in UTF-8, one example a line.")
+        raise PlanError(f"{path} is empty. --calibration takes a text file in UTF-8, one example a line.")
 
 
 def io_dtype_from_name(name: str, recipe: Recipe) -> ir.DataType:
     """Return the type of float inputs and outputs. Raises PlanError for a type that the graph does not compute in."""
     dtype = choose(IO_DTYPES, name, "I/O type")
     if dtype not in {ir.DataType.FLOAT, recipe.computes_in}:
-        raise PlanError(f"--io-dtype {name} goes with --{name}: this export computes in {recipe.name}.")
+        raise PlanError(
+            f"--io-dtype {name} goes with --{name}, but this export computes in {recipe.name}. Leave it out."
+        )
     return dtype
 
 

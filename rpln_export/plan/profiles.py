@@ -22,13 +22,13 @@ def profile_from_text(text: str) -> Profile:
         found = _RANGE.fullmatch(part.strip())
         if found is None:
             raise PlanError(
-                f"--profile {text!r}: {part.strip()!r} is no range. Expected AXIS=MINIMUM:TUNED:MAXIMUM, or AXIS=SIZE, "
-                "with commas between, as in batch=1:8:32,sequence=1:128:384."
+                f"--profile {text!r}: {part.strip()!r} is not a range. Expected AXIS=MINIMUM:TUNED:MAXIMUM, or "
+                "AXIS=SIZE, with commas between, as in batch=1:8:32,sequence=1:128:384."
             )
         axis, *sizes = found.groups()
         minimum, optimum, maximum = (int(size or sizes[0]) for size in sizes)
         if axis in profile:
-            raise PlanError(f"--profile {text!r} names {axis} twice. Ask for two profiles with --profile twice.")
+            raise PlanError(f"--profile {text!r} names {axis} twice. For two profiles, give --profile twice.")
         profile[axis] = Range(minimum=minimum, optimum=optimum, maximum=maximum)
     return profile
 
@@ -58,8 +58,8 @@ def check_profiles(profiles: Sequence[Profile], graphs: Sequence[Graph], limits:
     inputs = {spec.name for graph in graphs for spec in graph.inputs}
     for axis in dict.fromkeys(axis for profile in profiles for axis in profile):
         if axis not in axes:
-            kind = "an input, and profiles go by axis" if axis in inputs else "no axis of the graphs' inputs"
-            raise PlanError(f"--profile names {axis!r}, which is {kind}: expected {', '.join(axes)}.")
+            kind = "an input, but profiles name axes" if axis in inputs else "no axis of the graphs' inputs"
+            raise PlanError(f"--profile names {axis!r}, which is {kind}. The axes are {', '.join(axes)}.")
     for graph in graphs:
         profiles_of_graph(profiles, graph, limits)
 
@@ -70,5 +70,8 @@ def reason_not_compiled(graphs: Iterable[Graph]) -> str | None:
         if reason := VARIANTS[graph.variant].not_compiled:
             return reason
         for name, axes in unknown_axes(graph).items():
-            return f"how long {', '.join(axes)} of {name} is depends on values: --logits positions"
+            return (
+                f"the length of {', '.join(axes)} in {name} depends on values, which TensorRT does not support: use "
+                "--logits positions"
+            )
     return None

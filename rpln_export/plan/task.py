@@ -27,7 +27,7 @@ def _task_from_config(config: PretrainedConfig, source: str) -> Task:
     if not found:
         raise PlanError(
             f"the config of {source} names no task (architectures: {architectures or 'none'}). "
-            f"Say which with --task: {', '.join(TASKS)}."
+            f"Name one with --task: {', '.join(TASKS)}."
         )
     return found[0]
 
@@ -35,8 +35,8 @@ def _task_from_config(config: PretrainedConfig, source: str) -> Task:
 def _make_decoder(composition: Composition, task: Task) -> None:
     if task.postprocess is not None:
         raise PlanError(
-            f"--is-decoder makes a decoder, which continues texts: it goes with --task text-generation, not with "
-            f"{task.name}."
+            f"--is-decoder makes a decoder, which continues texts, but {task.name} is no such task. Leave it out, or "
+            "choose --task text-generation."
         )
     composition.decoder.is_decoder = True
 
@@ -45,21 +45,21 @@ def _check_network(composition: Composition, task: Task, source: str) -> None:
     config = composition.decoder
     if composition.kind != PLAIN and not task.encoders:
         raise PlanError(
-            f"{source} is an encoder and a decoder, {task.name} has room for one network. Choose --task "
+            f"{source} is an encoder and a decoder, but {task.name} takes a single network. Choose --task "
             "text2text-generation."
         )
     if task.postprocess is None and not config.is_decoder:
         raise PlanError(
-            f"{source} is no decoder (is_decoder is not set in its config): its tokens see what comes after them. If "
-            f"it is to continue texts, say so with --is-decoder; else choose another --task than {task.name}."
+            f"{source} is no decoder: is_decoder is not set in its config, so that its tokens see the tokens after "
+            f"them. To make it continue texts, add --is-decoder. Otherwise choose another --task than {task.name}."
         )
     if config.add_cross_attention and not task.encoders:
         raise PlanError(
-            f"{source} has cross-attention (add_cross_attention), which {task.name} does not feed. Choose --task "
-            "text2text-generation."
+            f"{source} has cross-attention (add_cross_attention), but {task.name} has no encoder to feed it. Choose "
+            "--task text2text-generation."
         )
     if task.encoders and not config.add_cross_attention:
         raise PlanError(
-            f"{source} is a decoder without cross-attention, so that it takes nothing from an encoder. Choose --task "
+            f"{source} is a decoder without cross-attention, so that it reads nothing from an encoder. Choose --task "
             "text-generation, or a checkpoint with add_cross_attention."
         )

@@ -29,12 +29,16 @@ def check_text_graph(task: Task, recipe: Recipe, graphs: Sequence[GraphPlan]) ->
     inputs = {tensor.name for graph in graphs for tensor in graph.inputs}
     if not task.single_texts:
         raise PlanError(
-            f"--with-tokenizer makes a graph of single texts, {task.name} takes more than that. It goes with "
-            f"{', '.join(row.name for row in TASKS.values() if row.single_texts)}."
+            f"--with-tokenizer makes a graph that takes single texts and nothing else, but {task.name} takes more. It "
+            f"is offered for {', '.join(row.name for row in TASKS.values() if row.single_texts)}."
         )
     if more := inputs - _INPUTS:
         raise PlanError(
-            f"--with-tokenizer makes all inputs of the text: {', '.join(sorted(more))} cannot be among them."
+            f"--with-tokenizer computes all inputs from the text, but cannot compute {', '.join(sorted(more))}. Export "
+            "without one of the two."
         )
     if recipe.computes_in == ir.DataType.BFLOAT16:
-        raise PlanError("--with-tokenizer does not go with --bf16: what runs its operators has no bf16, so no proof.")
+        raise PlanError(
+            "--with-tokenizer does not go with --bf16: its operators run on the CPU, where ONNX Runtime has no bf16 "
+            "kernels, so that the graph could not be proven. Choose another precision."
+        )

@@ -51,18 +51,18 @@ def workload_from_file(path: Path) -> Workload:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise PlanError(f"{path} cannot be read ({error}): {EXPECTED}") from error
+        raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
     rows = document if isinstance(document, list) else []
     grouped = rows if all(isinstance(row, list) for row in rows) else _grouped(rows)
     if not rows or not all(row and all(type(length) is int and length > 0 for length in row) for row in grouped):
-        raise PlanError(f"{path} holds something else: {EXPECTED}")
+        raise PlanError(f"{path} is not a workload. {EXPECTED}")
     step = max(1, len(grouped) // MOST_FILE_BATCHES)
     return Workload(name=path.name, batches=tuple(tuple(row) for row in grouped[::step][:MOST_FILE_BATCHES]))
 
 
 EXPECTED: Final = (
-    "--workload-file takes JSON, a list of the lengths of texts in tokens, as [12, 40, 33], or a list of batches, as "
-    "[[12, 40], [33, 7]]."
+    "--workload-file takes JSON: a list of the lengths of texts in tokens, such as [12, 40, 33], or a list of batches, "
+    "such as [[12, 40], [33, 7]]."
 )
 
 

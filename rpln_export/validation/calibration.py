@@ -1,4 +1,4 @@
-"""What the ranges of a graph's values are measured on: the stress set, and texts through the checkpoint's tokenizer."""
+"""Calibration: the ranges of a graph's values are measured on the cases that prove it and on texts."""
 
 import itertools
 import tempfile
@@ -26,7 +26,11 @@ from rpln_graphs.sessions import session_from_model
 def rewrites_from_graphs(
     traced: Sequence[TracedGraph], graphs_under_test: Sequence[GraphUnderTest], tokenizer: Any, plan: ExportPlan
 ) -> list[Rewrite]:
-    """Return the `traced` graphs, each with what measures it: the cases that prove it, and texts."""
+    """Return the `traced` graphs, each with a function that measures the ranges of its values.
+
+    They are measured on the cases of `graphs_under_test` that the graph takes part in, and on the plan's texts,
+    tokenized by `tokenizer`.
+    """
     encoders = {graph.planned.name: graph.model for graph in traced if graph.planned.is_encoder}
     texts = list(_ids_from_texts(tokenizer, plan))
 
@@ -46,6 +50,7 @@ def _feeds(
     texts: Sequence[NDArray[np.int64]],
     runs: Mapping[str, RunGraph],
 ) -> Iterator[Feeds]:
+    """Yield the inputs of a graph for every case that proves it and for every text; `runs` runs the encoder."""
     for under_test in graphs_under_test:
         if planned in under_test.planned_graphs:
             for case in itertools.chain(under_test.cases, map(under_test.case_from_ids, texts)):
@@ -53,7 +58,7 @@ def _feeds(
 
 
 def _ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:
-    """The ids of each line of the plan's texts, of as many tokens as any of the networks takes."""
+    """Yield the token ids of each line of the plan's calibration texts, cut to what all of its networks take."""
     limit = min(limits.usable_length for limits in (plan.limits, plan.memory_limits) if limits is not None)
     for line in (plan.calibration or DEFAULT_TEXTS).read_text(encoding="utf-8").splitlines():
         ids = np.array(tokenizer(line, truncation=True, max_length=limit)["input_ids"][:limit], dtype=np.int64)
@@ -62,7 +67,7 @@ def _ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int
 
 
 def _run_model(graph: ir.Model) -> RunGraph:
-    """Runs the graph as it stands."""
+    """Return a function that runs `graph` in ONNX Runtime as it stands."""
     with tempfile.TemporaryDirectory() as folder:
         session = session_from_model(graph, Path(folder))
     names = [value.name or "" for value in graph.graph.outputs]

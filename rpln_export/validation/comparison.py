@@ -1,4 +1,4 @@
-"""Eager fp32 torch against the saved graph, per output, over the stress set. Always on: differing fails an export."""
+"""The comparison of graphs as they were saved with eager fp32 torch, output by output. No export goes without it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,14 +16,27 @@ from rpln_runtime.tasks import MASK_AXIS, MASKED_TOKENS, TOKEN_AXES, Tensor
 
 Array = NDArray[Any]
 Run = Callable[[Case], Mapping[str, Array]]
-"""Makes the outputs of a case, by their names in the graph."""
+"""A function that returns the outputs of a case, by their names in the graph."""
 
 TINY: Final = float(np.finfo(np.float32).tiny)
+"""The smallest normal number of fp32, which takes the place of a range of zero where a range divides."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """One output by one method over all cases. `difference` is the worst one, in the terms of the tolerance."""
+    """One output, computed by one method, compared with eager torch over all cases.
+
+    Attributes:
+        output: the name of the output in the graph.
+        method: how the graph was run, for example "rpln_runtime" or "rounding copy".
+        difference: the largest difference, absolute or relative to the output's range, as the recipe's tolerance says.
+        worst_case: the name of the case with the largest difference; empty where nothing differs.
+        decisions: how many argmaxes were compared, ties not among them.
+        agreeing: how many of these are equal.
+        ties: how many argmaxes were left out, because the best two candidates are too close for the type to tell apart.
+        cases: how many cases were compared.
+        finite: whether all values are finite.
+    """
 
     output: str
     method: str
@@ -37,17 +50,17 @@ class Comparison:
 
     @property
     def agreement(self) -> float | None:
-        """The share of equal argmaxes; None where nothing is decided by this output."""
+        """The share of equal argmaxes; None where no argmax was compared."""
         return self.agreeing / self.decisions if self.decisions else None
 
     def accepted(self, tolerance: Tolerance) -> bool:
-        """Whether all of it is within what the recipe tolerates."""
+        """Return whether all values are finite and `tolerance` accepts the difference and the equal argmaxes."""
         wanted = tolerance.argmax_agreement
         agrees = wanted is None or self.agreement is None or self.agreement >= wanted
         return self.finite and self.difference <= tolerance.difference and agrees
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, and the agreement worked out."""
+        """Return the fields and the agreement."""
         return {**asdict(self), "agreement": self.agreement}
 
 
@@ -60,10 +73,19 @@ def compare(
     *,
     advance: Callable[[], None],
 ) -> list[Comparison]:
-    """Open each method in turn, run it over `cases` and compare every output with `expected` where it means something.
+    """Run every method over `cases`, one method after another, and compare each of `outputs` with `expected`.
 
-    That is at real tokens for outputs that belong to tokens, and in every row that has a real token for the others,
-    at position 0 even where that is padding, as transformers does. Rows that are all padding must be finite.
+    Outputs that belong to tokens are compared at real tokens. Other outputs are compared in every row that has a real
+    token. These are computed from position 0, even where that is padding, as in transformers. All values must be
+    finite, those of padding among them.
+
+    Args:
+        expected: the outputs by eager torch, for each case.
+        methods: for each method, a function that opens the graph and returns what runs it.
+        outputs: the outputs by their names in the graph, each with the row of the task's table that it comes from.
+        cases: the inputs.
+        tolerance: says what differences are relative to, and which argmaxes are ties.
+        advance: is called after each case of each method.
     """
     scales = {name: _scale(name, tensor, cases, expected, tolerance) for name, tensor in outputs.items()}
     comparisons: list[Comparison] = []
@@ -86,7 +108,10 @@ def compare(
 def reference_outputs(
     eager: Run, cases: Sequence[Case], folder: Path, *, advance: Callable[[], None]
 ) -> list[dict[str, Array]]:
-    """What eager torch makes of each case. The arrays lie in `folder`: a vocabulary's logits would fill the memory."""
+    """Return the outputs of each case by eager torch.
+
+    The arrays are files in `folder` that are mapped into memory: logits over a vocabulary would fill it.
+    """
     expected = []
     for number, case in enumerate(cases):
         stored = {}
@@ -100,14 +125,14 @@ def reference_outputs(
 
 
 def graph_outputs(outputs: Sequence[Tensor], layers: int) -> dict[str, Tensor]:
-    """The graph's outputs by name, each with the row of the task's table that it comes from."""
+    """Return the names of a graph's outputs, each with the row of the task's table that it comes from."""
     return {name: tensor for tensor in outputs for name in tensor.names(layers)}
 
 
 def eager_outputs(
     model: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], feeds: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """What eager torch makes of a graph's `feeds`, by the names that the outputs have in the graph."""
+    """Return what eager torch computes from a graph's `feeds`, by the names of the graph's outputs."""
     call = GraphCall(model, inputs, outputs).eval()
     with torch.inference_mode():
         found = call(*(torch.from_numpy(feeds[name]) for name in call.input_names))
@@ -115,12 +140,12 @@ def eager_outputs(
 
 
 def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comparison]:
-    """The comparisons that the tolerance does not accept."""
+    """Return the comparisons that `tolerance` does not accept."""
     return [comparison for comparison in comparisons if not comparison.accepted(tolerance)]
 
 
 class _Pair(NamedTuple):
-    """An output of one case by eager torch and by a method, and which elements of it mean something."""
+    """An output of one case by eager torch and by a method, and a mask of the elements that are compared."""
 
     expected: Array
     found: Array
@@ -138,7 +163,7 @@ def _note_difference(row: Comparison, pair: _Pair, case: str, *, scale: float) -
 
 
 def _note_decisions(row: Comparison, pair: _Pair, axis: int, *, tie: float) -> None:
-    """Count equal argmaxes along `axis`, apart from those between candidates that are within `tie` of each other."""
+    """Count equal argmaxes along `axis`; where the best two candidates are within `tie`, count a tie instead."""
     expected, found = (np.where(pair.where, values, -np.inf) for values in (pair.expected, pair.found))
     decided = pair.where.any(axis) & (_margin(expected, axis) > tie)
     row.ties += int(pair.where.any(axis).sum() - decided.sum())
@@ -147,20 +172,20 @@ def _note_decisions(row: Comparison, pair: _Pair, axis: int, *, tie: float) -> N
 
 
 def _margin(values: Array, axis: int) -> Array:
-    """By how much the best candidate along `axis` is ahead of the next; infinitely where there is no other."""
+    """Return by how much the best candidate along `axis` is ahead of the next; infinity where there is no other."""
     if values.shape[axis] == 1:
         return np.full(values.shape[:axis] + values.shape[axis:][1:], np.inf)
     second, best = np.moveaxis(np.partition(values, (-2, -1), axis=axis), axis, 0)[-2:]
-    with np.errstate(invalid="ignore"):  # a row without candidates: -inf minus -inf, not counted
+    with np.errstate(invalid="ignore"):  # -inf minus -inf in a row without candidates, which is not counted
         return np.asarray(best - second)
 
 
 def _scale(
     name: str, tensor: Tensor, cases: Sequence[Case], expected: Sequence[Mapping[str, Array]], tolerance: Tolerance
 ) -> float:
-    """What the differences of an output are measured in: 1, or the output's range over all cases.
+    """Return the unit of an output's differences: 1, or the output's range over all cases.
 
-    The range of one case says little: with a single real token it may be a single value near zero.
+    The range of a single case says little: where only one token is real, it may be one value near zero.
     """
     if not tolerance.relative_to_range:
         return 1.0
@@ -172,7 +197,7 @@ def _scale(
 
 
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Which elements of an output are compared, as a mask of its shape."""
+    """Return a mask of an output's `shape`: true at the elements that are compared in this case."""
     keep = case.mask.astype(bool)
     if not {MASKED_TOKENS, MASK_AXIS}.isdisjoint(tensor.axes):
         aligned = case.selected(keep, tensor.axes)

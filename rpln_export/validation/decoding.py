@@ -1,4 +1,4 @@
-"""Plays the cases of a decoder: step by step on its graphs, as whole histories on eager torch."""
+"""The cases of a decoder, run step by step on its graphs, and as whole histories in eager torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,18 @@ from rpln_graphs.feeds import Feeds
 from rpln_runtime.tasks import CROSS_KEY_VALUES, ENCODER_MASK, SEQUENCE, Tensor
 
 RunGraph = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""Runs one graph on its feeds."""
+"""A function that runs one graph: it takes the inputs and returns the outputs, by name."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DecodingRunner:
-    """Runs cases on a bundle's graphs in the order of their scripts, and keeps the cache from one to the next.
+    """A runner of a decoder's cases, in the order of their scripts. It keeps the cache from one case to the next.
 
-    `prompt` is the decoder's graph for a script's first case, `step` the one for the others; `encoder` makes what
-    cross-attention reads. A graph without a cache is given whole histories.
+    Attributes:
+        prompt: the decoder's graph for the first case of a script.
+        step: the decoder's graph for the cases after it. A graph without a cache gets the whole history each time.
+        encoder: the graph that computes what cross-attention reads; None where there is none.
+        runs: what runs each graph, by the name of its variant.
     """
 
     prompt: PlannedGraph
@@ -31,7 +34,7 @@ class DecodingRunner:
     _memory: Feeds = field(default_factory=dict)
 
     def __call__(self, case: DecodingCase) -> Mapping[str, Array]:
-        """The outputs of the case's new tokens."""
+        """Return the outputs for the case's new tokens."""
         if case.rows is None:
             planned = self.prompt
             self._past = planned.empty_past(len(case.mask))
@@ -50,8 +53,10 @@ class DecodingRunner:
         return newest(found, planned, case)
 
 
-def play_eager(case: DecodingCase, decoder: PlannedGraph, encoder: PlannedGraph | None) -> Mapping[str, Array]:
-    """What eager torch, without a cache, makes of the case's new tokens."""
+def eager_decoder_outputs(
+    case: DecodingCase, decoder: PlannedGraph, encoder: PlannedGraph | None
+) -> Mapping[str, Array]:
+    """Return what eager torch computes, without a cache, for the case's new tokens."""
     runs = {} if encoder is None else {encoder.name: eager_run(encoder)}
     inputs = [*decoder.own_inputs, *([] if encoder is None else [ENCODER_MASK, CROSS_KEY_VALUES])]
     feeds = {**case.history, **encoded(case, encoder, runs)}
@@ -59,20 +64,20 @@ def play_eager(case: DecodingCase, decoder: PlannedGraph, encoder: PlannedGraph 
 
 
 def eager_run(planned: PlannedGraph) -> RunGraph:
-    """Runs eager torch as if it was the part's graph."""
+    """Return a function that computes a graph's outputs in eager torch."""
     return lambda feeds: eager_outputs(planned.call.model, planned.plan.inputs, planned.plan.outputs, feeds)
 
 
-def whole_feeds(
+def history_feeds(
     case: DecodingCase, planned: PlannedGraph, encoder: PlannedGraph | None, runs: Mapping[str, RunGraph]
 ) -> Feeds:
-    """The case's history as one prompt, for a graph of any variant."""
+    """Return the case's history as the inputs of one prompt, for a graph of any variant."""
     feeds = {**case.history, **planned.empty_past(len(case.mask)), **encoded(case, encoder, runs)}
     return {name: feeds[name] for name in planned.call.input_names}
 
 
 def encoded(case: DecodingCase, encoder: PlannedGraph | None, runs: Mapping[str, RunGraph]) -> Feeds:
-    """What the decoder's graphs are fed of the encoder's side."""
+    """Return what the decoder's graphs read of the encoder's side: keys, values and mask. Empty without an encoder."""
     if encoder is None:
         return {}
     found = runs[encoder.name]({name: case.memory[name] for name in encoder.call.input_names})
@@ -81,7 +86,10 @@ def encoded(case: DecodingCase, encoder: PlannedGraph | None, runs: Mapping[str,
 
 
 def newest(found: Mapping[str, Array], planned: PlannedGraph, case: DecodingCase) -> dict[str, Array]:
-    """Of the outputs that are compared, the rows of the case's new tokens: a graph without a cache gives all."""
+    """Return the compared outputs for the case's new tokens.
+
+    A graph without a cache gives them for the whole history, of which the new tokens are the last.
+    """
     tokens = case.mask.shape[1]
     return {
         name: _last(found[name], tensor, tokens)

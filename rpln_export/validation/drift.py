@@ -1,4 +1,4 @@
-"""Finds the first block whose contribution to the residual stream drifts: what a failed validation names."""
+"""The search for the first block of a network whose output drifts away from eager torch."""
 
 import tempfile
 from pathlib import Path
@@ -19,18 +19,28 @@ from rpln_graphs.sessions import session_from_model
 from rpln_runtime.tasks import LAST_LOGITS
 
 Stream = dict[str, NDArray[Any]]
-"""The residual stream [rows, sequence, hidden] as each LayerNorm reads it, by the name of the LayerNorm's module."""
+"""The residual stream [rows, sequence, hidden] that each LayerNorm reads, by the name of the LayerNorm's module."""
 
 
 def first_drift(
     call: GraphCall, graph: ir.Model, feeds: Feeds, mask: NDArray[Any], *, eager_feeds: Feeds, difference: float
 ) -> str | None:
-    """Say which block of `graph` is the first to differ from eager torch by more than `difference`, None if none does.
+    """Return in words which block of `graph` is the first to differ from eager torch; None where no block differs.
 
-    `feeds` and `eager_feeds` are those of either, which are not the same where other graphs made some of them, and
-    `mask` tells the real tokens among theirs. The difference is relative to the range of the residual stream at that
-    place; residual rescaling is undone, and a graph in a lower type computes with rounding after each operator. Where
-    a graph goes on with the row that its head reads, that is compared; with other rows, it is looked at up to there.
+    A block differs where the residual stream behind it differs by more than `difference` times its range. Residual
+    rescaling is undone first. A graph in a lower type is run as its rounding copy, in fp32 with rounding after each
+    operator.
+
+    Some graphs drop rows that their head does not read (rpln_graphs.passes.select_rows). Where one row is left, that
+    row is compared. Where several are left, the search ends.
+
+    Args:
+        call: the network in eager torch.
+        graph: the network as an ONNX graph.
+        feeds: the graph's inputs.
+        mask: 1 at real tokens, 0 at padding; [rows, sequence].
+        eager_feeds: the inputs of eager torch. They differ from `feeds` where another graph computed some of these.
+        difference: the accepted share of the range.
     """
     expected = _eager_stream(call, eager_feeds)
     found = _graph_stream(graph, feeds)
@@ -40,15 +50,17 @@ def first_drift(
         one, other = reference, found[norm]
         if other.shape == one.shape:
             one, other = one[real], other[real]
-        elif other.shape == one[:, :1].shape:  # behind a selection of rows, see rpln_graphs.passes.select_rows
+        elif other.shape == one[:, :1].shape:  # only the row that the head reads is left
             one = one[:, -1:] if LAST_LOGITS in call.outputs else one[:, :1]
         else:
             return f"the residual stream agrees up to {block}; behind it the graph computes only what its head reads"
         reach = float(np.abs(one).max())
         error = float(np.abs(other - one).max())
         if not error <= difference * reach:
-            off = f"of range {reach:.3g}, is {error:.3g} off"
-            return f"{block} is the first to drift: the residual stream behind it, {off}"
+            return (
+                f"{block} is the first block that drifts: behind it, the residual stream differs by {error:.3g}, and "
+                f"its range is {reach:.3g}"
+            )
         block = norm.removesuffix(".LayerNorm")
     return None
 

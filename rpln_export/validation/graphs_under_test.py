@@ -1,4 +1,4 @@
-"""What is proven in one go: a single graph case by case, or a decoder's graphs played together."""
+"""What is proven in one go: a single graph, case by case, or a decoder's graphs together, step by step."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.texts import feeds_from_ids
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.comparison import Array, Run, eager_outputs
-from rpln_export.validation.decoding import DecodingRunner, RunGraph, play_eager, whole_feeds
+from rpln_export.validation.decoding import DecodingRunner, RunGraph, eager_decoder_outputs, history_feeds
 from rpln_graphs.decoding import DecodingCase, decoding_cases
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.stress import Case, stress_cases
@@ -19,55 +19,58 @@ from rpln_runtime.tasks import ALL_LOGITS, LOGITS_AT_POSITIONS, MASKED_LOGITS, M
 
 
 class GraphUnderTest(Protocol):
-    """Graphs that together make the outputs of a case, and eager torch that makes the same."""
+    """Graphs that together compute the outputs of a case, beside eager torch, which computes the same."""
 
     @property
     def cases(self) -> Sequence[Any]:
-        """What is compared."""
+        """The cases that are compared."""
 
     @property
     def name(self) -> str:
-        """The variants that are run."""
+        """The names of the variants that are run."""
 
     @property
     def planned_graphs(self) -> tuple[PlannedGraph, ...]:
-        """The graphs, in the order of their use; the outputs compared are those of the last."""
+        """The graphs in the order of their use; the outputs of the last one are compared."""
 
     def eager(self, case: Any) -> Mapping[str, Array]:
-        """The outputs by eager torch."""
+        """Return the outputs of a case by eager torch."""
 
     def runner(self, runs: Mapping[str, RunGraph]) -> Run:
-        """What makes the outputs of cases in their order, given how each graph is run."""
+        """Return a function that takes the cases in their order and returns the outputs by the graphs in `runs`."""
 
     def full_feeds(self, case: Any, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:
-        """All tokens of the case at once, for one of the graphs; `runs` runs the graphs before it."""
+        """Return the inputs of one graph for all tokens of a case at once; `runs` runs the graphs before it."""
 
     def token_mask(self, case: Any) -> Array:
-        """The mask of these tokens."""
+        """Return the mask of these tokens: 1 at real tokens, 0 at padding."""
 
     def case_from_ids(self, ids: NDArray[np.int64]) -> Any:
-        """A case of one text, given whole."""
+        """Return a case that consists of one text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleGraphUnderTest:
-    """One graph."""
+    """A graph that is run by itself."""
 
     planned: PlannedGraph
     cases: Sequence[Case]
 
     @property
     def name(self) -> str:
-        """The variant."""
+        """The name of the graph's variant."""
         return self.planned.name
 
     @property
     def planned_graphs(self) -> tuple[PlannedGraph, ...]:
-        """The graph."""
+        """The graph, as the only one."""
         return (self.planned,)
 
     def eager(self, case: Case) -> Mapping[str, Array]:
-        """The case's feeds through the torch module of the graph; of a masked LM, always the logits of all tokens."""
+        """Return the outputs of the case by eager torch.
+
+        Logits at masks are picked from the logits of all tokens, so that the graph's selection is proven too.
+        """
         inputs = [tensor for tensor in self.planned.plan.inputs if tensor != MASKED_POSITIONS]
         some = {MASKED_LOGITS, LOGITS_AT_POSITIONS}
         outputs = [ALL_LOGITS if tensor in some else tensor for tensor in self.planned.compared]
@@ -79,27 +82,34 @@ class SingleGraphUnderTest:
         }
 
     def runner(self, runs: Mapping[str, RunGraph]) -> Run:
-        """The case's feeds through the graph."""
+        """Return a function that runs the graph on a case."""
         run = runs[self.planned.name]
         return lambda case: run(case.feeds)
 
-    def full_feeds(self, case: Case, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:  # noqa: ARG002 # the protocol's
-        """The case's feeds."""
+    def full_feeds(self, case: Case, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:  # noqa: ARG002 # the protocol has it
+        """Return the case's inputs."""
         return case.feeds
 
     def token_mask(self, case: Case) -> Array:
-        """The case's mask."""
+        """Return the case's mask."""
         return case.mask
 
     def case_from_ids(self, ids: NDArray[np.int64]) -> Case:
-        """A batch of one row."""
+        """Return a case of one row."""
         feeds = feeds_from_ids(ids, self.planned.plan.inputs, self.planned.call)
         return Case(name="text", feeds=feeds, mask=np.ones((1, ids.size), dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderUnderTest:
-    """A decoder's graph of prompts, that of its steps, and the encoder's where there is one."""
+    """A decoder whose graphs are run together.
+
+    Attributes:
+        encoder: the graph that runs once, before the decoder's steps; None where there is none.
+        prompt: the decoder's graph for prompts.
+        step: the decoder's graph for the steps after a prompt; it may be the same.
+        cases: prompts, each followed by its steps.
+    """
 
     encoder: PlannedGraph | None
     prompt: PlannedGraph
@@ -108,38 +118,38 @@ class DecoderUnderTest:
 
     @property
     def name(self) -> str:
-        """The variants."""
+        """The names of the variants that are run, joined by plus signs."""
         return " + ".join(planned.name for planned in self.planned_graphs)
 
     @property
     def planned_graphs(self) -> tuple[PlannedGraph, ...]:
-        """The encoder's graph, that of the prompt, and that of the steps where it is another."""
+        """The encoder's graph, that of prompts, and that of steps where it is another one."""
         return tuple(
             dict.fromkeys(planned for planned in (self.encoder, self.prompt, self.step) if planned is not None)
         )
 
     def eager(self, case: DecodingCase) -> Mapping[str, Array]:
-        """The newest tokens of the case's history, without a cache."""
-        return play_eager(case, self.step, self.encoder)
+        """Return the outputs for the case's new tokens by eager torch, which is given the whole history."""
+        return eager_decoder_outputs(case, self.step, self.encoder)
 
     def runner(self, runs: Mapping[str, RunGraph]) -> Run:
-        """A player with an empty cache."""
-        player = DecodingRunner(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
-        return lambda case: player(cast(DecodingCase, case))
+        """Return a runner of cases, which begins with an empty cache."""
+        run = DecodingRunner(prompt=self.prompt, step=self.step, encoder=self.encoder, runs=runs)
+        return lambda case: run(cast(DecodingCase, case))
 
     def full_feeds(self, case: DecodingCase, planned: PlannedGraph, runs: Mapping[str, RunGraph]) -> Feeds:
-        """The history as one prompt, or the encoder's side of it."""
+        """Return the history as the inputs of one prompt; for the encoder's graph, the encoder's inputs."""
         if planned is self.encoder:
             return {name: case.memory[name] for name in planned.call.input_names}
-        return whole_feeds(case, planned, self.encoder, runs)
+        return history_feeds(case, planned, self.encoder, runs)
 
     def token_mask(self, case: DecodingCase) -> Array:
-        """The mask of the history."""
+        """Return the mask of the history."""
         mask: Array = case.history["attention_mask"]
         return mask
 
     def case_from_ids(self, ids: NDArray[np.int64]) -> DecodingCase:
-        """A prompt, which is the encoder's text too."""
+        """Return a case of one prompt, which the encoder is given too."""
         mask = np.ones((1, ids.size), dtype=np.int64)
         feeds = feeds_from_ids(ids, self.step.own_inputs, self.step.call)
         memory = {} if self.encoder is None else feeds_from_ids(ids, self.encoder.plan.inputs, self.encoder.call)
@@ -149,7 +159,7 @@ class DecoderUnderTest:
 
 
 def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: ExportPlan) -> list[GraphUnderTest]:
-    """Everything that a bundle of these graphs must be proven to do."""
+    """Return everything that must be proven of a bundle of these graphs."""
     if not plan.decodes:
         return [SingleGraphUnderTest(planned=planned, cases=list(_cases(planned, plan))) for planned in planned_graphs]
     encoder = next((planned for planned in planned_graphs if planned.is_encoder), None)
@@ -173,14 +183,14 @@ def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: Ex
 
 
 def _cases(planned: PlannedGraph, plan: ExportPlan) -> Iterator[Case]:
-    """The stress set, with mask tokens where the graph looks for them."""
+    """Return the stress set, with mask tokens where the graph looks for them."""
     return stress_cases(planned.plan.inputs, replace(plan.limits, mask_token_id=planned.mask_token_id))
 
 
 def _decoding_cases(
     decoders: Iterable[PlannedGraph], encoder: PlannedGraph | None, plan: ExportPlan
 ) -> Iterator[DecodingCase]:
-    """Cases that hold what any of the decoder's graphs takes."""
+    """Return cases that hold the inputs of all of the decoder's graphs."""
     inputs = {tensor.name: tensor for planned in decoders for tensor in planned.own_inputs}
     memory = [] if encoder is None else encoder.plan.inputs
     return decoding_cases(list(inputs.values()), plan.limits, memory=memory, memory_limits=plan.memory_limits)

@@ -1,4 +1,4 @@
-"""Proves a bundle's graphs equal to eager torch, by every method that their precision allows, or says where not."""
+"""The proof that a bundle's graphs equal eager torch, by every method that their precision allows."""
 
 import itertools
 import tempfile
@@ -26,31 +26,37 @@ from rpln_runtime.manifest import Graph, Manifest
 from rpln_runtime.session import DEFAULT_PROVIDER, Session
 
 RUNTIME: Final = "rpln_runtime"
+"""The method that runs a graph as users do: in the runtime's session, on the CPU."""
 ROUNDING: Final = "rounding copy"
+"""The method that runs a copy of the graph which computes in fp32 and rounds after every operator, as a GPU would."""
 
 NEAR: Final = 2.0
-"""By which factor rounding alone may pass the tolerance: that of weights into which others were folded, for one."""
+"""The factor by which rounding alone may make a difference pass the tolerance, for example that of folded weights."""
 
-ADVICE_LOWER: Final = "Export in fp32 to tell whether precision is the reason; if not, please report it (rpln doctor)."
-ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json (rpln doctor)."
+ADVICE_LOWER: Final = (
+    "Run again with --precision fp32: if that passes, the precision is the reason. If not, please report it, with what "
+    "rpln doctor shows."
+)
+ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json and what rpln doctor shows."
+"""What to do about a graph that is refused, in a lower precision and in fp32."""
 
-AGREES: Final = {
-    False: "the residual stream agrees behind every layer: the final LayerNorm or the head differs",
-    True: "given all tokens at once, the residual stream agrees behind every layer: what differs is the cache, the "
-    "positions in a step, the final LayerNorm or the head",
-}
-"""What is left where no block drifts, in a graph's first run and in a step over its cache."""
+HEAD_DIFFERS: Final = "the residual stream agrees behind every layer: the final LayerNorm or the head differs"
+STEP_DIFFERS: Final = (
+    "given all tokens at once, the residual stream agrees behind every layer: what differs is the cache, the positions "
+    "in a step, the final LayerNorm or the head"
+)
+"""What differs where no block drifts, in the first run of a graph and in a step over its cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why graphs are not taken for equal to eager torch.
+    """Why graphs are refused: they are not equal to eager torch.
 
     Attributes:
-        message: what the user is told, the layer that drifts among it.
+        message: what the user reads: the comparisons that failed, and where the graph begins to differ.
         reason: the comparisons that failed, in one line.
-        provider: what runs the graphs that are wrong, where the graphs in standard operators are right; else None.
-        near: whether the difference is so little above the tolerance that rounding may be why.
+        provider: the provider whose form of the graphs is wrong; None where the standard form is wrong too.
+        near: whether the difference is less than NEAR times the tolerance, so that rounding may be the reason.
     """
 
     message: str
@@ -61,14 +67,20 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """All comparisons that were made, what must be said about how they were made, and what they refuse, if anything."""
+    """The outcome of a proof.
+
+    Attributes:
+        comparisons: every comparison that was made.
+        notes: sentences about how they were made.
+        refusal: why the graphs are refused; None where they are proven.
+    """
 
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
     refusal: Refusal | None = None
 
     def check(self) -> None:
-        """Raise ValidationError where something is refused."""
+        """Raise ValidationError where the graphs are refused."""
         if self.refusal is not None:
             raise ValidationError(self.refusal.message)
 
@@ -81,9 +93,9 @@ def prove(
     recipe: Recipe,
     advance: Callable[[int, int], None],
 ) -> Proof:
-    """Compare the graphs of the bundle in `folder`, in each form that it has, with eager torch.
+    """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch.
 
-    The first graphs that differ are refused, and no others are looked at then.
+    The proof ends with the first graphs that differ.
     """
     run_configs = {
         run_config.label(name): (method, run_config)
@@ -112,13 +124,13 @@ def _comparisons(
     *,
     advance: Callable[[], None],
 ) -> list[Comparison]:
-    """Compare the outputs of the last graph with eager torch's, by each method and form."""
+    """Compare the outputs of the last graph with those of eager torch, by every method and form."""
     last = under_test.planned_graphs[-1]
     with tempfile.TemporaryDirectory() as stored:
         expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), advance=advance)
         return compare(
             expected,
-            {label: partial(_runner, under_test, folder, *way) for label, way in run_configs.items()},
+            {label: partial(_runner, under_test, folder, *how) for label, how in run_configs.items()},
             graph_outputs(last.compared, last.call.layers),
             under_test.cases,
             recipe.tolerance,
@@ -127,7 +139,7 @@ def _comparisons(
 
 
 def run_configs_from_manifest(manifest: Manifest) -> list["RunConfig"]:
-    """The standard graphs on the CPU, and whatever else the bundle may run on some provider."""
+    """Return how a bundle's graphs are run: the standard ones on the CPU, and each provider's own forms."""
     standard = RunConfig(manifest=manifest, provider=DEFAULT_PROVIDER, rewritten=False)
     chosen = {manifest.optimization.provider} if manifest.optimization else set()
     providers = {name for graph in manifest.graphs for row in graph.rewritten for name in row.providers}
@@ -140,7 +152,13 @@ def run_configs_from_manifest(manifest: Manifest) -> list["RunConfig"]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How the graphs of a bundle are run: on a provider, in the form that it runs or in the standard one."""
+    """A way to run the graphs of a bundle.
+
+    Attributes:
+        manifest: the bundle's manifest.
+        provider: the provider that the graphs are run for.
+        rewritten: whether the graphs are run in the form that the provider runs; if not, in the standard form.
+    """
 
     manifest: Manifest
     provider: str
@@ -148,23 +166,23 @@ class RunConfig:
 
     @property
     def forms(self) -> list[str]:
-        """The forms that the provider runs, but for the standard one."""
+        """The names of the forms that the provider runs, the standard one left out."""
         rows = [row for graph in self.manifest.graphs for row in graph.rewritten if self.provider in row.providers]
         return list(dict.fromkeys(row.form for row in rows)) if self.rewritten else []
 
     def label(self, method: str) -> str:
-        """What a comparison by `method` is called."""
+        """Return the name of a comparison by `method`, for example "rounding copy, fused for cuda"."""
         if not self.rewritten:
             return method
         return f"{method}, {' and '.join(self.forms) or 'standard'} for {self.provider}"
 
     def path(self, variant: str) -> str:
-        """The file of a graph."""
+        """Return the path of a graph in the bundle."""
         graph = self.graph(variant)
         return graph.path_for(self.provider) if self.rewritten else graph.path
 
     def graph(self, variant: str) -> Graph:
-        """The manifest's word on a graph."""
+        """Return the manifest's description of a graph."""
         return next(graph for graph in self.manifest.graphs if graph.variant == variant)
 
 
@@ -175,12 +193,12 @@ def _runner(under_test: GraphUnderTest, folder: Path, method: "Method", run_conf
 
 
 def _labelled(comparisons: Sequence[Comparison], under_test: GraphUnderTest, *, several: bool) -> list[Comparison]:
-    """Comparisons that say which graphs they are of, where a bundle is proven in more than one way."""
+    """Return the comparisons; where a bundle is proven in several parts, their labels say which part they are of."""
     return [replace(row, method=f"{row.method}, {under_test.name}") if several else row for row in comparisons]
 
 
 def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
-    # Whatever is written for a GPU has kernels for the CPU, too.
+    # A form for a GPU is run on the CPU, which has kernels for its operators too.
     provider = run_config.provider if PROVIDERS[run_config.provider].device == "cpu" else DEFAULT_PROVIDER
     graph = run_config.graph(variant)
     engine = open_engine(folder / run_config.path(variant), provider=provider)
@@ -199,21 +217,26 @@ def _open_rounding_copy(folder: Path, run_config: RunConfig, variant: str) -> Ru
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A way to run a graph here, and the types that it tells something about."""
+    """A method of running a graph on this machine.
+
+    Attributes:
+        open: a function that takes a bundle's folder, a RunConfig and a variant, and returns what runs the graph.
+        dtypes: the types of computation that the method is used for.
+    """
 
     open: Callable[[Path, RunConfig, str], RunGraph]
     dtypes: frozenset[ir.DataType]
 
 
 METHODS: Final = {
-    # ONNX Runtime's CPU provider has no kernels for bf16; what does not round needs no rounding copy.
+    # ONNX Runtime's CPU provider has no kernels for bf16. An fp32 graph rounds nothing and needs no rounding copy.
     RUNTIME: Method(open=_open_runtime, dtypes=frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})),
     ROUNDING: Method(open=_open_rounding_copy, dtypes=frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})),
 }
 
 
 def _counter(advance: Callable[[int, int], None], total: int) -> Callable[[], None]:
-    """A function that tells `advance` of one more done each time it is called."""
+    """Return a function that tells `advance`, each time it is called, that one more of `total` is done."""
     numbers = itertools.count(1)
     return lambda: advance(next(numbers), total)
 
@@ -232,7 +255,7 @@ def _refusal(
     recipe: Recipe,
     run_configs: Mapping[str, tuple[Method, RunConfig]],
 ) -> Refusal:
-    """Return why the `refused` comparisons are not accepted: a form is to blame where the standard graphs are right."""
+    """Return why the `refused` comparisons are refused: a form alone is wrong where the standard graphs are right."""
     standard = [row for row in refused if not run_configs[row.method][1].rewritten]
     if not standard:
         return Refusal(
@@ -251,9 +274,9 @@ def _refusal(
 def _form_message(refused: Sequence[Comparison], recipe: Recipe) -> str:
     return "\n".join(
         [
-            "the graph in standard operators is equal to eager torch, another form of it is not and is refused.",
+            "the graph in standard operators is equal to eager torch, but another form of it is not and is refused.",
             *_rows(refused, recipe),
-            "Export with --optimize standard, and please report it (rpln doctor).",
+            "Run again with --optimize standard. Please report it, with what rpln doctor shows.",
         ]
     )
 
@@ -263,10 +286,14 @@ def _reason(refused: Sequence[Comparison], recipe: Recipe) -> str:
 
 
 def _rows(refused: Sequence[Comparison], recipe: Recipe) -> list[str]:
+    tolerance = recipe.tolerance
+    unit = " of its range" if tolerance.relative_to_range else ""
+    required = "" if tolerance.argmax_agreement is None else f", {tolerance.argmax_agreement:.1%} are required"
     return [
-        f"  {row.output} ({row.method}): difference {row.difference:.3g}, {recipe.tolerance.difference} accepted"
-        f"{'' if row.finite else ', not finite'}, {row.worst_case or 'no case'}"
-        + ("" if row.agreement is None else f"; argmax agreement {row.agreement:.2%}")
+        f"  {row.output} ({row.method}) differs by {row.difference:.3g}{unit}, {tolerance.difference} is accepted"
+        + (f"; it differs most in the case {row.worst_case}" if row.worst_case else "")
+        + ("" if row.finite else "; some of its values are not finite")
+        + ("" if row.agreement is None else f"; {row.agreement:.2%} of its argmaxes are equal{required}")
         for row in refused
     ]
 
@@ -296,7 +323,7 @@ def _message(
 def _drift(
     under_test: GraphUnderTest, case: Case, folder: Path, difference: float, *, run: Callable[[str], RunGraph]
 ) -> str:
-    """Where the last of the subject's graphs begins to differ, all tokens of the case given at once."""
+    """Return where the last graph begins to differ, when it is given all tokens of the case at once."""
     *before, planned = under_test.planned_graphs
     encoders = [earlier for earlier in before if earlier.is_encoder]
     runs = {encoder.name: run(encoder.name) for encoder in encoders}
@@ -308,4 +335,5 @@ def _drift(
         eager_feeds=under_test.full_feeds(case, planned, {encoder.name: eager_run(encoder) for encoder in encoders}),
         difference=difference,
     )
-    return drift or AGREES[isinstance(case, DecodingCase) and case.rows is not None]
+    in_a_step = isinstance(case, DecodingCase) and case.rows is not None
+    return drift or (STEP_DIFFERS if in_a_step else HEAD_DIFFERS)

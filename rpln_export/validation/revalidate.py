@@ -1,4 +1,4 @@
-"""A bundle and the checkpoint it was made from, compared once more: after a copy, or with other versions installed."""
+"""`rpln validate`: a bundle is compared once more with the checkpoint that it was made from."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,6 +7,7 @@ from rpln_export.checkpoint.conversion import Readable, as_transformers
 from rpln_export.checkpoint.model import load_model, source_from_plan
 from rpln_export.checkpoint.planned_graphs import planned_graphs_from_model
 from rpln_export.errors import ValidationError
+from rpln_export.plan.defaults import default_for_task
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.graphs import logits_of_graph
 from rpln_export.steps import Silent, Steps, Watcher
@@ -20,9 +21,11 @@ from rpln_runtime.tasks import TASKS, Tensor
 def revalidate(
     folder: Path, checkpoint: str | None, watcher: Watcher | None = None, *, revision: str | None = None
 ) -> Proof:
-    """Prove the bundle in `folder` against `checkpoint` (None: the embedded default), at `revision` of a hub id.
+    """Prove that the bundle in `folder` still equals its `checkpoint`, and return the proof.
 
-    Raises ManifestError for a broken bundle, ValidationError when the checkpoint is another one, or the graph differs.
+    `checkpoint` is a folder, a file of fairseq or a hub id, at `revision`; None means the embedded one of the bundle's
+    task. Raises ManifestError for a broken bundle, and ValidationError for another checkpoint than the bundle's and for
+    a graph that differs.
     """
     steps = Steps(watcher or Silent())
     with ExitStack() as stack:
@@ -31,10 +34,7 @@ def revalidate(
             readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
             plan = _plan_from_bundle(manifest, readable, revision)
             if source_from_plan(plan).sha256 != manifest.source.sha256:
-                raise ValidationError(
-                    f"{folder} was made from {manifest.source.name} (SHA-256 {manifest.source.sha256[:8]}...), the "
-                    f"weights of {checkpoint or plan.source} are others. Name the checkpoint it was made from."
-                )
+                raise ValidationError(_other_checkpoint(folder, manifest, checkpoint or plan.name))
             model = load_model(plan)
         with steps.step("validate") as advance:
             planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=manifest.mask_token_id)
@@ -45,7 +45,18 @@ def revalidate(
             return proof
 
 
+def _other_checkpoint(folder: Path, manifest: Manifest, named: str) -> str:
+    """Return the message for a checkpoint whose weights are not those that the bundle was made from."""
+    own = manifest.source
+    embedded = own.name == default_for_task(manifest.task).name
+    return (
+        f"{folder} was made from {own.name} (SHA-256 of its weights: {own.sha256[:8]}...), but you compared it with "
+        f"{named}, which has other weights. Run: rpln validate {folder}{'' if embedded else f' {own.name}'}"
+    )
+
+
 def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None) -> ExportPlan:
+    """Return the plan that the bundle's graphs were exported by, as far as its manifest tells."""
     task = TASKS[manifest.task]
     graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]
     return make_plan(
@@ -65,5 +76,5 @@ def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | No
 
 
 def _asked_for(tensors: tuple[Tensor, ...], names: list[set[str]]) -> list[str]:
-    """The optional tensors that every graph has: what a variant adds by itself was not asked for."""
+    """Return the names of the optional tensors that every graph has. Those of a single variant were not asked for."""
     return [tensor.name for tensor in tensors if all(tensor.name in known for known in names)]

@@ -1,4 +1,4 @@
-"""The proof that a graph from texts makes the tokens of the bundle's tokenizer and gives the outputs of its session."""
+"""The proof that a bundle's graph from texts equals its tokenizer and its session."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,13 +17,15 @@ from rpln_runtime.session import DEFAULT_PROVIDER, open_session
 from rpln_runtime.tokenization import Tokenizer, truncate
 
 DIFFERENCE: Final = 1e-5
-"""The accepted difference, relative to an output's largest value. The same graph gets the same ids in either case."""
+"""The accepted difference, relative to an output's largest value. Both sides run the same graph on the same ids."""
+
+ADVICE: Final = "Export without --with-tokenizer, and please report it, with what rpln doctor shows."
 
 
 def prove_text_graph(folder: Path, manifest: Manifest) -> None:
     """Compare the bundle's graph from texts, if it has one, with its tokenizer and session.
 
-    Raises ValidationError where ids or outputs differ, and MissingExtraError without the operator's library.
+    Raises ValidationError where ids or outputs differ, and MissingExtraError without the operators' library.
     """
     if not (folder / TEXT_GRAPH).is_file():
         return
@@ -36,20 +38,23 @@ def prove_text_graph(folder: Path, manifest: Manifest) -> None:
         ids = _padded(encodings, manifest.pad_token_id)
         real = _padded([np.ones_like(row) for row in encodings], 0)
         if not (np.array_equal(found["input_ids"], ids) and np.array_equal(found["attention_mask"], real)):
-            raise ValidationError(
-                f"{TEXT_GRAPH} makes other tokens than tokenizer.json, of these texts: {_shown(texts)}."
-            )
+            raise ValidationError(f"{TEXT_GRAPH} gives other tokens than tokenizer.json for {_shown(texts)}. {ADVICE}")
         feeds = {"input_ids": ids, "attention_mask": real, "token_type_ids": np.zeros_like(ids)}
         expected = session.run({spec.name: feeds[spec.name] for spec in session.graph.inputs})
         for name, values in expected.items():
             if not np.allclose(
                 found[name], values, rtol=0, atol=DIFFERENCE * max(1.0, np.abs(values).max(initial=0.0))
             ):
-                raise ValidationError(f"{TEXT_GRAPH} gives another {name} than the session, of: {_shown(texts)}.")
+                raise ValidationError(
+                    f"{TEXT_GRAPH} gives other {name} than {session.graph.path} for {_shown(texts)}. {ADVICE}"
+                )
 
 
 def _batches(usable_length: int, mask: str | None) -> Iterator[list[str]]:
-    """Prose and code in one batch, texts alone, a text that is too long beside one that is not, and masks."""
+    """Yield batches of texts.
+
+    They hold prose and code together, single texts, a text that is too long beside one that is not, and mask tokens.
+    """
     texts = DEFAULT_TEXTS.read_text(encoding="utf-8").splitlines()
     short = [text[: 2 * usable_length] for text in texts]
     yield short

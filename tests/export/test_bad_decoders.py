@@ -122,7 +122,7 @@ TABLE = (
         id="logits-of-a-tagger",
         of="token-classification",
         options=("--logits", "masked"),
-        says=("--logits is a choice of decoders and of fill-mask", "token-classification"),
+        says=("--logits is an option of decoders and of fill-mask", "token-classification"),
     ),
     Bad(
         id="masks-among-embeddings",

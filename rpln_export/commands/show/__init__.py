@@ -1,1 +1,1 @@
-"""How results are shown: tables and text on stdout, progress on stderr."""
+"""The output of commands: tables and text on stdout, progress on stderr."""

@@ -1,4 +1,4 @@
-"""Answers as tables or JSON, and generated text as it comes."""
+"""Answers as tables or as JSON, and generated text while it is generated."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def to_json(answers: Any) -> str:
-    """Answers as JSON; arrays, as feature-extraction gives them, are nested lists."""
+    """Return answers as JSON. Arrays, which are the answers of feature-extraction, become nested lists."""
     return json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
 
 
 def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
-    """One table for each item; answers that are no rows are printed as JSON."""
+    """Print a table for each item. An answer that does not consist of rows is printed as JSON."""
     console = make_console()
     for item, answer in zip(items, answers, strict=True):
         console.print(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False), style="bold")
@@ -34,7 +34,7 @@ def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
 
 
 def print_streams(generator: "Generator", texts: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Each text and what is generated for it, as it comes and as it is."""
+    """Print each text, followed by what is generated for it as soon as it is there."""
     for text in texts:
         pieces = generator.stream(text, **options)
         if options.get("return_full_text") is not False:

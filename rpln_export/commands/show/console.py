@@ -1,14 +1,9 @@
-"""The console that answers and tables are printed on."""
-
-from typing import TYPE_CHECKING
+"""The console that commands print on."""
 
 from rich.console import Console
 
-if TYPE_CHECKING:
-    pass
-
 
 def make_console() -> Console:
-    """What is printed are users' texts: nothing in them is markup, an emoji's name or worth a colour."""
+    """Return a console that prints users' texts as they are: without markup, emoji names or highlights in them."""
     console = Console(markup=False, emoji=False, highlight=False)
     return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=110)

@@ -1,4 +1,4 @@
-"""TensorRT engines as tables: one row for each profile or for each kernel."""
+"""TensorRT engines as tables, with a row for each profile or for each kernel."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def print_engines(engines: "Sequence[EngineManifest]") -> None:
-    """What each engine is, for whom, and what it takes, profile by profile."""
+    """Print what each engine is, which GPUs it is for, and the memory that each of its profiles takes."""
     console = make_console()
     if not engines:
-        console.print("no engines: rpln build FOLDER --engine tensorrt-rtx")
+        console.print("This bundle has no engines. To add some, run: rpln build FOLDER --engine tensorrt-rtx")
         return
     for engine in engines:
         table = Table("profile", "activations", "fused attentions", title=engine.plan.path, title_justify="left")
@@ -35,7 +35,7 @@ def print_engines(engines: "Sequence[EngineManifest]") -> None:
 
 
 def print_kernels(engine: "EngineManifest") -> None:
-    """The kernels of an engine and what of the graph each computes."""
+    """Print the kernels of an engine, and the nodes of the graph that each of them computes."""
     table = Table("profile", "kernel", "kind", "takes", "gives", "computes", title=engine.plan.path)
     for layer in engine.layers:
         table.add_row(

@@ -1,4 +1,4 @@
-"""Graphs and bundles as tables: what they hold, how two of them differ, and what passes changed in a file."""
+"""Bundles and graphs as tables: what they hold, how two of them differ, and what passes changed in a file."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_inspection(inspection: "Inspection") -> None:
-    """The bundle's manifest in brief, and the operators of its graphs."""
+    """Print what the bundle's manifest says, and the operators of its graphs."""
     console = make_console()
     manifest = inspection.manifest
     console.print(
@@ -36,7 +36,7 @@ def print_inspection(inspection: "Inspection") -> None:
 
 
 def print_graph_comparison(comparison: "GraphComparison") -> None:
-    """Two graphs side by side, what their weights are, and where their values part."""
+    """Print two graphs side by side, the weights in which they differ, and the first value that differs."""
     console = make_console()
     pair = (comparison.first, comparison.second)
     for letter, summary in zip("AB", pair, strict=True):
@@ -64,7 +64,7 @@ def print_graph_comparison(comparison: "GraphComparison") -> None:
 
 
 def print_file_optimization(result: "FileOptimization") -> None:
-    """Every pass with its count and what it refused, and how far the outputs are from what they were."""
+    """Print what each pass changed and refused, and how much the outputs differ from the original's."""
     console = make_console()
     table = Table("pass", "places", "left alone, because")
     for name, count in result.passes.items():
@@ -72,11 +72,11 @@ def print_file_optimization(result: "FileOptimization") -> None:
         table.add_row(name, str(count), "\n".join(reasons))
     console.print(table)
     worst = max((output.difference or 0.0 for row in result.comparisons for output in row.outputs), default=0.0)
-    console.print(f"{result.path}: outputs differ from before by at most {worst:.2e}", soft_wrap=True)
+    console.print(f"{result.path}: the outputs differ from the original's by at most {worst:.2e}", soft_wrap=True)
 
 
 _MOST_NAMES: Final = 5
-
+"""The most names of weights that are listed."""
 
 _FACTS: Final[Mapping[str, Callable[["GraphSummary"], str]]] = {
     "opset": lambda graph: ", ".join(f"{domain} {version}" for domain, version in graph.opsets.items()),
@@ -89,7 +89,7 @@ _FACTS: Final[Mapping[str, Callable[["GraphSummary"], str]]] = {
 
 
 def _by_layer(counts: Mapping[str, int]) -> str:
-    """{"0": 6, "1": 6, "2": 5, "outside": 1} -> "6 each in 0-1, 5 in 2, 1 outside"."""
+    """Return the counts in words: {"0": 6, "1": 6, "2": 5, "outside": 1} -> "6 each in 0-1, 5 in 2, 1 outside"."""
     layers = sorted((int(layer), count) for layer, count in counts.items() if layer.isdecimal())
     runs: list[list[int]] = []  # first layer, last layer, count
     for layer, count in layers:
@@ -106,17 +106,17 @@ def _by_layer(counts: Mapping[str, int]) -> str:
 
 def _values_in_words(values: "ValueComparison | None") -> str:
     if values is None:
-        return "Values are not compared: neither graph lies in a bundle that says what it is fed. Give --feeds."
-    beside = f" {len(values.absorbed)} more differ and are made up for." if values.absorbed else ""
+        return "Values are not compared: neither graph lies in a bundle, which would say what it takes. Give --feeds."
+    beside = f" {len(values.absorbed)} more differ, but values computed from them agree." if values.absorbed else ""
     beside += f" {values.other_shape} have another shape." if values.other_shape else ""
     named = values.compared - len(values.absorbed)
     if not values.differing:
         return f"All {named} common values agree within {values.bound:g} of their range.{beside}"
     first = values.differing[0]
-    size = "no finite number" if first.difference is None else f"{first.difference:.3g}"
+    size = "a number that is not finite" if first.difference is None else f"{first.difference:.3g}"
     outputs = ", ".join(f"{row.name} {row.difference:.3g}" for row in values.outputs if row.difference is not None)
     return (
         f"{len(values.differing)} of {named} common values differ by more than {values.bound:g} of their range. "
-        f"The first is {first.name} {list(first.shape)}: by {size}, of range {first.reach:.3g}. "
-        f"Outputs differ by: {outputs or 'none was compared'}.{beside}"
+        f"The first is {first.name} {list(first.shape)}: it differs by {size}, and its range is {first.reach:.3g}. "
+        f"The outputs differ by: {outputs or 'none was compared'}.{beside}"
     )

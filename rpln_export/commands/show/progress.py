@@ -1,4 +1,4 @@
-"""Progress on stderr, while an export or a corpus runs; nothing is shown where stderr is no terminal."""
+"""Progress on stderr, while an export or a corpus runs. Nothing is shown where stderr is not a terminal."""
 
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ProgressWatcher:
-    """Shows each step as it runs; steps that count get a bar. Use as a context manager."""
+    """A watcher that shows each step while it runs, with a bar if it counts. It is a context manager."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -45,18 +45,21 @@ class ProgressWatcher:
         self._task = self._progress.add_task(name, total=None)
 
     def advance(self, done: int, total: int) -> None:
-        """Show how far the running step is."""
+        """Show how much of the running step is done."""
         assert self._task is not None
         self._progress.update(self._task, completed=done, total=total)
 
-    def finish(self, step: "Step") -> None:  # noqa: ARG002 # the interface of every watcher
+    def finish(self, step: "Step") -> None:  # noqa: ARG002 # every watcher has it
         """Show that the running step is over."""
         assert self._task is not None
         self._progress.update(self._task, completed=1, total=1)
 
 
 class CorpusWatcher:
-    """Shows how far a run through a corpus is: the bar in bytes of the input, the lines counted. A context manager."""
+    """A context manager that shows how much of a corpus is answered.
+
+    The bar stands for the bytes of the input, the number for its lines.
+    """
 
     def __init__(self, name: str) -> None:
         console = Console(stderr=True)
@@ -92,5 +95,5 @@ class CorpusWatcher:
 
 
 def lines_in_words(progress: "CorpusProgress") -> str:
-    """How many lines a run has answered, and how many it could not answer."""
+    """Return how many lines a run has read, and how many of them it could not answer."""
     return f"{progress.lines:,} lines" + (f", {progress.errors:,} of them errors" if progress.errors else "")

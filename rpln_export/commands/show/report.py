@@ -1,4 +1,4 @@
-"""The essence of an export's report: what was proven, how the form was chosen, and what the export took."""
+"""The most important parts of an export's report, as tables and lines."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_report(report: "Report") -> None:
-    """The essence of a report: what was proven, what it took, where it is."""
+    """Print how the export was proven, how the form was chosen, where the bundle is, and what it took."""
     print_comparisons(report.comparisons)
     console = make_console()
     for graph in report.graphs:
@@ -31,7 +31,7 @@ def print_report(report: "Report") -> None:
 
 
 def print_optimization(optimization: "Optimization") -> None:
-    """The candidates, where any were measured, and what was decided by what."""
+    """Print the candidates that were measured, and how the form was chosen."""
     console = make_console()
     rows = [row for row in optimization.candidates if row.speedup is not None]
     if rows:
@@ -43,7 +43,7 @@ def print_optimization(optimization: "Optimization") -> None:
 
 
 def print_rescaling(rescaling: "Rescaling", label: str) -> None:
-    """How far a lower-precision graph is from overflow."""
+    """Print how far a graph in a lower type is from overflow. `label` says which graph it is."""
     console = make_console()
     scaled = f"scaled by 2^-{rescaling.shift}" if rescaling.shift else "not scaled"
     console.print(
@@ -55,7 +55,7 @@ def print_rescaling(rescaling: "Rescaling", label: str) -> None:
 
 
 def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
-    """The validation table."""
+    """Print a table of comparisons with eager torch."""
     table = Table("output", "by", "cases", "largest difference", "argmax agreement")
     for row in comparisons:
         agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"

@@ -109,7 +109,7 @@ def test_the_precision_of_the_bundle_is_that_of_its_engine(tmp_path: Path, dtype
     if dtype == "float16":
         assert refused.exit_code == 0
     else:
-        assert (refused.exit_code, f"does not go with {RECIPE[dtype]}" in refused.stderr) == (USAGE, True)
+        assert (refused.exit_code, f"does not build {RECIPE[dtype]} engines" in refused.stderr) == (USAGE, True)
 
 
 def test_engines_are_printed_as_a_table_and_as_json(folder: Path) -> None:
@@ -228,7 +228,8 @@ def test_an_engine_of_another_type_than_the_bundle_is_refused(folder: Path) -> N
     write_manifest(folder, manifest)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert result.exit_code == EngineError.exit_code
-    assert "the engine of model.onnx multiplies in float16, the bundle is for bfloat16" in result.stderr
+    for fact in ("engine of model.onnx", "float16,", "bfloat16"):
+        assert fact in result.stderr
 
 
 def test_attention_in_several_kernels_is_refused_by_name_unless_allowed(
@@ -237,9 +238,8 @@ def test_attention_in_several_kernels_is_refused_by_name_unless_allowed(
     building(unfused)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert result.exit_code == EngineError.exit_code
-    assert "computes 1 attentions in several kernels, in profile 0: softmax. Go on with --allow-partial-fusion" in (
-        result.stderr
-    )
+    for fact in ("1 attentions", "profile 0: softmax", "--allow-partial-fusion"):
+        assert fact in result.stderr
     assert engines_of_bundle(folder) == []
     (engine,) = built(folder, "--allow-partial-fusion")
     assert engine.attentions == (0,)
@@ -382,7 +382,7 @@ def test_an_interrupt_is_told_in_one_line(folder: Path, monkeypatch: pytest.Monk
     before = contents(folder.parent)
     result = build(folder, "--engine", "tensorrt-rtx")
     assert (result.exit_code, result.stdout) == (INTERRUPTED, "")
-    assert result.stderr == "Interrupted: the bundle is whole, with the engines it has.\n"
+    assert result.stderr == "Interrupted: the bundle is whole and can be used.\n"
     assert contents(folder.parent) == before
 
 

@@ -173,7 +173,7 @@ def test_other_tokens_are_not_published(
     monkeypatch.setattr(loading, "byte_pairs_from_tokenizer", without_a_merge)
     result = export(checkpoint("fill-mask"), tmp_path / "out")
     assert result.exit_code == ValidationError.exit_code, result.output
-    assert "model.text.onnx makes other tokens than tokenizer.json" in result.stderr
+    assert "model.text.onnx gives other tokens than tokenizer.json" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,7 +192,7 @@ def test_another_graph_is_found_by_validate(exported: Callable[..., Export], tmp
     write_manifest(folder, manifest)
     result = CliRunner().invoke(rpln_command, arguments)
     assert result.exit_code == ValidationError.exit_code, result.output
-    assert "model.text.onnx gives another logits than the session" in result.stderr
+    assert "model.text.onnx gives other logits than model.onnx" in result.stderr
 
 
 # refusals
@@ -201,11 +201,11 @@ def test_another_graph_is_found_by_validate(exported: Callable[..., Export], tmp
 @pytest.mark.parametrize(
     ("task", "options", "says"),
     [
-        ("question-answering", [], "question-answering takes more than that"),
-        ("multiple-choice", [], "multiple-choice takes more than that"),
-        ("text-generation", [], "text-generation takes more than that"),
-        ("text-classification", ["--inputs", "position_ids"], "position_ids cannot be among them"),
-        ("fill-mask", ["--logits", "positions"], "masked_positions cannot be among them"),
+        ("question-answering", [], "but question-answering takes more"),
+        ("multiple-choice", [], "but multiple-choice takes more"),
+        ("text-generation", [], "but text-generation takes more"),
+        ("text-classification", ["--inputs", "position_ids"], "cannot compute position_ids"),
+        ("fill-mask", ["--logits", "positions"], "cannot compute masked_positions"),
         ("fill-mask", ["--bf16"], "does not go with --bf16"),
     ],
 )

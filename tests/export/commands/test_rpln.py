@@ -155,8 +155,8 @@ def test_another_checkpoint_is_refused(bundle: Export, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     result = rpln("validate", bundle.folder, other)
     assert result.exit_code == ValidationError.exit_code
-    assert bundle.checkpoint.name in result.stderr
-    assert f"the weights of {other} are others" in result.stderr
+    assert str(other) in result.stderr
+    assert f"rpln validate {bundle.folder} {bundle.checkpoint.name}" in result.stderr
 
 
 def alter_graph(folder: Path) -> None:
@@ -178,7 +178,7 @@ def test_an_altered_graph_with_a_manifest_to_match_is_refused_and_its_block_name
     write_manifest(bundle.folder, manifest)
     result = rpln("validate", bundle.folder, bundle.checkpoint)
     assert result.exit_code == ValidationError.exit_code
-    assert "encoder.layer.1.attention is the first to drift" in result.stderr
+    assert "encoder.layer.1.attention is the first block that drifts" in result.stderr
 
 
 # inspect

@@ -176,7 +176,7 @@ def test_a_variant_is_chosen(exported: Callable[..., Export]) -> None:
     assert [document[side]["path"] for side in ("first", "second")] == [str(folder / "decode.onnx")] * 2
     refused = inspect(folder, folder, "--variant", "full")
     assert refused.exit_code == GraphError.exit_code
-    assert "expected one of prefill, decode" in refused.stderr
+    assert "Choose one of prefill, decode" in refused.stderr
 
 
 @pytest.mark.parametrize("precision", ["--fp16", "--bf16"])
@@ -288,14 +288,14 @@ def test_what_cannot_be_compared_is_refused(exported: Callable[..., Export], tmp
         ([folder, tmp_path / "nowhere"], ManifestError.exit_code, "rpln-export"),
         ([folder, tmp_path / "nowhere.onnx"], GraphError.exit_code, "nowhere.onnx cannot be read"),
         ([folder, tmp_path / "garbage.onnx"], GraphError.exit_code, "garbage.onnx cannot be read"),
-        ([folder, folder, "--feeds", tmp_path / "garbage.npz"], InputError.exit_code, "expected an .npz file"),
-        ([folder, folder, "--feeds", tmp_path / "nowhere.npz"], InputError.exit_code, "expected an .npz file"),
+        ([folder, folder, "--feeds", tmp_path / "garbage.npz"], InputError.exit_code, "Expected an .npz file"),
+        ([folder, folder, "--feeds", tmp_path / "nowhere.npz"], InputError.exit_code, "Expected an .npz file"),
         ([folder, folder, "--feeds", tmp_path / "short.npz"], InputError.exit_code, "attention_mask besides input_ids"),
-        ([folder, folder, "--feeds", tmp_path / "text.npz"], InputError.exit_code, "does not take these feeds"),
+        ([folder, folder, "--feeds", tmp_path / "text.npz"], InputError.exit_code, "does not take these inputs"),
         ([alone, alone, "--text", "a"], InputError.exit_code, "neither graph lies in a bundle"),
-        ([folder, folder, "--text", "dog " * 80], InputError.exit_code, "the limit of this model is 64"),
-        ([folder, "--text", "a"], USAGE, "name the OTHER"),
-        ([folder, folder, "--text", "a", "--feeds", tmp_path / "short.npz"], USAGE, "exclude each other"),
+        ([folder, folder, "--text", "dog " * 80], InputError.exit_code, "take at most 64"),
+        ([folder, "--text", "a"], USAGE, "OTHER"),
+        ([folder, folder, "--text", "a", "--feeds", tmp_path / "short.npz"], USAGE, "--text and --feeds"),
     ]
     for arguments, code, says in cases:
         result = inspect(*arguments)

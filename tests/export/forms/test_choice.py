@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,22 +87,25 @@ def test_the_first_graph_decides_on_the_provider() -> None:
 
 def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
     rows = (candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3))
-    left = measurements(*rows).without_winner("cpu", "is wrong")
+    left = measurements(*rows).without_fastest("cpu", "is wrong")
 
     assert [(row.form, row.speedup, row.outcome) for row in left.candidates] == [
         ("standard", 1.0, "measured"),
         ("fused", None, "is wrong"),
         ("packed", 1.3, "measured"),
     ]
-    assert [row.form for row in left.winners] == ["packed"]
+    assert [row.form for row in left.fastest_candidates] == ["packed"]
 
 
 def test_a_standard_graph_is_not_to_blame_for_the_form_of_another() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("fused", 1.5, variant="with-past")]
     rows += [candidate("standard", 1.0, variant="encoder"), candidate("fused", 0.9, variant="encoder")]
-    left = measurements(*rows).without_winner("cpu", "is wrong")
+    left = measurements(*rows).without_fastest("cpu", "is wrong")
 
-    assert [(row.variant, row.form) for row in left.winners] == [("with-past", "standard"), ("encoder", "standard")]
+    assert [(row.variant, row.form) for row in left.fastest_candidates] == [
+        ("with-past", "standard"),
+        ("encoder", "standard"),
+    ]
 
 
 # -- what is written -------------------------------------------------------------------------------------------------
@@ -238,8 +242,7 @@ def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
     manifest = manifest_of(tmp_path)
     assert manifest.graphs[0].rewritten == ()
     assert manifest.optimization is not None
-    expected = "the standard form, since the default one, fused, came out not equal to eager torch: logits"
-    assert manifest.optimization.note.startswith(expected)
+    assert re.search("standard form, .* fused is not equal to eager torch: logits", manifest.optimization.note)
 
 
 def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
@@ -270,7 +273,7 @@ def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
     manifest = manifest_of(tmp_path)
     assert manifest.graphs[0].form == "none"
     assert manifest.optimization is not None
-    assert manifest.optimization.note == "the graph as it was traced, since with the exact folds it came out a hair off"
+    assert manifest.optimization.note == "the graph as it was traced, because with the exact folds it is a hair off"
 
 
 @pytest.mark.parametrize(
@@ -393,11 +396,11 @@ REFUSED = [
     ({"target": "tensorrt", "optimize": "fused"}, "--target tensorrt compiles model.onnx"),
     ({"target": "portable", "pack_padding": True}, "--target portable compiles model.onnx"),
     ({"pack_padding": True, "optimize": "fused"}, "--pack-padding asks for a packed form"),
-    ({"pack_padding": True, "optimize": "none"}, "--pack-padding and --optimize none exclude each other"),
-    ({"workload": "ragged", "optimize": "fused"}, "a workload is what --optimize auto measures on"),
-    ({"workload": "ragged", "workload_file": Path("lengths.json")}, "exclude each other"),
+    ({"pack_padding": True, "optimize": "none"}, "--optimize none keeps the graph"),
+    ({"workload": "ragged", "optimize": "fused"}, "--optimize fused measures nothing"),
+    ({"workload": "ragged", "workload_file": Path("lengths.json")}, "--workload and --workload-file both"),
     ({"precision": "bf16", "target": "cpu"}, "--target cpu does not go with --bf16"),
-    ({"task": "text-generation", "is_decoder": True, "pack_padding": True}, "--pack-padding goes with encoders"),
+    ({"task": "text-generation", "is_decoder": True, "pack_padding": True}, "--pack-padding is for encoders"),
 ]
 
 

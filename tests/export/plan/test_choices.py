@@ -26,7 +26,7 @@ TASK = "token-classification"
 
 def test_two_precisions_are_refused() -> None:
     result = CliRunner().invoke(export_command, ["--fp16", "--bf16"])
-    assert (result.exit_code, "exclude each other" in result.stderr) == (2, True)
+    assert (result.exit_code, "--precision, --fp16 and --bf16" in result.stderr) == (2, True)
 
 
 def test_calibration_of_an_fp32_export_is_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_a_user_put_into_a_bundle_is_not_deleted(exported: Callable[..., Ex
     check_destination(folder)
     (folder / "engines").mkdir()
     (folder / "engines" / "mine.plan").touch()
-    with pytest.raises(DestinationError, match=r"holds what its bundle does not name \(engines/mine.plan\)"):
+    with pytest.raises(DestinationError, match=r"engines/mine\.plan"):
         check_destination(folder)
 
 

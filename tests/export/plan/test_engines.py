@@ -30,7 +30,7 @@ from rpln_runtime.manifest import Axis, Graph, TensorSpec
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 from tests.tensorrt import NEEDS_TENSORRT_RTX
 
-RTX, TENSORRT = BACKENDS["tensorrt-rtx"], BACKENDS["tensorrt"]
+RTX = BACKENDS["tensorrt-rtx"]
 USAGE = 2
 
 
@@ -40,17 +40,17 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
 
 
-def plan_of(name: str = "tensorrt-rtx", precision: str = "fp16", **wishes: Any) -> EnginePlan:
-    return make_engine_plan(EngineRequest(name=name, **wishes), precision=precision)
+def plan_of(name: str = "tensorrt-rtx", precision: str = "fp16", **details: Any) -> EnginePlan:
+    return make_engine_plan(EngineRequest(name=name, **details), precision=precision)
 
 
-def refusal(name: str = "tensorrt-rtx", precision: str = "fp16", **wishes: Any) -> str:
+def refusal(name: str = "tensorrt-rtx", precision: str = "fp16", **details: Any) -> str:
     with pytest.raises(PlanError) as refused:
-        plan_of(name, precision, **wishes)
+        plan_of(name, precision, **details)
     return str(refused.value)
 
 
-WISHES: list[dict[str, Any]] = [
+DETAILS: list[dict[str, Any]] = [
     {"gpus": ["sm89"]},
     {"profiles": ["batch=1"]},
     {"options": EngineOptions(verbose=True)},
@@ -70,11 +70,9 @@ def test_none_builds_nothing() -> None:
     assert (plan.backend, plan.required, plan.why_not) == (None, False, "none was asked for (--engine none)")
 
 
-@pytest.mark.parametrize("wishes", WISHES)
-def test_none_goes_with_no_other_wish(wishes: dict[str, Any]) -> None:
-    assert refusal("none", **wishes) == (
-        "--engine none builds nothing: drop the options of engines, or choose another --engine."
-    )
+@pytest.mark.parametrize("details", DETAILS)
+def test_none_goes_with_no_details(details: dict[str, Any]) -> None:
+    assert "--engine none builds no engines" in refusal("none", **details)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *modules: str, gpu: str | None = None) -> None:
@@ -108,12 +106,12 @@ def test_auto_takes_what_can_build_here(
         assert plan.why_not == f"no TensorRT is installed. To build engines: {RTX.install}"
 
 
-@pytest.mark.parametrize("wishes", WISHES)
-def test_auto_does_not_drop_wishes(monkeypatch: pytest.MonkeyPatch, wishes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("details", DETAILS)
+def test_auto_does_not_drop_details(monkeypatch: pytest.MonkeyPatch, details: dict[str, Any]) -> None:
     install(monkeypatch)
-    assert refusal("auto", **wishes) == f"no TensorRT is installed to build an engine. Run: {RTX.install}"
+    assert refusal("auto", **details) == f"no TensorRT is installed to build an engine. Run: {RTX.install}"
     install(monkeypatch, "tensorrt_rtx")
-    plan = plan_of("auto", **wishes)
+    plan = plan_of("auto", **details)
     assert (plan.backend, plan.required) == (RTX, True)
 
 
@@ -144,10 +142,9 @@ def test_targets_are_those_asked_for_or_the_default_ones() -> None:
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("gpu", ["sm90", "sm100", "rtx4090", "89"])
 def test_other_gpus_are_refused(gpu: str) -> None:
-    assert refusal(gpus=["sm89", gpu]) == (
-        f"--gpu {gpu}: tensorrt-rtx builds for sm75, sm80, sm86, sm89, sm120, sm121. For others, H100 (sm90) and B200 "
-        "(sm100) among them: --engine tensorrt, on such a GPU."
-    )
+    message = refusal(gpus=["sm89", gpu])
+    assert f"--gpu {gpu}, only for sm75, sm80, sm86, sm89, sm120, sm121." in message
+    assert "--engine tensorrt " in message
 
 
 @pytest.mark.usefixtures("rtx")
@@ -156,10 +153,9 @@ def test_turing_takes_fp16_alone(precision: str) -> None:
     if precision == "fp16":
         assert plan_of(precision=precision, gpus=["sm75"]).targets == ("sm75",)
         return
-    assert refusal(precision=precision, gpus=["sm75", "sm89"]) == (
-        f"--gpu sm75 does not go with {precision} in tensorrt-rtx: GPUs of compute capability 7.5 have no kernel for "
-        "it. Leave it out, or export with --fp16."
-    )
+    message = refusal(precision=precision, gpus=["sm75", "sm89"])
+    for fact in (f"{precision} engines for --gpu sm75", "GPUs of compute capability 7.5 have no kernel", "--fp16"):
+        assert fact in message
 
 
 @pytest.mark.usefixtures("rtx")
@@ -171,13 +167,14 @@ def test_the_default_targets_go_with_every_precision(precision: str) -> None:
 def test_tensorrt_builds_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
     monkeypatch.setattr(engine_plans, "device_target", lambda: None)
-    assert refusal("tensorrt") == (
-        "--engine tensorrt builds on the GPU at hand, and there is none, or no driver or cuda-python (rpln doctor). On "
-        "a machine without one: --engine tensorrt-rtx."
-    )
+    message = refusal("tensorrt")
+    for fact in ("its driver or cuda-python is missing", "rpln doctor", "--engine tensorrt-rtx"):
+        assert fact in message
     monkeypatch.setattr(engine_plans, "device_target", lambda: "sm90")
     assert plan_of("tensorrt").targets == plan_of("tensorrt", gpus=["sm90"]).targets == ("sm90",)
-    assert refusal("tensorrt", gpus=["sm89"]) == ("--engine tensorrt builds for the GPU at hand, sm90: drop --gpu.")
+    message = refusal("tensorrt", gpus=["sm89"])
+    assert "the GPU of this machine, sm90," in message
+    assert message.endswith("Leave out --gpu.")
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -186,10 +183,9 @@ def test_tensorrt_builds_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("option", RTX.lacks)
 def test_what_a_builder_lacks_is_refused_with_its_reason(option: str) -> None:
-    assert refusal(options=EngineOptions(**{option: True})) == (
-        f"--{option.replace('_', '-')} is not to be had of tensorrt-rtx: {RTX.lacks[option]}. Drop it, or use --engine "
-        "tensorrt on a machine with a GPU."
-    )
+    message = refusal(options=EngineOptions(**{option: True}))
+    for fact in (f"--{option.replace('_', '-')}", RTX.lacks[option], "--engine tensorrt "):
+        assert fact in message
 
 
 def test_tensorrt_has_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,17 +237,14 @@ def test_one_number_stands_for_all_three(axis: str, size: int) -> None:
 def test_what_is_no_profile_is_refused(text: str, part: str) -> None:
     with pytest.raises(PlanError) as refused:
         profile_from_text(text)
-    assert str(refused.value).startswith(
-        f"--profile {text!r}: {part!r} is no range. Expected AXIS=MINIMUM:TUNED:MAXIMUM"
-    )
+    for fact in (f"--profile {text!r}", f"{part!r} is not a range", "AXIS=MINIMUM:TUNED:MAXIMUM"):
+        assert fact in str(refused.value)
 
 
 def test_an_axis_has_one_range_a_profile() -> None:
     with pytest.raises(PlanError) as refused:
         profile_from_text("batch=1,sequence=2,batch=3")
-    assert str(refused.value) == (
-        "--profile 'batch=1,sequence=2,batch=3' names batch twice. Ask for two profiles with --profile twice."
-    )
+    assert "--profile 'batch=1,sequence=2,batch=3' names batch twice" in str(refused.value)
 
 
 @given(text=st.text(max_size=40))
@@ -291,14 +284,12 @@ def test_profiles_for_axes_that_no_graph_has_are_refused() -> None:
     check_profiles(profiles_of("batch=1", "encoder_sequence=8"), [GRAPH, ENCODER], LIMITS)
     with pytest.raises(PlanError) as refused:
         check_profiles(profiles_of("batch=1", "seqence=8"), [GRAPH], LIMITS)
-    assert str(refused.value) == (
-        "--profile names 'seqence', which is no axis of the graphs' inputs: expected batch, sequence."
-    )
+    assert "'seqence', which is no axis" in str(refused.value)
+    assert str(refused.value).endswith("batch, sequence.")
     with pytest.raises(PlanError) as refused:
         check_profiles(profiles_of("input_ids=8"), [GRAPH], LIMITS)
-    assert str(refused.value) == (
-        "--profile names 'input_ids', which is an input, and profiles go by axis: expected batch, sequence."
-    )
+    assert "'input_ids', which is an input" in str(refused.value)
+    assert str(refused.value).endswith("batch, sequence.")
 
 
 def test_a_graph_gets_each_profile_once() -> None:
@@ -324,7 +315,10 @@ def test_graphs_that_no_engine_is_made_of() -> None:
     )
     masked = TensorSpec(name="logits", dtype="float32", shape=("masked_tokens", 5))
     two = Graph(variant="full", path="model.onnx", opset=20, inputs=GRAPH.inputs, outputs=(masked,))
-    assert reason_not_compiled([two]) == ("how long masked_tokens of logits is depends on values: --logits positions")
+    reason = reason_not_compiled([two])
+    assert reason is not None
+    for fact in ("masked_tokens in logits depends on values", "--logits positions"):
+        assert fact in reason
     sums = TensorSpec(name="attentions.0", dtype="float32", shape=("batch*sequence", 2, "batch + sequence", 3))
     three = Graph(variant="full", path="model.onnx", opset=20, inputs=GRAPH.inputs, outputs=(sums,))
     assert reason_not_compiled([three]) is None
@@ -352,18 +346,18 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("options", "says"),
     [
         (["--engine", "trt"], "unknown --engine 'trt'"),
-        (["--engine", "none", "--gpu", "sm89"], "--engine none builds nothing"),
+        (["--engine", "none", "--gpu", "sm89"], "--engine none builds no engines"),
         (["--gpu", "sm75"], "no TensorRT is installed to build an engine"),
-        (["--engine", "tensorrt-rtx", "--gpu", "sm90"], "--gpu sm90: tensorrt-rtx builds for sm75"),
-        (["--engine", "tensorrt-rtx", "--gpu", "sm75"], "--gpu sm75 does not go with fp32"),
-        (["--engine", "tensorrt-rtx", "--gpu", "sm75", "--bf16"], "--gpu sm75 does not go with bf16"),
-        (["--engine", "tensorrt-rtx", "--profile", "batch=1:2"], "'batch=1:2' is no range"),
-        (["--engine", "tensorrt-rtx", "--profile", "past_sequence=1"], "expected batch, sequence."),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm90"], "does not build for --gpu sm90, only for sm75"),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm75"], "fp32 engines for --gpu sm75"),
+        (["--engine", "tensorrt-rtx", "--gpu", "sm75", "--bf16"], "bf16 engines for --gpu sm75"),
+        (["--engine", "tensorrt-rtx", "--profile", "batch=1:2"], "'batch=1:2' is not a range"),
+        (["--engine", "tensorrt-rtx", "--profile", "past_sequence=1"], "The axes are batch, sequence."),
         (
             ["--engine", "tensorrt-rtx", "--profile", "batch=2:1:3"],
             "the profile has batch=2:1:3: expected minimum:tuned",
         ),
-        (["--engine", "tensorrt-rtx", "--strip-weights"], "--strip-weights is not to be had of tensorrt-rtx"),
+        (["--engine", "tensorrt-rtx", "--strip-weights"], "tensorrt-rtx does not offer --strip-weights"),
         (["--engine", "tensorrt-rtx", "--workspace", "0"], "Invalid value for '--workspace': 0 is not in the range"),
         (
             ["--engine", "tensorrt-rtx", "--profile", f"sequence={USABLE_LENGTH + 1}"],
@@ -402,8 +396,8 @@ def test_the_table_of_positions_ends_where_padding_lets_it(
     [
         ("text-generation", ["--variants", "with-past"], "two engines: --variants prefill,decode"),
         ("text-generation", ["--profile", "past_sequence=0:1:2"], "past_sequence=0:1:2: expected minimum"),
-        ("text-generation", ["--profile", "encoder_sequence=1"], "expected batch, sequence, past_sequence."),
-        ("fill-mask", ["--logits", "masked"], "masked_tokens of logits is depends on values: --logits positions"),
+        ("text-generation", ["--profile", "encoder_sequence=1"], "The axes are batch, sequence, past_sequence."),
+        ("fill-mask", ["--logits", "masked"], "use --logits positions"),
     ],
 )
 def test_graphs_that_cannot_be_compiled_are_refused(

@@ -81,7 +81,6 @@ def set_at(*index: int, value: float) -> Change:
 
 
 # Which elements of an output mean something, written out by hand for MASK.
-LEFT, HOLE, EMPTY = (MASK[row].astype(bool) for row in range(3))
 EVERY_ROW_WITH_A_TOKEN = np.array([True, True, False])
 
 

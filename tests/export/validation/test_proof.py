@@ -38,11 +38,11 @@ def test_without_sabotage_there_is_a_bundle(sabotaged: Sabotaged, tmp_path: Path
 
 # A weight of each block, and how the refusal names the block.
 BLOCKS = {
-    "embeddings.position_embeddings.weight": "embeddings is the first to drift",
-    "encoder.layer.0.attention.self.value.weight.T": "encoder.layer.0.attention is the first to drift",
-    "encoder.layer.0.output.dense.bias": "encoder.layer.0.intermediate is the first to drift",
-    "encoder.layer.1.attention.output.dense.weight.T": "encoder.layer.1.attention is the first to drift",
-    "encoder.layer.1.intermediate.dense.weight.T": "encoder.layer.1.intermediate is the first to drift",
+    "embeddings.position_embeddings.weight": "embeddings is the first block that drifts",
+    "encoder.layer.0.attention.self.value.weight.T": "encoder.layer.0.attention is the first block that drifts",
+    "encoder.layer.0.output.dense.bias": "encoder.layer.0.intermediate is the first block that drifts",
+    "encoder.layer.1.attention.output.dense.weight.T": "encoder.layer.1.attention is the first block that drifts",
+    "encoder.layer.1.intermediate.dense.weight.T": "encoder.layer.1.intermediate is the first block that drifts",
     "LayerNorm.weight": "the residual stream agrees behind every layer",
     "classifier.out_proj.weight": "the residual stream agrees behind every layer",
 }
@@ -56,10 +56,8 @@ def test_a_changed_weight_is_refused_and_its_block_is_named(
     options = [] if precision == "fp32" else [f"--{precision}"]
     result = sabotaged(scaled(weight, 3.0), "text-classification", *options)
     assert result.exit_code == ValidationError.exit_code
-    assert f"Error: the {precision} graph is not equal to eager torch and is refused." in result.stderr
-    assert re.search(
-        r"logits \(rpln_runtime\): difference \S+, \S+ accepted, batch \d x length \d+, mask", result.stderr
-    )
+    assert f"the {precision} graph is not equal to eager torch" in result.stderr
+    assert re.search(r"logits \(rpln_runtime\) .*batch \d x length \d+, mask", result.stderr)
     assert BLOCKS[weight] in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -82,18 +80,19 @@ def test_a_block_is_found_behind_a_rescaled_stream(sabotaged: Sabotaged, wide: P
     result = sabotaged(scaled(weight, 6e4), wide, "--fp16")
     assert result.exit_code == ValidationError.exit_code
     assert BLOCKS[weight] in result.stderr
-    found = re.search(r"of range (\S+), is (\S+) off", result.stderr)
+    found = re.search(r"residual stream differs by (\S+), and its range is (\S+)\.", result.stderr)
     assert found is not None
     # In the units of the checkpoint, not of the scaled graph.
-    assert float(found[1]) > 65504
-    assert float(found[2]) > 0.02 * float(found[1])
+    difference, reach = map(float, found.groups())
+    assert reach > 65504
+    assert difference > 0.02 * reach
 
 
 def test_a_bf16_graph_is_refused_by_its_rounding_copy(sabotaged: Sabotaged, tmp_path: Path) -> None:
     result = sabotaged(scaled("encoder.layer.1.attention.output.dense.bias", 3.0), "text-classification", "--bf16")
     assert result.exit_code == ValidationError.exit_code
-    assert "logits (rounding copy): difference" in result.stderr
-    assert "encoder.layer.1.attention is the first to drift" in result.stderr
+    assert "logits (rounding copy) differs by" in result.stderr
+    assert "encoder.layer.1.attention is the first block that drifts" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,15 +133,15 @@ def test_the_stress_set_reaches_what_exporters_get_wrong(
 ) -> None:
     result = sabotaged(sabotage, "text-classification")
     assert result.exit_code == ValidationError.exit_code
-    assert re.search(rf"difference \S+, 0.0001 accepted, .*{case}", result.stderr)
+    assert re.search(rf"differs by .* 0.0001 .*{case}", result.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_second_token_type_is_reached(sabotaged: Sabotaged) -> None:
     result = sabotaged(row_altered("embeddings.token_type_embeddings.weight", 1), "question-answering")
     assert result.exit_code == ValidationError.exit_code
-    assert "start_logits (rpln_runtime): difference" in result.stderr
-    assert "end_logits (rpln_runtime): difference" in result.stderr
+    assert "start_logits (rpln_runtime) differs by" in result.stderr
+    assert "end_logits (rpln_runtime) differs by" in result.stderr
 
 
 def test_what_padded_tokens_hold_is_nobodys_business_but_of_heads_that_read_the_first(
@@ -157,17 +156,15 @@ def test_nan_is_refused_and_said_to_be_nan(sabotaged: Sabotaged, tmp_path: Path,
     options = [] if precision == "fp32" else [f"--{precision}"]
     result = sabotaged(one_nan("encoder.layer.1.output.dense.bias"), "text-classification", *options)
     assert result.exit_code == ValidationError.exit_code
-    assert re.search(r"logits \(rpln_runtime\): difference inf, .* not finite, batch", result.stderr)
-    assert "encoder.layer.1.intermediate is the first to drift" in result.stderr
+    assert re.search(r"logits \(rpln_runtime\) differs by inf.* batch .* not finite", result.stderr)
+    assert "encoder.layer.1.intermediate is the first block that drifts" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_of_nothing_but_padding_must_stay_finite(sabotaged: Sabotaged, tmp_path: Path) -> None:
     result = sabotaged(nan_without_a_real_token, "token-classification")
     assert result.exit_code == ValidationError.exit_code
-    assert re.search(
-        r"logits \(rpln_runtime\): difference inf, .* not finite, batch \d x length \d+, mask empty", result.stderr
-    )
+    assert re.search(r"logits \(rpln_runtime\) differs by inf.* mask empty.* not finite", result.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -192,7 +189,7 @@ def test_it_is_the_saved_graph_that_is_proven(
     monkeypatch.setattr(pipeline, "save_graphs", save_others)
     result = sabotaged(nothing, "text-classification", *precision)
     assert result.exit_code == ValidationError.exit_code
-    assert "encoder.layer.0.intermediate is the first to drift" in result.stderr
+    assert "encoder.layer.0.intermediate is the first block that drifts" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
