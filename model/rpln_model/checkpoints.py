@@ -50,16 +50,18 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """What a config.json says, as it stands there; nothing where that is no JSON object.
+    """What a config.json says, as it stands there.
 
     Raises:
-        CheckpointError: it is not valid JSON.
+        CheckpointError: it holds no JSON object.
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    return fields if isinstance(fields, dict) else {}
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or copy the checkpoint again.") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path} holds no JSON object. Correct it, or copy the checkpoint again.")
+    return fields
 
 
 def check_generation_config(folder: Path) -> None:
@@ -69,12 +71,8 @@ def check_generation_config(folder: Path) -> None:
         CheckpointError: saying what it is.
     """
     path = folder / GENERATION_CONFIG
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): mend it, or remove it") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no JSON object: mend it, or remove it")
+    if path.is_file():
+        read_fields(path)
 
 
 def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path) -> Config:
@@ -108,23 +106,22 @@ def refuse_mismatched(model: PreTrainedModel, info: LoadingInfo, found: Mapping[
     Raises:
         CheckpointError: the loading info has mismatched ones; the message gives both shapes of each.
     """
-    names = mismatched_names(info)
-    if names:
-        expected = model.state_dict()
-        listed = "; ".join(
-            f"{name} is {_shape_in_file(name, found)}, not {tuple(expected[name].shape)}"
-            for name in expected
-            if name in names
-        )
+    if mismatches := mismatched_shapes(model, info, found):
         raise CheckpointError(
-            f"weights in {folder} do not fit the configuration: {listed}. Correct {CONFIG} or the override that "
-            "changed a size, or pass ignore_mismatched_sizes=True to initialise these tensors anew."
+            f"weights in {folder} do not fit the configuration: {'; '.join(mismatches)}. Correct {CONFIG} or the "
+            "override that changed a size, or pass ignore_mismatched_sizes=True to initialise these tensors anew."
         )
 
 
-def mismatched_names(info: LoadingInfo) -> set[str]:
-    """The mismatched weights of a loading info; in transformers 5.x each is a tuple of its name and both shapes."""
-    return {each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]}
+def mismatched_shapes(model: PreTrainedModel, info: LoadingInfo, found: Mapping[str, Tensor]) -> list[str]:
+    """For each mismatched weight of the loading info its name and both shapes."""
+    # In transformers 4.57 the loading info gives the names alone, in 5.x tuples of a name and both shapes.
+    names = {each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]}
+    return [
+        f"{name} is {_shape_in_file(name, found)}, not {tuple(weight.shape)}"
+        for name, weight in model.state_dict().items()
+        if name in names
+    ]
 
 
 def _shape_in_file(name: str, found: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Final
 from torch import Tensor
 from transformers import RobertaPreLayerNormConfig
 
-from rpln_model.checkpoints import mismatched_names
+from rpln_model.checkpoints import mismatched_shapes
 from rpln_model.errors import CheckpointError
 from rpln_model.heads import HEADS
 from rpln_model.network import Network
@@ -48,11 +48,8 @@ def network_from_tensors(
         raise CheckpointError(
             f"{source} is incomplete, it lacks {listed(sorted(info['missing_keys']))}: copy or save it again."
         )
-    if wrong := sorted(mismatched_names(info)):
-        shapes = [
-            f"{name} is {tuple(tensors[name].shape)}, not {tuple(model.state_dict()[name].shape)}" for name in wrong
-        ]
-        raise CheckpointError(f"tensors of {source} do not fit each other: {listed(shapes)}. Save it again.")
+    if mismatches := mismatched_shapes(model, info, tensors):
+        raise CheckpointError(f"tensors of {source} do not fit each other: {listed(mismatches)}. Save it again.")
     return model
 
 

@@ -5,12 +5,13 @@ Shape suffixes: see `rpln_model.layers`.
 """
 
 import os
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from transformers import EncoderDecoderConfig, RobertaPreLayerNormConfig
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.encoder_decoder.modeling_encoder_decoder import shift_tokens_right
 
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.cache import KeyValue, Past
@@ -22,10 +23,7 @@ from rpln_model.errors import CheckpointError, ConfigError, ModelInputError
 from rpln_model.generation import RobertaGenerationMixin
 from rpln_model.language_models import RobertaPreLayerNormForCausalLM, check_width
 from rpln_model.losses import token_loss
-from rpln_model.network import Network, folder_to_check
-
-IGNORED: Final = -100
-"""Labels that do not count."""
+from rpln_model.network import Network, Location, folder_to_check
 
 
 class EncoderDecoderModel(Network, RobertaGenerationMixin):
@@ -61,16 +59,14 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         self.post_init()
 
     @classmethod
-    def load_with_info(
-        cls, source: str | os.PathLike[str] | None, *model_args: Any, config: Any, **options: Any
-    ) -> tuple[Self, LoadingInfo]:
+    def load_with_info(cls, source: Location, *args: Any, **options: Any) -> tuple[Self, LoadingInfo]:
         """Do what `from_pretrained` does; a decoder's checkpoint becomes the decoder of this model."""
-        given = config
+        config = options.get("config")
         if config is None and (folder := folder_to_check(source, options)) is not None:
-            given = read_config(folder, *cls.config_types)
-        if not isinstance(given, RobertaPreLayerNormConfig):
-            return super().load_with_info(source, *model_args, config=config, **options)
-        decoder, info = RobertaPreLayerNormForCausalLM.load_with_info(source, *model_args, config=given, **options)
+            config = read_config(folder, *cls.config_types)
+        if not isinstance(config, RobertaPreLayerNormConfig):
+            return super().load_with_info(source, *args, **options)
+        decoder, info = RobertaPreLayerNormForCausalLM.load_with_info(source, *args, **options | {"config": config})
         with torch.device("meta"):
             model = cls(decoder.config)
         model.decoder = decoder
@@ -202,9 +198,7 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
                 f"labels were given without decoder_input_ids, and the config's decoder_start_token_id is "
                 f"{parts.start_token_id}, its pad_token_id {parts.pad_token_id}; set both, or give decoder_input_ids"
             )
-        start = torch.full_like(labels[:, :1], parts.start_token_id)
-        ids = torch.cat([start, labels[:, :-1]], dim=1)
-        ids = ids.masked_fill(ids == IGNORED, parts.pad_token_id)
+        ids = shift_tokens_right(labels, parts.pad_token_id, parts.start_token_id)
         return ids, ids.ne(parts.pad_token_id).long()
 
     # -- what the parts share ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import RobertaPreLayerNormConfig
+from transformers.loss.loss_utils import ForQuestionAnsweringLoss, ForSequenceClassificationLoss
 from transformers.modeling_outputs import (
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
@@ -24,7 +25,7 @@ from rpln_model.encoder import RobertaPreLayerNormModel, internals
 from rpln_model.encoder_decoder import EncoderDecoderModel
 from rpln_model.errors import ConfigError
 from rpln_model.language_models import RobertaPreLayerNormForCausalLM, RobertaPreLayerNormForMaskedLM
-from rpln_model.losses import sequence_loss, span_loss, token_loss, with_loss
+from rpln_model.losses import token_loss, with_loss
 from rpln_model.network import Network
 
 START_AND_END: Final = 2
@@ -69,7 +70,7 @@ class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrained
             return_dict=True,
         )
         logits = self.classifier(outputs.last_hidden_state)
-        loss = None if labels is None else sequence_loss(logits, labels, self.config)
+        loss = None if labels is None else ForSequenceClassificationLoss(labels, logits, self.config)
         if not returns_dict(self.config, asked=return_dict):
             return with_loss(loss, logits, *internals(outputs))
         return SequenceClassifierOutput(
@@ -162,9 +163,7 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
             return_dict=True,
         )
         start_BT, end_BT = self.qa_outputs(outputs.last_hidden_state).unbind(dim=-1)
-        loss = None
-        if start_positions is not None and end_positions is not None:
-            loss = span_loss(start_BT, end_BT, start_positions, end_positions)
+        loss = ForQuestionAnsweringLoss(start_BT, end_BT, start_positions, end_positions)
         if not returns_dict(self.config, asked=return_dict):
             return with_loss(loss, start_BT, end_BT, *internals(outputs))
         return QuestionAnsweringModelOutput(

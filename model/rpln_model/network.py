@@ -20,7 +20,7 @@ from rpln_model.checkpoints import (
     refuse_unmatched,
 )
 from rpln_model.errors import CheckpointError
-from rpln_model.weights import ADAPTER, INDEX_SUFFIX, SAFETENSORS, local_folder, read_weights
+from rpln_model.weights import ADAPTER, INDEX_SUFFIX, OLD_BUFFERS, SAFETENSORS, local_folder, read_weights
 
 # Options with which transformers reads other files than those that are checked here, or fetches them by itself.
 _UNCHECKED: Final = (
@@ -29,6 +29,10 @@ _UNCHECKED: Final = (
 
 # What an older save may have left in a folder, and a load would take in place of the new weights.
 _WEIGHTS: Final = (SAFETENSORS, SAFETENSORS + INDEX_SUFFIX, "model-*.safetensors")
+
+
+Location = str | os.PathLike[str] | None
+"""What `from_pretrained` loads: a folder, an id on the hub, or None where the weights are given as `state_dict`."""
 
 
 class Network(PreTrainedModel):
@@ -41,8 +45,7 @@ class Network(PreTrainedModel):
 
     config_types: ClassVar[tuple[type[PretrainedConfig], ...]]
     supports_gradient_checkpointing = True
-    # Buffers that transformers saved until 4.31; they hold no weights.
-    _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids", r"embeddings\.token_type_ids"]  # noqa: RUF012
+    _keys_to_ignore_on_load_unexpected = list(OLD_BUFFERS)  # noqa: RUF012 - the library's attribute
 
     if TYPE_CHECKING:  # the library leaves these without types, or with wider ones
         base_model: Any
@@ -70,10 +73,8 @@ class Network(PreTrainedModel):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *model_args: Any,
-        config: Any = ...,
-        ignore_mismatched_sizes: bool = ...,
+        pretrained_model_name_or_path: Location,
+        *args: Any,
         output_loading_info: Literal[False] = ...,
         **options: Any,
     ) -> Self: ...
@@ -81,24 +82,12 @@ class Network(PreTrainedModel):
     @overload
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *model_args: Any,
-        config: Any = ...,
-        ignore_mismatched_sizes: bool = ...,
-        output_loading_info: Literal[True],
-        **options: Any,
+        cls, pretrained_model_name_or_path: Location, *args: Any, output_loading_info: Literal[True], **options: Any
     ) -> tuple[Self, LoadingInfo]: ...
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str] | None,
-        *model_args: Any,
-        config: Any = None,
-        ignore_mismatched_sizes: bool = False,
-        output_loading_info: bool = False,
-        **options: Any,
+        cls, pretrained_model_name_or_path: Location, *args: Any, output_loading_info: bool = False, **options: Any
     ) -> Self | tuple[Self, LoadingInfo]:
         """Return the model of a folder or of an id on the hub, in eval mode; all options of transformers' method work.
 
@@ -111,44 +100,29 @@ class Network(PreTrainedModel):
                 message says what to do.
             ConfigError: the configuration describes no network of this architecture.
         """
-        model, info = cls.load_with_info(
-            pretrained_model_name_or_path,
-            *model_args,
-            config=config,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-            **options,
-        )
+        model, info = cls.load_with_info(pretrained_model_name_or_path, *args, **options)
         return (model, info) if output_loading_info else model
 
     @classmethod
-    def load_with_info(
-        cls,
-        source: str | os.PathLike[str] | None,
-        *model_args: Any,
-        config: Any,
-        ignore_mismatched_sizes: bool,
-        **options: Any,
-    ) -> tuple[Self, LoadingInfo]:
+    def load_with_info(cls, source: Location, *args: Any, **options: Any) -> tuple[Self, LoadingInfo]:
         """Do what `from_pretrained` does, and return the loading info in any case."""
-        folder = folder_to_check(source, options)
         dtype = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
-        options |= {"config": config, "dtype": dtype, "output_loading_info": True}
+        options |= {"dtype": dtype, "output_loading_info": True}
+        load: Any = super().from_pretrained
+        folder = folder_to_check(source, options)
         if folder is None:
-            options["ignore_mismatched_sizes"] = ignore_mismatched_sizes
-            loaded: Any = super().from_pretrained(source, *model_args, **options)
-            model, info = loaded
-        else:
-            if config is None:
-                read_config(folder, *cls.config_types)
-            if cls.can_generate():
-                check_generation_config(folder)
-            found = read_weights(folder)
-            loaded = super().from_pretrained(folder, *model_args, ignore_mismatched_sizes=True, **options)
-            model, info = loaded
-            model.config.name_or_path = model.name_or_path = str(source)
-            refuse_unmatched(model, info, found, folder=folder)
-            if not ignore_mismatched_sizes:
-                refuse_mismatched(model, info, found, folder=folder)
+            model, info = load(source, *args, **options)
+            return model, info
+        if options.get("config") is None:
+            read_config(folder, *cls.config_types)
+        if cls.can_generate():
+            check_generation_config(folder)
+        found = read_weights(folder)
+        model, info = load(folder, *args, **options | {"ignore_mismatched_sizes": True})
+        model.config.name_or_path = model.name_or_path = str(source)
+        refuse_unmatched(model, info, found, folder=folder)
+        if not options.get("ignore_mismatched_sizes"):
+            refuse_mismatched(model, info, found, folder=folder)
         return model, info
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
@@ -174,7 +148,7 @@ class Network(PreTrainedModel):
             raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 
-def folder_to_check(source: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> Path | None:
+def folder_to_check(source: Location, options: Mapping[str, Any]) -> Path | None:
     """The folder of the checkpoint that `from_pretrained` reads with these options, fetched from the hub if need be.
 
     None where there is none (a state dict), where the library fetches or chooses other files than those that are
@@ -194,7 +168,7 @@ def _publish(source: Path, folder: Path) -> None:
     # The index and the config name what the other files hold, so that they come last.
     for name in sorted(new, key=lambda name: (name.endswith(".json"), name)):
         (source / name).replace(folder / name)
-    old = {path for pattern in _WEIGHTS for path in folder.glob(pattern) if path.name not in new}
-    if any(path.name in new for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        for path in old:
-            path.unlink()
+    weights = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
+    if weights & new:
+        for name in weights - new:
+            (folder / name).unlink()

@@ -28,7 +28,7 @@ GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
 
 # Buffers that transformers saved until 4.31; they hold no weights.
-_OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
+OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 # How torch.load(weights_only=True) names what it will not import, and where it says what else was wrong, below a text
 # that advises to switch the check off.
@@ -77,14 +77,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         CheckpointError: there are no weights, or a file is missing, truncated, corrupt or not what its name says.
     """
     kind, files = _find(folder)
-    weights = {name: tensor for path in files for name, tensor in _READERS[kind](path).items()}
+    found = {name: tensor for path in files for name, tensor in _READERS[kind](path).items()}
+    weights = {name: tensor for name, tensor in found.items() if not name.endswith(OLD_BUFFERS)}
     for name, tensor in weights.items():
-        if not tensor.is_floating_point() and not name.endswith(_OLD_BUFFERS):
+        if not tensor.is_floating_point():
             raise CheckpointError(
                 f"{name} in {folder} holds {tensor.dtype}, which is no floating-point type; quantized weights cannot "
                 "be loaded, expected float32, float16 or bfloat16"
             )
-    return {name: tensor for name, tensor in weights.items() if not name.endswith(_OLD_BUFFERS)}
+    return weights
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -260,7 +260,7 @@ def test_a_path_to_no_folder_is_refused(source: str | Path, message: str) -> Non
 def test_a_damaged_generation_config_is_refused(content: str, message: str, tmp_path: Path) -> None:
     own_model("RobertaPreLayerNormForCausalLM", is_decoder=True).save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text(content)
-    with pytest.raises(CheckpointError, match=rf"generation_config\.json {message}.*mend it, or remove it"):
+    with pytest.raises(CheckpointError, match=rf"generation_config\.json {message}"):
         SINGLE_HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path)
 
 
