@@ -104,7 +104,7 @@ def torch_exporter(folder: Path) -> dict[str, Any]:
     return _result(steps.finished)
 
 
-def whole_export(folder: Path, *, engine: str = "auto", **choices: str) -> dict[str, Any]:
+def whole_export(folder: Path, *, engine: str = "auto", **choices: Any) -> dict[str, Any]:
     """Measure an export by this project, from the checkpoint's folder to a validated bundle."""
     from rpln_export.pipeline import export
     from rpln_export.plan.engines import EngineRequest
@@ -135,7 +135,7 @@ def trace(folder: Path, *, layers: int, method: str) -> dict[str, Any]:  # noqa:
     return _result(steps.finished) | {"processor_seconds": time.process_time() - begun}
 
 
-UNMEASURED: Final = {"optimize": "standard", "engine": "none"}
+UNMEASURED: Final[dict[str, Any]] = {"optimize": "standard", "engine": "none"}
 EXPORTS: Final[dict[str, Callable[[Path], dict[str, Any]]]] = {
     TORCH: torch_exporter,
     "rpln-export": whole_export,

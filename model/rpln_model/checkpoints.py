@@ -49,8 +49,8 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
     return config_from_fields(by_type[model_type], fields, path=path)
 
 
-def read_fields(path: Path) -> dict[str, Any]:
-    """What a config.json says, as it stands there.
+def read_fields(path: Path, *, cure: str = "copy it again") -> dict[str, Any]:
+    """Return the JSON object in `path`; `cure` is what to do with a file that holds none.
 
     Raises:
         CheckpointError: it holds no JSON object.
@@ -58,9 +58,11 @@ def read_fields(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or copy the checkpoint again.") from error
+        raise CheckpointError(
+            f"{path} is not valid JSON ({error}). Correct it, or copy the checkpoint again."
+        ) from error
     if not isinstance(fields, dict):
-        raise CheckpointError(f"{path} holds no JSON object. Correct it, or copy the checkpoint again.")
+        raise CheckpointError(f"{path} holds no JSON object. Correct it, or {cure}.")
     return fields
 
 
@@ -72,7 +74,7 @@ def check_generation_config(folder: Path) -> None:
     """
     path = folder / GENERATION_CONFIG
     if path.is_file():
-        read_fields(path)
+        read_fields(path, cure="remove it")
 
 
 def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path) -> Config:

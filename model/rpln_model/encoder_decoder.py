@@ -23,7 +23,7 @@ from rpln_model.errors import CheckpointError, ConfigError, ModelInputError
 from rpln_model.generation import RobertaGenerationMixin
 from rpln_model.language_models import RobertaPreLayerNormForCausalLM, check_width
 from rpln_model.losses import token_loss
-from rpln_model.network import Network, Location, folder_to_check
+from rpln_model.network import Location, Network, folder_to_check
 
 
 class EncoderDecoderModel(Network, RobertaGenerationMixin):
