@@ -35,7 +35,7 @@ def settle_input_sizes(graph: ir.Graph) -> None:
 
 
 def _sources(graph: ir.Graph) -> dict[str, tuple[ir.Value, int]]:
-    """For each named axis the input to read it off, and where it stands there."""
+    """Return, for each named axis, the input to read its size off and the index of the axis there."""
     sources: dict[str, tuple[ir.Value, int]] = {}
     for value in sorted(graph.inputs, key=lambda value: value.name != PREFERRED):
         for place, size in enumerate(value.shape or ()):

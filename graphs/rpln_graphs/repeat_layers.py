@@ -66,7 +66,7 @@ def _add_nodes(graph: ir.Graph, stack: Stack, following: Following) -> None:
 
 
 def _traced_layers(graph: ir.Graph, stack: Stack) -> list[list[ir.Node]]:
-    """The nodes of each layer, then those that come after.
+    """Return the nodes of each layer, then those that come after all layers.
 
     A layer begins with the first node of its modules and ends where the next one begins; a node in between may be of a
     module outside the layers. The last layer has as many nodes as the one before.
@@ -109,7 +109,7 @@ def _follow(first: list[ir.Node], middle: list[ir.Node], last: list[ir.Node], fo
 def _carried(
     value: ir.Value | None, next_value: ir.Value | None, first: Collection[ir.Node], middle: Collection[ir.Node]
 ) -> bool:
-    """Whether these are one and the same output, of the first layer and of the next one."""
+    """Return whether these are one and the same output, of the first layer and of the next one."""
     if value is None or next_value is None or value.index() != next_value.index():
         return False
     node, next_node = value.producer(), next_value.producer()
@@ -119,7 +119,7 @@ def _carried(
 
 
 def _kind(node: ir.Node) -> tuple[object, ...]:
-    """What a node has in common with its counterparts in other layers."""
+    """Return what a node has in common with its counterparts in other layers."""
     attributes = {
         name: attribute.as_tensor().tobytes() if attribute.type == ir.AttributeType.TENSOR else attribute.value
         for name, attribute in node.attributes.items()
@@ -132,7 +132,7 @@ def _kind(node: ir.Node) -> tuple[object, ...]:
 
 
 def _next_node(node: ir.Node, stack: Stack, layer: int, following: Following) -> ir.Node:
-    """Rule 3, of one node of the layer before `layer`."""
+    """Return the node of `layer` that stands in the place of `node`, which is of the layer before (rule 3)."""
     scopes = node.metadata_props.get(SCOPES_KEY, "")
     scopes = re.sub(rf"(?<='{re.escape(stack.name)}\.){layer - 1}(?=[.'])", str(layer), scopes)
     next_node = ir.Node(
@@ -199,7 +199,7 @@ def _add_outputs(graph: ir.Graph, call: GraphCall, following: Following) -> None
 
 
 def _numbered(tensors: Sequence[Tensor], layers: int) -> Iterator[tuple[str, str]]:
-    """The names of inputs or outputs that are numbered by layer, each with that of one layer on."""
+    """Yield the names of inputs or outputs that are numbered by layer, each with the name one layer on."""
     for tensor in tensors:
         if tensor.per_layer is not None:
             names = tensor.names(layers)
@@ -210,12 +210,12 @@ def _numbered(tensors: Sequence[Tensor], layers: int) -> Iterator[tuple[str, str
 
 
 def _value_like(value: ir.Value, name: str | None = None) -> ir.Value:
-    """A value of the same type and shape; the graph gives it a name where it has none."""
+    """Return a new value of the same type and shape; without `name`, the graph names it."""
     return ir.Value(name=name, type=copy.copy(value.type), shape=value.shape and value.shape.copy())
 
 
 def _end(value: ir.Value, following: Following) -> ir.Value:
-    """The value in the same place of the last layer."""
+    """Return the value in the same place of the last layer."""
     while value in following:
         value = following[value]
     return value

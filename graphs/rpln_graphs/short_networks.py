@@ -38,7 +38,7 @@ class Stack:
 
 
 def stacks_from_call(call: GraphCall) -> list[Stack]:
-    """The stacks that have more layers than a cut network keeps."""
+    """Return the stacks that have more layers than a cut network keeps."""
     encoders = ((name, module) for name, module in call.named_modules() if isinstance(module, Encoder))
     return [
         Stack(name=f"{name}.layer", layers=encoder.layer) for name, encoder in encoders if len(encoder.layer) > LAYERS
@@ -46,10 +46,10 @@ def stacks_from_call(call: GraphCall) -> list[Stack]:
 
 
 def short_call(call: GraphCall) -> GraphCall | None:
-    """The call of the network with `LAYERS` layers, or None where every layer has to be traced.
+    """Return the call of the network with `LAYERS` layers, or None where every layer has to be traced.
 
-    That is so where no stack is longer, where the layers of one differ (in some, heads are pruned), and where one input
-    or output holds all layers (`head_mask`), since each of them then has a row of its own.
+    Every layer has to be traced where no stack is longer; where the layers of one differ, as when heads of some are
+    pruned; and where one input or output has a row for each layer (`head_mask`).
     """
     stacks = stacks_from_call(call)
     shared = any("num_hidden_layers" in tensor.axes for tensor in (*call.inputs, *call.outputs))
@@ -59,7 +59,7 @@ def short_call(call: GraphCall) -> GraphCall | None:
 
 
 def _cut(module: nn.Module) -> Any:
-    """A module with fewer layers that shares what holds no list of layers."""
+    """Return the module with `LAYERS` layers; what holds no list of layers is shared with the whole one."""
     if not any(isinstance(part, Encoder) for part in module.modules()):
         return module
     short: Any = copy.copy(module)
