@@ -57,6 +57,11 @@ class DecodingCase(Case):
     history: Feeds
     memory: Feeds
 
+    @property
+    def tokens(self) -> int:
+        """The number of all tokens so far, padding included."""
+        return int(self.history["attention_mask"].size)
+
 
 def decoding_cases(
     inputs: Sequence[Tensor], limits: Limits, *, memory: Sequence[Tensor] = (), memory_limits: Limits | None = None
@@ -95,14 +100,14 @@ class _Writer:
         sizes = self.limits.sizes
         # One for the whole script, because the cache was computed with it.
         heads = self.rng.integers(0, 2, (sizes["num_hidden_layers"], sizes["num_attention_heads"]))
-        yield self._step(f"{title}, prompt", history, script.prompt, memory, heads, rows=None)
+        yield self._step(f"{title}, prompt", mask, history, script.prompt, memory, heads=heads, rows=None)
         for number, move in enumerate(script.moves, start=1):
             count = len(history["attention_mask"])
             rows = np.array(range(count) if move.rows is None else move.rows)
             added = self._tokens(np.ones((len(rows), move.tokens), dtype=np.int64))
             history = {name: np.concatenate([history[name][rows], added[name]], axis=1) for name in history}
             memory = {name: array[rows] for name, array in memory.items()}
-            yield self._step(f"{title}, step {number}", history, move.tokens, memory, heads, rows=rows)
+            yield self._step(f"{title}, step {number}", mask, history, move.tokens, memory, heads=heads, rows=rows)
 
     def _tokens(self, keep: NDArray[np.int64]) -> Feeds:
         """Return random inputs for new tokens, [rows, sequence] or [rows, sequence, hidden]; `keep` is their mask."""
@@ -117,11 +122,12 @@ class _Writer:
     def _step(
         self,
         name: str,
+        mask_kind: str,
         history: Feeds,
         new: int,
         memory: Feeds,
-        heads: NDArray[np.int64],
         *,
+        heads: NDArray[np.int64],
         rows: NDArray[np.int64] | None,
     ) -> DecodingCase:
         keep = history["attention_mask"]
@@ -134,7 +140,15 @@ class _Writer:
             else whole[tensor.name]
             for tensor in self.inputs
         }
-        return DecodingCase(name=name, feeds=feeds, mask=keep[:, -new:], rows=rows, history=whole, memory=memory)
+        return DecodingCase(
+            name=name,
+            feeds=feeds,
+            mask=keep[:, -new:],
+            mask_kind=mask_kind,
+            rows=rows,
+            history=whole,
+            memory=memory,
+        )
 
     def _memory(self, rows: int, mask: str) -> Feeds:
         """Return the inputs of the encoder's graph: ids and their mask, or hidden states."""

@@ -18,24 +18,7 @@ from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tolerance:
-    """The limits within which validation takes two outputs for equal.
-
-    Attributes:
-        difference: the largest difference.
-        relative_to_range: whether differences are divided by the largest magnitude of the reference output.
-        argmax_agreement: the smallest share of equal argmaxes, or None if argmaxes are not compared.
-        resolution: the spacing of the type's numbers, relative to the largest magnitude. Candidates that are closer to
-            each other are a tie, which the type cannot decide, and their argmax is not counted.
-    """
-
-    difference: float
-    relative_to_range: bool = False
-    argmax_agreement: float | None = None
-    resolution: float = 0.0
+from rpln_graphs.tolerances import NoiseTolerance, RangeTolerance, Tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +66,8 @@ SHARED: Final = {
 The key is the beginning of a name by which graphs are recognized that have such values. An encoder's graph has none:
 the names in its self-attention are those of the decoder's, but the two have nothing to do with each other."""
 
-FP16_TOLERANCE: Final = Tolerance(difference=2e-2, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
+FP32_TOLERANCE: Final = NoiseTolerance(rms=2.0, largest=3.0, ulps=4.0)
+FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, resolution=2.0**-10)
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 
 RECIPES: Final = {
@@ -95,7 +79,7 @@ RECIPES: Final = {
             stores_in=ir.DataType.FLOAT,
             folds=FOLDS,
             passes=(),
-            tolerance=Tolerance(difference=1e-4),
+            tolerance=FP32_TOLERANCE,
             target="cpu",
         ),
         Recipe(

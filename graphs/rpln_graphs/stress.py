@@ -48,14 +48,20 @@ class Limits:
 class Case:
     """One batch of the stress set.
 
-    `mask` is [rows, sequence], with 1 at real tokens, however many axes the inputs of the task have. `mask_token_id` is
-    the id of mask tokens, if the graph looks for them.
+    `mask` is [rows, sequence], with 1 at real tokens, however many axes the inputs of the task have. `mask_kind` says
+    where its padding is. `mask_token_id` is the id of mask tokens, if the graph looks for them.
     """
 
     name: str
     feeds: Feeds
     mask: NDArray[np.int64]
+    mask_kind: str = "none"
     mask_token_id: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens, padding included, that a network without a cache computes."""
+        return self.mask.size
 
     def selected(self, values: NDArray[Any], axes: Sequence[str | int]) -> NDArray[Any]:
         """Return the part of `values` [rows, sequence, ...] at the tokens that an output with these `axes` describes.
@@ -117,7 +123,13 @@ def _case(
         MASKED_POSITIONS.name: lambda: rng.integers(0, length, (rows, sizes[MASK_TOKENS])),
     }
     name = f"batch {batch} x length {length}, mask {mask}"
-    return Case(name=name, feeds=feeds_from_rows(inputs, sizes, made), mask=keep, mask_token_id=limits.mask_token_id)
+    return Case(
+        name=name,
+        feeds=feeds_from_rows(inputs, sizes, made),
+        mask=keep,
+        mask_kind=mask,
+        mask_token_id=limits.mask_token_id,
+    )
 
 
 def _ids(limits: Limits, rng: np.random.Generator, keep: NDArray[np.int64]) -> NDArray[np.int64]:

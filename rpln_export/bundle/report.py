@@ -24,10 +24,10 @@ from rpln_graphs.forms import FORMS
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
-from rpln_graphs.recipes import Tolerance
 from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from_model
 from rpln_graphs.rewriting.ranges import FLOAT16_MAX
 from rpln_graphs.save import precision_from_model
+from rpln_graphs.tolerances import Tolerance
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
 TEMPLATE: Final = "report.md.jinja"

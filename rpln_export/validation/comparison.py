@@ -1,6 +1,7 @@
-"""The comparison of graphs as they were saved with eager fp32 torch, output by output. No export goes without it."""
+"""The comparison of graphs as they were saved with eager torch, output by output. No export goes without it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rpln_export.validation.double_precision import in_float64
 from rpln_graphs.calls import GraphCall
-from rpln_graphs.recipes import Tolerance
 from rpln_graphs.stress import Case
+from rpln_graphs.tolerances import Distance, Tolerance, Yardstick
 from rpln_runtime.tasks import MASK_AXIS, MASKED_TOKENS, TOKEN_AXES, Tensor
 
 Array = NDArray[Any]
@@ -21,6 +23,16 @@ Run = Callable[[Case], Mapping[str, Array]]
 TINY: Final = float(np.finfo(np.float32).tiny)
 """The smallest normal number of fp32, which takes the place of a range of zero where a range divides."""
 
+BLOCK: Final = 2**20
+"""The number of values that are compared at once, so that no copy of a large output is made."""
+
+
+class Reference(NamedTuple):
+    """The outputs of a case by eager torch in fp32, and in fp64 where the case is in the sample; by output name."""
+
+    values: Mapping[str, Array]
+    exact: Mapping[str, Array] | None = None
+
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
@@ -29,8 +41,12 @@ class Comparison:
     Attributes:
         output: the name of the output in the graph.
         method: how the graph was run, for example "rpln_runtime" or "rounding copy".
-        difference: the largest difference, absolute or relative to the output's range, as the recipe's tolerance says.
-        worst_case: the name of the case with the largest difference; empty where nothing differs.
+        difference: the largest difference from eager torch: absolute in fp32, relative to the output's range in lower
+            types.
+        share: the largest difference of any case as a share of what the tolerance accepts; more than 1 is refused.
+        worst_case: the name of the case with the largest share; empty where nothing differs.
+        distance: how far the output is from fp64, in the worst cases of the sample; None in lower types.
+        noise: how far eager torch's own output is from fp64.
         decisions: how many argmaxes were compared, ties not among them.
         agreeing: how many of these are equal.
         ties: how many argmaxes were left out, because the best two candidates are too close for the type to tell apart.
@@ -41,7 +57,10 @@ class Comparison:
     output: str
     method: str
     difference: float = 0.0
+    share: float = 0.0
     worst_case: str = ""
+    distance: Distance | None = None
+    noise: Distance | None = None
     decisions: int = 0
     agreeing: int = 0
     ties: int = 0
@@ -53,11 +72,14 @@ class Comparison:
         """The share of equal argmaxes; None where no argmax was compared."""
         return self.agreeing / self.decisions if self.decisions else None
 
-    def accepted(self, tolerance: Tolerance) -> bool:
-        """Return whether all values are finite and `tolerance` accepts the difference and the equal argmaxes."""
+    def accepted(self, tolerance: Tolerance, *, times: float = 1.0) -> bool:
+        """Return whether all values are finite and `tolerance` accepts the equal argmaxes and the difference.
+
+        The difference may be so many `times` what the tolerance accepts.
+        """
         wanted = tolerance.argmax_agreement
         agrees = wanted is None or self.agreement is None or self.agreement >= wanted
-        return self.finite and self.difference <= tolerance.difference and agrees
+        return self.finite and self.share <= times and agrees
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields and the agreement."""
@@ -65,7 +87,7 @@ class Comparison:
 
 
 def compare(
-    expected: Sequence[Mapping[str, Array]],
+    expected: Sequence[Reference],
     methods: Mapping[str, Callable[[], Run]],
     outputs: Mapping[str, Tensor],
     cases: Sequence[Case],
@@ -84,44 +106,65 @@ def compare(
         methods: for each method, a function that opens the graph and returns what runs it.
         outputs: the outputs by their names in the graph, each with the row of the task's table that it comes from.
         cases: the inputs.
-        tolerance: says what differences are relative to, and which argmaxes are ties.
+        tolerance: says what is accepted, and which argmaxes are ties.
         advance: is called after each case of each method.
     """
-    scales = {name: _scale(name, tensor, cases, expected, tolerance) for name, tensor in outputs.items()}
+    yardsticks = {name: _yardstick(name, tensor, cases, expected) for name, tensor in outputs.items()}
     comparisons: list[Comparison] = []
     for method, opened in methods.items():
         run = opened()
-        rows = {name: Comparison(output=name, method=method) for name in outputs}
+        rows = {name: Comparison(output=name, method=method, noise=yardsticks[name].noise) for name in outputs}
         for case, reference in zip(cases, expected, strict=True):
             found = run(case)
             for name, tensor in outputs.items():
-                where = meaningful(tensor, case, reference[name].shape)
-                pair = _Pair(reference[name], found[name].astype(np.float32), where)
-                _note_difference(rows[name], pair, case.name, scale=scales[name])
+                where = meaningful(tensor, case, reference.values[name].shape)
+                exact = None if reference.exact is None else reference.exact[name]
+                triple = _Triple(reference.values[name], exact, found[name].astype(np.float32, copy=False), where)
+                _note_difference(rows[name], triple, case.name, tolerance, yardsticks[name])
                 if tensor.decides_along is not None:
-                    _note_decisions(rows[name], pair, tensor.decides_along, tie=tolerance.resolution * scales[name])
+                    tie = tolerance.resolution * max(TINY, yardsticks[name].reach)
+                    _note_decisions(rows[name], triple, tensor.decides_along, tie=tie)
             advance()
         comparisons.extend(rows.values())
     return comparisons
 
 
 def reference_outputs(
-    eager: Run, cases: Sequence[Case], folder: Path, *, advance: Callable[[], None]
-) -> list[dict[str, Array]]:
-    """Return the outputs of each case by eager torch.
+    eager: Callable[..., Mapping[str, Array]],
+    cases: Sequence[Case],
+    folder: Path,
+    *,
+    sample: Sequence[Case] = (),
+    advance: Callable[[], None],
+) -> list[Reference]:
+    """Return the outputs of each case by eager torch, and of the cases in `sample` those in fp64.
 
-    The arrays are files in `folder` that are mapped into memory: logits over a vocabulary would fill it.
+    `eager` takes a case and the option `exact`. The arrays are files in `folder` that are mapped into memory: logits
+    over a vocabulary would fill it.
     """
+
+    def stored(name: str, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        for output, array in outputs.items():
+            np.save(folder / f"{name}.{output}.npy", array)
+        return {output: np.load(folder / f"{name}.{output}.npy", mmap_mode="r") for output in outputs}
+
+    names = {case.name for case in sample}
     expected = []
     for number, case in enumerate(cases):
-        stored = {}
-        for name, array in eager(case).items():
-            path = folder / f"{number}.{name}.npy"
-            np.save(path, array)
-            stored[name] = np.load(path, mmap_mode="r")
-        expected.append(stored)
+        values = stored(f"{number}", eager(case))
+        exact = stored(f"{number}.exact", eager(case, exact=True)) if case.name in names else None
+        expected.append(Reference(values, exact))
         advance()
     return expected
+
+
+def sample_from_cases(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases that are computed in fp64 too: for each kind of mask, the one with the most tokens."""
+    largest: dict[str, Case] = {}
+    for case in cases:
+        if case.mask_kind not in largest or case.tokens > largest[case.mask_kind].tokens:
+            largest[case.mask_kind] = case
+    return list(largest.values())
 
 
 def graph_outputs(outputs: Sequence[Tensor], layers: int) -> dict[str, Tensor]:
@@ -130,43 +173,85 @@ def graph_outputs(outputs: Sequence[Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def eager_outputs(
-    model: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor], feeds: Mapping[str, Array]
+    model: Any,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    feeds: Mapping[str, Array],
+    *,
+    exact: bool = False,
 ) -> dict[str, Array]:
-    """Return what eager torch computes from a graph's `feeds`, by the names of the graph's outputs."""
+    """Return what eager torch computes from a graph's `feeds`, by the names of the graph's outputs.
+
+    With `exact`, it computes in fp64 from the same weights and feeds.
+    """
     call = GraphCall(model, inputs, outputs).eval()
-    with torch.inference_mode():
-        found = call(*(torch.from_numpy(feeds[name]) for name in call.input_names))
+    with torch.inference_mode(), in_float64(call) if exact else nullcontext():
+        found = call(*torch_feeds(call, feeds, exact=exact))
     return {name: tensor.numpy() for name, tensor in zip(call.output_names, found, strict=True)}
 
 
-def failed(comparisons: Iterable[Comparison], tolerance: Tolerance) -> list[Comparison]:
-    """Return the comparisons that `tolerance` does not accept."""
-    return [comparison for comparison in comparisons if not comparison.accepted(tolerance)]
+def torch_feeds(call: GraphCall, feeds: Mapping[str, Array], *, exact: bool) -> list[torch.Tensor]:
+    """Return the inputs of `call` in their order; with `exact`, float inputs are fp64."""
+    tensors = (torch.from_numpy(feeds[name]) for name in call.input_names)
+    return [tensor.double() if exact and tensor.is_floating_point() else tensor for tensor in tensors]
 
 
-class _Pair(NamedTuple):
-    """An output of one case by eager torch and by a method, and a mask of the elements that are compared."""
+def failed(comparisons: Iterable[Comparison], tolerance: Tolerance, *, times: float = 1.0) -> list[Comparison]:
+    """Return the comparisons that `tolerance` does not accept, not even `times` what it says."""
+    return [comparison for comparison in comparisons if not comparison.accepted(tolerance, times=times)]
+
+
+def distance_between(found: Array, expected: Array, where: NDArray[np.bool_] | None = None) -> Distance:
+    """Return how far two arrays are from each other at the elements in `where`, in blocks of `BLOCK` values."""
+    places = np.ones(found.shape, dtype=bool) if where is None else where
+    total, largest = 0.0, 0.0
+    for one, other, kept in zip(*map(_blocks, (found, expected, places)), strict=True):
+        difference = np.abs(one[kept].astype(np.float64) - other[kept])
+        total += float(np.square(difference).sum())
+        largest = max(largest, float(difference.max(initial=0.0)))
+    count = int(np.count_nonzero(places))
+    return Distance(rms=float(np.sqrt(total / count)) if count else 0.0, largest=largest)
+
+
+def _blocks(array: Array) -> Iterable[Array]:
+    flat = array.reshape(-1)
+    return (flat[start : start + BLOCK] for start in range(0, max(1, flat.size), BLOCK))
+
+
+class _Triple(NamedTuple):
+    """An output of one case by eager torch, in fp32 and in fp64, and by a method; and which elements are compared."""
 
     expected: Array
+    exact: Array | None
     found: Array
     where: NDArray[np.bool_]
 
 
-def _note_difference(row: Comparison, pair: _Pair, case: str, *, scale: float) -> None:
-    expected, found = pair.expected[pair.where], pair.found[pair.where]
-    finite = bool(np.isfinite(pair.found).all() and np.isfinite(expected).all())
-    difference = float(np.abs(found - expected).max(initial=0.0)) / scale if finite else np.inf
-    row.finite &= finite
+def _note_difference(row: Comparison, triple: _Triple, case: str, tolerance: Tolerance, yardstick: Yardstick) -> None:
     row.cases += 1
-    if difference > row.difference:
-        row.difference, row.worst_case = difference, case
+    if not (np.isfinite(triple.found).all() and np.isfinite(triple.expected[triple.where]).all()):
+        row.finite, row.difference, row.share, row.worst_case = False, np.inf, np.inf, case
+        return
+    distance = distance_between(triple.found, triple.expected, triple.where)
+    unit = max(TINY, yardstick.reach) if tolerance.relative_to_range else 1.0
+    row.difference = max(row.difference, distance.largest / unit)
+    if tolerance.wants_exact and triple.exact is not None:
+        distance = distance_between(triple.found, triple.exact, triple.where)
+        row.distance = _larger(row.distance, distance)
+    share = tolerance.share(distance, yardstick, exact=triple.exact is not None)
+    if share > row.share:
+        row.share, row.worst_case = share, case
 
 
-def _note_decisions(row: Comparison, pair: _Pair, axis: int, *, tie: float) -> None:
+def _larger(one: Distance | None, other: Distance) -> Distance:
+    return Distance(rms=max(one.rms, other.rms), largest=max(one.largest, other.largest)) if one else other
+
+
+def _note_decisions(row: Comparison, triple: _Triple, axis: int, *, tie: float) -> None:
     """Count equal argmaxes along `axis`; where the best two candidates are within `tie`, count a tie instead."""
-    expected, found = (np.where(pair.where, values, -np.inf) for values in (pair.expected, pair.found))
-    decided = pair.where.any(axis) & (_margin(expected, axis) > tie)
-    row.ties += int(pair.where.any(axis).sum() - decided.sum())
+    expected, found = (np.where(triple.where, values, -np.inf) for values in (triple.expected, triple.found))
+    decided = triple.where.any(axis) & (_margin(expected, axis) > tie)
+    row.ties += int(triple.where.any(axis).sum() - decided.sum())
     row.decisions += int(decided.sum())
     row.agreeing += int((expected.argmax(axis) == found.argmax(axis))[decided].sum())
 
@@ -180,20 +265,20 @@ def _margin(values: Array, axis: int) -> Array:
         return np.asarray(best - second)
 
 
-def _scale(
-    name: str, tensor: Tensor, cases: Sequence[Case], expected: Sequence[Mapping[str, Array]], tolerance: Tolerance
-) -> float:
-    """Return the unit of an output's differences: 1, or the output's range over all cases.
+def _yardstick(name: str, tensor: Tensor, cases: Sequence[Case], expected: Sequence[Reference]) -> Yardstick:
+    """Return what an output's differences are measured with.
 
-    The range of a single case says little: where only one token is real, it may be one value near zero.
+    The range is taken over all cases: a single one, in which only one token is real, may be one value near zero. The
+    noise is the largest of any case in the sample.
     """
-    if not tolerance.relative_to_range:
-        return 1.0
-    arrays = (
-        reference[name][meaningful(tensor, case, reference[name].shape)]
-        for case, reference in zip(cases, expected, strict=True)
-    )
-    return max(TINY, *(float(np.abs(array).max(initial=0.0)) for array in arrays))
+    reach, noise = 0.0, None
+    for case, reference in zip(cases, expected, strict=True):
+        values = reference.values[name]
+        where = meaningful(tensor, case, values.shape)
+        reach = max(reach, float(np.abs(values[where]).max(initial=0.0)))
+        if reference.exact is not None:
+            noise = _larger(noise, distance_between(values, reference.exact[name], where))
+    return Yardstick(reach=reach, noise=noise)
 
 
 def meaningful(tensor: Tensor, case: Case, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -54,18 +54,20 @@ class DecodingRunner:
 
 
 def eager_decoder_outputs(
-    case: DecodingCase, decoder: PlannedGraph, encoder: PlannedGraph | None
+    case: DecodingCase, decoder: PlannedGraph, encoder: PlannedGraph | None, *, exact: bool = False
 ) -> Mapping[str, Array]:
-    """Return what eager torch computes, without a cache, for the case's new tokens."""
-    runs = {} if encoder is None else {encoder.name: eager_run(encoder)}
+    """Return what eager torch computes, without a cache, for the case's new tokens; in fp64 with `exact`."""
+    runs = {} if encoder is None else {encoder.name: eager_run(encoder, exact=exact)}
     inputs = [*decoder.own_inputs, *([] if encoder is None else [ENCODER_MASK, CROSS_KEY_VALUES])]
     feeds = {**case.history, **encoded(case, encoder, runs)}
-    return newest(eager_outputs(decoder.call.model, inputs, decoder.compared, feeds), decoder, case)
+    return newest(eager_outputs(decoder.call.model, inputs, decoder.compared, feeds, exact=exact), decoder, case)
 
 
-def eager_run(planned: PlannedGraph) -> RunGraph:
-    """Return a function that computes a graph's outputs in eager torch."""
-    return lambda feeds: eager_outputs(planned.call.model, planned.plan.inputs, planned.plan.outputs, feeds)
+def eager_run(planned: PlannedGraph, *, exact: bool = False) -> RunGraph:
+    """Return a function that computes a graph's outputs in eager torch; in fp64 with `exact`."""
+    return lambda feeds: eager_outputs(
+        planned.call.model, planned.plan.inputs, planned.plan.outputs, feeds, exact=exact
+    )
 
 
 def history_feeds(

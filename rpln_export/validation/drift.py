@@ -1,8 +1,9 @@
 """The search for the first block of a network whose output drifts away from eager torch."""
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -10,26 +11,48 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rpln_export.validation.comparison import distance_between, torch_feeds
+from rpln_export.validation.double_precision import in_float64
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.rewriting.residual_stream import residual_norms
 from rpln_graphs.sessions import session_from_model
+from rpln_graphs.tolerances import Distance, Tolerance, Yardstick
 from rpln_runtime.tasks import LAST_LOGITS
 
 Stream = dict[str, NDArray[Any]]
 """The residual stream [rows, sequence, hidden] that each LayerNorm reads, by the name of the LayerNorm's module."""
 
 
-def first_drift(
-    call: GraphCall, graph: ir.Model, feeds: Feeds, mask: NDArray[Any], *, eager_feeds: Feeds, difference: float
-) -> str | None:
-    """Return in words which block of `graph` is the first to differ from eager torch; None where no block differs.
+class EagerFeeds(Protocol):
+    """A function that returns the inputs of eager torch, in fp32 or fp64."""
 
-    A block differs where the residual stream behind it differs by more than `difference` times its range. Residual
-    rescaling is undone first. A graph in a lower type is run as its rounding copy, in fp32 with rounding after each
-    operator.
+    def __call__(self, *, exact: bool) -> Feeds:
+        """Return the inputs by name."""
+
+
+class Drift(NamedTuple):
+    """The first block that drifts, or None, and what was measured, as a clause."""
+
+    block: str | None
+    words: str
+
+
+def first_drift(
+    call: GraphCall,
+    graph: ir.Model,
+    feeds: Feeds,
+    mask: NDArray[Any],
+    *,
+    eager_feeds: EagerFeeds,
+    tolerance: Tolerance,
+) -> Drift:
+    """Return which block of `graph` is the first to differ from eager torch by more than `tolerance` accepts.
+
+    What is compared is the residual stream behind each block. Residual rescaling is undone first. A graph in a lower
+    type is run as its rounding copy, in fp32 with rounding after each operator.
 
     Some graphs drop rows that their head does not read (rpln_graphs.passes.select_rows). Where one row is left, that
     row is compared. Where several are left, the search ends.
@@ -39,33 +62,49 @@ def first_drift(
         graph: the network as an ONNX graph.
         feeds: the graph's inputs.
         mask: 1 at real tokens, 0 at padding; [rows, sequence].
-        eager_feeds: the inputs of eager torch. They differ from `feeds` where another graph computed some of these.
-        difference: the accepted share of the range.
+        eager_feeds: makes the inputs of eager torch. They differ from `feeds` where another graph computed some.
+        tolerance: what is accepted.
     """
-    expected = _eager_stream(call, eager_feeds)
-    found = _graph_stream(graph, feeds)
-    real = mask.astype(bool)
-    block = "embeddings"
-    for norm, reference in expected.items():
-        one, other = reference, found[norm]
-        if other.shape == one.shape:
-            one, other = one[real], other[real]
-        elif other.shape == one[:, :1].shape:  # only the row that the head reads is left
-            one = one[:, -1:] if LAST_LOGITS in call.outputs else one[:, :1]
-        else:
-            return f"the residual stream agrees up to {block}; behind it the graph computes only what its head reads"
-        reach = float(np.abs(one).max())
-        error = float(np.abs(other - one).max())
-        if not error <= difference * reach:
-            return (
-                f"{block} is the first block that drifts: behind it, the residual stream differs by {error:.3g}, and "
-                f"its range is {reach:.3g}"
-            )
-        block = norm.removesuffix(".LayerNorm")
+    streams = [_eager_stream(call, eager_feeds(exact=exact), exact=exact) for exact in (False, tolerance.wants_exact)]
+    found, real = _graph_stream(graph, feeds), mask.astype(bool)
+    block, largest = "embeddings", 0.0
+    for norm in streams[0]:
+        kept = _compared(streams[0][norm].shape, found[norm].shape, real, reads_last=LAST_LOGITS in call.outputs)
+        if kept is None:
+            words = f"the residual stream agrees up to {block}; behind it the graph computes only what its head reads"
+            return Drift(None, words)
+        values, exact = (stream[norm][kept] for stream in streams)
+        distance = distance_between(found[norm][real] if kept is real else found[norm], exact)
+        yardstick = Yardstick(reach=float(np.abs(values).max()), noise=distance_between(values, exact))
+        share = tolerance.share(distance, yardstick, exact=True)
+        if not share <= 1.0:
+            words = f"{block} is the first block that drifts: behind it, {_words(distance, yardstick, tolerance)}"
+            return Drift(block, words)
+        block, largest = norm.removesuffix(".LayerNorm"), max(largest, share)
+    return Drift(None, f"the residual stream agrees behind every layer, by at most {largest:.0%} of what is accepted")
+
+
+def _compared(expected: tuple[int, ...], found: tuple[int, ...], real: NDArray[np.bool_], *, reads_last: bool) -> Any:
+    """Return the index of the part of eager torch's stream that a graph's stream of this shape is compared with."""
+    if found == expected:
+        return real
+    if found == (expected[0], 1, *expected[2:]):  # only the row that the head reads is left
+        return np.s_[:, -1:] if reads_last else np.s_[:, :1]
     return None
 
 
-def _eager_stream(call: GraphCall, feeds: Feeds) -> Stream:
+def _words(distance: Distance, yardstick: Yardstick, tolerance: Tolerance) -> str:
+    """Return how far the residual stream is off, as a clause."""
+    if not tolerance.wants_exact:
+        return f"the residual stream differs by {distance.largest:.3g}, and its range is {yardstick.reach:.3g}"
+    assert yardstick.noise is not None
+    return (
+        f"the residual stream is {distance.largest:.3g} from fp64 (rms {distance.rms:.3g}), eager torch's own "
+        f"{yardstick.noise.largest:.3g} (rms {yardstick.noise.rms:.3g}), and its range is {yardstick.reach:.3g}"
+    )
+
+
+def _eager_stream(call: GraphCall, feeds: Feeds, *, exact: bool) -> Stream:
     stream: Stream = {}
 
     def record(name: str) -> Any:
@@ -79,8 +118,8 @@ def _eager_stream(call: GraphCall, feeds: Feeds) -> Stream:
     }
     handles = [module.register_forward_pre_hook(record(name)) for name, module in norms.items()]
     try:
-        with torch.inference_mode():
-            call(*(torch.from_numpy(feeds[name]) for name in call.input_names))
+        with torch.inference_mode(), in_float64(call) if exact else nullcontext():
+            call(*torch_feeds(call, feeds, exact=exact))
     finally:
         for handle in handles:
             handle.remove()

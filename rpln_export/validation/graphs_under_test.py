@@ -33,8 +33,8 @@ class GraphUnderTest(Protocol):
     def planned_graphs(self) -> tuple[PlannedGraph, ...]:
         """The graphs in the order of their use; the outputs of the last one are compared."""
 
-    def eager(self, case: Any) -> Mapping[str, Array]:
-        """Return the outputs of a case by eager torch."""
+    def eager(self, case: Any, *, exact: bool = False) -> Mapping[str, Array]:
+        """Return the outputs of a case by eager torch, in fp32, or with `exact` in fp64."""
 
     def runner(self, runs: Mapping[str, RunGraph]) -> Run:
         """Return a function that takes the cases in their order and returns the outputs by the graphs in `runs`."""
@@ -66,7 +66,7 @@ class SingleGraphUnderTest:
         """The graph, as the only one."""
         return (self.planned,)
 
-    def eager(self, case: Case) -> Mapping[str, Array]:
+    def eager(self, case: Case, *, exact: bool = False) -> Mapping[str, Array]:
         """Return the outputs of the case by eager torch.
 
         Logits at masks are picked from the logits of all tokens, so that the graph's selection is proven too.
@@ -74,7 +74,7 @@ class SingleGraphUnderTest:
         inputs = [tensor for tensor in self.planned.plan.inputs if tensor != MASKED_POSITIONS]
         some = {MASKED_LOGITS, LOGITS_AT_POSITIONS}
         outputs = [ALL_LOGITS if tensor in some else tensor for tensor in self.planned.compared]
-        found = eager_outputs(self.planned.call.model, inputs, outputs, case.feeds)
+        found = eager_outputs(self.planned.call.model, inputs, outputs, case.feeds, exact=exact)
         return {
             name: case.selected(found[name], tensor.axes)
             for tensor in self.planned.compared
@@ -128,9 +128,9 @@ class DecoderUnderTest:
             dict.fromkeys(planned for planned in (self.encoder, self.prompt, self.step) if planned is not None)
         )
 
-    def eager(self, case: DecodingCase) -> Mapping[str, Array]:
+    def eager(self, case: DecodingCase, *, exact: bool = False) -> Mapping[str, Array]:
         """Return the outputs for the case's new tokens by eager torch, which is given the whole history."""
-        return eager_decoder_outputs(case, self.step, self.encoder)
+        return eager_decoder_outputs(case, self.step, self.encoder, exact=exact)
 
     def runner(self, runs: Mapping[str, RunGraph]) -> Run:
         """Return a runner of cases, which begins with an empty cache."""

@@ -55,10 +55,13 @@ def print_rescaling(rescaling: "Rescaling", label: str) -> None:
 
 
 def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
-    """Print a table of comparisons with eager torch."""
-    table = Table("output", "by", "cases", "largest difference", "argmax agreement")
+    """Print a table of comparisons with eager torch; in fp32 also how far the output, and torch's own, is from fp64."""
+    exact = any(row.distance for row in comparisons)
+    from_fp64 = ("from fp64", "torch's own") if exact else ()
+    table = Table("output", "by", "cases", "largest difference", *from_fp64, "argmax agreement")
     for row in comparisons:
         agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"
         agreement += f", {row.ties} tie{'s' if row.ties > 1 else ''}" if row.ties else ""
-        table.add_row(row.output, row.method, str(row.cases), f"{row.difference:.2e}", agreement)
+        distances = [f"{found.largest:.2e}" if found else "" for found in (row.distance, row.noise)] if exact else []
+        table.add_row(row.output, row.method, str(row.cases), f"{row.difference:.2e}", *distances, agreement)
     make_console().print(table)
