@@ -24,6 +24,7 @@ from rpln_export.validation.comparison import (
 from rpln_export.validation.decoding import RunGraph, eager_run
 from rpln_export.validation.drift import first_drift
 from rpln_export.validation.graphs_under_test import GraphUnderTest
+from rpln_export.validation.structure import called_modules, structural_faults
 from rpln_graphs.decoding import DecodingCase
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.feeds import Feeds
@@ -105,7 +106,8 @@ def prove(
 ) -> Proof:
     """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch.
 
-    The proof ends with the first graphs that differ.
+    First their structure is read back, then their outputs are compared. The proof ends with the first graphs that
+    differ.
     """
     run_configs = {
         run_config.label(name): (method, run_config)
@@ -116,14 +118,39 @@ def prove(
     total = sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(run_configs))
     tick = _counter(advance, total)
     comparisons: list[Comparison] = []
-    refusal: Refusal | None = None
-    for under_test in graphs_under_test:
+    refusal = _structural_refusal(graphs_under_test, folder, manifest)
+    for under_test in () if refusal else graphs_under_test:
         found = _comparisons(under_test, folder, run_configs, recipe, advance=tick)
         comparisons += _labelled(found, under_test, several=len(graphs_under_test) > 1)
         if refused := failed(found, recipe.tolerance):
             refusal = _refusal(refused, under_test, folder, recipe, run_configs)
             break
     return Proof(comparisons=comparisons, notes=(recipe.note,) if recipe.note else (), refusal=refusal)
+
+
+def _structural_refusal(
+    graphs_under_test: Sequence[GraphUnderTest], folder: Path, manifest: Manifest
+) -> Refusal | None:
+    """Return why the first file with another structure than its network is refused; None if there is none."""
+    graphs = {graph.variant: graph for graph in manifest.graphs}
+    for under_test in graphs_under_test:
+        for planned in under_test.planned_graphs:
+            runs = {other.name: eager_run(other) for other in under_test.planned_graphs if other.is_encoder}
+            called = called_modules(planned.call, under_test.full_feeds(under_test.cases[0], planned, runs))
+            graph = graphs[planned.name]
+            standard = ir.load(folder / graph.path)
+            for path, providers in [(graph.path, ()), *((row.path, row.providers) for row in graph.rewritten)]:
+                faults = structural_faults(
+                    ir.load(folder / path), standard, called, planned.call.model.config.hidden_act
+                )
+                if faults:
+                    return _structure_refused(path, faults, next(iter(providers), None))
+    return None
+
+
+def _structure_refused(path: str, faults: Sequence[str], provider: str | None) -> Refusal:
+    reason = f"{path} is not the network that was loaded: {'; '.join(faults)}"
+    return Refusal(message=f"{reason}. It is refused.\n{ADVICE_FLOAT}", reason=reason, provider=provider)
 
 
 def _comparisons(
