@@ -13,20 +13,25 @@ from rpln_runtime.tasks import (
     BATCH,
     CHOICES,
     ENCODER_SEQUENCE,
+    MASK_AXIS,
     MASKED_POSITIONS,
     MASKED_TOKENS,
     SEQUENCE,
     Tensor,
 )
-from rpln_runtime.tasks import MASK_AXIS as MASK_TOKENS
 
 BATCHES: Final = (1, 2, 7)
+"""The numbers of texts in a batch."""
 LENGTHS: Final = (1, 2, 5, 17)
+"""The numbers of tokens of a batch's texts, padding included."""
 MASK_KINDS: Final = ("none", "right", "left", "holes", "empty")
 """Where the padding is. With `empty`, one row is all padding, and the others have holes."""
 CHOICE_COUNT: Final = 3
+"""The number of choices of each question."""
 MOST_POSITIONS: Final = 4
+"""The most positions that logits are asked for in each text."""
 SHARE_OF_MASKS: Final = 0.3
+"""The share of mask tokens in batches with many of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,7 @@ class Case:
         index: Any = ...
         if MASKED_TOKENS in axes:
             index = self.feeds["input_ids"] == self.mask_token_id
-        elif MASK_TOKENS in axes:
+        elif MASK_AXIS in axes:
             index = np.arange(len(values))[:, None], self.feeds[MASKED_POSITIONS.name]
         selected: NDArray[Any] = values[index]
         return selected
@@ -104,8 +109,8 @@ def _case(
     rows = batch * choices
     keep = random_mask(mask, rows, length, rng)
     sizes = {**limits.sizes, BATCH: batch, CHOICES: choices, SEQUENCE: length, ENCODER_SEQUENCE: length}
-    if any(MASK_TOKENS in tensor.axes for tensor in inputs):
-        sizes[MASK_TOKENS] = int(rng.integers(0, MOST_POSITIONS + 1))
+    if any(MASK_AXIS in tensor.axes for tensor in inputs):
+        sizes[MASK_AXIS] = int(rng.integers(0, MOST_POSITIONS + 1))
     heads = (limits.sizes["num_hidden_layers"], limits.sizes["num_attention_heads"])
     made: dict[str, Callable[[], NDArray[Any]]] = {
         "input_ids": lambda: _ids(limits, rng, keep),
@@ -114,7 +119,7 @@ def _case(
         "position_ids": lambda: limits.pad_token_id + np.cumsum(keep, axis=-1) * keep,
         "inputs_embeds": lambda: rng.standard_normal((*keep.shape, limits.sizes["hidden_size"])),
         "head_mask": lambda: rng.integers(0, 2, heads),
-        MASKED_POSITIONS.name: lambda: rng.integers(0, length, (rows, sizes[MASK_TOKENS])),
+        MASKED_POSITIONS.name: lambda: rng.integers(0, length, (rows, sizes[MASK_AXIS])),
     }
     name = f"batch {batch} x length {length}, mask {mask}"
     return Case(name=name, feeds=feeds_from_rows(inputs, sizes, made), mask=keep, mask_token_id=limits.mask_token_id)

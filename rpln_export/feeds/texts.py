@@ -25,7 +25,7 @@ from rpln_runtime.tasks import (
 DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 """The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
 
-TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
+_AS_LONG_AS_THE_TEXT: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
 MASK_EVERY: Final = 7
 """Every so many tokens, one is a mask token, for graphs that look for these. RoBERTa is trained on 15% of masks."""
 
@@ -37,7 +37,7 @@ def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: Graph
     tokens, or for mask tokens that are put into the text.
     """
     config = call.model.config
-    sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(TOKENS, ids.size)
+    sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(_AS_LONG_AS_THE_TEXT, ids.size)
     made: dict[str, Callable[[tuple[int, ...]], NDArray[Any]]] = {
         "input_ids": lambda _: _with_masks(call, ids),
         "masked_positions": lambda _: np.arange(ids.size),

@@ -18,7 +18,7 @@ def generation_from_checkpoint(
 
     Returns None for a task that generates nothing. Raises PlanError for ids and lengths that cannot be.
     """
-    if task.postprocess is not None:
+    if not task.generates:
         return None
     chosen, config = _generation_config(source, revision), composition.decoder
 

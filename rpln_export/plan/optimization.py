@@ -36,7 +36,7 @@ def workload_from_choice(name: str | None, path: Path | None) -> Workload:
 
 
 def check_optimization(
-    optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool, decodes: bool, workload_given: bool
+    optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool, generates: bool, workload_given: bool
 ) -> None:
     """Refuse choices of a form that contradict each other. Raises PlanError."""
     form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
@@ -50,7 +50,7 @@ def check_optimization(
         raise PlanError(
             f"--pack-padding asks for a packed form, but --optimize {form.name} for another. Leave one of them out."
         )
-    if pack_padding and decodes:
+    if pack_padding and generates:
         raise PlanError("--pack-padding is for encoders: the steps of a decoder have no padding. Leave it out.")
     if pack_padding and optimize == NONE:
         raise PlanError(

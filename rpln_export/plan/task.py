@@ -33,7 +33,7 @@ def _task_from_config(config: PretrainedConfig, source: str) -> Task:
 
 
 def _make_decoder(composition: Composition, task: Task) -> None:
-    if task.postprocess is not None:
+    if not task.generates:
         raise PlanError(
             f"--is-decoder makes a decoder, which continues texts, but {task.name} is no such task. Leave it out, or "
             "choose --task text-generation."
@@ -48,7 +48,7 @@ def _check_network(composition: Composition, task: Task, source: str) -> None:
             f"{source} is an encoder and a decoder, but {task.name} takes a single network. Choose --task "
             "text2text-generation."
         )
-    if task.postprocess is None and not config.is_decoder:
+    if task.generates and not config.is_decoder:
         raise PlanError(
             f"{source} is no decoder: is_decoder is not set in its config, so that its tokens see the tokens after "
             f"them. To make it continue texts, add --is-decoder. Otherwise choose another --task than {task.name}."

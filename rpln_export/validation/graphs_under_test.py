@@ -160,7 +160,7 @@ class DecoderUnderTest:
 
 def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: ExportPlan) -> list[GraphUnderTest]:
     """Return everything that must be proven of a bundle of these graphs."""
-    if not plan.decodes:
+    if not plan.task.generates:
         return [SingleGraphUnderTest(planned=planned, cases=list(_cases(planned, plan))) for planned in planned_graphs]
     encoder = next((planned for planned in planned_graphs if planned.is_encoder), None)
     decoders = {planned.name: planned for planned in planned_graphs if not planned.is_encoder}

@@ -21,7 +21,7 @@ from rpln_export.forms.choice import Measurements
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.workloads import WORKLOADS, workload_from_file
 from rpln_export.validation import proof
-from rpln_export.validation.proof import Proof, Refusal
+from rpln_export.validation.proof import Proof, ProofRefusal
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -245,7 +245,7 @@ def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
     assert re.search("standard form, .* fused is not equal to eager torch: logits", manifest.optimization.note)
 
 
-def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
+def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: ProofRefusal) -> None:
     """The first proofs of an export end in these; later ones are real."""
     waiting, real = list(refusals), proof.prove
 
@@ -257,14 +257,14 @@ def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
     monkeypatch.setattr(pipeline, "prove", prove)
 
 
-NEAR = Refusal(message="the first", reason="", near=True)
+NEAR = ProofRefusal(message="the first", reason="", near=True)
 
 
 @pytest.mark.usefixtures("measuring")
 def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_proofs(monkeypatch, Refusal(message="refused", reason="a hair off", near=True))
+    refuse_proofs(monkeypatch, ProofRefusal(message="refused", reason="a hair off", near=True))
     result = export("--target", "portable", "--json")
     assert result.exit_code == 0, result.output
     steps = [step["name"] for step in json.loads(result.stdout)["steps"]]
@@ -279,8 +279,8 @@ def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
 @pytest.mark.parametrize(
     ("options", "refusals"),
     [
-        ((), [NEAR, Refusal(message="the second", reason="")]),
-        ((), [Refusal(message="the first", reason="")]),
+        ((), [NEAR, ProofRefusal(message="the second", reason="")]),
+        ((), [ProofRefusal(message="the first", reason="")]),
         (("--optimize", "standard"), [NEAR]),
         (("--optimize", "none"), [NEAR]),
     ],
@@ -291,7 +291,7 @@ def test_other_misses_are_errors(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: Sequence[str],
-    refusals: Sequence[Refusal],
+    refusals: Sequence[ProofRefusal],
 ) -> None:
     refuse_proofs(monkeypatch, *refusals)
     result = export(*options)
@@ -305,7 +305,7 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, near: bool
 ) -> None:
     """A proof whose tolerance is so many times smaller than the difference that there is."""
-    found: list[Refusal | None] = []
+    found: list[ProofRefusal | None] = []
     real = proof.prove
 
     def prove(*bundle: Any, recipe: Recipe, advance: Any) -> Proof:
