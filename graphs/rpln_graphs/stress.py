@@ -36,9 +36,15 @@ SHARE_OF_MASKS: Final = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of one network's inputs, and `sizes`, the sizes of axes that are named after config fields.
+    """The limits of one network's inputs.
 
-    If `mask_token_id` is given, some of the ids are mask tokens.
+    Attributes:
+        usable_length: the most tokens of a text.
+        vocab_size: the number of token ids.
+        type_vocab_size: the number of token types.
+        pad_token_id: the id of padding.
+        sizes: the sizes of axes that are named after fields of the config.
+        mask_token_id: the id of the mask tokens that some cases are to have; None for none.
     """
 
     usable_length: int
@@ -92,7 +98,7 @@ def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
 def feeds_from_rows(
     inputs: Sequence[Tensor], sizes: Mapping[str, int], rows: Mapping[str, Callable[[], NDArray[Any]]]
 ) -> Feeds:
-    """Return the graph's feeds: what `rows` makes for each input, in the shape and type that the table gives it."""
+    """Return an array for each of `inputs`: what its function in `rows` makes, in the shape and type of the input."""
     wanted = (
         WantedInput(
             tensor.name, tensor.dtype, tuple(axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes)
@@ -105,6 +111,7 @@ def feeds_from_rows(
 def _case(
     inputs: Sequence[Tensor], limits: Limits, rng: np.random.Generator, *, batch: int, length: int, mask: str
 ) -> Case:
+    """Return the case of a batch, a length and a kind of mask."""
     choices = CHOICE_COUNT if any(CHOICES in tensor.axes for tensor in inputs) else 1
     rows = batch * choices
     keep = random_mask(mask, rows, length, rng)

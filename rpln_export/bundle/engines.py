@@ -25,7 +25,7 @@ from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import Graph, Manifest, bundle_file_from_path, read_manifest, write_manifest
 
 COMPILED: Final = "compiled, not executed: that takes a GPU"
-"""What the report says of engines: an export compares the graphs with eager torch, but not the engines."""
+"""What the report says of engines, because an export compares the graphs with eager torch, but not the engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +118,7 @@ def _build(
 def _build_one(
     plan: EnginePlan, folder: Path, manifest: Manifest, graph: Graph, place: Path, *, allow_partial: bool
 ) -> EngineManifest:
+    """Build the engine of one graph, check it, and write it and its manifest to the folder `place`."""
     backend = plan.backend
     assert backend is not None
     profiles = profiles_of_graph(plan.profiles, graph, manifest.axes)

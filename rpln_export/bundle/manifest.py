@@ -29,7 +29,10 @@ TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnx
 
 
 def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
-    """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files."""
+    """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files.
+
+    There is a generation_config.json only for a task that generates text, if the checkpoint has one.
+    """
     own = plan.composition.config
     config = type(own).from_dict(own.to_dict())
     config.architectures = [_architecture(plan)]

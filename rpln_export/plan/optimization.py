@@ -38,7 +38,10 @@ def workload_from_choice(name: str | None, path: Path | None) -> Workload:
 def check_optimization(
     optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool, generates: bool, workload_given: bool
 ) -> None:
-    """Refuse choices of a form that contradict each other. Raises PlanError."""
+    """Refuse choices of a form that contradict each other. Raises PlanError.
+
+    `generates` says whether the task generates text, and `workload_given` whether the user named a workload.
+    """
     form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
     if target.compiled and (pack_padding or (form is not None and (form.packs or not form.standard))):
         raise PlanError(

@@ -1,4 +1,4 @@
-"""The comparison of graphs as they were saved with eager fp32 torch, output by output. No export goes without it."""
+"""The comparison of saved graphs with eager torch in fp32, output by output. Every export makes it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -153,6 +153,7 @@ class _Pair(NamedTuple):
 
 
 def _note_difference(row: Comparison, pair: _Pair, case: str, *, scale: float) -> None:
+    """Add a case to the row, whose difference is in units of `scale`."""
     expected, found = pair.expected[pair.where], pair.found[pair.where]
     finite = bool(np.isfinite(pair.found).all() and np.isfinite(expected).all())
     difference = float(np.abs(found - expected).max(initial=0.0)) / scale if finite else np.inf

@@ -66,6 +66,7 @@ def first_drift(
 
 
 def _eager_stream(call: GraphCall, feeds: Feeds) -> Stream:
+    """Return the residual stream that eager torch computes."""
     stream: Stream = {}
 
     def record(name: str) -> Any:
@@ -88,6 +89,7 @@ def _eager_stream(call: GraphCall, feeds: Feeds) -> Stream:
 
 
 def _graph_stream(graph: ir.Model, feeds: Feeds) -> Stream:
+    """Return the residual stream that the graph computes in ONNX Runtime, with rescaling undone."""
     lowered = any(value.dtype in LOWER_TYPES for node in graph.graph for value in node.outputs)
     copy = rounding_copy(graph) if lowered else graph.clone()
     nodes = {node.name: node for node in copy.graph}

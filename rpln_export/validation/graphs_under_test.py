@@ -1,4 +1,4 @@
-"""What is proven in one go: a single graph, case by case, or a decoder's graphs together, step by step."""
+"""Graphs that are proven together: a single graph, case by case, or a decoder's graphs, step by step."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -183,7 +183,7 @@ def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: Ex
 
 
 def _cases(planned: PlannedGraph, plan: ExportPlan) -> Iterator[Case]:
-    """Return the stress set, with mask tokens where the graph looks for them."""
+    """Return the stress set of one graph, with mask tokens if the graph looks for them."""
     return stress_cases(planned.plan.inputs, replace(plan.limits, mask_token_id=planned.mask_token_id))
 
 

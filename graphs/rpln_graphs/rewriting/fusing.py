@@ -76,7 +76,7 @@ def rule(
 
 
 class _Reasons(pattern.MatchingTracer):
-    """A tracer that keeps, for each node, why the attempt to match it that came furthest failed."""
+    """A tracer that keeps a reason for each node: why the attempt that matched most of the nodes around it failed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _Reasons(pattern.MatchingTracer):
 
 
 def _leave_out_unread(node: ir.Node) -> None:
-    """Remove the names of outputs without readers: the kernel then need not compute them."""
+    """Leave out the outputs that nothing reads, so that the kernel need not compute them."""
     read = [place for place, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]
     node.resize_outputs(max(read, default=0) + 1)
     for place, output in enumerate(node.outputs):

@@ -12,6 +12,7 @@ from rpln_graphs.rewriting.nodes import set_type
 from rpln_graphs.rewriting.values import Size, axis_of, contents, maker, operand, rank, same_size
 
 BATCH, ROWS, RANK = 0, 1, 3
+"""The axes of the batch and of the rows, and the number of axes."""
 ALONG_ROWS: Final = ([1], [-2])
 """The axes input of a Slice that goes along the rows."""
 

@@ -1,4 +1,4 @@
-"""What is done to logits before a token is chosen. Each function returns new logits, in which -inf excludes a token.
+"""Changes of logits before a token is chosen. Each function returns new logits, in which -inf excludes a token.
 
 They compute what the classes of these names in transformers' generation/logits_process.py do (4.57.6 and 5.23), except
 that top-p also keeps all tokens that are as likely as the last one that it keeps. As in 5.23, padding does not count as

@@ -303,7 +303,7 @@ def test_a_graph_gets_each_profile_once() -> None:
         {"batch": "1:1:1", "sequence": "1:64:64"},
         {"batch": "2:2:2", "sequence": "9:9:9"},
     ]
-    with pytest.raises(PlanError, match=r"sequence=65:65:65, and model\.onnx takes at most 64 there"):
+    with pytest.raises(PlanError, match=r"sequence=65:65:65, but model\.onnx takes at most 64 there"):
         profiles_of_graph(profiles_of("batch=1", "sequence=65"), GRAPH, LIMITS)
 
 
@@ -361,7 +361,7 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--engine", "tensorrt-rtx", "--workspace", "0"], "Invalid value for '--workspace': 0 is not in the range"),
         (
             ["--engine", "tensorrt-rtx", "--profile", f"sequence={USABLE_LENGTH + 1}"],
-            f"model.onnx takes at most {USABLE_LENGTH} there: its table of positions ends.",
+            f"model.onnx takes at most {USABLE_LENGTH} there, as many as the network has positions.",
         ),
     ],
 )
