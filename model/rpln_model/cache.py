@@ -1,4 +1,4 @@
-"""Keys and values of earlier tokens: what a caller may pass in, and what one layer sees of it.
+"""Keys and values of earlier tokens: what a caller may pass in, and what a layer sees of them.
 
 A past is a `Cache` of transformers (or anything with its `update` and `get_seq_length`), which is extended in place
 and handed back, or a tuple with (key, value) or (key, value, cross key, cross value) per layer, each
@@ -21,7 +21,7 @@ Past = Any  # a transformers Cache, its work-alike, or tuples of tensors: see th
 
 
 def length_of_past(past_key_values: Past | None) -> int:
-    """How many tokens came before, padding included."""
+    """Return the number of earlier tokens, padding included."""
     # Not int(...): while a graph is traced, the length is a symbol.
     length: int = 0
     if isinstance(past_key_values, tuple | list):
@@ -32,7 +32,7 @@ def length_of_past(past_key_values: Past | None) -> int:
 
 
 def cache_from_past(past_key_values: Past | None, *, use_cache: bool, layers: int) -> Any:
-    """The cache a forward pass reads and extends, or None when there is neither a past nor a wish to keep one."""
+    """Return the cache that a forward pass reads and extends; None if there is no past and none is to be kept."""
     if past_key_values is None:
         return _empty_cache() if use_cache else None
     if not isinstance(past_key_values, tuple | list):
@@ -58,47 +58,47 @@ def _empty_cache() -> Any:
 
 
 class Slot(Protocol):
-    """One attention's place in a cache."""
+    """The place of one attention in a cache."""
 
     def stored(self) -> KeyValue | None:
-        """Keys and values that make projecting unnecessary."""
+        """Return keys and values that need not be projected any more; None if there are none."""
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
-        """Store new keys and values; return all there are to attend to."""
+        """Store new keys and values, and return all that the attention reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelfSlot:
-    """Grows by the new tokens."""
+    """The place of a self-attention, which grows by the new tokens."""
 
     cache: Any
     layer: int
 
     def stored(self) -> None:
-        """New tokens always have to be projected."""
+        """Return None: the keys and values of new tokens always have to be projected."""
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
-        """The earlier tokens' keys and values with the new ones behind."""
+        """Return the keys and values of the earlier tokens, followed by the new ones."""
         pair: KeyValue = self.cache.update(key, value, self.layer)
         return pair
 
 
 @dataclass(frozen=True, slots=True)
 class CrossSlot:
-    """Filled once: the encoder's output does not change while a sequence is decoded."""
+    """The place of a cross-attention, which is filled once: the encoder's output stays the same for all steps."""
 
     cache: Any
     layer: int
 
     def stored(self) -> KeyValue | None:
-        """The encoder's keys and values, once they are there."""
+        """Return the keys and values of the encoder's output; None before they are filled in."""
         if not self.cache.is_updated.get(self.layer):
             return None
         layer = self.cache.cross_attention_cache.layers[self.layer]
         return layer.keys, layer.values
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
-        """Keep the encoder's keys and values for the steps to come."""
+        """Keep the keys and values of the encoder's output for later steps, and return them."""
         pair: KeyValue = self.cache.cross_attention_cache.update(key, value, self.layer)
         self.cache.is_updated[self.layer] = True
         return pair
@@ -106,25 +106,27 @@ class CrossSlot:
 
 @dataclass(frozen=True, slots=True)
 class GivenSlot:
-    """Filled from outside: what the encoder's output was projected to, so that the output itself is not needed."""
+    """The place of a cross-attention whose keys and values are given, so that the encoder's output is not needed."""
 
     key_value: KeyValue
 
     def stored(self) -> KeyValue:
-        """The encoder's keys and values."""
+        """Return the keys and values of the encoder's output."""
         return self.key_value
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:  # noqa: ARG002 # the protocol's
-        """Nothing is ever projected for this slot."""
+        """Raise AssertionError, because nothing is ever projected for this place."""
         raise AssertionError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyValues:
-    """Keys and values per layer, as the inputs and outputs of a graph are: no object grows in place.
+    """The keys and values of each layer as plain tensors, as a graph takes and returns them: no object grows in place.
 
-    `past` is empty where nothing came before, `cross` where no encoder's keys and values are given. A forward pass
-    leaves the past with the new tokens behind in `present`.
+    Attributes:
+        past: the keys and values of earlier tokens; empty if there are none.
+        cross: the keys and values of an encoder's output; empty if none are given.
+        present: after a forward pass, the keys and values of the earlier and the new tokens, by layer.
     """
 
     past: Sequence[KeyValue] = ()
@@ -132,11 +134,11 @@ class KeyValues:
     present: dict[int, KeyValue] = field(default_factory=dict)
 
     def get_seq_length(self) -> int:
-        """How many tokens came before."""
+        """Return the number of earlier tokens."""
         return self.past[0][0].shape[-2] if self.past else 0
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> KeyValue:
-        """All keys and values there are to attend to."""
+        """Store the keys and values of earlier and new tokens in `present`, and return them."""
         if self.past:
             past_key, past_value = self.past[layer]
             key, value = torch.cat([past_key, key], dim=-2), torch.cat([past_value, value], dim=-2)
@@ -145,14 +147,14 @@ class KeyValues:
 
 
 def holds_memory(cache: Any) -> bool:
-    """Whether cross-attention can do without the encoder's output."""
+    """Return whether the cache has the keys and values of cross-attention, which then needs no encoder's output."""
     return isinstance(cache, KeyValues) and bool(cache.cross)
 
 
 def slots(cache: Any, layer: int) -> tuple[Slot | None, Slot | None]:
-    """Where the self-attention and the cross-attention of a layer keep their keys and values.
+    """Return the places of a layer's self-attention and cross-attention in `cache`; None for what it does not keep.
 
-    A cache without a part for cross-attention keeps only the first; the second is then projected anew each time.
+    Without a place, the keys and values of cross-attention are projected again in each step.
     """
     if cache is None:
         return None, None
