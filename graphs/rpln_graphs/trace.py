@@ -59,7 +59,7 @@ def trace_model(
     opset: int = DEFAULT_OPSET,
     trace: str = REPEAT,
 ) -> ir.Model:
-    """Trace `model` into a graph with exactly these inputs and outputs, then clean it up.
+    """Return the graph that `model` is traced into, cleaned up, with exactly these inputs and outputs.
 
     `model` is one of rpln_model's heads in eval mode; axes named after config fields are looked up in `model.config`.
     Weights are shared with `model`, not copied. `trace` is a row of TRACE_METHODS, which all make the same graph.

@@ -71,9 +71,10 @@ class Entry:
 def measure_candidates(
     graph: GraphForms, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
 ) -> list[Candidate]:
-    """Measure the candidates for one graph of the plan in about `seconds`, in the order of FORMS.
+    """Measure the candidates for one graph of the plan in about `seconds`, and return all with their outcomes.
 
-    The reference is the standard form on the target's first provider. `advance` is called after each candidate.
+    They are measured in the order of FORMS. The reference is the standard form on the target's first provider.
+    `advance` is called after each candidate.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
     target's first provider does not run here, and GraphError where the disk has no room for the graphs.

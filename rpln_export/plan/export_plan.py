@@ -190,7 +190,9 @@ def make_plan(
     with_tokenizer: bool = False,
     engines: EngineRequest | None = None,
 ) -> ExportPlan:
-    """Read the checkpoint's configuration, check every choice, and fill in what was left open.
+    """Return the plan of an export, with every choice checked and what was left open filled in.
+
+    The checkpoint's configuration is read for that, but no weights.
 
     Args:
         checkpoint: a folder or hub id; None means the embedded default of the task.

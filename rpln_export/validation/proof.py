@@ -93,7 +93,7 @@ def prove(
     recipe: Recipe,
     advance: Callable[[int, int], None],
 ) -> Proof:
-    """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch.
+    """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch; return the outcome.
 
     The proof ends with the first graphs that differ. `advance` is told how many comparisons are done, and of how many.
     """
@@ -124,7 +124,7 @@ def _comparisons(
     *,
     advance: Callable[[], None],
 ) -> list[Comparison]:
-    """Compare the outputs of the last graph with those of eager torch, for each way to run the graphs."""
+    """Return the comparisons of the last graph's outputs with those of eager torch, for each way to run the graphs."""
     last = under_test.planned_graphs[-1]
     with tempfile.TemporaryDirectory() as stored:
         expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), advance=advance)

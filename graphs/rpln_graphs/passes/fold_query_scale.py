@@ -45,7 +45,7 @@ class FoldQueryScale(FoldingPass):
                         yield scaling
 
     def fold(self, node: ir.Node) -> str | None:
-        """Scale the projection of the queries in place of the scores, and remove `node`, which scaled these."""
+        """Scale the projection of the queries in place of the scores, or return the reason why not."""
         scale = constant_operand(node, rank=0)
         assert scale is not None
         scores = other_operand(node, scale)

@@ -54,7 +54,7 @@ class FuseAttention(AttentionPass, FoldingPass):
         return (node for node in model.graph if node.op_type == "Softmax")
 
     def rewrite(self, model: ir.Model) -> int:
-        """Raise the opset if there is anything to fuse, fuse it, and let layers share their mask."""
+        """Raise the opset if there is anything to fuse, fuse it, let layers share their mask, and return the count."""
         if any(isinstance(_fusable_attention(node), TracedAttention) for node in self.candidates(model)):
             _raise_opset(model)
         count = super().rewrite(model)

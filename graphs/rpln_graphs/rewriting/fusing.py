@@ -32,7 +32,10 @@ class FusingPass(ExplainingPass):
         """Return the rules, made by `rule`."""
 
     def rewrite(self, model: ir.Model) -> int:
-        """Apply the rules, tidy the graph and record the refusals. A new node has the name of its first output."""
+        """Apply the rules, tidy the graph, record the refusals, and return the count.
+
+        A new node has the name of its first output.
+        """
         count = self.rules().apply_to_model(model)
         for node in model.graph:
             fused = node.metadata_props.pop(RULE_NAME_TAG, None)

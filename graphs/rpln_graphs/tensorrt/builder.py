@@ -57,7 +57,7 @@ def build_engine(
     options: EngineOptions,
     timings: bytes | None = None,
 ) -> BuiltEngine:
-    """Compile the ONNX file `graph`, in its own types, for the shapes of each of `profiles`.
+    """Return an engine that is compiled of the ONNX file `graph`, in its own types, for the shapes in `profiles`.
 
     `targets` are the GPUs to build for, if the backend can choose. `timings` is a cache of kernels measured before; the
     result has a larger one. Raises EngineError with NVIDIA's words, and MissingExtraError without the backend's

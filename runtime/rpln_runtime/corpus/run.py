@@ -158,7 +158,7 @@ def _windows_left(file: BinaryIO, done: Progress, source: Path, output: Path, wi
 
 
 def _is_inside_a_line(file: BinaryIO, position: int) -> bool:
-    """Whether `position`, where the input was read to its end, is inside a line now, which has become longer."""
+    """Return whether `position`, where the input was read to its end, is inside a line now, which has become longer."""
     file.seek(max(position - 1, 0))
     around = file.read(2)
     file.seek(position)

@@ -125,7 +125,7 @@ def open_engine(
     spinning: bool | None = None,
     bundle: Bundle | None = None,
 ) -> Engine:
-    """Open an ONNX file on a provider.
+    """Open an ONNX file on a provider, and return the engine that runs it.
 
     Args:
         path: the ONNX file.

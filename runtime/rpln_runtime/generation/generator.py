@@ -49,7 +49,7 @@ def generator(
     verify: bool = True,
     **options: Any,
 ) -> "Generator":
-    """Open the bundle of a decoder.
+    """Open the bundle of a decoder, and return the generator to call with texts.
 
     Args:
         folder: the bundle.

@@ -100,7 +100,7 @@ class Job:
 def plan_batches(
     request: Request, decoder: Decoder, options: GenerationOptions, generation: Generation, *, batch_size: int
 ) -> list[Batch]:
-    """Divide the prompts of `request` into batches in which about `batch_size` sequences grow at a time.
+    """Return the prompts of `request` in batches, in each of which about `batch_size` sequences grow at a time.
 
     All sequences of a prompt are in one batch. Raises InputError for a prompt that leaves too little room for new
     tokens.
