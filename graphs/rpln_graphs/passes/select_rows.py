@@ -106,7 +106,9 @@ def _way_up(graph: ir.Graph, selection: Selection) -> _Way:
     closed: dict[ir.Node, str] = {}
     while True:
         way = _way_around(closed, graph, selection)
-        misplaced = {value: want for value, want in way.selected.items() if not selection.stands(value, want.axes)}
+        misplaced = {
+            value: want for value, want in way.selected.items() if not selection.can_select_from(value, want.axes)
+        }
         if not misplaced:
             return way
         for value, want in misplaced.items():
@@ -176,7 +178,7 @@ def _check_axes(node: ir.Node, operands: Iterable[Operand], wanted: Mapping[ir.V
 def _move(graph: ir.Graph, selection: Selection, way: _Way) -> None:
     """Select rows where `way` ends, and narrow the shapes of the values between there and the head."""
     for value, want in way.selected.items():
-        nodes = selection.again(value, want.axes, graph)
+        nodes = selection.select_from(value, want.axes, graph)
         (rows,) = nodes[-1].outputs
         rows.name = _new_name(graph, f"{value.name}.rows")
         rows.type, rows.shape = value.type, selection.narrowed(shape_of(value), want.axes)
