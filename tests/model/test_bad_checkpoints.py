@@ -157,7 +157,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "config is a list": (
         lambda folder: (folder / "config.json").write_text("[]"),
-        r"describes a model of type None; expected 'roberta-prelayernorm'",
+        r"config\.json holds no JSON object",
     ),
     "another architecture": (
         lambda folder: RobertaConfig().save_pretrained(folder),
@@ -189,9 +189,7 @@ def test_the_checkpoint_is_whole_before_it_is_damaged(checkpoint: Path) -> None:
 def test_a_function_that_torch_blocks_by_its_module_is_named(checkpoint: Path) -> None:
     (checkpoint / PICKLE).write_bytes(pickle.dumps({"payload": os.system}, protocol=2))
     (checkpoint / WEIGHTS).unlink()
-    with pytest.raises(
-        CheckpointError, match=rf"is unsafe: its pickle calls for {os.system.__module__}\.system, and no"
-    ):
+    with pytest.raises(CheckpointError, match=rf"is unsafe: its pickle calls for {os.system.__module__}\.system"):
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
@@ -209,7 +207,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(*, zipped: bool, checkpoint: Pa
     content = load_file(checkpoint / WEIGHTS) | {"payload": Payload(proof)}
     torch.save(content, checkpoint / PICKLE, _use_new_zipfile_serialization=zipped)
     (checkpoint / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is unsafe: its pickle calls for \S+, and no"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is unsafe: its pickle calls for \S+"):
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
     assert not proof.exists()
 
