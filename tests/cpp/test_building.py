@@ -1,4 +1,4 @@
-"""Where a tool lacks, the tests of C++ are skipped and say what to install, or fail; drivers lose nothing they find."""
+"""Tests of C++ are skipped, or fail in CI, where a tool is missing, and drivers report every error they find."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Time and memory of steps are those of the steps, and whoever watches is told in order."""
+"""The time and memory of each step are reported, and observers are told of the steps in order."""
 
 import time
 from pathlib import Path

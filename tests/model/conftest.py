@@ -1,4 +1,4 @@
-"""One thread, whatever started the tests; and which of them need transformers 4.57."""
+"""Settings for tests of models: torch uses one thread, and some files are collected only with transformers 4.57."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a checkpoint, one error says what, where and what to do; nothing in a file is executed."""
+"""Whatever is wrong with a checkpoint, one error says what, where and what to do. No code in a file is run."""
 
 import json
 import os
@@ -26,7 +26,7 @@ OLD_PICKLE = f"old {PICKLE}"
 
 
 class Payload:
-    """What runs when a pickle is read without care."""
+    """An object whose pickle runs code when it is read without care."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,7 +87,7 @@ def integer_weights(tensors: dict[str, torch.Tensor]) -> None:
     tensors["classifier.weight"] = torch.zeros(2, HIDDEN, dtype=torch.int8)
 
 
-# What is done to the folder -> what the error says.
+# What is done to the folder, and what the error says.
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (
         lambda folder: (folder / WEIGHTS).unlink(),

@@ -1,4 +1,4 @@
-"""EncoderDecoderModel computes what transformers' computes: outputs, losses, gradients, steps with a cache."""
+"""EncoderDecoderModel computes what transformers' computes: outputs, losses, gradients, and steps with a cache."""
 
 import inspect
 from collections.abc import Callable
@@ -39,7 +39,7 @@ WIDTHS = pytest.mark.parametrize("width", [HIDDEN, WIDE], ids=["equal widths", "
 
 
 def with_losses(test: Any) -> Any:
-    """transformers warns whoever computes a loss, and of how 4.57 does it."""
+    """Ignore the warnings that transformers gives when an encoder-decoder computes a loss."""
     for warning in ("Version v4.12.0 introduces a better:FutureWarning", "To copy construct from a tensor:UserWarning"):
         test = pytest.mark.filterwarnings(f"ignore:{warning}")(test)
     return test
@@ -65,10 +65,10 @@ def inputs_of(mask: str = "none", decoder_mask: str = "none") -> Inputs:
 
 
 def assert_same(ours: Any, theirs: Any, model: EncoderDecoderModel) -> None:
-    """Every tensor of both outputs, and none on one side only, to 1e-5."""
+    """Check that both outputs have the same tensors, equal to 1e-5."""
     got, expected = flat(ours), flat(theirs)
     if not lines.TRANSFORMERS_4:
-        # 5.x hands out what follows the final LayerNorm where 4.57 documents what precedes it.
+        # transformers 5 returns the output of the final LayerNorm here; 4.57 documents its input.
         for name, part in (("encoder", model.encoder), ("decoder", model.decoder.base_model)):
             last = f"{name}_hidden_states.{LAYERS}"
             if last in got and part is not None:
@@ -98,7 +98,7 @@ def test_positions_of_every_type(position_type: str) -> None:
 
 
 def test_arguments_stand_where_transformers_documents_them() -> None:
-    """By position too. 5.x has the outputs' switches and return_dict in its keyword arguments."""
+    """They may be passed by position, too. transformers 5 takes the last ones only by keyword."""
     theirs = [*inspect.signature(transformers.EncoderDecoderModel.forward).parameters]
     parameters = inspect.signature(EncoderDecoderModel.forward).parameters.values()
     mine = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
@@ -171,7 +171,7 @@ def test_labels_need_a_start_token() -> None:
 @WIDTHS
 @with_losses
 def test_training(width: int) -> None:
-    """Both draw from the same stream of random numbers, so that one dropout more, less or elsewhere would show."""
+    """Both sides draw from the same stream of random numbers, so that any difference in dropouts would show."""
     dropout = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.2}
     models = pair(tiny_config(hidden_size=width, **dropout), **dropout)
     losses = []
@@ -188,7 +188,7 @@ def test_tuples_have_the_order_of_transformers() -> None:
     inputs = inputs_of() | INTERNALS
     mine, theirs = run(ours, **inputs, return_dict=False), run(reference, **inputs, return_dict=False)
     if lines.TRANSFORMERS_4:
-        # 4.57 puts the encoder's pooled output into the tuple, which the dictionary has no name for.
+        # transformers 4.57 puts the encoder's pooled output into the tuple, but not into the dictionary.
         pooled = theirs[6]
         assert pooled.shape == (3, HIDDEN)
         theirs = (*theirs[:6], *theirs[7:])
@@ -229,7 +229,7 @@ def test_steps_with_a_cache_equal_one_pass_without(width: int) -> None:
 
 @WIDTHS
 def test_an_encoder_and_its_keys_and_values_by_themselves(width: int) -> None:
-    """What an exporter makes a graph of: `encode` and `cross_key_values` once, then the decoder without the encoder."""
+    """An exporter makes graphs of these: `encode` and `cross_key_values` once, then the decoder without the encoder."""
     reference, ours = pair(tiny_config(hidden_size=width))
     inputs = inputs_of("left", "right")
     expected = run(reference, **inputs, use_cache=True)

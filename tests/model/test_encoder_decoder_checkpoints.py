@@ -1,4 +1,4 @@
-"""Checkpoints of encoder-decoders: in and out, with an encoder of this architecture, of another, and with none."""
+"""Checkpoints of encoder-decoders are loaded and saved, with an encoder of this architecture, another, or none."""
 
 import json
 import logging
@@ -73,7 +73,7 @@ def test_what_transformers_saves_loads_here(*, form: str, width: int, tmp_path: 
 
 @pytest.mark.parametrize("line", ["4x", "5x"])
 def test_what_either_line_of_transformers_saved_loads_here(line: str) -> None:
-    """Whichever line is installed: the folders were made by one each, in half precision."""
+    """One folder was made by each version, in half precision; both are tried with the version that is installed."""
     folder = FIXTURES / f"checkpoints-{line}" / "text2text-generation"
     ours, info = EncoderDecoderModel.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
@@ -145,7 +145,7 @@ def test_missing_weights_are_named_and_initialised(tmp_path: Path, caplog: pytes
         "decoder.lm_head.dense.bias",
     }
     assert "enc_to_dec_proj.bias" in caplog.text
-    # Each part by its own config, the projection by the decoder's.
+    # Each part is initialised by its own config, the projection by the decoder's.
     for name, deviation in (
         ("enc_to_dec_proj.weight", 0.1),
         ("encoder.pooler.dense.weight", 3.0),
@@ -318,7 +318,7 @@ def remove(folder: Path, name: str) -> None:
     path.write_text(json.dumps(content))
 
 
-# What is done to the folder -> what the error says.
+# What is done to the folder, and what the error says.
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign decoder": (
         lambda folder: edit(folder, decoder=BertConfig(is_decoder=True, add_cross_attention=True).to_dict()),

@@ -1,4 +1,4 @@
-"""Checkpoints of fairseq: the logits are its own, whichever version wrote the file; other networks are refused."""
+"""Checkpoints of every version of fairseq give fairseq's logits. Those of other networks are refused."""
 
 import argparse
 import datetime as dt
@@ -35,7 +35,7 @@ def logits(model: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def same_logits(path: Path) -> None:
-    """Compare a masked LM with fairseq."""
+    """Check that a masked LM gives fairseq's logits."""
     ids, real, theirs = expected("masked_lm")
     ours = logits(network_from_fairseq(path), ids, real)
     np.testing.assert_allclose(ours[real], theirs[real], rtol=0, atol=TOLERANCE)
@@ -74,7 +74,7 @@ def as_dict(content: dict[str, Any]) -> None:
 
 
 def as_old(content: dict[str, Any]) -> None:
-    """As fairseq 0.9 wrote it."""
+    """Change the content to what fairseq 0.9 wrote."""
     content["args"] = argparse.Namespace(**settings(content))
     del content["cfg"]
     content["model"] = {old_name(name): tensor for name, tensor in content["model"].items()}

@@ -1,4 +1,4 @@
-"""Gradient checkpointing, by transformers' own switch, changes no gradient."""
+"""Gradient checkpointing, switched on by transformers' own method, changes no gradient."""
 
 from typing import Any
 

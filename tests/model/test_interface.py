@@ -1,4 +1,4 @@
-"""The documented interface beyond numbers: tuples and dicts, config-level switches, refusals of bad arguments."""
+"""The documented interface beyond numbers: tuples and dicts, switches in the config, refusals of bad arguments."""
 
 import inspect
 from typing import Any
@@ -36,7 +36,7 @@ MASKED = "RobertaPreLayerNormForMaskedLM"
 
 
 def leaves(value: Any) -> list[Tensor | None]:
-    """The tensors of a tuple in order. 5.x puts () where 4.57 leaves out what is absent."""
+    """Return the tensors of a tuple in order. transformers 5 puts () where 4.57 leaves out what is absent."""
     if isinstance(value, tuple):
         return [leaf for item in value for leaf in leaves(item)]
     return [value] if value is None or isinstance(value, Tensor) else []
@@ -93,7 +93,7 @@ def test_the_cache_is_returned_as_the_config_and_the_caller_say() -> None:
 
 @pytest.mark.parametrize("architecture", SINGLE_HEADS)
 def test_arguments_stand_where_transformers_documents_them(architecture: str) -> None:
-    """By position too. 5.x has dropped head_mask, the outputs' switches and return_dict from its signatures."""
+    """They may be passed by position, too. transformers 5 dropped head_mask and takes the last ones only by keyword."""
     theirs = [*inspect.signature(getattr(transformers, architecture).forward).parameters]
     theirs = [name for name in theirs if name != "kwargs"]
     parameters = inspect.signature(SINGLE_HEADS[architecture].forward).parameters.values()
@@ -142,7 +142,7 @@ def test_explicit_positions(given: str) -> None:
 
 
 def test_padding_tokens_do_not_count_as_positions() -> None:
-    """By the ids, whatever the mask says: two pads in the middle shift nothing."""
+    """The ids decide, not the mask: two padding tokens in the middle do not move the positions after them."""
     model = own_model(BASE)
     ids = random_ids(1, 5)
     padded = torch.cat([ids[:, :2], torch.full((1, 2), PAD), ids[:, 2:]], dim=1)

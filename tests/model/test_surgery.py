@@ -1,4 +1,4 @@
-"""Pruning heads and resizing the vocabulary, on either line of transformers."""
+"""Pruning heads and resizing the vocabulary, with transformers 4.57 and 5."""
 
 from pathlib import Path
 

@@ -110,5 +110,5 @@ def test_the_nearest_passage_is_one_of_another_document() -> None:
         ]
     )
     assert nearest_alike(likeness, passages, trait=lambda passage: passage.genre) == pytest.approx((3, 2 / 3))
-    # b, c, a, b and a: of informative prose all but the second; c is the only one of imaginative prose
+    # The documents are b, c, a, b and a. c is imaginative prose, the others are informative.
     assert nearest_alike(likeness, passages, trait=lambda passage: passage.kind) == pytest.approx((4, 3 / 4))

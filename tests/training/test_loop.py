@@ -6,7 +6,7 @@ from training.loop import adamw, muon_and_adamw, train
 
 
 class _Recorder(torch.optim.SGD):
-    """Notes the rate of every step."""
+    """An optimizer that records the learning rate of every step."""
 
     rates: list[float]
 

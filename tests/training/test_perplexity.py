@@ -16,7 +16,7 @@ _STREAMS = [
 
 
 class _KnowsTheUnigrams(nn.Module):
-    """P = 1/2, 1/4, 1/8, 1/8 of tokens 5, 6, 7, 2; nothing else is possible."""
+    """A model that gives tokens 5, 6, 7 and 2 the probabilities 1/2, 1/4, 1/8 and 1/8, and others none."""
 
     def forward(self, *, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         logits = torch.full((8,), -math.inf)
@@ -25,7 +25,7 @@ class _KnowsTheUnigrams(nn.Module):
 
 
 class _KnowsTheBigrams(nn.Module):
-    """`log_probabilities` (before, after); padding gives no answer."""
+    """A model with `log_probabilities` (before, after). After padding it gives NaN."""
 
     def __init__(self) -> None:
         super().__init__()

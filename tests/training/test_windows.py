@@ -9,7 +9,7 @@ _START, _END = 0, 2
 
 
 def _stream(*lengths: int) -> Stream:
-    """Sentences of so many tokens, all of them different."""
+    """Return sentences of these lengths in tokens, with all tokens different."""
     tokens = iter(range(10, 1000))
     return Stream(sentences=tuple(tuple(next(tokens) for _ in range(length)) for length in lengths), words=0)
 

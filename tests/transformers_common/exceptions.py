@@ -1,6 +1,6 @@
-"""EXCEPTIONS: what passes on transformers' classes and is not wanted of ours, with the reason.
+"""EXCEPTIONS: tests that pass on transformers' classes and need not pass on ours, with the reasons.
 
-`tests.transformers_common.run` fails for a test that is missing here, and for a row that no test needs any more.
+`tests.transformers_common.run` fails for a test that is missing here, and for a row that is no longer needed.
 """
 
 from dataclasses import dataclass

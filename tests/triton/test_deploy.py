@@ -1,4 +1,4 @@
-"""The example for Kubernetes: documents that fit together, and flags, models and paths that there are."""
+"""The example for Kubernetes: its documents fit together, and its flags, models and paths exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every task and decoder variant in every precision, compiled for every GPU that has it: what the engines are."""
+"""Engines of every task and decoder variant in every precision, compiled for every GPU that has it."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ def exporter(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A decoder that takes the hidden states of any encoder."""
+    """Return a decoder that takes the hidden states of an encoder of any architecture."""
     folder = tmp_path_factory.mktemp("foreign")
     return make_checkpoint(folder, "text-generation", add_cross_attention=True, num_hidden_layers=LAYERS_OF_FOREIGN)
 
@@ -68,7 +68,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled(
     request: pytest.FixtureRequest, exporter: Exporter, foreign: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> "Compiled":
-    """A bundle with an engine of each of its graphs, one plan for all the GPUs that have the precision."""
+    """Return a bundle with an engine of each of its graphs, for all GPUs that have the precision."""
     subject, precision = request.param
     options = [f"--{precision}"] if precision != "fp32" else []
     if subject == FOREIGN:
@@ -112,7 +112,7 @@ def test_every_graph_has_an_engine_that_says_what_it_is(compiled: Compiled) -> N
         assert engine.targets == compiled.targets == targets_of_plan((compiled.folder / engine.plan.path).read_bytes())
         assert (engine.hardware_compatible, engine.version_compatible, engine.stripped) == (False, False, False)
         assert engine.precision == PRECISIONS[compiled.precision]
-        # The very graph, and its weights where they are in another file.
+        # The engine names the graph that it was built from, and its weights if they are in another file.
         sources = [graph.path] + ["model.onnx.data"] * ((compiled.folder / "model.onnx.data").exists())
         assert engine.graph == tuple(files[path] for path in sources)
         assert (engine.workspace, engine.timing_cache) == (None, None)
@@ -156,7 +156,7 @@ def test_inputs_and_outputs_are_those_of_the_bundles_manifest(compiled: Compiled
         taken, given = tensors_of_network(compiled.folder / graph.path)
         assert taken == {spec.name: (spec.dtype, rank(spec)) for spec in graph.inputs}
         assert given == {spec.name: (spec.dtype, rank(spec)) for spec in graph.outputs}
-        # What kernels take that no kernel gives are those inputs: ids and positions stay 64 bits wide.
+        # Tensors that kernels read and no kernel writes are the inputs. Ids and positions stay int64.
         assert "int64" in {name for layer in engine.layers for name in layer.inputs} or engine.variant == "cross"
 
 
@@ -165,7 +165,7 @@ def rank(spec: Any) -> int:
 
 
 def tensors_of_network(path: Path) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
-    """What TensorRT's own parser makes of a graph: dtype and rank of inputs and outputs by name."""
+    """Return dtype and rank of inputs and outputs by name, as TensorRT's own parser reads a graph."""
     import tensorrt_rtx as trt
 
     names = {
@@ -197,7 +197,7 @@ def test_every_product_is_in_the_precision(compiled: Compiled) -> None:
 
 
 def test_the_bundle_stays_a_bundle(compiled: Compiled, tmp_path: Path) -> None:
-    # In whatever order their names are in.
+    # The order of the names does not matter.
     found = {engine.plan.path: engine for engine in engines_of_bundle(compiled.folder)}
     assert found == {engine.plan.path: engine for engine in compiled.engines}
     folder = copied(compiled.folder, tmp_path)
@@ -225,7 +225,7 @@ Exported = Callable[..., tuple[Result, Path]]
 
 @pytest.fixture
 def export(checkpoint: Callable[[str], Path], tmp_path: Path) -> Exported:
-    """Run `rpln-export` on the checkpoint of a task, with engines where the options do not say other."""
+    """Run `rpln-export` on the checkpoint of a task, with engines unless the options say otherwise."""
 
     def run(task: str, *options: str) -> tuple[Result, Path]:
         chosen = [] if "--engine" in options else ["--engine", "tensorrt-rtx", "--gpu", "sm89"]
@@ -278,7 +278,7 @@ def test_a_decoder_is_exported_as_what_can_be_compiled(export: Exported) -> None
 
 @pytest.fixture
 def auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let --engine auto look around after all; there is no GPU."""
+    """Let --engine auto look for TensorRT, on a machine without a GPU."""
     monkeypatch.setattr(engine_plans, "_installed", _installed)
     monkeypatch.setattr(engine_plans, "device_target", lambda: None)
 
@@ -292,7 +292,7 @@ def test_auto_builds_with_what_is_installed(export: Exported) -> None:
 
 
 def assert_no_engine(result: Result, folder: Path, note: str) -> None:
-    """A good bundle without engines, and one line that says why."""
+    """Check that the bundle has no engines, is valid, and that one line says why."""
     assert [line for line in result.stdout.splitlines() if line.startswith("engines: ")] == [f"engines: {note}"]
     assert f"## Engines\n\n{note}.\n" in (folder / "report.md").read_text(encoding="utf-8")
     assert engines_of_bundle(folder) == []
@@ -340,7 +340,7 @@ def test_an_engine_that_cannot_be_built_fails_the_export(export: Exported) -> No
 
 
 def test_graphs_in_the_forms_for_tensorrt_are_compiled(export: Exported) -> None:
-    # One Attention in place of its products and softmax, and three projections as one.
+    # One Attention replaces products and softmax, and one projection replaces three.
     _, folder = compiled_export(
         export, "token-classification", "--fp16", "--optimize", "attention", "--target", "tensorrt"
     )
@@ -362,9 +362,9 @@ def test_graphs_in_the_forms_for_tensorrt_are_compiled(export: Exported) -> None
             ],
             LAYERS,
         ),
-        # Between softmax and product there is the mask of heads, and no kernel does that.
+        # The head mask is multiplied between softmax and product, and no fused kernel computes that.
         (["--inputs=head_mask"], 0),
-        # What a fused kernel never writes.
+        # A fused kernel does not write attention probabilities.
         (["--outputs=attentions"], 0),
     ],
     ids=["embeddings and states", "head mask", "attention weights"],

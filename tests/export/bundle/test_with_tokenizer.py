@@ -1,4 +1,4 @@
-"""--with-tokenizer: the graph from texts gives what the runtime gives, is proven, and is refused where it cannot be."""
+"""--with-tokenizer: the graph from texts gives what the runtime gives, is proven, or is refused with a reason."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ def _one_trace_for_all() -> Iterator[None]:
 
 
 def runtime(folder: Path, texts: list[str]) -> dict[str, np.ndarray]:
-    """What the runtime's tokenizer and session give for a batch."""
+    """Return what the runtime's tokenizer and session give for a batch."""
     manifest = read_manifest(folder)
     tokenizer = Tokenizer.from_bundle(folder, manifest)
     rows = [truncate(tokenizer.encode(text), manifest.usable_length).ids for text in texts]
@@ -250,7 +250,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path, change: Callable[[Any], No
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     path = tmp_path / "tokenizer" / "tokenizer_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    # As a RobertaTokenizer, transformers 5 would read no more of it than the vocabulary and the merges.
+    # For a RobertaTokenizer, transformers 5 would read only the vocabulary and the merges.
     path.write_text(json.dumps(fields | {"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8")
     result = export(checkpoint, tmp_path / "out", "--tokenizer", str(tmp_path / "tokenizer"))
     assert result.exit_code == PlanError.exit_code, result.output

@@ -1,4 +1,4 @@
-"""`rpln convert`: what it writes, either line of transformers loads, and gives the same logits and ids."""
+"""`rpln convert` writes what transformers 4.57 and 5 load, with the same logits and ids."""
 
 import json
 import shutil
@@ -77,7 +77,7 @@ def test_transformers_gives_the_ids_of_fairseq(tmp_path: Path) -> None:
 
 @pytest.fixture
 def dinkytrain(tmp_path: Path) -> tuple[Path, Any]:
-    """A folder as DinkyTrain's converter writes it, and the model that it is of."""
+    """Return a folder as DinkyTrain's converter writes it, and the model that it holds."""
     folder = make_checkpoint(tmp_path / "dinky", "fill-mask", layer_norm_eps=1e-5)
     model = loaded(transformers.AutoModelForMaskedLM, folder)
     as_dinkytrain(folder, model)
@@ -85,7 +85,7 @@ def dinkytrain(tmp_path: Path) -> tuple[Path, Any]:
 
 
 def as_dinkytrain(folder: Path, model: Any) -> None:
-    """Rename what is in the folder of a masked LM, and add what DinkyTrain's modules never apply."""
+    """Rename the tensors of a masked LM in a folder, and add those that DinkyTrain's modules have and never apply."""
     (folder / "model.safetensors").unlink()
     fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     fields |= {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}

@@ -1,4 +1,4 @@
-"""`rpln batch`: the command around `run_corpus`, of which tests/runtime/corpus are."""
+"""The command `rpln batch`. tests/runtime/corpus tests `run_corpus`, which it calls."""
 
 import json
 import os

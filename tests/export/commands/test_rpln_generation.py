@@ -1,4 +1,4 @@
-"""`rpln run` on a bundle that generates text: as it comes, or as JSON at the end."""
+"""`rpln run` on a bundle that generates text prints the text as it comes, or JSON at the end."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`rpln inspect A B`: what two graphs hold, and the first value in which they differ."""
+"""`rpln inspect A B` shows what two graphs hold, and the first value in which they differ."""
 
 import json
 import shutil
@@ -56,9 +56,9 @@ def altered(folder: Path, sabotage: Sabotage, path: Path) -> Path:
 def test_operators_are_counted_layer_by_layer(exported: Callable[..., Export]) -> None:
     folder = exported(TASK).folder
     operators = compared(folder, folder)["first"]["operators"]
-    # Q, K, V, scores, context, the attention's output, and two of the feed-forward block; the classifier stands alone.
+    # The products of a layer: Q, K, V, scores, context, the attention's output, and two of the feed-forward block.
     assert operators["MatMul"] == {"0": 8, "1": 8, "outside": 1}
-    # The embeddings' own LayerNorm, and the last one.
+    # The LayerNorm of the embeddings, and the final one.
     assert operators["LayerNormalization"] == {"0": 2, "1": 2, "outside": 2}
     assert operators["Gelu"] == {"0": 1, "1": 1}
     assert sum(sum(layers.values()) for layers in operators.values()) == len(graph_of(folder).graph)

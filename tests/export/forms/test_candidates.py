@@ -1,4 +1,4 @@
-"""What is measured, in which order and for how long. Speeds are made up: nothing here depends on the machine."""
+"""Which forms are measured, in which order and for how long. Speeds are made up, so that no machine matters."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def racer(checkpoint: Callable[[str], Path]) -> Racer:
 
 @pytest.fixture
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what every installation has."""
+    """Leave only what every installation has."""
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
@@ -73,7 +73,7 @@ def test_every_form_is_measured_and_what_is_not_installed_says_so(
 def test_when_time_is_over_the_rest_is_listed_as_not_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, graph = racer
     speeds(monkeypatch, 3.0)
-    # One look at the clock before all, one before each candidate but the standard form.
+    # The clock is read once at the start, and before each candidate except the standard form.
     clock = iter([0.0, 1.0, 1.0, *[100.0] * 20])
     monkeypatch.setattr(candidates, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 

@@ -1,4 +1,7 @@
-"""Which form runs: by a race, whose figures are made up here, by name, or by default; and that it is proven."""
+"""Which form is exported: the fastest of a measurement, a form that is named, or the default. Each is proven.
+
+The figures of the measurements are made up.
+"""
 
 import dataclasses
 import json
@@ -117,7 +120,7 @@ Exporting = Callable[..., Result]
 def export(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced_once: None
 ) -> Exporting:
-    """Export the checkpoint of a task to `tmp_path`/out, the race being run with these figures."""
+    """Export the checkpoint of a task to `tmp_path`/out, as if the forms had been measured with these figures."""
 
     def run(*options: str, result: Measurements | None = None, task: str = TASK) -> Result:
         if result is not None:
@@ -132,7 +135,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Notes on each engine that a session opens."""
+    """Return a list of the engines that sessions open."""
     opened: list[dict[str, Any]] = []
     real = open_engine
 
@@ -194,7 +197,7 @@ def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) 
 
 
 def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Forms of these names come out wrong."""
+    """Break the forms with these names."""
 
     def write(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool) -> ir.Model:
         written = write_form(model, form, traits, allow_partial=allow_partial)
@@ -246,7 +249,7 @@ def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
 
 
 def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
-    """The first proofs of an export end in these; later ones are real."""
+    """Let the first proofs of an export fail with these errors. Later ones are real."""
     waiting, real = list(refusals), proof.prove
 
     def prove(*args: Any, **options: Any) -> Proof:
@@ -304,7 +307,7 @@ def test_other_misses_are_errors(
 def test_a_near_miss_is_within_twice_the_tolerance(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, near: bool
 ) -> None:
-    """A proof whose tolerance is so many times smaller than the difference that there is."""
+    """The tolerance of the proof is set to a fraction of the difference that there is."""
     found: list[Refusal | None] = []
     real = proof.prove
 
@@ -464,7 +467,7 @@ def test_only_ragged_texts_have_padding() -> None:
 
 
 class Clock:
-    """Time goes on when someone works or sleeps, and only then."""
+    """A clock that advances only when something works or sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -476,7 +479,7 @@ class Clock:
         self.now += seconds
 
     def work(self, *seconds: float) -> Callable[[], None]:
-        """A run that takes so long the first time, the second, and so on; the last goes on."""
+        """Return a run whose durations are given, one for each call. Further calls take as long as the last."""
         left = list(seconds)
         return lambda: self.sleep(left.pop(0) if len(left) > 1 else left[0])
 
@@ -490,7 +493,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_the_ratio_is_of_summed_medians(clock: Clock) -> None:
     one = [clock.work(9, 1.0), clock.work(9, 3.0)]
-    # The first run of each is not counted, nor is one outlier among five.
+    # The first run of each form is not counted, and one outlier among five does not matter.
     other = [clock.work(50, 0.5, 0.5, 70, 0.5, 0.5), clock.work(50, 1.5)]
 
     assert timing.speedup(one, other, seconds=1e9) == pytest.approx(2.0)

@@ -1,4 +1,4 @@
-"""Choices that contradict each other, or would quietly do something else, are refused; so is what would lose data."""
+"""Choices that contradict each other, would silently do something else, or would lose data are refused."""
 
 import json
 import shutil

@@ -36,7 +36,7 @@ USAGE = 2
 
 @pytest.fixture
 def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package of TensorRT-RTX, as far as a plan needs it: it can be imported."""
+    """Put an empty module in the place of TensorRT-RTX. A plan only needs that it can be imported."""
     monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
 
 
@@ -76,7 +76,7 @@ def test_none_goes_with_no_details(details: dict[str, Any]) -> None:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *modules: str, gpu: str | None = None) -> None:
-    """Let --engine auto look around a machine with these packages, and with a GPU or none."""
+    """Let --engine auto look at a machine that has these packages, with or without a GPU."""
     monkeypatch.setattr(engine_plans, "_installed", _installed)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in modules else None)
     monkeypatch.setattr(engine_plans, "device_target", lambda: gpu)
@@ -297,7 +297,7 @@ def test_a_graph_gets_each_profile_once() -> None:
         return [{axis: str(sizes) for axis, sizes in profile.items()} for profile in profiles]
 
     assert texts(profiles_of_graph(profiles_of(), GRAPH, LIMITS)) == [{"batch": "1:4:8", "sequence": "1:64:64"}]
-    # The second differs along an axis that this graph does not have.
+    # The two profiles differ only in an axis that this graph does not have.
     several = profiles_of("batch=1", "batch=1,encoder_sequence=3", "sequence=9,batch=2")
     assert texts(profiles_of_graph(several, GRAPH, LIMITS)) == [
         {"batch": "1:1:1", "sequence": "1:64:64"},
@@ -328,7 +328,7 @@ def test_graphs_that_no_engine_is_made_of() -> None:
 
 
 def refused_export(tmp_path: Path, checkpoint: Path, *options: str) -> Result:
-    """An export that fails before anything is traced, and leaves nothing."""
+    """Run an export that fails before anything is traced, and check that it leaves nothing."""
     result = CliRunner().invoke(export_command, [str(checkpoint), "-o", str(tmp_path / "out"), *options])
     assert result.exit_code == USAGE, result.output
     assert result.stdout == ""

@@ -1,4 +1,4 @@
-"""A cache that goes wrong is refused, by the step where it shows; and what graphs hand on is scaled alike in all."""
+"""A wrong cache is refused, with the step where it shows. What graphs pass on is scaled alike in all of them."""
 
 import json
 import re
@@ -129,7 +129,7 @@ def test_wide_streams_and_values_are_scaled_alike_in_every_graph(tmp_path: Path)
     rescaling = {graph["variant"]: graph["rescaling"] for graph in graphs}
     assert rescaling.keys() == {"with-past", "prefill", "decode", "encoder"}
     assert all(row["shift"] > 0 and row["residual_peak"] > 65504 for row in rescaling.values())
-    # Both attentions of the layer where the values come in, and where they are made.
+    # Both attentions of the layer, in the graph that reads the values and in the one that computes them.
     assert {variant: row["rescaled_values"] for variant, row in rescaling.items()} == {
         "with-past": 2,
         "prefill": 2,

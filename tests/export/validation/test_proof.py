@@ -1,4 +1,4 @@
-"""A graph that is not equal to eager torch is never published, and the refusal says where it begins to differ."""
+"""A graph that is not equal to eager torch is never published. The refusal says where it begins to differ."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def test_without_sabotage_there_is_a_bundle(sabotaged: Sabotaged, tmp_path: Path
     assert (result.exit_code, (tmp_path / "out" / "rpln.json").is_file()) == (0, True)
 
 
-# A weight of each block, and how the refusal names the block.
+# A weight of each block, and the name of the block in the refusal.
 BLOCKS = {
     "embeddings.position_embeddings.weight": "embeddings is the first block that drifts",
     "encoder.layer.0.attention.self.value.weight.T": "encoder.layer.0.attention is the first block that drifts",
@@ -64,7 +64,7 @@ def test_a_changed_weight_is_refused_and_its_block_is_named(
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose residual stream passes 65,504."""
+    """Return a checkpoint whose residual stream exceeds 65,504."""
     source = make_checkpoint(tmp_path_factory.mktemp("wide"), "text-classification")
     weights = load_file(source / "model.safetensors")
     weights["roberta_prelayernorm.embeddings.LayerNorm.weight"] *= 4e4
@@ -76,13 +76,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "weight", ["encoder.layer.0.output.dense.bias", "encoder.layer.1.attention.output.dense.weight.T"]
 )
 def test_a_block_is_found_behind_a_rescaled_stream(sabotaged: Sabotaged, wide: Path, weight: str) -> None:
-    # Blocks add little to a stream that is this large: what one adds has to be changed a lot.
+    # Blocks add little to such a large residual stream, so their output has to be changed a lot.
     result = sabotaged(scaled(weight, 6e4), wide, "--fp16")
     assert result.exit_code == ValidationError.exit_code
     assert BLOCKS[weight] in result.stderr
     found = re.search(r"residual stream differs by (\S+), and its range is (\S+)\.", result.stderr)
     assert found is not None
-    # In the units of the checkpoint, not of the scaled graph.
+    # Values are given in the units of the checkpoint, not of the scaled graph.
     difference, reach = map(float, found.groups())
     assert reach > 65504
     assert difference > 0.02 * reach
@@ -103,7 +103,7 @@ def test_every_output_that_differs_is_named(sabotaged: Sabotaged) -> None:
         "--outputs=hidden_states,attentions",
     )
     refused = re.findall(r"^  (\S+) \(rpln_runtime\)", result.stderr, flags=re.MULTILINE)
-    # What lies before the change, and attention weights that do not read values, are not.
+    # Values before the change, and attention weights, which do not depend on it, do not differ.
     assert refused == ["logits", "hidden_states.2"]
 
 

@@ -21,7 +21,7 @@ def rescale(model: ir.Model, shift: int) -> None:
 
 
 def peaks(model: ir.Model, *, stream: float) -> Ranges:
-    """Ranges in which every value reaches 1, but the residual stream of layer 1 reaches `stream`."""
+    """Return ranges in which every value reaches 1, except the residual stream of layer 1, which reaches `stream`."""
     names = [*model.graph.initializers, *(value.name or "" for node in model.graph for value in node.outputs)]
     return {**dict.fromkeys(["embedded", *names], 1.0), "hidden_states.1": stream}
 

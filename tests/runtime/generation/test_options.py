@@ -1,4 +1,4 @@
-"""Options, prompts and bundles that cannot be: every refusal says what was found and what was expected."""
+"""Invalid options, prompts and bundles are refused with what was found and what was expected."""
 
 import dataclasses
 import re
