@@ -158,7 +158,7 @@ def make_pipeline(checkpoint: Path, network: Network, *, threads: int) -> tuple[
 
 
 def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = True) -> Seconds:
-    """Answer a file with transformers' pipeline. As its users may do, lines are sorted by length, which is not timed."""
+    """Answer a file with transformers' pipeline. Lines are sorted by length, as its users may do; this is not timed."""
     start = Seconds.now()
     lines = [json.loads(line) for line in source.read_text().splitlines()]
     order = range(len(lines)) if in_order else sorted(range(len(lines)), key=lambda place: -len(lines[place]["text"]))

@@ -50,7 +50,7 @@ SENTENCE: Final = "The old man walked to the boat and his crew watched the stars
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Medians over the rounds: `rows` is the number of requests in a run of the model, latencies are in milliseconds."""
+    """Medians over the rounds. `rows` is how many requests a run of the model has; latencies are in milliseconds."""
 
     contender: str
     throughput: float
