@@ -127,7 +127,7 @@ def hold(workshop: Workshop, arguments: argparse.Namespace, scratch: Path) -> Co
         chosen={name: chosen_in_words(folder) for name, folder in bundles.items()},
         seconds={name: [] for name in runs},
     )
-    for turn in range(arguments.rounds + 1):  # the first one warms up
+    for turn in range(arguments.rounds + 1):  # the first round is a warm-up
         source = scratch / f"{turn}.jsonl"
         lengths = write_lines(source, tokenizer, arguments.lines if turn else BATCH_SIZE, seed=turn)
         if turn:
@@ -166,7 +166,7 @@ def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = 
     with output.open("w") as file:
         for place, answer in zip(order, pipe(texts, batch_size=BATCH_SIZE), strict=True):
             record = {"id": lines[place]["id"], "answer": answer}
-            file.write(json.dumps(record, default=float) + "\n")  # scores are numpy's
+            file.write(json.dumps(record, default=float) + "\n")  # scores are numbers of numpy
     return Seconds.now().since(start)
 
 
@@ -174,7 +174,7 @@ def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> Secon
     """Answer a file with `rpln batch`, after the bundle is open."""
     times: list[Seconds] = []
 
-    chosen = None if threads == os.cpu_count() else threads  # the bundle knows better where fewer are faster
+    chosen = None if threads == os.cpu_count() else threads  # if fewer threads are faster, the bundle says so
     run_corpus(
         folder,
         source,

@@ -90,7 +90,7 @@ def measure_answers(timer: Path, bundle: Path, *, rounds: int, threads: int) -> 
     words = SENTENCE.split() * TOKENS
     count = next(count for count in range(1, len(words)) if len(tokenizer.encode(" ".join(words[:count]))) >= TOKENS)
     times = run_timer(timer, "answers", bundle, " ".join(words[:count]), rounds + 5, threads)
-    run, answer = times["run"][5:], times["answer"][5:]  # the first ones warm up
+    run, answer = times["run"][5:], times["answer"][5:]  # the first runs are a warm-up
     ratios = [both / alone for both, alone in zip(answer, run, strict=True)]
     return EndToEnd(
         tokens=times["tokens"],

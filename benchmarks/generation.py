@@ -117,7 +117,7 @@ def measure(contenders: dict[str, Contender], batch: int, prompt: int, *, rounds
     firsts: dict[str, list[float]] = {name: [] for name in contenders}
     steps: dict[str, list[float]] = {name: [] for name in contenders}
     shares: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):  # the first one warms up
+    for turn in range(rounds + 1):  # the first round is a warm-up
         for name, generate in contenders.items():
             time.sleep(PAUSE)
             first, _ = timed(generate, prompts, 1)

@@ -98,7 +98,7 @@ def measure(server: Server, texts: Sequence[str], lengths: Sequence[int], *, rou
     """Return a row for each contender, and the fixed load in requests per second."""
     throughputs: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     runs: dict[str, int] = dict.fromkeys(CONTENDERS, 0)
-    for turn in range(rounds + 1):  # the first one warms up
+    for turn in range(rounds + 1):  # the first round is a warm-up
         for name in CONTENDERS:
             time.sleep(PAUSE)
             before = server.statistics(f"{key(name)}_model")["execution_count"]
@@ -135,7 +135,7 @@ def ask(server: Server, name: str, texts: Sequence[str], *, arrivals: np.ndarray
 
     failures: list[Any] = []
 
-    def answered(place: int, *, result: object, error: Any) -> None:  # called by these names
+    def answered(place: int, *, result: object, error: Any) -> None:  # the server calls them by these names
         failures.extend([error] if result is None else [])
         ends[place] = time.perf_counter() - begin
         room.release()

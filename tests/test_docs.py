@@ -113,7 +113,8 @@ def test_options_exist(page: Path) -> None:
 def test_every_option_of_an_export_is_explained() -> None:
     page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
     options = {option for option in COMMANDS["rpln-export"] if option.startswith("--")} - {"--help", "--version"}
-    assert sorted(option for option in options if option not in page) == ["--calibration"]  # docs/precision.md has it
+    # docs/precision.md explains this option.
+    assert sorted(option for option in options if option not in page) == ["--calibration"]
 
 
 def test_every_option_of_a_pipeline_is_explained() -> None:
@@ -122,7 +123,7 @@ def test_every_option_of_a_pipeline_is_explained() -> None:
     for line in (ROOT / "docs/running.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| "):
             _, first, second, *_ = line.split("|")
-            task = first.strip() or task  # a task stands in its first row only
+            task = first.strip() or task  # a task is named only in its first row
             documented.setdefault(task, set()).update(INLINE.findall(second))
     shared = {field.name for field in dataclasses.fields(Postprocess)}
     for row in TASKS.values():

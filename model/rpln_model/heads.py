@@ -221,7 +221,7 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
             return_dict=True,
         )
         given = input_ids if input_ids is not None else inputs_embeds
-        assert given is not None  # the model has refused otherwise
+        assert given is not None  # the model raises an error if both are missing
         scores = self.classifier(self.dropout(outputs.pooler_output))
         logits = scores.view(-1, given.shape[1])
         loss = None if labels is None else F.cross_entropy(logits, labels)

@@ -47,7 +47,7 @@ class Network(PreTrainedModel):
     supports_gradient_checkpointing = True
     _keys_to_ignore_on_load_unexpected = list(OLD_BUFFERS)  # noqa: RUF012 - the library's attribute
 
-    if TYPE_CHECKING:  # the library leaves these without types, or with wider ones
+    if TYPE_CHECKING:  # transformers gives these no types, or wider ones
         base_model: Any
 
         def post_init(self) -> None: ...  # noqa: D102

@@ -162,7 +162,7 @@ def _digest_of_sources() -> str:
 
 
 def _build_all(folder: Path, made: Build) -> None:
-    shutil.rmtree(folder / "onnxruntime", ignore_errors=True)  # of a build that was interrupted
+    shutil.rmtree(folder / "onnxruntime", ignore_errors=True)  # left by a build that was interrupted
     options = [f"-DONNXRUNTIME_ROOT={onnxruntime_root(folder / 'onnxruntime')}"]
     runtime = folder / "runtime"
     # Without optimization compiling takes a third of the time, and no test measures speed.

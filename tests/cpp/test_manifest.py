@@ -165,7 +165,7 @@ def test_paths_that_leave_the_folder_or_lead_nowhere_are_refused(built: Build, f
     message = message_of_cpp(built, folder)
     assert message is not None
     assert json.dumps(path)[1:-1] in message
-    if path != "loop":  # where versions of Python differ
+    if path != "loop":  # versions of Python differ here
         assert message_of_python(folder) is not None
 
 

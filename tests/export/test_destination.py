@@ -191,8 +191,8 @@ def test_a_replaced_bundle_whose_successor_is_there_is_removed(tmp_path: Path, d
 
 def test_folders_of_a_living_export_and_of_other_names_are_left_alone(tmp_path: Path, dead_pid: int) -> None:
     others = [
-        f".out.{os.getppid()}.partial",  # of a process that lives
-        f".out.v2.{dead_pid}.replaced",  # of a destination out.v2
+        f".out.{os.getppid()}.partial",  # its process is alive
+        f".out.v2.{dead_pid}.replaced",  # it belongs to the destination out.v2
         ".out.notes.partial",
     ]
     for name in others:

@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
     exported: Callable[..., Export], older: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = contents(older.parent)
-    written = {"rpln.json": ".rpln.json"}.get(name, name)  # the manifest takes its name when it is whole
+    written = {"rpln.json": ".rpln.json"}.get(name, name)  # the manifest gets its name when it is complete
 
     @contextlib.contextmanager
     def published_where_full(folder: Path) -> Iterator[Path]:

@@ -27,7 +27,7 @@ def test_the_peak_is_that_of_the_step_and_not_of_those_before() -> None:
     before, large, after = (step.peak_memory for step in steps.finished)
     assert 150 * MEGABYTE < large - before < 250 * MEGABYTE
     assert abs(after - before) < 50 * MEGABYTE
-    assert before > 20 * MEGABYTE  # bytes, no other unit: Python and numpy are in it
+    assert before > 20 * MEGABYTE  # Python and numpy alone take this many bytes; in another unit it would be less
 
 
 def test_a_system_without_peaks_on_request_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def assert_weights_are_stored_once(network: Network) -> None:
     """Check that all initializers are as large as the parameters and a few dozen constants."""
     initializers = [values_of(value) for value in network.graph.graph.initializers.values()]
     parameters = [
-        parameter  # a tied one comes once
+        parameter  # a tied parameter is listed once
         for name, parameter in network.model.named_parameters()
         if used(name, network)
     ]

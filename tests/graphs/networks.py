@@ -174,7 +174,7 @@ def copied(graph: ir.Model) -> ir.Model:
     """Return a graph that shares nothing with the original. Values of a clone would share their types with it."""
     copy = ir.from_proto(ir.to_proto(graph))
     copy.metadata_props.clear()
-    copy.metadata_props.update(graph.metadata_props)  # in their order, which is that of the passes
+    copy.metadata_props.update(graph.metadata_props)  # in their order, in which the passes ran
     return copy
 
 

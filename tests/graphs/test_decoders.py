@@ -211,7 +211,9 @@ def test_every_output_of_pruned_layers_equals_transformers_with_silent_heads() -
     for new, end, found in zip(cuts, np.cumsum(cuts).tolist(), steps, strict=True):
         assert_close(found["logits"], expected.logits[:, end - new : end])
         for layer in LAYERS:
-            states = expected.hidden_states[layer][:, end - new : end]  # 5.x normalises the one after the last layer
+            states = expected.hidden_states[layer][
+                :, end - new : end
+            ]  # transformers 5 normalises the state after the last layer
             assert_close(found[f"hidden_states.{layer}"], states)
             attentions = expected.attentions[layer][:, heads_kept(layer), end - new : end, :end]
             assert_close(found[f"attentions.{layer}"], attentions)

@@ -62,7 +62,7 @@ CONTEXTS = {
     "multiple-choice": LAYERS - 1,
     "distances of queries": LAYERS - 1,
     "embeddings of choices given": LAYERS - 1,
-    "an encoder": 1,  # its depth
+    "an encoder": 1,  # the number of its layers
     "every logit over an encoder": 2 * LAYERS,
 }
 

@@ -270,7 +270,7 @@ def test_the_stream_is_beyond_fp16_everywhere() -> None:
 def test_the_stream_is_beyond_fp16_in_a_few_channels_of_one_layer() -> None:
     peaks = reached(lift_a_few_channels)
 
-    later = stream_values()[2 * (LAYER + 1) :]  # that of the embeddings, two of each layer
+    later = stream_values()[2 * (LAYER + 1) :]  # the LayerNorm of the embeddings, and two of each layer
     assert set(peaks) == {f"{PATH}.output.dense.Add", *later}
     assert all(peak == pytest.approx(STREAM, rel=1e-3) for peak in peaks.values())
 

@@ -48,8 +48,8 @@ def test_passes_run_in_order_and_are_counted(recipe: str, passes: list[str]) -> 
     [
         ("fp32", 1.0, 0),
         ("bf16", 1.0, 1),
-        ("fp16", 1.0, 1),  # nothing was rescaled, so that the ranges still hold
-        ("fp16", 1e6, 2),  # the residual stream was
+        ("fp16", 1.0, 1),  # nothing was rescaled, so the ranges are still right
+        ("fp16", 1e6, 2),  # the residual stream was rescaled
     ],
 )
 def test_a_graph_is_measured_again_only_after_it_changed(recipe: str, stretch: float, calls: int) -> None:

@@ -61,7 +61,7 @@ def test_onnx_reads_what_was_written(tmp_path: Path) -> None:
     whole = ir.to_proto(model)
     for proto in (read, whole):
         proto.graph.ClearField("initializer")
-        proto.graph.ClearField("value_info")  # of initializers, which know their types
+        proto.graph.ClearField("value_info")  # initializers know their types
     assert read == whole
     assert list(tmp_path.iterdir()) == [tmp_path / "model.onnx"]
 

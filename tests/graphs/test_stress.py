@@ -174,7 +174,7 @@ def test_mask_tokens_are_nowhere_first_last_many_and_everywhere() -> None:
     assert any(places.all() for places in long)
     assert any(places[:, 0].all() and not places[:, 1:].any() for places in long)
     assert any(places[:, -1].all() and not places[:, :-1].any() for places in long)
-    assert any(len(set(places.sum(1))) > 1 and places.sum(1).max() > 1 for places in long)  # unlike from row to row
+    assert any(len(set(places.sum(1))) > 1 and places.sum(1).max() > 1 for places in long)  # different in each row
 
 
 def test_mask_tokens_are_under_padding_too() -> None:

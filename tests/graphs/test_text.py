@@ -137,7 +137,7 @@ def test_nul_ends_a_text(both: tuple[Tokenizer, TextGraph], text: str, seen_as: 
 
 
 def test_next_line_is_no_white_space(both: tuple[Tokenizer, TextGraph]) -> None:
-    """`\x85` is the only white space of Unicode that the operator does not take for white space."""
+    """U+0085 is the only white space of Unicode that the operator does not take for white space."""
     tokenizer, graph = both
     assert graph.ids("a \x85b") != tokenizer.encode("a \x85b").ids
 

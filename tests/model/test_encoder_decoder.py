@@ -162,7 +162,7 @@ def test_losses(*, given: bool, width: int) -> None:
 def test_labels_need_a_start_token() -> None:
     _, ours = pair()
     ours.config.decoder_start_token_id = None
-    with pytest.raises(ModelInputError, match="the config's decoder_start_token_id is None, its pad_token_id 1; set "):
+    with pytest.raises(ModelInputError, match=r"decoder_start_token_id is None.* pad_token_id 1"):
         ours(random_ids(3, LENGTH), labels=target_ids())
     ours.config.decoder_start_token_id = START
     assert ours(random_ids(3, LENGTH), labels=target_ids()).loss.isfinite()
@@ -265,13 +265,13 @@ def test_a_foreign_encoder_is_left_out() -> None:
     outputs = run(ours, **inputs, encoder_outputs=(expected.encoder_last_hidden_state,))
     assert_same(outputs, expected, ours)
     for call in (ours, ours.encode):
-        with pytest.raises(ModelInputError, match="encoder is of type 'bert', which is not part of it; run"):
+        with pytest.raises(ModelInputError, match=r"encoder.* 'bert'.* encoder_outputs"):
             call(ids)
 
 
 def test_a_decoder_without_cross_attention_is_none() -> None:
     for config in (tiny_config(), tiny_config(is_decoder=True)):
-        with pytest.raises(ConfigError, match="this decoder has no cross-attention, so that it makes"):
+        with pytest.raises(ConfigError, match=r"no cross-attention.* add_cross_attention=True"):
             EncoderDecoderModel(config)
 
 
@@ -284,9 +284,7 @@ def test_an_encoders_output_of_another_width_is_refused(width: int) -> None:
         lambda: ours.cross_key_values(states),
     )
     for call in calls:
-        with pytest.raises(
-            ModelInputError, match=f"the encoder's hidden states are 20 wide; expected {width}, as wide"
-        ):
+        with pytest.raises(ModelInputError, match=f"20 wide.* {width}"):
             call()
-    with pytest.raises(ModelInputError, match=f"the encoder's hidden states are 20 wide; expected {HIDDEN}, as wide"):
+    with pytest.raises(ModelInputError, match=f"20 wide.* {HIDDEN}"):
         ours.decoder.cross_key_values(states)

@@ -26,7 +26,7 @@ def greedily(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     for _ in range(NEW):
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
-        logits[:, [2]] = -torch.inf  # no end before the last token
+        logits[:, [2]] = -torch.inf  # no text ends before the last token
         ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
     return ids

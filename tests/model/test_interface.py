@@ -100,9 +100,9 @@ def test_arguments_stand_where_transformers_documents_them(architecture: str) ->
     mine = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     only_here = {"head_mask", "output_attentions", "output_hidden_states", "return_dict"}
     if lines.TRANSFORMERS_4 and architecture == CAUSAL:
-        theirs.append("logits_to_keep")  # which is new in 5.x
+        theirs.append("logits_to_keep")  # new in transformers 5
     if architecture == MASKED:
-        assert mine.pop() == "masked_positions"  # ours, behind all of theirs
+        assert mine.pop() == "masked_positions"  # our own argument comes after all of theirs
     assert [name for name in mine if name not in only_here or name in theirs] == theirs
     assert only_here <= set(mine)
     if lines.TRANSFORMERS_4:
@@ -184,7 +184,7 @@ def test_updating_a_config_leaves_the_original_alone() -> None:
     updated = updated_config(config, {"num_labels": 7, "position_embedding_type": "relative_key", "hidden_act": "relu"})
     assert (updated.num_labels, updated.hidden_act) == (7, "relu")
     assert (config.num_labels, config.hidden_act) == (2, "gelu")
-    with pytest.raises(TypeError, match="'hiden_act' is neither an option of from_pretrained nor a field of Roberta"):
+    with pytest.raises(TypeError, match=r"'hiden_act'.* field of Roberta"):
         updated_config(config, {"hiden_act": "relu"})
 
 
@@ -199,16 +199,16 @@ PAST = tuple((random_values(3, 4, 2, 6), random_values(3, 4, 2, 6)) for _ in ran
         ({}, "You have to specify either input_ids or inputs_embeds"),
         (
             {"input_ids": IDS, "inputs_embeds": random_values(3, LENGTH, HIDDEN)},
-            "You cannot specify both input_ids and inputs_embeds at the same time",
+            "both input_ids and inputs_embeds",
         ),
         (
             {"input_ids": IDS, "attention_mask": torch.ones(LENGTH)},
-            r"attention_mask has 1 dimensions; expected \(batch, sequence\) or \(batch, sequence, sequence\)",
+            r"attention_mask has 1 dim.*\(batch, sequence, sequence\)",
         ),
         ({"input_ids": IDS, "attention_mask": torch.ones(3, 1, LENGTH, LENGTH)}, "attention_mask has 4 dimensions"),
         (
             {"input_ids": IDS, "head_mask": torch.ones(LAYERS, 1, 4)},
-            r"head_mask has 3 dimensions; expected \(heads,\) or \(layers, heads\)",
+            r"head_mask has 3 dim.*\(layers, heads\)",
         ),
         ({"input_ids": IDS, "head_mask": torch.ones(5, 4)}, "head_mask is for 5 layers; this model has 2"),
         (
@@ -219,7 +219,7 @@ PAST = tuple((random_values(3, 4, 2, 6), random_values(3, 4, 2, 6)) for _ in ran
         ({"input_ids": IDS, "past_key_values": ()}, "past_key_values has 0 layers; expected 2, one per layer"),
         (
             {"input_ids": IDS, "past_key_values": [(*layer, MEMORY) for layer in PAST]},
-            r"past_key_values has 3 tensors for layer 0; expected \(key, value\) or \(key, value, cross key, cross",
+            r"past_key_values has 3 tensors for layer 0.*\(key, value\)",
         ),
     ],
 )
@@ -227,7 +227,7 @@ def test_contradicting_inputs_are_refused(inputs: dict[str, Any], message: str) 
     model = own_model(CAUSAL, is_decoder=True, add_cross_attention=True)
     with pytest.raises(ModelInputError, match=message) as error:
         model(**inputs)
-    assert isinstance(error.value, ValueError)  # what transformers raises
+    assert isinstance(error.value, ValueError)  # transformers raises this
 
 
 def test_cross_attention_has_to_be_configured() -> None:

@@ -137,7 +137,7 @@ def past_of(kind: str, layers: list[tuple[Tensor, ...]]) -> Any:
 @pytest.mark.parametrize("crossing", [False, True])
 def test_pasts_in_every_form(*, kind: str, crossing: bool) -> None:
     if crossing and kind == "dynamic":
-        kind = "encoder_decoder"  # transformers mixes up both attentions' keys in a cache with one part
+        kind = "encoder_decoder"  # in a cache with one part, transformers mixes up the keys of both attentions
     reference, ours = pair(CAUSAL, is_decoder=True, add_cross_attention=crossing)
     lengths = (3, 3) if not crossing else (3, 3, MEMORY, MEMORY)
     layers = [

@@ -490,7 +490,7 @@ def install_stand_in(monkeypatch: pytest.MonkeyPatch, builder: str = "tensorrt-r
     """Put the stand-in in the place of NVIDIA's packages. RTX captures graphs itself, the other does not."""
     cuda = StandInCuda(**device)
     module: Any = ModuleType(MODULES[builder])
-    module.__spec__ = ModuleSpec(MODULES[builder], None)  # torch looks at it
+    module.__spec__ = ModuleSpec(MODULES[builder], None)  # torch reads this
     module.__version__ = VERSIONS[builder]
     module.ILogger = StandInLogger
     module.Runtime = type("Runtime", (StandInRuntime,), {"cuda": cuda})

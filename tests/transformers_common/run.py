@@ -94,7 +94,9 @@ def _fetch(installed: str, folder: Path) -> None:
         for name, content in _MISSING.items():
             (tests / name).parent.mkdir(exist_ok=True)
             (tests / name).write_text(content)
-        (made / "pytest.ini").write_text("[pytest]\n")  # the repository's would make errors of their warnings
+        (made / "pytest.ini").write_text(
+            "[pytest]\n"
+        )  # the repository's settings would turn their warnings into errors
         made.rename(folder)
 
 
@@ -120,7 +122,7 @@ def _outcomes(package: str, folder: Path, *, processes: int) -> Outcomes:
             stderr=subprocess.STDOUT,
             check=False,
         ).returncode
-    if code > 1:  # 1: tests have failed
+    if code > 1:  # 1 means that tests have failed
         sys.exit(f"The tests could not be run on the classes of {package}: see {log}.")
     return outcomes_from_report(report)
 

@@ -158,7 +158,7 @@ def test_answers_are_cached(encoders: Server) -> None:
         name: array.tolist() for name, array in second.items()
     }
     other = infer_http(encoders, "text-classification", asked | {"options": texts('{"top_k": 3}')})
-    assert other["label"].shape == (1, 3)  # options take part in the key
+    assert other["label"].shape == (1, 3)  # options are part of the key
 
 
 def test_logits_come_with_labels(encoders: Server) -> None:

@@ -128,7 +128,7 @@ def test_pieces_joined_are_what_the_runtime_generates(
         pieces = list(itertools.takewhile(lambda piece: not piece[3], iter(stream.next, None)))
     expected = list(generators[model].stream(text))
     assert [piece for _, _, piece, _ in pieces] == expected
-    assert model == "translator" or len(expected) > 1  # one piece would be no stream
+    assert model == "translator" or len(expected) > 1  # a single piece would not be a stream
 
 
 def test_prompts_that_come_together_are_answered_apart(server: Server, generators: dict[str, Generator]) -> None:

@@ -91,7 +91,7 @@ class Compiled:
 
     @property
     def pairs(self) -> Iterator[tuple[Graph, EngineManifest]]:
-        """Each graph of the bundle with its engine."""
+        """Each graph of the bundle, with its engine."""
         return zip(read_manifest(self.folder).graphs, self.engines, strict=True)
 
 
@@ -147,7 +147,7 @@ def test_attention_is_fused_layer_by_layer(compiled: Compiled) -> None:
         assert engine.attentions == (sum("mha" in layer.name for layer in engine.layers),)
         if compiled.precision == "fp32":
             assert engine.attentions == (0,)  # there is no such kernel for fp32
-        elif engine.variant != "decode":  # a step may take another kernel, which is counted and no more
+        elif engine.variant != "decode":  # a step may use another kernel, which is only counted
             assert engine.attentions == (expected[engine.variant],)
 
 

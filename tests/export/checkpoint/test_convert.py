@@ -164,7 +164,7 @@ def test_roberta_itself_is_refused(tmp_path: Path) -> None:
     transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
     result = convert(tmp_path / "roberta", tmp_path / "out")
     assert result.exit_code == CheckpointError.exit_code
-    assert "RoBERTa itself, with its LayerNorms after each part" in result.stderr
+    assert "RoBERTa itself" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,8 @@ def test_an_architecture_without_a_counterpart_is_refused(dinkytrain: tuple[Path
     path.write_text(json.dumps(fields), encoding="utf-8")
     result = convert(dinkytrain[0], tmp_path / "out")
     assert result.exit_code == CheckpointError.exit_code
-    assert "names the architectures RobertaForNextSentence; expected one of RobertaForMaskedLM" in result.stderr
+    assert "RobertaForNextSentence" in result.stderr
+    assert "RobertaForMaskedLM" in result.stderr
 
 
 # what is refused

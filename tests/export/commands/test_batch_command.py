@@ -88,7 +88,7 @@ def read_terminal(descriptor: int, seen: bytearray) -> None:
     while True:
         try:
             block = os.read(descriptor, 1 << 16)
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             return
         if not block:
             return

@@ -212,7 +212,7 @@ def test_token_decisions_are_counted_at_real_tokens() -> None:
 
     def change(array: np.ndarray) -> None:
         array[0, 2, 2] = 1.1  # another winner at a real token
-        array[0, 0, 2] = 1.1  # and at padding, where nobody decides
+        array[0, 0, 2] = 1.1  # another winner at padding, which is not a decision
 
     row = compare_one(find_tensor("token-classification", "logits"), expected, change)
     assert (row.decisions, row.agreeing, row.agreement) == (4, 3, 0.75)
@@ -224,7 +224,7 @@ def test_the_start_of_an_answer_is_decided_once_a_row_among_its_real_tokens() ->
     def change(array: np.ndarray) -> None:
         array[0] = [0, 9, 1, 2]  # padding alone differs
         array[1] = [1, 0, 3, 9]  # token 2 wins over token 0
-        array[2] = [9, 0, 0, 0]  # no token, no decision
+        array[2] = [9, 0, 0, 0]  # without tokens there is no decision
 
     row = compare_one(find_tensor("question-answering", "start_logits"), expected, change)
     assert (row.decisions, row.agreeing) == (2, 1)

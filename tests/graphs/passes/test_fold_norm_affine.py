@@ -136,7 +136,7 @@ def test_all_layers_of_an_encoder_and_its_head(traced: Traced) -> None:
     assert apply(graph, FoldNormAffine) == {"FoldNormAffine": 2 * 2}
     assert FoldNormAffine().expected(GraphTraits(layers=2)) == 2 * 2
     assert list(refused(graph, FoldNormAffine)) == ["embeddings.LayerNorm.LayerNormalization"]
-    for module in residual_norms(graph):  # the final one among them
+    for module in residual_norms(graph):  # including the final one
         assert_array_equal(values_of(graph.graph.initializers[f"{module}.weight"]), np.ones(32))
         assert_array_equal(values_of(graph.graph.initializers[f"{module}.bias"]), np.zeros(32))
     assert 0 < distance(network, graph) < 1e-5

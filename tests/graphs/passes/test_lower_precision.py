@@ -121,11 +121,11 @@ def test_inputs_and_outputs_are_lowered_on_request() -> None:
     assert [value.dtype for value in model.graph.inputs] == [INT64, INT64, FLOAT16]
     assert [(value.name, value.dtype) for value in model.graph.outputs] == [("y", FLOAT16), ("next_ids", INT64)]
     casts = [node.inputs[0] for node in model.graph if (node.name or "").endswith(".Cast")]
-    assert [value and value.name for value in casts] == ["kept", "probabilities"]  # those around Softmax
+    assert [value and value.name for value in casts] == ["kept", "probabilities"]  # the casts around Softmax
 
 
 def test_a_value_is_cast_once_for_all_its_readers() -> None:
-    model = lowered(NETWORK)  # x has two
+    model = lowered(NETWORK)  # x has two readers
 
     assert [node.name for node in model.graph if (node.name or "").endswith(".Cast")] == [
         "x.float16.Cast",
@@ -182,7 +182,7 @@ def test_inputs_weights_and_outputs_of_a_node_count_alike(value: str) -> None:
 def test_kept_products_are_named_with_their_reach() -> None:
     kept = lowered(NETWORK, ranges=ranges_of(NETWORK, product=1e5, embedded=1e6)).metadata_props[KEPT_KEY]
 
-    assert json.loads(kept) == {"product": 1e5}  # the Gather is no MatMul
+    assert json.loads(kept) == {"product": 1e5}  # the Gather is not a MatMul
     assert json.loads(lowered(NETWORK, ranges=ranges_of(NETWORK)).metadata_props[KEPT_KEY]) == {}
 
 

@@ -169,7 +169,7 @@ cross (float[rows, 2] encoder_hidden_states) => (float[rows, 2] cross_key_values
 
 def test_a_graph_without_a_stream_is_left_alone() -> None:
     model = model_from_text(PROJECTIONS)
-    reached = 1e6  # of what an encoder of another architecture gives
+    reached = 1e6  # projections of another encoder's output
     rescaling = RescaleResidual.configure(model, Context(ranges={"encoder_hidden_states": reached}))
     result = rescaling(model)
 

@@ -254,7 +254,7 @@ def test_rows_that_differ_from_text_to_text_are_those_of_all_rows(head: str, mas
         (EXPANDED, "batch, 1, sequence", {"normed", "x"}),
         (BY_TEXT, "batch, sequence, sequence", {"normed", "x", "mask"}),
         (BY_TEXT, "sequence, sequence", {"hidden", "x"}),  # the mask has the rows of all texts at once
-        (LISTED, "batch, 1, sequence", {"context", "x"}),  # which text's keys a row goes with, a list does not say
+        (LISTED, "batch, 1, sequence", {"context", "x"}),  # a list does not say which text's keys belong to a row
     ],
 )
 def test_rows_that_differ_from_text_to_text_are_picked_where_texts_are_told_apart(
@@ -448,7 +448,7 @@ def test_a_head_of_all_tokens_has_nothing_to_select(traced: Traced, name: str) -
     ("name", "variant", "narrow"),
     [
         ("text-generation", "with-past", 4 + 1),  # query, projection and both halves of FFN; one of the head's own
-        ("text2text-generation", "prefill", 6 + 1),  # and query and projection of cross-attention
+        ("text2text-generation", "prefill", 6 + 1),  # also query and projection of cross-attention
     ],
 )
 def test_a_decoder_computes_its_last_row_and_caches_them_all(name: str, variant: str, narrow: int) -> None:

@@ -382,7 +382,7 @@ def test_a_run_that_ended_while_its_journal_was_opened_is_not_mistaken_for_one_t
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
 
 
-@settings(max_examples=40)  # each waits for the disk a few times
+@settings(max_examples=40)  # each example waits for the disk a few times
 @given(
     lengths=st.lists(st.integers(1, 50), max_size=12),
     window=st.integers(1, 5),
@@ -431,7 +431,7 @@ def test_whatever_a_kill_left_the_same_output_comes_of_it(
         done = run(source, folder / "out", window=window, on_error="record", answer=answer, on_progress=stop)
         assert (done.lines, done.errors) == (len(lengths), sum(length > 40 for length in lengths))
 
-    with contextlib.suppress(Stopped):  # more often, where so many windows are left
+    with contextlib.suppress(Stopped):  # more often if so many windows are left
         go_on(windows)
     if not (folder / "out").exists():
         go_on(math.inf)

@@ -54,7 +54,7 @@ while True:
     if os.waitpid(child, 0)[1] != signal.SIGKILL:
         break
     left = sorted(path.suffix for path in Path().glob(f"{output}*"))
-    if left != [""]:  # else it died when all was done
+    if left != [""]:  # otherwise it died after everything was done
         run(output)
     same = output.read_bytes() == Path("expected").read_bytes()
     points.append([left, same, sorted(path.suffix for path in Path().glob(f"{output}*"))])
@@ -89,7 +89,7 @@ def test_a_command_killed_again_and_again_ends_with_the_same_output(
     command = [sys.executable, "-W", "error", "-m", "rpln_runtime", "batch", *map(str, (folder, source, output))]
     command += ["--window", "4"]
     lengths = []
-    for more in (0, 1, 3000, 6000):  # bytes of the journal: a window has some 150
+    for more in (0, 1, 3000, 6000):  # in bytes; a window adds some 150 to the journal
         reached = more + (journal.stat().st_size if journal.exists() else 0)
         with subprocess.Popen(command) as process:
             while not (journal.exists() and journal.stat().st_size >= reached):

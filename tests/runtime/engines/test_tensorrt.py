@@ -174,7 +174,7 @@ def test_a_launch_seen_twice_is_captured(folder: Path, tmp_path: Path, monkeypat
         feeds = feeds_of(cpu.manifest, length=length, seed=seed)
         assert np.array_equal(gpu.run(feeds)["logits"], cpu.run(feeds)["logits"])
 
-    run(64, 0)  # memory is as large as it gets
+    run(64, 0)  # memory has its final size
     for seed in range(5):
         run(9, seed)
         run(10, seed)

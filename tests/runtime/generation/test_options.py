@@ -88,8 +88,8 @@ def test_the_documentation_has_every_option_with_its_default() -> None:
         ({"max_new_tokens": 7}, 7),
         ({"max_length": 30}, 25),
         ({"max_length": 30, "max_new_tokens": 7}, 7),
-        ({"max_length": 3}, 1),  # shorter than the prompt already
-        ({"max_length": 1000}, 96),  # all there is room for
+        ({"max_length": 3}, 1),  # the prompt is longer already
+        ({"max_length": 1000}, 96),  # as many as there is room for
     ],
 )
 def test_the_checkpoint_says_how_far_it_goes(stated: dict[str, Any], expected: int) -> None:

@@ -33,7 +33,9 @@ def test_prompts_are_continued_as_by_transformers(
 
     def theirs(text: str) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of 4.57: that the pipeline's own defaults are set beside max_new_tokens
+            warnings.simplefilter(
+                "ignore"
+            )  # transformers 4.57 warns that the pipeline's own defaults are set beside max_new_tokens
             # Our prompts begin with <s> and do not end with </s>, so it is written into the text here.
             found = hf(f"<s>{text}", max_new_tokens=16, **plain, **options)
         return [{"generated_text": one["generated_text"].removeprefix("<s>")} for one in found]
