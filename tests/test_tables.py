@@ -175,7 +175,7 @@ def test_the_stress_set_makes_every_input_of_a_task(task: Task) -> None:
         pad_token_id=1,
         sizes={"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "encoder_hidden_size": 6},
     )
-    # Keys, values and the encoder's mask come from other graphs, or are inputs of them, too.
+    # Inputs over an encoder's tokens are left out: another graph gives them, or they are made for that graph.
     inputs = [tensor for tensor in (*task.inputs, *task.optional_inputs) if "encoder_sequence" not in tensor.axes]
     names = [tensor.name for tensor in inputs]
 

@@ -145,10 +145,7 @@ def test_the_runtime_alone_has_its_commands(server: Environment, work: Path, tmp
     assert first == {"id": 1, "answer": json.loads(ran.stdout)[0]}
     assert second == {"id": 2, "error": "it has no field 'text'"}
     again = server.run("python", *batch, cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (
-        9,
-        "Error: out.jsonl exists already. Remove it, or choose another output.\n",
-    )
+    assert (again.returncode, again.stderr.startswith("Error: out.jsonl exists already")) == (9, True)
 
 
 @pytest.mark.slow

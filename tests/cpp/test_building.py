@@ -14,7 +14,7 @@ def test_a_missing_tool_is_named(
 ) -> None:
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(outcome, match=r"not tested without g\+\+, cmake, clang, make: run .ci/install-tools"):
+    with pytest.raises(outcome, match=r"g\+\+, cmake, clang, make.*\.ci/install-tools"):
         building.build(tmp_path)
 
 

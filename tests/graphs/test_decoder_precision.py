@@ -281,9 +281,9 @@ def test_bf16_is_within_tolerance_over_all_steps(name: str) -> None:
     ("name", "counts"),
     [
         ("untouched", {"encoder": (0, 0), "prefill": (0, 0), "with-past": (0, 0)}),
-        # 2 + 2 * 3 L weights and biases, 1 + 3 L epsilons
+        # L layers of a decoder have 2 + 2 * 3 L weights and biases in the stream, and 1 + 3 L LayerNorms.
         ("stream", {"encoder": (0, 0), "prefill": (14 + 7, 0), "with-past": (14 + 7, 0)}),
-        # 2 + 2 * 2 L and 1 + 2 L
+        # L layers of an encoder have 2 + 2 * 2 L and 1 + 2 L.
         ("encoder's stream", {"encoder": (6 + 3, 0), "prefill": (0, 0), "with-past": (0, 0)}),
         ("values", {"encoder": (0, 0), "prefill": (0, 1), "with-past": (0, 1)}),
         ("values of cross-attention", {"encoder": (0, 1), "prefill": (0, 1), "with-past": (0, 1)}),

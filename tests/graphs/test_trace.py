@@ -101,12 +101,12 @@ def test_opsets(opset: int) -> None:
 def test_other_opsets_are_refused(opset: int) -> None:
     task = TASKS["fill-mask"]
 
-    with pytest.raises(GraphError, match=f"opset {opset} is not supported: choose one of 17 to {NEWEST_OPSET}"):
+    with pytest.raises(GraphError, match=f"opset {opset} .* 17 to {NEWEST_OPSET}"):
         trace_model(tiny_model(task), task.inputs, task.outputs, opset=opset)
 
 
 def test_a_graph_that_opset_17_has_no_operator_for_is_refused() -> None:
-    with pytest.raises(GraphError, match=r"onnx cannot convert this graph to opset 17\. Choose --opset 18 or later"):
+    with pytest.raises(GraphError, match=r"opset 17.*--opset 18"):
         trace_task("fill-mask", opset=17, num_hidden_layers=1, hidden_act="mish")
 
 

@@ -197,7 +197,7 @@ def test_every_product_is_in_the_precision(compiled: Compiled) -> None:
 
 
 def test_the_bundle_stays_a_bundle(compiled: Compiled, tmp_path: Path) -> None:
-    # The order of the names does not matter.
+    # The engines may be listed in another order.
     found = {engine.plan.path: engine for engine in engines_of_bundle(compiled.folder)}
     assert found == {engine.plan.path: engine for engine in compiled.engines}
     folder = copied(compiled.folder, tmp_path)
@@ -205,7 +205,7 @@ def test_the_bundle_stays_a_bundle(compiled: Compiled, tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ManifestError, match=rf"{path.name} differs from what was exported \(SHA-256\)"):
+    with pytest.raises(ManifestError, match=rf"{path.name}.*SHA-256"):
         read_manifest(folder)
     path.unlink()
     with pytest.raises(ManifestError, match=rf"{path.name} is missing"):
@@ -328,7 +328,7 @@ def test_what_auto_cannot_build_is_left_out_in_one_piece(
 def test_what_was_asked_of_an_engine_is_not_left_out_by_auto(export: Exported) -> None:
     result, folder = export("text-generation", "--variants", "with-past", "--engine", "auto", "--gpu", "sm89")
     assert (result.exit_code, folder.exists()) == (PlanError.exit_code, False)
-    assert "a graph that runs with no past and with one is two engines" in result.stderr
+    assert "--variants prefill,decode" in result.stderr
 
 
 def test_an_engine_that_cannot_be_built_fails_the_export(export: Exported) -> None:

@@ -119,7 +119,7 @@ def test_a_text_that_is_too_long_is_an_error_unless_it_may_be_cut(
 ) -> None:
     folder = bundle_of("text-classification").folder
     source = write_corpus(tmp_path / "in", [*TEXTS, TEXTS[0] * 20])
-    with pytest.raises(InputError, match=r"line 8: a text has \d+ tokens, the limit of this model is 64"):
+    with pytest.raises(InputError, match=r"line 8: .* \d+ tokens.* 64"):
         run_corpus(folder, source, tmp_path / "out")
     with pytest.raises(OutputError, match=r"options: .*\{\}.*\{'truncation': True\}"):
         run_corpus(folder, source, tmp_path / "out", options={"truncation": True})

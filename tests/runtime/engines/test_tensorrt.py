@@ -64,7 +64,7 @@ def test_of_several_profiles_the_nearest_serves(folder: Path, tmp_path: Path, mo
         return real(self, index, stream)
 
     monkeypatch.setattr(StandInContext, "set_optimization_profile_async", noted)
-    # A context begins with the first profile. The second one is tuned for sizes nearer to the last, which both take.
+    # A context begins with the first profile. The last sizes fit both; the second is tuned for nearer ones.
     for rows, length in ((3, 5), (8, 16), (1, 60), (2, 17), (5, 16), (1, 16)):
         feeds = {name: array[:1].repeat(rows, axis=0) for name, array in feeds_of(cpu.manifest, length=length).items()}
         assert np.array_equal(gpu.run(feeds)["logits"], cpu.run(feeds)["logits"])
