@@ -167,7 +167,7 @@ def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path, dead_pid
     assert contents(tmp_path) == {"out/rpln.json": "new"}
 
 
-def test_a_killed_process_of_the_same_number_stops_nobody(tmp_path: Path) -> None:
+def test_a_killed_process_with_the_same_id_does_not_block_an_export(tmp_path: Path) -> None:
     # In a container, each run may have the process id 1.
     make_bundle(tmp_path / f".out.{os.getpid()}.partial", "half")
     publish(tmp_path / "out")

@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_a_full_folder_for_temporary_files_is_said_to_be_that(
+def test_a_full_folder_for_temporary_files_is_named(
     exported: Callable[..., Export], older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(older.parent)

@@ -81,7 +81,7 @@ def test_equals_numpy_operator_by_operator(dtype: str) -> None:
     assert_array_equal(run(rounding_copy(small_graph(dtype)), feeds)["z"], expected)
 
 
-def test_what_passes_65504_is_infinite_in_fp16_only() -> None:
+def test_a_value_beyond_65504_is_infinite_in_fp16_only() -> None:
     assert add_then_round("float16")(1e5, 0) == np.inf
     assert add_then_round("float16")(65504, 65504) == np.inf
     assert add_then_round("float16")(-65504, -65504) == -np.inf

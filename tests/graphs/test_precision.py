@@ -316,7 +316,7 @@ def test_bf16_is_within_tolerance(change: Change) -> None:
     assert_accepted(RECIPES["bf16"].tolerance, logits_of(converted(change, "bf16")), eager_logits(change))
 
 
-def test_what_bf16_cannot_tell_apart_does_not_pass_unseen() -> None:
+def test_scores_that_bf16_rounds_too_much_exceed_the_tolerance() -> None:
     # bf16 has the range, but rounds a score of 90,000 to a multiple of 512.
     difference = difference_of(logits_of(converted(lift_the_scores, "bf16")), eager_logits(lift_the_scores))
 

@@ -214,9 +214,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(*, zipped: bool, checkpoint: Pa
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), name=st.sampled_from([WEIGHTS, PICKLE, OLD_PICKLE]))
-def test_damaged_bytes_never_surface_as_anything_but_a_checkpoint_error(
-    data: st.DataObject, name: str, tmp_path: Path
-) -> None:
+def test_damaged_bytes_always_give_a_checkpoint_error(data: st.DataObject, name: str, tmp_path: Path) -> None:
     state = {name: torch.arange(6.0).view(2, 3) for name in ("first", "second")}
     path = tmp_path / name.removeprefix("old ")
     if name == WEIGHTS:

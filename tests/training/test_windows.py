@@ -54,7 +54,7 @@ def test_a_sentence_that_just_fits_is_not_repeated() -> None:
     assert [window[1] for window in full_windows(_stream(4, 4, 4, 4, 4, 4), length=9)] == [10, 18, 26]
 
 
-def test_of_a_stream_that_is_too_short_there_are_no_full_windows() -> None:
+def test_a_stream_that_is_too_short_has_no_full_windows() -> None:
     assert list(full_windows(_stream(3), length=8)) == []
 
 

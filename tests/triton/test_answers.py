@@ -200,7 +200,7 @@ REFUSED = {
 
 @PROTOCOLS
 @pytest.mark.parametrize(("model", "arrays", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_wrong_with_a_request_is_said(
+def test_a_wrong_request_is_refused_with_the_reason(
     encoders: Server, infer: Infer, model: str, arrays: dict[str, np.ndarray], message: str
 ) -> None:
     with pytest.raises(RefusedError, match=message):

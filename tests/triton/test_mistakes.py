@@ -60,7 +60,7 @@ def load_step(server: Server, repository: Path, tagger: Path, name: str) -> tupl
     return server.post(f"repository/models/{folder.name}/load")
 
 
-def test_there_are_enough_of_each() -> None:
+def test_the_table_has_many_mistakes_of_either_kind() -> None:
     assert len(MISTAKES) >= 40
     assert sum(mistake.refused is not True for mistake in MISTAKES.values()) >= 10
 
@@ -75,6 +75,6 @@ def test_the_check_finds_the_mistake(tagger: Path, tmp_path: Path, mistake: Mist
 
 
 @pytest.mark.parametrize("name", [name for name, mistake in MISTAKES.items() if mistake.refused is not None])
-def test_triton_refuses_what_it_does(outcomes: dict[str, tuple[int, Any]], name: str) -> None:
+def test_triton_refuses_the_mistakes_that_the_table_says(outcomes: dict[str, tuple[int, Any]], name: str) -> None:
     status, document = outcomes[name]
     assert (status != 200) == MISTAKES[name].refused, document

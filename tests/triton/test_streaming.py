@@ -177,7 +177,7 @@ def test_options_of_a_request(
         ({"stop_token_ids": 5}, "TypeError|stop_token_ids"),
     ],
 )
-def test_what_is_wrong_is_said_to_who_asked(
+def test_an_error_reaches_the_client_that_asked(
     server: Server, generators: dict[str, Generator], options: dict[str, Any], message: str
 ) -> None:
     with Stream(server) as wrong, Stream(server) as right:

@@ -256,7 +256,7 @@ def test_fp32_has_no_fused_attention_and_one_token_need_not(
     assert engine.attentions == (0,)
 
 
-def test_auto_says_in_a_line_why_a_graph_is_not_compiled(folder: Path) -> None:
+def test_auto_says_in_one_line_why_a_graph_is_not_compiled(folder: Path) -> None:
     manifest = read_manifest(folder)
     graph = dataclasses.replace(manifest.graphs[0], variant="with-past")
     described = dataclasses.replace(manifest, graphs=(graph,))
@@ -374,7 +374,7 @@ def test_the_steps_are_those_that_a_build_takes(
     assert all(1 <= count <= 4 for count in counts.values()), counts
 
 
-def test_an_interrupt_is_told_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_reported_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> Iterator[None]:
         raise KeyboardInterrupt
 
@@ -398,7 +398,7 @@ def test_a_folder_that_is_read_only_is_left_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["a file moves", "a plan is written", "an engine is described"])
-def test_a_full_disk_is_told_and_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_full_disk_is_reported_and_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, os.strerror(28))
 

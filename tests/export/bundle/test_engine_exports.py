@@ -196,7 +196,7 @@ def test_every_product_is_in_the_precision(compiled: Compiled) -> None:
         assert others.isdisjoint({dtype for layer in engine.layers for dtype in (*layer.inputs, *layer.outputs)})
 
 
-def test_the_bundle_stays_a_bundle(compiled: Compiled, tmp_path: Path) -> None:
+def test_the_bundle_and_its_engines_are_valid(compiled: Compiled, tmp_path: Path) -> None:
     # The engines may be listed in another order.
     found = {engine.plan.path: engine for engine in engines_of_bundle(compiled.folder)}
     assert found == {engine.plan.path: engine for engine in compiled.engines}
@@ -306,7 +306,7 @@ def test_without_tensorrt_a_line_says_how_to_get_it(export: Exported) -> None:
 
 @pytest.mark.usefixtures("auto")
 @pytest.mark.parametrize("error", [EngineError("it is as it is"), MissingExtraError("no library")])
-def test_what_auto_cannot_build_is_left_out_in_one_piece(
+def test_if_auto_cannot_build_an_engine_all_are_left_out(
     export: Exported, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     built: list[Path] = []
@@ -325,7 +325,7 @@ def test_what_auto_cannot_build_is_left_out_in_one_piece(
 
 
 @pytest.mark.usefixtures("auto")
-def test_what_was_asked_of_an_engine_is_not_left_out_by_auto(export: Exported) -> None:
+def test_auto_does_not_leave_out_an_engine_with_options(export: Exported) -> None:
     result, folder = export("text-generation", "--variants", "with-past", "--engine", "auto", "--gpu", "sm89")
     assert (result.exit_code, folder.exists()) == (PlanError.exit_code, False)
     assert "--variants prefill,decode" in result.stderr
@@ -369,7 +369,7 @@ def test_graphs_in_the_forms_for_tensorrt_are_compiled(export: Exported) -> None
     ],
     ids=["embeddings and states", "head mask", "attention weights"],
 )
-def test_what_is_optional_is_compiled(export: Exported, options: list[str], attentions: int) -> None:
+def test_optional_inputs_and_outputs_are_compiled(export: Exported, options: list[str], attentions: int) -> None:
     _, folder = compiled_export(export, "feature-extraction", "--fp16", *options)
     (engine,) = engines_of_bundle(folder)
     (graph,) = read_manifest(folder).graphs

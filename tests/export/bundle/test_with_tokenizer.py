@@ -120,7 +120,7 @@ def test_bundle_says_what_runs_it(exported: Callable[..., Export]) -> None:
     assert [graph.path for graph in read_manifest(folder).graphs] == ["model.onnx"]
 
 
-def test_it_is_left_out_where_nobody_asks_for_it(exported: Callable[..., Export]) -> None:
+def test_without_the_option_there_is_no_such_graph(exported: Callable[..., Export]) -> None:
     folder = exported("fill-mask", "--optimize", "none").folder
     assert not list(folder.glob("model.text.*"))
 
@@ -209,7 +209,7 @@ def test_another_graph_is_found_by_validate(exported: Callable[..., Export], tmp
         ("fill-mask", ["--bf16"], "does not go with --bf16"),
     ],
 )
-def test_what_has_no_such_graph_is_refused(
+def test_tasks_without_such_a_graph_are_refused(
     checkpoint: Callable[[str], Path], tmp_path: Path, task: str, options: list[str], says: str
 ) -> None:
     result = export(checkpoint(task), tmp_path / "out", *options)

@@ -54,7 +54,7 @@ def test_transformers_gives_the_scores_of_fairseq(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
 
 
-def test_the_masked_lm_of_a_classifier_is_had_by_its_task(tmp_path: Path) -> None:
+def test_task_fill_mask_converts_the_masked_lm_of_a_classifier(tmp_path: Path) -> None:
     assert convert(CLASSIFIER, tmp_path / "out", "--task", "fill-mask").exit_code == 0
     assert (
         type(loaded(transformers.AutoModelForMaskedLM, tmp_path / "out")).__name__ == "RobertaPreLayerNormForMaskedLM"

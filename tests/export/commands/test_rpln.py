@@ -172,7 +172,7 @@ def test_an_altered_file_is_refused_by_its_hash(bundle: Export) -> None:
     assert "model.onnx" in result.stderr
 
 
-def test_an_altered_graph_with_a_manifest_to_match_is_refused_and_its_block_named(bundle: Export) -> None:
+def test_an_altered_graph_with_a_matching_manifest_is_refused_and_its_block_named(bundle: Export) -> None:
     manifest = read_manifest(bundle.folder)
     alter_graph(bundle.folder)
     write_manifest(bundle.folder, manifest)

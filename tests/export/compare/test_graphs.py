@@ -164,7 +164,7 @@ def test_the_first_value_that_differs_is_named(
     assert compared(folder, other, *text, "--difference", "0.5")["values"]["differing"] == []
 
 
-def test_what_is_lost_from_a_cache_shows(exported: Callable[..., Export], tmp_path: Path) -> None:
+def test_a_loss_from_the_cache_is_found(exported: Callable[..., Export], tmp_path: Path) -> None:
     folder = exported("text-generation").folder
     values = compared(folder, altered(folder, past_forgotten, tmp_path / "other.onnx"))["values"]
     assert values["differing"][0]["name"] == "present.1.value"
@@ -262,7 +262,7 @@ def test_a_value_that_is_not_finite_in_one_graph_differs() -> None:
         assert compare_values(broken, broken, ONES).differing == ()
 
 
-def test_what_is_made_up_for_later_is_told_from_what_is_not() -> None:
+def test_a_difference_that_later_values_undo_is_told_from_one_that_stays() -> None:
     plain = model("h = Neg(x)", "k = Abs(h)", "y = Neg(h)")
     quarter = [constant("q", 0.25), constant("f", 4.0), "n = Neg(x)", "h = Mul(n, q)", "k = Abs(h)", "m = Neg(h)"]
     values = compare_values(plain, model(*quarter, "y = Mul(m, f)"), ONES)

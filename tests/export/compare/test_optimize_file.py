@@ -76,7 +76,7 @@ def test_a_graph_of_this_architecture_is_rewritten(
     assert np.abs(before - after)[mask == 1].max() <= 1e-5 * max(1.0, np.abs(before).max())
 
 
-def test_what_a_pass_refuses_is_told_with_its_reason(file: Path, tmp_path: Path) -> None:
+def test_what_a_pass_refuses_is_reported_with_its_reason(file: Path, tmp_path: Path) -> None:
     model = onnx.load(file)
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     model.graph.output.append(onnx.helper.make_tensor_value_info(softmax.output[0], onnx.TensorProto.FLOAT, None))
@@ -170,7 +170,7 @@ def test_a_result_that_lost_an_output_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_said_to_be_that(
+def test_a_place_that_cannot_be_written_is_reported(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = optimize(file, "-o", tmp_path / "nowhere" / "out.onnx")

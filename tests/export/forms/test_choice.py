@@ -61,14 +61,14 @@ def measurements(*rows: Candidate) -> Measurements:
         ([("standard", None), ("fused", 1.1)], "fused"),
     ],
 )
-def test_what_is_not_faster_by_more_than_noise_does_not_win(rows: Sequence[tuple[str, float]], winner: str) -> None:
+def test_a_form_that_is_faster_by_less_than_noise_is_not_chosen(rows: Sequence[tuple[str, float]], winner: str) -> None:
     best = measurements(*(candidate(*row) for row in rows)).fastest("full", "cpu")
 
     assert best is not None
     assert best.form == winner
 
 
-def test_where_nothing_ran_nobody_wins() -> None:
+def test_nothing_is_chosen_if_nothing_ran() -> None:
     assert measurements(candidate("standard", None)).fastest("full", "cpu") is None
     assert measurements(candidate("standard", None)).provider == "cpu"
     assert Measurements(why_not="no").provider == "cpu"
@@ -88,7 +88,7 @@ def test_the_first_graph_decides_on_the_provider() -> None:
     assert measurements(*rows).provider == "cuda"
 
 
-def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
+def test_a_form_that_is_refused_is_left_out_with_its_reason() -> None:
     rows = (candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3))
     left = measurements(*rows).without_fastest("cpu", "is wrong")
 
@@ -100,7 +100,7 @@ def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
     assert [row.form for row in left.fastest_candidates] == ["packed"]
 
 
-def test_a_standard_graph_is_not_to_blame_for_the_form_of_another() -> None:
+def test_an_error_in_a_form_does_not_refuse_the_standard_graph() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("fused", 1.5, variant="with-past")]
     rows += [candidate("standard", 1.0, variant="encoder"), candidate("fused", 0.9, variant="encoder")]
     left = measurements(*rows).without_fastest("cpu", "is wrong")
@@ -150,7 +150,7 @@ def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 WON = measurements(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", None))
 
 
-def test_what_won_is_written_proven_recorded_and_run(
+def test_the_fastest_form_is_written_proven_recorded_and_run(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[str], Path]
 ) -> None:
     result = export(result=WON)
@@ -189,7 +189,7 @@ def test_what_won_is_written_proven_recorded_and_run(
     assert [row["method"] for row in json.loads(again.stdout)] == methods
 
 
-def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) -> None:
+def test_without_a_faster_form_there_is_one_graph(export: Exporting, tmp_path: Path) -> None:
     result = export(result=measurements(candidate("standard", 1.0), candidate("fused", 1.03)))
     assert result.exit_code == 0, result.output
     assert manifest_of(tmp_path).graphs[0].rewritten == ()
@@ -208,7 +208,7 @@ def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(graph_forms, "write_form", write)
 
 
-def test_a_winner_that_is_wrong_gives_way_to_the_next(
+def test_if_the_fastest_form_is_wrong_the_next_one_is_chosen(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
@@ -224,7 +224,7 @@ def test_a_winner_that_is_wrong_gives_way_to_the_next(
     assert "fused for cpu" in outcomes["fused"]
 
 
-def test_where_all_are_wrong_the_standard_graph_is_left(
+def test_if_all_forms_are_wrong_the_standard_graph_is_chosen(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused", "packed")
@@ -235,7 +235,7 @@ def test_where_all_are_wrong_the_standard_graph_is_left(
     assert not (tmp_path / "out" / "model.ort.onnx").exists()
 
 
-def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
+def test_if_the_default_form_is_wrong_the_standard_graph_is_chosen_with_a_note(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
@@ -264,7 +264,7 @@ NEAR = Refusal(message="the first", reason="", near=True)
 
 
 @pytest.mark.usefixtures("measuring")
-def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
+def test_a_near_miss_is_tried_again_without_the_folds_with_a_note(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_proofs(monkeypatch, Refusal(message="refused", reason="a hair off", near=True))
@@ -324,7 +324,7 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     assert found[0].near == near
 
 
-def test_a_form_asked_for_by_name_that_is_wrong_is_an_error(
+def test_a_form_that_was_named_and_is_wrong_is_an_error(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
@@ -377,7 +377,9 @@ REASONS = {"tensorrt": "TensorRT", "portable": "every runtime", "cuda": "CUDA"}
 
 @pytest.mark.usefixtures("measuring")
 @pytest.mark.parametrize("target", REASONS)
-def test_what_cannot_run_here_gets_a_default_and_its_reason(export: Exporting, tmp_path: Path, target: str) -> None:
+def test_a_target_that_cannot_run_here_gets_the_default_form_with_a_reason(
+    export: Exporting, tmp_path: Path, target: str
+) -> None:
     result = export("--target", target)
     assert result.exit_code == 0, result.output
     manifest = manifest_of(tmp_path)
@@ -499,7 +501,7 @@ def test_the_ratio_is_of_summed_medians(clock: Clock) -> None:
     assert timing.speedup(one, other, seconds=1e9) == pytest.approx(2.0)
 
 
-def test_there_is_one_round_at_least_and_no_more_when_time_is_up(clock: Clock) -> None:
+def test_there_is_at_least_one_round_and_none_after_time_is_up(clock: Clock) -> None:
     begun: list[float] = []
 
     def run() -> None:
@@ -510,7 +512,7 @@ def test_there_is_one_round_at_least_and_no_more_when_time_is_up(clock: Clock) -
     assert len(begun) == 2 + 2  # the untimed ones, and one round
 
 
-def test_who_is_hopeless_is_given_up(clock: Clock) -> None:
+def test_a_form_that_is_far_too_slow_is_measured_no_further(clock: Clock) -> None:
     slow = clock.work(2.0)
     runs: list[None] = []
 

@@ -71,7 +71,7 @@ def test_none_builds_nothing() -> None:
 
 
 @pytest.mark.parametrize("details", DETAILS)
-def test_none_goes_with_no_details(details: dict[str, Any]) -> None:
+def test_engine_none_is_refused_with_details(details: dict[str, Any]) -> None:
     assert "--engine none builds no engines" in refusal("none", **details)
 
 
@@ -95,7 +95,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *modules: str, gpu: str | None = No
         (("tensorrt", "tensorrt_rtx"), "sm89", "tensorrt"),
     ],
 )
-def test_auto_takes_what_can_build_here(
+def test_auto_takes_the_builder_that_can_build_here(
     monkeypatch: pytest.MonkeyPatch, modules: Sequence[str], gpu: str | None, chosen: str | None
 ) -> None:
     install(monkeypatch, *modules, gpu=gpu)
@@ -149,7 +149,7 @@ def test_other_gpus_are_refused(gpu: str) -> None:
 
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("precision", RECIPES)
-def test_turing_takes_fp16_alone(precision: str) -> None:
+def test_turing_takes_only_fp16(precision: str) -> None:
     if precision == "fp16":
         assert plan_of(precision=precision, gpus=["sm75"]).targets == ("sm75",)
         return
@@ -234,7 +234,7 @@ def test_one_number_stands_for_all_three(axis: str, size: int) -> None:
         ("batch=1000000000", "batch=1000000000"),
     ],
 )
-def test_what_is_no_profile_is_refused(text: str, part: str) -> None:
+def test_a_text_that_is_no_profile_is_refused(text: str, part: str) -> None:
     with pytest.raises(PlanError) as refused:
         profile_from_text(text)
     for fact in (f"--profile {text!r}", f"{part!r} is not a range", "AXIS=MINIMUM:TUNED:MAXIMUM"):
@@ -307,7 +307,7 @@ def test_a_graph_gets_each_profile_once() -> None:
         profiles_of_graph(profiles_of("batch=1", "sequence=65"), GRAPH, LIMITS)
 
 
-def test_graphs_that_no_engine_is_made_of() -> None:
+def test_some_graphs_are_not_compiled_and_the_reason_is_given() -> None:
     assert reason_not_compiled([GRAPH, ENCODER]) is None
     one = Graph(variant="with-past", path="model.onnx", opset=20, inputs=GRAPH.inputs, outputs=GRAPH.outputs)
     assert "--variants prefill,decode" in str(reason_not_compiled([GRAPH, one]))

@@ -199,7 +199,7 @@ def test_the_range_is_that_of_all_cases_together() -> None:
     assert row.difference == pytest.approx(0.04 / 8, rel=1e-3)
 
 
-def test_an_output_that_is_zero_has_a_range_all_the_same() -> None:
+def test_an_output_that_is_zero_has_a_range() -> None:
     tensor = find_tensor("fill-mask", "logits")
     expected = np.zeros((3, 4, 2), np.float32)
     assert compare_one(tensor, expected, tolerance=FP16).difference == 0.0
@@ -265,7 +265,7 @@ def test_the_only_candidate_is_a_decision() -> None:
 
 
 @pytest.mark.parametrize("name", ["last_hidden_state", "pooler_output"])
-def test_features_decide_nothing(name: str) -> None:
+def test_features_have_no_argmax_to_count(name: str) -> None:
     tensor = find_tensor("feature-extraction", name)
     row = compare_one(tensor, np.ones((3, 4, 2) if tensor.per_token else (3, 2), np.float32))
     assert (row.decisions, row.agreement) == (0, None)

@@ -310,7 +310,7 @@ def test_exceptions_are_left_alone(options: dict[str, Any], feature: str) -> Non
     assert FuseAttention().expected(GraphTraits(layers=1, features=frozenset({feature}))) == 0
 
 
-def test_of_two_attentions_one_may_be_given_out() -> None:
+def test_one_of_two_attentions_may_be_an_output() -> None:
     network = trace_task(
         "text2text-generation",
         variant="full",

@@ -163,7 +163,7 @@ def test_a_scale_in_the_weights_is_a_scale_of_one() -> None:
     assert node_named(model, "y").attributes["scale"].as_float() == 1
 
 
-def test_a_mask_is_no_must() -> None:
+def test_a_mask_is_optional() -> None:
     given = feeds("self")
     del given["mask"]
     text = UNMASKED.replace(", int64[b, s] mask", "").replace(MASK, "")

@@ -184,7 +184,7 @@ def test_weights_that_are_an_output_are_whole_and_the_rest_is_not() -> None:
         assert_allclose(array, expected[name], rtol=0, atol=1e-6)
 
 
-def test_a_second_time_there_is_nothing_left_to_move() -> None:
+def test_a_second_run_changes_nothing() -> None:
     model = layer()
     count(model)
     once = operators(model)
@@ -320,7 +320,7 @@ def test_rows_of_each_text_do_not_pass_a_table_for_all_of_them() -> None:
         ),
     ],
 )
-def test_what_is_in_the_way_is_named(head: str, outputs: Sequence[str], reason: str) -> None:
+def test_the_node_that_prevents_a_selection_is_named(head: str, outputs: Sequence[str], reason: str) -> None:
     model = layer(
         head=head,
         outputs=["float[batch, size] first", *outputs],
@@ -333,7 +333,7 @@ def test_what_is_in_the_way_is_named(head: str, outputs: Sequence[str], reason: 
     assert str(ir.to_proto(model.graph)) == before
 
 
-def test_an_operator_of_another_domain_is_in_the_way() -> None:
+def test_an_operator_of_another_domain_prevents_a_selection() -> None:
     model = layer(head="bend = Tanh(final) first = Gather<axis = 1>(bend, zero)")
     node_named(model, "bend").domain = "com.example"
 
@@ -341,7 +341,7 @@ def test_an_operator_of_another_domain_is_in_the_way() -> None:
     assert reasons(model) == [UNKNOWN_OPERATOR.format(operator="com.example.Tanh", node="bend")]
 
 
-def test_what_has_no_known_shape_is_in_the_way() -> None:
+def test_an_unknown_shape_prevents_a_selection() -> None:
     model = layer(head="bend = Tanh(final) raised = Add(bend, gamma) first = Gather<axis = 1>(raised, zero)")
     node_named(model, "bend").outputs[0].shape = None
 
@@ -362,7 +362,7 @@ def test_what_has_no_known_shape_is_in_the_way() -> None:
         ),
     ],
 )
-def test_other_selections_are_no_affair_of_the_pass(head: str, output: str) -> None:
+def test_other_selections_are_ignored(head: str, output: str) -> None:
     """They are selections along another axis, or of other rows for each text."""
     model = layer(head=head, outputs=[f"float[{output}] first"], constants=f"{CONSTANTS}, int64[1] two = {{2}}")
     assert shapes(model)["final"] == "[batch,sequence,4]"
@@ -463,7 +463,7 @@ def test_all_logits_need_all_rows() -> None:
     check(trace_task("text-generation", all_logits=True), 0)
 
 
-def test_hidden_states_as_an_output_are_the_reason_to_do_nothing() -> None:
+def test_hidden_states_as_an_output_are_the_reason_for_a_refusal() -> None:
     graph = check(trace_task("text-classification", outputs=("hidden_states",)), 0)
 
     assert reasons(graph) == [GIVEN_OUT.format(value="hidden_states.2")]

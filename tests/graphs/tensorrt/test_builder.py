@@ -184,7 +184,7 @@ def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 @needs_rtx
-def test_an_account_that_cannot_be_read_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # This is as if an update of TensorRT changed the wording of its log.
     monkeypatch.setattr(builder, "layers_from_log", lambda _: ())
     with pytest.raises(EngineError, match=r"tensorrt.*\(rpln doctor\)"):
@@ -232,7 +232,7 @@ def test_options_that_the_table_lacks_fail_without_a_gpu(tmp_path: Path, option:
 
 
 @needs_rtx
-def test_hardware_compatibility_does_nothing_there(tmp_path: Path, logs: Logs) -> None:
+def test_tensorrt_rtx_ignores_hardware_compatibility(tmp_path: Path, logs: Logs) -> None:
     assert "hardware_compatible" in RTX.lacks
     plain = compile_graph(attention(), tmp_path)
     assert share_of_other_bytes(compile_graph(attention(), tmp_path, hardware_compatible=True), plain) < 1e-3

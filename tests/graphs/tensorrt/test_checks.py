@@ -78,7 +78,7 @@ def test_a_product_of_two_types_is_refused() -> None:
         precision_of_products(mixed, attention(), profiles=1)
 
 
-def test_a_kernel_that_moves_operands_does_not_vouch_for_the_one_that_multiplies() -> None:
+def test_a_kernel_that_only_moves_operands_does_not_count_as_a_product() -> None:
     moved = kernel("product", name="__myl_Move_myl0_1", takes=("float16",))
     assert precision_of_products([moved, *FUSED], attention(), profiles=1) == "float16"
     with pytest.raises(EngineError, match=r"product \(float16: float32\)"):

@@ -92,7 +92,9 @@ def test_sizes_that_no_profile_takes_are_named(
     assert gpu.run(feeds_of(gpu.manifest, length=4))["logits"].shape[1] == 4
 
 
-def test_a_text_too_long_is_told_to_be_shorter(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_is_too_long_for_the_engine_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = add_engines(folder, tmp_path, profiles=[SHORT])
     install_stand_in(monkeypatch)
     gpu = load(folder, provider="tensorrt-rtx")

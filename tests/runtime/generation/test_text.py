@@ -78,7 +78,7 @@ def test_a_pipeline_of_a_decoder_is_its_generator(causal_lm: DecoderBundle, cont
     assert opened(TEXTS) == continue_(TEXTS)
 
 
-def test_nothing_in_nothing_out(continue_: Generator) -> None:
+def test_no_texts_give_no_answers(continue_: Generator) -> None:
     assert continue_([]) == []
     assert continue_.tokens([]) == []
     assert continue_.tokens([], num_beams=2) == []
