@@ -2,8 +2,10 @@
 
 A layer of fairseq's TransformerEncoder with `--encoder-normalize-before` is the same as a layer of
 RoBERTa-PreLayerNorm. Its `final_layer_norm` comes before the feed-forward part. A name below that ends with neither
-`.weight` nor `.bias` is the name of a module. Source: fairseq 0.12: models/roberta/model.py,
-models/transformer/transformer_encoder.py, modules/transformer_layer.py.
+`.weight` nor `.bias` is the name of a module.
+
+Source: models/roberta/model.py, models/transformer/transformer_encoder.py and modules/transformer_layer.py of fairseq
+0.12.
 """
 
 import re

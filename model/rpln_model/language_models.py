@@ -145,7 +145,7 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel, RobertaGenerationMixin):
         shift_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
-        """Return `logits` (batch, sequence, vocabulary) and, if `labels` are given, the `loss`, without a cache.
+        """Return `logits` (batch, sequence, vocabulary) and, if labels are given, the `loss` and no cache.
 
         Args, besides those that all models share:
             labels: (batch, sequence), the input ids; they are shifted by one token here. -100 is ignored.
