@@ -27,7 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    return [] if _HAS_OPTIMUM else ["tests/optimum: left to the environment with optimum-onnx (transformers 4.57)"]
+    return (
+        []
+        if _HAS_OPTIMUM
+        else ["tests/optimum is skipped: it runs in the environment with optimum-onnx (transformers 4.57)"]
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -240,4 +240,4 @@ def test_it_is_refused_before_the_trace_and_nothing_is_left(
 
 
 def no_trace(*_: object, **__: object) -> None:
-    pytest.fail("minutes of work before an error that was there to be seen")
+    pytest.fail("the export began to trace before it refused the input")

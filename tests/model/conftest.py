@@ -9,7 +9,7 @@ collect_ignore = [] if TRANSFORMERS_4 else ["test_only_457.py"]
 
 
 def pytest_report_header() -> list[str]:
-    return [] if TRANSFORMERS_4 else ["tests/model/test_only_457.py: left to the environment with transformers 4.57"]
+    return [] if TRANSFORMERS_4 else ["tests/model/test_only_457.py is skipped: it runs with transformers 4.57"]
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ def main() -> None:
     both = sum(ours.get(test) == PASSED for test in passing)
     print(f"transformers {installed}: {len(passing)} tests pass on its classes, {both} of these on ours.")
     complaints = list(compared(theirs, ours, line=int(installed.split(".")[0])))
-    print("\n".join(complaints or [f"The {len(passing) - both} others are exceptions, all of them needed."]))
+    print("\n".join(complaints or [f"The {len(passing) - both} others are exceptions, all of which are needed."]))
     sys.exit(bool(complaints))
 
 
@@ -65,7 +65,7 @@ def compared(theirs: Outcomes, ours: Outcomes, *, line: int) -> Iterator[str]:
             yield f"{architecture}: {name} passes on transformers' class; on ours it is {outcome}."
     for row in rows:
         if not any(fnmatch.fnmatchcase(name, row.tests) for _, name in lost):
-            yield f"{row.tests} is an exception for transformers {line}, and needs none: remove it."
+            yield f"{row.tests} is an exception for transformers {line} that is not needed. Remove it."
 
 
 def _parse_options() -> argparse.Namespace:
