@@ -1,5 +1,6 @@
-// Gives any bytes to the tokenizer. It must refuse what is not UTF-8. For other texts, the words must be those that PCRE2
-// finds with GPT-2's expression, the offsets of tokens must lie in the text, in order, and the tokens must decode to it.
+// Gives any bytes to the tokenizer. It must refuse what is not UTF-8. For other texts, the words must be those that
+// PCRE2 finds with GPT-2's expression, the offsets of tokens must lie in the text, in order, and the tokens must decode
+// to it.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
