@@ -1,4 +1,4 @@
-"""The networks that a checkpoint is made of: one, or the encoder and the decoder of an EncoderDecoderModel."""
+"""Tells which networks a checkpoint holds: a single one, or the encoder and the decoder of an EncoderDecoderModel."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +21,17 @@ FOREIGN_ENCODER: Final = "foreign-encoder"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composition:
-    """The configurations of a checkpoint's networks.
+    """The networks of a checkpoint, by their configurations.
 
     Attributes:
-        config: the checkpoint's own configuration, as `from_pretrained` takes it.
+        config: the configuration of the whole checkpoint, as `from_pretrained` takes it.
         decoder: the configuration of the decoder, or of the only network.
-        encoder: the configuration of the encoder; None if there is none, or if it is of another architecture.
-        encoder_type: the `model_type` of the encoder; None if there is none.
-        encoder_hidden_size: the width of the hidden states that cross-attention is fed with, before any projection;
-            None without cross-attention.
-        projected: whether these hidden states are projected to the decoder's width.
-        start_token_id: the id that the decoder of an encoder-decoder begins with; None if the configuration has none.
-        pad_token_id: the id of the decoder's padding; None if the configuration has none.
+        encoder: the configuration of the encoder; None if there is no encoder, or one of another architecture.
+        encoder_type: the model type of the encoder; None if there is no encoder.
+        encoder_hidden_size: the width of the encoder's output; None without cross-attention.
+        projected: whether a linear layer brings the encoder's output to the width of the decoder.
+        start_token_id: the token that the decoder begins with; None if the configuration does not name one.
+        pad_token_id: the token that pads the decoder's input.
     """
 
     config: RobertaPreLayerNormConfig | EncoderDecoderConfig
@@ -46,17 +45,17 @@ class Composition:
 
     @property
     def kind(self) -> str:
-        """The kind of the checkpoint: PLAIN, ENCODER_DECODER or FOREIGN_ENCODER."""
+        """PLAIN for a single network, ENCODER_DECODER, or FOREIGN_ENCODER if the encoder has another architecture."""
         if self.encoder_type is None:
             return PLAIN
         return FOREIGN_ENCODER if self.encoder is None else ENCODER_DECODER
 
 
 def load_composition(source: str | Path, *, revision: str | None = None) -> Composition:
-    """Return what the checkpoint in a folder or on the hub is made of, by its `config.json`.
+    """Return which networks the checkpoint in a folder or on the hub holds, according to its config.json.
 
-    Raises CheckpointError for a configuration that is missing, cannot be read, or is of another architecture, and
-    ConfigError for an encoder and a decoder that do not fit together, or a decoder of another architecture.
+    Raises CheckpointError if config.json is missing, broken or of another architecture, and ConfigError if the decoder
+    has another architecture or does not fit the encoder.
     """
     config = read_config(local_folder(source, revision=revision), RobertaPreLayerNormConfig, EncoderDecoderConfig)
     config.name_or_path = str(source)
@@ -64,9 +63,9 @@ def load_composition(source: str | Path, *, revision: str | None = None) -> Comp
 
 
 def composition_from_config(config: PretrainedConfig) -> Composition:
-    """Return the networks that a configuration describes.
+    """Return which networks a configuration describes.
 
-    Raises ConfigError for an encoder and a decoder that do not fit together, or a decoder of another architecture.
+    Raises ConfigError if the decoder has another architecture or does not fit the encoder.
     """
     if isinstance(config, RobertaPreLayerNormConfig):
         return Composition(
@@ -117,9 +116,10 @@ def _check_decoder(decoder: PretrainedConfig) -> None:
 
 
 def _check_widths(encoder: PretrainedConfig, decoder: PretrainedConfig) -> None:
-    """Raise ConfigError for widths that do not fit together.
+    """Raise ConfigError if the encoder has no known width, or the decoder expects another one.
 
-    The encoder's output is projected, unless the decoder says which width its cross-attention reads.
+    A decoder without `cross_attention_hidden_size` takes every width, because a linear layer projects the encoder's
+    output.
     """
     width = getattr(encoder, "hidden_size", None)
     if not isinstance(width, int):

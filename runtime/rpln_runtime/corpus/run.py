@@ -87,7 +87,7 @@ def run_corpus(
         verify=verify,
         options=options or {},
     )
-    # With Ray, too, so that a bundle that cannot be opened is reported at once.
+    # Even if Ray answers, the bundle is opened here first, so that a broken one is reported at once.
     answer, fields = opening.open()
     return answer_file(
         Path(source),

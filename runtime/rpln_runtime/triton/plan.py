@@ -107,7 +107,7 @@ def make_plan(
                 "an engine cannot generate text in Triton. Leave out --engine: the graphs are served instead."
             )
         chosen = engine_from_name(folder, manifest, engine)
-        # Texts are then limited, and cut into windows, by what the engine takes.
+        # Texts are then cut to the lengths that the engine takes, or read in windows of such lengths.
         manifest = replace(manifest, usable_length=longest_row(chosen, manifest.usable_length))
     limit = manifest.usable_length
     if buckets is None and not generates:
