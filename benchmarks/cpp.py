@@ -1,8 +1,9 @@
-"""The C++ runtime: `python -m benchmarks.cpp`, beside ONNX Runtime alone and the tokenizers library.
+"""Compares the C++ runtime with ONNX Runtime alone, and its tokenizer with the tokenizers library.
 
-From text to labels against `session.run` alone, one text of 128 tokens at base size, with the bundle of the encoder
-benchmark's case "b1 s128"; and the tokenizer against Hugging Face tokenizers on one thread, in MB/s. Needs what
-.ci/install-tools installs. Writes benchmarks/results/cpp.json and cpp.md.
+`python -m benchmarks.cpp` measures the time from a text of 128 tokens to its labels at base size, beside that of
+`session.run` alone, with the bundle of the encoder benchmark's case "b1 s128"; and the tokenizer beside Hugging Face
+tokenizers on one thread, in MB/s. It needs what .ci/install-tools installs, and writes cpp.json and cpp.md to
+benchmarks/results.
 """
 
 import argparse
@@ -33,7 +34,7 @@ SENTENCE: Final = "The jury praised the officers of the city, who had walked to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndToEnd:
-    """Medians in seconds; `ratio` is the median of those of neighbouring runs."""
+    """Median times in seconds. `ratio` is the median of the ratios of neighbouring runs."""
 
     tokens: int
     run_seconds: float
@@ -43,7 +44,7 @@ class EndToEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tokenization:
-    """Megabytes of UTF-8 a second, line by line, of the best round of each."""
+    """Megabytes of UTF-8 per second, line by line, in the best round of each."""
 
     text: str
     megabytes: float
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def build_timer(folder: Path) -> Path:
-    """Compile cpp_timer.cpp, with the library of Python's onnxruntime."""
+    """Compile cpp_timer.cpp with the library of Python's onnxruntime, and return the program."""
     spec = importlib.util.find_spec("onnxruntime")
     assert spec is not None
     assert spec.origin is not None
@@ -84,12 +85,12 @@ def build_timer(folder: Path) -> Path:
 
 
 def measure_answers(timer: Path, bundle: Path, *, rounds: int, threads: int) -> EndToEnd:
-    """From a text of TOKENS tokens to its labels, and the graph alone."""
+    """Measure the time from a text of TOKENS tokens to its labels, and the time of the graph alone."""
     tokenizer = python_tokenizer(bundle / "tokenizer.json")
     words = SENTENCE.split() * TOKENS
     count = next(count for count in range(1, len(words)) if len(tokenizer.encode(" ".join(words[:count]))) >= TOKENS)
     times = run_timer(timer, "answers", bundle, " ".join(words[:count]), rounds + 5, threads)
-    run, answer = times["run"][5:], times["answer"][5:]  # the first ones warm up
+    run, answer = times["run"][5:], times["answer"][5:]  # the first runs are a warm-up
     ratios = [both / alone for both, alone in zip(answer, run, strict=True)]
     return EndToEnd(
         tokens=times["tokens"],
@@ -100,7 +101,7 @@ def measure_answers(timer: Path, bundle: Path, *, rounds: int, threads: int) -> 
 
 
 def texts() -> dict[str, str]:
-    """English prose and pages of this project; code; and what is mostly not ASCII."""
+    """Return English prose and pages of this project, code, and text that is mostly not ASCII."""
     prose = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
     code = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/*/*.py")))
     foreign = "Быстрая лисица прыгает. 敏捷的棕色狐狸跳過懶狗。 素早い茶色の狐 😀 naïve café Zürich\n" * 4_000
@@ -108,7 +109,7 @@ def texts() -> dict[str, str]:
 
 
 def measure_tokens(timer: Path, folder: Path, name: str, text: str) -> Tokenization:
-    """The best of some rounds, of each in turn."""
+    """Measure both tokenizers in turn, and return the best round of each."""
     path = folder / "text"
     path.write_text(text, encoding="utf-8")
     lines = text.split("\n")
@@ -132,7 +133,7 @@ def measure_tokens(timer: Path, folder: Path, name: str, text: str) -> Tokenizat
 
 
 def python_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizers library's, which cuts and pads nothing."""
+    """Return the tokenizer of the tokenizers library, without truncation and padding."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -140,14 +141,14 @@ def python_tokenizer(path: Path) -> Tokenizer:
 
 
 def run_timer(timer: Path, *arguments: object) -> Any:
-    """What it prints."""
+    """Run the timer, and return what it prints."""
     command = [str(timer), *map(str, arguments)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - what was compiled here
     return json.loads(run.stdout)
 
 
 def write_results(end_to_end: EndToEnd, tokenization: Sequence[Tokenization], *, threads: int) -> None:
-    """As JSON, and as tables to read."""
+    """Write the results as JSON, and as tables."""
     machine = describe_machine(threads=threads)
     versions = versions_of(["onnxruntime", "tokenizers"])
     document = {

@@ -1,4 +1,4 @@
-"""The checkpoints and bundles that the encoder benchmark runs: random weights, exported by the command line."""
+"""Makes the checkpoints, with random weights, and the bundles that the encoder benchmark runs."""
 
 import subprocess
 import sys
@@ -22,11 +22,11 @@ class Workshop:
     plain: dict[Network, Path] = field(default_factory=dict)
 
     def setup(self, case: Case) -> Setup:
-        """What the contenders of a case are made from."""
+        """Return what the contenders of a case are made from."""
         checkpoint = self.checkpoint(case.network)
         chosen = self.bundle(checkpoint, case, case.workload, *OPTIMIZED, "--workload", case.workload, *case.options)
         if case.network not in self.plain:
-            # As torch's exporter traces it, cleaned up: without the folds that every bundle of ours begins with.
+            # The graph of torch's exporter after cleaning up, without the folds that every bundle begins with.
             self.plain[case.network] = self.bundle(checkpoint, case, "plain", *PLAIN)
         return Setup(
             network=case.network,
@@ -38,7 +38,7 @@ class Workshop:
         )
 
     def checkpoint(self, network: Network) -> Path:
-        """A checkpoint of transformers' own class with random weights, and a tokenizer with smaller ids."""
+        """Return a checkpoint of transformers' own class with random weights, and a small tokenizer."""
         folder = self.folder / network.name
         if folder.exists():
             return folder
@@ -63,7 +63,7 @@ class Workshop:
         return folder
 
     def bundle(self, checkpoint: Path, case: Case, name: str, *options: str) -> Path:
-        """What the command line makes of the checkpoint."""
+        """Return the bundle that the command line exports from the checkpoint."""
         folder = self.folder / f"{case.network.name}-{name}"
         if not folder.exists():
             print(f"rpln-export {case.network.name} {' '.join(options)}", flush=True)

@@ -1,4 +1,4 @@
-"""CASES: one row per batch that encoders are measured on, and how it is fed.
+"""CASES: one row for each batch that encoders are measured on.
 
 Shapes: B batch, S sequence.
 """
@@ -13,7 +13,7 @@ Feeds = dict[str, NDArray[np.int64]]
 
 HEAD_SIZE: Final = 64
 FIRST_WORD: Final = 5
-"""Ids below are special tokens."""
+"""The first id that is not a special token."""
 PAD: Final = 1
 MASK: Final = 4
 
@@ -29,17 +29,20 @@ class Network:
 
     @property
     def name(self) -> str:
-        """Names its folders."""
+        """The name of its folders."""
         return f"{self.task}-{self.layers}x{self.hidden}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A row: texts of `lengths` tokens, padded on the right, a share of them `masked`.
+    """A batch of texts of `lengths` tokens, padded on the right. A share of the tokens is `masked`.
 
-    The bundle is chosen for `workload` and exported with `options`. `asked` is how many times as fast as
-    `asked_against` this project shall be. Where `saves_memory` says how many MB it shall take less than the plain
-    graph, peak memory is measured too. `rounds` is how often each contender runs.
+    Attributes:
+        workload: the workload that the form of the bundle is chosen for.
+        options: options of the export.
+        asked: how many times as fast as `asked_against` this project should be.
+        saves_memory: how many MB less than the plain graph it should take. If given, peak memory is measured.
+        rounds: how often each contender runs.
     """
 
     name: str
@@ -55,17 +58,17 @@ class Case:
 
     @property
     def real(self) -> NDArray[np.bool_]:
-        """(B, S), true at real tokens."""
+        """Return an array (B, S) that is true at real tokens."""
         real_BS: NDArray[np.bool_] = np.arange(max(self.lengths)) < np.array(self.lengths)[:, None]
         return real_BS
 
     def feeds(self) -> Feeds:
-        """Random ids, the same on every call."""
+        """Return random ids, the same in every call."""
         return feeds_from_mask(self.real, self.network, masked=self.masked)
 
 
 def feeds_from_mask(real_BS: NDArray[np.bool_], network: Network, *, masked: float = 0.0) -> Feeds:
-    """Random ids at real tokens, of which a share is the mask token, padding at the others."""
+    """Return random ids at real tokens, some of them the mask token, and padding at the others."""
     rng = np.random.default_rng(0)
     ids_BS = rng.integers(FIRST_WORD, network.vocabulary, real_BS.shape)
     ids_BS = np.where(rng.random(real_BS.shape) < masked, MASK, ids_BS)
@@ -77,7 +80,7 @@ PLAIN: Final = "ONNX Runtime, plain graph"
 
 TAGGER: Final = Network(task="token-classification")
 MIXED_LENGTHS: Final = (256, 120, 80, 60, 48, 40, 36, 32, 28, 24, 22, 20, 18, 15, 12, 8)
-"""A fifth of 16 x 256."""
+"""Lengths that add up to a fifth of 16 x 256 tokens."""
 
 CASES: Final = (
     Case(
@@ -150,7 +153,7 @@ CASES: Final = (
 
 
 def small(case: Case) -> Case:
-    """The case for a smoke test: a tiny network that is exported once, two rounds."""
+    """Return the case for a smoke test: a tiny network that is exported once, in two rounds."""
     tiny = replace(case.network, layers=2, hidden=64, vocabulary=7500)
     lengths = tuple(max(2, length // 8) for length in case.lengths)
     return replace(case, network=tiny, rounds=2, lengths=lengths, workload="latency")

@@ -1,4 +1,7 @@
-"""CONTENDERS: one row per way to run an encoder. Each is imported when it is made: memory is measured of one alone."""
+"""CONTENDERS: one row for each way to run an encoder.
+
+A contender is imported when it is made, so that the memory of each can be measured alone.
+"""
 
 import os
 import shutil
@@ -14,14 +17,14 @@ from numpy.typing import NDArray
 from benchmarks.encoder_cases import HEAD_SIZE, PLAIN, TORCH, Feeds, Network
 
 Run = Callable[[Feeds], Any]
-"""Feeds -> the logits, a numpy array or a torch tensor."""
+"""Takes feeds and returns the logits, a numpy array or a torch tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a contender is made from: a checkpoint, and the bundles of it as they are by default and as chosen.
+    """What a contender is made from: a checkpoint, its default bundle, and the bundle that the export chose.
 
-    `folder` is where it may write.
+    It may write to `folder`.
     """
 
     network: Network
@@ -33,17 +36,17 @@ class Setup:
 
     @property
     def graph(self) -> Path:
-        """The plain graph: what this project writes of it in standard operators, unoptimized."""
+        """The plain graph: the graph in standard operators that this project writes, without optimization."""
         return self.plain / "model.onnx"
 
 
 def torch_eager(setup: Setup, *, dtype: str) -> Run:
-    """The model of transformers itself, with scaled_dot_product_attention."""
+    """Return transformers' own model, with scaled_dot_product_attention."""
     return partial(_run_torch, _torch_model(setup, dtype))
 
 
 def torch_compiled(setup: Setup, *, dtype: str) -> Run:
-    """The same through torch.compile; shapes are dynamic, so that it is compiled once or twice, not for each case."""
+    """Return the same model with torch.compile, and dynamic shapes, so that it is compiled only once or twice."""
     import torch
 
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
@@ -70,12 +73,12 @@ def _run_torch(model: Any, feeds: Feeds) -> Any:
 
 
 def onnxruntime_plain(setup: Setup) -> Run:
-    """ONNX Runtime with its default settings, the thread count apart."""
+    """Return ONNX Runtime with its default settings, except for the number of threads."""
     return _onnxruntime(setup.graph, setup)
 
 
 def onnxruntime_optimizer(setup: Setup) -> Run:
-    """The plain graph through onnxruntime.transformers.optimizer."""
+    """Return the plain graph after onnxruntime.transformers.optimizer."""
     path = setup.folder / f"{setup.network.name}-optimizer.onnx"
     if not path.exists():
         from onnxruntime.transformers.optimizer import optimize_model
@@ -87,7 +90,7 @@ def onnxruntime_optimizer(setup: Setup) -> Run:
 
 
 def onnxscript_optimizer(setup: Setup) -> Run:
-    """The plain graph through onnxscript's optimize_for_ort."""
+    """Return the plain graph after onnxscript's optimize_for_ort."""
     path = setup.folder / f"{setup.network.name}-onnxscript.onnx"
     if not path.exists():
         import onnx_ir as ir
@@ -109,7 +112,7 @@ def _onnxruntime(path: Path, setup: Setup) -> Run:
 
 
 def openvino_runtime(setup: Setup, *, precision: str) -> Run:
-    """The plain graph in OpenVINO's own runtime."""
+    """Return the plain graph in OpenVINO's own runtime."""
     import openvino
 
     settings = {
@@ -122,10 +125,10 @@ def openvino_runtime(setup: Setup, *, precision: str) -> Run:
 
 
 def this_project(setup: Setup, *, provider: str | None) -> Run:
-    """The bundle that `rpln-export --optimize auto` chose, as `rpln_runtime.load` opens it."""
+    """Return the bundle that `rpln-export --optimize auto` chose, opened by `rpln_runtime.load`."""
     from rpln_runtime import load
 
-    # As many threads as there are cores is what was measured, and the bundle knows better where fewer are faster.
+    # The form was measured with a thread for each core. If fewer were faster, the bundle says so.
     session = load(setup.chosen, provider=provider, threads=None if setup.threads == os.cpu_count() else setup.threads)
     taken = [spec.name for spec in session.graph.inputs]
     return lambda feeds: session.run({name: feeds[name] for name in taken}, outputs=["logits"])["logits"]
@@ -149,9 +152,9 @@ CONTENDERS: Final[dict[str, Callable[[Setup], Run]]] = {
 }
 
 REDUCED: Final = frozenset(name for name in CONTENDERS if name.endswith("bf16"))
-"""Those that do not compute in fp32."""
+"""The contenders that do not compute in fp32."""
 
 
 def to_array(logits: Any) -> NDArray[np.float32]:
-    """In fp32, whatever a contender gives."""
+    """Return the logits of any contender as an array in fp32."""
     return np.asarray(logits if isinstance(logits, np.ndarray) else logits.float().numpy(), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Results of the encoder benchmark, as JSON, as tables, and as a bar chart."""
+"""The results of the encoder benchmark, as JSON, as tables, and as a bar chart."""
 
 import json
 import statistics
@@ -19,9 +19,11 @@ MEGABYTE: Final = 10**6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """A case: seconds of each round by contender, differences from torch, seconds of the products alone by library.
+    """The results of a case.
 
-    `differences` are the largest of a logit, as a share of the largest logit. `chosen` is what the export chose.
+    Attributes hold the seconds of each round by contender, `differences` from torch, and the seconds of the matrix
+    products alone by library. A difference is that of the worst logit, as a share of the largest. `chosen` is the form
+    that the export chose.
     """
 
     case: Case
@@ -31,22 +33,22 @@ class CaseResult:
     chosen: str
 
     def ratio(self, name: str, against: str) -> float:
-        """How many times as fast, the median over the rounds."""
+        """Return how many times as fast it is, as the median over the rounds."""
         pairs = zip(self.seconds[against], self.seconds[name], strict=True)
         return statistics.median(other / own for other, own in pairs)
 
     @property
     def asked(self) -> float:
-        """What this project is asked for, against torch."""
+        """Return how many times as fast as torch this project should be."""
         return self.case.asked * self.ratio(self.case.asked_against, TORCH)
 
     @property
     def floor_ratio(self) -> float:
-        """How many times as fast as torch the products alone are."""
+        """Return how many times as fast as torch the matrix products alone are."""
         return statistics.median(self.seconds[TORCH]) / min(self.floor.values())
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with ratios."""
+        """Return all results, with ratios."""
         return {
             "case": self.case.name,
             "asked": self.case.asked,
@@ -67,7 +69,7 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """Everything: `masks` are differences by contender and kind of mask, `memory` is in bytes."""
+    """All results. `masks` are differences by contender and kind of mask; `memory` is in bytes."""
 
     machine: Mapping[str, str | int]
     versions: Mapping[str, str]

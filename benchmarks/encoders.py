@@ -1,9 +1,9 @@
-"""Encoders on a CPU, side by side in one run: torch, ONNX Runtime, its optimizers, OpenVINO, and this project.
+"""Compares encoders on a CPU in one run: torch, ONNX Runtime, its optimizers, OpenVINO, and this project.
 
-`python -m benchmarks.encoders` makes checkpoints with random weights, exports them as `rpln-export --optimize auto`
-does, and lets the contenders take turns in one process, with a pause before each. What counts are the ratios. Peak
-memory is that of a process with one contender alone. Writes encoders.json, encoders.md and encoders.svg to
-benchmarks/results; `--quick` tries everything with tiny networks and writes nothing there.
+`python -m benchmarks.encoders` makes checkpoints with random weights, and exports them as `rpln-export --optimize auto`
+does. The contenders take turns in one process, with a pause before each. The ratios are the result. Peak memory is that
+of a process with one contender alone. It writes encoders.json, encoders.md and encoders.svg to benchmarks/results.
+`--quick` tries everything with tiny networks and writes nothing there.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from rpln_runtime.manifest import read_manifest
 
 RESULTS: Final = Path(__file__).with_name("results")
 PAUSE: Final = 0.1
-"""Seconds. ONNX Runtime's idle threads spin for a while, and slow down whoever runs next."""
+"""The pause in seconds. Idle threads of ONNX Runtime keep running for a while, and slow down the next contender."""
 MEMORY_RUNS: Final = 3
 MASKS: Final = ("right", "left", "holes")
 MASKED_SHAPE: Final = (4, 24)
-"""Rows and tokens of the batch that shows whether a contender heeds masks."""
+"""Rows and tokens of the batch that shows whether a contender respects masks."""
 DISTRIBUTIONS: Final = ("torch", "transformers", "onnxruntime", "onnxscript", "openvino", "rpln-export")
 OURS: Final = frozenset({PROJECT, PROJECT_ON_ORT})
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure_all(cases: Sequence[Case], workshop: Workshop, results: Results) -> None:
-    """Fill `results`: all cases, masks with the first of them, memory with the one that asks for it."""
+    """Fill `results`: all cases, masks with the first case, and memory with the case that asks for it."""
     contenders = Contenders(results.unavailable)
     for case in cases:
         setup = workshop.setup(case)
@@ -71,17 +71,17 @@ def measure_all(cases: Sequence[Case], workshop: Workshop, results: Results) -> 
 
 @dataclass(slots=True)
 class Contenders:
-    """Makes contenders, and keeps them for the next cases of the same network."""
+    """Makes contenders, and keeps them for further cases of the same network."""
 
     unavailable: dict[str, str]
     _made: dict[tuple[str, Setup], Run] = field(default_factory=dict)
 
     def make(self, setup: Setup) -> dict[str, Run]:
-        """Those that run here; why the others do not goes to `unavailable`."""
+        """Return the contenders that run here. `unavailable` gets the reasons of the others."""
         self._made = {key: run for key, run in self._made.items() if key[1].network == setup.network}
         runs: dict[str, Run] = {}
         for name, maker in CONTENDERS.items():
-            # Which bundle was chosen matters to this project alone.
+            # Only this project runs the bundle whose form was chosen.
             key = name, setup if name in OURS else replace(setup, chosen=setup.plain)
             try:
                 runs[name] = self._made[key] = self._made.get(key) or maker(setup)
@@ -91,7 +91,7 @@ class Contenders:
 
 
 def measure(case: Case, setup: Setup, runs: Mapping[str, Run]) -> CaseResult:
-    """How far each contender's logits are from those of torch in fp32, then rounds in which each runs once."""
+    """Measure how far each contender's logits are from torch in fp32, and then rounds in which each runs once."""
     feeds = case.feeds()
     reference = to_array(runs[TORCH](feeds))
     differences = {name: difference(to_array(run(feeds)), reference, feeds) for name, run in runs.items()}
@@ -114,7 +114,10 @@ def measure(case: Case, setup: Setup, runs: Mapping[str, Run]) -> CaseResult:
 
 
 def difference(logits: NDArray[np.float32], reference: NDArray[np.float32], feeds: Feeds) -> float:
-    """The largest difference as a share of the largest logit, at real tokens; at masked ones if those are all."""
+    """Return the largest difference at real tokens, as a share of the largest logit.
+
+    If the contender gives only logits of masked tokens, those are compared.
+    """
     if reference.ndim == 3:
         masked = feeds["input_ids"] == MASK
         rows = feeds["attention_mask"].astype(bool) if logits.shape == reference.shape else masked
@@ -124,7 +127,7 @@ def difference(logits: NDArray[np.float32], reference: NDArray[np.float32], feed
 
 
 def measure_masks(setup: Setup, runs: Mapping[str, Run]) -> dict[str, dict[str, float]]:
-    """By contender and kind of mask, how far its logits are from those of torch in fp32."""
+    """Return by contender and kind of mask how far its logits are from those of torch in fp32."""
     rng = np.random.default_rng(0)
     batches = {
         kind: feeds_from_mask(random_mask(kind, *MASKED_SHAPE, rng).astype(bool), setup.network) for kind in MASKS
@@ -137,7 +140,7 @@ def measure_masks(setup: Setup, runs: Mapping[str, Run]) -> dict[str, dict[str, 
 
 
 def chosen_in_words(bundle: Path) -> str:
-    """Which form of the graph the export chose, and who runs it."""
+    """Return a phrase that says which form of the graph the export chose, and what runs it."""
     manifest = read_manifest(bundle, verify=False)
     provider = manifest.optimization.provider if manifest.optimization else "cpu"
     graph = manifest.graphs[0]
@@ -146,13 +149,13 @@ def chosen_in_words(bundle: Path) -> str:
 
 
 def peak_memory(name: str, case: Case, setup: Setup) -> int:
-    """Bytes that a process holds at most which makes the contender and runs it a few times."""
+    """Return the peak memory in bytes of a process that makes the contender and runs it a few times."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(peak_memory_here, name, case, setup).result()
 
 
 def peak_memory_here(name: str, case: Case, setup: Setup) -> int:
-    """The same in this process."""
+    """Return the peak memory in bytes of doing so in this process."""
     steps = Steps(Silent())
     with steps.step(name):
         run = CONTENDERS[name](setup)

@@ -1,9 +1,9 @@
-"""TensorRT engines at base size: `python -m benchmarks.engines`. What a build takes and makes, and latency on a GPU.
+"""Measures TensorRT engines at base size: what a build takes, how large engines are, and their latency on a GPU.
 
-Random weights, exported by the command line. Every build is in a process of its own, three times over: seconds, peak
-memory, and whether kernels and sizes are the same. Where there is no GPU that is all; where there is one, engines, ONNX
-Runtime on CUDA, and torch in half precision, eager and compiled, take turns. Writes engines.json and engines.md to
-benchmarks/results; `--quick` tries everything with tiny networks and writes nothing there.
+`python -m benchmarks.engines` exports checkpoints with random weights. Each build runs in a process of its own, three
+times, and gives seconds, peak memory, and whether kernels and sizes are the same. Without a GPU that is all. With one,
+the engines, ONNX Runtime on CUDA, and torch in half precision, eager and compiled, take turns. It writes engines.json
+and engines.md to benchmarks/results. `--quick` tries everything with tiny networks and writes nothing there.
 """
 
 import argparse
@@ -36,7 +36,7 @@ ROUNDS: Final = 30
 PAUSE: Final = 0.05
 BUILDER: Final = "tensorrt-rtx"
 SHAPES: Final = ((1, 32), (1, 128), (1, 384), (8, 128))
-"""Rows and tokens, on a GPU."""
+"""Rows and tokens of the batches that are timed on a GPU."""
 ASKED_SECONDS: Final = 15.0
 ASKED_SIZE: Final = 1.05
 DISTRIBUTIONS: Final = ("torch", "transformers", "onnxruntime", "tensorrt-rtx", "tensorrt", "rpln-export")
@@ -44,7 +44,7 @@ DISTRIBUTIONS: Final = ("torch", "transformers", "onnxruntime", "tensorrt-rtx", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A row: what is exported, in which precision, with which options."""
+    """A case: what is exported, in which precision, with which options."""
 
     network: Network
     precision: str
@@ -66,7 +66,11 @@ CASES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """An engine: sizes in bytes, `size_ratio` to the graph's weights, `seconds` of each build, and `peak` memory."""
+    """The results of an engine.
+
+    Its sizes are in bytes, and `size_ratio` compares it with the weights of its graph. `seconds` has a number for each
+    build, and `peak` is the peak memory.
+    """
 
     task: str
     variant: str
@@ -83,7 +87,7 @@ class Row:
 
 
 def main() -> None:
-    """Build every engine, time what a GPU runs where there is one, write the results and print them."""
+    """Build every engine, time it if there is a GPU, write the results and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny networks, nothing written to results")
     parser.add_argument("--work", type=Path, help="folder for checkpoints and bundles; those that are there are used")
@@ -102,7 +106,7 @@ def main() -> None:
 
 
 def export(workshop: Workshop, case: Exported) -> Path:
-    """The bundle of a case, without engines."""
+    """Export the bundle of a case, without engines."""
     precision = () if case.precision == "fp32" else (f"--{case.precision}",)
     named = Case(name="", network=case.network, lengths=(), workload="", asked=0, asked_against="", rounds=0)
     plain = ("--engine", "none", "--optimize", "none", "--target", "tensorrt")
@@ -110,7 +114,7 @@ def export(workshop: Workshop, case: Exported) -> Path:
 
 
 def measure(bundle: Path, case: Exported) -> list[Row]:
-    """A row for each graph of the bundle."""
+    """Return a row for each graph of the bundle."""
     builds = []
     for _ in range(BUILDS):
         time.sleep(PAUSE)
@@ -127,7 +131,7 @@ def measure(bundle: Path, case: Exported) -> list[Row]:
 
 
 def build_here(bundle: Path) -> tuple[tuple[EngineManifest, ...], int]:
-    """The engines of a bundle, and the peak memory of this process while it builds them."""
+    """Build the engines of a bundle in this process, and return them with its peak memory."""
     plan = make_engine_plan(EngineRequest(name=BUILDER), precision=read_manifest(bundle, verify=False).recipe)
     steps = Steps(Silent())
     with steps.step("compile") as advance:
@@ -136,7 +140,7 @@ def build_here(bundle: Path) -> tuple[tuple[EngineManifest, ...], int]:
 
 
 def row_from_builds(builds: Sequence[EngineManifest], bundle: Path, case: Exported, peak: int) -> Row:
-    """What several builds of one engine have in common, and how long each took."""
+    """Return what several builds of an engine have in common, and how long each took."""
     engine = builds[0]
     return Row(
         task=case.network.task,
@@ -155,7 +159,7 @@ def row_from_builds(builds: Sequence[EngineManifest], bundle: Path, case: Export
 
 
 def weights_of_graph(path: Path) -> int:
-    """Bytes of a graph's weights."""
+    """Return the size of a graph's weights in bytes."""
     import onnx_ir as ir
 
     from rpln_graphs.save import precision_from_model
@@ -164,7 +168,7 @@ def weights_of_graph(path: Path) -> int:
 
 
 def measure_latencies(checkpoint: Path, bundle: Path) -> dict[str, dict[str, float]]:
-    """Median milliseconds by contender and shape, copies to the device and back included."""
+    """Return median milliseconds by contender and shape, with copies to the device and back."""
     contenders = {name: make(checkpoint, bundle) for name, make in CONTENDERS.items()}
     table: dict[str, dict[str, float]] = {name: {} for name in contenders}
     for rows, tokens in SHAPES:
@@ -245,7 +249,7 @@ def markdown(
     machine: Mapping[str, str | int],
     versions: Mapping[str, str],
 ) -> list[str]:
-    """The tables."""
+    """Return the tables."""
     made_with = ", ".join(f"{name} {version}" for name, version in versions.items())
     targets = ", ".join(rows[0].targets)
     builds = f"One plan for {targets}. Median and slowest of {BUILDS} builds, each in a process of its own."
@@ -274,7 +278,7 @@ def markdown(
 
 
 def cells(row: Row) -> list[str]:
-    """A row of the table."""
+    """Return the cells of a row of the table."""
     return [
         row.task,
         row.variant,

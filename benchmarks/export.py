@@ -1,7 +1,7 @@
-"""Time and peak memory of an export at base size, beside torch's exporter alone, and time of a trace by its layers.
+"""Measures time and peak memory of an export at base size, beside torch's exporter alone, and the time of a trace.
 
-Contenders run in turn, each in a process of its own, with a pause in between; what counts are the ratios. Random
-weights are made on the spot. `make bench` writes benchmarks/results/export.json and export.md.
+Contenders run in turn, each in a process of its own, with a pause in between. The ratios are the result. Random weights
+are made on the spot. `make bench` writes export.json and export.md to benchmarks/results.
 """
 
 import argparse
@@ -27,7 +27,7 @@ TORCH: Final = "torch.onnx.export alone"
 DEPTHS: Final = (2, 4, 12, 24)
 """The numbers of layers of the networks that are traced."""
 METHODS: Final = ("repeat", "full")
-"""What --trace takes."""
+"""The values of --trace that are compared."""
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def whole_export(folder: Path, *, engine: str = "auto", **choices: Any) -> dict[
 
 
 def trace(folder: Path, *, layers: int, method: str) -> dict[str, Any]:  # noqa: ARG001 # reads nothing from it
-    """Measure the trace of a narrow network: a trace computes nothing, so that only the layers count."""
+    """Measure the trace of a narrow network. A trace computes nothing, so that only the number of layers matters."""
     from transformers import RobertaPreLayerNormConfig
 
     from rpln_export.steps import Silent, Steps
@@ -199,7 +199,7 @@ def _export_table(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _trace_table(traces: dict[tuple[str, int], float]) -> list[str]:
-    """Return seconds of processors, and in brackets the ratio to the network with the fewest layers."""
+    """Return seconds of processors and, in brackets, the ratio to the network with the fewest layers."""
     lines = [f"| layers | {' | '.join(f'--trace {method}' for method in METHODS)} |", "|---|---|---|"]
     for layers in DEPTHS:
         cells = [
@@ -211,7 +211,7 @@ def _trace_table(traces: dict[tuple[str, int], float]) -> list[str]:
 
 
 def _result(steps: Any) -> dict[str, Any]:
-    """Return what the steps took; processors count from the start of the process, imports included."""
+    """Return what the steps took. Time of processors counts from the start of the process, imports included."""
     seconds: dict[str, float] = {}
     for step in steps:
         seconds[step.name] = seconds.get(step.name, 0.0) + step.seconds

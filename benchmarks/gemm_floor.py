@@ -1,4 +1,4 @@
-"""What the matrix products of an encoder take by themselves: below this no graph gets, whatever else it saves."""
+"""Measures the matrix products of an encoder alone. No graph can be faster, whatever else it saves."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ REPEATS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """`count` products [batch, rows, inner] x [batch, inner, columns]; with a batch of 1 the second is a weight."""
+    """`count` products [batch, rows, inner] x [batch, inner, columns]. With a batch of 1, the second is a weight."""
 
     count: int
     rows: int
@@ -26,14 +26,15 @@ class Product:
 
     @property
     def flops(self) -> int:
-        """Of all of them, a multiplication and an addition each."""
+        """Return the operations of all products; a multiplication and an addition count as two."""
         return 2 * self.count * self.batch * self.rows * self.inner * self.columns
 
 
 def products(case: Case) -> list[Product]:
-    """What must be computed: nothing at padding, and in the last layer and behind it only rows that the head reads.
+    """Return the products that must be computed.
 
-    Texts of several lengths count as so many of one length with as many tokens squared.
+    None is needed at padding, and the last layer and the head need only the rows that the head reads. Texts of several
+    lengths count as texts of one length with as many squared tokens.
     """
     network, hidden = case.network, case.network.hidden
     tokens = sum(case.lengths)
@@ -59,7 +60,7 @@ def products(case: Case) -> list[Product]:
 
 
 def measure_floor(case: Case, *, threads: int) -> dict[str, float]:
-    """Seconds that all products of the case take, by library; those that are not installed are left out."""
+    """Return the seconds that all products of the case take, by library. Libraries that are missing are left out."""
     seconds: dict[str, float] = {}
     for library, make in LIBRARIES.items():
         try:
@@ -131,7 +132,7 @@ def _result(product: Product) -> NDArray[np.float32]:
 
 
 def _graph(product: Product) -> bytes:
-    """One MatMul; a weight is part of the graph, so that a library may lay it out as it likes."""
+    """Return a graph of one MatMul. A weight is part of the graph, so that a library may choose its layout."""
     from onnx import TensorProto, helper, numpy_helper
 
     left, right = _operands(product)

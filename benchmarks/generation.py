@@ -1,8 +1,9 @@
-"""Greedy generation at base size: `python benchmarks/generation.py`, beside torch eager and a graph without a cache.
+"""Compares greedy generation at base size with torch eager, and with a graph without a cache.
 
-Contenders take turns in one process, with a pause in between: transformers' `generate` with a cache, this project's
-`with-past` graph, and its `full` graph run again from the start for each token. Random weights are made on the spot, no
-token ends a sequence. Writes benchmarks/results/generation.json and generation.md.
+`python benchmarks/generation.py` lets the contenders take turns in one process, with a pause in between: `generate` of
+transformers with a cache, this project's `with-past` graph, and its `full` graph, which is run again from the start for
+each token. Random weights are made on the spot, and no token ends a sequence. It writes generation.json and
+generation.md to benchmarks/results.
 """
 
 import argparse
@@ -30,19 +31,19 @@ from rpln_runtime import generator
 
 RESULTS: Final = Path(__file__).with_name("results")
 SETTINGS: Final = ((1, 32), (1, 256), (8, 32), (8, 256))
-"""Batch and prompt length."""
+"""Batch and length of the prompt."""
 NEW_TOKENS: Final = {"torch eager": 32, "with-past": 32, "full": 5}
-"""How many a contender generates after its first one: without a cache each costs as much as a prompt."""
+"""How many tokens a contender generates after its first one. Without a cache each costs as much as a prompt."""
 BASELINE: Final = "torch eager"
 PAUSE: Final = 2.0
 
 Contender = Callable[[np.ndarray, int], object]
-"""Generates so many tokens after each of the prompts, (batch, tokens)."""
+"""Generates a number of tokens after each of the prompts, (batch, tokens)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Medians of one contender in one setting; `outside_run` is the share of a step spent outside onnxruntime."""
+    """Medians of a contender in a setting. `outside_run` is the share of a step that is outside of onnxruntime."""
 
     contender: str
     batch: int
@@ -86,7 +87,7 @@ def make_checkpoint(folder: Path, layers: int) -> None:
 
 
 def make_contenders(folder: Path, threads: int) -> dict[str, Contender]:
-    """All of them, of the same checkpoint."""
+    """Return all contenders, made from the same checkpoint."""
     eager = transformers.RobertaPreLayerNormForCausalLM.from_pretrained(folder / "base")
     contenders: dict[str, Contender] = {BASELINE: partial(run_eager, eager)}
     for variant in ("with-past", "full"):
@@ -97,7 +98,7 @@ def make_contenders(folder: Path, threads: int) -> dict[str, Contender]:
 
 
 def run_eager(model: Any, prompts: np.ndarray, new: int) -> object:
-    """The `generate` of transformers, which keeps a cache."""
+    """Generate with `generate` of transformers, which keeps a cache."""
     ids = torch.from_numpy(prompts)
     with torch.inference_mode():
         return model.generate(
@@ -106,17 +107,17 @@ def run_eager(model: Any, prompts: np.ndarray, new: int) -> object:
 
 
 def run_bundle(generate: Any, prompts: np.ndarray, new: int) -> object:
-    """This project's runtime."""
+    """Generate with this project's runtime."""
     return generate.tokens(prompts.tolist(), max_new_tokens=new)
 
 
 def measure(contenders: dict[str, Contender], batch: int, prompt: int, *, rounds: int) -> Iterator[Row]:
-    """One row per contender; what it generates after the first token tells what a step takes."""
+    """Return a row for each contender. The tokens after the first one tell what a step takes."""
     prompts = np.random.default_rng(0).integers(5, 4000, (batch, prompt))
     firsts: dict[str, list[float]] = {name: [] for name in contenders}
     steps: dict[str, list[float]] = {name: [] for name in contenders}
     shares: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):  # the first one warms up
+    for turn in range(rounds + 1):  # the first round is a warm-up
         for name, generate in contenders.items():
             time.sleep(PAUSE)
             first, _ = timed(generate, prompts, 1)
@@ -144,7 +145,7 @@ def measure(contenders: dict[str, Contender], batch: int, prompt: int, *, rounds
 
 
 def step_by_past(generate: Contender, *, rounds: int) -> dict[int, float]:
-    """Seconds of a step at batch 1 by the number of earlier tokens."""
+    """Return the seconds of a step at batch 1 by the number of earlier tokens."""
     seconds = {}
     for past in (8, 64, 128, 256, 448):
         prompts = np.random.default_rng(0).integers(5, 4000, (1, past))
@@ -158,12 +159,12 @@ def step_by_past(generate: Contender, *, rounds: int) -> dict[int, float]:
 
 
 def ratios(baseline: list[float], times: list[float]) -> list[float]:
-    """How many times faster, round by round."""
+    """Return, for each round, how many times faster `times` is than `baseline`."""
     return [base / own for base, own in zip(baseline, times, strict=True)]
 
 
 def timed(generate: Contender, prompts: np.ndarray, new: int) -> tuple[float, float]:
-    """Seconds of a generation, and how many of them onnxruntime ran."""
+    """Return the seconds of a generation, and those of them that onnxruntime ran."""
     with seconds_inside_onnxruntime() as inside:
         start = time.perf_counter()
         generate(prompts, new)
@@ -189,7 +190,7 @@ def seconds_inside_onnxruntime() -> Iterator[list[float]]:
 
 
 def write_results(rows: list[Row], past: dict[int, float], arguments: argparse.Namespace) -> None:
-    """Write everything as JSON, and as a table of ratios."""
+    """Write all results as JSON, and a table of ratios."""
     machine = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The machine that figures come from, in words: its processor, and the versions of what was measured."""
+"""Describes the machine that the figures come from: its processor, and the versions of what was measured."""
 
 import importlib.metadata
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe_machine(*, threads: int) -> dict[str, str | int]:
-    """The processor, how many of its cores are used, and the system."""
+    """Return a sentence on the processor, the number of cores that are used, and the system."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
@@ -18,12 +18,12 @@ def describe_machine(*, threads: int) -> dict[str, str | int]:
 
 
 def versions_of(distributions: Sequence[str]) -> dict[str, str]:
-    """Python's version, and those of `distributions`; some may not be installed."""
+    """Return the versions of Python and of those `distributions` that are installed."""
     return {"Python": platform.python_version()} | {name: _version(name) for name in distributions}
 
 
 def _processor() -> str:
-    """The name that Linux gives it, and those of its instructions that matter most."""
+    """Return the name that Linux gives the processor, and the names of its most important instruction sets."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return platform.processor() or platform.machine()

@@ -1,9 +1,8 @@
-"""What packing costs where there is no padding to leave out: `python -m benchmarks.packing`.
+"""Measures what packing costs if there is no padding to leave out: `python -m benchmarks.packing`.
 
-A base-size token classifier with random weights, 8 texts of 128 tokens each, in ONNX Runtime: the standard graph and
-the two packed forms take turns, in fp32 and as onnxruntime's own dynamic quantizer makes int8 of each.
-
-Writes packing.json and packing.md to benchmarks/results.
+A base-size token classifier with random weights reads 8 texts of 128 tokens in ONNX Runtime. The standard graph and the
+two packed forms take turns, in fp32, and in int8 as onnxruntime's own dynamic quantizer makes it of each. It writes
+packing.json and packing.md to benchmarks/results.
 """
 
 import argparse
@@ -56,7 +55,7 @@ def main() -> None:
 
 
 def export(workshop: Workshop) -> dict[str, Path]:
-    """The graph in each form: a bundle holds it in standard operators and in the form asked for."""
+    """Return the graph in each form. A bundle holds it in standard operators and in the form that was asked for."""
     checkpoint = workshop.checkpoint(CASE.network)
     options = ("--engine", "none", "--target", "cpu", "--optimize")
     bundles = {form: workshop.bundle(checkpoint, CASE, form, *options, form) for form in FORMS}
@@ -67,7 +66,7 @@ def export(workshop: Workshop) -> dict[str, Path]:
 
 
 def quantized(graphs: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Each graph with its products in int8."""
+    """Return each graph with its products in int8."""
     paths = {form: folder / f"{form}.int8.onnx" for form in graphs}
     for form, path in paths.items():
         quantize_dynamic(graphs[form], path, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
@@ -75,7 +74,7 @@ def quantized(graphs: Mapping[str, Path], folder: Path) -> dict[str, Path]:
 
 
 def measure(graphs: Mapping[str, Path], *, threads: int) -> dict[str, list[float]]:
-    """Seconds of each round, by form."""
+    """Return the seconds of each round, by form."""
     sessions = {form: session(path, threads=threads) for form, path in graphs.items()}
     feeds = dict(CASE.feeds())
     seconds: dict[str, list[float]] = {form: [] for form in sessions}
@@ -91,14 +90,14 @@ def measure(graphs: Mapping[str, Path], *, threads: int) -> dict[str, list[float
 
 
 def session(path: Path, *, threads: int) -> Any:
-    """ONNX Runtime on the CPU."""
+    """Return a session of ONNX Runtime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def ratio(seconds: Mapping[str, list[float]], form: str) -> float:
-    """How many times as fast as the standard graph, the median over the rounds."""
+    """Return how many times as fast as the standard graph it is, as the median over the rounds."""
     pairs = zip(seconds[STANDARD], seconds[form], strict=True)
     return float(np.round(statistics.median(standard / own for standard, own in pairs), 3))
 

@@ -1,8 +1,9 @@
-"""What the thin runtime costs: `python benchmarks/runtime.py BUNDLE`.
+"""Measures what the thin runtime costs: `python benchmarks/runtime.py BUNDLE`.
 
-Three questions, medians of wall-clock time, contenders in turn within one process:
-import time beyond numpy and onnxruntime (the limit is 0.3 s); Session.run against onnxruntime's own run; a ragged list
-of texts in batches by length against batches in the order given.
+It prints medians of wall-clock time, with contenders in turn within one process, for three things:
+- the time of the import, beyond that of numpy and onnxruntime (the limit is 0.3 s),
+- Session.run, beside onnxruntime's own run,
+- texts of different lengths, in batches by length and in batches in the order given.
 """
 
 import argparse
@@ -29,7 +30,7 @@ WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "London", "dogs", "naÃ
 
 
 def main() -> None:
-    """Print the three tables; exit with 1 when the import takes too long."""
+    """Print the three tables. Exit with 1 if the import takes too long."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--threads", type=int, default=1)
@@ -56,7 +57,7 @@ def import_seconds(repeats: int) -> float:
 
 
 def print_runs(bundle: Path, threads: int, repeats: int) -> None:
-    """Compare Session.run, with its checks and bindings, with onnxruntime's own session and run."""
+    """Compare Session.run, which checks and binds, with onnxruntime's own session."""
     session, options = load(bundle, threads=threads), onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     plain = onnxruntime.InferenceSession(bundle / session.graph.path, options, ["CPUExecutionProvider"])
@@ -70,7 +71,7 @@ def print_runs(bundle: Path, threads: int, repeats: int) -> None:
 
 
 def print_batches(pipe: Pipeline, repeats: int) -> None:
-    """Compare a ragged list of texts with the same texts in batches of the order given."""
+    """Compare batches by length with batches in the order given, for texts of different lengths."""
     generator = np.random.default_rng(0)
     texts = [" ".join(generator.choice(WORDS, size=size)) for size in generator.geometric(0.08, size=128).clip(1, 40)]
     by_length, as_given = medians([partial(pipe, texts), partial(in_order, pipe, texts)], max(repeats // 4, 1))
@@ -84,7 +85,7 @@ def in_order(pipe: Pipeline, texts: list[str]) -> None:
 
 
 def medians(contenders: list[Callable[[], Any]], repeats: int) -> list[float]:
-    """Return the median seconds of each contender, all taking turns after one warm-up."""
+    """Return the median seconds of each contender. All take turns after one warm-up."""
     times: list[list[float]] = [[] for _ in contenders]
     for turn in range(repeats + 1):
         for run, taken in zip(contenders, times, strict=True):

@@ -1,9 +1,9 @@
-"""Triton with length buckets and without, on the CPU: `python -m benchmarks.serving`.
+"""Measures Triton with and without length buckets, on the CPU: `python -m benchmarks.serving`.
 
-The embedded tagger is served by the server of the tests (make .venv-triton/.installed), once with each set of buckets,
-by turns. Texts have lognormal lengths, median 33 tokens, at most 256. Throughput is that of clients which keep 64
-requests in the server; latency that of requests that come at random times, as many a second for every contender.
-Writes benchmarks/results/serving.json and serving.md.
+The tests' server (make .venv-triton/.installed) serves the embedded tagger with each set of buckets in turn. Texts have
+lognormal lengths, with a median of 33 tokens and at most 256. Throughput is that of clients which keep 64 requests in
+the server. Latency is that of requests that arrive at random times, as many per second for every contender. It writes
+serving.json and serving.md to benchmarks/results.
 """
 
 import argparse
@@ -50,7 +50,7 @@ SENTENCE: Final = "The old man walked to the boat and his crew watched the stars
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Medians over the rounds. `rows` is how many requests a run of the model held; latencies are in milliseconds."""
+    """Medians over the rounds. `rows` is how many requests a run of the model has; latencies are in milliseconds."""
 
     contender: str
     throughput: float
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def make_texts(bundle: Path, count: int) -> tuple[list[str], list[int]]:
-    """Texts with as many tokens as drawn, or a few less, and their lengths."""
+    """Return texts with as many tokens as drawn, or a few less, and their lengths."""
     tokenizer = Tokenizer.from_bundle(bundle, read_manifest(bundle))
     words = SENTENCE.split()
     drawn, texts, lengths = random.Random(0), [], []
@@ -95,10 +95,10 @@ def make_texts(bundle: Path, count: int) -> tuple[list[str], list[int]]:
 
 
 def measure(server: Server, texts: Sequence[str], lengths: Sequence[int], *, rounds: int) -> tuple[list[Row], float]:
-    """A row for each contender, and the fixed load in requests a second."""
+    """Return a row for each contender, and the fixed load in requests per second."""
     throughputs: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     runs: dict[str, int] = dict.fromkeys(CONTENDERS, 0)
-    for turn in range(rounds + 1):  # the first one warms up
+    for turn in range(rounds + 1):  # the first round is a warm-up
         for name in CONTENDERS:
             time.sleep(PAUSE)
             before = server.statistics(f"{key(name)}_model")["execution_count"]
@@ -128,14 +128,14 @@ def measure(server: Server, texts: Sequence[str], lengths: Sequence[int], *, rou
 
 
 def ask(server: Server, name: str, texts: Sequence[str], *, arrivals: np.ndarray | None) -> list[tuple[float, float]]:
-    """Send all texts, when they arrive or as soon as there is room, and return when each was due and answered."""
+    """Send all texts, when they arrive or as soon as there is room; return when each was due and answered."""
     begin = time.perf_counter()
     room, done = threading.Semaphore(IN_FLIGHT), threading.Semaphore(0)
     starts, ends = [0.0] * len(texts), [0.0] * len(texts)
 
     failures: list[Any] = []
 
-    def answered(place: int, *, result: object, error: Any) -> None:  # called by these names
+    def answered(place: int, *, result: object, error: Any) -> None:  # the server calls them by these names
         failures.extend([error] if result is None else [])
         ends[place] = time.perf_counter() - begin
         room.release()
@@ -160,13 +160,13 @@ def ask(server: Server, name: str, texts: Sequence[str], *, arrivals: np.ndarray
 
 
 def padding(lengths: Sequence[int], buckets: Sequence[int]) -> float:
-    """The share of tokens that are padding."""
+    """Return the share of tokens that are padding."""
     padded = sum(next(bucket for bucket in buckets if bucket >= length) for length in lengths)
     return 1 - sum(lengths) / padded
 
 
 def key(name: str) -> str:
-    """A contender's name as that of a model."""
+    """Return the name of a contender as the name of a model."""
     return name.replace(" ", "_")
 
 

@@ -1,4 +1,7 @@
-"""The pipeline of an export: load -> trace -> rewrite -> optimize -> save -> validate -> compile -> publish."""
+"""The pipeline of an export: load -> trace -> rewrite -> optimize -> save -> validate -> compile -> publish.
+
+The command has made the plan before (rpln_export.plan.export_plan). docs/architecture.md goes through the steps.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from rpln_export.bundle.engines import export_engines
-from rpln_export.bundle.manifest import describe, write_bundle_files
+from rpln_export.bundle.manifest import manifest_from_export, write_bundle_files
 from rpln_export.bundle.report import Report, report_from_export, summary_from_report
-from rpln_export.bundle.text_graph import describe_text_graph, text_graphs
+from rpln_export.bundle.text_graph import text_graphs, write_text_graph_description
 from rpln_export.checkpoint.loading import Checkpoint, load_checkpoint
 from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
 from rpln_export.destination import check_destination, published
@@ -27,12 +30,12 @@ from rpln_graphs.trace import trace_model
 from rpln_runtime.manifest import Manifest, files_of_folder, write_manifest
 
 SPACE_FACTOR: Final = 1.1
-"""The size of a bundle at most, relative to the size of its weights."""
+"""The most room that a bundle takes, relative to the size of its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracedCheckpoint:
-    """A checkpoint with its traced graphs, and what a bundle of them must be proven to do."""
+    """A checkpoint with its traced graphs, and the cases that prove a bundle of them."""
 
     checkpoint: Checkpoint
     graphs: Sequence[TracedGraph]
@@ -41,7 +44,7 @@ class TracedCheckpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Graphs as they lie in the bundle's folder, how their forms were chosen, and whether they are proven."""
+    """Graphs that were saved to the bundle's folder, how their forms were chosen, and the outcome of their proof."""
 
     graphs: Sequence[GraphForms]
     choice: Choice
@@ -79,7 +82,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
 
 
 def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:
-    """Make an ONNX graph of each graph of the plan."""
+    """Return an ONNX graph for each graph of the plan, and the stress set that they are proven on."""
     planned_graphs = planned_graphs_from_model(plan, checkpoint.model, mask_token_id=checkpoint.tokenizer.mask_token_id)
     graphs = [
         TracedGraph(
@@ -95,9 +98,9 @@ def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:
 
 
 def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: Steps) -> Attempt:
-    """Save the graphs in the fastest forms that are equal to eager torch; the standard form is tried last.
+    """Rewrite, save and prove the graphs, and return them in the fastest forms that are equal to eager torch.
 
-    Where the standard form is not equal either, the attempt that is returned holds the refusal.
+    The standard form is tried last. Where it is not equal either, the attempt that is returned holds the refusal.
     """
     with steps.step("rewrite"):
         graphs = _rewrite(plan, traced)
@@ -116,7 +119,7 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
 
 
 def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[GraphForms]:
-    """Run the folds and the recipe's passes over copies of the traced graphs, which share their weights."""
+    """Return copies of the traced graphs after the folds and the recipe's passes. They share the weights."""
     copies = [TracedGraph(planned=graph.planned, model=graph.model.clone()) for graph in traced.graphs]
     apply_recipe_together(
         rewrites_from_graphs(copies, traced.under_test, traced.checkpoint.tokenizer, plan),
@@ -131,19 +134,20 @@ def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[GraphForms]:
 def _save(
     plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice, folder: Path
 ) -> Manifest:
-    """Write the graphs to the bundle's folder, in place of those of an earlier attempt, and describe what it holds."""
+    """Write the graphs to the bundle's folder, in place of those of an earlier attempt, and return the manifest."""
     for earlier in folder.glob("*.onnx*"):
         earlier.unlink()
     models = {graph.planned.plan.path: graph.model for graph in graphs}
     models |= choice.models
     models |= text_graphs(plan, checkpoint.byte_pairs, models, choice)
     save_graphs(models, folder)
-    describe_text_graph(folder, models)
-    return dataclasses.replace(describe(plan, checkpoint, graphs, choice), files=files_of_folder(folder))
+    write_text_graph_description(folder, models)
+    manifest = manifest_from_export(plan, checkpoint, graphs, choice)
+    return dataclasses.replace(manifest, files=files_of_folder(folder))
 
 
 def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: Path, steps: Steps) -> Report:
-    """Add engines, the report and the manifest to the bundle."""
+    """Add engines, the report and the manifest to the bundle, and return the report."""
     with steps.step("compile") as advance:
         engines = export_engines(plan.engines, folder, attempt.manifest, advance, allow_partial=plan.allow_partial)
     report = report_from_export(

@@ -1,4 +1,4 @@
-"""What every test shares: no hub, one thread, the markers' rules, the flags, and traces that are made once."""
+"""Settings for all tests: the hub is never asked, torch uses one thread, and traces of networks are cached."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ import pytest
 
 from tests.sharing import shared_folder
 
-# Before anything imports transformers or torch: the hub is never asked, and two cores are not fought over.
+# These are set before anything imports transformers or torch. Several threads would compete for two cores.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -17,7 +17,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 _HAS_GPU = Path("/proc/driver/nvidia/version").exists()
 _HAS_OPTIMUM = importlib.util.find_spec("optimum") is not None
 
-# tests/optimum runs in the second environment of `make test`: optimum-onnx refuses transformers 5.
+# `make test` runs tests/optimum in its second environment, because optimum-onnx refuses transformers 5.
 collect_ignore = [] if _HAS_OPTIMUM else ["optimum"]
 
 
@@ -27,7 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    return [] if _HAS_OPTIMUM else ["tests/optimum: left to the environment with optimum-onnx (transformers 4.57)"]
+    return (
+        []
+        if _HAS_OPTIMUM
+        else ["tests/optimum is skipped: it runs in the environment with optimum-onnx (transformers 4.57)"]
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what later runs can use again: in .pytest_cache, or with --anew one of this run alone."""
+    """Return a folder that later runs find again, in .pytest_cache; with --anew, a folder for this run alone."""
     cache = getattr(request.config, "cache", None)  # None with -p no:cacheprovider
     if cache is None or request.config.getoption("--anew"):
         return shared_folder(tmp_path_factory) / "kept"
@@ -49,7 +53,7 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session", autouse=True)
 def _traces_are_kept(request: pytest.FixtureRequest, kept: Path) -> Iterator[None]:
-    """Let networks be traced once; with --anew, whenever a test asks for it."""
+    """Take traces of networks from the cache, unless --anew is given."""
     if request.config.getoption("--anew"):
         yield
         return
@@ -61,5 +65,5 @@ def _traces_are_kept(request: pytest.FixtureRequest, kept: Path) -> Iterator[Non
 
 @pytest.fixture
 def refresh_golden(request: pytest.FixtureRequest) -> bool:
-    """Whether golden files are to be written anew."""
+    """Return whether the golden files are to be written anew."""
     return bool(request.config.getoption("--refresh-golden"))

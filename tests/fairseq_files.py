@@ -1,4 +1,4 @@
-"""The checkpoints in tests/data/fairseq, what fairseq gave for them, and altered copies of them."""
+"""The checkpoints in tests/data/fairseq, the outputs that fairseq gave for them, and altered copies of them."""
 
 import argparse
 import json
@@ -21,33 +21,33 @@ VOCAB_SIZE: Final = 1009
 USABLE_LENGTH: Final = 64
 
 TOLERANCE: Final = 1e-5
-"""What the logits of another implementation may differ by; they reach 12."""
+"""How far the logits of two implementations may differ. The logits reach 12."""
 
 Alter = Callable[[dict[str, Any]], None]
 
 
 def expected(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ids that fairseq was run on, which of them are no padding, and its logits."""
+    """Return the ids that fairseq was run on, a mask that is true where they are not padding, and fairseq's logits."""
     with np.load(DATA / f"{name}_expected.npz") as arrays:
         ids, logits = arrays["input_ids"], arrays["logits"]
     return ids, ids != 1, logits
 
 
 def expected_ids() -> dict[str, list[list[Any]]]:
-    """By kind: texts, pairs, or texts with a mask, each with its ids at the end."""
+    """Return lists of ids by kind: single texts, pairs of texts, and texts with a mask."""
     found: dict[str, list[list[Any]]] = json.loads((DATA / "expected_ids.json").read_text(encoding="utf-8"))
     return found
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint as fairseq wrote it."""
+    """Return the content of a checkpoint as fairseq wrote it."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         content: dict[str, Any] = torch.load(path, weights_only=True)
     return content
 
 
 def altered(source: Path, alter: Alter, folder: Path, *, zipped: bool = True) -> Path:
-    """A copy of a checkpoint in `folder`, after `alter` has had its content."""
+    """Write a copy of a checkpoint into `folder`, after `alter` changed its content, and return its path."""
     content = read(source)
     alter(content)
     path = folder / "checkpoint_best.pt"
@@ -56,6 +56,6 @@ def altered(source: Path, alter: Alter, folder: Path, *, zipped: bool = True) ->
 
 
 def settings(content: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the model in a checkpoint, to be read and changed."""
+    """Return the settings of the model in a checkpoint. Tests may change them."""
     found = content["cfg"]["model"]
     return vars(found) if isinstance(found, argparse.Namespace) else found

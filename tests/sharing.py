@@ -1,4 +1,4 @@
-"""What is made once and shared by the processes of a test run: one makes it, the others wait for it."""
+"""Lets the processes of a test run share what is expensive to make: one makes it, the others wait for it."""
 
 import fcntl
 import os
@@ -10,16 +10,16 @@ import pytest
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the processes of this run have in common; pytest removes it as it does `tmp_path`."""
+    """Return the folder that all processes of this run share. pytest removes it, as it does `tmp_path`."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 def made_once(path: Path, make: Callable[[Path], object]) -> Path:
-    """Return `path`, a file or a folder, after `make` has written it unless it was there.
+    """Return `path`, a file or a folder, after `make` has written it if it did not exist.
 
-    `make` is given another path to write to, which is renamed when it returns: an interrupted one leaves nothing that
-    passes for a whole one. Where it fails, the next process tries again.
+    `make` gets another path to write to, which is renamed when it returns. So nothing incomplete is left at `path` if
+    it is interrupted. If it fails, the next process tries again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as lock:
@@ -33,7 +33,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> Path:
 
 
 def forget_old(parent: Path, *, keep: int) -> None:
-    """Remove the folders in `parent` but those that were made or touched last."""
+    """Remove all folders in `parent` except those that were made or used last."""
     newest_first = sorted(parent.glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest_first[keep:]:
         shutil.rmtree(path, ignore_errors=True)

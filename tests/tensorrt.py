@@ -1,4 +1,4 @@
-"""TensorRT in tests: where it may be missing, and what a plan itself says it is for."""
+"""Helpers for tests of TensorRT: they skip where it is missing, and read the targets from a plan."""
 
 import importlib.util
 import os
@@ -15,16 +15,17 @@ NEEDS_TENSORRT_RTX: Final = pytest.mark.skipif(
     importlib.util.find_spec(_RTX.module) is None and os.environ.get("CI") != "true",
     reason=f"{_RTX.module} builds engines, with or without a GPU, and is not installed: {_RTX.install}",
 )
-"""For tests that build engines: skipped where that is not installed, and failing there in CI."""
+"""A mark for tests that build engines. Without TensorRT-RTX they are skipped, or fail in CI."""
 
 _MAGIC: Final = b"vtrt"
 _BIT_OF_TARGET: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
 def targets_of_plan(plan: bytes) -> tuple[str, ...]:
-    """The compute capabilities that a plan of TensorRT-RTX 1.7 is for, by a bit mask in its header.
+    """Return the compute capabilities that a plan of TensorRT-RTX 1.7 was built for.
 
-    The header is not documented: this is what differs between plans that are built for one target each.
+    They are a bit mask in its header. The header is not documented; this is where plans differ that were built for one
+    target each.
     """
     assert plan[: len(_MAGIC)] == _MAGIC
     (bits,) = struct.unpack_from("<I", plan, 32)

@@ -1,7 +1,7 @@
-"""The documentation against the project: links resolve, options exist, Python blocks print what the pages say.
+"""Checks the documentation: links resolve, options exist, and Python blocks print what the pages say.
 
-Convention: on the pages of PAGES_THAT_RUN, every block marked `python` runs, all of a page in one namespace, in a
-folder with the bundles of BUNDLES; a block marked `text` right behind it is what it prints. Numbers may be off by 0.02.
+On the pages in PAGES_THAT_RUN every block marked `python` is run, all blocks of a page in one namespace, in a folder
+with the bundles of BUNDLES. A block marked `text` directly after it is its expected output. Numbers may differ by 0.02.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ BUNDLES = {
     "reader": "question-answering",
     "chooser": "multiple-choice",
 }
-"""Bundles of tiny checkpoints that the pages run beside the tagger's, by the name they have there."""
+"""Bundles of tiny checkpoints that the pages use beside the tagger's, by the name that they have on the pages."""
 
 
 def names_of(paths: list[Path]) -> list[str]:
@@ -56,7 +56,7 @@ def names_of(paths: list[Path]) -> list[str]:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """What a heading is called in a link: lower case, without punctuation, hyphens for spaces."""
+    """Return the anchors of a page's headings: lower case, without punctuation, with hyphens for spaces."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -90,7 +90,7 @@ COMMANDS = {
 
 
 def commands_in(page: Path) -> Iterator[str]:
-    """The command lines of a page, whether in a block or within a sentence, without comments."""
+    """Return the command lines of a page, from blocks and from sentences, without comments."""
     text = page.read_text(encoding="utf-8")
     blocks = [block for _, block in FENCE.findall(text)]
     pieces = [*(line for block in blocks for line in block.splitlines()), *INLINE.findall(FENCE.sub("", text))]
@@ -113,7 +113,8 @@ def test_options_exist(page: Path) -> None:
 def test_every_option_of_an_export_is_explained() -> None:
     page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
     options = {option for option in COMMANDS["rpln-export"] if option.startswith("--")} - {"--help", "--version"}
-    assert sorted(option for option in options if option not in page) == ["--calibration"]  # docs/precision.md has it
+    # docs/precision.md explains this option.
+    assert sorted(option for option in options if option not in page) == ["--calibration"]
 
 
 def test_every_option_of_a_pipeline_is_explained() -> None:
@@ -122,7 +123,7 @@ def test_every_option_of_a_pipeline_is_explained() -> None:
     for line in (ROOT / "docs/running.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| "):
             _, first, second, *_ = line.split("|")
-            task = first.strip() or task  # a task stands in its first row only
+            task = first.strip() or task  # a task is named only in its first row
             documented.setdefault(task, set()).update(INLINE.findall(second))
     shared = {field.name for field in dataclasses.fields(Postprocess)}
     for row in TASKS.values():
@@ -148,7 +149,7 @@ def codes_of(kind: type[RplnError] | type[RplnModelError]) -> Iterator[int]:
 
 
 def blocks_with_output(page: Path) -> list[tuple[str, str]]:
-    """The page's Python blocks, each with the text that it is said to print."""
+    """Return the page's Python blocks, each with the output that the page gives for it."""
     blocks = FENCE.findall(page.read_text(encoding="utf-8"))
     following = [*blocks[1:], ("", "")]
     return [
@@ -165,7 +166,7 @@ def folder_of_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plan = make_plan(None, task=task, precision=precision)
         export(dataclasses.replace(plan, destination=folder / plan.destination))
     for name, task in BUNDLES.items():
-        # As wide as the tagger, so that the vectors of the page's embedder have its size.
+        # The embedder is as wide as the tagger, because the page prints the size of its vectors.
         checkpoint = make_checkpoint(tmp_path_factory.mktemp(task), task, hidden_size=128, num_hidden_layers=1)
         export(make_plan(str(checkpoint), destination=folder / name))
     return folder

@@ -1,4 +1,4 @@
-"""What an import brings in, seen by an interpreter that has imported nothing else."""
+"""What an import loads, measured in a new interpreter."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ FORBIDDEN_TO_THE_RUNTIME = {"torch", "transformers", "onnx", "onnx_ir", "onnxscr
 
 
 def modules_after(statement: str) -> set[str]:
-    """Names of the top-level modules that `statement` brings in; warnings are errors there too."""
+    """Return the names of the top-level modules that `statement` imports. Warnings are errors."""
     code = f"import sys; {statement}; print('\\n'.join({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -31,7 +31,7 @@ print(json.dumps(time.process_time() - start))
 
 
 def test_the_runtime_imports_quickly() -> None:
-    # CPU time and the best of three: a busy machine makes it no slower.
+    # A busy machine does not change the best CPU time of three runs.
     command = [sys.executable, "-c", SECONDS]
     seconds = [json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(3)]
     assert min(seconds) < 0.3

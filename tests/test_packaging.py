@@ -1,4 +1,4 @@
-"""The two wheels: what is in them, what they require, and that they work where nothing else is installed."""
+"""The two wheels: their content, their requirements, and that they work where nothing else is installed."""
 
 import dataclasses
 import email
@@ -174,20 +174,20 @@ def test_the_two_sets_of_pins_differ_only_where_transformers_457_forces_it() -> 
 
 
 class Environment:
-    """A virtual environment with nothing in it but what a test installs."""
+    """A virtual environment that holds only what a test installs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
 
     def install(self, *requirements: str) -> None:
-        # Uncompiled: of the ten thousand modules only a few are imported, which halves the time.
+        # --no-compile halves the time, because only a few of the ten thousand modules are imported.
         pip = ["-m", "pip", "install", "--quiet", "--no-compile", "--constraint", str(CONSTRAINTS)]
         done = self.run("python", *pip, *requirements)
         assert done.returncode == 0, done.stderr
 
     def run(self, script: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a script of the environment; no path of this process reaches it."""
+        """Run a script of the environment, which sees no import path of this process."""
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         command = [str(self.folder / "bin" / script), *arguments]
         return subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What the processes of a run share is made by one of them, whole or not at all."""
+"""What processes of a test run share is made by one of them, completely or not at all."""
 
 import os
 from pathlib import Path

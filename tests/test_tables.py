@@ -1,4 +1,4 @@
-"""The tables, crossed: whatever a row needs elsewhere and is not there is named."""
+"""Checks the tables of the project against each other: each row has all that it needs in the other tables."""
 
 import importlib
 import inspect
@@ -35,9 +35,9 @@ from rpln_runtime.triton.interfaces import INTERFACES
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 GENERATING = {"text-generation", "text2text-generation"}
-"""Tasks that go step by step, so that no single output is an answer."""
+"""Tasks that generate text in steps, so that no single output of a graph is the answer."""
 DECODER = "RobertaPreLayerNormForCausalLM"
-"""The head whose graphs are those of an encoder-decoder's steps."""
+"""The head whose graphs are the steps of an encoder-decoder."""
 LIMITS = {
     "batch": (1, None),
     "choices": (1, None),
@@ -49,13 +49,13 @@ LIMITS = {
     "masks": (0, 510),
     "masked_tokens": (0, None),
 }
-"""Of every dynamic axis, in a bundle with all graphs of a network of the default sizes."""
+"""The limit of every dynamic axis, in a bundle that has all graphs of a network of the default sizes."""
 DERIVED = {"head_size", "encoder_hidden_size"}
-"""Sizes that follow from a config, but are no field of it."""
+"""Sizes that follow from a config without being a field of it."""
 SAME_GRAPH = {"decode": "with-past"}
-"""Variants whose graph is another one's: tests/graphs/test_golden.py sees to that."""
+"""Variants that share their graph with another one. tests/graphs/test_golden.py checks this."""
 TOGETHER = {"fuse_bias_gelu": "fuse_gelus", "fuse_fast_gelu": "fuse_gelus"}
-"""Passes whose tests are in one file, by the file."""
+"""Passes whose tests share a file, by that file."""
 EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
@@ -64,7 +64,7 @@ def tensors_of(task: Task) -> Iterator[Tensor]:
 
 
 def pass_files() -> dict[str, list[type[CountingPass]]]:
-    """The modules that hold passes, with the passes that each defines."""
+    """Return the modules that hold passes, each with the passes that it defines."""
     found = {}
     for module in pkgutil.iter_modules(passes.__path__):
         path = f"{passes.__name__}.{module.name}"
@@ -118,7 +118,7 @@ def test_every_task_has_its_postprocessing_and_every_postprocessing_a_task() -> 
 def test_a_head_takes_every_input_of_its_task(task: Task) -> None:
     head = HEADS[DECODER if task.encoders else task.architecture]
     tensors = {*task.inputs, *task.optional_inputs, *(t for name in task.variants for t in VARIANTS[name].inputs)}
-    # Keys and values of either kind go in as one cache.
+    # The keys and values of self-attention and of cross-attention are passed as one cache.
     given = {"past_key_values" if tensor.name in CACHED else tensor.name for tensor in tensors}
 
     assert given - set(inspect.signature(head.forward).parameters) == set()
@@ -175,7 +175,7 @@ def test_the_stress_set_makes_every_input_of_a_task(task: Task) -> None:
         pad_token_id=1,
         sizes={"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "encoder_hidden_size": 6},
     )
-    # Keys, values and the encoder's mask are made by other graphs, or for them.
+    # Inputs over an encoder's tokens are left out: another graph gives them, or they are made for that graph.
     inputs = [tensor for tensor in (*task.inputs, *task.optional_inputs) if "encoder_sequence" not in tensor.axes]
     names = [tensor.name for tensor in inputs]
 

@@ -1,4 +1,4 @@
-"""rpln-runtime alone: a clean environment with its wheel and a backend does all that does not make bundles."""
+"""rpln-runtime alone: in a clean environment, its wheel and a backend do everything except making bundles."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ FIELDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "multiple-choice": lambda text: {"prompt": text, "choices": ["Yes.", "No, it is Oslo."]},
 }
 
-# For each task: the pipeline's answers, those of a corpus, and the names of the models that Triton gets.
+# A script that prints for each task the pipeline's answers, those of a corpus, and the names of the models for Triton.
 EVERYTHING = """
 import json, sys
 from pathlib import Path
@@ -63,7 +63,7 @@ print(json.dumps([done, modules], default=np.ndarray.tolist))
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bundle of every task, named after it, and texts for it, as items and as lines."""
+    """Return a folder with a bundle for every task, named after the task, and texts for it, as items and as lines."""
     work = tmp_path_factory.mktemp("work")
     tasks = {}
     for task, row in TASKS.items():
@@ -95,7 +95,7 @@ def make_decoders(writer: Path, translator: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the runtime's wheel and ONNX Runtime."""
+    """Return an environment with the runtime's wheel and ONNX Runtime."""
     folder = tmp_path_factory.mktemp("thin")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
     subprocess.run([*pip, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT / "runtime")], check=True)
@@ -145,10 +145,7 @@ def test_the_runtime_alone_has_its_commands(server: Environment, work: Path, tmp
     assert first == {"id": 1, "answer": json.loads(ran.stdout)[0]}
     assert second == {"id": 2, "error": "it has no field 'text'"}
     again = server.run("python", *batch, cwd=tmp_path)
-    assert (again.returncode, again.stderr) == (
-        9,
-        "Error: out.jsonl exists already. Remove it, or choose another output.\n",
-    )
+    assert (again.returncode, again.stderr.startswith("Error: out.jsonl exists already")) == (9, True)
 
 
 @pytest.mark.slow

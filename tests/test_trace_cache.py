@@ -1,4 +1,4 @@
-"""A trace from the cache is the trace that the exporter gives, and another network never gets it."""
+"""A trace from the cache equals the one that the exporter gives, and is never used for another network."""
 
 import ast
 from collections.abc import Callable, Iterator
@@ -28,12 +28,12 @@ BESIDE = {
     "rpln_graphs.short_networks",
     "rpln_graphs.trace_methods",
 }
-"""What tracing imports of ours that chooses what is exported, or runs on what the exporter gave, on a kept one too."""
+"""Modules of ours that tracing imports but the key may ignore: they choose what is exported, or change every trace."""
 
 
 @pytest.fixture
 def exported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[int]]:
-    """The opset of every call of the exporter, with a cache that is empty."""
+    """Return a list of the opsets that the exporter is called with; the cache is empty."""
     opsets: list[int] = []
     with traced_anew():
         export = trace._export
@@ -123,13 +123,13 @@ def test_every_source_that_decides_about_a_trace_is_in_the_key() -> None:
 
 
 def imported_by(path: Path) -> set[str]:
-    """The modules of ours that a file imports from."""
+    """Return the modules of ours that a file imports from."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
     return {node.module for node in nodes if node.module and node.module.startswith("rpln_")}
 
 
 def file_of(module: str) -> Path:
-    """Where a module of ours is, below the root."""
+    """Return the file of a module of ours, relative to the root."""
     package = module.split(".", maxsplit=1)[0]
     above = {"rpln_model": "model", "rpln_graphs": "graphs", "rpln_runtime": "runtime"}
     path = Path(above[package], *module.split("."))

@@ -1,4 +1,4 @@
-"""Graphs that take texts, run by ONNX Runtime with the operators of onnxruntime-extensions."""
+"""Runs graphs that take texts, in ONNX Runtime with the operators of onnxruntime-extensions."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ needs_operators: Final = pytest.mark.skipif(
 
 
 class TextGraph:
-    """A graph with the input `text`."""
+    """A graph that is ready to run; its input is `text`."""
 
     def __init__(self, model: Path | bytes) -> None:
         import onnxruntime as ort
@@ -39,6 +39,6 @@ class TextGraph:
         return dict(zip(self.outputs, found, strict=True))
 
     def ids(self, text: str) -> list[int]:
-        """The ids of one text."""
+        """Return the ids of a text."""
         found: list[int] = self([text])["input_ids"][0].tolist()
         return found

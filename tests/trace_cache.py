@@ -1,8 +1,8 @@
-"""What torch's exporter gives, kept on disk: it takes seconds, and hundreds of tests export the same few networks.
+"""Keeps what torch's exporter gives on disk: an export takes seconds, and hundreds of tests export the same networks.
 
-Of a trace, the graph is kept without the model's weights. A graph that is read from here borrows them from the model at
-hand, as a fresh one does; so their values need not be in its key, but names, shapes and ties are. Of transformers' own
-networks, which tests export to files, the file is kept, and the values are in its key.
+Of a trace the graph is kept, but not the weights of the model. A graph from the cache takes them from the model at
+hand, as a new one does. So the key contains the names, shapes and ties of weights, but not their values. Of
+transformers' own networks, which tests export to files, the file is kept, and the values are in its key.
 """
 
 import hashlib
@@ -40,12 +40,13 @@ SOURCES: Final = (
     "runtime/rpln_runtime/tasks.py",
     "tests/trace_cache.py",
 )
-"""The files of ours that decide what the exporter gives; the passes that clean a trace up run on every graph anew."""
+"""Our files that decide what the exporter gives. The passes that clean up a trace are not among them: they always run.
+"""
 DISTRIBUTIONS: Final = ("torch", "transformers", "onnx", "onnx_ir", "onnxscript")
 NAMED_BY_PLACE: Final = {"_name_or_path", "transformers_version"}
-"""Fields of a config that say where it is from."""
+"""Fields of a config that name the place that it was loaded from."""
 GENERATIONS: Final = 12
-"""How many states of the sources have their graphs kept: three sources, two lines of transformers, two branches."""
+"""How many states of the sources have their graphs kept: three files, two versions of transformers, two branches."""
 
 
 _export: Final[Export] = trace._export
@@ -54,7 +55,7 @@ _folder: Path | None = None
 
 @contextmanager
 def traces_from(folder: Path) -> Iterator[None]:
-    """Let `trace_model` and `export_once` take what the exporter gives from `folder`, where that was kept."""
+    """Make `trace_model` and `export_once` use the cache in `folder` for what the exporter gives."""
     forget_old(folder, keep=GENERATIONS)
 
     def export(call: GraphCall, opset: int) -> ir.Model:
@@ -65,23 +66,24 @@ def traces_from(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(trace, "_export", export)
         monkeypatch.setattr(sys.modules[__name__], "_folder", folder)
-        # The table of what each operator of torch is in ONNX: the exporter reads it from source code at every call.
+        # The exporter reads its table of operators from source code at every call, so the table is cached, too.
         monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
 
 
 @contextmanager
 def traced_anew() -> Iterator[None]:
-    """Let `trace_model` trace, whatever is in the cache: for tests of tracing itself."""
+    """Make `trace_model` trace without the cache, for tests of tracing itself."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(trace, "_export", _export)
         yield
 
 
 def export_once(model: torch.nn.Module, path: Path, export: Callable[[Path], object], *parts: object) -> None:
-    """Let `export` write the graph of `model` to `path`, or copy the file that it wrote for the same before.
+    """Write the graph of `model` to `path` with `export`, or copy the file of an earlier call with the same arguments.
 
-    The same is: a model with these modules, configs and weights, equal `parts`, and the source file of `export`.
+    Arguments are the same if the model has the same modules, configs and weights, `parts` are equal, and `export` comes
+    from the same source file.
     """
     if _folder is None:
         export(path)
@@ -97,7 +99,7 @@ def export_once(model: torch.nn.Module, path: Path, export: Callable[[Path], obj
 
 @cache
 def _generation(folder: Path, *sources: str) -> Path:
-    """The folder of what was made by these sources and versions."""
+    """Return the folder for what these sources and versions give."""
     versions = [sys.version, *(f"{name} {version(name)}" for name in DISTRIBUTIONS)]
     files = sorted({path for pattern in sources for path in ROOT.glob(pattern)})
     digest = _digest("\n".join([*versions, *sources]).encode(), *(path.read_bytes() for path in files))
@@ -108,7 +110,7 @@ def _generation(folder: Path, *sources: str) -> Path:
 
 
 def key_of(call: GraphCall, opset: int) -> str:
-    """A digest of all that decides about a trace but the sources and versions: the values of weights do not."""
+    """Return a digest of all that a trace depends on, except sources and versions. Values of weights do not count."""
     return _digest(_described(call, call.inputs, call.outputs, opset))
 
 
@@ -135,7 +137,7 @@ def _without_place(fields: Any) -> Any:
 
 
 def _structure(model: torch.nn.Module) -> list[Any]:
-    """Name, type and shape of every weight, and the first of those that it shares its memory with."""
+    """Return name, type and shape of every weight, and the first weight that it shares its memory with."""
     first: dict[int, str] = {}
     return [
         (name, str(tensor.dtype), tensor.shape, tensor.stride(), first.setdefault(tensor.data_ptr(), name))

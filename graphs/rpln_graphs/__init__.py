@@ -1,1 +1,1 @@
-"""Graphs of rpln_model's networks: traced into onnx_ir, rewritten by recipe, measured, emulated and saved."""
+"""ONNX graphs of rpln_model's networks: how they are traced, rewritten, written in forms, fed, compiled and saved."""

@@ -16,7 +16,7 @@ from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.sessions import session_from_model
 
 EXTREMES: Final = ("ReduceMax", "ReduceMin")
-"""The operators that find extremes. The maximum of Abs would copy every value, such as the logits of a vocabulary."""
+"""The operators that find extremes. The maximum of Abs would need a copy of each value, such as large logits."""
 
 
 def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
@@ -54,7 +54,7 @@ def _reach(name: str, largest: float, smallest: float) -> float:
 
 
 def _probed_model(model: ir.Model) -> tuple[ir.Model, dict[str, str]]:
-    """Return a copy of `model` whose outputs are the extremes of every float value, and each output's value by name.
+    """Return a copy of `model` whose outputs are the extremes of every float value, and the name of the value of each.
 
     The copy shares the weights. Each extreme is computed right behind its value, so that no value outlives its readers.
     """

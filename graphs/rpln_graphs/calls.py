@@ -1,4 +1,7 @@
-"""A torch model, called the way its graph is: flat tensors in, flat tensors out. Traced, and run as the reference."""
+"""A torch model that is called as its graph is: a flat list of tensors in, a flat list of tensors out.
+
+The call is what torch traces, and what graphs are compared with.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -20,13 +23,22 @@ from rpln_runtime.tasks import (
 )
 
 CACHED: Final = ("past_key_values", CROSS_KEY_VALUES.name)
-"""Inputs that the model takes as its cache."""
+"""The inputs that the model takes as its cache."""
 
 
 class GraphCall(nn.Module):
-    """`model` with the inputs and outputs of one of its graphs, in order, a tensor per layer where they say so.
+    """A call of `model` with the inputs and outputs of one of its graphs, in order.
 
-    Where the graph finds the mask tokens itself, the model's config tells their id: `mask_token_id`.
+    An input or output that is a series has a tensor for each layer. If the graph finds mask tokens by itself, it reads
+    their id from `mask_token_id` of the model's config.
+
+    Attributes:
+        model: one of rpln_model's heads, or an EncoderStage.
+        inputs: the rows of the inputs.
+        outputs: the rows of the outputs.
+        layers: the number of the network's layers.
+        has_cache: whether keys and values are among the inputs or outputs.
+        options: keyword arguments of the model that do not change from call to call.
     """
 
     def __init__(self, model: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
@@ -49,16 +61,16 @@ class GraphCall(nn.Module):
 
     @property
     def input_names(self) -> list[str]:
-        """One per tensor of `forward`."""
+        """The names of the graph's inputs, one for each tensor that `forward` takes."""
         return [name for tensor in self.inputs for name in tensor.names(self.layers)]
 
     @property
     def output_names(self) -> list[str]:
-        """One per tensor that `forward` returns."""
+        """The names of the graph's outputs, one for each tensor that `forward` returns."""
         return [name for tensor in self.outputs for name in tensor.names(self.layers)]
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The outputs, flat; `tensors` are the inputs, flat."""
+        """Return the outputs in the order of `output_names`, for inputs in the order of `input_names`."""
         flat = iter(tensors)
         given = {tensor.name: [next(flat) for _ in tensor.names(self.layers)] for tensor in self.inputs}
         arguments: dict[str, Any] = {name: values[0] for name, values in given.items() if name not in CACHED}
@@ -73,7 +85,7 @@ class GraphCall(nn.Module):
         return tuple(_flatten(result[tensor.name] for tensor in self.outputs))
 
     def shapes(self, tensor: Tensor, sizes: Mapping[str, int]) -> dict[str, list[int]]:
-        """The shape of each tensor of a row, by its name; dynamic axes are looked up in `sizes`."""
+        """Return the shape of each tensor of a row, by its name; dynamic axes are looked up in `sizes`."""
         parts = max(1, len(tensor.parts))
         return {
             name: [
@@ -96,7 +108,7 @@ class GraphCall(nn.Module):
         ]
 
     def _size(self, axis: str, tensor: Tensor, layer: int) -> int:
-        """Of an axis that is named after a field of the config, or after what follows from it, in a layer."""
+        """Return the size of an axis that is named after a field of the config, or after what follows from it."""
         config = self.model.config
         if axis == "num_attention_heads":
             # Only self-attention has heads to prune.
@@ -110,8 +122,10 @@ class GraphCall(nn.Module):
 
 
 def _pairs(tensors: Sequence[torch.Tensor]) -> list[KeyValue]:
+    """Return key and value of each layer, from a list in which they alternate."""
     return list(zip(tensors[::2], tensors[1::2], strict=True))
 
 
 def _flatten(values: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested lists and tuples, in order."""
     return [tensor for value in values for tensor in ([value] if torch.is_tensor(value) else _flatten(value))]

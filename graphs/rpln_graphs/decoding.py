@@ -1,8 +1,8 @@
 """The stress set of a decoder: prompts under every mask, then steps with the cache that they leave.
 
-A script is a prompt and its moves: single tokens, several tokens at once, and the rows of the cache in another order,
-or more or fewer of them. Each case of a script holds the inputs of the graph besides the cache, and the inputs of all
-tokens so far, from which a network without a cache computes the same.
+A script is a prompt and its moves. A move adds a single token or several at once; before that it may put the rows of
+the cache into another order, repeat some, or drop some. Each case of a script holds the inputs of the graph besides the
+cache, and the inputs of all tokens so far, from which a network without a cache computes the same.
 """
 
 import itertools
@@ -22,7 +22,7 @@ MEMORY_LENGTH: Final = 6
 
 
 class Move(NamedTuple):
-    """A step with `tokens` new tokens in each row. `rows` are the rows of the cache to continue, or None for all."""
+    """A step with `tokens` new tokens in each row. `rows` are the rows of the cache that go on, or None for all."""
 
     tokens: int
     rows: tuple[int, ...] | None = None
@@ -37,6 +37,7 @@ class Script(NamedTuple):
 
 
 SINGLE: Final = (Move(1),) * 3
+"""Three steps of a single token."""
 SCRIPTS: Final = (
     Script(batch=1, prompt=1, moves=SINGLE),
     Script(batch=2, prompt=5, moves=SINGLE),
@@ -84,7 +85,7 @@ def decoding_cases(
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """The inputs of a decoder's graph and of its encoder's, with their limits, and what draws them at random."""
+    """A writer of cases: the inputs of a decoder's graph and of its encoder's, their limits, and random numbers."""
 
     inputs: list[Tensor]
     limits: Limits
@@ -98,7 +99,7 @@ class _Writer:
         history = self._tokens(random_mask(mask, script.batch, script.prompt, self.rng))
         memory = self._memory(script.batch, mask)
         sizes = self.limits.sizes
-        # One for the whole script, because the cache was computed with it.
+        # There is one head mask for the whole script, because the cache was computed with it.
         heads = self.rng.integers(0, 2, (sizes["num_hidden_layers"], sizes["num_attention_heads"]))
         yield self._step(f"{title}, prompt", mask, history, script.prompt, memory, heads=heads, rows=None)
         for number, move in enumerate(script.moves, start=1):
@@ -130,6 +131,7 @@ class _Writer:
         heads: NDArray[np.int64],
         rows: NDArray[np.int64] | None,
     ) -> DecodingCase:
+        """Return the case of the last `new` tokens of `history`, which follows from the mask and the ids there."""
         keep = history["attention_mask"]
         positions = self.limits.pad_token_id + np.cumsum(keep, axis=-1) * keep
         made = {**history, "position_ids": positions, "head_mask": heads}

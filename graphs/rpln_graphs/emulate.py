@@ -10,6 +10,7 @@ from rpln_graphs.rewriting.initializers import cast_initializer
 from rpln_graphs.rewriting.nodes import cast_node, insert_behind
 
 LOWER_TYPES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""The types whose rounding the copy imitates."""
 
 ROUNDING = "rpln.rounding"
 """The metadata key of the casts that round, which are not rounded themselves."""

@@ -10,7 +10,7 @@ from rpln_runtime.errors import RplnError
 
 
 class GraphError(RplnError):
-    """The graph cannot be made as asked."""
+    """The graph cannot be made as the user asked, or breaks ONNX's specification."""
 
     exit_code = 8
 

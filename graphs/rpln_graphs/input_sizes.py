@@ -1,7 +1,7 @@
 """Shape(any input that has the axis) -> Shape(one and the same input that has it): sizes are read in one way.
 
-Several inputs have an axis such as `sequence`. torch reads its size off any one of them: which one follows from the
-names of the symbols that it invents, and these from the number of inputs. A graph should not change with that.
+Several inputs have an axis such as `sequence`, and torch reads its size off any one of them. Which one it is depends on
+the number of inputs, by way of the names that torch invents for sizes. A graph should not change with that.
 
 Rules:
 1. A size is read off `position_ids` where they have the axis, otherwise off the first input that has it.
@@ -13,10 +13,11 @@ from typing import Final
 import onnx_ir as ir
 
 PREFERRED: Final = "position_ids"
+"""The input that sizes are read off where it has the axis (rule 1)."""
 
 
 def settle_input_sizes(graph: ir.Graph) -> None:
-    """Rewrite in place where a graph, fresh from torch, reads the sizes of its inputs."""
+    """Change in place where a graph that torch has just traced reads the sizes of its inputs."""
     sources = _sources(graph)
     readers = {}
     for node in graph:

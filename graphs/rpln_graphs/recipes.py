@@ -55,7 +55,8 @@ FOLDS: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, FoldQueryScale, 
 """The folds of fp32 graphs: they are exact, and save work in every runtime."""
 FOLDS_OF_LOWER: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, SelectRows)
 """The folds of fp16 and bf16 graphs. They leave the weights of products as they are: runtimes for these types have the
-scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding."""
+scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding.
+"""
 
 SHARED: Final = {
     "present.": re.compile(r"(past_key_values|present)\.|.*\.attention\.self\.value\."),
@@ -63,12 +64,17 @@ SHARED: Final = {
 }
 """The names of the values that one graph of a decoder passes to another, and of the projections that compute them.
 
-The key is the beginning of a name by which graphs are recognized that have such values. An encoder's graph has none:
-the names in its self-attention are those of the decoder's, but the two have nothing to do with each other."""
+Each key is the beginning of a name: the graphs that have a value with such a name share the ranges of the values that
+its pattern matches. An encoder's graph has no `present.`: the names in its self-attention are those of the decoder's,
+but the two have nothing to do with each other.
+"""
 
 FP32_TOLERANCE: Final = NoiseTolerance(rms=2.0, largest=3.0, ulps=4.0)
+"""The tolerance of fp32: a few times what eager torch itself is from fp64."""
 FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, resolution=2.0**-10)
+"""The tolerance of fp16, whose numbers have 10 bits behind the first."""
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
+"""The tolerance of bf16, whose numbers have 7 bits behind the first."""
 
 RECIPES: Final = {
     row.name: row
@@ -115,7 +121,7 @@ IO_DTYPES: Final = {"fp32": ir.DataType.FLOAT, "fp16": ir.DataType.FLOAT16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """A graph to be rewritten, its traits, and the function that measures the ranges of its values."""
+    """A graph that a recipe is to rewrite, its traits, and the function that measures the ranges of its values."""
 
     model: ir.Model
     traits: GraphTraits

@@ -2,9 +2,10 @@
 
 Rules, in which layers count from 0:
 1. The nodes of layers 1 and 2 are the same, one by one: in operator, attributes, module and types.
-2. Where a node of layer 1 reads a value, its counterpart in layer 2 reads the value that follows: what the counterpart
-   of that value's node computes, the next layer's weight or graph input, or, of no layer, the same value.
-3. Layer 3 is layer 2 with each value replaced by the one that follows, and so on, up to the last layer.
+2. Where a node of layer 1 reads a value, its counterpart in layer 2 reads the value that follows it. What a node
+   computes is followed by what its counterpart in the next layer computes, and a weight or a graph input by that of the
+   next layer. A value that belongs to no layer is followed by itself.
+3. Layer 3 is layer 2 with each value replaced by the one that follows it, and so on, up to the last layer.
 4. Where the rest of the graph reads a value of layer 2, it reads that of the last layer.
 5. Graph inputs and outputs that are numbered by layer go on with the layers.
 A trace that breaks a rule is refused; the error names a node.
@@ -26,16 +27,14 @@ from rpln_graphs.trace_methods import LAYERS
 from rpln_runtime.tasks import Tensor
 
 Following = dict[ir.Value | None, ir.Value]
-"""Values of the layers, each with the one that stands in its place one layer on."""
+"""Values of the layers, each with the value that follows it: the one in its place in the next layer."""
 
 
 def repeat_layers(graph: ir.Graph, call: GraphCall) -> None:
-    """Make `graph`, the trace of `short_call(call)`, what the trace of `call` would be, but for the names of values.
+    """Turn `graph`, the trace of `short_call(call)`, into what the trace of `call` would be.
 
-    Weights are shared with the network of `call`, not copied.
-
-    Raises:
-        GraphError: the traced layers do not repeat one another.
+    Only the names of values may differ. Weights are shared with the network of `call`, not copied. Raises GraphError if
+    the traced layers do not repeat one another.
     """
     following: Following = {}
     _add_inputs(graph, call, following)
@@ -49,6 +48,7 @@ def repeat_layers(graph: ir.Graph, call: GraphCall) -> None:
 
 
 def _add_nodes(graph: ir.Graph, stack: Stack, following: Following) -> None:
+    """Add the nodes of the layers that were not traced, and let later nodes read those of the last layer (rule 4)."""
     first, middle, last, rest = _traced_layers(graph, stack)
     _follow(first, middle, last, following)
     nodes = last
@@ -85,6 +85,7 @@ def _traced_layers(graph: ir.Graph, stack: Stack) -> list[list[ir.Node]]:
 
 
 def _layer_from_node(node: ir.Node, stack: Stack) -> int | None:
+    """Return the number of the layer that the node's module is in, or None if it is in none of this stack."""
     found = re.search(rf"'{re.escape(stack.name)}\.(\d+)[.']", node.metadata_props.get(SCOPES_KEY, ""))
     return int(found[1]) if found else None
 
@@ -109,7 +110,7 @@ def _follow(first: list[ir.Node], middle: list[ir.Node], last: list[ir.Node], fo
 def _carried(
     value: ir.Value | None, next_value: ir.Value | None, first: Collection[ir.Node], middle: Collection[ir.Node]
 ) -> bool:
-    """Return whether these are one and the same output, of the first layer and of the next one."""
+    """Return whether the values are the same output of counterparts in the first layer and the next one."""
     if value is None or next_value is None or value.index() != next_value.index():
         return False
     node, next_node = value.producer(), next_value.producer()
@@ -170,6 +171,7 @@ def _add_weights(graph: ir.Graph, stack: Stack, following: Following) -> None:
 
 
 def _next_weight(value: ir.Value, stack: Stack, layer: int) -> ir.Value:
+    """Return the weight of `layer` that follows `value`, a weight of the layer before."""
     path = str(value.name).removeprefix(f"{stack.name}.{layer - 1}.")
     weight = _value_like(value, f"{stack.name}.{layer}.{path}")
     weight.const_value = TorchTensor(stack.layers[layer].get_parameter(path), weight.name)
@@ -177,6 +179,7 @@ def _next_weight(value: ir.Value, stack: Stack, layer: int) -> ir.Value:
 
 
 def _add_inputs(graph: ir.Graph, call: GraphCall, following: Following) -> None:
+    """Add the inputs of the layers that were not traced (rule 5)."""
     values = {str(value.name): value for value in graph.inputs}
     for name, next_name in _numbered(call.inputs, call.layers):
         if next_name not in values:
@@ -186,6 +189,7 @@ def _add_inputs(graph: ir.Graph, call: GraphCall, following: Following) -> None:
 
 
 def _add_outputs(graph: ir.Graph, call: GraphCall, following: Following) -> None:
+    """Add the outputs of the layers that were not traced (rule 5)."""
     values = {str(value.name): value for value in graph.outputs}
     for tensor in call.outputs:
         if tensor.per_layer is None and values[tensor.name] in following:
@@ -215,17 +219,19 @@ def _value_like(value: ir.Value, name: str | None = None) -> ir.Value:
 
 
 def _end(value: ir.Value, following: Following) -> ir.Value:
-    """Return the value in the same place of the last layer."""
+    """Return the value in the place of `value` in the last layer."""
     while value in following:
         value = following[value]
     return value
 
 
 def _place(node: ir.Node) -> str:
+    """Return the module and the operator of a node, for messages."""
     return f"{module_from_node(node)}.{node.op_type}"
 
 
 def _unlike(what: str) -> GraphError:
+    """Return the error for layers that break a rule; `what` says which node does."""
     return GraphError(
         f"The layers of this network are not traced alike: {what}. Trace every layer: export with --trace full."
     )

@@ -23,7 +23,7 @@ SMALLEST_OUTSIDE: Final = 1024
 ALIGNMENT: Final = 64
 """Weights begin at multiples of this number of bytes, so that they can be mapped into memory."""
 
-# Field numbers of onnx.proto, each with wire type 2 (length-delimited).
+# The tags of three fields in onnx.proto: the field's number, and wire type 2, which says that a length follows.
 MODEL_GRAPH: Final = 7 << 3 | 2
 GRAPH_INITIALIZER: Final = 5 << 3 | 2
 TENSOR_RAW_DATA: Final = 9 << 3 | 2
@@ -66,8 +66,8 @@ def _stored(weight: ir.TensorProtocol | None, stream: BinaryIO, places: dict[byt
 def save_graph(model: ir.Model, path: Path) -> None:
     """Write `model` to `path`, with weights of up to 2 GB inside, and larger ones in `path`.data beside it.
 
-    One weight at a time is in memory: weights that passes turned or scaled are computed when they are written. Raises
-    GraphError, with the words of onnx.checker and its shape inference, for a graph that breaks the specification.
+    One weight at a time is in memory: weights that passes transposed or scaled are computed when they are written.
+    Raises GraphError, with the words of onnx.checker or shape inference, for a graph that breaks the specification.
     """
     _check(model)
     weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
@@ -79,6 +79,7 @@ def save_graph(model: ir.Model, path: Path) -> None:
 
 
 def _check(model: ir.Model) -> None:
+    """Raise GraphError for a graph that breaks ONNX's specification."""
     try:
         common.CheckerPass(full_check=True)(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -86,6 +87,7 @@ def _check(model: ir.Model) -> None:
 
 
 def _proto_without_weights(model: ir.Model) -> onnx.ModelProto:
+    """Return the protobuf message of `model` without its weights."""
     skeleton = model.clone()
     for value in skeleton.graph.initializers.values():
         value.const_value = None
@@ -142,7 +144,7 @@ def graph_from_model(model: ir.Model, *, variant: str, path: str, values: Mappin
 
 
 def precision_from_model(model: ir.Model) -> dict[str, int]:
-    """Return the precision of a graph: the bytes of weights in each float type, by the type's name in numpy."""
+    """Return how many bytes of the graph's weights are in each float type, by the type's name in numpy."""
     sizes: Counter[str] = Counter()
     for value in model.graph.initializers.values():
         if value.const_value is not None and value.const_value.dtype.is_floating_point():

@@ -38,7 +38,7 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
 
 @contextmanager
 def writing_copies(folder: Path) -> Iterator[None]:
-    """Let the body write graphs to `folder`, which is for temporary files. Raises GraphError if it cannot."""
+    """Turn an OSError of the block, which writes graphs to the temporary `folder`, into a GraphError."""
     try:
         yield
     except OSError as error:

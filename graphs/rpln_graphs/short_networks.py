@@ -1,7 +1,7 @@
 """A network cut to its first three layers, with modules and weights in common with the whole one.
 
-Every layer behind the first is wired alike, so that three of them show all there is to see: a first one, a middle one
-and a last one. The cut network has objects of its own only for the modules that hold the list of layers, so that no
+Every layer behind the first is wired alike, so three of them show how all are wired: a first one, a middle one and a
+last one. The cut network has objects of its own only for the modules that hold the list of layers, so that no
 weight is copied and the whole network is never changed.
 """
 
@@ -18,7 +18,7 @@ from rpln_model.encoder import Encoder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A network's list of layers; a graph that computes more than one network has several.
+    """The list of layers of a network. A graph that computes more than one network has several such lists.
 
     `name` is the list's path in the module that is traced, such as `model.roberta_prelayernorm.encoder.layer`.
     """
@@ -38,7 +38,7 @@ class Stack:
 
 
 def stacks_from_call(call: GraphCall) -> list[Stack]:
-    """Return the stacks that have more layers than a cut network keeps."""
+    """Return the stacks that have more than LAYERS layers."""
     encoders = ((name, module) for name, module in call.named_modules() if isinstance(module, Encoder))
     return [
         Stack(name=f"{name}.layer", layers=encoder.layer) for name, encoder in encoders if len(encoder.layer) > LAYERS

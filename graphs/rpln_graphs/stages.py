@@ -1,4 +1,4 @@
-"""What an encoder-decoder's graph computes once, before the decoder's steps."""
+"""The encoder stage of an encoder-decoder: what one of its graphs computes once, before the decoder's steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from rpln_model.composition import composition_from_config
 
 
 class EncoderStage(nn.Module):
-    """The encoder, where it is ours, and each decoder layer's keys and values of its output.
+    """A module that computes the keys and values of each decoder layer's cross-attention.
 
-    The attributes' names make the names in its graph: the encoder's are those of an encoder's own graph, the
-    projections' those that they have in the decoder.
+    It runs the encoder first, unless that is of another architecture. Names in its graph come from the attributes: the
+    encoder's are those of an encoder's own graph, and the projections' are those that they have in the decoder.
     """
 
     def __init__(self, model: Any) -> None:
@@ -26,7 +26,7 @@ class EncoderStage(nn.Module):
 
     @property
     def base_model(self) -> Any:
-        """The encoder, None where it is of another architecture."""
+        """The encoder; None if it is of another architecture."""
         return self.roberta_prelayernorm
 
     def forward(
@@ -35,7 +35,7 @@ class EncoderStage(nn.Module):
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
     ) -> Mapping[str, Any]:
-        """`last_hidden_state` of the encoder, and `cross_key_values` of it, or of `encoder_hidden_states`."""
+        """Return `last_hidden_state`, of the encoder or as given, and the `cross_key_values` of it."""
         if encoder_hidden_states is None:
             encoder_hidden_states = self.roberta_prelayernorm(
                 input_ids, attention_mask=attention_mask, return_dict=True

@@ -13,27 +13,38 @@ from rpln_runtime.tasks import (
     BATCH,
     CHOICES,
     ENCODER_SEQUENCE,
+    MASK_AXIS,
     MASKED_POSITIONS,
     MASKED_TOKENS,
     SEQUENCE,
     Tensor,
 )
-from rpln_runtime.tasks import MASK_AXIS as MASK_TOKENS
 
 BATCHES: Final = (1, 2, 7)
+"""The numbers of texts in a batch."""
 LENGTHS: Final = (1, 2, 5, 17)
+"""The numbers of tokens of a batch's texts, padding included."""
 MASK_KINDS: Final = ("none", "right", "left", "holes", "empty")
 """Where the padding is. With `empty`, one row is all padding, and the others have holes."""
 CHOICE_COUNT: Final = 3
+"""The number of choices of each question."""
 MOST_POSITIONS: Final = 4
+"""The most positions that logits are asked for in each text."""
 SHARE_OF_MASKS: Final = 0.3
+"""The share of mask tokens in batches with many of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of one network's inputs, and `sizes`, the sizes of axes that are named after config fields.
+    """The limits of one network's inputs.
 
-    If `mask_token_id` is given, some of the ids are mask tokens.
+    Attributes:
+        usable_length: the most tokens of a text.
+        vocab_size: the number of token ids.
+        type_vocab_size: the number of token types.
+        pad_token_id: the id of padding.
+        sizes: the sizes of axes that are named after fields of the config.
+        mask_token_id: the id of the mask tokens that some cases are to have; None for none.
     """
 
     usable_length: int
@@ -71,7 +82,7 @@ class Case:
         index: Any = ...
         if MASKED_TOKENS in axes:
             index = self.feeds["input_ids"] == self.mask_token_id
-        elif MASK_TOKENS in axes:
+        elif MASK_AXIS in axes:
             index = np.arange(len(values))[:, None], self.feeds[MASKED_POSITIONS.name]
         selected: NDArray[Any] = values[index]
         return selected
@@ -93,7 +104,7 @@ def stress_cases(inputs: Sequence[Tensor], limits: Limits) -> Iterator[Case]:
 def feeds_from_rows(
     inputs: Sequence[Tensor], sizes: Mapping[str, int], rows: Mapping[str, Callable[[], NDArray[Any]]]
 ) -> Feeds:
-    """Return the graph's feeds: what `rows` makes for each input, in the shape and type that the table gives it."""
+    """Return an array for each of `inputs`: what its function in `rows` makes, in the shape and type of the input."""
     wanted = (
         WantedInput(
             tensor.name, tensor.dtype, tuple(axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes)
@@ -106,12 +117,13 @@ def feeds_from_rows(
 def _case(
     inputs: Sequence[Tensor], limits: Limits, rng: np.random.Generator, *, batch: int, length: int, mask: str
 ) -> Case:
+    """Return the case of a batch, a length and a kind of mask."""
     choices = CHOICE_COUNT if any(CHOICES in tensor.axes for tensor in inputs) else 1
     rows = batch * choices
     keep = random_mask(mask, rows, length, rng)
     sizes = {**limits.sizes, BATCH: batch, CHOICES: choices, SEQUENCE: length, ENCODER_SEQUENCE: length}
-    if any(MASK_TOKENS in tensor.axes for tensor in inputs):
-        sizes[MASK_TOKENS] = int(rng.integers(0, MOST_POSITIONS + 1))
+    if any(MASK_AXIS in tensor.axes for tensor in inputs):
+        sizes[MASK_AXIS] = int(rng.integers(0, MOST_POSITIONS + 1))
     heads = (limits.sizes["num_hidden_layers"], limits.sizes["num_attention_heads"])
     made: dict[str, Callable[[], NDArray[Any]]] = {
         "input_ids": lambda: _ids(limits, rng, keep),
@@ -120,7 +132,7 @@ def _case(
         "position_ids": lambda: limits.pad_token_id + np.cumsum(keep, axis=-1) * keep,
         "inputs_embeds": lambda: rng.standard_normal((*keep.shape, limits.sizes["hidden_size"])),
         "head_mask": lambda: rng.integers(0, 2, heads),
-        MASKED_POSITIONS.name: lambda: rng.integers(0, length, (rows, sizes[MASK_TOKENS])),
+        MASKED_POSITIONS.name: lambda: rng.integers(0, length, (rows, sizes[MASK_AXIS])),
     }
     name = f"batch {batch} x length {length}, mask {mask}"
     return Case(

@@ -93,7 +93,7 @@ class _Steps:
         domain: str = "",
         others: int = 0,
     ) -> ir.Value:
-        """Add a node and return its first value; it has `others` more, which nothing need read."""
+        """Add a node and return its first output. It has `others` outputs besides, which need no reader."""
         node = ir.node(kind, inputs, attributes, domain=domain, num_outputs=1 + others)
         node.name = f"{TEXT}.{kind}.{len(self.nodes)}"
         self.nodes.append(node)
@@ -113,7 +113,7 @@ class _Steps:
 
 
 def _rewritten(steps: _Steps, text: ir.Value, tokenizer: BytePairs) -> ir.Value:
-    """Return the text rewritten by the rules above."""
+    """Return the text rewritten by the rules in the module's docstring."""
     rules = [(r"^([^ ])", r" \1")] if tokenizer.prefix_space else []  # rule 1
     if tokenizer.mask is not None:
         rules.append((f"{_SPACE}*{tokenizer.mask}", _MASK))  # rules 2 and 3

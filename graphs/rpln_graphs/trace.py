@@ -1,7 +1,7 @@
 """torch model -> clean onnx_ir model: one trace per graph, dynamic axes, names that read like the model.
 
-A trace takes a second a layer, although the layers are alike: a deep network is traced with its first three layers, of
-which the third is then repeated (`repeat_layers`), before any pass has changed the graph.
+Tracing takes about a second for each layer, although the layers are alike. So a deep network is traced with its first
+three layers, and the third is then repeated (`repeat_layers`), before any pass has changed the graph.
 """
 
 import logging
@@ -40,12 +40,15 @@ from rpln_runtime.tasks import (
 )
 
 OLDEST_OPSET: Final = 17
-OLDEST_TRACED_OPSET: Final = 18
 NEWEST_OPSET: Final = 25
+"""The newest opset that a graph can have; OLDEST_OPSET is the oldest."""
+OLDEST_TRACED_OPSET: Final = 18
+"""The oldest opset that torch traces to. A graph in an older one is converted after its trace."""
 DEFAULT_OPSET: Final = 20
+"""The opset where the user names none: the first one with Gelu as an operator."""
 
 EXAMPLE_SIZES: Final = {BATCH: 2, CHOICES: 3, SEQUENCE: 7, PAST: 6, TOTAL: 13, ENCODER_SEQUENCE: 11, MASK_AXIS: 5}
-"""Sizes to trace with; 0 and 1 would be specialised, equal ones could be taken for one another."""
+"""The sizes to trace with. torch would write 0 and 1 into the graph, and take equal sizes for one and the same."""
 
 
 def trace_model(
@@ -56,11 +59,12 @@ def trace_model(
     opset: int = DEFAULT_OPSET,
     trace: str = REPEAT,
 ) -> ir.Model:
-    """Trace `model` into a graph with exactly these inputs and outputs, then clean it up.
+    """Return the graph that `model` is traced into, cleaned up, with exactly these inputs and outputs.
 
     `model` is one of rpln_model's heads in eval mode; axes named after config fields are looked up in `model.config`.
     Weights are shared with `model`, not copied. `trace` is a row of TRACE_METHODS, which all make the same graph.
-    Raises GraphError for an opset that cannot be had, and for layers that `repeat` finds not to be alike.
+    Raises GraphError for an opset that is not supported or that the graph cannot be converted to, and for layers that
+    are not alike.
     """
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise GraphError(f"opset {opset} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
@@ -78,7 +82,7 @@ def trace_model(
 
 
 def example_inputs(call: GraphCall, sizes: Mapping[str, int]) -> list[torch.Tensor]:
-    """Ones of the shapes that `call` takes: dynamic axes are looked up in `sizes`."""
+    """Return a tensor of ones for each input of `call`; the sizes of dynamic axes are looked up in `sizes`."""
     return [
         torch.ones(shape, dtype=torch.int64 if tensor.dtype == INT64 else torch.float32)
         for tensor in call.inputs
@@ -87,6 +91,7 @@ def example_inputs(call: GraphCall, sizes: Mapping[str, int]) -> list[torch.Tens
 
 
 def _traced(call: GraphCall, opset: int, trace: str) -> ir.Model:
+    """Return the trace of `call`, of which layers behind the third are repetitions if `trace` says so."""
     short = short_call(call) if TRACE_METHODS[trace] else None
     if short is None:
         return _export(call, opset)
@@ -96,14 +101,15 @@ def _traced(call: GraphCall, opset: int, trace: str) -> ir.Model:
 
 
 def _export(call: GraphCall, opset: int) -> ir.Model:
+    """Return what torch traces `call` into, with every axis in EXAMPLE_SIZES dynamic."""
     dynamic = tuple(
         {position: axis for position, axis in enumerate(tensor.axes) if axis in EXAMPLE_SIZES}
         for tensor in call.inputs
         for _ in tensor.names(call.layers)
     )
     with warnings.catch_warnings(), _quiet_logger("torch.onnx._internal.exporter._registration"):
-        # All three are torch's words about torch: that there is no torchvision, an axis name shared by two inputs, and
-        # a pytree class it deprecated.
+        # torch reports three things that nobody need act on: torchvision is missing, two inputs share the name of an
+        # axis, and torch itself uses a class that it has deprecated.
         warnings.filterwarnings("ignore", message=r".*axis name: .* will not be used", category=UserWarning)
         warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
         program = torch.onnx.export(
@@ -133,6 +139,7 @@ def _quiet_logger(name: str) -> Iterator[None]:
 
 
 def _convert_down(graph: ir.Model, opset: int) -> None:
+    """Convert the graph to an opset that torch does not trace to. Raises GraphError if that fails."""
     with _quiet_logger("onnxscript.version_converter"):
         version_converter.convert_version(graph, opset, fallback=True)
     if graph.opset_imports[""] != opset:
@@ -142,7 +149,7 @@ def _convert_down(graph: ir.Model, opset: int) -> None:
 
 
 def _name_output_axes(graph: ir.Model, call: GraphCall) -> None:
-    """Dynamic output axes get their tasks' names back; what shape inference made of them reads worse."""
+    """Give the dynamic axes of outputs the names in the task's row, in place of those that shape inference made."""
     tensors = [tensor for tensor in call.outputs for _ in tensor.names(call.layers)]
     for value, tensor in zip(graph.graph.outputs, tensors, strict=True):
         assert value.shape is not None
@@ -153,7 +160,7 @@ def _name_output_axes(graph: ir.Model, call: GraphCall) -> None:
 
 
 def _name_counted_axes(graph: ir.Model) -> None:
-    """What torch calls u0, u1, ... is a size that depends on data: here always the number of mask tokens."""
+    """Name the sizes that depend on data, which torch calls u0, u1, and so on: all are the number of mask tokens."""
     for value in (value for node in graph.graph for value in node.outputs):
         if value.shape is not None and any(re.fullmatch(r"u\d+", str(size)) for size in value.shape):
             value.shape = ir.Shape(MASKED_TOKENS if re.fullmatch(r"u\d+", str(size)) else size for size in value.shape)

@@ -21,17 +21,18 @@ from rpln_runtime.tasks import (
 )
 
 KEY_VALUE: Final = ("key", "value")
+"""The tensors of a layer's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A graph of a task. Its inputs and outputs are those of the task's row, and more.
+    """A way to run a network as a graph. Its inputs and outputs are those of the task's row, and some of its own.
 
     Attributes:
         name: the name in --variants and in the manifest.
         path: the graph's file in a bundle.
-        inputs: the inputs that it has besides those of the task.
-        outputs: the outputs that it has besides those of the task.
+        inputs: the inputs that the graph has besides those of the task.
+        outputs: the outputs that the graph has besides those of the task.
         reshaped: tensors of the task that have another shape in this graph.
         standalone: whether the graph has none of the task's inputs and outputs.
         shortest_past: the fewest earlier tokens that it can be given, or None if it takes no past.
@@ -64,6 +65,7 @@ class Variant:
 
 
 def _key_values(name: str, tokens: str) -> Tensor:
+    """Return the series of keys and values called `name`; `tokens` is their axis of tokens."""
     return Tensor(name=name, axes=(BATCH, "num_attention_heads", tokens, "head_size"), per_layer=0, parts=KEY_VALUE)
 
 
@@ -97,7 +99,7 @@ _ROWS: Final = (
         one_attention_kernel=True,
     ),
     Variant(name="decode", path="decode.onnx", shortest_past=1, **_STEP),
-    # Before all steps: an encoder of this architecture, or the projections of another encoder's hidden states.
+    # What runs once before all steps: an encoder of this architecture, or projections of another encoder's output.
     Variant(
         name="encoder",
         path="encoder.onnx",

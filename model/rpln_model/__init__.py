@@ -1,4 +1,4 @@
-"""RoBERTa-PreLayerNorm in plain torch modules: the interface of transformers, traceable without surprises."""
+"""The RoBERTa-PreLayerNorm models as plain torch modules, with the interface of transformers, written to be traced."""
 
 from rpln_model.auto import register
 from rpln_model.checkpoints import check_finite

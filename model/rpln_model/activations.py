@@ -1,4 +1,4 @@
-"""ACTIVATIONS: one row per value of `config.hidden_act`, by the names of transformers and of torch."""
+"""ACTIVATIONS: the function for each value that `config.hidden_act` may have, named as in transformers or torch."""
 
 import math
 from collections.abc import Callable

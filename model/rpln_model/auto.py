@@ -1,4 +1,4 @@
-"""transformers' Auto classes and pipelines with the classes of this package, for whoever asks for it."""
+"""Registers this package's classes with transformers' Auto classes and pipelines, when a caller asks for it."""
 
 from typing import Any, Final
 
@@ -16,16 +16,16 @@ AUTO_CLASSES: Final = {
     "AutoModelForQuestionAnswering": "RobertaPreLayerNormForQuestionAnswering",
     "AutoModelForMultipleChoice": "RobertaPreLayerNormForMultipleChoice",
 }
-"""Each Auto class of transformers that knows this architecture -> the row of HEADS that it gives after `register()`.
+"""For each Auto class of transformers that knows this architecture, the row of HEADS that it makes after `register()`.
 
-EncoderDecoderModel is in none: its configuration is that of encoder-decoders of every architecture.
+No Auto class makes an EncoderDecoderModel, because its configuration type is shared by all architectures.
 """
 
 
 def register() -> None:
-    """Make transformers' Auto classes, and so its pipelines, use this package's classes for `roberta-prelayernorm`.
+    """Make transformers' Auto classes and pipelines use this package's classes for `roberta-prelayernorm`.
 
-    It holds in this process from now on, in place of transformers' own classes; importing the package changes nothing.
+    This replaces transformers' own classes for the rest of the process. Importing the package changes nothing.
     """
     for auto_class, architecture in AUTO_CLASSES.items():
         auto: Any = getattr(transformers, auto_class)

@@ -1,4 +1,4 @@
-"""What every RoBERTa-PreLayerNorm model has in common, and what transformers 5 no longer has: pruned heads."""
+"""The base class of all RoBERTa-PreLayerNorm models. It can prune heads, which transformers 5 no longer can."""
 
 from transformers import RobertaPreLayerNormConfig
 
@@ -9,7 +9,7 @@ BASE_MODEL_PREFIX = "roberta_prelayernorm"
 
 
 class RobertaPreLayerNormPreTrainedModel(Network):
-    """A network of this architecture, which may hold a `RobertaPreLayerNormModel` under the base model's name."""
+    """The base class of all models of this architecture: the bare `RobertaPreLayerNormModel`, and those with a head."""
 
     config: RobertaPreLayerNormConfig
     config_class = RobertaPreLayerNormConfig
@@ -22,12 +22,11 @@ class RobertaPreLayerNormPreTrainedModel(Network):
         super().__init__(config)
 
     def prune_heads(self, heads_to_prune: dict[int, list[int]]) -> None:
-        """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model; layer -1 is the last.
+        """Remove attention heads. `heads_to_prune` maps a layer to its heads, numbered as before any pruning.
 
-        The config's `pruned_heads` records them, so that a saved model loads with the same shape.
-
-        Raises:
-            ConfigError: no such layer or head, or none would be left in a layer.
+        Layer -1 is the last layer. The heads are recorded in the config's `pruned_heads`, so that a saved model is
+        loaded with the same shape. Cross-attention is not pruned. Raises ConfigError if a layer or a head does not
+        exist, or if a layer would keep no head.
         """
         heads = heads_by_layer(heads_to_prune, layers=self.config.num_hidden_layers)
         self.base_model.encoder.prune_heads(heads)

@@ -1,9 +1,12 @@
-"""Keys and values of earlier tokens: what a caller may pass in, and what one layer sees of it.
+"""Caches: the keys and values of earlier tokens, as callers pass them in and as each layer reads and extends them.
 
-A past is a `Cache` of transformers (or anything with its `update` and `get_seq_length`), which is extended in place
-and handed back, or a tuple with (key, value) or (key, value, cross key, cross value) per layer, each
-(batch, heads, tokens, head size), for which an `EncoderDecoderCache` comes back, as in transformers 4.57. `KeyValues`
-is this package's own: plain tensors in and out, for tracing, and the only one that replaces an encoder's output.
+`past_key_values` may be one of three things:
+- a `Cache` of transformers, or any object with its methods `update` and `get_seq_length`. It is extended in place,
+  and the forward pass returns it.
+- a tuple of (key, value) or (key, value, cross key, cross value) for each layer, each of shape
+  (batch, heads, tokens, head size). The forward pass returns an `EncoderDecoderCache`, as in transformers 4.57.
+- a `KeyValues` of this package, which takes and gives plain tensors and so can be traced. Only this one can hold the
+  cross-attention's keys and values in place of the encoder's output.
 """
 
 from collections.abc import Sequence
@@ -17,12 +20,12 @@ from transformers import DynamicCache, EncoderDecoderCache
 from rpln_model.errors import ModelInputError
 
 KeyValue = tuple[Tensor, Tensor]
-Past = Any  # a transformers Cache, its work-alike, or tuples of tensors: see the module's docstring
+Past = Any  # a transformers Cache, an object like it, or tuples of tensors: see the module's docstring
 
 
 def length_of_past(past_key_values: Past | None) -> int:
-    """How many tokens came before, padding included."""
-    # Not int(...): while a graph is traced, the length is a symbol.
+    """Return the number of tokens in the cache, padding included."""
+    # int(...) would make it a constant of the graph: during tracing, the length is a symbol.
     length: int = 0
     if isinstance(past_key_values, tuple | list):
         length = past_key_values[0][0].shape[-2]
@@ -32,7 +35,7 @@ def length_of_past(past_key_values: Past | None) -> int:
 
 
 def cache_from_past(past_key_values: Past | None, *, use_cache: bool, layers: int) -> Any:
-    """The cache a forward pass reads and extends, or None when there is neither a past nor a wish to keep one."""
+    """Return the cache that a forward pass reads and extends, or None if there is no past and none is to be kept."""
     if past_key_values is None:
         return _empty_cache() if use_cache else None
     if not isinstance(past_key_values, tuple | list):
@@ -58,47 +61,47 @@ def _empty_cache() -> Any:
 
 
 class Slot(Protocol):
-    """One attention's place in a cache."""
+    """The part of a cache that belongs to one attention of one layer."""
 
     def stored(self) -> KeyValue | None:
-        """Keys and values that make projecting unnecessary."""
+        """Return keys and values that are to be used instead of new ones, or None if they have to be computed."""
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
-        """Store new keys and values; return all there are to attend to."""
+        """Store new keys and values, and return all that the attention reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelfSlot:
-    """Grows by the new tokens."""
+    """The slot of a self-attention, which grows by the new tokens."""
 
     cache: Any
     layer: int
 
     def stored(self) -> None:
-        """New tokens always have to be projected."""
+        """Return None: the keys and values of new tokens always have to be computed."""
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
-        """The earlier tokens' keys and values with the new ones behind."""
+        """Append the keys and values of the new tokens to those of the earlier ones, and return all of them."""
         pair: KeyValue = self.cache.update(key, value, self.layer)
         return pair
 
 
 @dataclass(frozen=True, slots=True)
 class CrossSlot:
-    """Filled once: the encoder's output does not change while a sequence is decoded."""
+    """The slot of a cross-attention. It is filled once, because the encoder's output stays the same during decoding."""
 
     cache: Any
     layer: int
 
     def stored(self) -> KeyValue | None:
-        """The encoder's keys and values, once they are there."""
+        """Return the keys and values of the encoder's output, or None before they are stored."""
         if not self.cache.is_updated.get(self.layer):
             return None
         layer = self.cache.cross_attention_cache.layers[self.layer]
         return layer.keys, layer.values
 
     def update(self, key: Tensor, value: Tensor) -> KeyValue:
-        """Keep the encoder's keys and values for the steps to come."""
+        """Store the keys and values of the encoder's output for later steps, and return them."""
         pair: KeyValue = self.cache.cross_attention_cache.update(key, value, self.layer)
         self.cache.is_updated[self.layer] = True
         return pair
@@ -106,25 +109,27 @@ class CrossSlot:
 
 @dataclass(frozen=True, slots=True)
 class GivenSlot:
-    """Filled from outside: what the encoder's output was projected to, so that the output itself is not needed."""
+    """The slot of a cross-attention whose keys and values the caller gave, so that no encoder output is needed."""
 
     key_value: KeyValue
 
     def stored(self) -> KeyValue:
-        """The encoder's keys and values."""
+        """Return the keys and values that the caller gave."""
         return self.key_value
 
-    def update(self, key: Tensor, value: Tensor) -> KeyValue:  # noqa: ARG002 # the protocol's
-        """Nothing is ever projected for this slot."""
+    def update(self, key: Tensor, value: Tensor) -> KeyValue:  # noqa: ARG002 - the protocol's arguments
+        """Fail: this slot has its keys and values from the start."""
         raise AssertionError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyValues:
-    """Keys and values per layer, as the inputs and outputs of a graph are: no object grows in place.
+    """A cache whose tensors are the inputs and outputs of a graph. No tensor is extended in place.
 
-    `past` is empty where nothing came before, `cross` where no encoder's keys and values are given. A forward pass
-    leaves the past with the new tokens behind in `present`.
+    Attributes:
+        past: the keys and values of earlier tokens for each layer; empty at the first step.
+        cross: the keys and values of the encoder's output for each layer; empty where the output itself is given.
+        present: filled by the forward pass: for each layer, `past` followed by the new tokens.
     """
 
     past: Sequence[KeyValue] = ()
@@ -132,11 +137,11 @@ class KeyValues:
     present: dict[int, KeyValue] = field(default_factory=dict)
 
     def get_seq_length(self) -> int:
-        """How many tokens came before."""
+        """Return the number of earlier tokens."""
         return self.past[0][0].shape[-2] if self.past else 0
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> KeyValue:
-        """All keys and values there are to attend to."""
+        """Return the earlier keys and values followed by the new ones, and store them in `present`."""
         if self.past:
             past_key, past_value = self.past[layer]
             key, value = torch.cat([past_key, key], dim=-2), torch.cat([past_value, value], dim=-2)
@@ -145,14 +150,15 @@ class KeyValues:
 
 
 def holds_memory(cache: Any) -> bool:
-    """Whether cross-attention can do without the encoder's output."""
+    """Return whether the cache holds the cross-attention's keys and values, so that no encoder output is needed."""
     return isinstance(cache, KeyValues) and bool(cache.cross)
 
 
 def slots(cache: Any, layer: int) -> tuple[Slot | None, Slot | None]:
-    """Where the self-attention and the cross-attention of a layer keep their keys and values.
+    """Return the slots of the self-attention and of the cross-attention of a layer.
 
-    A cache without a part for cross-attention keeps only the first; the second is then projected anew each time.
+    Without a cache both are None. A cache that has no part for cross-attention gives None for it; the cross-attention
+    then computes its keys and values anew in every step.
     """
     if cache is None:
         return None, None

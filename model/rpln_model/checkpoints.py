@@ -1,4 +1,4 @@
-"""What of a checkpoint is read and checked here, where transformers' loader would go on or fail without a reason."""
+"""Checks of a checkpoint's configuration and weights, where transformers has none or gives no clear message."""
 
 import json
 import math
@@ -15,22 +15,21 @@ from rpln_model.errors import CheckpointError
 from rpln_model.weights import CONFIG, GENERATION_CONFIG, local_folder
 
 LoadingInfo = dict[str, Any]
-"""transformers' loading info: under `missing_keys`, `unexpected_keys` and `mismatched_keys` names of weights."""
+"""The loading info of transformers. `missing_keys`, `unexpected_keys` and `mismatched_keys` hold names of weights."""
 
-# The parts of a configuration that must not be left to a default: transformers 5.x would put in a BERT.
+# The parts that a configuration must have. For a missing one transformers 5 would take the configuration of a BERT.
 _PARTS: Final = {EncoderDecoderConfig.model_type: ("encoder", "decoder")}
 
 
 def load_config(source: str | Path, *, revision: str | None = None) -> RobertaPreLayerNormConfig:
-    """The configuration of one network in a folder or on the hub; see `read_config`."""
+    """Return the configuration of a single network, from a folder or the hub. Raises what `read_config` raises."""
     return read_config(local_folder(source, revision=revision), RobertaPreLayerNormConfig)
 
 
 def read_config(folder: Path, *kinds: type[Config]) -> Config:
-    """The configuration in a folder, of the one of `kinds` that its model type says.
+    """Return the configuration in `folder`, as the class among `kinds` that has its model type.
 
-    Raises:
-        CheckpointError: there is none, it cannot be read, or it is of another architecture.
+    Raises CheckpointError if the configuration is missing, broken, or of another architecture.
     """
     path = folder / CONFIG
     by_type = {kind.model_type: kind for kind in kinds}
@@ -49,28 +48,24 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
     return config_from_fields(by_type[model_type], fields, path=path)
 
 
-def read_fields(path: Path, *, cure: str = "copy it again") -> dict[str, Any]:
-    """Return the JSON object in `path`; `cure` is what to do with a file that holds none.
+def read_fields(path: Path, *, cure: str = "copy the checkpoint again") -> dict[str, Any]:
+    """Return the JSON object in the file `path`.
 
-    Raises:
-        CheckpointError: it holds no JSON object.
+    Raises CheckpointError for any other content. `cure` is the advice in its message.
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(
-            f"{path} is not valid JSON ({error}). Correct it, or copy the checkpoint again."
-        ) from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or {cure}.") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds no JSON object. Correct it, or {cure}.")
     return fields
 
 
 def check_generation_config(folder: Path) -> None:
-    """Refuse a generation_config.json that holds no JSON object, of which transformers says nothing or fails later.
+    """Raise CheckpointError if there is a generation_config.json that is no JSON object.
 
-    Raises:
-        CheckpointError: saying what it is.
+    transformers ignores such a file, or fails later without saying why.
     """
     path = folder / GENERATION_CONFIG
     if path.is_file():
@@ -78,10 +73,9 @@ def check_generation_config(folder: Path) -> None:
 
 
 def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path) -> Config:
-    """The configuration of `kind` with the fields that stand in the file `path`.
+    """Return a configuration of the class `kind` with the given fields, which were read from the file `path`.
 
-    Raises:
-        CheckpointError: a value has a type that the config refuses.
+    Raises CheckpointError for a value whose type the class refuses.
     """
     try:
         return kind.from_dict(fields)
@@ -90,10 +84,9 @@ def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path
 
 
 def refuse_unmatched(model: PreTrainedModel, info: LoadingInfo, found: Mapping[str, Tensor], *, folder: Path) -> None:
-    """Refuse weights of which the model has used none: by their names they are those of another network.
+    """Raise CheckpointError if the model uses none of the weights `found`, which then belong to another network.
 
-    Raises:
-        CheckpointError: all the weights `found` in the folder are unexpected ones of the loading info.
+    `info` is the loading info after transformers loaded the weights.
     """
     if len(info["unexpected_keys"]) >= len(found):
         raise CheckpointError(
@@ -103,11 +96,7 @@ def refuse_unmatched(model: PreTrainedModel, info: LoadingInfo, found: Mapping[s
 
 
 def refuse_mismatched(model: PreTrainedModel, info: LoadingInfo, found: Mapping[str, Tensor], *, folder: Path) -> None:
-    """Refuse weights whose shapes are not the model's.
-
-    Raises:
-        CheckpointError: the loading info has mismatched ones; the message gives both shapes of each.
-    """
+    """Raise CheckpointError, with both shapes, for weights whose shapes in the file are not those of the model."""
     if mismatches := mismatched_shapes(model, info, found):
         raise CheckpointError(
             f"weights in {folder} do not fit the configuration: {'; '.join(mismatches)}. Correct {CONFIG} or the "
@@ -116,8 +105,8 @@ def refuse_mismatched(model: PreTrainedModel, info: LoadingInfo, found: Mapping[
 
 
 def mismatched_shapes(model: PreTrainedModel, info: LoadingInfo, found: Mapping[str, Tensor]) -> list[str]:
-    """For each mismatched weight of the loading info its name and both shapes."""
-    # In transformers 4.57 the loading info gives the names alone, in 5.x tuples of a name and both shapes.
+    """Return a phrase for each mismatched weight of the loading info: its name and both shapes."""
+    # The loading info of transformers 4.57 holds names; that of 5 holds tuples of a name and both shapes.
     names = {each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]}
     return [
         f"{name} is {_shape_in_file(name, found)}, not {tuple(weight.shape)}"
@@ -127,7 +116,7 @@ def mismatched_shapes(model: PreTrainedModel, info: LoadingInfo, found: Mapping[
 
 
 def _shape_in_file(name: str, found: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """The shape under this name, which in the file may lack the base model's prefix or have it in front."""
+    """Return the shape of a weight in the file, where its name may have the base model's prefix or lack it."""
     return next(
         tuple(tensor.shape)
         for given, tensor in found.items()
@@ -136,10 +125,9 @@ def _shape_in_file(name: str, found: Mapping[str, Tensor]) -> tuple[int, ...]:
 
 
 def refuse_callable_activation(config: PretrainedConfig) -> None:
-    """Refuse to save a configuration whose activation is a function.
+    """Raise CheckpointError if `hidden_act` is a function, which no config.json can hold.
 
-    Raises:
-        CheckpointError: the `hidden_act` of the network, or of one of two networks, is a callable.
+    For an encoder-decoder, the configurations of both networks are checked.
     """
     parts = (config, *(getattr(config, part) for part in _PARTS.get(config.model_type, ())))
     if any(callable(getattr(part, "hidden_act", None)) for part in parts):
@@ -147,12 +135,8 @@ def refuse_callable_activation(config: PretrainedConfig) -> None:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Refuse a model whose weights hold NaN or infinity.
-
-    Raises:
-        CheckpointError: naming the tensors.
-    """
-    # The extremes show both (NaN passes through them) and, unlike isfinite, need no memory of the tensor's size.
+    """Raise CheckpointError, with their names, for weights that hold NaN or infinity."""
+    # The extremes of a tensor show infinity and NaN. Unlike isfinite, aminmax allocates nothing of the tensor's size.
     bad = [
         name
         for name, parameter in model.named_parameters()

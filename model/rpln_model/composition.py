@@ -1,4 +1,4 @@
-"""Which networks a checkpoint is made of: one, or the encoder and the decoder of an EncoderDecoderModel."""
+"""Tells which networks a checkpoint holds: a single one, or the encoder and the decoder of an EncoderDecoderModel."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,26 @@ from rpln_model.errors import ConfigError
 from rpln_model.weights import local_folder
 
 PLAIN: Final = "plain"
+"""The kind of a checkpoint with one network."""
 ENCODER_DECODER: Final = "encoder-decoder"
+"""The kind of a checkpoint with an encoder and a decoder, both of this architecture."""
 FOREIGN_ENCODER: Final = "foreign-encoder"
+"""The kind of a checkpoint with a decoder of this architecture and an encoder of another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composition:
-    """The configurations of a checkpoint's networks.
+    """The networks of a checkpoint, by their configurations.
 
-    `config` is the checkpoint's own, as `from_pretrained` takes it. `decoder` is the one of the network that generates,
-    or of the only network there is. `encoder` is None where there is none and where it is of another architecture,
-    which `encoder_type` names. `encoder_hidden_size` is the width of the hidden states that cross-attention is fed
-    with, before the projection to the decoder's width where there is one (`projected`); None without cross-attention.
-    `start_token_id` is what the decoder of an encoder-decoder begins with, None where the configuration does not say,
-    and `pad_token_id` what its padding is.
+    Attributes:
+        config: the configuration of the whole checkpoint, as `from_pretrained` takes it.
+        decoder: the configuration of the decoder, or of the only network.
+        encoder: the configuration of the encoder; None if there is no encoder, or one of another architecture.
+        encoder_type: the model type of the encoder; None if there is no encoder.
+        encoder_hidden_size: the width of the encoder's output; None without cross-attention.
+        projected: whether a linear layer brings the encoder's output to the width of the decoder.
+        start_token_id: the token that the decoder begins with; None if the configuration does not name one.
+        pad_token_id: the token that pads the decoder's input.
     """
 
     config: RobertaPreLayerNormConfig | EncoderDecoderConfig
@@ -39,18 +45,17 @@ class Composition:
 
     @property
     def kind(self) -> str:
-        """PLAIN for one network, ENCODER_DECODER, or FOREIGN_ENCODER where the encoder is of another architecture."""
+        """PLAIN for a single network, ENCODER_DECODER, or FOREIGN_ENCODER if the encoder has another architecture."""
         if self.encoder_type is None:
             return PLAIN
         return FOREIGN_ENCODER if self.encoder is None else ENCODER_DECODER
 
 
 def load_composition(source: str | Path, *, revision: str | None = None) -> Composition:
-    """What the checkpoint in a folder or on the hub is made of, by its `config.json`.
+    """Return which networks the checkpoint in a folder or on the hub holds, according to its config.json.
 
-    Raises:
-        CheckpointError: there is no configuration, it cannot be read, or it is of another architecture.
-        ConfigError: an encoder and a decoder that do not fit together, or a decoder of another architecture.
+    Raises CheckpointError if config.json is missing, broken or of another architecture, and ConfigError if the decoder
+    has another architecture or does not fit the encoder.
     """
     config = read_config(local_folder(source, revision=revision), RobertaPreLayerNormConfig, EncoderDecoderConfig)
     config.name_or_path = str(source)
@@ -58,10 +63,9 @@ def load_composition(source: str | Path, *, revision: str | None = None) -> Comp
 
 
 def composition_from_config(config: PretrainedConfig) -> Composition:
-    """The networks that a configuration describes.
+    """Return which networks a configuration describes.
 
-    Raises:
-        ConfigError: an encoder and a decoder that do not fit together, or a decoder of another architecture.
+    Raises ConfigError if the decoder has another architecture or does not fit the encoder.
     """
     if isinstance(config, RobertaPreLayerNormConfig):
         return Composition(
@@ -97,6 +101,7 @@ def _first(stated: int | None, fallback: int | None) -> int | None:
 
 
 def _check_decoder(decoder: PretrainedConfig) -> None:
+    """Raise ConfigError unless the decoder is of this architecture, is a decoder, and reads an encoder."""
     if decoder.model_type != MODEL_TYPE:
         raise ConfigError(
             f"the decoder of this encoder-decoder is of model_type {decoder.model_type!r}; expected {MODEL_TYPE!r}: "
@@ -111,7 +116,11 @@ def _check_decoder(decoder: PretrainedConfig) -> None:
 
 
 def _check_widths(encoder: PretrainedConfig, decoder: PretrainedConfig) -> None:
-    """The encoder's output is projected unless the decoder says which width its cross-attention reads."""
+    """Raise ConfigError if the encoder has no known width, or the decoder expects another one.
+
+    A decoder without `cross_attention_hidden_size` takes every width, because a linear layer projects the encoder's
+    output.
+    """
     width = getattr(encoder, "hidden_size", None)
     if not isinstance(width, int):
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""What the network reads from a `RobertaPreLayerNormConfig`, whichever line of transformers made it.
+"""Reads and checks the fields of a `RobertaPreLayerNormConfig` of transformers 4.57 or 5.
 
-transformers 5.x dropped fields that 4.56 documents (`position_embedding_type`, `pruned_heads`), turned one into a
-deprecated alias (`use_return_dict`) and checks types (`hidden_act` must be a string). The accessors below give every
-field its documented meaning on both lines; nothing else in this package reads those fields.
+transformers 5 dropped fields that version 4.56 documents (`position_embedding_type`, `pruned_heads`), made
+`use_return_dict` a deprecated alias, and accepts only a string as `hidden_act`. The functions below give every field
+its documented meaning with both versions. The rest of the package reads these fields only through them.
 """
 
 import copy
@@ -39,20 +39,22 @@ _SIZES: Final = (
     "type_vocab_size",
 )
 
-# Documented fields that are no plain attributes of a config, on one line of transformers or on both.
+# Documented fields that are not plain attributes of a config in transformers 4.57, in 5, or in both.
 _OTHER_FIELDS: Final = frozenset({"num_labels", "output_attentions", "position_embedding_type", "pruned_heads"})
 
 
 def usable_length(config: RobertaPreLayerNormConfig) -> int:
-    """How many tokens a sequence may have: positions count from `pad_token_id + 1` in a table of fixed size."""
+    """Return the most tokens that a sequence may have.
+
+    The table of positions has a fixed size, and the first token's position is `pad_token_id + 1`.
+    """
     return config.max_position_embeddings - padding_row(config) - 1
 
 
 def padding_row(config: RobertaPreLayerNormConfig) -> int:
-    """`pad_token_id`: the row of padding in the word table and, since positions count from it, in the position table.
+    """Return `pad_token_id`: the row of padding in the table of words and in the table of positions.
 
-    Raises:
-        ConfigError: there is none, or it is outside the vocabulary.
+    Raises ConfigError if there is none, or if it is outside the vocabulary.
     """
     row = config.pad_token_id
     if not isinstance(row, int) or not 0 <= row < config.vocab_size:
@@ -64,27 +66,30 @@ def padding_row(config: RobertaPreLayerNormConfig) -> int:
 
 
 def label_count(config: RobertaPreLayerNormConfig) -> int:
-    """How many outputs a classifier has."""
+    """Return the number of outputs of a classifier."""
     return int(config.num_labels or 0)
 
 
 def position_type(config: RobertaPreLayerNormConfig) -> str:
-    """One of POSITION_TYPES."""
+    """Return the type of position embeddings, which should be one of POSITION_TYPES."""
     return str(getattr(config, "position_embedding_type", ABSOLUTE))
 
 
 def returns_dict(config: PretrainedConfig, *, asked: bool | None = None) -> bool:
-    """Whether a forward pass returns a `ModelOutput`: as the caller asked, or else as the config says."""
+    """Return whether a forward pass returns a `ModelOutput`: as `asked`, or as the config says if that is None."""
     return bool(config.return_dict) and not getattr(config, "torchscript", False) if asked is None else asked
 
 
 def pruned_heads(config: RobertaPreLayerNormConfig) -> dict[int, set[int]]:
-    """Layer -> the heads that are gone from it, numbered as in the unpruned model."""
+    """Return the heads that were pruned from each layer, numbered as before any pruning."""
     return heads_by_layer(getattr(config, "pruned_heads", None) or {}, layers=config.num_hidden_layers)
 
 
 def heads_by_layer(heads: Mapping[Any, Collection[int]], *, layers: int) -> dict[int, set[int]]:
-    """Layer -> heads, where layers may be given from the last one, as -1, or as JSON has them, as "1"."""
+    """Return the heads of each layer, with layers numbered from 0.
+
+    The keys of `heads` may also count from the last layer, as -1, or be texts, as JSON has them.
+    """
     result: dict[int, set[int]] = {}
     for layer, some in heads.items():
         number = int(layer)
@@ -93,10 +98,9 @@ def heads_by_layer(heads: Mapping[Any, Collection[int]], *, layers: int) -> dict
 
 
 def activation(config: RobertaPreLayerNormConfig) -> Activation:
-    """The function `hidden_act` names, or is.
+    """Return the function that `hidden_act` names, or `hidden_act` itself if it is a function.
 
-    Raises:
-        ConfigError: the name is not in ACTIVATIONS.
+    Raises ConfigError for a name that ACTIVATIONS does not have.
     """
     hidden_act: Any = config.hidden_act
     if callable(hidden_act):
@@ -110,18 +114,16 @@ def activation(config: RobertaPreLayerNormConfig) -> Activation:
 
 
 def updated_config(config: Config, fields: Mapping[str, object]) -> Config:
-    """A deep copy of `config` with `fields` set. `hidden_act` may be a callable on either line of transformers.
+    """Return a deep copy of `config` with `fields` set. `hidden_act` may be a function in transformers 4.57 and 5.
 
-    Raises:
-        TypeError: a name is no field of the config.
-        ConfigError: a value has a type that the config refuses.
+    Raises TypeError for a name that is no field of the config, and ConfigError for a value that the config refuses.
     """
     result = copy.deepcopy(config)
     for name, value in fields.items():
         if (name not in vars(result) and name not in _OTHER_FIELDS) or name.startswith("_"):
             raise TypeError(f"{name!r} is neither an option of from_pretrained nor a field of {type(result).__name__}")
         if name == "hidden_act" and callable(value):
-            # 5.x validates assignments and admits strings only, although its modules, too, call what is callable.
+            # transformers 5 refuses a function here, although its own modules can call one.
             vars(result)[name] = value
             continue
         try:
@@ -132,10 +134,9 @@ def updated_config(config: Config, fields: Mapping[str, object]) -> Config:
 
 
 def check_config(config: RobertaPreLayerNormConfig) -> None:
-    """Refuse a config that describes no network of this architecture.
+    """Raise ConfigError for a config that describes no network of this architecture.
 
-    Raises:
-        ConfigError: naming the field, its value and what was expected.
+    The message names the field, its value and what was expected.
     """
     if config.model_type != MODEL_TYPE:
         raise ConfigError(

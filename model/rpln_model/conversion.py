@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint from elsewhere, renamed -> a network that holds exactly them."""
+"""Makes a network from the tensors of a checkpoint of another toolkit, once they have transformers' names."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -23,13 +23,17 @@ def network_from_tensors(
     source: Path,
     unused: tuple[str, ...] = (),
 ) -> Network:
-    """The `architecture`, a row of HEADS, in eval mode; its parameters are the `tensors`, which go by its own names.
+    """Return a network of the class `architecture`, a row of HEADS, in eval mode, with `tensors` as its parameters.
 
-    What begins with one of `unused` is left out where the network has no place for it.
+    Args:
+        architecture: the name of the class.
+        config: the configuration of the network.
+        tensors: the parameters, by the names that they have in the class.
+        source: the file or folder that they come from, for messages.
+        unused: prefixes of tensors that may be left out if the network has no place for them.
 
-    Raises:
-        CheckpointError: the tensors of `source` are not those of the network, or of another shape.
-        ConfigError: `config` describes no network of this architecture.
+    Raises CheckpointError if tensors are missing, unknown or of another shape, and ConfigError if `config` describes no
+    network of this architecture.
     """
     model, info = HEADS[architecture].from_pretrained(
         None,
@@ -54,7 +58,7 @@ def network_from_tensors(
 
 
 def refuse_unknown(names: Collection[str], *, source: Path, kind: str) -> None:
-    """Raise CheckpointError where `source`, which should be of a `kind`, has `names` that it does not know."""
+    """Raise CheckpointError if there are `names`: tensors of `source` that a checkpoint of its `kind` does not have."""
     if names:
         raise CheckpointError(
             f"{source} holds what {kind} does not have: {listed(sorted(names))}. Without these it would be another "
@@ -63,7 +67,7 @@ def refuse_unknown(names: Collection[str], *, source: Path, kind: str) -> None:
 
 
 def listed(names: Collection[str]) -> str:
-    """The names, or the first of them and how many more there are."""
+    """Return the names, separated by commas; of many names, the first ones and how many more there are."""
     shown = list(names)[:_SHOWN]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -1,7 +1,7 @@
-"""DinkyTrain's checkpoints in: RoBERTa-PreLayerNorm under RoBERTa's names, as its converter from fairseq writes them.
+"""Reads checkpoints that DinkyTrain converted from fairseq: RoBERTa-PreLayerNorm with the tensor names of RoBERTa.
 
-The folder has a config.json of model type "roberta", and weights under `roberta.`. Beside those of this architecture
-there are LayerNorms that DinkyTrain's modules have and never apply, `attention.self.LayerNorm`.
+The folder has a config.json of model type "roberta", and tensors whose names begin with `roberta.`. DinkyTrain's
+modules also have LayerNorms named `attention.self.LayerNorm`, which they never apply; these are left out.
 """
 
 from pathlib import Path
@@ -22,26 +22,25 @@ _MODEL_TYPE: Final = "roberta"
 _PREFIX: Final = "roberta."
 _FINAL_NORM: Final = f"{_PREFIX}LayerNorm.weight"
 _NEVER_APPLIED: Final = (".self.LayerNorm.weight", ".self.LayerNorm.bias")
-# How the names of RoBERTa's classes with a head begin, and those of this architecture.
+# The beginnings of class names: of RoBERTa's classes with a head, and of those of this architecture.
 _CLASS: Final = ("RobertaFor", "RobertaPreLayerNormFor")
 
 
 def is_dinkytrain(folder: Path) -> bool:
-    """Whether the config.json in `folder` says "roberta": DinkyTrain's, or RoBERTa's own, whose weights then tell.
+    """Return whether config.json in `folder` has the model type "roberta".
 
-    Raises:
-        CheckpointError: it is not valid JSON.
+    RoBERTa's own checkpoints have it, too. `network_from_dinkytrain` tells them apart by their weights. Raises
+    CheckpointError if config.json is not valid JSON.
     """
     path = folder / CONFIG
     return path.is_file() and read_fields(path).get("model_type") == _MODEL_TYPE
 
 
 def network_from_dinkytrain(folder: Path) -> Network:
-    """The network in `folder`: of the head that its config names, in eval mode, in the dtype it was saved in.
+    """Return the network in `folder`, in eval mode and in the dtype it was saved in. Its config names the head.
 
-    Raises:
-        CheckpointError: config or weights cannot be read, or are those of another network than this architecture.
-        ConfigError: its sizes describe no network.
+    Raises CheckpointError if the config or the weights cannot be read or belong to another architecture, and
+    ConfigError if the sizes describe no network.
     """
     fields = read_fields(folder / CONFIG)
     architecture = _architecture(fields.get("architectures") or [], folder)
@@ -60,7 +59,7 @@ def network_from_dinkytrain(folder: Path) -> Network:
     config = config_from_fields(
         RobertaPreLayerNormConfig, fields | {"model_type": MODEL_TYPE, "architectures": None}, path=folder / CONFIG
     )
-    # Only multiple choice reads the pooler; transformers saves one with other heads, too.
+    # Only the multiple-choice head reads the pooler, but transformers saves it with other heads, too.
     return network_from_tensors(architecture, config, tensors, source=folder, unused=(f"{BASE_MODEL_PREFIX}.pooler.",))
 
 

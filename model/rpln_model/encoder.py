@@ -1,7 +1,7 @@
 # ruff: noqa: FBT001, FBT002, PLR0917 - the documented interface fixes these arguments' order and types
-"""Embeddings, the stack of layers, and the model that every head stands on.
+"""The embeddings, the layers, and the model that every head is built on.
 
-Shape suffixes: see `rpln_model.layers`.
+`rpln_model.layers` explains the suffixes of tensor names.
 """
 
 from collections.abc import Iterator
@@ -22,30 +22,35 @@ from rpln_model.masks import cross_attention_mask, head_masks, self_attention_ma
 
 
 class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
-    """Embeddings, layers, final LayerNorm, and a pooler over the first token unless `add_pooling_layer` is False.
+    """The model without a head: embeddings, layers, a final LayerNorm, and a pooler over the first token.
 
-    The interface is the one that transformers 4.56 documents. Inputs, which every head shares:
-        input_ids: int64 (batch, sequence). Exactly one of this and `inputs_embeds` is given.
-        attention_mask: 1 where a token may be attended to, 0 where not; (batch, past + sequence) or
-            (batch, sequence, past + sequence).
-        token_type_ids: int64 (batch, sequence) below `type_vocab_size`; 0 when not given.
-        position_ids: int64 (batch, sequence), rows of the position table; when not given they count the tokens that
-            are not padding, from `pad_token_id + 1`.
-        head_mask: (heads,) or (layers, heads), 1 to keep a head and 0 to silence it.
-        inputs_embeds: (batch, sequence, hidden) in place of word embeddings.
-        encoder_hidden_states: (batch, encoder_sequence, hidden), what a decoder's cross-attention reads.
+    There is no pooler if `add_pooling_layer` is False. The interface is the one that transformers 4.56 documents.
+    Inputs, which the models with a head share:
+        input_ids: int64 (batch, sequence). Give either these or `inputs_embeds`.
+        attention_mask: (batch, past + sequence) or (batch, sequence, past + sequence): 1 for a token that may be
+            attended to, 0 for one that may not.
+        token_type_ids: int64 (batch, sequence), less than `type_vocab_size`. None: all 0.
+        position_ids: int64 (batch, sequence), rows of the table of positions. None: `pad_token_id + 1` for the first
+            token that is not padding, and one more for each further one.
+        head_mask: (heads,) or (layers, heads): 1 to keep a head, 0 to silence it.
+        inputs_embeds: (batch, sequence, hidden), used in place of word embeddings.
+        encoder_hidden_states: (batch, encoder_sequence, hidden), which the cross-attention of a decoder reads.
         encoder_attention_mask: (batch, encoder_sequence) or (batch, sequence, encoder_sequence).
-        past_key_values: a Cache or tuples, see `rpln_model.cache`.
-        use_cache: whether a decoder returns `past_key_values`; like the next three, the config's when not given.
-        output_attentions: whether to return attention probabilities.
+        past_key_values: a cache, see `rpln_model.cache`.
+        use_cache: whether a decoder returns `past_key_values`. None, as for the next three: what the config says.
+        output_attentions: whether to return the attention probabilities.
         output_hidden_states: whether to return the residual stream before each layer and after the last.
-        return_dict: whether to return a `ModelOutput`, or else a tuple without what is absent.
+        return_dict: whether to return a `ModelOutput`; otherwise a tuple without the values that are None.
 
-    Outputs: `last_hidden_state` (batch, sequence, hidden), `pooler_output` (batch, hidden), and where asked for
-    `past_key_values`, `hidden_states` (layers + 1, the last one before the final LayerNorm), `attentions` and
-    `cross_attentions` (per layer, (batch, heads, sequence, keys)).
+    Outputs:
+        last_hidden_state: (batch, sequence, hidden).
+        pooler_output: (batch, hidden).
+        past_key_values: the cache, if `use_cache`.
+        hidden_states: layers + 1 tensors (batch, sequence, hidden), the last of them before the final LayerNorm.
+        attentions: a tensor (batch, heads, sequence, keys) for each layer.
+        cross_attentions: a tensor (batch, heads, sequence, encoder_sequence) for each layer.
 
-    Arguments that contradict each other or the config raise ModelInputError.
+    Raises ModelInputError for arguments that contradict each other or the config.
     """
 
     def __init__(self, config: RobertaPreLayerNormConfig, add_pooling_layer: bool = True) -> None:
@@ -73,7 +78,7 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> tuple[Any, ...] | BaseModelOutputWithPoolingAndCrossAttentions:
-        """The residual stream through embeddings and layers, normalised at its end; see the class."""
+        """Run the model. The class describes the inputs and outputs."""
         config = self.config
         self._check_inputs(input_ids, inputs_embeds, encoder_hidden_states)
         use_cache = config.is_decoder and (config.use_cache if use_cache is None else use_cache)
@@ -127,23 +132,29 @@ class RobertaPreLayerNormModel(RobertaPreLayerNormPreTrainedModel):
             )
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The table of word embeddings."""
+        """Return the table of word embeddings."""
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the table of word embeddings, an `nn.Embedding`; `tie_weights` joins an output projection to it."""
+        """Replace the table of word embeddings by another `nn.Embedding`.
+
+        A tied output projection follows with the next call of `tie_weights`.
+        """
         assert isinstance(value, nn.Embedding)
         self.embeddings.word_embeddings = value
 
 
 def internals(output: BaseModelOutputWithPoolingAndCrossAttentions) -> tuple[Any, ...]:
-    """What follows the pooled output in a tuple: the cache, hidden states and attentions, as far as there are any."""
+    """Return what follows the pooled output in a tuple: cache, hidden states and attentions, those not None."""
     values = (output.past_key_values, output.hidden_states, output.attentions, output.cross_attentions)
     return tuple(value for value in values if value is not None)
 
 
 class Embeddings(nn.Module):
-    """LN(word + token type + position); relative position types add none here."""
+    """The sum of word, token type and position embeddings, normalised.
+
+    With relative positions there are no position embeddings; the layers add the positions to the attention scores.
+    """
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
@@ -164,7 +175,7 @@ class Embeddings(nn.Module):
         inputs_embeds_BTD: Tensor | None,
         past_length: int,
     ) -> Tensor:
-        """(batch, sequence, hidden), where the residual stream begins."""
+        """Return the input of the first layer, (batch, sequence, hidden)."""
         x_BTD = self.word_embeddings(input_ids_BT) if inputs_embeds_BTD is None else inputs_embeds_BTD
         if token_type_ids_BT is None:
             x_BTD = x_BTD + self.token_type_embeddings.weight[0]
@@ -178,9 +189,10 @@ class Embeddings(nn.Module):
         return embedded_BTD
 
     def _positions(self, input_ids_BT: Tensor | None, x_BTD: Tensor, past_length: int) -> Tensor:
-        """Padding sits at `padding_idx`; other tokens count up from there, on from the past's length.
+        """Return the positions: `padding_idx` for padding, and numbers that count up from there for other tokens.
 
-        Embeddings do not show what is padding, so that all of them count, and always from the start.
+        Numbering goes on from `past_length`. With `inputs_embeds` padding cannot be told from other tokens, so that
+        every token is counted, and always from the start.
         """
         if input_ids_BT is None:
             first = self.padding_idx + 1
@@ -191,7 +203,7 @@ class Embeddings(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """The residual stream after the last layer, and what was asked to be kept on the way to it."""
+    """The output of the layers, with the hidden states and attentions that the caller asked for."""
 
     last: Tensor
     hidden_states: tuple[Tensor, ...] | None
@@ -200,7 +212,7 @@ class Stack:
 
 
 class Encoder(nn.Module):
-    """The layers, one after another; what all of them share is made once, before the first."""
+    """The layers. Masks and relative distances, which all layers share, are computed once before the first layer."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
@@ -222,7 +234,7 @@ class Encoder(nn.Module):
         output_attentions: bool,
         output_hidden_states: bool,
     ) -> Stack:
-        """Run the residual stream through all layers; masks are as the caller of the model gave them."""
+        """Run all layers on the residual stream. Masks are those that the caller of the model gave."""
         mask = self_attention_mask(
             attention_mask, hidden_BTD=x_BTD, past_length=past_length, is_decoder=self.is_decoder
         )
@@ -235,7 +247,7 @@ class Encoder(nn.Module):
         for index, layer in enumerate(self.layer):
             x_BTD, probabilities_BHTS, cross_probabilities_BHTS = layer(
                 x_BTD,
-                memory_BSD,  # by place, as gradients must flow through both where a layer's are checkpointed
+                memory_BSD,  # positional: gradient checkpointing passes no gradients through keyword arguments
                 mask=mask,
                 head_mask=head_factors[index],
                 distance_TS=distance_TS,
@@ -256,10 +268,10 @@ class Encoder(nn.Module):
         )
 
     def prune_heads(self, heads: dict[int, set[int]]) -> None:
-        """Remove heads of the self-attention: layer -> heads, numbered as in the unpruned model.
+        """Remove heads of the self-attention of each layer. They are numbered as before any pruning.
 
-        Raises:
-            ConfigError: no such layer or head, or none would be left in a layer; nothing is changed then.
+        Raises ConfigError if a layer or a head does not exist, or if a layer would keep no head. Then nothing is
+        changed.
         """
         kept = [(attention, attention.places_without(gone)) for attention, gone in self._attentions(heads)]
         for attention, places in kept:
@@ -274,7 +286,10 @@ class Encoder(nn.Module):
             yield layer.attention, gone
 
     def _distances(self, x_BTD: Tensor, past_length: int) -> Tensor:
-        """Rows of the distance tables: query position minus key position, of which row 0 is the lowest there can be."""
+        """Return for each query and key the row of the table of distances: query position minus key position.
+
+        The first row stands for the lowest distance that is possible.
+        """
         tokens = x_BTD.shape[1]
         query_T = torch.arange(tokens, device=x_BTD.device) + past_length
         key_S = torch.arange(past_length + tokens, device=x_BTD.device)
@@ -282,12 +297,12 @@ class Encoder(nn.Module):
 
 
 class Pooler(nn.Module):
-    """tanh of a linear layer over the first token, whatever that token is (padding too, under left padding)."""
+    """A linear layer and tanh over the first token, whatever it is. With padding on the left it is a padding token."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, hidden)."""
+        """Return the pooled output, (batch, hidden), of hidden states (batch, sequence, hidden)."""
         return torch.tanh(self.dense(x_BTD[:, 0]))

@@ -1,7 +1,7 @@
 # ruff: noqa: FBT001, FBT002, PLR0917 - the documented interface fixes these arguments' order and types
-"""transformers' EncoderDecoderModel, of which at least the decoder is of this architecture.
+"""An encoder-decoder as in transformers' EncoderDecoderModel, whose decoder is of this architecture.
 
-Shape suffixes: see `rpln_model.layers`.
+`rpln_model.layers` explains the suffixes of tensor names.
 """
 
 import os
@@ -27,11 +27,14 @@ from rpln_model.network import Location, Network, folder_to_check
 
 
 class EncoderDecoderModel(Network, RobertaGenerationMixin):
-    """`encoder`, `enc_to_dec_proj` where the two differ in width, and `decoder`, named as in transformers.
+    """An encoder and a decoder, whose cross-attention reads the encoder's output.
 
-    `encoder` is None, and its output has to be given, where it is of another architecture and where there is none: the
-    checkpoint of a decoder with cross-attention loads as the decoder of this model. Vocabularies are resized and heads
-    pruned in the parts, whose configs are the parts of this one's.
+    The parts have the names that they have in transformers: `encoder`, `decoder` and, if the two have different widths,
+    `enc_to_dec_proj`, which projects the encoder's output to the width of the decoder.
+
+    `encoder` is None if the encoder is of another architecture, or if the checkpoint is that of a decoder with
+    cross-attention alone. Then `forward` needs `encoder_outputs`. To resize a vocabulary or to prune heads, call the
+    methods of the parts; the configuration of a part belongs to that of the whole.
     """
 
     config: Any
@@ -43,8 +46,8 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         parts = composition_from_config(config)
         if parts.encoder_hidden_size is None:
             raise ConfigError(
-                "this decoder has no cross-attention, so that it makes no encoder-decoder; set is_decoder=True and "
-                "add_cross_attention=True if it was trained with them, or load it as RobertaPreLayerNormForCausalLM"
+                "this decoder has no cross-attention, so it cannot be part of an encoder-decoder; set is_decoder=True "
+                "and add_cross_attention=True if it was trained with them, or load it as RobertaPreLayerNormForCausalLM"
             )
         super().__init__(config)
         self.encoder = None if parts.encoder is None else RobertaPreLayerNormModel(parts.encoder)
@@ -52,7 +55,7 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         self.enc_to_dec_proj = (
             nn.Linear(parts.encoder_hidden_size, parts.decoder.hidden_size) if parts.projected else None
         )
-        # What other weights are tied, the decoder knows; `tie_encoder_decoder` is a field of transformers 4.
+        # Ties inside the decoder are the decoder's own. `tie_encoder_decoder` is a field of transformers 4.
         self._tied_weights_keys = self._encoder_ties() if getattr(config, "tie_encoder_decoder", False) else {}
         if self.encoder is None:
             self._keys_to_ignore_on_load_unexpected = [*self._keys_to_ignore_on_load_unexpected, r"^encoder\."]
@@ -60,7 +63,10 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
 
     @classmethod
     def load_with_info(cls, source: Location, *args: Any, **options: Any) -> tuple[Self, LoadingInfo]:
-        """Do what `from_pretrained` does; a decoder's checkpoint becomes the decoder of this model."""
+        """Do what `from_pretrained` does, and always return the loading info, too.
+
+        The checkpoint of a single decoder is loaded as the decoder of this model.
+        """
         config = options.get("config")
         if config is None and (folder := folder_to_check(source, options)) is not None:
             config = read_config(folder, *cls.config_types)
@@ -93,16 +99,17 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         decoder_token_type_ids: Tensor | None = None,
         decoder_position_ids: Tensor | None = None,
     ) -> tuple[Any, ...] | Seq2SeqLMOutput:
-        """`logits` (batch, sequence, vocabulary) of the decoder, and given `labels` (batch, sequence) the `loss`.
+        """Return the decoder's `logits` (batch, sequence, vocabulary) and, if `labels` are given, the `loss`.
 
-        Inputs are those of `RobertaPreLayerNormModel`, the decoder's with `decoder_` before their names, and besides:
-            encoder_outputs: the encoder's, which is not run then; or a tuple, `last_hidden_state` first.
-            labels: int64, -100 ignored. They are the decoder's inputs too where it is given none: behind
-                `decoder_start_token_id`, one token later.
+        The inputs are those of `RobertaPreLayerNormModel`; the names of the decoder's begin with `decoder_`. Further
+        ones:
+            encoder_outputs: the output of the encoder, or a tuple that begins with `last_hidden_state`. The encoder is
+                not run then.
+            labels: int64 (batch, sequence); -100 is ignored. Without `decoder_input_ids` the decoder reads the labels
+                shifted by one token, with `decoder_start_token_id` in front.
 
-        Raises:
-            ModelInputError: arguments that contradict each other, or none for a part that needs some; an encoder's
-                output of another width.
+        Raises ModelInputError for arguments that contradict each other, for a missing input of the encoder or the
+        decoder, and for an encoder output of another width.
         """
         encoded: Any = BaseModelOutput(*encoder_outputs) if isinstance(encoder_outputs, tuple) else encoder_outputs
         if encoded is None:
@@ -147,25 +154,22 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         return output if returns_dict(self.config, asked=return_dict) else output.to_tuple()
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The encoder's last hidden state, (batch, encoder_sequence, encoder's hidden size), before any projection.
+        """Return the encoder's last hidden state before any projection.
 
-        Raises:
-            ModelInputError: the encoder is not part of this model.
+        Its shape is (batch, encoder_sequence, encoder's hidden size). Raises ModelInputError if the encoder is not part
+        of this model.
         """
         encoded_BSD: Tensor = self._own_encoder()(input_ids, attention_mask, return_dict=True).last_hidden_state
         return encoded_BSD
 
     def cross_key_values(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
-        """What each of the decoder's layers reads of the encoder's output: it is the same at every step.
+        """Return the keys and values that each layer of the decoder reads of the encoder's output, in every step.
 
         Args:
             encoder_hidden_states: (batch, encoder_sequence, encoder's hidden size), of any encoder.
 
-        Returns:
-            A key and a value per layer, each (batch, heads, encoder_sequence, head size).
-
-        Raises:
-            ModelInputError: the hidden states are of another width.
+        Returns a key and a value for each layer, each (batch, heads, encoder_sequence, head size). Raises
+        ModelInputError if the hidden states have another width.
         """
         return self.decoder.cross_key_values(self._projected(encoder_hidden_states))
 
@@ -191,7 +195,10 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         return projected_BSD
 
     def _inputs_from_labels(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens that the decoder has seen when it predicts `labels`, ignored ones as padding, and their mask."""
+        """Return the decoder's inputs for training on `labels`, and their attention mask.
+
+        The inputs are the labels shifted by one token, with padding in the place of ignored labels.
+        """
         parts = composition_from_config(self.config)
         if parts.start_token_id is None or parts.pad_token_id is None:
             raise ModelInputError(
@@ -201,29 +208,25 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         ids = shift_tokens_right(labels, parts.pad_token_id, parts.start_token_id)
         return ids, ids.ne(parts.pad_token_id).long()
 
-    # -- what the parts share ------------------------------------------------------------------------------------
+    # -- embeddings, ties and saving of both parts --------------------------------------------------------------------
 
     def get_input_embeddings(self) -> nn.Module:
-        """The encoder's table of word embeddings, or the decoder's where the encoder is not part of the model."""
+        """Return the encoder's table of word embeddings, or the decoder's if the encoder is not part of the model."""
         return (self.decoder if self.encoder is None else self.encoder).get_input_embeddings()
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:  # noqa: ARG002 - the library's argument
-        """The encoder, which `generate` runs once."""
+        """Return the encoder, which `generate` runs once."""
         return self._own_encoder()
 
     def resize_token_embeddings(self, *_arguments: Any, **_options: Any) -> nn.Embedding:
-        """Refuse: each part has a vocabulary of its own.
-
-        Raises:
-            ModelInputError: always.
-        """
+        """Raise ModelInputError: the encoder and the decoder have a vocabulary each, and are resized one by one."""
         raise ModelInputError(
             "the encoder and the decoder have a vocabulary each; resize one of them: "
             "model.encoder.resize_token_embeddings(...) or model.decoder.resize_token_embeddings(...)"
         )
 
     def _encoder_ties(self) -> dict[str, str]:
-        """Each parameter of the encoder that the decoder has, too -> its name in the decoder."""
+        """Return, for each parameter of the encoder that the decoder has, too, its name in the decoder."""
         if self.encoder is None:
             return {}
         of_decoder = {name for name, _ in self.decoder.base_model.named_parameters()}
@@ -231,21 +234,24 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
         return {f"encoder.{name}": f"decoder.{BASE_MODEL_PREFIX}.{name}" for name in names}
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """The names of tied weights -> those they are tied to, as transformers 5 asks for them."""
+        """Return, for the name of each tied weight, the name of the one it is tied to. transformers 5 asks for this."""
         ties: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
         return ties | self._tied_weights_keys
 
     def tie_embeddings_and_encoder_decoder(self) -> None:
-        """Tie the encoder to the decoder where the config says so; transformers 4.57 calls this of every model."""
+        """Tie the encoder to the decoder if the config says so.
+
+        transformers 4.57 calls this method on every model.
+        """
         for alias, name in self._tied_weights_keys.items():
             path, _, last = alias.rpartition(".")
             setattr(self.get_submodule(path), last, self.get_parameter(name))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
-        """Write both networks, as transformers' method does and with its options.
+        """Write both networks to a folder, with the options of transformers' method.
 
-        Raises:
-            CheckpointError: the encoder is left out, the folder cannot be written, or the config holds a callable.
+        Raises CheckpointError if the encoder is not part of this model, if the folder cannot be written, or if the
+        config holds a function.
         """
         if self.encoder is None:
             raise CheckpointError(
@@ -256,5 +262,5 @@ class EncoderDecoderModel(Network, RobertaGenerationMixin):
 
 
 def _in_decoder(entry: Any) -> Any:
-    """An entry of a decoder's loading info, by its name in the whole: a name, or a tuple of a name and two shapes."""
+    """Return an entry of the decoder's loading info with the name of the weight in the whole model."""
     return f"decoder.{entry}" if isinstance(entry, str) else (f"decoder.{entry[0]}", *entry[1:])

@@ -1,19 +1,27 @@
-"""The exception tree of this package; every class carries the exit code that a command line returns for it."""
+"""The exceptions of this package.
+
+RplnModelError
+  ConfigError
+  ModelInputError
+  CheckpointError
+
+`exit_code` is the exit code of a command that ends with the exception.
+"""
 
 
 class RplnModelError(Exception):
-    """Something the user can put right. The message says what happened, what was expected and what to do next."""
+    """Base class of errors that the user can correct. Messages say what happened, what was expected and what to do."""
 
     exit_code = 7
 
 
 class ConfigError(RplnModelError, ValueError):
-    """A configuration that describes no network of this architecture."""
+    """Raised for a configuration that describes no network of this architecture."""
 
 
 class ModelInputError(RplnModelError, ValueError):
-    """Arguments of a forward pass that contradict each other or the configuration."""
+    """Raised for arguments of a forward pass that contradict each other or the configuration."""
 
 
 class CheckpointError(RplnModelError, RuntimeError):
-    """Weights or a configuration that cannot be found, read, or put into the model."""
+    """Raised for weights or a configuration that cannot be found, read, written or put into the model."""

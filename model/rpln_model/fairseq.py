@@ -1,4 +1,4 @@
-"""fairseq's checkpoints (`--arch roberta --encoder-normalize-before`) in. Nothing of fairseq itself is needed."""
+"""Reads checkpoints of fairseq (`--arch roberta --encoder-normalize-before`). fairseq need not be installed."""
 
 import logging
 from pathlib import Path
@@ -31,9 +31,9 @@ MASKED_LM: Final = "RobertaPreLayerNormForMaskedLM"
 CLASSIFIER: Final = "RobertaPreLayerNormForSequenceClassification"
 
 LAYER_NORM_EPS: Final = 1e-5
-"""torch's default, with which fairseq makes every LayerNorm; the default of this architecture's config is 1e-12."""
+"""The epsilon of every LayerNorm of fairseq, torch's default. The default of this architecture's config is 1e-12."""
 
-# A weight that every pre-LN RoBERTa has -> which other network a checkpoint without it is.
+# Weights that every RoBERTa-PreLayerNorm has, and what a checkpoint without them is instead.
 _TELLING: Final = {
     f"{BODY}.layer_norm.weight": (
         "its LayerNorms come after each part of a layer (post-LN, trained without --encoder-normalize-before). That is "
@@ -45,11 +45,11 @@ _TELLING: Final = {
     ),
 }
 
-# Settings that make another network of the same weights, and the value at which they do not.
+# Settings that change what the weights compute, and the only value that this architecture supports.
 _SETTINGS: Final[dict[str, object]] = {"no_scale_embedding": True}
 _SETTINGS_OF_HEAD: Final[dict[str, object]] = {"pooler_activation_fn": "tanh"}
 
-# fairseq's activation_fn -> hidden_act.
+# The value of `hidden_act` for each value of fairseq's `activation_fn`.
 _ACTIVATIONS: Final = {
     "gelu": "gelu",
     "gelu_accurate": "gelu_new",
@@ -64,14 +64,13 @@ _TOKEN_TYPES: Final = f"{BASE_MODEL_PREFIX}.embeddings.token_type_embeddings.wei
 
 
 def network_from_fairseq(path: Path, *, classification: bool = True) -> Network:
-    """The network in the file `path`: eval mode, the dtype it was saved in, parameters mapped from the file.
+    """Return the network in the file `path`, in eval mode and in the dtype it was saved in, mapped from the file.
 
-    It is a RobertaPreLayerNormForSequenceClassification where the checkpoint has a classification head and
-    `classification` is true, else a RobertaPreLayerNormForMaskedLM. The other head is left out.
+    It is a RobertaPreLayerNormForSequenceClassification if the checkpoint has a classification head and
+    `classification` is true, and otherwise a RobertaPreLayerNormForMaskedLM. The head that is not used is left out.
 
-    Raises:
-        CheckpointError: the file cannot be read, or holds another network than this architecture.
-        ConfigError: its sizes describe no network.
+    Raises CheckpointError if the file cannot be read or holds a network of another architecture, and ConfigError if its
+    sizes describe no network.
     """
     checkpoint = read_fairseq(path)
     for name, reason in _TELLING.items():
@@ -80,14 +79,14 @@ def network_from_fairseq(path: Path, *, classification: bool = True) -> Network:
     head = checkpoint.trained_head if classification else None
     tensors = _renamed(checkpoint, head)
     final_norm = tensors[f"{BASE_MODEL_PREFIX}.LayerNorm.weight"]
-    # RoBERTa was trained without token types; a table of one row of zeros adds nothing.
+    # fairseq's RoBERTa has no token types. A table with one row of zeros adds nothing.
     tensors[_TOKEN_TYPES] = torch.zeros(1, final_norm.numel(), dtype=final_norm.dtype)
     architecture = MASKED_LM if head is None else CLASSIFIER
     return network_from_tensors(architecture, _config(checkpoint, head), tensors, source=path)
 
 
 def _renamed(checkpoint: FairseqCheckpoint, head: str | None) -> dict[str, Tensor]:
-    """The tensors of the network with this head, or with the masked-LM head, by transformers' names."""
+    """Return the tensors by transformers' names, with the classification head `head`, or the masked-LM head if None."""
     theirs = checkpoint.tensors
     body = body_names(layer_count(theirs))
     classifiers = {name for each in checkpoint.heads for name in classifier_names(each)}
@@ -108,7 +107,7 @@ def _renamed(checkpoint: FairseqCheckpoint, head: str | None) -> dict[str, Tenso
 
 
 def _config(checkpoint: FairseqCheckpoint, head: str | None) -> RobertaPreLayerNormConfig:
-    """Sizes as the tensors have them; what these do not show is in the settings."""
+    """Return the configuration: sizes come from the tensors, everything else from the settings of the training."""
     _check_settings(checkpoint, _SETTINGS | (_SETTINGS_OF_HEAD if head else {}))
     settings, tensors = checkpoint.settings, checkpoint.tensors
     vocab_size, hidden_size = _sizes(checkpoint, WORDS)
@@ -128,7 +127,7 @@ def _config(checkpoint: FairseqCheckpoint, head: str | None) -> RobertaPreLayerN
         bos_token_id=0,
         pad_token_id=1,
         eos_token_id=2,
-        # Both names are in the file, for one table or for two (--untie-weights-roberta).
+        # The file always has both names: for the same table, or for two of them (--untie-weights-roberta).
         tie_word_embeddings=PROJECTION not in tensors or torch.equal(tensors[PROJECTION], tensors[WORDS]),
     )
     if head:
@@ -138,7 +137,7 @@ def _config(checkpoint: FairseqCheckpoint, head: str | None) -> RobertaPreLayerN
 
 
 def _sizes(checkpoint: FairseqCheckpoint, name: str) -> tuple[int, int]:
-    """Rows and columns of a matrix."""
+    """Return the rows and columns of a matrix. Raises CheckpointError if the tensor is not a matrix."""
     shape = tuple(checkpoint.tensors[name].shape)
     if len(shape) != 2:
         raise CheckpointError(f"{name} in {checkpoint.path} has the shape {shape}; expected a matrix. Save it again.")
@@ -146,7 +145,7 @@ def _sizes(checkpoint: FairseqCheckpoint, name: str) -> tuple[int, int]:
 
 
 def _share(checkpoint: FairseqCheckpoint, name: str, default: float) -> float:
-    """The share of values that a training dropped."""
+    """Return a dropout probability of the training. Raises CheckpointError if it is not between 0 and 1."""
     value = checkpoint.settings.get(name, default)
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise CheckpointError(f"{checkpoint.path} was trained with {name}={value!r}; expected a share, 0 to 1.")
@@ -154,7 +153,7 @@ def _share(checkpoint: FairseqCheckpoint, name: str, default: float) -> float:
 
 
 def _check_settings(checkpoint: FairseqCheckpoint, expected: dict[str, object]) -> None:
-    """Raise CheckpointError for settings that this architecture has no counterpart of."""
+    """Raise CheckpointError for settings that this architecture cannot represent."""
     settings = checkpoint.settings
     for name, value in expected.items():
         if settings.get(name, value) != value:

@@ -1,4 +1,4 @@
-"""The file that fairseq's trainer writes: its tensors by the names of fairseq 0.12, and how the model was made."""
+"""Reads a checkpoint file of fairseq: the tensors, named as in fairseq 0.12, and the settings of the training."""
 
 import argparse
 from collections.abc import Mapping
@@ -17,7 +17,10 @@ DEFAULT_HEAD: Final = "sentence_classification_head"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FairseqCheckpoint:
-    """Tensors by fairseq 0.12's names, and the settings of the model, whichever version wrote the file."""
+    """The content of a checkpoint, in the same form for every version of fairseq.
+
+    Its tensors have the names of fairseq 0.12.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
@@ -30,10 +33,9 @@ class FairseqCheckpoint:
 
     @property
     def trained_head(self) -> str | None:
-        """The classification head that the last training was for, None where there is none.
+        """The name of the classification head that was trained last, or None if there is no such head.
 
-        Raises:
-            CheckpointError: there are several, and the settings name none of them.
+        Raises CheckpointError if there are several, and the settings name none of them.
         """
         heads = self.heads
         named = self.settings.get("classification_head_name", DEFAULT_HEAD)
@@ -46,12 +48,10 @@ class FairseqCheckpoint:
 
 
 def read_fairseq(path: Path) -> FairseqCheckpoint:
-    """Read the file `path`, its tensors mapped and not yet in memory.
+    """Return the content of the file `path`. Its tensors are mapped from the file, and not yet in memory.
 
-    `argparse.Namespace` is the one class that its pickle may name; nothing in it is run.
-
-    Raises:
-        CheckpointError: it is truncated, corrupt or unsafe, or no checkpoint of fairseq's.
+    No code in the pickle is run, and it may contain no class but `argparse.Namespace`. Raises CheckpointError if the
+    file is truncated, corrupt, unsafe, or no checkpoint of fairseq.
     """
     content = read_pickle(path, allowed=[argparse.Namespace])
     tensors = content.get("model") if isinstance(content, dict) else None
@@ -75,7 +75,11 @@ def _is_named_tensor(item: tuple[object, object]) -> bool:
 
 
 def _settings(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """Those of the model: `args` up to fairseq 0.10, `cfg["model"]` since then; either may be a namespace or a dict."""
+    """Return the settings of the model.
+
+    fairseq saves them as `args` up to version 0.10 and as `cfg["model"]` in later ones. Both may be a namespace or a
+    dict.
+    """
     cfg = content.get("cfg")
     found = content.get("args") or (cfg.get("model") if isinstance(cfg, dict) else None)
     settings = vars(found) if isinstance(found, argparse.Namespace) else found

@@ -1,8 +1,11 @@
-"""What fairseq calls the weights of a pre-LN RoBERTa, and what transformers calls the same ones.
+"""The names of a RoBERTa's weights in fairseq, and the names of the same weights in transformers.
 
-A layer of fairseq's TransformerEncoder with `--encoder-normalize-before` is the layer of RoBERTa-PreLayerNorm; its
-`final_layer_norm` is the one before the feed-forward part. Names without `.weight` and `.bias` below are modules.
-Source: fairseq 0.12's models/roberta/model.py, models/transformer/transformer_encoder.py, modules/transformer_layer.py.
+A layer of fairseq's TransformerEncoder with `--encoder-normalize-before` is the same as a layer of
+RoBERTa-PreLayerNorm. Its `final_layer_norm` comes before the feed-forward part. A name below that ends with neither
+`.weight` nor `.bias` is the name of a module.
+
+Source: models/roberta/model.py, models/transformer/transformer_encoder.py and modules/transformer_layer.py of fairseq
+0.12.
 """
 
 import re
@@ -47,16 +50,16 @@ LM_HEAD: Final = {
     PROJECTION: "lm_head.decoder.weight",
     "encoder.lm_head.bias": "lm_head.bias",
 }
-"""The masked-LM head. Its projection is the word table under a second name, or a table of its own."""
+"""The names of the masked-LM head. Its projection is the table of words, under a second name, or a table of its own."""
 
 _CLASSIFIER: Final = ("dense", "out_proj")
 
-# What older versions called the same, by the model's own `upgrade_state_dict_named`.
+# How names of older versions are changed, as in the method `upgrade_state_dict_named` of fairseq's model.
 _OLDER: Final = (
     (re.compile(r"^decoder\."), "encoder."),
     (re.compile(r"\.emb_layer_norm\."), ".layernorm_embedding."),
 )
-# The version of the module's layout; no weight.
+# A number for the version of the module's layout, which is not a weight.
 _NO_WEIGHTS: Final = frozenset({f"{BODY}.version"})
 
 _LAYER_NUMBER: Final = re.compile(rf"{re.escape(BODY)}\.layers\.(\d+)\.")
@@ -64,29 +67,29 @@ _HEAD_NAME: Final = re.compile(r"classification_heads\.([^.]+)\.")
 
 
 def current_name(name: str) -> str | None:
-    """The name that fairseq 0.12 gives to what a checkpoint of any version calls `name`; None for what is no weight."""
+    """Return the name in fairseq 0.12 of what any version calls `name`, or None if it is not a weight."""
     for pattern, replacement in _OLDER:
         name = pattern.sub(replacement, name)
     return None if name in _NO_WEIGHTS else name
 
 
 def layer_count(names: Mapping[str, object]) -> int:
-    """How many layers have weights among `names`."""
+    """Return the number of layers that have weights among `names`."""
     return len({match[1] for name in names if (match := _LAYER_NUMBER.match(name))})
 
 
 def head_names(names: Mapping[str, object]) -> list[str]:
-    """The classification heads among `names`, in the order they come."""
+    """Return the names of the classification heads whose weights are among `names`, in the order they appear in."""
     return list(dict.fromkeys(match[1] for name in names if (match := _HEAD_NAME.match(name))))
 
 
 def body_names(layers: int) -> dict[str, str]:
-    """Names in fairseq -> in transformers, of every weight below the heads; of one layer at least."""
+    """Return transformers' name for fairseq's name of each weight outside the heads, for at least one layer."""
     return _TABLES | dict(_both(_OUTSIDE)) | dict(_layer_names(max(1, layers)))
 
 
 def classifier_names(head: str) -> dict[str, str]:
-    """Names in fairseq -> in transformers, of a classification head."""
+    """Return transformers' name for fairseq's name of each weight of a classification head."""
     return dict(_both({f"classification_heads.{head}.{module}": f"classifier.{module}" for module in _CLASSIFIER}))
 
 

@@ -1,8 +1,8 @@
 # ruff: noqa: FBT001, PLR0917 - the documented interface fixes these arguments' order and types
-"""HEADS: architecture name -> class. To add a head: one class, one row.
+"""The models with a head, and HEADS, a table of all classes by name. To add a head, write a class and add a row.
 
-Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
-`rpln_model.encoder.RobertaPreLayerNormModel`, and so is what comes back beside the loss and the logits.
+`rpln_model.layers` explains the suffixes of tensor names, `rpln_model.encoder.RobertaPreLayerNormModel` the inputs that
+all models share, and the outputs besides the loss and the logits.
 """
 
 from typing import Any, Final
@@ -32,7 +32,7 @@ START_AND_END: Final = 2
 
 
 class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrainedModel):
-    """Logits over the labels, or regression targets, of a whole sequence."""
+    """A model that gives a sequence logits over the labels, or regression values."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
@@ -53,10 +53,10 @@ class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrained
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> tuple[Any, ...] | SequenceClassifierOutput:
-        """`logits` (batch, labels), and given `labels` the `loss` of the config's `problem_type`.
+        """Return `logits` (batch, labels) and, if `labels` are given, the `loss` for the config's `problem_type`.
 
-        Labels are int64 (batch,) for single_label_classification, float (batch, labels) for
-        multi_label_classification, float (batch,) or (batch, labels) for regression.
+        Labels are int64 (batch,) for single_label_classification, float (batch, labels) for multi_label_classification,
+        and float (batch,) or (batch, labels) for regression.
         """
         outputs = self.roberta_prelayernorm(
             input_ids,
@@ -79,7 +79,7 @@ class RobertaPreLayerNormForSequenceClassification(RobertaPreLayerNormPreTrained
 
 
 class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedModel):
-    """Logits over the labels for every token."""
+    """A model that gives every token logits over the labels."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
@@ -101,7 +101,10 @@ class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedMod
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> tuple[Any, ...] | TokenClassifierOutput:
-        """`logits` (batch, sequence, labels), and a `loss` given int64 `labels` (batch, sequence), -100 ignored."""
+        """Return `logits` (batch, sequence, labels) and, if `labels` are given, the `loss`.
+
+        Labels are int64 (batch, sequence); -100 is ignored.
+        """
         outputs = self.roberta_prelayernorm(
             input_ids,
             attention_mask=attention_mask,
@@ -123,7 +126,7 @@ class RobertaPreLayerNormForTokenClassification(RobertaPreLayerNormPreTrainedMod
 
 
 class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel):
-    """For every token, how well an answer starts there and how well it ends there."""
+    """A model that gives every token two logits: whether the answer starts there, and whether it ends there."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
@@ -150,7 +153,10 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> tuple[Any, ...] | QuestionAnsweringModelOutput:
-        """`start_logits` and `end_logits` (batch, sequence), and a `loss` given both int64 positions (batch,)."""
+        """Return `start_logits` and `end_logits`, both (batch, sequence), and the `loss` if both positions are given.
+
+        `start_positions` and `end_positions` are int64 (batch,).
+        """
         outputs = self.roberta_prelayernorm(
             input_ids,
             attention_mask=attention_mask,
@@ -176,7 +182,7 @@ class RobertaPreLayerNormForQuestionAnswering(RobertaPreLayerNormPreTrainedModel
 
 
 class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
-    """Logits over the choices that a prompt is paired with."""
+    """A model that gives each choice for a prompt a logit."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
@@ -198,10 +204,10 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> tuple[Any, ...] | MultipleChoiceModelOutput:
-        """`logits` (batch, choices), and a `loss` given int64 `labels` (batch,).
+        """Return `logits` (batch, choices) and, if int64 `labels` (batch,) are given, the `loss`.
 
-        Inputs are (batch, choices, sequence), `inputs_embeds` with hidden behind; hidden states and attentions come
-        back with batch and choices in one dimension.
+        Inputs have the shape (batch, choices, sequence), `inputs_embeds` (batch, choices, sequence, hidden). Hidden
+        states and attentions are returned with batch and choices as one axis.
         """
         outputs = self.roberta_prelayernorm(
             _merged(input_ids),
@@ -215,7 +221,7 @@ class RobertaPreLayerNormForMultipleChoice(RobertaPreLayerNormPreTrainedModel):
             return_dict=True,
         )
         given = input_ids if input_ids is not None else inputs_embeds
-        assert given is not None  # the model has refused otherwise
+        assert given is not None  # the model raises an error if both are missing
         scores = self.classifier(self.dropout(outputs.pooler_output))
         logits = scores.view(-1, given.shape[1])
         loss = None if labels is None else F.cross_entropy(logits, labels)
@@ -242,7 +248,7 @@ HEADS: Final[dict[str, type[Network]]] = {
 
 
 class ClassificationHead(nn.Module):
-    """tanh layer and output layer over the first token, whatever that token is."""
+    """A linear layer with tanh and an output layer, over the first token, whatever it is."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
@@ -251,7 +257,7 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, label_count(config))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, labels)."""
+        """Return the logits, (batch, labels), of hidden states (batch, sequence, hidden)."""
         x_BD = torch.tanh(self.dense(self.dropout(x_BTD[:, 0])))
         logits: Tensor = self.out_proj(self.dropout(x_BD))
         return logits
@@ -263,5 +269,5 @@ def _classifier_dropout(config: RobertaPreLayerNormConfig) -> float:
 
 
 def _merged(x: Tensor | None) -> Tensor | None:
-    """(batch, choices, ...) -> (batch * choices, ...)."""
+    """Return a tensor (batch, choices, ...) as (batch * choices, ...), or None for None."""
     return None if x is None else x.reshape(-1, *x.shape[2:])

@@ -1,8 +1,8 @@
 # ruff: noqa: FBT001, FBT002, PLR0917 - the documented interface fixes these arguments' order and types
-"""The models whose logits are over the vocabulary.
+"""The language models, whose logits are over the vocabulary.
 
-Shape suffixes: see `rpln_model.layers`. The inputs that all heads share are described at
-`rpln_model.encoder.RobertaPreLayerNormModel`, and so is what comes back beside the loss and the logits.
+`rpln_model.layers` explains the suffixes of tensor names, `rpln_model.encoder.RobertaPreLayerNormModel` the inputs that
+all models share, and the outputs besides the loss and the logits.
 """
 
 import logging
@@ -26,9 +26,9 @@ _log = logging.getLogger(__name__)
 
 
 class _LanguageModel(RobertaPreLayerNormPreTrainedModel):
-    """A model with a language-modelling head; its projection is the word table's own where embeddings are tied."""
+    """A model with a language-modelling head. With tied embeddings, its projection is the table of words."""
 
-    # Name -> the one that it is tied to, where the config ties word embeddings; the biases are one in any case.
+    # The weight that each name is tied to if the config ties word embeddings. The biases are always tied.
     _tied_weights_keys = {  # noqa: RUF012 - the library's attribute
         "lm_head.decoder.weight": f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
@@ -41,29 +41,29 @@ class _LanguageModel(RobertaPreLayerNormPreTrainedModel):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The projection onto the vocabulary."""
+        """Return the projection onto the vocabulary."""
         decoder: nn.Linear = self.lm_head.decoder
         return decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the projection onto the vocabulary, and its bias under both its names."""
+        """Replace the projection onto the vocabulary, and its bias under both of its names."""
         self.lm_head.decoder = new_embeddings
         self.lm_head.bias = new_embeddings.bias
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Return the names of tied weights -> those they are tied to, as transformers 5 asks for them."""
+        """Return, for the name of each tied weight, the name of the one it is tied to. transformers 5 asks for this."""
         ties: dict[str, str] = super().get_expanded_tied_weights_keys(all_submodels=all_submodels)
         return ties | {"lm_head.decoder.bias": "lm_head.bias"}
 
 
 class RobertaPreLayerNormForMaskedLM(_LanguageModel):
-    """Logits over the vocabulary for every token, each seen in the whole of its context."""
+    """A masked language model: every token gets logits over the vocabulary, from the tokens on both of its sides."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
         if config.is_decoder:
             _log.warning(
-                "RobertaPreLayerNormForMaskedLM of a decoder's config: its tokens see only what is before them"
+                "RobertaPreLayerNormForMaskedLM has a config with is_decoder=True: a token sees only those before it"
             )
 
     def forward(
@@ -82,11 +82,13 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
         return_dict: bool | None = None,
         masked_positions: Tensor | None = None,
     ) -> tuple[Any, ...] | MaskedLMOutput:
-        """`logits` (batch, sequence, vocabulary), and a `loss` given int64 `labels` (batch, sequence), -100 ignored.
+        """Return `logits` (batch, sequence, vocabulary) and, if `labels` are given, the `loss`.
 
-        `masked_positions` computes the logits of some tokens only, and labels are then of these: int64 (batch, masks)
-        gives (batch, masks, vocabulary); bool (batch, sequence), true at these tokens, gives (tokens, vocabulary), the
-        first text's tokens first.
+        Labels are int64 (batch, sequence); -100 is ignored. With `masked_positions` only some tokens get logits, and
+        labels are for these tokens. The positions are either
+        - int64 (batch, masks): the logits are (batch, masks, vocabulary), or
+        - bool (batch, sequence), true for the tokens that get logits: the logits are (tokens, vocabulary), text by
+          text.
         """
         outputs = self.roberta_prelayernorm(
             input_ids,
@@ -113,13 +115,13 @@ class RobertaPreLayerNormForMaskedLM(_LanguageModel):
 
 
 class RobertaPreLayerNormForCausalLM(_LanguageModel, RobertaGenerationMixin):
-    """Logits over the vocabulary for the token after each token."""
+    """A causal language model: every token gets logits over the vocabulary for the token that follows it."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__(config)
         if not config.is_decoder:
             _log.warning(
-                "RobertaPreLayerNormForCausalLM of an encoder's config: set is_decoder=True to hide what follows"
+                "RobertaPreLayerNormForCausalLM has a config without is_decoder=True: a token sees those after it, too"
             )
 
     def forward(
@@ -143,12 +145,14 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel, RobertaGenerationMixin):
         shift_labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> tuple[Any, ...] | CausalLMOutputWithCrossAttentions:
-        """`logits` (batch, sequence, vocabulary), and given `labels` (batch, sequence) the `loss`; no cache with it.
+        """Return `logits` (batch, sequence, vocabulary) and, if labels are given, the `loss` and no cache.
 
-        Labels are the input ids themselves: the shift by one token happens here. -100 is ignored. `logits_to_keep`
-        computes the logits of that many last tokens only, 0 those of all; labels are then of these tokens.
-        `shift_labels` are labels that have been shifted already, and `num_items_in_batch` is what the sum of losses is
-        divided by instead of the number of labels, as in transformers' Trainer.
+        Args, besides those that all models share:
+            labels: (batch, sequence), the input ids; they are shifted by one token here. -100 is ignored.
+            logits_to_keep: how many of the last tokens get logits; 0 means all. Labels are for these tokens.
+            shift_labels: labels that are already shifted, as transformers' Trainer passes them.
+            num_items_in_batch: what the sum of the losses is divided by, as in transformers' Trainer. None: the
+                number of labels.
         """
         outputs = self.roberta_prelayernorm(
             input_ids,
@@ -188,20 +192,17 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel, RobertaGenerationMixin):
         )
 
     def cross_key_values(self, encoder_hidden_states: Tensor) -> list[KeyValue]:
-        """What each layer's cross-attention reads of an encoder's output: it is the same at every step.
+        """Return the keys and values that each layer reads of an encoder's output, in every step.
 
         Args:
-            encoder_hidden_states: (batch, encoder_sequence, hidden), of this decoder's width.
+            encoder_hidden_states: (batch, encoder_sequence, hidden), as wide as this decoder.
 
-        Returns:
-            A key and a value per layer, each (batch, heads, encoder_sequence, head size).
-
-        Raises:
-            ModelInputError: this decoder has no cross-attention, or another width.
+        Returns a key and a value for each layer, each (batch, heads, encoder_sequence, head size). Raises
+        ModelInputError if this decoder has no cross-attention or another width.
         """
         if not self.config.add_cross_attention:
             raise ModelInputError(
-                "this decoder has no cross-attention, so that an encoder's output means nothing to it; build it from a "
+                "this decoder has no cross-attention and cannot read an encoder's output; build it from a "
                 "config with add_cross_attention=True"
             )
         check_width(encoder_hidden_states, self.config.hidden_size)
@@ -210,7 +211,10 @@ class RobertaPreLayerNormForCausalLM(_LanguageModel, RobertaGenerationMixin):
 
 
 class LMHead(nn.Module):
-    """LN(gelu(x)) onto the vocabulary; `bias` is the decoder's own under its second state-dict name."""
+    """A linear layer, gelu, LayerNorm and the projection onto the vocabulary.
+
+    Checkpoints have the projection's bias under two names, `bias` and `decoder.bias`; here both are one parameter.
+    """
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
@@ -222,12 +226,12 @@ class LMHead(nn.Module):
             self.register_state_dict_post_hook(_separate_biases)  # type: ignore[no-untyped-call]  # untyped in torch
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, sequence, vocabulary)."""
+        """Return the logits, (batch, sequence, vocabulary), of hidden states (batch, sequence, hidden)."""
         logits_BTV: Tensor = self.decoder(self.layer_norm(F.gelu(self.dense(x_BTD))))
         return logits_BTV
 
     def _tie_weights(self) -> None:
-        """Join both names of the bias, as transformers 4.57 asks of modules before it loads weights and after."""
+        """Make both names of the bias one parameter. transformers 4.57 calls this before and after loading weights."""
         if self.decoder.bias.is_meta:
             self.decoder.bias = self.bias
         else:
@@ -235,17 +239,22 @@ class LMHead(nn.Module):
 
 
 def _separate_biases(_head: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
-    """Save both names: transformers 5 joins them only where embeddings are tied, and would find the decoder's missing.
+    """Save the bias under both of its names.
 
-    What shares memory is saved once.
+    Of tensors that share memory, one is saved. If embeddings are not tied, transformers 5 does not join the two names
+    when it loads the checkpoint, and would miss `decoder.bias`.
     """
     name = f"{prefix}decoder.bias"
-    if not isinstance(state[name], nn.Parameter):  # as it is where the caller wants the parameters themselves
+    if not isinstance(state[name], nn.Parameter):  # state_dict(keep_vars=True) gives the parameters themselves
         state[name] = state[name].clone()
 
 
 def _selected(x_BTD: Tensor, positions: Tensor | None) -> Tensor:
-    """The tokens at `positions`: all, by text and place, or those that a mask marks, as if they were one text."""
+    """Return the tokens at `positions`.
+
+    None returns all tokens, integers select tokens of each text, and a mask selects tokens of all texts, as if they
+    were one text.
+    """
     if positions is None:
         return x_BTD
     if positions.dtype == torch.bool:
@@ -254,11 +263,7 @@ def _selected(x_BTD: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def check_width(encoder_hidden_states: Tensor, width: int) -> None:
-    """Refuse an encoder's output that is not (batch, encoder_sequence, `width`).
-
-    Raises:
-        ModelInputError: naming both widths.
-    """
+    """Raise ModelInputError, with both widths, unless the encoder's output is `width` wide."""
     if encoder_hidden_states.shape[-1] != width:
         raise ModelInputError(
             f"the encoder's hidden states are {encoder_hidden_states.shape[-1]} wide; expected {width}, as wide as "

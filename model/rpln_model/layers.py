@@ -1,10 +1,11 @@
-"""One layer of the network. A module's name is its part of the state-dict key, equal to transformers'.
+"""One layer of the network. Modules have the names that they have in transformers, so that checkpoints fit.
 
-Shape suffixes, here and in the files that build on this one:
+The suffix of a tensor's name gives its axes, here and in the files that build on this one:
     B batch        T query tokens (the sequence)   S key tokens (sequence, past and sequence, or encoder sequence)
     H heads        K head size                     D hidden size = H * K before pruning
     L layers       V vocabulary
-Sizes that vary are never read where `unflatten`, `flatten` or broadcasting will do, so that a trace stays dynamic.
+Where `unflatten`, `flatten` or broadcasting can do it, sizes that vary are not read, so that they stay dynamic in a
+traced graph.
 """
 
 import torch
@@ -18,7 +19,12 @@ from rpln_model.errors import ConfigError
 
 
 class Layer(GradientCheckpointingLayer):
-    """x = x + Attention(LN(x));  x = x + CrossAttention(LN(x), memory);  x = x + FeedForward(LN(x))."""
+    """A layer of the network.
+
+    x = x + Attention(LN(x))
+    x = x + CrossAttention(LN(x), memory)    (only in a decoder that reads an encoder's output, the memory)
+    x = x + FeedForward(LN(x))
+    """
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
@@ -41,9 +47,10 @@ class Layer(GradientCheckpointingLayer):
         memory_mask: Tensor | None,
         slots: tuple[Slot | None, Slot | None],
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The new residual stream, the attention's probabilities and, given a memory, those over the memory.
+        """Return the new residual stream, the probabilities of the attention and those of the cross-attention.
 
-        A memory that is read is `memory_BSD`, or the keys and values of it that the second slot holds.
+        The last are None unless the layer reads a memory. The memory is `memory_BSD`, or the second slot holds its keys
+        and values.
         """
         self_slot, cross_slot = slots
         cross_probabilities_BHTS = None
@@ -61,7 +68,7 @@ class Layer(GradientCheckpointingLayer):
         return x_BTD, probabilities_BHTS, cross_probabilities_BHTS
 
     def _feed_forward(self, x_BTD: Tensor) -> Tensor:
-        # Chunks bound the memory of eager execution; a graph computes the same without them.
+        # Chunks limit the memory that eager execution needs. In a graph they would change nothing, and are left out.
         if self.chunk_size and not torch.compiler.is_exporting():
             chunks = torch.split(x_BTD, self.chunk_size, dim=1)
             return torch.cat([self.output(self.intermediate(chunk)) for chunk in chunks], dim=1)
@@ -70,7 +77,7 @@ class Layer(GradientCheckpointingLayer):
 
 
 class Attention(nn.Module):
-    """LayerNorm, attention over the tokens themselves or over a memory, output projection."""
+    """LayerNorm, attention to the tokens themselves or to a memory, and the output projection."""
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, positions: str) -> None:
         super().__init__()
@@ -90,7 +97,7 @@ class Attention(nn.Module):
         distance_TS: Tensor | None = None,
         memory_BSD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What to add to the residual stream, and the attention's probabilities."""
+        """Return what is to be added to the residual stream, and the attention probabilities."""
         normed_BTD = self.LayerNorm(x_BTD)
         source_BSD = normed_BTD if memory_BSD is None else memory_BSD
         context_BTD, probabilities_BHTS = self.self(
@@ -99,10 +106,9 @@ class Attention(nn.Module):
         return self.output(context_BTD), probabilities_BHTS
 
     def places_without(self, heads: set[int]) -> list[int]:
-        """Where the heads stand that pruning would leave; those already gone are passed over.
+        """Return the places of the heads that remain when `heads` are pruned, some of which may be gone already.
 
-        Raises:
-            ConfigError: no such head, or none would be left.
+        Raises ConfigError if a head does not exist, or if none would remain.
         """
         unknown = heads.difference(range(self.all_heads))
         kept = [place for place, head in enumerate(self.heads) if head not in heads]
@@ -114,7 +120,7 @@ class Attention(nn.Module):
         return kept
 
     def keep(self, places: list[int]) -> None:
-        """Remove all heads but those in the given places."""
+        """Remove all heads except those at the given places."""
         size = self.self.head_size
         rows = torch.cat([torch.arange(place * size, (place + 1) * size) for place in places])
         for name in ("query", "key", "value"):
@@ -124,10 +130,9 @@ class Attention(nn.Module):
 
 
 class AttentionHeads(nn.Module):
-    """softmax((Q K^T + relative positions) / sqrt(K) + mask) V, always written out: no fused kernel hides a step.
+    """Attention: softmax((Q K^T + relative positions) / sqrt(K) + mask) V, written out without a fused kernel.
 
-    Relative positions are those of Shaw et al. 2018 (relative_key) and Huang et al. 2020, method 4
-    (relative_key_query).
+    Relative positions follow Shaw et al. 2018 (relative_key) and Huang et al. 2020, method 4 (relative_key_query).
     """
 
     def __init__(self, config: RobertaPreLayerNormConfig, *, positions: str) -> None:
@@ -152,7 +157,7 @@ class AttentionHeads(nn.Module):
         distance_TS: Tensor | None,
         slot: Slot | None,
     ) -> tuple[Tensor, Tensor]:
-        """The heads' contexts side by side, and the probabilities as dropout and the head mask leave them."""
+        """Return the concatenated outputs of the heads, and the probabilities after dropout and the head mask."""
         query_BHTK = self._heads(self.query(x_BTD))
         key_BHSK, value_BHSK = self._stored_or_projected(source_BSD, slot)
 
@@ -176,7 +181,7 @@ class AttentionHeads(nn.Module):
         return (key_BHSK, value_BHSK) if slot is None else slot.update(key_BHSK, value_BHSK)
 
     def key_value(self, source_BSD: Tensor) -> KeyValue:
-        """Keys and values of what is attended to, (batch, heads, tokens, head size)."""
+        """Return the keys and values of `source_BSD`, each (batch, heads, tokens, head size)."""
         return self._heads(self.key(source_BSD)), self._heads(self.value(source_BSD))
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
@@ -192,7 +197,7 @@ class AttentionHeads(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """The first half of the feed-forward network: LayerNorm, expansion, activation."""
+    """The first half of the feed-forward network: LayerNorm, a wider linear layer and the activation."""
 
     def __init__(self, config: RobertaPreLayerNormConfig) -> None:
         super().__init__()
@@ -201,12 +206,12 @@ class Intermediate(nn.Module):
         self.activation = activation(config)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(batch, sequence, hidden) -> (batch, sequence, intermediate)."""
+        """Return the activations, (batch, sequence, intermediate), of hidden states (batch, sequence, hidden)."""
         return self.activation(self.dense(self.LayerNorm(x_BTD)))
 
 
 class Projection(nn.Module):
-    """Back to the residual stream: what this returns is added to it."""
+    """A linear layer whose output is added to the residual stream."""
 
     def __init__(self, inputs: int, outputs: int, *, dropout: float) -> None:
         super().__init__()
@@ -214,13 +219,13 @@ class Projection(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs)."""
+        """Return the output, (..., outputs), of a tensor (..., inputs)."""
         change: Tensor = self.dropout(self.dense(x))
         return change
 
 
 def _selected(linear: nn.Linear, rows: Tensor, *, dim: int) -> nn.Linear:
-    """The linear layer with only some of its outputs (dim 0) or inputs (dim 1)."""
+    """Return the linear layer with only some of its outputs (`dim` 0) or of its inputs (`dim` 1)."""
     rows = rows.to(linear.weight.device)
     weight = linear.weight.detach().index_select(dim, rows)
     bias = linear.bias.detach() if dim == 1 else linear.bias.detach().index_select(0, rows)

@@ -1,4 +1,4 @@
-"""Losses of the heads, beside those that transformers defines in `transformers.loss`."""
+"""The losses that transformers does not define in `transformers.loss`."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 def with_loss(loss: Tensor | None, *outputs: Any) -> tuple[Any, ...]:
-    """A forward pass's tuple, in which the loss comes first where there is one."""
+    """Return the outputs as a tuple, with the loss in front if there is one."""
     return outputs if loss is None else (loss, *outputs)
 
 
 def token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the last dimension; labels of -100 do not count."""
+    """Return the cross-entropy over the last axis. Labels of -100 are ignored."""
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())

@@ -1,7 +1,8 @@
-"""Masks in the form that attention adds or multiplies, each made once per forward pass.
+"""Makes the masks that attention adds to scores or multiplies probabilities with, once for each forward pass.
 
-Shape suffixes: see `rpln_model.layers`. Additive masks hold 0 where a key may be seen and the dtype's lowest finite
-value where not: a row with no key at all then gives a uniform softmax instead of NaN (as in transformers).
+`rpln_model.layers` explains the suffixes of tensor names. An additive mask holds 0 for a key that may be attended to,
+and the lowest finite value of the dtype for one that may not. If a query may attend to no key at all, its softmax is
+then uniform instead of NaN, as in transformers.
 """
 
 import torch
@@ -13,10 +14,10 @@ from rpln_model.errors import ModelInputError
 def self_attention_mask(
     attention_mask: Tensor | None, *, hidden_BTD: Tensor, past_length: int, is_decoder: bool
 ) -> Tensor | None:
-    """The additive mask over T queries and S keys, broadcastable to (batch, heads, T, S); None hides nothing.
+    """Return the additive mask over T queries and S keys, or None if nothing is masked.
 
-    `attention_mask` is (batch, S), to which a decoder adds causality, or (batch, T, S), taken as it is. Values
-    between 0 and 1 hide a key in proportion, as in transformers.
+    It can be broadcast to (batch, heads, T, S). To an `attention_mask` (batch, S) a decoder adds the causal mask; one
+    of shape (batch, T, S) is taken as it is. Values between 0 and 1 mask a key in part, as in transformers.
     """
     if attention_mask is not None and attention_mask.dim() == 3:
         return _additive(attention_mask[:, None], hidden_BTD)
@@ -35,7 +36,7 @@ def self_attention_mask(
 
 
 def cross_attention_mask(attention_mask: Tensor | None, *, hidden_BTD: Tensor) -> Tensor | None:
-    """The additive mask over an encoder's S tokens, from (batch, S) or (batch, T, S); None hides nothing."""
+    """Return the additive mask for a mask (batch, S) or (batch, T, S) over an encoder's tokens, or None for None."""
     if attention_mask is None:
         return None
     if attention_mask.dim() not in (2, 3):
@@ -49,7 +50,7 @@ def cross_attention_mask(attention_mask: Tensor | None, *, hidden_BTD: Tensor) -
 
 
 def head_masks(head_mask: Tensor | None, *, layers: int, dtype: torch.dtype) -> list[Tensor | None]:
-    """Per layer the factors of its heads, (1, heads, 1, 1), from (heads,) or (layers, heads)."""
+    """Return for each layer the factors of its heads, (1, heads, 1, 1), of a mask (heads,) or (layers, heads)."""
     if head_mask is None:
         return [None] * layers
     if head_mask.dim() not in (1, 2):
@@ -61,7 +62,7 @@ def head_masks(head_mask: Tensor | None, *, layers: int, dtype: torch.dtype) -> 
 
 
 def _causal(queries: int, keys: int, like: Tensor) -> Tensor:
-    """The queries are the last of the keys, and each sees itself and what is before it."""
+    """Return which keys each query may see: itself and those before it. The queries are the last of the keys."""
     key_S = torch.arange(keys, device=like.device)
     query_T = torch.arange(queries, device=like.device) + (keys - queries)
     return key_S <= query_T[:, None]

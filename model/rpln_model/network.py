@@ -1,4 +1,4 @@
-"""What every model of this package adds to transformers' PreTrainedModel: checkpoints are checked, and saved whole."""
+"""The base class of all models of this package: PreTrainedModel of transformers with safer loading and saving."""
 
 import os
 import tempfile
@@ -22,32 +22,32 @@ from rpln_model.checkpoints import (
 from rpln_model.errors import CheckpointError
 from rpln_model.weights import ADAPTER, INDEX_SUFFIX, OLD_BUFFERS, SAFETENSORS, local_folder, read_weights
 
-# Options with which transformers reads other files than those that are checked here, or fetches them by itself.
+# Options that make transformers read files other than those that are checked here, or fetch files by itself.
 _UNCHECKED: Final = (
     "cache_dir", "force_download", "gguf_file", "local_files_only", "proxies", "subfolder", "token", "variant"
 )  # fmt: skip
 
-# What an older save may have left in a folder, and a load would take in place of the new weights.
+# Files of an older save that would be loaded instead of the new weights.
 _WEIGHTS: Final = (SAFETENSORS, SAFETENSORS + INDEX_SUFFIX, "model-*.safetensors")
 
 
 Location = str | os.PathLike[str] | None
-"""What `from_pretrained` loads: a folder, an id on the hub, or None where the weights are given as `state_dict`."""
+"""What `from_pretrained` loads: a folder, an id on the hub, or None if the weights are given as `state_dict`."""
 
 
 class Network(PreTrainedModel):
-    """A model that loads, saves, ties, resizes and trains by the code of transformers.
+    """A model that loads, saves, ties, resizes and trains by the methods of transformers' PreTrainedModel.
 
-    Loading and saving add what that code lacks. It loads a checkpoint of another architecture, or one without a single
-    weight of the model, as random weights with a warning; here that is an error, as is every damaged file, with its
-    reason. A save replaces the older one in its folder only when it is complete.
+    Loading refuses what transformers loads as random weights with a warning: a checkpoint of another architecture, or
+    one without a single weight of the model. It says what is wrong with a damaged file. Saving replaces an older
+    checkpoint in the folder only when the new one is complete.
     """
 
     config_types: ClassVar[tuple[type[PretrainedConfig], ...]]
     supports_gradient_checkpointing = True
     _keys_to_ignore_on_load_unexpected = list(OLD_BUFFERS)  # noqa: RUF012 - the library's attribute
 
-    if TYPE_CHECKING:  # the library leaves these without types, or with wider ones
+    if TYPE_CHECKING:  # transformers gives these no types, or wider ones
         base_model: Any
 
         def post_init(self) -> None: ...  # noqa: D102
@@ -57,15 +57,18 @@ class Network(PreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        """False: attention is written out. The library would look for its interface in a class's source."""
+        """Return False, because attention is written out.
+
+        transformers would search the source of the class for its own attention interface.
+        """
         return False
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """False, as for transformers' own classes.
+        """Return False, as transformers' own classes do.
 
-        Of others, transformers 5.23 takes a tied weight that a checkpoint has under neither name for initialised, and
-        leaves it without memory.
+        If it is true and a tied weight is in the checkpoint under neither of its names, transformers 5.23 leaves it
+        without memory.
         """
         return False
 
@@ -89,23 +92,22 @@ class Network(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: Location, *args: Any, output_loading_info: bool = False, **options: Any
     ) -> Self | tuple[Self, LoadingInfo]:
-        """Return the model of a folder or of an id on the hub, in eval mode; all options of transformers' method work.
+        """Return the model in a folder or on the hub, in eval mode. All options of transformers' method are accepted.
 
-        Weights are float32 unless `dtype` says otherwise ("auto": as in the file), which transformers 5 no longer does.
-        With `output_loading_info` a dict comes back beside the model, whose `missing_keys`, `unexpected_keys` and
-        `mismatched_keys` name weights.
+        Weights are float32 unless `dtype` says otherwise; "auto" keeps the dtype of the file, which is the default of
+        transformers 5. With `output_loading_info` a dict is returned beside the model, whose `missing_keys`,
+        `unexpected_keys` and `mismatched_keys` hold names of weights.
 
-        Raises:
-            CheckpointError: there is nothing to load, or it is broken, of another architecture or of other shapes; the
-                message says what to do.
-            ConfigError: the configuration describes no network of this architecture.
+        Raises CheckpointError if there is no checkpoint, or if it is broken, of another architecture or of other
+        shapes; the message says what to do. Raises ConfigError if the configuration describes no network of this
+        architecture.
         """
         model, info = cls.load_with_info(pretrained_model_name_or_path, *args, **options)
         return (model, info) if output_loading_info else model
 
     @classmethod
     def load_with_info(cls, source: Location, *args: Any, **options: Any) -> tuple[Self, LoadingInfo]:
-        """Do what `from_pretrained` does, and return the loading info in any case."""
+        """Do what `from_pretrained` does, and always return the loading info, too."""
         dtype = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
         options |= {"dtype": dtype, "output_loading_info": True}
         load: Any = super().from_pretrained
@@ -126,14 +128,13 @@ class Network(PreTrainedModel):
         return model, info
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
-        """Write `config.json` and safetensors, as transformers' method does and with its options.
+        """Write config.json and safetensors to a folder, with the options of transformers' method.
 
-        The library's own method writes file after file in place: a disk that is full leaves neither the old nor the
-        new checkpoint, and a `model.safetensors` that lies beside new shards is read instead of them. Here the files
-        get their names when all of them are complete, and weights of an older save are removed.
+        transformers writes each file in place. If the disk is full, neither the old nor the new checkpoint remains, and
+        a `model.safetensors` of an older save is later loaded instead of the new shards. Here all files are complete
+        before they get their names, and weights of an older save are removed.
 
-        Raises:
-            CheckpointError: the folder cannot be written, or the config holds a callable, which no file can.
+        Raises CheckpointError if the folder cannot be written, or if the config holds a function.
         """
         refuse_callable_activation(self.config)
         folder = Path(save_directory)
@@ -149,13 +150,11 @@ class Network(PreTrainedModel):
 
 
 def folder_to_check(source: Location, options: Mapping[str, Any]) -> Path | None:
-    """The folder of the checkpoint that `from_pretrained` reads with these options, fetched from the hub if need be.
+    """Return the folder of the checkpoint that `from_pretrained` reads with these options, fetched if need be.
 
-    None where there is none (a state dict), where the library fetches or chooses other files than those that are
-    checked here, and for an adapter's folder, which names the checkpoint that it was trained on.
-
-    Raises:
-        CheckpointError: no such folder, and no such model on the hub or in its cache.
+    Returns None if there is no folder (a state dict is given), if an option makes transformers fetch or choose other
+    files, and for the folder of an adapter, which names the checkpoint that it was trained on. Raises CheckpointError
+    if neither a folder nor a model on the hub or in its cache has this name.
     """
     if source is None or any(options.get(name) for name in _UNCHECKED):
         return None
@@ -165,7 +164,7 @@ def folder_to_check(source: Location, options: Mapping[str, Any]) -> Path | None
 
 def _publish(source: Path, folder: Path) -> None:
     new = {path.name for path in source.iterdir()}
-    # The index and the config name what the other files hold, so that they come last.
+    # The index and the config describe the other files, so they are replaced last.
     for name in sorted(new, key=lambda name: (name.endswith(".json"), name)):
         (source / name).replace(folder / name)
     weights = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}

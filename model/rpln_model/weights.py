@@ -1,7 +1,8 @@
-"""Weight files: finding them in a folder or on the hub, reading them without executing or copying anything.
+"""Finds weight files in a folder or on the hub, and reads them without running code from them or copying tensors.
 
-Formats, as transformers writes them: `model.safetensors`, or `model.safetensors.index.json` naming its shards, or the
-same two as `pytorch_model.bin` (read with `weights_only=True`: a pickle that would run code is refused).
+The files are those that transformers writes: `model.safetensors`, or `model.safetensors.index.json` with the shards
+that it names; or the same two of `pytorch_model.bin`. The latter are read with `weights_only=True`, which refuses a
+pickle that would run code.
 """
 
 import json
@@ -27,11 +28,11 @@ CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
 
-# Buffers that transformers saved until 4.31; they hold no weights.
+# Buffers that transformers saved until version 4.31. They hold no weights.
 OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 
-# How torch.load(weights_only=True) names what it will not import, and where it says what else was wrong, below a text
-# that advises to switch the check off.
+# The parts of an error message of torch.load(weights_only=True) that name the class it refuses to import, and that give
+# another reason. The rest of the message advises to switch the check off.
 _FOREIGN_CLASS: Final = re.compile(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)")
 _UNPICKLER_REASON: Final = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
@@ -39,12 +40,10 @@ _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 
 
 def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Path:
-    """The checkpoint's folder: `source` itself, or the hub's files for that id in the local cache.
+    """Return the folder of a checkpoint: `source` itself, or the folder of that id in the local cache of the hub.
 
-    Downloads what is missing unless HF_HUB_OFFLINE is set; safetensors are preferred to pickles.
-
-    Raises:
-        CheckpointError: no such folder, and no such model on the hub or in its cache.
+    Files that are missing are downloaded unless HF_HUB_OFFLINE is set; safetensors are preferred to pickles. Raises
+    CheckpointError if neither a folder nor a model on the hub or in its cache has this name.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -62,7 +61,7 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
 def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(model_id, revision=revision, allow_patterns=patterns))
-    except (OSError, HFValidationError, EntryNotFoundError) as error:  # all that the hub raises is one of these
+    except (OSError, HFValidationError, EntryNotFoundError) as error:  # the hub raises only these
         at = f" at revision {revision}" if revision else ""
         raise CheckpointError(
             f"{model_id!r}{at} is neither a folder here nor a model that could be fetched from the hub or its cache "
@@ -71,10 +70,10 @@ def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of the folder's checkpoint by name, mapped from the files and not yet in memory.
+    """Return every tensor of the checkpoint in `folder` by name, mapped from the files and not yet in memory.
 
-    Raises:
-        CheckpointError: there are no weights, or a file is missing, truncated, corrupt or not what its name says.
+    Raises CheckpointError if there are no weights, or if a file is missing, truncated, corrupt, or of another format
+    than its name says.
     """
     kind, files = _find(folder)
     found = {name: tensor for path in files for name, tensor in _READERS[kind](path).items()}
@@ -89,16 +88,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that a checkpoint's weights are read from, sorted; what else lies in the folder is not among them.
+    """Return the files that the weights of the checkpoint are read from, sorted. Other files are not used.
 
-    Raises:
-        CheckpointError: there are none, or an index names what is not there.
+    Raises CheckpointError if there are none, or if an index names a file that does not exist.
     """
     return _find(folder)[1]
 
 
 def _find(folder: Path) -> tuple[str, list[Path]]:
-    """Which kind of weights is read, and its files; safetensors go first where both kinds are there."""
+    """Return the format of the weights and their files. If both formats are there, safetensors are taken."""
     for name in _READERS:
         if (folder / name).is_file():
             return name, [folder / name]
@@ -141,18 +139,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path, *, allowed: Sequence[Callable[..., Any]] = ()) -> object:
-    """What `torch.save` wrote to a file, tensors mapped; a pickle that names any class beside `allowed` is refused.
+    """Return what `torch.save` wrote to the file `path`, with tensors mapped from it.
 
-    Raises:
-        CheckpointError: it is truncated, corrupt or unsafe.
+    Raises CheckpointError if the file is truncated or corrupt, or if it contains classes other than `allowed`.
     """
-    # Leaving `safe_globals` forgets every class that was entered, one that the user had allowed before among them.
+    # At its end, `safe_globals` removes every class it was given, even those that the user had allowed before.
     new: list[Any] = [kind for kind in allowed if kind not in torch.serialization.get_safe_globals()]
     try:
         with torch.serialization.safe_globals(new):
-            # Only the zip format (torch 1.6 on) can be mapped; older files are read whole.
+            # Only files in the zip format, which torch writes since 1.6, can be mapped. Older files are read whole.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # damaged bytes drive the unpickler into any exception there is
+    except Exception as error:  # damaged bytes can make the unpickler raise any exception
         raise _corrupt(path, error) from error
 
 
@@ -169,8 +166,8 @@ def _corrupt(path: Path, error: Exception) -> CheckpointError:
             return CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
     if foreign := _FOREIGN_CLASS.search(str(error)):
         return CheckpointError(
-            f"{path} is unsafe: its pickle calls for {foreign[1]}, and no file chooses what is run here. If you trust "
-            "it, load it where that is installed, and save it again with tensors, numbers, strings, lists and dicts."
+            f"{path} is unsafe: its pickle calls for {foreign[1]}, which would run code. If you trust it, "
+            "load it where that is installed, and save it again with tensors, numbers, strings, lists and dicts only."
         )
     below = _UNPICKLER_REASON.search(str(error))
     reason = below[1] if below else str(error).strip().split("\n")[0]

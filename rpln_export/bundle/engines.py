@@ -25,7 +25,7 @@ from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import Graph, Manifest, bundle_file_from_path, read_manifest, write_manifest
 
 COMPILED: Final = "compiled, not executed: that takes a GPU"
-"""What the report says of engines: an export compares the graphs with eager torch, but not the engines."""
+"""What the report says of engines, because an export compares the graphs with eager torch, but not the engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class EnginesBuilt:
 def export_engines(
     plan: EnginePlan, folder: Path, manifest: Manifest, advance: Callable[[int, int], None], *, allow_partial: bool
 ) -> EnginesBuilt:
-    """Build the engines that `plan` asks for into the new bundle in `folder`, which `manifest` describes.
+    """Build the engines that `plan` asks for into the new bundle in `folder`, and return what was built.
 
     Where the user asked for nothing about engines and none can be built, the note says why. Raises EngineError or
     MissingExtraError where the user asked for one.
@@ -61,7 +61,7 @@ def export_engines(
 def build_engines(
     plan: EnginePlan, folder: Path, advance: Callable[[int, int], None], *, allow_partial: bool = False
 ) -> tuple[EngineManifest, ...]:
-    """Add engines to the finished bundle in `folder`; engines of the same names are replaced.
+    """Add engines to the finished bundle in `folder`, and return them. Engines of the same names are replaced.
 
     The bundle is whole at every moment. After an interrupt it has the old engines, the new ones, or none of these
     names. Raises PlanError for graphs or profiles that cannot be compiled, EngineError for an engine that cannot be
@@ -106,7 +106,7 @@ def _build(
     *,
     allow_partial: bool,
 ) -> tuple[EngineManifest, ...]:
-    """Build an engine of each graph of the bundle, in the folder `place`."""
+    """Build an engine of each graph of the bundle in the folder `place`, and return the engines."""
     place.mkdir(exist_ok=True)
     engines = []
     for done, graph in enumerate(manifest.graphs):
@@ -118,6 +118,7 @@ def _build(
 def _build_one(
     plan: EnginePlan, folder: Path, manifest: Manifest, graph: Graph, place: Path, *, allow_partial: bool
 ) -> EngineManifest:
+    """Build the engine of one graph, check it, write it to the folder `place`, and return its manifest."""
     backend = plan.backend
     assert backend is not None
     profiles = profiles_of_graph(plan.profiles, graph, manifest.axes)

@@ -29,13 +29,16 @@ TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnx
 
 
 def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
-    """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files."""
+    """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files.
+
+    There is a generation_config.json only for a task that generates text, if the checkpoint has one.
+    """
     own = plan.composition.config
     config = type(own).from_dict(own.to_dict())
     config.architectures = [_architecture(plan)]
     config.save_pretrained(folder)
     stated = local_folder(plan.source, revision=plan.revision) / GENERATION_CONFIG
-    if plan.decodes and stated.is_file():
+    if plan.task.generates and stated.is_file():
         shutil.copyfile(stated, folder / GENERATION_CONFIG)
     save_tokenizer(tokenizer, folder)
 
@@ -49,9 +52,11 @@ def _architecture(plan: ExportPlan) -> str:
     return TASKS["text-generation"].architecture if lone else plan.task.architecture
 
 
-def describe(plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice) -> Manifest:
+def manifest_from_export(
+    plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice
+) -> Manifest:
     """Return the manifest of a bundle with `graphs` and the forms of `choice`, without its files and validation."""
-    fed = plan.composition.encoder or plan.config
+    tokenized_for = plan.composition.encoder or plan.config  # the network that reads the tokenizer's ids
     described = tuple(
         dataclasses.replace(
             graph_from_model(
@@ -71,10 +76,10 @@ def describe(plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphFor
         task=plan.task.name,
         graphs=described,
         axes={axis: limits for axis, limits in sorted(plan.axes.items()) if axis in axes},
-        usable_length=usable_length(fed),
-        vocab_size=fed.vocab_size,
-        type_vocab_size=fed.type_vocab_size,
-        pad_token_id=padding_row(fed),
+        usable_length=usable_length(tokenized_for),
+        vocab_size=tokenized_for.vocab_size,
+        type_vocab_size=tokenized_for.type_vocab_size,
+        pad_token_id=padding_row(tokenized_for),
         mask_token_id=checkpoint.tokenizer.mask_token_id,
         problem_type=plan.config.problem_type,
         labels=labels_from_config(plan.config) if has_labels(plan) else (),

@@ -34,7 +34,7 @@ def text_graphs(
     return {TEXT_GRAPH: text_graph(models[path], tokenizer, usable_length=plan.limits.usable_length)}
 
 
-def describe_text_graph(folder: Path, models: Mapping[str, ir.Model]) -> None:
+def write_text_graph_description(folder: Path, models: Mapping[str, ir.Model]) -> None:
     """Write DESCRIPTION to `folder` if `models` hold the graph from texts."""
     if TEXT_GRAPH not in models:
         return

@@ -12,7 +12,7 @@ from rpln_graphs.text import BytePairs
 
 _SPECIAL: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
-# Fields of a tokenizer.json, each with the values that mean what the operator does by itself.
+# Fields of a tokenizer.json, each with the values for which the graph's operator does the same as the tokenizer.
 _BUILT_IN: Final[Mapping[tuple[str, str], tuple[object, ...]]] = {
     ("pre_tokenizer", "type"): ("ByteLevel",),
     ("pre_tokenizer", "use_regex"): (True, None),
@@ -50,7 +50,7 @@ def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
 
 
 def _reasons(document: dict[str, Any], added: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield what a tokenizer.json asks for that the graph's operator does not do."""
+    """Yield a reason for each thing that a tokenizer.json asks for and the graph's operator does not do."""
     if document["normalizer"] is not None:
         yield f"a normalizer ({document['normalizer'].get('type')})"
     for (part, name), accepted in _BUILT_IN.items():

@@ -27,6 +27,7 @@ from rpln_model.weights import PICKLE, SAFETENSORS, local_folder, weight_files
 from rpln_runtime.tasks import TASKS
 
 CLASSIFICATION: Final = "text-classification"
+"""The task whose head a file of fairseq may have besides that of fill-mask."""
 
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -78,7 +79,7 @@ def as_transformers(
 def tokenizer_for(
     readable: Readable, *, tokenizer: str | None, vocabulary: FairseqVocabulary | None
 ) -> Iterator[str | None]:
-    """Yield the folder or hub id of the tokenizer: the one that was named, one made of `vocabulary`, or the own one.
+    """Yield the folder or hub id of the tokenizer: the named one, one made of `vocabulary`, or the checkpoint's own.
 
     Raises PlanError where two are named, where there is none, and for a vocabulary that is not the checkpoint's.
     """
@@ -148,7 +149,7 @@ def vocabulary_from_options(dictionary: Path | None, bpe: tuple[Path, Path] | No
 
 
 def _named_by_its_folder(checkpoint: str) -> str:
-    """Return the folder of a weight file that transformers knows by its name, so that either may be given."""
+    """Return the folder of a weight file that transformers knows by its name; any other checkpoint as it is."""
     path = Path(checkpoint).expanduser()
     if path.name not in (PICKLE, SAFETENSORS) or not path.is_file():
         return checkpoint
@@ -170,6 +171,7 @@ def _foreign(checkpoint: str, revision: str | None) -> Path | None:
 
 
 def _network(path: Path, task: str | None) -> Network:
+    """Return the network in a folder of DinkyTrain, or in a file of fairseq with the head of the task."""
     if path.is_dir():
         return network_from_dinkytrain(path)
     return network_from_fairseq(path, classification=task in (None, CLASSIFICATION))
@@ -187,6 +189,7 @@ def _check_head(network: Network, task: str | None, path: Path) -> None:
 
 
 def _save_vocabulary(vocabulary: FairseqVocabulary, folder: Path, *, config_of: str) -> None:
+    """Write the tokenizer that `vocabulary` makes for the network in `config_of` to `folder`."""
     config = load_config(config_of)
     tokenizer = tokenizer_from_fairseq(vocabulary, vocab_size=config.vocab_size, usable_length=usable_length(config))
     save_tokenizer(tokenizer, folder)

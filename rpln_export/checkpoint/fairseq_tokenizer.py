@@ -21,6 +21,7 @@ from rpln_export.errors import PlanError
 _FIRST: Final = ("<s>", "<pad>", "</s>", "<unk>")
 _MASK: Final = "<mask>"
 _SHOWN: Final = 5
+"""The most tokens that a message lists."""
 _BPE: Final = "--bpe encoder.json vocab.bpe"
 
 
@@ -59,7 +60,7 @@ def tokenizer_from_fairseq(files: FairseqVocabulary, *, vocab_size: int, usable_
 
 
 def _vocabulary(files: FairseqVocabulary, encoder: dict[str, int]) -> dict[str, int]:
-    """Return the id of each token. Words of the dictionary that are no numbers, such as fairseq's fillers, stay."""
+    """Return the id of each token. Words of the dictionary that are no numbers are tokens themselves."""
     tokens = {str(number): token for token, number in encoder.items()}
     words = list(_FIRST)
     for line in filter(None, _text(files.dictionary, "--dict").split("\n")):
@@ -106,6 +107,7 @@ def _check_complete(
 
 
 def _encoder(path: Path) -> dict[str, int]:
+    """Return the tokens of encoder.json with their numbers. Raises PlanError for another file."""
     try:
         content = json.loads(_text(path, "--bpe"))
     except ValueError as error:
@@ -124,6 +126,7 @@ def _merges(path: Path) -> list[tuple[str, str]]:
 
 
 def _text(path: Path, option: str) -> str:
+    """Return the content of the file that `option` names. Raises PlanError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,6 +134,7 @@ def _text(path: Path, option: str) -> str:
 
 
 def _listed(tokens: Collection[str]) -> str:
+    """Return the first few tokens for a message, and how many more there are."""
     shown = sorted(tokens)[:_SHOWN]
     more = len(tokens) - len(shown)
     return ", ".join(map(repr, shown)) + (f" and {more} more" if more else "")

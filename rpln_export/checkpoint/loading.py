@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def load_checkpoint(plan: ExportPlan) -> Checkpoint:
-    """Read the plan's checkpoint.
+    """Return the plan's checkpoint, read into memory.
 
     Raises PlanError for a tokenizer or a head that is missing or does not fit, and rpln_model's CheckpointError or
     ConfigError for broken weights.

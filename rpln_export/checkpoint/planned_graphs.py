@@ -42,13 +42,13 @@ class PlannedGraph:
 
     @property
     def own_inputs(self) -> tuple[Tensor, ...]:
-        """The inputs that are neither cached nor made by the encoder's graph."""
+        """The inputs that describe the graph's own tokens: they are neither cached nor made by the encoder's graph."""
         made = {*CACHED, ENCODER_MASK.name}
         return tuple(tensor for tensor in self.plan.inputs if tensor.name not in made)
 
     @property
     def compared(self) -> tuple[Tensor, ...]:
-        """The outputs that eager torch is asked for too. Keys and values are proven by the steps that read them."""
+        """The outputs that are compared with eager torch. Keys and values are proven by the steps that read them."""
         return tuple(tensor for tensor in self.plan.outputs if tensor.name not in {"present", *CACHED})
 
     @property
@@ -57,7 +57,7 @@ class PlannedGraph:
         return self.call.model.config.mask_token_id if MASKED_LOGITS in self.plan.outputs else None
 
     def empty_past(self, rows: int) -> Feeds:
-        """Return the keys and values of no token, for so many rows."""
+        """Return the inputs of an empty cache for `rows` texts: keys and values of no token."""
         sizes = {BATCH: rows, PAST: 0}
         return {
             name: np.zeros(shape, dtype=np.float32)
@@ -69,7 +69,7 @@ class PlannedGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracedGraph:
-    """A graph of the plan and the ONNX model that was made of it."""
+    """A graph of the plan, and the ONNX model that it was traced into."""
 
     planned: PlannedGraph
     model: ir.Model

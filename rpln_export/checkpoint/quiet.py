@@ -1,4 +1,4 @@
-"""What transformers would write to the terminal while it loads and saves."""
+"""A context in which transformers writes nothing to the terminal while it loads and saves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

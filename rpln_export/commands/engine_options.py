@@ -26,7 +26,10 @@ _SWITCHES: Final = {
 
 
 def engine_options(*, required: bool) -> Callable[[_Command], _Command]:
-    """Give a command the options of engines. Where --engine is not `required`, its default is auto."""
+    """Return a decorator that gives a command the options of engines, and hands them to it as `engines`.
+
+    Where --engine is not `required`, its default is auto.
+    """
 
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)

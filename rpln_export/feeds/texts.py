@@ -25,19 +25,20 @@ from rpln_runtime.tasks import (
 DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 """The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
 
-TOKENS: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
+_AS_LONG_AS_THE_TEXT: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
+"""The axes that have a place for each token of the text."""
 MASK_EVERY: Final = 7
-"""Every so many tokens, one is a mask token, for graphs that look for these. RoBERTa is trained on 15% of masks."""
+"""One of this many tokens is a mask token in graphs that look for these: about 15%, as in RoBERTa's training."""
 
 
 def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: GraphCall) -> Feeds:
     """Return `inputs` of the network in `call` for a text of these ids.
 
-    Hidden states of a foreign encoder are random. A graph that gives the logits of some tokens only is asked for all
-    tokens, or for mask tokens that are put into the text.
+    Hidden states of an encoder of another architecture are random. A graph that gives the logits of some tokens only is
+    asked for all tokens, or for mask tokens that are put into the text.
     """
     config = call.model.config
-    sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(TOKENS, ids.size)
+    sizes = {BATCH: 1, CHOICES: 1} | dict.fromkeys(_AS_LONG_AS_THE_TEXT, ids.size)
     made: dict[str, Callable[[tuple[int, ...]], NDArray[Any]]] = {
         "input_ids": lambda _: _with_masks(call, ids),
         "masked_positions": lambda _: np.arange(ids.size),
@@ -52,12 +53,14 @@ def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: Graph
 
 
 def _with_masks(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the ids, with mask tokens among them if the graph looks for these."""
     if MASKED_LOGITS not in call.outputs:
         return ids
     return np.where(np.arange(ids.size) % MASK_EVERY == 0, call.model.config.mask_token_id, ids)
 
 
 def _embedded(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[Any]:
+    """Return the word embeddings of the ids, (tokens, hidden size)."""
     with torch.inference_mode():
         embedded: NDArray[Any] = call.model.base_model.get_input_embeddings()(torch.from_numpy(ids)).numpy()
     return embedded

@@ -1,4 +1,4 @@
-"""The inputs of a graph for a workload."""
+"""The inputs of a graph for a workload: batches of random tokens, on which forms are measured."""
 
 from collections.abc import Iterator, Sequence
 
@@ -36,6 +36,7 @@ def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) ->
 
 
 def _feeds(planned: PlannedGraph, lengths: Sequence[int], limits: Limits, *, past: int) -> Feeds:
+    """Return the inputs for new tokens of these `lengths`, after `past` earlier tokens in each row."""
     rng = np.random.default_rng(0)
     longest = max(lengths)
     mask = (np.arange(longest) < np.array(lengths)[:, None]).astype(np.int64)

@@ -53,11 +53,15 @@ class Settings:
 
 
 DEFAULT_SETTINGS: Final = Settings()
+"""The settings where nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A form on a provider. `reason` says why this candidate is not measured; None where it is."""
+    """A candidate before its measurement: a form on a provider.
+
+    `reason` says why it is not measured; None if it is.
+    """
 
     provider: str
     form: Form
@@ -67,17 +71,18 @@ class Entry:
 def measure_candidates(
     graph: GraphForms, plan: ExportPlan, *, seconds: float, advance: Callable[[], None]
 ) -> list[Candidate]:
-    """Measure the candidates for one graph of the plan in about `seconds`, in the order of FORMS.
+    """Measure the candidates for one graph of the plan in about `seconds`, and return all with their outcomes.
 
-    The reference is the standard form on the target's first provider. `advance` is called after each candidate.
+    They are measured in the order of FORMS. The reference is the standard form on the target's first provider.
+    `advance` is called after each candidate.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
     target's first provider does not run here, and GraphError where the disk has no room for the graphs.
     """
     planned = graph.planned
     entries = entries_from_plan(planned, plan)
-    starters = [entry for entry in entries if entry.reason is None]
-    forms = dict.fromkeys([STANDARD, *(entry.form for entry in starters)])
+    measured = [entry for entry in entries if entry.reason is None]
+    forms = dict.fromkeys([STANDARD, *(entry.form for entry in measured)])
     results: dict[Entry, float | str] = {}
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as name:
@@ -86,19 +91,45 @@ def measure_candidates(
             save_graphs({f"{form.name}.onnx": graph.written(form) for form in forms}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
         reference = _runs(planned, plan, folder, baseline)
-        for entry in sorted(starters, key=lambda entry: list(FORMS).index(entry.form.name)):
+        for entry in sorted(measured, key=lambda entry: list(FORMS).index(entry.form.name)):
             if entry == baseline:
                 results[entry] = 1.0
             elif time.monotonic() > deadline:
                 results[entry] = OUT_OF_TIME
             else:
-                results[entry] = _speedup(planned, plan, folder, entry, reference, seconds=seconds / len(starters) / 2)
+                results[entry] = _speedup(planned, plan, folder, entry, reference, seconds=seconds / len(measured) / 2)
             advance()
     return [_candidate(planned, entry, results.get(entry, entry.reason or "")) for entry in entries]
 
 
+def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> Settings:
+    """Return the settings of ONNX Runtime's threads that run a graph fastest on the CPU.
+
+    By default, idle threads do not spin. Other settings are returned where they are faster by more than noise.
+    """
+    no_spin, others = Settings(spinning=False), _other_settings()
+    entry = Entry(provider=DEFAULT_PROVIDER, form=form)
+    planned = graph.planned
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with writing_copies(folder):
+            save_graphs({f"{form.name}.onnx": graph.written(form)}, folder)
+        reference = _runs(planned, plan, folder, entry, no_spin)
+        speeds = [
+            speedup(
+                reference,
+                _runs(planned, plan, folder, entry, settings),
+                seconds=SETTINGS_SECONDS / len(others),
+                pause=SETTINGS_PAUSE,
+            )
+            for settings in others
+        ]
+    gain, fastest = max(zip(speeds, others, strict=True), key=lambda pair: pair[0])
+    return fastest if gain > 1 + NOISE else no_spin
+
+
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
-    """Return the candidates for a graph. Those that are not measured have a reason."""
+    """Return the candidates for a graph: each form of the plan's target, on each of its providers."""
     return [
         Entry(provider=provider, form=FORMS[form], reason=_reason(FORMS[form], provider, planned, plan))
         for provider, forms in plan.target.providers.items()
@@ -108,7 +139,7 @@ def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
 
 def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) -> str | None:
     """Return why a form is not measured on a provider; None where it is."""
-    if plan.decodes and not PROVIDERS[provider].binds_memory:
+    if plan.task.generates and not PROVIDERS[provider].binds_memory:
         return f"a decoder's cache is kept in memory that graph and runtime share, which {provider} cannot do"
     if form.packs and not (plan.workload.has_padding or plan.pack_padding):
         return f"the workload {plan.workload.name} has no padding"
@@ -153,6 +184,7 @@ def _speedup(
 
 
 def _candidate(planned: PlannedGraph, entry: Entry, result: float | str) -> Candidate:
+    """Return the manifest's row of an entry; `result` is its speed, or why it has none."""
     return Candidate(
         variant=planned.name,
         form=entry.form.name,
@@ -162,33 +194,8 @@ def _candidate(planned: PlannedGraph, entry: Entry, result: float | str) -> Cand
     )
 
 
-def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> Settings:
-    """Return the settings of ONNX Runtime's threads that run a graph fastest on the CPU.
-
-    By default, idle threads do not spin. Other settings are returned where they are faster by more than noise.
-    """
-    no_spin, others = Settings(spinning=False), _other_settings()
-    entry = Entry(provider=DEFAULT_PROVIDER, form=form)
-    planned = graph.planned
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with writing_copies(folder):
-            save_graphs({f"{form.name}.onnx": graph.written(form)}, folder)
-        reference = _runs(planned, plan, folder, entry, no_spin)
-        speeds = [
-            speedup(
-                reference,
-                _runs(planned, plan, folder, entry, settings),
-                seconds=SETTINGS_SECONDS / len(others),
-                pause=SETTINGS_PAUSE,
-            )
-            for settings in others
-        ]
-    gain, fastest = max(zip(speeds, others, strict=True), key=lambda pair: pair[0])
-    return fastest if gain > 1 + NOISE else no_spin
-
-
 def _other_settings() -> list[Settings]:
+    """Return the settings that are compared with threads that do not spin, one for each core."""
     cores = os.cpu_count() or 1
     halves = [Settings(threads=cores // 2, spinning=False)] if cores >= FEW_CORES else []
     return [Settings(spinning=True), *halves]

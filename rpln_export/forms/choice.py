@@ -108,7 +108,7 @@ class Choice:
 
 
 def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Callable[[int, int], None]) -> Measurements:
-    """Measure the forms that the plan leaves open, on this machine.
+    """Measure the forms that the plan leaves open on this machine, and return what was measured, or why nothing was.
 
     Nothing is measured where the plan names a form, or where its target does not run here. `advance` is told how many
     candidates are done, and of how many. Raises PassError for a form that fuses less than its formula says.

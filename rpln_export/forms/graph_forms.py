@@ -1,4 +1,4 @@
-"""A graph of an export in the forms that were asked for, each of which is written once."""
+"""A graph of an export in the forms that code asks for. Each form is written once and kept."""
 
 import onnx_ir as ir
 

@@ -1,4 +1,4 @@
-"""The measurement of how much faster one way to run a graph is than another: in turn, with pauses between the runs."""
+"""How much faster one way to run a graph is than another: both are run in turn, with pauses between the runs."""
 
 import statistics
 import time

@@ -7,9 +7,9 @@ from rpln_export.errors import PlanError
 from rpln_runtime.tasks import Tensor
 
 AUTO: Final = "auto"
-"""The choice to decide by what is found or measured."""
+"""The choice that leaves the decision to what is found or measured."""
 NONE: Final = "none"
-"""The choice to do without."""
+"""The choice that asks for nothing: no form, or no engine."""
 
 _Row = TypeVar("_Row")
 

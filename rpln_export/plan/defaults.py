@@ -19,6 +19,7 @@ DEFAULT_CHECKPOINT: Final = _CHECKPOINTS / "token-classification"
 """The folder of the part-of-speech tagger, which is exported when the user names no task either."""
 
 TAGGER: Final = Default(name="pos-tagger-brown", folder=DEFAULT_CHECKPOINT)
+"""The row of the part-of-speech tagger."""
 
 _NAMES: Final = {
     "feature-extraction": "style-embedder-brown",
@@ -34,6 +35,7 @@ DEFAULTS: Final = {
     "token-classification": TAGGER,
     **{task: Default(name=name, folder=_CHECKPOINTS / task) for task, name in _NAMES.items()},
 }
+"""The rows by the name of the task."""
 
 
 def default_for_task(task: str | None) -> Default:

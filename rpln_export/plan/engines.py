@@ -16,7 +16,7 @@ from rpln_runtime.tasks import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineRequest:
-    """What the user asked for.
+    """The options about engines as the user gave them.
 
     Attributes:
         name: AUTO, NONE or a row of BACKENDS.
@@ -38,7 +38,7 @@ class EngineRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnginePlan:
-    """How engines are built.
+    """The decision which engines are built, and how.
 
     Attributes:
         backend: the TensorRT that builds them; None where there are no engines.
@@ -103,7 +103,10 @@ def check_engines(plan: EnginePlan, graphs: Sequence[Graph], limits: Mapping[str
 
 
 def described_graphs(graphs: Sequence[GraphPlan], limits: Mapping[str, Axis], *, opset: int) -> list[Graph]:
-    """Return planned graphs as a manifest describes them, as far as dynamic axes are concerned."""
+    """Return planned graphs as a manifest describes them, but with 1 for sizes that the config holds.
+
+    Profiles need no more: they are about dynamic axes.
+    """
 
     def specs(tensors: Iterable[Tensor]) -> tuple[TensorSpec, ...]:
         return tuple(
@@ -166,6 +169,7 @@ def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str
 
 
 def _checked(options: EngineOptions, backend: Backend) -> EngineOptions:
+    """Return `options` as they are. Raises PlanError for an option that the backend does not offer."""
     for name in options.asked_for:
         if name in backend.lacks:
             raise PlanError(

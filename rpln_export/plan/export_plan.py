@@ -39,7 +39,7 @@ FAIRSEQ_SUFFIX: Final = ".pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The checkpoint that `source` was converted from: its name, and the files that hold its weights."""
+    """The checkpoint that the user named, if it was converted before: its name, and the files that hold its weights."""
 
     name: str
     files: tuple[Path, ...]
@@ -105,11 +105,6 @@ class ExportPlan:
     def config(self) -> RobertaPreLayerNormConfig:
         """The configuration of the network; for an encoder-decoder, of its decoder."""
         return self.composition.decoder
-
-    @property
-    def decodes(self) -> bool:
-        """Whether the task generates token by token."""
-        return self.task.postprocess is None
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
@@ -195,7 +190,9 @@ def make_plan(
     with_tokenizer: bool = False,
     engines: EngineRequest | None = None,
 ) -> ExportPlan:
-    """Read the checkpoint's configuration, check every choice, and fill in what was left open.
+    """Return the plan of an export, with every choice checked and what was left open filled in.
+
+    The checkpoint's configuration is read for that, but no weights.
 
     Args:
         checkpoint: a folder or hub id; None means the embedded default of the task.
@@ -230,22 +227,24 @@ def make_plan(
     require_extra("cpu")
     source = checkpoint or str(default_for_task(task).folder)
     composition = load_composition(source, revision=revision)
-    row = task_from_choice(task, composition, source, is_decoder=is_decoder)
+    chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
     recipe = choose(RECIPES, precision, "precision")
-    where = choose(TARGETS, target or recipe.target, "target")
-    compiled = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
+    chosen_target = choose(TARGETS, target or recipe.target, "target")
+    engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
-    named = variants or (compiled_variants(row) if compiled.required else ())
+    variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
     plan = ExportPlan(
         source=source,
         origin=origin,
         revision=revision,
         composition=composition,
-        task=row,
+        task=chosen_task,
         recipe=recipe,
         destination=destination or Path(),
-        graphs=graph_plans(row, composition, variants=named, inputs=inputs, outputs=outputs, logits=logits),
-        generation=generation_from_checkpoint(source, composition, row, revision=revision),
+        graphs=graph_plans(
+            chosen_task, composition, variants=variant_names, inputs=inputs, outputs=outputs, logits=logits
+        ),
+        generation=generation_from_checkpoint(source, composition, chosen_task, revision=revision),
         opset=checked_opset(opset),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
@@ -253,13 +252,13 @@ def make_plan(
         calibration=calibration,
         allow_random_head=allow_random_head,
         optimize=optimize,
-        form=form_from_choice(optimize, where, pack_padding=pack_padding),
-        target=where,
+        form=form_from_choice(optimize, chosen_target, pack_padding=pack_padding),
+        target=chosen_target,
         workload=workload_from_choice(workload, workload_file),
         pack_padding=pack_padding,
         allow_partial=allow_partial_fusion,
         with_tokenizer=with_tokenizer,
-        engines=compiled,
+        engines=engine_plan,
     )
     _check(plan, workload_given=bool(workload or workload_file))
     return plan if destination else replace(plan, destination=_default_destination(plan))
@@ -273,7 +272,7 @@ def _check(plan: ExportPlan, *, workload_given: bool) -> None:
         plan.target,
         plan.recipe,
         pack_padding=plan.pack_padding,
-        decodes=plan.decodes,
+        generates=plan.task.generates,
         workload_given=workload_given,
     )
     if plan.pack_padding or plan.optimize not in {AUTO, NONE}:

@@ -18,7 +18,7 @@ def generation_from_checkpoint(
 
     Returns None for a task that generates nothing. Raises PlanError for ids and lengths that cannot be.
     """
-    if task.postprocess is not None:
+    if not task.generates:
         return None
     chosen, config = _generation_config(source, revision), composition.decoder
 
@@ -30,7 +30,7 @@ def generation_from_checkpoint(
         pad_token_id=_first_known(token_id("pad_token_id"), padding_row(config)),
         bos_token_id=token_id("bos_token_id"),
         eos_token_ids=tuple(ends if isinstance(ends, list) else [] if ends is None else [ends]),
-        # As in transformers: where no start token is named, the one that begins every text.
+        # As in transformers: without a start token, the token that begins every text takes its place.
         start_token_id=_first_known(
             chosen.get("decoder_start_token_id"), composition.start_token_id, token_id("bos_token_id")
         )
@@ -46,7 +46,10 @@ def generation_from_checkpoint(
 
 
 def _generation_config(source: str, revision: str | None) -> dict[str, Any]:
-    """Return what transformers' `generate` looks at before the network's own config."""
+    """Return the entries of generation_config.json, which go before those of config.json; empty without that file.
+
+    transformers' `generate` reads them in this order. Raises PlanError for a file that is not a JSON object.
+    """
     path = local_folder(source, revision=revision) / GENERATION_CONFIG
     if not path.is_file():
         return {}
@@ -60,6 +63,7 @@ def _generation_config(source: str, revision: str | None) -> dict[str, Any]:
 
 
 def _length(chosen: dict[str, Any], name: str) -> int | None:
+    """Return the entry called `name`, or None if it is left open. Raises PlanError unless it is a positive integer."""
     value = chosen.get(name)
     if value is not None and not (type(value) is int and value > 0):
         raise PlanError(f"{name} is {value!r}, but must be a positive integer. Correct it in {GENERATION_CONFIG}.")
@@ -67,7 +71,7 @@ def _length(chosen: dict[str, Any], name: str) -> int | None:
 
 
 def _check_ids(generation: Generation, source: str, *, vocab_size: int) -> None:
-    """Refuse ids that the decoder has no row for: they would end a run much later, or never end a sequence."""
+    """Raise PlanError for ids that the decoder has no embedding for, with which a run would fail later or never end."""
     ids = {
         "pad_token_id": (generation.pad_token_id,),
         "bos_token_id": (generation.bos_token_id,),
@@ -84,4 +88,5 @@ def _check_ids(generation: Generation, source: str, *, vocab_size: int) -> None:
 
 
 def _first_known(*values: Any) -> Any:
+    """Return the first of `values` that is not None, or None if there is none."""
     return next((value for value in values if value is not None), None)

@@ -12,7 +12,7 @@ from rpln_model.config import ABSOLUTE, activation, position_type
 from rpln_runtime.tasks import LAST_LOGITS, MASKED_LOGITS, MASKED_POSITIONS
 
 GELUS: Final = {ACTIVATIONS["gelu"], ACTIVATIONS["gelu_10"]}
-"""The activations that are gelu. gelu_10 clips what gelu computes."""
+"""The activations whose graphs compute gelu. gelu_10 clips its result."""
 
 FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     traits.RELATIVE_POSITIONS: lambda _, config: position_type(config) != ABSOLUTE,
@@ -30,13 +30,14 @@ FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     traits.MASKED_TOKENS: lambda graph, _: MASKED_LOGITS in graph.outputs or MASKED_POSITIONS in graph.inputs,
     traits.FIRST_TOKEN: lambda graph, _: "logits" in _outputs(graph) and not _has_rows(graph),
 }
+"""The features, each with a function of a graph's plan and its network's config that says whether the graph has it."""
 
 
 def traits_of_graph(graph: GraphPlan, composition: Composition) -> GraphTraits:
     """Return the traits of a graph of the network, or of the two networks, that `composition` describes."""
     config = composition.encoder if graph.variant.standalone else composition.decoder
     if config is None:
-        return GraphTraits(layers=0)  # projections of a foreign encoder's output
+        return GraphTraits(layers=0)  # the graph only projects the output of another architecture's encoder
     return GraphTraits(
         layers=config.num_hidden_layers,
         cross_attention=config.add_cross_attention,

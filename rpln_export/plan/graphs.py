@@ -1,6 +1,6 @@
 """The graphs that a task is exported as, each with its inputs and outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,12 +64,11 @@ def graph_plans(
     outputs: Sequence[str],
     logits: str | None,
 ) -> tuple[GraphPlan, ...]:
-    """Return the graphs that were asked for, or the task's default one, and the encoder's.
+    """Return the graphs that were asked for, or the task's default one, and after them the encoder's, if there is one.
 
     Raises PlanError for a variant, an input, an output or a choice of logits that the task does not offer.
     """
-    steps = _chosen_variants(task, variants)
-    before = [] if not task.encoders else [VARIANTS["cross" if composition.encoder is None else "encoder"]]
+    chosen = _chosen_variants(task, variants)
     optional = choose_all(task.optional_outputs, outputs, f"output of {task.name}")
     asked = _logits(task, logits)
     if MASKED_LOGITS in asked.outputs and "inputs_embeds" in inputs:
@@ -77,28 +76,23 @@ def graph_plans(
             "--logits masked finds mask tokens by their id, but with inputs_embeds there are no ids. Choose --logits "
             "positions."
         )
-    given = (*(asked.outputs or task.outputs), *optional)
     graphs = []
-    for variant in (*steps, *before):
-        own = (
-            variant.inputs
-            if variant.standalone
-            else (*_graph_inputs(task, inputs, composition.decoder, variant), *asked.inputs, *variant.inputs)
-        )
-        made = () if variant.standalone else given
+    for variant in chosen:
+        shared_inputs = (*_graph_inputs(task, inputs, composition.decoder, variant), *asked.inputs)
+        shared_outputs = (*(asked.outputs or task.outputs), *optional)
         graphs.append(
             GraphPlan(
                 variant=variant,
-                path=GRAPH_NAME if steps == [variant] else variant.path,
-                inputs=variant.shaped(own),
-                outputs=(*variant.shaped(made), *variant.outputs),
+                path=GRAPH_NAME if chosen == [variant] else variant.path,
+                inputs=variant.shaped((*shared_inputs, *variant.inputs)),
+                outputs=(*variant.shaped(shared_outputs), *variant.outputs),
             )
         )
-    return tuple(graphs)
+    return (*graphs, *_encoder_plans(task, composition))
 
 
 def compiled_variants(task: Task) -> tuple[str, ...]:
-    """Return the variants of a decoder that TensorRT compiles; empty for other tasks, whose default one is compiled.
+    """Return the variants of a decoder that TensorRT compiles; empty for other tasks, whose default is compiled.
 
     TensorRT's axes are at least 1, so that one graph cannot serve the prompt and the steps.
     """
@@ -114,12 +108,23 @@ def logits_of_graph(graph: Graph, task: Task) -> str | None:
 
 
 def _chosen_variants(task: Task, names: Sequence[str]) -> list[Variant]:
+    """Return the variants called `names`, each once, or the task's default one.
+
+    Raises PlanError for a variant that the task does not offer, and for one of two that need each other.
+    """
     offered = {name: VARIANTS[name] for name in task.variants}
     chosen = [choose(offered, name, f"variant of {task.name}") for name in dict.fromkeys(names or task.variants[:1])]
     for one, other in (("prefill", "decode"), ("decode", "prefill")):
         if offered.get(one) in chosen and offered[other] not in chosen:
             raise PlanError(f"the variant {one} is of no use without {other}. Ask for both: --variants prefill,decode.")
     return chosen
+
+
+def _encoder_plans(task: Task, composition: Composition) -> Iterator[GraphPlan]:
+    """Yield the graph that runs once, before a decoder's steps, if the task has one."""
+    if task.encoders:
+        variant = VARIANTS["cross" if composition.encoder is None else "encoder"]
+        yield GraphPlan(variant=variant, path=variant.path, inputs=variant.inputs, outputs=variant.outputs)
 
 
 def _logits(task: Task, which: str | None) -> Logits:

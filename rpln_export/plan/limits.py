@@ -23,7 +23,7 @@ from rpln_runtime.tasks import (
 
 
 def limits_from_config(config: RobertaPreLayerNormConfig, **sizes: int) -> Limits:
-    """Return what bounds the inputs of the network of `config`; `sizes` are those that its config does not hold."""
+    """Return what bounds the inputs of the network of `config`; `sizes` are further sizes, which it does not hold."""
     return Limits(
         usable_length=usable_length(config),
         vocab_size=config.vocab_size,

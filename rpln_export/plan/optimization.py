@@ -36,9 +36,12 @@ def workload_from_choice(name: str | None, path: Path | None) -> Workload:
 
 
 def check_optimization(
-    optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool, decodes: bool, workload_given: bool
+    optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool, generates: bool, workload_given: bool
 ) -> None:
-    """Refuse choices of a form that contradict each other. Raises PlanError."""
+    """Refuse choices of a form that contradict each other. Raises PlanError.
+
+    `generates` says whether the task generates text, and `workload_given` whether the user named a workload.
+    """
     form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
     if target.compiled and (pack_padding or (form is not None and (form.packs or not form.standard))):
         raise PlanError(
@@ -50,7 +53,7 @@ def check_optimization(
         raise PlanError(
             f"--pack-padding asks for a packed form, but --optimize {form.name} for another. Leave one of them out."
         )
-    if pack_padding and decodes:
+    if pack_padding and generates:
         raise PlanError("--pack-padding is for encoders: the steps of a decoder have no padding. Leave it out.")
     if pack_padding and optimize == NONE:
         raise PlanError(

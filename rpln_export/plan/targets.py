@@ -13,10 +13,10 @@ class Target:
     Attributes:
         name: what the user calls it.
         providers: the providers that may run here, each with the forms that are measured on it.
-        default: the form where nothing can be measured.
+        default: the form that is taken where nothing can be measured.
         because: why that form is the default, as the end of a sentence.
-        compiled: whether model.onnx itself is compiled elsewhere, or read by any runtime. It has the chosen form then,
-            which must consist of standard operators.
+        compiled: whether model.onnx itself is compiled elsewhere, or read by any runtime. If so, model.onnx has the
+            chosen form, which must consist of standard operators.
     """
 
     name: str

@@ -11,8 +11,8 @@ from rpln_runtime.tasks import TASKS, Task
 def task_from_choice(name: str | None, composition: Composition, source: str, *, is_decoder: bool) -> Task:
     """Return the row of TASKS called `name`, or, for None, the one that the config of `source` names.
 
-    `is_decoder` makes a decoder of the network in `composition`, in place. Raises PlanError for an unknown task, and
-    for a network that cannot do it.
+    With `is_decoder`, the config in `composition` is changed to that of a decoder. Raises PlanError for an unknown
+    task, and for a network that cannot do the task.
     """
     task = choose(TASKS, name, "task") if name else _task_from_config(composition.config, source)
     if is_decoder:
@@ -33,7 +33,8 @@ def _task_from_config(config: PretrainedConfig, source: str) -> Task:
 
 
 def _make_decoder(composition: Composition, task: Task) -> None:
-    if task.postprocess is not None:
+    """Change the config to that of a decoder. Raises PlanError for a task that generates no text."""
+    if not task.generates:
         raise PlanError(
             f"--is-decoder makes a decoder, which continues texts, but {task.name} is no such task. Leave it out, or "
             "choose --task text-generation."
@@ -42,13 +43,14 @@ def _make_decoder(composition: Composition, task: Task) -> None:
 
 
 def _check_network(composition: Composition, task: Task, source: str) -> None:
+    """Raise PlanError if the network is not of the kind that the task needs: plain, a decoder, an encoder-decoder."""
     config = composition.decoder
     if composition.kind != PLAIN and not task.encoders:
         raise PlanError(
             f"{source} is an encoder and a decoder, but {task.name} takes a single network. Choose --task "
             "text2text-generation."
         )
-    if task.postprocess is None and not config.is_decoder:
+    if task.generates and not config.is_decoder:
         raise PlanError(
             f"{source} is no decoder: is_decoder is not set in its config, so that its tokens see the tokens after "
             f"them. To make it continue texts, add --is-decoder. Otherwise choose another --task than {task.name}."

@@ -18,6 +18,7 @@ TEXT_GRAPH: Final = "model.text.onnx"
 """The name of the graph from texts in a bundle."""
 
 _INPUTS: Final = {*TOKENS, "token_type_ids"}
+"""The inputs that a graph from texts can compute."""
 
 
 def check_text_graph(task: Task, recipe: Recipe, graphs: Sequence[GraphPlan]) -> None:

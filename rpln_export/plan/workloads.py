@@ -10,10 +10,16 @@ from rpln_export.errors import PlanError
 from rpln_runtime.batching import batches
 
 FILE_BATCH_SIZE: Final = 32
+"""The most texts in a batch of a user's own file, as in the runtime's pipelines."""
 FILE_BATCH_TOKENS: Final = 4096
-"""The most texts and tokens in a batch of a user's own file, as in the runtime's pipelines."""
+"""The most tokens in such a batch, padding included."""
 MOST_FILE_BATCHES: Final = 8
 """The most batches of a user's own file that are measured. They are spread over the whole file."""
+EXPECTED: Final = (
+    "--workload-file takes JSON: a list of the lengths of texts in tokens, such as [12, 40, 33], or a list of batches, "
+    "such as [[12, 40], [33, 7]]."
+)
+"""The sentence that tells users what such a file holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,7 @@ WORKLOADS: Final = {
     )
 }
 DEFAULT_WORKLOAD: Final = "latency"
+"""The workload where the user names none."""
 
 
 def workload_from_file(path: Path) -> Workload:
@@ -58,12 +65,6 @@ def workload_from_file(path: Path) -> Workload:
         raise PlanError(f"{path} is not a workload. {EXPECTED}")
     step = max(1, len(grouped) // MOST_FILE_BATCHES)
     return Workload(name=path.name, batches=tuple(tuple(row) for row in grouped[::step][:MOST_FILE_BATCHES]))
-
-
-EXPECTED: Final = (
-    "--workload-file takes JSON: a list of the lengths of texts in tokens, such as [12, 40, 33], or a list of batches, "
-    "such as [[12, 40], [33, 7]]."
-)
 
 
 def _grouped(lengths: Sequence[Any]) -> list[list[Any]]:

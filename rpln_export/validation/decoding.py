@@ -1,4 +1,4 @@
-"""The cases of a decoder, run step by step on its graphs, and as whole histories in eager torch."""
+"""How a decoder's cases are run: step by step on its graphs, and as whole histories in eager torch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class DecodingRunner:
     _memory: Feeds = field(default_factory=dict)
 
     def __call__(self, case: DecodingCase) -> Mapping[str, Array]:
-        """Return the outputs for the case's new tokens."""
+        """Run the case's graph, keep the cache that it returns, and return the outputs for the case's new tokens."""
         if case.rows is None:
             planned = self.prompt
             self._past = planned.empty_past(len(case.mask))
@@ -79,7 +79,7 @@ def history_feeds(
 
 
 def encoded(case: DecodingCase, encoder: PlannedGraph | None, runs: Mapping[str, RunGraph]) -> Feeds:
-    """Return what the decoder's graphs read of the encoder's side: keys, values and mask. Empty without an encoder."""
+    """Return what a decoder reads of its encoder: keys, values and mask; nothing if there is no encoder."""
     if encoder is None:
         return {}
     found = runs[encoder.name]({name: case.memory[name] for name in encoder.call.input_names})
@@ -101,6 +101,7 @@ def newest(found: Mapping[str, Array], planned: PlannedGraph, case: DecodingCase
 
 
 def _last(array: Array, tensor: Tensor, tokens: int) -> Array:
+    """Return `array` at the last `tokens` tokens, or as it is if it has no axis of tokens."""
     if SEQUENCE not in tensor.axes:
         return array
     axis = tensor.axes.index(SEQUENCE)

@@ -105,6 +105,7 @@ def _words(distance: Distance, yardstick: Yardstick, tolerance: Tolerance) -> st
 
 
 def _eager_stream(call: GraphCall, feeds: Feeds, *, exact: bool) -> Stream:
+    """Return the residual stream that eager torch computes, in fp32, or with `exact` in fp64."""
     stream: Stream = {}
 
     def record(name: str) -> Any:
@@ -127,6 +128,7 @@ def _eager_stream(call: GraphCall, feeds: Feeds, *, exact: bool) -> Stream:
 
 
 def _graph_stream(graph: ir.Model, feeds: Feeds) -> Stream:
+    """Return the residual stream that the graph computes in ONNX Runtime, with rescaling undone."""
     lowered = any(value.dtype in LOWER_TYPES for node in graph.graph for value in node.outputs)
     copy = rounding_copy(graph) if lowered else graph.clone()
     nodes = {node.name: node for node in copy.graph}

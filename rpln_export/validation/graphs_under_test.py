@@ -1,4 +1,4 @@
-"""What is proven in one go: a single graph, case by case, or a decoder's graphs together, step by step."""
+"""Graphs that are proven together: a single graph, case by case, or a decoder's graphs, step by step."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -160,7 +160,7 @@ class DecoderUnderTest:
 
 def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: ExportPlan) -> list[GraphUnderTest]:
     """Return everything that must be proven of a bundle of these graphs."""
-    if not plan.decodes:
+    if not plan.task.generates:
         return [SingleGraphUnderTest(planned=planned, cases=list(_cases(planned, plan))) for planned in planned_graphs]
     encoder = next((planned for planned in planned_graphs if planned.is_encoder), None)
     decoders = {planned.name: planned for planned in planned_graphs if not planned.is_encoder}
@@ -183,7 +183,7 @@ def graphs_under_test_from_plan(planned_graphs: Sequence[PlannedGraph], plan: Ex
 
 
 def _cases(planned: PlannedGraph, plan: ExportPlan) -> Iterator[Case]:
-    """Return the stress set, with mask tokens where the graph looks for them."""
+    """Return the stress set of one graph, with mask tokens if the graph looks for them."""
     return stress_cases(planned.plan.inputs, replace(plan.limits, mask_token_id=planned.mask_token_id))
 
 

@@ -42,26 +42,26 @@ ROUNDING: Final = "rounding copy"
 """The method that runs a copy of the graph which computes in fp32 and rounds after every operator, as a GPU would."""
 
 NEAR: Final = 2.0
-"""The factor by which rounding alone may make a difference pass the tolerance, for example that of folded weights."""
+"""The factor by which rounding alone, such as that of folded weights, may make a difference exceed the tolerance."""
 
 ADVICE_LOWER: Final = (
     "Run again with --precision fp32: if that passes, the precision is the reason. If not, please report it, with what "
     "rpln doctor shows."
 )
 ADVICE_FLOAT: Final = "Please report it, with the checkpoint's config.json and what rpln doctor shows."
-"""What to do about a graph that is refused, in a lower precision and in fp32."""
+"""What to do about a refused graph in fp32; ADVICE_LOWER says it for a graph in a lower precision."""
 
 HEAD_DIFFERS: Final = "what differs is computed behind the last layer"
 STEP_DIFFERS: Final = (
     "given all tokens at once, so that what differs is the cache, the positions in a step, or computed behind the last "
     "layer"
 )
-"""What differs where no block drifts, in the first run of a graph and in a step over its cache."""
+"""What differs where no block drifts: in a step over the cache. HEAD_DIFFERS says it for any other run of a graph."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why graphs are refused: they are not equal to eager torch.
+class ProofRefusal:
+    """The refusal of graphs that are not equal to eager torch.
 
     Attributes:
         message: what the user reads: the comparisons that failed, and where the graph begins to differ.
@@ -88,7 +88,7 @@ class Proof:
 
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
-    refusal: Refusal | None = None
+    refusal: ProofRefusal | None = None
 
     def check(self) -> None:
         """Raise ValidationError where the graphs are refused."""
@@ -104,33 +104,33 @@ def prove(
     recipe: Recipe,
     advance: Callable[[int, int], None],
 ) -> Proof:
-    """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch.
+    """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch; return the outcome.
 
     First their structure is read back, then their outputs are compared. The proof ends with the first graphs that
-    differ.
+    differ. `advance` is told how many comparisons are done, and of how many.
     """
-    run_configs = {
+    by_label = {
         run_config.label(name): (method, run_config)
         for run_config in run_configs_from_manifest(manifest)
         for name, method in METHODS.items()
         if recipe.computes_in in method.dtypes
     }
-    total = sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(run_configs))
+    total = sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(by_label))
     tick = _counter(advance, total)
     comparisons: list[Comparison] = []
     refusal = _structural_refusal(graphs_under_test, folder, manifest)
     for under_test in () if refusal else graphs_under_test:
-        found = _comparisons(under_test, folder, run_configs, recipe, advance=tick)
+        found = _comparisons(under_test, folder, by_label, recipe, advance=tick)
         comparisons += _labelled(found, under_test, several=len(graphs_under_test) > 1)
         if refused := failed(found, recipe.tolerance):
-            refusal = _refusal(refused, under_test, folder, recipe, run_configs)
+            refusal = _refusal(refused, under_test, folder, recipe, by_label)
             break
     return Proof(comparisons=comparisons, notes=(recipe.note,) if recipe.note else (), refusal=refusal)
 
 
 def _structural_refusal(
     graphs_under_test: Sequence[GraphUnderTest], folder: Path, manifest: Manifest
-) -> Refusal | None:
+) -> ProofRefusal | None:
     """Return why the first file with another structure than its network is refused; None if there is none."""
     graphs = {graph.variant: graph for graph in manifest.graphs}
     for under_test in graphs_under_test:
@@ -148,27 +148,27 @@ def _structural_refusal(
     return None
 
 
-def _structure_refused(path: str, faults: Sequence[str], provider: str | None) -> Refusal:
+def _structure_refused(path: str, faults: Sequence[str], provider: str | None) -> ProofRefusal:
     reason = f"{path} is not the network that was loaded: {'; '.join(faults)}"
-    return Refusal(message=f"{reason}. It is refused.\n{ADVICE_FLOAT}", reason=reason, provider=provider)
+    return ProofRefusal(message=f"{reason}. It is refused.\n{ADVICE_FLOAT}", reason=reason, provider=provider)
 
 
 def _comparisons(
     under_test: GraphUnderTest,
     folder: Path,
-    run_configs: Mapping[str, tuple["Method", "RunConfig"]],
+    by_label: "RunsByLabel",
     recipe: Recipe,
     *,
     advance: Callable[[], None],
 ) -> list[Comparison]:
-    """Compare the outputs of the last graph with those of eager torch, by every method and form."""
+    """Return the comparisons of the last graph's outputs with those of eager torch, for each way to run the graphs."""
     last = under_test.planned_graphs[-1]
     with tempfile.TemporaryDirectory() as stored:
         sample = sample_from_cases(under_test.cases) if recipe.tolerance.wants_exact else []
         expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), sample=sample, advance=advance)
         return compare(
             expected,
-            {label: partial(_runner, under_test, folder, *how) for label, how in run_configs.items()},
+            {label: partial(_runner, under_test, folder, *how) for label, how in by_label.items()},
             graph_outputs(last.compared, last.call.layers),
             under_test.cases,
             recipe.tolerance,
@@ -225,17 +225,19 @@ class RunConfig:
 
 
 def _runner(under_test: GraphUnderTest, folder: Path, method: "Method", run_config: RunConfig) -> Run:
+    """Return a function that runs the cases on the graphs that `method` opens."""
     return under_test.runner(
         {planned.name: method.open(folder, run_config, planned.name) for planned in under_test.planned_graphs}
     )
 
 
 def _labelled(comparisons: Sequence[Comparison], under_test: GraphUnderTest, *, several: bool) -> list[Comparison]:
-    """Return the comparisons; where a bundle is proven in several parts, their labels say which part they are of."""
+    """Return the comparisons. Where a bundle is proven in `several` parts, `method` also says which part it was."""
     return [replace(row, method=f"{row.method}, {under_test.name}") if several else row for row in comparisons]
 
 
 def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
+    """Return a function that runs a graph in the runtime's session (RUNTIME)."""
     # A form for a GPU is run on the CPU, which has kernels for its operators too.
     provider = run_config.provider if PROVIDERS[run_config.provider].device == "cpu" else DEFAULT_PROVIDER
     graph = run_config.graph(variant)
@@ -246,6 +248,7 @@ def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph
 
 
 def _open_rounding_copy(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
+    """Return a function that runs the rounding copy of a graph (ROUNDING)."""
     graph = ir.load(folder / run_config.path(variant))
     with tempfile.TemporaryDirectory() as copies:
         session = session_from_model(rounding_copy(graph), Path(copies))
@@ -265,6 +268,9 @@ class Method:
     open: Callable[[Path, RunConfig, str], RunGraph]
     dtypes: frozenset[ir.DataType]
 
+
+RunsByLabel = Mapping[str, tuple[Method, RunConfig]]
+"""The ways in which the graphs of a bundle are run, by the labels of their comparisons."""
 
 METHODS: Final = {
     # ONNX Runtime's CPU provider has no kernels for bf16. An fp32 graph rounds nothing and needs no rounding copy.
@@ -291,18 +297,18 @@ def _refusal(
     under_test: GraphUnderTest,
     folder: Path,
     recipe: Recipe,
-    run_configs: Mapping[str, tuple[Method, RunConfig]],
-) -> Refusal:
-    """Return why the `refused` comparisons are refused: a form alone is wrong where the standard graphs are right."""
-    standard = [row for row in refused if not run_configs[row.method][1].rewritten]
+    by_label: RunsByLabel,
+) -> ProofRefusal:
+    """Return the refusal for comparisons that failed. A form alone is wrong if the standard graphs are right."""
+    standard = [row for row in refused if not by_label[row.method][1].rewritten]
     if not standard:
-        return Refusal(
+        return ProofRefusal(
             message=_form_message(refused, recipe),
             reason=_reason(refused, recipe),
-            provider=run_configs[refused[0].method][1].provider,
+            provider=by_label[refused[0].method][1].provider,
         )
-    return Refusal(
-        message=_message(standard, under_test, folder, recipe, run_configs),
+    return ProofRefusal(
+        message=_message(standard, under_test, folder, recipe, by_label),
         reason=_reason(standard, recipe),
         near=not failed(standard, recipe.tolerance, times=NEAR),
     )
@@ -348,11 +354,11 @@ def _message(
     under_test: GraphUnderTest,
     folder: Path,
     recipe: Recipe,
-    run_configs: Mapping[str, tuple[Method, RunConfig]],
+    by_label: RunsByLabel,
 ) -> str:
     worst = max(refused, key=lambda row: row.share)
     case = next((case for case in under_test.cases if case.name == worst.worst_case), under_test.cases[0])
-    method, run_config = run_configs[worst.method]
+    method, run_config = by_label[worst.method]
     run = partial(method.open, folder, run_config)
     return "\n".join(
         [

@@ -71,7 +71,7 @@ def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | No
         ),
         variants=[graph.variant for graph in graphs],
         logits=logits_of_graph(graphs[0], task),
-        is_decoder=task.postprocess is None,
+        is_decoder=task.generates,
     )
 
 

@@ -65,6 +65,7 @@ def _batches(usable_length: int, mask: str | None) -> Iterator[list[str]]:
 
 
 def _opened(path: Path) -> Callable[[Sequence[str]], dict[str, NDArray[Any]]]:
+    """Return a function that runs the graph from texts on a batch of texts, and returns its outputs by name."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

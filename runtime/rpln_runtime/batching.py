@@ -22,7 +22,7 @@ _MOST_OUTPUT_BYTES: Final = 1 << 28
 
 
 def batches(lengths: Sequence[int], *, batch_size: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Split the indices of `lengths` into batches of at most `batch_size` rows and `batch_tokens` tokens.
+    """Yield batches of at most `batch_size` rows and `batch_tokens` tokens, as lists of indices of `lengths`.
 
     `lengths` are in tokens. Padding counts: a batch has as many tokens as its longest row, times its rows. The longest
     rows come first: if memory is short, the first batch shows it. A row longer than `batch_tokens` is a batch of its

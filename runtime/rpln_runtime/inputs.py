@@ -89,6 +89,7 @@ def _check_sum(axis: str, name: str, size: int, sizes: dict[str, tuple[str, int]
 
 
 def _check_values(array: np.ndarray, name: str, limit: int) -> None:
+    """Raise InputError for an integer that is not from 0 to `limit` - 1."""
     outside = (array < 0) | (array >= limit)
     if outside.any():
         where = tuple(int(index) for index in np.argwhere(outside)[0])

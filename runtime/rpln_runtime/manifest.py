@@ -248,7 +248,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
-    """Read and check `rpln.json` in `folder`, and check the files that it lists.
+    """Read `rpln.json` in `folder`, check it and the files that it lists, and return the manifest.
 
     Sizes of files are always compared; with `verify`, so is the SHA-256 of each. Raises ManifestError for a folder that
     is not a complete bundle of this version, or whose files were altered.

@@ -117,6 +117,7 @@ class Pipeline:
         return postprocess.results(answers, single=single)
 
     def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any], batch_size: int) -> list[Any]:
+        """Run all rows in batches, and return what the post-processing keeps of each, in the order of the rows."""
         graph, manifest = self.session.graph, self.session.manifest
         needed = [spec for spec in graph.outputs if spec.name in self._outputs]
         budget = token_budget(needed, manifest.usable_length)

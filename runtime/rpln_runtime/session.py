@@ -29,7 +29,7 @@ def load(
     rewritten: bool = True,
     verify: bool = True,
 ) -> "Session":
-    """Open a graph of a bundle.
+    """Open a graph of a bundle, and return the session that runs it.
 
     Args:
         folder: the bundle.

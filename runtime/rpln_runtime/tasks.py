@@ -100,6 +100,11 @@ class Task:
     optional_outputs: tuple[Tensor, ...] = ()
     single_texts: bool = False
 
+    @property
+    def generates(self) -> bool:
+        """Whether the task generates text, token by token."""
+        return self.postprocess is None
+
 
 def _logits(*axes: str | int) -> Tensor:
     """Return the logits, whose last axis holds the candidates that an answer chooses from."""

@@ -71,7 +71,7 @@ class Tokenizer:
 
     @classmethod
     def from_bundle(cls, folder: Path, manifest: Manifest) -> "Tokenizer":
-        """Read the tokenizer of the bundle in `folder`. Raises ManifestError if it is missing or cannot be read."""
+        """Return the tokenizer of the bundle in `folder`. Raises ManifestError if it is missing or cannot be read."""
         import tokenizers
 
         if _TOKENIZER_NAME not in {file.path for file in manifest.files}:
@@ -122,7 +122,7 @@ class Tokenizer:
 
 
 def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int = 0) -> list[Encoding]:
-    """Cut `encoding` into windows of at most `max_length` tokens, of which two neighbours share `stride` tokens.
+    """Return windows over `encoding`, of at most `max_length` tokens, of which two neighbours share `stride` tokens.
 
     Only the tokens of one sequence are cut: 0 for the text, 1 for its pair. The other tokens are in every window. An
     encoding that is short enough is its own only window. Raises InputError if the other tokens leave room for no more

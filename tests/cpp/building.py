@@ -1,4 +1,4 @@
-"""Builds of the C++ runtime: one is made for each state of the sources, with tools that a machine may lack."""
+"""Builds the C++ runtime once for each state of the sources. Tests are skipped if a tool is missing."""
 
 import contextlib
 import hashlib
@@ -25,15 +25,16 @@ HEADERS: Final = ROOT / ".tools/onnxruntime/include"
 MOST_DRIVERS: Final = 4
 INSTALL: Final = "run .ci/install-tools, which installs it"
 TOOLS: Final = {"g++": "g++", "cmake": "cmake", "clang++": "clang", "make": "make"}
-"""Commands, and Debian's packages that have them."""
+"""Commands that are needed, and the Debian packages that have them."""
 PREPROCESSED: Final = {"pcre2.h": "libpcre2-dev", "nlohmann/json.hpp": "nlohmann-json3-dev"}
 FUZZER: Final = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
 
 
 class Driver:
-    """A running driver, the program of the tests, which has loaded a file or a bundle and answers requests.
+    """A running driver: the tests' program, which has loaded a file or a bundle and answers requests.
 
-    It runs under sanitizers. What they find fails the test that it answers, and a leak that which stops it.
+    It runs with sanitizers. An error that they find fails the test that sent the request; a leak is found when it
+    stops.
     """
 
     def __init__(self, *command: object) -> None:
@@ -43,7 +44,7 @@ class Driver:
         )
 
     def ask(self, request: Any) -> Any:
-        """The answer to a request."""
+        """Return the answer to a request."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -56,7 +57,7 @@ class Driver:
         return json.loads(answer)
 
     def stop(self) -> None:
-        """Let it end. Fails where the sanitizers, or the driver itself, found something."""
+        """End the program. Fails if the sanitizers or the program itself found an error."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
         self._errors.seek(0)
@@ -67,25 +68,25 @@ class Driver:
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """What was built: the runtime as it is installed, and the tests' own programs."""
+    """A build: the installed runtime, and the tests' own programs."""
 
     prefix: Path
     programs: Path
     drivers: dict[tuple[object, ...], Driver] = field(default_factory=dict, repr=False)
-    """Those that run, the last used behind: to load a bundle takes them seconds, to answer takes them no time."""
+    """Running drivers, the last used at the end. Loading a bundle takes them seconds, answering takes no time."""
 
     @property
     def command_line(self) -> Path:
-        """The example program."""
+        """The path of the example program."""
         return self.prefix / "bin/rpln-cli"
 
     @property
     def library(self) -> Path:
-        """The one with the C interface."""
+        """The path of the library with the C interface."""
         return next((self.prefix / "lib").rglob("librpln_c.so"))
 
     def fuzzer(self, name: str) -> Path:
-        """A fuzz target, which is built when it is first asked for."""
+        """Return a fuzz target, which is built when it is needed for the first time."""
 
         def make(stamp: Path) -> None:
             _run("cmake", "--build", self.programs, "--target", name)
@@ -95,7 +96,7 @@ class Build:
         return self.programs / name
 
     def ask(self, command: str, path: Path, requests: Iterable[Any], **options: Any) -> list[Any]:
-        """Answers of a driver that was started with the command, the path and the options."""
+        """Return the answer of a driver that was started with the command, the path and the options."""
         arguments = (command, path, json.dumps(options))
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         key = (*arguments, *((file, file.stat().st_mtime_ns) for file in files))
@@ -106,13 +107,13 @@ class Build:
         return answers
 
     def stop_drivers(self, *, but: int = 0) -> None:
-        """Stop all drivers but the last used; fails where one found something."""
+        """Stop all drivers except the last used. Fails if one of them found an error."""
         while len(self.drivers) > but:
             self.drivers.pop(next(iter(self.drivers))).stop()
 
 
 def missing_tools() -> list[str]:
-    """The packages that the build needs and this machine lacks."""
+    """Return the packages that the build needs and this machine lacks."""
     missing = [package for command, package in TOOLS.items() if shutil.which(command) is None]
     if missing:
         return missing
@@ -125,16 +126,16 @@ def missing_tools() -> list[str]:
 
 
 def compiles(compiler: str, source: str, *flags: str) -> bool:
-    """Whether a source of one line does, or at least its headers are there."""
+    """Return whether a source of one line compiles, or its headers are found."""
     mode = flags or ("-fsyntax-only",)
     command = [compiler, "-x", "c++", "-DPCRE2_CODE_UNIT_WIDTH=8", *mode, "-o", os.devnull, "-"]
     return subprocess.run(command, input=source.encode(), capture_output=True, check=False).returncode == 0
 
 
 def build(parent: Path) -> Build:
-    """Build and install the runtime with g++, then the tests' programs against it with clang and sanitizers.
+    """Build and install the runtime with g++, and then the tests' programs with clang and sanitizers.
 
-    A build in `parent` that an earlier run made of the same sources, with the same compilers, is taken.
+    A build of the same sources with the same compilers that is already in `parent` is used again.
     """
     if missing := missing_tools():
         message = f"the C++ runtime is not tested without {', '.join(missing)}: {INSTALL}"
@@ -161,10 +162,10 @@ def _digest_of_sources() -> str:
 
 
 def _build_all(folder: Path, made: Build) -> None:
-    shutil.rmtree(folder / "onnxruntime", ignore_errors=True)  # of a build that was interrupted
+    shutil.rmtree(folder / "onnxruntime", ignore_errors=True)  # left by a build that was interrupted
     options = [f"-DONNXRUNTIME_ROOT={onnxruntime_root(folder / 'onnxruntime')}"]
     runtime = folder / "runtime"
-    # Not optimized: compiling takes a third of the time, and nothing here is about speed.
+    # Without optimization compiling takes a third of the time, and no test measures speed.
     strictly = ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_COMPILER=g++", "-DCMAKE_CXX_FLAGS=-Werror"]
     _run("cmake", "-S", RUNTIME, "-B", runtime, *options, *strictly)
     _run("cmake", "--build", runtime, "--parallel", "2")
@@ -175,7 +176,7 @@ def _build_all(folder: Path, made: Build) -> None:
 
 
 def onnxruntime_root(folder: Path) -> Path:
-    """Headers and Python's own library, laid out as in a release archive of ONNX Runtime."""
+    """Return a folder with headers and Python's own library, laid out like a release archive of ONNX Runtime."""
     spec = importlib.util.find_spec("onnxruntime")
     assert spec is not None
     assert spec.origin is not None

@@ -16,7 +16,7 @@ from tests.sharing import made_once, shared_folder
 
 @pytest.fixture(scope="session")
 def built(kept: Path) -> Iterator[Build]:
-    """The runtime, installed, and the tests' programs."""
+    """Return the build: the installed runtime and the tests' programs."""
     made = build(kept / "cpp")
     yield made
     made.stop_drivers()
@@ -24,7 +24,7 @@ def built(kept: Path) -> Iterator[Build]:
 
 @pytest.fixture(scope="session")
 def demo(built: Build, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Task and choices of the plan -> a bundle of its embedded checkpoint. Where tools lack, none is made."""
+    """Return a function that makes a bundle of a task's embedded checkpoint. Without the tools none is made."""
     bundles = shared_folder(tmp_path_factory) / "cpp"
 
     def demo(task: str, **choices: Any) -> Path:

@@ -1,4 +1,5 @@
-// What the tests ask of the runtime: a command and a path, then requests in JSON, one a line. Each gets an answer a line.
+// The program by which tests call the runtime. It takes a command and a path as arguments, and reads requests in JSON,
+// one a line. It answers each with a line.
 //
 //   driver tokenize TOKENIZER.JSON   "text" or ["text", "pair"]           -> [[id, start, end, byte start, ...], ...]
 //   driver decode   TOKENIZER.JSON   {"ids": [...], "skip": true}         -> "text"

@@ -1,4 +1,4 @@
-// Any bytes to the readers of rpln.json and tokenizer.json: they give what they read or throw a ManifestError.
+// Gives any bytes to the readers of rpln.json and tokenizer.json, which must return a value or throw a ManifestError.
 #include <string>
 
 #include "rpln/manifest.hpp"

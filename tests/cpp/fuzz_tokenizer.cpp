@@ -1,5 +1,6 @@
-// Any bytes to the tokenizer: it refuses what is no UTF-8, and otherwise cuts words as PCRE2 does by GPT-2's expression,
-// and gives tokens whose offsets lie in the text, in order, and that decode to it.
+// Gives any bytes to the tokenizer. It must refuse what is not UTF-8. For other texts, the words must be those that
+// PCRE2 finds with GPT-2's expression, the offsets of tokens must lie in the text, in order, and the tokens must decode
+// to it.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
@@ -20,7 +21,7 @@ void check(bool holds, const char* what) {
   std::abort();
 }
 
-// The class of characters that `ranges` are, written out: PCRE2's own letters are those of another version of Unicode.
+// Returns a character class that lists `ranges`. PCRE2's own letters come from another version of Unicode.
 template <std::size_t count>
 std::string class_from_ranges(const rpln::unicode::Range (&ranges)[count]) {
   std::string text;
@@ -70,7 +71,7 @@ class Expression {
   std::unique_ptr<pcre2_match_data, Free> match_;
 };
 
-// Every byte, a few merges, and the five special tokens.
+// A tokenizer with a token for every byte, a few merges, and the five special tokens.
 rpln::Tokenizer make_tokenizer() {
   const auto& alphabet = rpln::detail::ByteAlphabet::instance();
   nlohmann::json vocabulary;
@@ -123,7 +124,7 @@ void check_encoding(std::string_view text, const rpln::Encoding& encoding, const
     check(static_cast<std::int64_t>(rpln::utf8::count_characters(head)) == token.characters.begin,
           "bytes and characters disagree");
   }
-  // Where no added token was found, the text comes back.
+  // Without added tokens, decoding gives the text.
   const bool plain = text.find('<') == text.npos;
   if (plain) check(tokenizer.decode(rpln::ids_of(encoding), true) == text, "the text does not come back");
 }
@@ -133,7 +134,7 @@ void check_encoding(std::string_view text, const rpln::Encoding& encoding, const
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t size) {
   static const rpln::Tokenizer tokenizer = make_tokenizer();
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  // What is repaired is valid, so that the rest is never skipped.
+  // A text whose invalid bytes are replaced is valid, so the checks below always run.
   const std::string repaired = rpln::utf8::repaired(text);
   try {
     (void)tokenizer.encode(text);

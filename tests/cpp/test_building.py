@@ -1,4 +1,4 @@
-"""Where a tool lacks, the tests of C++ are skipped and say what to install, or fail; drivers lose nothing they find."""
+"""Tests of C++ are skipped, or fail in CI, where a tool is missing, and drivers report every error they find."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ def test_a_missing_tool_is_named(
 ) -> None:
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(outcome, match=r"not tested without g\+\+, cmake, clang, make: run .ci/install-tools"):
+    with pytest.raises(outcome, match=r"g\+\+, cmake, clang, make.*\.ci/install-tools"):
         building.build(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The fuzz targets for some seconds; `make fuzz-cpp` lets them run for longer."""
+"""Runs the fuzz targets for some seconds. `make fuzz-cpp` runs them for longer."""
 
 import json
 import os
@@ -16,7 +16,7 @@ SECONDS = int(os.environ.get("RPLN_FUZZ_SECONDS", "5"))
 
 
 def seeds_of(target: str, folder: Path) -> None:
-    """Inputs to begin with: a fuzzer does not guess JSON of many keys."""
+    """Return inputs to begin with, because a fuzzer does not guess JSON with many keys."""
     if target == "fuzz_tokenizer":
         for number, text in enumerate(random_texts(200, seed=1)):
             (folder / str(number)).write_bytes(text.encode())
@@ -30,7 +30,7 @@ def seeds_of(target: str, folder: Path) -> None:
 
 
 def manifest() -> dict[str, object]:
-    """What passes the schema."""
+    """Return a manifest that fits the schema."""
     tensor = {"name": "logits", "dtype": "float32", "shape": ["batch", 3], "values": None}
     graph = {"variant": "full", "path": "model.onnx", "opset": 20, "form": "standard", "rewritten": []}
     return {
@@ -60,6 +60,6 @@ def test_nothing_is_found_in_some_seconds(built: Build, tmp_path: Path, target: 
         [built.fuzzer(target), corpus, *limits], capture_output=True, text=True, errors="replace", check=False
     )
     assert run.returncode == 0, run.stderr[-4000:]
-    # What reads nothing finds nothing: the inputs to begin with have to reach most of the code there is.
+    # A fuzzer finds nothing in code that it does not reach: the first inputs have to reach most of the code.
     covered = re.findall(r"INITED cov: (\d+)", run.stderr)
     assert int(covered[0]) > 300

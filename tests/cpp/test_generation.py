@@ -1,4 +1,4 @@
-"""Text that the C++ runtime generates: greedy token for token Python's; samples by the same distribution, by seed."""
+"""The C++ runtime generates what Python's does: the same greedy tokens, and samples of the same distribution."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def ask(build: Build, folder: Path, inputs: Any, **options: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_decoders(built: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One model as graphs of every kind, each kind in a bundle."""
+    """Return bundles of one model, one for each kind of graph."""
     folders = {}
     model = None
     for kind, variants in (("with-past", ["with-past"]), ("two", ["prefill", "decode"]), ("full", ["full"])):
@@ -121,7 +121,7 @@ def test_samples_follow_the_distribution_of_python(built: Build, tiny_decoders: 
             expected[generate._text_from_tokens([token])] += probability
     assert found.keys() <= expected.keys()
     for text, probability in expected.items():
-        # Four standard deviations and a half of a share of so many draws.
+        # The tolerance is 4.5 standard deviations of a share of this many draws.
         assert abs(found[text] / count - probability) < 4.5 * (probability * (1 - probability) / count) ** 0.5 + 1e-3
 
 

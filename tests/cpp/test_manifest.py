@@ -1,4 +1,4 @@
-"""The C++ reader of manifests refuses what Python's refuses, and names the same places, files and numbers."""
+"""The C++ reader refuses the manifests that Python's refuses, and names the same places, files and numbers."""
 
 import dataclasses
 import json
@@ -40,11 +40,11 @@ def message_of_cpp(build: Build, folder: Path) -> str | None:
 
 
 WRONG: list[Any] = [None, True, 7, 2.5, "text", [], {}, [7], {"key": [None, "it's", 'a "quote"\n']}]
-"""Of any type: some are right in some places."""
+"""Values of all types. Each is right in some fields and wrong in others."""
 
 
 def alterations(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Copies with every field left out, beside one that is unknown, and of another type; and the name of that field."""
+    """Yield copies of a manifest with a field left out, added or of another type, each with the name of the field."""
     for path in field_paths(document, ()):
         copy = json.loads(json.dumps(document))
         at(copy, path[:-1]).pop(path[-1])
@@ -59,7 +59,7 @@ def alterations(document: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]
 
 
 def field_paths(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """Where fields are; of a list the first row stands for all."""
+    """Yield the paths of all fields. In a list, those of its first row."""
     if isinstance(value, dict) and path != ("validation",):
         for key in value:
             yield (*path, key)
@@ -77,7 +77,7 @@ def at(document: Any, path: tuple[Any, ...]) -> Any:
 def test_every_altered_field_is_refused_and_its_place_is_named(built: Build, folder: Path, tmp_path: Path) -> None:
     path = folder / python.MANIFEST_NAME
     document = json.loads(path.read_text(encoding="utf-8"))
-    # What no bundle of this task has, so that every field of the schema is there.
+    # Fields that no bundle of this task has are added, so that every field of the schema is there.
     document["generation"] = dataclasses.asdict(
         python.Generation(
             pad_token_id=1, bos_token_id=0, eos_token_ids=(2,), start_token_id=None, first_position=2, pad_position=1
@@ -121,7 +121,7 @@ def test_every_altered_field_is_refused_and_its_place_is_named(built: Build, fol
 
 
 def small_files(folder: Path) -> list[dict[str, Any]]:
-    """Leave the graphs alone of a bundle, of some bytes each: hundreds of copies are hashed."""
+    """Replace the graphs of a bundle by files of a few bytes, because hundreds of copies are hashed."""
     for file in folder.rglob("*"):
         if file.suffix == ".onnx":
             file.unlink()
@@ -132,7 +132,7 @@ def small_files(folder: Path) -> list[dict[str, Any]]:
 
 
 def alternative(folder: Path, other: Path, manifest: str) -> Path:
-    """The same files, not copied, beside another manifest."""
+    """Make a folder with links to the same files and another manifest, and return it."""
     shutil.copytree(folder, other, copy_function=os.link)
     (other / python.MANIFEST_NAME).unlink()
     (other / python.MANIFEST_NAME).write_text(manifest, encoding="utf-8")
@@ -165,7 +165,7 @@ def test_paths_that_leave_the_folder_or_lead_nowhere_are_refused(built: Build, f
     message = message_of_cpp(built, folder)
     assert message is not None
     assert json.dumps(path)[1:-1] in message
-    if path != "loop":  # where versions of Python differ
+    if path != "loop":  # versions of Python differ here
         assert message_of_python(folder) is not None
 
 

@@ -1,4 +1,4 @@
-"""Answers, logits and refusals of the C++ runtime against those of Python, on bundles of the embedded checkpoints."""
+"""The C++ runtime gives the answers, logits and errors of Python's, on bundles of the embedded checkpoints."""
 
 import math
 from collections.abc import Callable
@@ -68,7 +68,7 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
 
 
 def assert_same(mine: Any, theirs: Any, tolerance: float = 2e-5) -> None:
-    """Equal, numbers but for rounding. Where there are places in characters, those in bytes stand beside them."""
+    """Check that both are equal, numbers within rounding. Where places are in characters, bytes are given, too."""
     if isinstance(theirs, dict):
         assert {key for key in mine if not key.startswith("byte_")} == theirs.keys()
         for key, value in theirs.items():
@@ -134,7 +134,7 @@ def test_logits_equal_those_of_python(built: Build, demo: Demo) -> None:
         requests.append({"feeds": {name: json_from(array) for name, array in feeds.items()}, "outputs": ["logits"]})
     for answer, logits in zip(built.ask("run", folder, requests, provider="cpu", threads=1), expected, strict=True):
         mine = np.array(answer["logits"]["values"], np.float32).reshape(answer["logits"]["shape"])
-        # One library runs one graph: there is nothing to round.
+        # Both run the same graph in the same library, so the numbers are equal to the last bit.
         np.testing.assert_array_equal(mine, logits)
 
 

@@ -1,4 +1,4 @@
-"""The example program, the C interface as another language calls it, and a project that finds the installed package."""
+"""The example program, the C interface as another language calls it, and a project that uses the installed package."""
 
 import ctypes
 import json
@@ -63,7 +63,7 @@ def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo,
 
 
 class Library:
-    """rpln.h, called as any language with a foreign function interface would."""
+    """The C interface of rpln.h, called through ctypes as any language with a foreign function interface would."""
 
     def __init__(self, path: Path) -> None:
         self.functions = ctypes.CDLL(str(path))

@@ -1,4 +1,4 @@
-"""What C++ repeats of Python's tables: tasks, options, fields, names, defaults and providers."""
+"""The tables that C++ repeats from Python are equal: tasks, options, fields, names, defaults and providers."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The C++ tokenizer against the tokenizers library: ids, offsets in characters and bytes, words, and the way back."""
+"""The C++ tokenizer gives what the tokenizers library gives: ids, offsets, words and decoded texts."""
 
 import json
 import random
@@ -18,11 +18,11 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def no_change(document: dict[str, Any]) -> None:
-    """As it was trained: with a space before every text."""
+    """Leave the tokenizer as it was trained: with a space before every text."""
 
 
 def without_prefix(document: dict[str, Any]) -> None:
-    """As RoBERTa has it."""
+    """Let the tokenizer add no space before a text, as RoBERTa's does."""
     document["pre_tokenizer"]["add_prefix_space"] = False
     document["post_processor"]["add_prefix_space"] = False
 
@@ -40,7 +40,7 @@ def whole_words_first(document: dict[str, Any]) -> None:
 
 
 def with_unknown(document: dict[str, Any]) -> None:
-    """Without two letters, so that there is something unknown."""
+    """Remove two letters from the vocabulary, so that some texts have an unknown token."""
     document["model"]["unk_token"] = "<unk>"
     document["model"]["fuse_unk"] = True
     vocabulary = document["model"]["vocab"]
@@ -52,7 +52,7 @@ def with_unknown(document: dict[str, Any]) -> None:
 
 
 def of_a_decoder(document: dict[str, Any]) -> None:
-    """As the embedded language model has it: nothing behind a text, and offsets with their spaces."""
+    """Let the tokenizer add nothing after a text and keep spaces in offsets, as the embedded language model's does."""
     start = {"SpecialToken": {"id": "<s>", "type_id": 0}}
     texts = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
     document["post_processor"] = {
@@ -90,12 +90,12 @@ def python_tokenizer(path: Path) -> Tokenizer:
 
 
 def assert_equal(build: Build, path: Path, texts: list[Any]) -> None:
-    """Compare every text or pair; offsets in bytes are those of the same characters."""
+    """Compare the results for every text or pair. Offsets in bytes must point to the same characters."""
     tokenizer = python_tokenizer(path)
     for text, rows in zip(texts, build.ask("tokenize", path, texts), strict=True):
         pair = [text] if isinstance(text, str) else text
         theirs = tokenizer.encode(*pair)
-        # Where each character begins in UTF-8; special tokens lie at the start of no text.
+        # Where each character begins in UTF-8. Special tokens have the offsets (0, 0) and belong to no text.
         starts = {index: list(accumulate((len(c.encode()) for c in own), initial=0)) for index, own in enumerate(pair)}
         columns = zip(theirs.ids, theirs.offsets, theirs.word_ids, theirs.sequence_ids, strict=True)
         expected = []
@@ -133,7 +133,10 @@ def test_added_tokens_that_take_spaces_along_equal_those_of_the_library(built: B
 
 
 def test_every_character_is_of_the_class_that_the_library_takes_it_for(built: Build, tmp_path: Path) -> None:
-    """All planes with letters or numbers: beside a letter and a number a character shows where words end."""
+    """The texts have every character of the planes with letters or numbers.
+
+    Beside a letter and a number, a character shows where words end.
+    """
     codes = [code for code in [*range(0x33500), *range(0xE0000, 0xE0200)] if not 0xD800 <= code < 0xE000]
     texts = ["".join(f"a{c}1{c}" for c in map(chr, codes[at : at + 256])) for at in range(0, len(codes), 256)]
     split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
@@ -151,7 +154,7 @@ def test_decoding_equals_that_of_the_library(built: Build, tmp_path: Path) -> No
     tokenizer = python_tokenizer(path)
     draw = random.Random(3)
     size = tokenizer.get_vocab_size()
-    # Bytes in any order are mostly no UTF-8; ids beyond the vocabulary have no text.
+    # Random bytes are mostly not valid UTF-8, and ids outside the vocabulary have no text.
     requests: list[dict[str, Any]] = [
         {"ids": [draw.randrange(draw.choice([270, size, size + 3])) for _ in range(draw.randint(0, 30))], "skip": skip}
         for _ in range(1_000)

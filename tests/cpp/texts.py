@@ -1,4 +1,4 @@
-"""Texts that are hard on a tokenizer: drawn from all of Unicode, and from what its expression treats in its own way."""
+"""Random texts that are hard to tokenize, made of all of Unicode and of characters with rules of their own."""
 
 import random
 from collections.abc import Callable
@@ -31,17 +31,17 @@ CLUSTERS = ("e\u0301", "👩‍👩‍👧‍👦", "🇳🇴", "क्षि", 
 
 
 def between(first: int, last: int) -> Draw:
-    """A character of a range that holds no surrogates."""
+    """Return a function that draws a character of a range, which must hold no surrogates."""
     return lambda draw: chr(draw.randint(first, last))
 
 
 def one_of(choices: str | tuple[str, ...] | list[str]) -> Draw:
-    """One of some."""
+    """Return a function that draws one of the given characters."""
     return lambda draw: draw.choice(choices)
 
 
 def anything(draw: random.Random) -> str:
-    """A character of any plane."""
+    """Return a random character of any plane."""
     return chr(draw.choice([draw.randrange(0xD800), draw.randrange(0xE000, 0x110000)]))
 
 
@@ -71,7 +71,7 @@ KINDS: tuple[Draw, ...] = (
 
 
 def random_texts(count: int, *, seed: int) -> list[str]:
-    """So many texts, each of a few kinds of characters; the first ones are the shortest there are."""
+    """Return `count` texts, each of a few kinds of characters. The first ones are the shortest possible."""
     draw = random.Random(seed)
     texts = ["", " ", "  ", "<mask>", "\x00"]
     while len(texts) < count:

@@ -1,6 +1,7 @@
-"""Makes the folder of checkpoints of the transformers line that is installed: `python -m tests.data.make_checkpoints`.
+"""Makes the checkpoints of the version of transformers that is installed: `python -m tests.data.make_checkpoints`.
 
-One checkpoint for each task, all with one tokenizer, as small as can be. The other line's environment exports them.
+There is one checkpoint for each task, as small as possible, and one tokenizer for all. Tests in the environment of the
+other version export them.
 """
 
 import shutil
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def make_encoder_decoder(*, vocab_size: int) -> Any:
-    """One whose decoder is wider than its encoder, so that there is a projection between them."""
+    """Return an encoder-decoder whose decoder is wider than its encoder, so that its output is projected."""
     encoder = RobertaPreLayerNormConfig(**TINY, vocab_size=vocab_size, num_attention_heads=2, type_vocab_size=1)
     decoder = RobertaPreLayerNormConfig(
         **(TINY | {"hidden_size": 12}), vocab_size=vocab_size, num_attention_heads=2, type_vocab_size=1

@@ -1,4 +1,4 @@
-"""Tiny checkpoints as transformers itself makes them: random weights wide enough to tell tokens and labels apart."""
+"""Tiny checkpoints of transformers' own models, with random weights wide enough to tell tokens and labels apart."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ USABLE_LENGTH: Final = 64
 LABELS: Final = ("O", "NOUN", "VERB", "PLACE", "TIME")
 
 PAIRS: Final = frozenset({"question-answering", "multiple-choice"})
-"""Tasks on pairs of texts: their checkpoints tell token types apart, the others know one, as RoBERTa does."""
+"""Tasks whose items are pairs of texts. Their checkpoints have two token types, the others a single one, as RoBERTa."""
 
 DECODER: Final = {"is_decoder": True, "add_cross_attention": True}
-"""What makes a network the decoder of an encoder-decoder."""
+"""The fields of a config that make a network the decoder of an encoder-decoder."""
 
 ENCODER_TASKS: Final = tuple(name for name, row in TASKS.items() if row.postprocess is not None)
-"""Tasks that are answered by one run of one graph: those that generate are not among them."""
+"""Tasks that one run of one graph answers, which are those that do not generate text."""
 
 CORPUS: Final = (
     "The dog barked and the cat slept while the rain fell on the roof.",
@@ -32,7 +32,7 @@ CORPUS: Final = (
 
 
 def make_checkpoint(folder: Path, task: str, *, dtype: torch.dtype = torch.float32, **config_fields: Any) -> Path:
-    """A checkpoint of the task's architecture with its tokenizer, written by `save_pretrained`."""
+    """Write a checkpoint of the task's architecture, and its tokenizer, with `save_pretrained`."""
     tokenizer = make_tokenizer(folder)
     model = make_model(task, vocab_size=len(tokenizer), **config_fields)
     model.to(dtype).save_pretrained(folder)
@@ -40,7 +40,7 @@ def make_checkpoint(folder: Path, task: str, *, dtype: torch.dtype = torch.float
 
 
 def make_model(task: str, *, vocab_size: int, **config_fields: Any) -> Any:
-    """A model of the task's architecture; `config_fields` are the decoder's where there is an encoder beside it."""
+    """Return a model of the task's architecture. In an encoder-decoder, `config_fields` are those of the decoder."""
     fields = config_fields_of(task, vocab_size=vocab_size)
     model: Any
     if TASKS[task].encoders:
@@ -49,7 +49,7 @@ def make_model(task: str, *, vocab_size: int, **config_fields: Any) -> Any:
         )
     else:
         model = getattr(transformers, TASKS[task].architecture)(make_config(**(fields | config_fields)))
-    # Decoders are held to eager torch in bf16 over many more steps: at 0.15 they leave what bf16 is allowed.
+    # Decoders are compared with eager torch over many steps. In bf16, weights of 0.15 would exceed the tolerance.
     draw_weights(model, seed=len(task), spread=0.15 if task in ENCODER_TASKS else 0.08)
     return model.eval()
 
@@ -75,14 +75,14 @@ def make_config(**fields: Any) -> Any:
 
 
 def encoder_decoder_config(encoder: Any, decoder: Any) -> Any:
-    """Of the two together, with the ids that transformers' `generate` needs."""
+    """Return the config of an encoder-decoder, with the ids that transformers' `generate` needs."""
     return transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
         encoder, decoder, decoder_start_token_id=0, pad_token_id=1, eos_token_id=2
     )
 
 
 def draw_weights(model: Any, *, seed: int, spread: float = 0.15) -> None:
-    """At transformers' own 0.02 nothing that attention does would show in the outputs."""
+    """Draw wide random weights. With transformers' own 0.02, attention would hardly change the outputs."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -91,7 +91,7 @@ def draw_weights(model: Any, *, seed: int, spread: float = 0.15) -> None:
 
 
 def make_tokenizer(folder: Path, *, corpus: Sequence[str] = CORPUS, vocab_size: int = 300) -> Any:
-    """RoBERTa's byte-level BPE, trained on the spot and written by transformers."""
+    """Train RoBERTa's byte-level BPE, and let transformers write it to `folder`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

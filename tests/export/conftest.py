@@ -1,4 +1,4 @@
-"""Checkpoints and exports that many tests read: each is made once, when the first test asks for it."""
+"""Checkpoints and exports that many tests read. Each is made once, when the first test asks for it."""
 
 import functools
 import logging
@@ -26,13 +26,13 @@ from tests.export.sabotage import Sabotage
 Traces = dict[Any, onnx.ModelProto]
 Sabotaged = Callable[..., Result]
 
-# torch's trace for its own tools: thousands of empty lines in the report of a test that fails.
+# torch logs its trace for its own tools: thousands of empty lines in the report of a failing test.
 logging.getLogger("torch.__trace").propagate = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A finished `rpln-export`: the checkpoint, the bundle's folder, and what was printed."""
+    """A finished `rpln-export`: the checkpoint, the folder of the bundle, and the result of the command."""
 
     checkpoint: Path
     folder: Path
@@ -46,7 +46,10 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _unmeasured() -> Iterator[None]:
-    """Exports do not race: hundreds of tests make one, on machines that are busy, and none of them is about speed."""
+    """Let exports choose a form without measuring.
+
+    Hundreds of tests export, on busy machines, and do not depend on speed.
+    """
     with pytest.MonkeyPatch.context() as monkeypatch:
         do_not_measure(monkeypatch)
         yield
@@ -54,31 +57,31 @@ def _unmeasured() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_engines() -> Iterator[None]:
-    """Exports build no engine where a test does not ask for one by name."""
+    """Let exports build no engine unless a test asks for one by name."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         do_not_compile(monkeypatch)
         yield
 
 
 def do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let --engine auto find nothing that is installed."""
+    """Let --engine auto find no TensorRT installed."""
     monkeypatch.setattr(engine_plans, "_installed", lambda: None)
 
 
 def do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every export take the target's default."""
+    """Let every export take the default form of its target."""
     monkeypatch.setattr(pipeline, "measure_forms", lambda *_: Measurements(why_not="not in tests"))
 
 
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports measure after all."""
+    """Let the exports of a test measure after all."""
     monkeypatch.setattr(pipeline, "measure_forms", measure_forms)
 
 
 @pytest.fixture(autouse=True)
 def _same_signals() -> Iterator[None]:
-    """The commands take SIGTERM for an interrupt; the test run itself does not."""
+    """Restore the handler of SIGTERM, which the commands replace."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -86,13 +89,13 @@ def _same_signals() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Task -> a tiny checkpoint of its architecture. Tests that alter one make their own."""
+    """Return a function that gives a tiny checkpoint for a task. Tests that alter one make their own."""
     return functools.cache(lambda task: make_checkpoint(tmp_path_factory.mktemp(task), task))
 
 
 @pytest.fixture(scope="session")
 def exported(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Export]:
-    """Task and options of the command line -> the checkpoint of that task exported with them, into a fresh folder."""
+    """Return a function that exports the checkpoint of a task with options of the command line into a new folder."""
 
     @functools.cache
     def export(task: str, *options: str) -> Export:
@@ -112,12 +115,12 @@ def _traces() -> Traces:
 
 @pytest.fixture
 def traced_once(monkeypatch: pytest.MonkeyPatch, _traces: Traces) -> None:
-    """Exports of a checkpoint share one trace, since most of an export's time is that: for tests of what follows it."""
+    """Let all exports of a checkpoint share one trace, which takes most of the time, for tests of what follows it."""
     share_traces(monkeypatch, _traces)
 
 
 def share_traces(monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
-    """Let exports take their trace from `traces` where the same was traced before."""
+    """Let exports take their trace from `traces` if the same model was traced before."""
 
     def trace_once(model: Any, inputs: Any, outputs: Any, *, opset: int, trace: str) -> ir.Model:
         weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
@@ -131,7 +134,7 @@ def share_traces(monkeypatch: pytest.MonkeyPatch, traces: Traces) -> None:
 
 @pytest.fixture
 def sabotaged(checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sabotaged:
-    """Export a checkpoint, or that of a task, with a sabotage done after the recipe, to `tmp_path`/out."""
+    """Return a function that exports a checkpoint to `tmp_path`/out, and sabotages the graphs after the recipe."""
 
     def export(sabotage: Sabotage, source: str | Path, *options: str) -> Result:
         def apply_and_sabotage(rewrites: list[Rewrite], *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Bundles to compile in tests: exported as users do, but not proven, which other tests are about; or made by hand."""
+"""Bundles that tests compile: exported as users do, but without the proof, or made by hand."""
 
 import dataclasses
 import functools
@@ -23,16 +23,19 @@ VARIANTS: dict[str, Sequence[str]] = {
     "text-generation": ["--variants=prefill,decode,full"],
     "text2text-generation": ["--variants=prefill,decode,full"],
 }
-"""Of decoders: all that can be compiled."""
+"""The options that export all variants of a decoder that can be compiled."""
 
 
 def do_not_prove(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let exports take their graphs for right."""
+    """Let exports skip the proof that their graphs are right."""
     monkeypatch.setattr(pipeline, "prove", lambda *_, **__: Proof(comparisons=[], notes=[]))
 
 
 def make_exporter(checkpoint: Callable[[str], Path], make_folder: Callable[[], Path]) -> Exporter:
-    """Task, or a checkpoint's folder, and options -> the folder of its bundle without engines, which is not changed."""
+    """Return a function that exports a task, or a checkpoint's folder, with options, and returns the bundle's folder.
+
+    The bundle has no engines. Tests must not change it.
+    """
 
     @functools.cache
     def export(source: str | Path, *options: str) -> Path:
@@ -46,16 +49,16 @@ def make_exporter(checkpoint: Callable[[str], Path], make_folder: Callable[[], P
 
 
 def copied(bundle: Path, parent: Path) -> Path:
-    """A copy of a bundle, to be changed."""
+    """Return a copy of a bundle, which tests may change."""
     return Path(shutil.copytree(bundle, parent / "bundle"))
 
 
 def ignore(*_: Any) -> None:
-    """No one watches how far a build is."""
+    """Ignore the progress of a build."""
 
 
 def make_bundle(folder: Path, dtype: str = "float16") -> Path:
-    """The smallest bundle that can be compiled: a projection and an attention, nothing traced."""
+    """Write the smallest bundle that can be compiled, a projection and an attention, without tracing."""
     folder.mkdir(parents=True)
     model = attention({"float32": "float"}.get(dtype, dtype))
     ir.save(model, folder / "model.onnx")

@@ -1,6 +1,6 @@
-"""transformers' own model as the reference for a bundle: its own inputs, arithmetic and tolerances.
+"""Compares bundles with transformers' own models, with inputs, arithmetic and tolerances of the tests.
 
-Nothing here is the exporter's judgement of itself.
+Nothing here comes from the exporter, which must not judge itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from rpln_runtime.tasks import TASKS
 Feeds = dict[str, np.ndarray]
 Outputs = Mapping[str, np.ndarray]
 
-# The issue's words: fp32 1e-4; fp16 and bf16 2e-2 of the output's range and 99.5% of equal argmaxes.
+# The requirement: 1e-4 in fp32; in fp16 and bf16 2e-2 of the output's range, and 99.5% of argmaxes equal.
 FP32_DIFFERENCE = 1e-4
 HALF_DIFFERENCE = 2e-2
 HALF_AGREEMENT = 0.995
@@ -33,7 +33,7 @@ def reference(checkpoint: Path, task: str, **config_fields: Any) -> Any:
 
 
 def assert_equal(model: Any, task: str, run: Callable[[Feeds], Outputs]) -> None:
-    """What `run` computes is what `model` computes, to the precision of fp32."""
+    """Check that `run` computes what `model` computes, to the precision of fp32."""
     for feeds in batches(task, model.config):
         expected, found = eager(model, feeds), run(feeds)
         assert set(found) == {tensor.name for tensor in TASKS[task].outputs}
@@ -45,7 +45,7 @@ def assert_equal(model: Any, task: str, run: Callable[[Feeds], Outputs]) -> None
 
 
 def assert_close(model: Any, task: str, run: Callable[[Feeds], Outputs]) -> None:
-    """What `run` computes is what `model` computes, to the precision of fp16 or bf16, and not to that of fp32."""
+    """Check that `run` computes what `model` computes, to the precision of fp16 or bf16 and not to that of fp32."""
     for tensor in TASKS[task].outputs:
         errors: list[float] = []
         reaches: list[float] = []
@@ -56,13 +56,13 @@ def assert_close(model: Any, task: str, run: Callable[[Feeds], Outputs]) -> None
             reaches.append(np.abs(at_real_tokens(task, expected, feeds)).max())
             pairs = zip(decisions(task, expected, feeds), decisions(task, found, feeds), strict=True)
             agreeing.extend(one == other for one, other in pairs)
-        # A graph that computes in fp32 would prove nothing: rounding must show.
+        # The graph must not compute in fp32, so its rounding has to show.
         assert 1e-5 < max(errors) / max(reaches) <= HALF_DIFFERENCE
         assert sum(agreeing) >= HALF_AGREEMENT * len(agreeing)
 
 
 def batches(task: str, config: Any) -> list[Feeds]:
-    """Right and left padding, holes, one token, and the longest sequence; a choices axis where the task has one."""
+    """Return batches with padding on either side, with holes, of one token, and of the longest texts."""
     rng = np.random.default_rng(3)
     masks = [
         np.array([[1] * 9, [1] * 4 + [0] * 5, [1] + [0] * 8]),
@@ -88,13 +88,13 @@ def eager(model: Any, feeds: Feeds) -> Outputs:
 
 
 def at_real_tokens(task: str, values: np.ndarray, feeds: Feeds) -> np.ndarray:
-    """Rows of an output that belong to real tokens; all of it for tasks that read the first token."""
+    """Return the rows of an output for real tokens, or all of it if the task's head reads the first token."""
     real: np.ndarray = values if task in FIRST_TOKEN else values[feeds["attention_mask"] == 1]
     return real
 
 
 def decisions(task: str, values: np.ndarray, feeds: Feeds) -> list[int]:
-    """The winner of every token, row or item; nothing is decided by features."""
+    """Return the index of the largest logit of every token, row or item. Feature vectors decide nothing."""
     if task == "feature-extraction":
         return []
     if task == "question-answering":

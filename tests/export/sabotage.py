@@ -1,8 +1,8 @@
-"""What can go wrong between a trace and a bundle, done on purpose: each function changes a graph in place.
+"""Mistakes that can happen between a trace and a bundle, made on purpose. Each function changes a graph in place.
 
-The mistakes are those that exporters make: a weight scaled wrongly, a mask taken for right padding, padded tokens
-dropped although the first one is read, a row of padding alone that turns into NaN; and of a cache: its order, its
-layers, its place in time.
+They are mistakes that exporters make: a weight that is scaled wrongly, a mask that is taken for right padding, padded
+tokens that are dropped although the head reads the first one, NaN for a row that is all padding, and a cache with a
+wrong order, layer or time.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ Sabotage = Callable[[ir.Model], None]
 
 
 def nothing(model: ir.Model) -> None:
-    """The graph stays as it is."""
+    """Leave the graph as it is."""
 
 
 def scaled(name: str, factor: float = 1.5) -> Sabotage:
-    """The weight `name` times `factor`."""
+    """Return a sabotage that multiplies the weight `name` by `factor`."""
     return lambda model: _replace(model, name, lambda array: array * array.dtype.type(factor))
 
 
 def row_altered(name: str, row: int) -> Sabotage:
-    """One row of the table `name` is another."""
+    """Return a sabotage that changes one row of the table `name`."""
 
     def altered(array: np.ndarray) -> np.ndarray:
         array[row] *= -1
@@ -33,7 +33,7 @@ def row_altered(name: str, row: int) -> Sabotage:
 
 
 def one_nan(name: str) -> Sabotage:
-    """One number of the weight `name` is NaN."""
+    """Return a sabotage that sets one number of the weight `name` to NaN."""
 
     def altered(array: np.ndarray) -> np.ndarray:
         array.flat[0] = np.nan
@@ -43,7 +43,7 @@ def one_nan(name: str) -> Sabotage:
 
 
 def right_padding_assumed(model: ir.Model) -> None:
-    """The attention mask counts as many leading tokens as are real: right for right padding alone."""
+    """Take as many leading tokens as the mask has real ones, which is right only for padding on the right."""
     mask = _input(model, "attention_mask")
     readers = list(mask.uses())
     real = _node("ReduceSum", [mask, _constant([-1])], {"keepdims": 1})
@@ -56,7 +56,7 @@ def right_padding_assumed(model: ir.Model) -> None:
 
 
 def padded_tokens_zeroed(model: ir.Model) -> None:
-    """The final hidden states of padded tokens are zero, as where they were never computed."""
+    """Set the final hidden states of padded tokens to zero, as if they were not computed."""
     (norm,) = [node for node in model.graph if node.name == "LayerNorm.LayerNormalization"]
     hidden = norm.outputs[0]
     readers = list(hidden.uses())
@@ -72,7 +72,7 @@ def padded_tokens_zeroed(model: ir.Model) -> None:
 
 
 def nan_without_a_real_token(model: ir.Model) -> None:
-    """Hidden keys get -inf, not the lowest finite number: 0/0 in the softmax of a row that is all padding."""
+    """Mask keys with -inf instead of the lowest finite number: the softmax of a row of padding is then 0/0."""
     for softmax in [node for node in model.graph if node.op_type == "Softmax"]:
         scores = softmax.inputs[0]
         assert scores is not None
@@ -84,7 +84,7 @@ def nan_without_a_real_token(model: ir.Model) -> None:
 
 
 def rows_disturbed_by_an_empty_one(model: ir.Model) -> None:
-    """A row that is all padding adds 1 to the first output of all rows."""
+    """Let a row that is all padding add 1 to the first output of all rows."""
     output = model.graph.outputs[0]
     producer = output.producer()
     real = _node("ReduceMax", [_input(model, "attention_mask"), _constant([-1])], {"keepdims": 0})
@@ -97,12 +97,12 @@ def rows_disturbed_by_an_empty_one(model: ir.Model) -> None:
 
 
 def of_graph_with(output: str, sabotage: Sabotage) -> Sabotage:
-    """The sabotage of those graphs alone that give `output`."""
+    """Return a sabotage that is done only to graphs that have the output `output`."""
     return lambda model: sabotage(model) if output in {value.name for value in model.graph.outputs} else None
 
 
 def new_before_past(model: ir.Model) -> None:
-    """New keys and values are put before the earlier ones: as good for single tokens without padding, no others."""
+    """Put new keys and values before earlier ones, which is right only for single tokens without padding."""
     for node in _appends(model):
         past, new = node.inputs
         node.replace_input_with(0, new)
@@ -110,7 +110,7 @@ def new_before_past(model: ir.Model) -> None:
 
 
 def past_forgotten(model: ir.Model) -> None:
-    """The last layer reads zeros for what came before."""
+    """Let the last layer read zeros instead of the past."""
     *_, node = _appends(model)
     zeros = _node("Mul", [_of(node.inputs[0]), _constant(0.0)])
     node.replace_input_with(0, zeros)
@@ -118,7 +118,7 @@ def past_forgotten(model: ir.Model) -> None:
 
 
 def layers_exchanged(model: ir.Model) -> None:
-    """What one layer leaves behind goes out as another's."""
+    """Exchange the caches that two layers give out."""
     outputs = {value.name: value for value in model.graph.outputs}
     first, second = outputs["present.0.value"], outputs["present.1.value"]
     order = list(model.graph.outputs)
@@ -130,7 +130,7 @@ def layers_exchanged(model: ir.Model) -> None:
 
 
 def own_token_hidden_in_steps(model: ir.Model) -> None:
-    """With a past, the causal mask is one token short: a new token does not see itself."""
+    """With a past, shorten the causal mask by one token, so that a new token does not see itself."""
     (length,) = [node for node in model.graph if node.name == "encoder.Sub"]
     past = length.outputs[0]
     readers = list(past.uses())
@@ -141,7 +141,7 @@ def own_token_hidden_in_steps(model: ir.Model) -> None:
 
 
 def positions_late_in_steps(model: ir.Model) -> None:
-    """With a past, positions are one short, as where they are counted from a length that leaves out a token."""
+    """With a past, lower positions by one, as if the past's length were counted without one token."""
     positions = _input(model, "position_ids")
     (length,) = [node for node in model.graph if node.name == "encoder.Sub"]
     readers = [(node, index) for node, index in positions.uses() if node.op_type == "Gather"]
@@ -153,7 +153,7 @@ def positions_late_in_steps(model: ir.Model) -> None:
 
 
 def heads_never_silenced(model: ir.Model) -> None:
-    """A head mask is taken, and not heeded."""
+    """Accept a head mask and ignore it."""
     given = _input(model, "head_mask")
     readers = list(given.uses())
     ones = _node("Max", [given, _constant(1.0)])
@@ -163,7 +163,7 @@ def heads_never_silenced(model: ir.Model) -> None:
 
 
 def _appends(model: ir.Model) -> list[ir.Node]:
-    """The nodes that put new keys and values behind earlier ones."""
+    """Return the nodes that append new keys and values to earlier ones."""
     return [
         node
         for node in model.graph
@@ -197,7 +197,7 @@ def _constant(value: float | list[int]) -> ir.Value:
 
 
 def _insert(model: ir.Model, value: ir.Value | None, *, after: ir.Node | None = None) -> None:
-    """Put the new nodes that make `value` into the graph, behind the node they read or at its start."""
+    """Insert the new nodes that compute `value` after the node they read, or at the start of the graph."""
     new: list[ir.Node] = []
 
     def collect(value: ir.Value | None) -> None:

@@ -1,6 +1,6 @@
-"""Decoders' bundles played by hand, and transformers' forward over the whole text as what they are held to.
+"""Runs decoders' bundles step by step, and transformers' model on the whole text to compare with.
 
-Nothing here is the exporter's: the cache goes from one run of a graph to the next as arrays.
+Nothing here comes from the exporter: the cache is passed from one run of a graph to the next as arrays.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +19,12 @@ Feeds = dict[str, np.ndarray]
 Run = Callable[[Feeds], Mapping[str, np.ndarray]]
 
 ROUTES = {"with-past": ("with-past", "with-past"), "full": ("full", "full"), "prefill, decode": ("prefill", "decode")}
-"""The graphs of the prompt and of the steps."""
+"""The variants that run the prompt and the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A batch of texts [rows, tokens], where they are real, and what an encoder reads beside them, if there is one."""
+    """A batch of texts [rows, tokens], a mask of their real tokens, and what an encoder reads, if there is one."""
 
     ids: np.ndarray
     mask: np.ndarray
@@ -33,13 +33,13 @@ class Text:
 
     @property
     def positions(self) -> np.ndarray:
-        """RoBERTa's: counted over real tokens from the row behind that of padding."""
+        """RoBERTa's positions: real tokens are counted from the row after that of padding."""
         counted: np.ndarray = PAD + np.cumsum(self.mask, axis=1) * self.mask
         return counted
 
 
 def make_texts(config: Any, *, encoder: Any = None, types: int = 1) -> list[Text]:
-    """Texts without padding, and with padding on the left and in the middle."""
+    """Return texts without padding, and texts with padding on the left and in the middle."""
     rng = np.random.default_rng(7)
     masks = [
         np.ones((2, 12)),
@@ -65,7 +65,7 @@ def random_ids(rng: np.random.Generator, mask: np.ndarray, vocab_size: int) -> n
 def logits_of_steps(
     folder: Path, route: str, text: Text, chunks: Sequence[int], *, opened: Callable[[Path, Graph], Run] | None = None
 ) -> np.ndarray:
-    """The last logits of each chunk of tokens, [chunks, rows, vocabulary], the first one being the prompt."""
+    """Return the last logits of each chunk of tokens, [chunks, rows, vocabulary]. The first chunk is the prompt."""
     graphs = {graph.variant: graph for graph in read_manifest(folder).graphs}
     runs = {variant: (opened or open_session)(folder, graph) for variant, graph in graphs.items()}
     memory = {} if text.memory is None else encode(graphs, runs, text.memory)
@@ -102,7 +102,7 @@ def logits_of_steps(
 
 
 def encode(graphs: Mapping[str, Graph], runs: Mapping[str, Run], memory: Feeds) -> Feeds:
-    """What the decoder's graphs read of the encoder's side: of its tokens, or of hidden states made elsewhere."""
+    """Return what the decoder's graphs read of the encoder, from its tokens or from given hidden states."""
     variant = "encoder" if "encoder" in graphs else "cross"
     outputs = runs[variant]({spec.name: memory[spec.name] for spec in graphs[variant].inputs})
     made = {name: array for name, array in outputs.items() if name.startswith("cross_key_values.")}
@@ -114,13 +114,13 @@ def open_session(folder: Path, graph: Graph) -> Run:
 
 
 def whole_logits(model: Any, text: Text, chunks: Sequence[int]) -> np.ndarray:
-    """What `model`, of transformers, makes of the whole text without a cache, where each chunk ends."""
+    """Return the logits of transformers' `model` for the whole text without a cache, at the end of each chunk."""
     logits = whole_outputs(model, text).logits
     return np.stack([logits[:, end - 1].numpy() for end in np.cumsum(chunks)])
 
 
 def whole_outputs(model: Any, text: Text, **options: bool) -> Any:
-    """All that `model`, of transformers, gives for the whole text."""
+    """Return all outputs of transformers' `model` for the whole text."""
     own = {"input_ids": text.ids, "attention_mask": text.mask, "position_ids": text.positions}
     if text.types.any():
         own["token_type_ids"] = text.types

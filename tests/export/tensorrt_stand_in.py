@@ -1,8 +1,8 @@
-"""A stand-in for enterprise TensorRT, whose packages and whose GPU are not here: TensorRT-RTX under its name.
+"""A stand-in for enterprise TensorRT, whose packages and GPUs are not available: TensorRT-RTX under its name.
 
-What it shares with the real one is the interface, as far as the builder uses it: it chooses the GPU itself, has a cache
-of timings, flags that RTX refuses without a GPU, and tells of an engine through an inspector. Its kernels are those of
-RTX, and nothing here says how TensorRT compiles. Of version 10 it has the flag STRONGLY_TYPED, of version 11 not.
+It has the interface of the real one, as far as the builder uses it: it chooses the GPU itself, has a cache of timings
+and flags that RTX refuses without a GPU, and describes an engine through an inspector. Its kernels are those of RTX, so
+it cannot show how TensorRT compiles. As version 10 it has the flag STRONGLY_TYPED, as version 11 it has not.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 TARGET: Final = "SM89"
-"""The GPU at hand."""
+"""The compute capability of the GPU."""
 
 SHARED: Final = (
     "ILogger",
@@ -24,10 +24,10 @@ SHARED: Final = (
     "HardwareCompatibilityLevel",
     "LayerInformationFormat",
 )
-"""What is RTX's own."""
+"""Names that are RTX's own."""
 
 OF_ANOTHER_GPU: Final = b"another GPU;"
-"""What a cache of timings begins with that is refused here."""
+"""The first bytes of a cache of timings that is refused because it comes from another GPU."""
 
 _TENSOR: Final = re.compile(r"\{ Name: (.*?), Dimensions: .*?, Datatype: (\w+)")
 _LAYER: Final = re.compile(
@@ -38,7 +38,7 @@ _LAYER: Final = re.compile(
 
 
 class Calls:
-    """What was asked of the stand-in, in all builds."""
+    """The calls of the stand-in, in all builds."""
 
     def __init__(self) -> None:
         self.network_flags: list[int] = []
@@ -49,7 +49,7 @@ class Calls:
 
 
 def stand_in(version: str, calls: Calls) -> ModuleType:
-    """A module like `tensorrt` of `version`, made of tensorrt_rtx. What is done with it is noted in `calls`."""
+    """Return a module like `tensorrt` of `version`, made of tensorrt_rtx. Calls are recorded in `calls`."""
     rtx = importlib.import_module("tensorrt_rtx")
     module = ModuleType("tensorrt")
     vars(module).update({name: getattr(rtx, name) for name in SHARED})
@@ -63,7 +63,7 @@ def stand_in(version: str, calls: Calls) -> ModuleType:
 
 
 class StandInBuilder:
-    """Builds for the GPU at hand."""
+    """A builder for the GPU of this machine."""
 
     def __init__(self, rtx: Any, log: Any, calls: Calls) -> None:
         self._rtx, self._real, self._calls = rtx, rtx.Builder(log), calls
@@ -88,7 +88,7 @@ class StandInBuilder:
 
 
 class StandInConfig:
-    """Notes what RTX would refuse and passes on the rest; it offers nothing else."""
+    """A configuration that records what RTX would refuse and passes on the rest. It has no other attributes."""
 
     def __init__(self, real: Any, calls: Calls) -> None:
         self.real, self._calls = real, calls
@@ -121,7 +121,7 @@ class StandInConfig:
 
 
 class StandInCache:
-    """Kernels and their times: each build adds one. Whoever made it keeps it until the engine is built."""
+    """A cache of kernels and their times. Each build adds one. Its maker keeps it until the engine is built."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -131,7 +131,7 @@ class StandInCache:
 
 
 class StandInRuntime:
-    """Loads a plan that was built with the same log, and tells of its engine."""
+    """A runtime that loads a plan built with the same logger, and describes its engine."""
 
     def __init__(self, log: Any, version: str, calls: Calls) -> None:
         self._log, self._version, self._calls = log, version, calls
@@ -147,7 +147,7 @@ class StandInRuntime:
 
 
 def inspection(log: str, version: str) -> str:
-    """The kernels of RTX's log in the JSON of an inspector: types in sentences before version 11, and no constants."""
+    """Return the kernels in RTX's log as the JSON of an inspector, with types in sentences before version 11."""
     tensor = sentence if version.startswith("10.") else pair
     layers = []
     for match in _LAYER.finditer(log):

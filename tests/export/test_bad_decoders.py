@@ -1,4 +1,4 @@
-"""What cannot be exported as a decoder: a line that says what is wrong and what to do, nothing left behind."""
+"""What cannot be exported as a decoder gives one line that says what is wrong and what to do, and leaves nothing."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.export.test_bad_input import BROKEN_CHECKPOINT, NOT_AS_ASKED, Spoil, 
 
 
 def edit_decoder(**fields: Any) -> Spoil:
-    """Set fields of the decoder's part of an encoder-decoder's config.json."""
+    """Return a function that sets fields of the decoder's part of an encoder-decoder's config.json."""
 
     def edit(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -26,7 +26,7 @@ def edit_decoder(**fields: Any) -> Spoil:
 
 @dataclass(frozen=True, kw_only=True)
 class Bad:
-    """Of which task the checkpoint is, what is done to it, how it is exported, and what the answer must say."""
+    """A case: the task of the checkpoint, what is done to it, the options, and what the message must contain."""
 
     id: str
     of: str
@@ -240,4 +240,4 @@ def test_it_is_refused_before_the_trace_and_nothing_is_left(
 
 
 def no_trace(*_: object, **__: object) -> None:
-    pytest.fail("minutes of work before an error that was there to be seen")
+    pytest.fail("the export began to trace before it refused the input")

@@ -1,4 +1,4 @@
-"""What cannot be exported: a line that says what is wrong and what to do, a documented exit code, nothing left."""
+"""A bad input gives one line that says what is wrong and what to do, a documented exit code, and no bundle."""
 
 import json
 import shutil
@@ -26,11 +26,11 @@ OLD_BUNDLE = {"rpln.json": "an older bundle", "model.onnx": "its graph"}
 
 
 def leave(folder: Path) -> None:
-    """Nothing is wrong with the checkpoint."""
+    """Leave the checkpoint as it is."""
 
 
 def edit_config(**fields: Any) -> Spoil:
-    """Set fields of config.json; None removes one."""
+    """Return a function that sets fields of config.json; None removes one."""
 
     def edit(folder: Path) -> None:
         path = folder / "config.json"
@@ -41,7 +41,7 @@ def edit_config(**fields: Any) -> Spoil:
 
 
 def edit_weights(name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Spoil:
-    """Change the weight `name`; None removes it."""
+    """Return a function that changes the weight `name`; None removes it."""
 
     def edit(folder: Path) -> None:
         weights = load_file(folder / WEIGHTS)
@@ -82,7 +82,7 @@ def larger_vocabulary(folder: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Bad:
-    """What is done to a token-classification checkpoint, how it is exported, and what the answer must say."""
+    """A case: what is done to a token-classification checkpoint, the options, and what the message must contain."""
 
     id: str
     spoil: Spoil = leave

@@ -1,4 +1,4 @@
-"""Decoders end to end: each variant, step by step, computes what transformers computes of the whole text at once."""
+"""Decoders end to end: each variant, step by step, computes what transformers computes for the whole text."""
 
 import dataclasses
 import json
@@ -59,7 +59,7 @@ KEY_VALUES = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("key", "
 
 
 def configs_of(model: Any) -> tuple[Any, Any]:
-    """Of the decoder, and of the encoder, None where there is none."""
+    """Return the configs of the decoder and of the encoder, which is None if there is none."""
     config = model.config
     return (config.decoder, config.encoder) if config.is_encoder_decoder else (config, None)
 
@@ -90,7 +90,7 @@ def test_fp16_steps_are_close_to_it(exported: Callable[..., Export], task: str, 
 
 
 def assert_close(export: Export, task: str, route: str, *, tie: float, opened: Any = None) -> None:
-    """Equal but for rounding; tokens closer than `tie` of the range are one to a type of that resolution."""
+    """Check that both are equal within rounding. Tokens nearer than `tie` of the range count as equal."""
     model = reference(export.checkpoint, task)
     decoder, encoder = configs_of(model)
     pairs = [
@@ -99,7 +99,7 @@ def assert_close(export: Export, task: str, route: str, *, tie: float, opened: A
     ]
     reach = max(np.abs(expected).max() for _, expected in pairs)
     errors = [np.abs(found - expected).max() / reach for found, expected in pairs]
-    # A graph that computes in fp32 would prove nothing: rounding must show.
+    # The graph must not compute in fp32, so its rounding has to show.
     assert 1e-5 < max(errors) <= HALF_DIFFERENCE
     agreeing = np.concatenate(
         [(found.argmax(-1) == expected.argmax(-1))[margin(expected) > tie * reach] for found, expected in pairs]
@@ -109,7 +109,7 @@ def assert_close(export: Export, task: str, route: str, *, tie: float, opened: A
 
 
 def margin(logits: np.ndarray) -> np.ndarray:
-    """By how much the best token is ahead of the next."""
+    """Return how much larger the largest logit is than the second."""
     second, best = np.moveaxis(np.sort(logits, axis=-1)[..., -2:], -1, 0)
     ahead: np.ndarray = best - second
     return ahead
@@ -117,7 +117,7 @@ def margin(logits: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_bf16_steps_are_close_to_it(exported: Callable[..., Export], task: str) -> None:
-    # onnx's own evaluator, since ONNX Runtime has no bf16 kernels on CPU.
+    # onnx's own evaluator runs the graph, because ONNX Runtime has no bf16 kernels on the CPU.
     def opened(folder: Path, graph: Graph) -> Run:
         evaluator = ReferenceEvaluator(str(folder / graph.path))
         names = [spec.name for spec in graph.outputs]
@@ -199,7 +199,7 @@ def test_no_graph_branches_and_none_projects_the_encoders_output_twice(
         assert {node.op_type for node in model.node}.isdisjoint({"If", "Loop", "Scan", "SequenceInsert"})
         weights = [tensor.name for tensor in model.initializer if "crossattention.self." in tensor.name]
         of_the_memory = [name for name in weights if ".key." in name or ".value." in name]
-        # Two weights and two biases a layer, in the one graph that runs once.
+        # Two weights and two biases of each layer are in the graph that runs once.
         assert len(of_the_memory) == (4 * LAYERS if graph.variant == "encoder" else 0)
 
 
@@ -215,7 +215,7 @@ def test_a_bundle_is_proven_again_and_shown(exported: Callable[..., Export], tas
     ]
     before = "encoder + " if task == "text2text-generation" else ""
     proven = {row["method"].split(", ", 1)[1] for row in rows if row["output"] == "logits"}
-    # For a GPU, the graphs have another form besides.
+    # For a GPU, the graphs have another form, too.
     forms = ("", "fused for cuda, ") if precision else ("",)
     assert proven == {
         f"{form}{before}{variants}" for form in forms for variants in ("with-past", "full", "prefill + decode")
@@ -274,7 +274,7 @@ def test_ids_are_those_of_generation_config_before_config(
     found = make_plan(str(folder)).generation
     assert found is not None
     assert (found.pad_token_id, found.bos_token_id, found.eos_token_ids) == expected
-    # Where positions begin is the table's business: the padding's row is not the padding's id.
+    # The row of padding in the table of positions need not be the id of padding.
     assert (found.first_position, found.pad_position, found.start_token_id) == (PAD + 1, PAD, None)
 
 
@@ -302,7 +302,7 @@ def test_all_logits_and_internals_of_a_step(exported: Callable[..., Export], tas
     whole = whole_outputs(model, text, output_hidden_states=True, output_attentions=True)
     prefix = "decoder_" if encoder else ""
     expected = {"logits": whole.logits[:, 8:]}
-    # The last one is the stream before the final LayerNorm here and in 4.57, behind it in 5.x.
+    # The last hidden state comes before the final LayerNorm here and in transformers 4.57, and after it in 5.
     for index in range(LAYERS):
         expected[f"hidden_states.{index}"] = whole[f"{prefix}hidden_states"][index][:, 8:]
         expected[f"attentions.{index}"] = whole[f"{prefix}attentions"][index][:, :, 8:]
@@ -329,7 +329,7 @@ def test_token_types_are_fed_where_the_decoder_tells_them_apart(tmp_path: Path) 
 
 
 def assert_steps_equal(source: Path, folder: Path, model: Any, *, types: int = 1) -> None:
-    """The checkpoint's with-past bundle computes step by step what `model` computes at once."""
+    """Check that the checkpoint's with-past bundle computes in steps what `model` computes at once."""
     result = CliRunner().invoke(export_command, [str(source), "-o", str(folder)], catch_exceptions=False)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     decoder, encoder = configs_of(model)
@@ -341,7 +341,7 @@ def assert_steps_equal(source: Path, folder: Path, model: Any, *, types: int = 1
 @pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
 def test_relative_positions_count_the_past(tmp_path: Path, kind: str) -> None:
     source = make_checkpoint(tmp_path / "checkpoint", "text-generation", num_hidden_layers=1)
-    # transformers 5 has no such model; ours is held to that of 4.57 in tests/model.
+    # transformers 5 has no such model. tests/model compares ours with that of 4.57.
     model = RobertaPreLayerNormForCausalLM(
         updated_config(load_config(source), {"position_embedding_type": kind, "architectures": [CAUSAL_LM]})
     ).eval()
@@ -358,7 +358,7 @@ def test_pruned_heads_leave_smaller_caches(tmp_path: Path) -> None:
     assert_steps_equal(source, tmp_path / "out", model)
     (graph,) = [graph for graph in read_manifest(tmp_path / "out").graphs if graph.variant == "with-past"]
     heads = {name: shape[1] for name, shape in shapes(graph.inputs).items() if "key_values" in name}
-    # Heads are pruned of self-attention alone.
+    # Only heads of self-attention are pruned.
     assert heads == {
         f"{kind}_key_values.{name}": 1 if (kind, name[0]) == ("past", "1") else 2
         for kind in ("past", "cross")
@@ -385,7 +385,7 @@ def test_an_encoder_of_another_architecture_is_run_elsewhere(tmp_path: Path) -> 
 def test_a_lone_decoder_takes_the_states_of_any_encoder(tmp_path: Path) -> None:
     source = make_checkpoint(tmp_path / "checkpoint", "text-generation", add_cross_attention=True, num_hidden_layers=1)
     assert_fed_states(source, tmp_path / "out", reference(source, "text-generation"), encoder_hidden_size=HIDDEN)
-    # What loads the config that is in the bundle: there is no encoder.
+    # There is no encoder, so the bundle's config is that of the decoder.
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["model_type"], config["architectures"]) == ("roberta-prelayernorm", [CAUSAL_LM])
 
@@ -393,7 +393,7 @@ def test_a_lone_decoder_takes_the_states_of_any_encoder(tmp_path: Path) -> None:
 def assert_fed_states(
     source: Path, folder: Path, decoder: Any, *, encoder_hidden_size: int, project: Callable[[Any], Any] | None = None
 ) -> None:
-    """The bundle of a decoder without its encoder, fed hidden states, computes what transformers' decoder does."""
+    """Check that a decoder's bundle without encoder, given hidden states, computes what transformers' decoder does."""
     arguments = [str(source), "--task", "text2text-generation", "-o", str(folder)]
     result = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
     assert (result.exit_code, result.stderr) == (0, ""), result.output

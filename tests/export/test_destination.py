@@ -1,4 +1,4 @@
-"""A bundle appears whole or not at all, whatever stops the export and wherever it is to go."""
+"""A bundle appears completely or not at all, whatever stops the export and wherever it is written."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ def publish(folder: Path, text: str = "new") -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file below `folder`, hidden ones too, with its text."""
+    """Return every file below `folder`, hidden ones included, with its text."""
     return {
         path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
         for path in folder.rglob("*")
@@ -122,9 +122,9 @@ def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A folder that the user may not write to. Root may whatever the permissions say, so root becomes nobody.
+    """Make a folder that the user may not write to. Root may write everywhere, so root becomes nobody.
 
-    That is its real user only, the one that os.access asks about.
+    Only the real user id changes, because os.access checks that one.
     """
     tmp_path.chmod(0o555)
     if os.geteuid() == 0:
@@ -167,8 +167,8 @@ def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path, dead_pid
     assert contents(tmp_path) == {"out/rpln.json": "new"}
 
 
-def test_a_killed_process_of_the_same_number_stops_nobody(tmp_path: Path) -> None:
-    # In a container each run may well be process 1.
+def test_a_killed_process_with_the_same_id_does_not_block_an_export(tmp_path: Path) -> None:
+    # In a container, each run may have the process id 1.
     make_bundle(tmp_path / f".out.{os.getpid()}.partial", "half")
     publish(tmp_path / "out")
     assert contents(tmp_path) == {"out/rpln.json": "new"}
@@ -191,8 +191,8 @@ def test_a_replaced_bundle_whose_successor_is_there_is_removed(tmp_path: Path, d
 
 def test_folders_of_a_living_export_and_of_other_names_are_left_alone(tmp_path: Path, dead_pid: int) -> None:
     others = [
-        f".out.{os.getppid()}.partial",  # of a process that lives
-        f".out.v2.{dead_pid}.replaced",  # of a destination out.v2
+        f".out.{os.getppid()}.partial",  # its process is alive
+        f".out.v2.{dead_pid}.replaced",  # it belongs to the destination out.v2
         ".out.notes.partial",
     ]
     for name in others:
@@ -221,7 +221,7 @@ def test_an_interrupt_while_replacing_keeps_the_older_bundle(
 
 
 def interrupted_after(count: int, rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
-    """`rename` that an interrupt stops once, after `count` calls have been let through."""
+    """Return a `rename` that raises KeyboardInterrupt once, after `count` calls that worked."""
     left = iter([True] * count + [False])
 
     def stopped(path: Path, target: Path) -> Path:

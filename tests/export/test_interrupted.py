@@ -1,4 +1,4 @@
-"""An export that is stopped, by a signal or by a full disk, publishes nothing and harms nothing."""
+"""An export that is stopped, by a signal or by a full disk, publishes nothing and damages nothing."""
 
 import contextlib
 import errno
@@ -29,8 +29,8 @@ TASK = "token-classification"
 INTERRUPTED = 130
 AS_TRACED = ("--optimize", "none")
 
-# A real process, that says when it is in the step and then, but for the trace itself, waits there for the signal.
-# Where the trace is not what is stopped, it is read from an fp32 bundle in no form, whose graph is just that.
+# A process that reports when it is in the step and then waits there for the signal, except in the trace itself.
+# For the other steps, the trace is read from an fp32 bundle without any form, whose graph is the trace.
 DRIVER = """
 import sys, time
 import onnx_ir as ir
@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def older(exported: Callable[..., Export], tmp_path: Path) -> Path:
-    """An older bundle, in a folder of its own."""
+    """Return an older bundle in a folder of its own."""
     folder = tmp_path / "bundles" / "out"
     shutil.copytree(exported(TASK).folder, folder)
     return folder
@@ -109,7 +109,7 @@ def test_a_signal_leaves_the_older_bundle_and_nothing_that_lasts(
     load(older)
     assert contents(older) == before_within(before, older.name)
 
-    # Another export cleans up after the killed one, which could not.
+    # The killed export could not clean up, so the next one does.
     left = {path.name for path in older.parent.iterdir()} - {older.name}
     partial = {f".{older.name}.{process.pid}.partial"}
     assert left == (partial if number is signal.SIGKILL and step != "trace" else set())
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
     exported: Callable[..., Export], older: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     before = contents(older.parent)
-    written = {"rpln.json": ".rpln.json"}.get(name, name)  # the manifest takes its name when it is whole
+    written = {"rpln.json": ".rpln.json"}.get(name, name)  # the manifest gets its name when it is complete
 
     @contextlib.contextmanager
     def published_where_full(folder: Path) -> Iterator[Path]:
@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
             yield partial
 
     def save_where_full(models: Mapping[str, ir.Model], folder: Path) -> None:
-        # Graphs are saved where there are none: those of a form that was refused are removed before.
+        # Graphs of a form that was refused are removed before others are saved.
         if name == "model.onnx":
             (folder / name).symlink_to("/dev/full")
         save_graphs(models, folder)
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
 
 
 @pytest.mark.usefixtures("traced_once")
-def test_a_full_folder_for_temporary_files_is_said_to_be_that(
+def test_a_full_folder_for_temporary_files_is_named(
     exported: Callable[..., Export], older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(older.parent)

@@ -1,4 +1,4 @@
-"""Fill-mask bundles that give the logits of mask tokens alone: those of transformers, picked."""
+"""Fill-mask bundles that give logits for mask tokens only give those of transformers at these tokens."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ WHICH = pytest.mark.parametrize("which", ["masked", "positions"])
 
 
 def masked_batch(mask: int) -> dict[str, NDArray[np.int64]]:
-    """Texts with two masks, one, and none, the last one padded."""
+    """Return texts with two masks, one and none; the last one is padded."""
     ids = np.array([[0, mask, 9, mask, 2], [0, 8, mask, 7, 2], [0, 12, 2, 1, 1]])
     return {"input_ids": ids, "attention_mask": (ids != 1).astype(np.int64)}
 
@@ -98,7 +98,7 @@ def test_a_graph_that_looks_for_another_token_is_refused(sabotaged: Sabotaged) -
 
 
 def expected_logits(export: Export, feeds: dict[str, NDArray[np.int64]]) -> NDArray[Any]:
-    """Of all tokens, by transformers."""
+    """Return transformers' logits of all tokens."""
     with torch.inference_mode():
         outputs = reference(export.checkpoint, TASK)(**{name: torch.from_numpy(ids) for name, ids in feeds.items()})
     logits: NDArray[Any] = outputs.logits.numpy()
@@ -106,5 +106,5 @@ def expected_logits(export: Export, feeds: dict[str, NDArray[np.int64]]) -> NDAr
 
 
 def fillings(answer: Any) -> list[Any]:
-    """All fillings of an answer, or of a list of answers, in one list."""
+    """Return all fillings of an answer, or of a list of answers, in one list."""
     return [answer] if isinstance(answer, dict) else [filling for item in answer for filling in fillings(item)]

@@ -1,4 +1,4 @@
-"""Without onnxruntime nothing is exported, and the first thing said is how to install it."""
+"""Without onnxruntime nothing is exported, and the first message says how to install it."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Time and memory of steps are those of the steps, and whoever watches is told in order."""
+"""The time and memory of each step are reported, and observers are told of the steps in order."""
 
 import time
 from pathlib import Path
@@ -27,10 +27,10 @@ def test_the_peak_is_that_of_the_step_and_not_of_those_before() -> None:
     before, large, after = (step.peak_memory for step in steps.finished)
     assert 150 * MEGABYTE < large - before < 250 * MEGABYTE
     assert abs(after - before) < 50 * MEGABYTE
-    assert before > 20 * MEGABYTE  # bytes, no other unit: Python and numpy are in it
+    assert before > 20 * MEGABYTE  # Python and numpy alone take this many bytes; in another unit it would be less
 
 
-def test_a_system_without_peaks_on_request_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_work_on_a_system_that_cannot_reset_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, text: str, encoding: str) -> int:
         raise PermissionError(path)
 
@@ -41,7 +41,7 @@ def test_a_system_without_peaks_on_request_is_no_reason_to_fail(monkeypatch: pyt
     assert steps.finished[0].peak_memory > 20 * MEGABYTE
 
 
-def test_seconds_are_of_the_clock_on_the_wall() -> None:
+def test_seconds_are_wall_clock_time() -> None:
     steps = Steps(Silent())
     with steps.step("sleep"):
         time.sleep(0.2)

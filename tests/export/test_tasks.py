@@ -1,4 +1,4 @@
-"""Every task end to end: what the thin runtime computes from the bundle is what transformers computes."""
+"""Every task end to end: the runtime computes from the bundle what transformers computes from the checkpoint."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def test_an_fp16_bundle_equals_transformers_within_its_precision(exported: Calla
 
 
 def test_a_bf16_bundle_equals_transformers_within_its_precision(exported: Callable[..., Export]) -> None:
-    # onnx's own evaluator, since ONNX Runtime has no bf16 kernels on CPU.
+    # onnx's own evaluator runs the graph, because ONNX Runtime has no bf16 kernels on the CPU.
     export = exported("text-classification", "--bf16")
     evaluator = ReferenceEvaluator(str(export.folder / "model.onnx"))
     assert_close(

@@ -1,4 +1,4 @@
-"""Bundles with engines, each exported once: of the embedded checkpoints, on the GPU at hand."""
+"""Bundles of the embedded checkpoints with engines for the GPU of this machine, each exported once."""
 
 import functools
 import importlib
@@ -21,7 +21,7 @@ PROVIDER_OPTIONS = {
     "tensorrt": ["--engine", "tensorrt", "--target", "tensorrt"],
     "tensorrt-rtx": ["--engine", "tensorrt-rtx", "--target", "tensorrt", "--gpu", device_target() or "sm89"],
 }
-# What the defaults of a task need to be compiled: the graphs of both sides of a comparison are the same.
+# Options that a task needs to be compiled, so that both sides of a comparison have the same graphs.
 TASK_OPTIONS = {
     "fill-mask": ["--logits", "positions"],
     "text-generation": ["--variants", "prefill,decode"],
@@ -31,7 +31,7 @@ TASK_OPTIONS = {
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporting:
-    """Export the embedded checkpoint of a task in a type for a provider, and return the folder."""
+    """Return a function that exports the embedded checkpoint of a task in a type for a provider."""
 
     @functools.cache
     def export(task: str, recipe: str, provider: str) -> Path:
@@ -45,7 +45,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporting:
 
 
 def require_provider(provider: str) -> None:
-    """Skip, and say why, where what a provider runs on is not installed or not for this GPU."""
+    """Skip, with the reason, if the provider's packages are not installed or do not support this GPU."""
     if provider == "onnxruntime-tensorrt":
         trt = pytest.importorskip("tensorrt", reason="TensorRT is not installed ([tensorrt])")
         if not trt.__version__.startswith("10."):

@@ -1,4 +1,4 @@
-"""Every task and type on a GPU, against the fp32 graph on the CPU, which an export proves equal to eager torch."""
+"""Every task and type on a GPU gives what the fp32 graph gives on the CPU, which exports compare with eager torch."""
 
 import shutil
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def test_a_gpu_gives_what_the_cpu_gives_in_fp32(exported: Exporting, task: str, 
 
 
 def outputs_of(pipe: Pipeline, items: list[Any]) -> dict[str, list[np.ndarray]]:
-    """What the graph gives for each row of a batch of all items, in fp32, by output."""
+    """Return the outputs of the graph, in fp32 and by name, for each row of a batch of all items."""
     rows = list(_rows_of(pipe, items))
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -60,7 +60,7 @@ def _rows_of(pipe: Pipeline, items: list[Any]) -> Iterator[dict[str, np.ndarray]
 
 @pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
 def test_launches_again_and_again_give_the_same(exported: Exporting, provider: str) -> None:
-    """The first launch of a shape, the one that is captured, and the graph of it; other shapes in between."""
+    """The first launch of a shape, the one that is captured, and the captured graph agree, with others in between."""
     require_provider(provider)
     pipe = pipeline(exported("token-classification", "fp16", provider), provider=provider)
     expected = {text: outputs_of(pipe, [text])["logits"][0] for text in TEXTS}
@@ -80,7 +80,7 @@ def test_tensorrt_captures_graphs(exported: Exporting) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--version-compatible"], ["--hardware-compatible"], ["--strip-weights"]])
 def test_engines_of_every_kind_run(exported: Exporting, tmp_path: Path, options: list[str]) -> None:
-    """Built again beside the bundle: compatible engines load through other code, stripped ones get their weights."""
+    """Engines are built again beside the bundle. Compatible ones load through other code, stripped ones get weights."""
     require_provider("tensorrt")
     source = exported("token-classification", "fp16", "cpu")
     folder = tmp_path / "bundle"

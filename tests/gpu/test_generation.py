@@ -1,4 +1,4 @@
-"""Decoders on a GPU: token for token what the CPU generates in fp32, and logits within their type's tolerance."""
+"""Decoders on a GPU generate in fp32 the tokens of the CPU, and logits within the tolerance of their type."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_tokens_in_fp32_are_those_of_the_cpu(
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("task", TASKS)
 def test_lower_types_generate(exported: Exporting, task: str, provider: str, recipe: str) -> None:
-    """A cache in the lower type goes from step to step on the device; its texts begin as those in fp32 do."""
+    """The cache stays on the device from step to step, in the lower type. The texts begin as in fp32."""
     require_provider(provider)
     expected = opened(exported, task, "fp32", "cpu")(TEXTS, max_new_tokens=2)
     assert opened(exported, task, recipe, provider)(TEXTS, max_new_tokens=2) == expected

@@ -1,4 +1,4 @@
-"""What every traced graph looks like, whatever it computes."""
+"""What is true of every traced graph, whatever it computes."""
 
 import re
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from tests.graphs.text_graphs import operators, values_of
 
 GRAPHS = {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
 SIZES = {"head_size": 8, "encoder_hidden_size": 24}
-"""Of axes named after what follows from a config."""
+"""The sizes of axes that are named after something that follows from a config."""
 SELF_ATTENTION = ("past_key_values.", "present.", "attentions.")
-"""What has a head per head of a layer's self-attention, from which heads may be gone."""
+"""The beginnings of names of inputs and outputs with an axis of self-attention heads, some of which may be pruned."""
 PROJECTED = re.compile(r"crossattention\.self\.(key|value)\.")
-"""What makes an encoder's output into keys and values: not in the decoder's graph, but in the encoder's."""
+"""Weights that project an encoder's output to keys and values. They are in the encoder's graph only."""
 
 
 def assert_clean(model: ir.Model) -> None:
@@ -31,22 +31,22 @@ def assert_clean(model: ir.Model) -> None:
 
 
 def assert_initializers_are_the_state_dict(network: Network) -> None:
-    """All that an output depends on, each once."""
+    """Check that the initializers are the weights that an output depends on, each once."""
     states = {graph_name(name): tensor for name, tensor in network.model.state_dict().items() if used(name, network)}
     found = []
     for name, value in parameters_of(network.graph):
         tensor = states[name.removesuffix(".T")]
         assert_array_equal(values_of(value), tensor.T if name.endswith(".T") else tensor, err_msg=name)
         found.append(tensor.data_ptr())
-    # A tied weight has two names in the state dict and one here.
+    # A tied weight has two names in the state dict, and one in the graph.
     assert sorted(found) == sorted({tensor.data_ptr() for tensor in states.values()})
 
 
 def assert_weights_are_stored_once(network: Network) -> None:
-    """All initializers together are as large as the parameters and a few dozen constants."""
+    """Check that all initializers are as large as the parameters and a few dozen constants."""
     initializers = [values_of(value) for value in network.graph.graph.initializers.values()]
     parameters = [
-        parameter  # a tied one comes once
+        parameter  # a tied parameter is listed once
         for name, parameter in network.model.named_parameters()
         if used(name, network)
     ]
@@ -55,7 +55,7 @@ def assert_weights_are_stored_once(network: Network) -> None:
 
 
 def parameters_of(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
-    """Initializers that are no constants of the trace: those are named after a node that reads them."""
+    """Return the initializers that are not constants of the trace, which are named after a node that reads them."""
     nodes = {node.name for node in model.graph}
     for name, value in model.graph.initializers.items():
         if name.rpartition(".")[0] not in nodes and not name.startswith("shape."):
@@ -63,9 +63,9 @@ def parameters_of(model: ir.Model) -> Iterator[tuple[str, ir.Value]]:
 
 
 def used(name: str, network: Network) -> bool:
-    """Whether a tensor of the state dict is in the graph, since an output depends on it."""
+    """Return whether a tensor of the state dict is in the graph, because an output depends on it."""
     if "token_type_embeddings" in name:
-        # Without token types, one row of it is: a constant.
+        # Without token types as inputs, one row of their table is in the graph, as a constant.
         return "token_type_ids" in {tensor.name for tensor in network.inputs}
     if isinstance(network.model, EncoderStage):
         return bool(PROJECTED.search(name)) or not re.match(r"decoder\.|roberta_prelayernorm\.pooler\.", name)
@@ -78,12 +78,12 @@ def used(name: str, network: Network) -> bool:
 
 
 def graph_name(name: str) -> str:
-    """Of a tensor of the state dict."""
+    """Return the name that a tensor of the state dict has in the graph."""
     return name.removeprefix("decoder.").removeprefix("roberta_prelayernorm.")
 
 
 def assert_axes(network: Network) -> None:
-    """Dynamic axes have the task's names; the others are as large as the config says, less the heads pruned."""
+    """Check that dynamic axes have the task's names, and others the sizes of the config, less the heads pruned."""
     dynamic = {*EXAMPLE_SIZES, BATCH_CHOICES}
     graph, config = network.graph.graph, network.config
     declared = [

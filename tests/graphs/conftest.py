@@ -1,4 +1,4 @@
-"""One thread, and the traces that many tests look at: a trace takes seconds."""
+"""Settings for tests of graphs: torch uses one thread, and traces that many tests look at are made once."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,5 +18,5 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def traced() -> Traced:
-    """The network of a task, traced once: `traced("fill-mask")`. Its graph is shared: change only a copy."""
+    """Return a function that traces the network of a task once: `traced("fill-mask")`. Tests may only change a copy."""
     return cache(trace_task)

@@ -1,4 +1,4 @@
-"""Two decoders whose graphs are traced once, how they are played, and transformers' own models with their weights."""
+"""Two decoders whose graphs are traced once, a player that runs them in steps, and transformers' models to compare."""
 
 import copy
 from functools import cache
@@ -19,7 +19,7 @@ Ids = NDArray[np.int64]
 
 TEXT, TEXT2TEXT = TASKS["text-generation"], TASKS["text2text-generation"]
 PRUNED = {0: {1}, 1: {0, 3}}
-"""Layer -> the heads that are gone."""
+"""The heads that are pruned from each layer."""
 
 
 # -- the networks ----------------------------------------------------------------------------------------------------
@@ -27,19 +27,19 @@ PRUNED = {0: {1}, 1: {0, 3}}
 
 @cache
 def generator() -> Any:
-    """A decoder that goes on with a text."""
+    """Return a decoder that continues a text."""
     return tiny_model(TEXT, type_vocab_size=1)
 
 
 @cache
 def translator() -> Any:
-    """An encoder-decoder; its encoder is narrower and shallower, so that a projection stands between them."""
+    """Return an encoder-decoder. Its encoder is narrower and has fewer layers, so that its output is projected."""
     return tiny_model(TEXT2TEXT, type_vocab_size=1)
 
 
 @cache
 def foreign_translator() -> Any:
-    """The decoder of `translator` behind an encoder of another architecture, which is as wide as that one's."""
+    """Return the decoder of `translator` for an encoder of another architecture and the same width."""
     model = tiny_model(TEXT2TEXT, type_vocab_size=1, encoder=bert_config(24))
     states = {name: tensor for name, tensor in translator().state_dict().items() if not name.startswith("encoder.")}
     model.load_state_dict(states, strict=True)
@@ -69,7 +69,7 @@ def translating(variant: str) -> Network:
 
 
 def theirs(model: Any) -> Any:
-    """transformers' own model with the weights of ours."""
+    """Return transformers' own model with the weights of ours."""
     config = copy.deepcopy(model.config)
     for part in (config, getattr(config, "encoder", config), getattr(config, "decoder", config)):
         part._attn_implementation = "eager"
@@ -90,12 +90,12 @@ def padded(ids: Ids, keep: Ids) -> Ids:
 
 
 def positions_of(keep: Ids) -> Ids:
-    """RoBERTa's: real tokens count from behind the row of padding."""
+    """Return RoBERTa's positions: real tokens are counted from the row after that of padding."""
     return np.asarray(PAD + np.cumsum(keep, axis=1) * keep)
 
 
 def forward(model: Any, **arrays: Any) -> Any:
-    """A plain call of a torch model."""
+    """Call a torch model without gradients."""
     tensors = {
         name: torch.from_numpy(array) if isinstance(array, np.ndarray) else array for name, array in arrays.items()
     }
@@ -107,11 +107,11 @@ def forward(model: Any, **arrays: Any) -> Any:
 
 
 compute = cache(runner)
-"""`runner` of a graph, which is loaded once."""
+"""Returns the `runner` of a graph, which is loaded once."""
 
 
 class Player:
-    """Steps over a decoder's graphs: what one step gives is what the next one takes. `memory` is the encoder's."""
+    """Runs a decoder's graphs in steps: outputs of one step are inputs of the next. `memory` is an encoder's output."""
 
     def __init__(self, prompt: ir.Model, step: ir.Model | None = None, memory: Arrays | None = None) -> None:
         self.graph = prompt
@@ -120,7 +120,10 @@ class Player:
         self.memory = {} if memory is None else memory
 
     def __call__(self, ids: Ids, keep: Ids, rows: Ids | None = None) -> Arrays:
-        """All outputs for the new tokens `ids`; `keep` is the mask of all so far, `rows` what goes on of the cache."""
+        """Return all outputs for the new tokens `ids`.
+
+        `keep` is the mask of all tokens so far, and `rows` are the rows of the cache that go on.
+        """
         if rows is not None:
             self.past = {name: array[rows] for name, array in self.past.items()}
             self.memory = {name: array[rows] for name, array in self.memory.items()}
@@ -134,7 +137,7 @@ class Player:
         return found
 
     def feeds(self, ids: Ids, keep: Ids) -> Arrays:
-        """What the next graph is fed for these tokens."""
+        """Return the inputs of the next graph for these tokens."""
         offered = {
             "input_ids": ids,
             "attention_mask": keep,
@@ -148,14 +151,14 @@ class Player:
         return {str(value.name): offered[str(value.name)] for value in self.graph.graph.inputs}
 
     def play(self, ids: Ids, keep: Ids, cuts: tuple[int, ...]) -> list[Arrays]:
-        """The outputs of each step over a history: so many tokens at first, so many in the next step, and so on."""
+        """Return the outputs of each step over a history. `cuts` says how many tokens each step takes."""
         ends = np.cumsum(cuts)
         assert ends[-1] == ids.shape[1]
         return [self(ids[:, end - new : end], keep[:, :end]) for new, end in zip(cuts, ends.tolist(), strict=True)]
 
 
 def _empty_past(model: ir.Model, rows: int) -> Arrays:
-    """Keys and values of no token, in the types that the graph takes."""
+    """Return keys and values of no tokens, in the types that the graph takes."""
     empty: Arrays = {}
     for value in model.graph.inputs:
         if str(value.name).startswith("past_key_values."):
@@ -167,7 +170,7 @@ def _empty_past(model: ir.Model, rows: int) -> Arrays:
 
 
 def encode(encoder: ir.Model, feeds: Arrays) -> tuple[Arrays, Arrays]:
-    """What the encoder's graph gives, and what of that the decoder's graphs are fed."""
+    """Return the outputs of the encoder's graph, and those of them that the decoder's graphs read."""
     found = compute(encoder)(feeds)
     memory = {name: array for name, array in found.items() if name.startswith("cross_key_values.")}
     return found, memory

@@ -1,4 +1,4 @@
-"""What the tests of folds share: how far a rewritten graph is from what it was, and from eager torch."""
+"""Helpers for tests of folding passes: how far a rewritten graph is from the original, and from eager torch."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from tests.graphs.text_graphs import Arrays, run, runner
 
 
 def apply(model: ir.Model, *kinds: type[CountingPass]) -> dict[str, int]:
-    """Run the passes over `model` in place; how often each changed it."""
+    """Run the passes on `model` in place, and return how often each changed it."""
     for kind in kinds:
         kind.configure(model, Context())(model)
     counts = counts_from_model(model)
@@ -19,26 +19,26 @@ def apply(model: ir.Model, *kinds: type[CountingPass]) -> dict[str, int]:
 
 
 def applied(model: ir.Model, *kinds: type[CountingPass]) -> ir.Model:
-    """A copy of `model` with the passes run over it."""
+    """Return a copy of `model` after the passes."""
     copy = copied(model)
     apply(copy, *kinds)
     return copy
 
 
 def refused(model: ir.Model, kind: type[CountingPass]) -> dict[str, str]:
-    """The nodes that a pass left as they were, with the reasons."""
+    """Return the nodes that a pass left as they were, with its reasons."""
     return {refusal.node: refusal.reason for refusal in refusals_from_model(model)[kind.__name__]}
 
 
 def change(before: ir.Model, after: ir.Model, feeds: Arrays) -> float:
-    """The largest difference of any output between two graphs."""
+    """Return the largest difference of any output between two graphs."""
     return _largest(run(before, feeds), run(after, feeds))
 
 
 def distance(network: Network, graph: ir.Model) -> float:
-    """The largest difference of any output from eager torch over the stress set, in units of the output's reach.
+    """Return the largest difference of any output from eager torch over the stress set.
 
-    Reaches below 1 count as 1.
+    It is relative to the largest value of the output, or to 1 if that is less.
     """
     compute = runner(graph)
     return max(_largest(network.eager(case.feeds), compute(case.feeds)) for case in network.stress_cases())

@@ -1,4 +1,4 @@
-"""What the formulas depend on, of the networks that tests trace: written out by hand, task by task."""
+"""The traits of the traced networks that formulas of counts depend on, written by hand for each task."""
 
 from rpln_graphs.rewriting.traits import (
     CACHE,
@@ -26,7 +26,7 @@ CACHED = {"with-past", "prefill", "decode"}
 
 
 def formulas_of(network: Network, task: str, variant: str) -> GraphTraits:
-    """Of a graph in fp32 or lower, with the last logits alone where it is a decoder's."""
+    """Return the traits of a graph in fp32 or lower. A decoder's gives only the last logits."""
     if isinstance(network.model, EncoderStage):
         stage = network.model.base_model
         layers = 0 if stage is None else stage.config.num_hidden_layers

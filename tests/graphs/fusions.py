@@ -1,4 +1,4 @@
-"""What tests of fused operators share: graphs of every task, and that they compute the same after a pass."""
+"""Helpers for tests of fused operators: graphs of every task, and a check that a pass keeps what they compute."""
 
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -27,12 +27,12 @@ GRAPHS = [
 
 @cache
 def traced(task: str, variant: str = "full", *outputs: str) -> Network:
-    """A tiny network's graph, of two layers. Tests change a copy."""
+    """Return a graph of a tiny network of two layers. Tests may only change a copy."""
     return trace_task(task, variant=variant, outputs=outputs)
 
 
 def applied(graph: ir.Model, *passes: type[CountingPass]) -> ir.Model:
-    """A copy of `graph` after the passes."""
+    """Return a copy of `graph` after the passes."""
     copy = copied(graph)
     for kind in passes:
         kind.configure(copy, Context())(copy)
@@ -40,17 +40,17 @@ def applied(graph: ir.Model, *passes: type[CountingPass]) -> ir.Model:
 
 
 def count(graph: ir.Model, kind: type[CountingPass]) -> int:
-    """How often the pass changed the graph."""
+    """Return how often the pass changed the graph."""
     return counts_from_model(graph)[kind.__name__]
 
 
 def reasons(graph: ir.Model, kind: type[CountingPass]) -> list[str]:
-    """Why the pass left alone what it did."""
+    """Return why the pass left nodes as they were."""
     return [refusal.reason for refusal in refusals_from_model(graph)[kind.__name__]]
 
 
 def assert_computes_the_same(network: Network, graph: ir.Model, *, tolerance: float = TOLERANCE) -> None:
-    """What `graph` gives for the stress set is what the traced graph gives, and eager torch, optimized or not."""
+    """Check that `graph` gives, optimized or not, what the traced graph and eager torch give over the stress set."""
     plain, written, optimized = runner(network.graph), runner(graph), optimized_runner(graph)
     for case in every_mask(network.stress_cases()):
         expected = plain(case.feeds)
@@ -61,7 +61,7 @@ def assert_computes_the_same(network: Network, graph: ir.Model, *, tolerance: fl
 
 
 def assert_close(found: Arrays, expected: Arrays, *, tolerance: float, case: Case) -> None:
-    """Every output within `tolerance`, relative to where it reaches beyond 1."""
+    """Check that every output is within `tolerance`, relative to its largest value if that is more than 1."""
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         largest = max(1.0, float(np.abs(array).max(initial=0)))
@@ -69,12 +69,12 @@ def assert_close(found: Arrays, expected: Arrays, *, tolerance: float, case: Cas
 
 
 def every_mask(cases: Iterable[Case]) -> list[Case]:
-    """Of the stress set, each kind of mask on two texts (or two of three choices each), and a token alone."""
+    """Return of the stress set each kind of mask on two texts (or two texts of three choices), and a single token."""
     return [case for case in cases if case.mask.shape in {(1, 1), (2, 5), (6, 5)}]
 
 
 def optimized_runner(model: ir.Model) -> Callable[[Arrays], Arrays]:
-    """What the runtime runs: a session with all of ONNX Runtime's own optimizations."""
+    """Return a session with all of ONNX Runtime's own optimizations, as the runtime has it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])

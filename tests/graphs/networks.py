@@ -1,6 +1,6 @@
-"""Tiny networks with telling weights, their traces, and what eager torch says of them.
+"""Tiny networks with telling weights, their traces, and the outputs of eager torch for them.
 
-No two sizes are equal, so that one axis cannot pass for another, and no weight is at a value that hides a mistake.
+No two sizes are equal, so that axes cannot be mixed up unnoticed, and no weight has a value that hides a mistake.
 """
 
 import itertools
@@ -40,16 +40,16 @@ PAD = 1
 START = 2
 POSITIONS = 43
 USABLE_LENGTH = 41
-"""Row 0 and the row of padding serve no token."""
+"""The longest text: no token uses row 0 or the row of padding in the table of positions."""
 MEMORY = 9
-"""Tokens of an encoder's output, where it is made up."""
+"""How many tokens a made-up output of an encoder has."""
 PASTS = (0, 1, 5, 23)
-"""Lengths of made-up pasts."""
+"""How many tokens a made-up past has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """A model, called as its graph is, with the graph that was traced from it. Tests that change it change a copy."""
+    """A model that is called as its graph is, and the graph that was traced from it. Tests may only change a copy."""
 
     call: GraphCall
     graph: ir.Model
@@ -68,16 +68,16 @@ class Network:
 
     @property
     def config(self) -> Any:
-        """Of the network, of the decoder where there are two."""
+        """The configuration of the network; for an encoder-decoder, of its decoder."""
         return self.model.config
 
     def stress_cases(self) -> list[Case]:
-        """The stress set, with noise for what other graphs would hand over."""
+        """Return the stress set, with noise in place of what other graphs would give."""
         fed = self.config
         if isinstance(self.model, EncoderStage) and self.model.base_model is not None:
             fed = self.model.base_model.config
         made = (*CACHED, ENCODER_MASK.name, "encoder_hidden_states")
-        # The past's part of the mask comes with the past.
+        # The mask has a part for the past, which is made together with the past.
         own = [
             replace(tensor, axes=(BATCH, SEQUENCE)) if TOTAL in tensor.axes else tensor
             for tensor in self.inputs
@@ -105,7 +105,7 @@ class Network:
         return replace(case, feeds=feeds)
 
     def eager(self, feeds: Arrays) -> Arrays:
-        """What the traced module itself makes of the graph's feeds."""
+        """Return what the traced module gives in eager torch for the graph's inputs."""
         with torch.inference_mode():
             found = self.call(*(torch.from_numpy(feeds[name]) for name in self.call.input_names))
         return {name: tensor.numpy() for name, tensor in zip(self.call.output_names, found, strict=True)}
@@ -139,7 +139,7 @@ def trace_variant(
     all_logits: bool = False,
     opset: int = DEFAULT_OPSET,
 ) -> Network:
-    """Trace one of the model's graphs: the token `inputs` and the optional `outputs` by name, and all that must be."""
+    """Trace a graph of the model: token `inputs` and optional `outputs` by name, and all that the variant requires."""
     call = graph_call(model, task, variant, inputs=inputs, outputs=outputs, all_logits=all_logits)
     return Network(call=call, graph=trace_model(call.model, call.inputs, call.outputs, opset=opset))
 
@@ -153,7 +153,7 @@ def graph_call(
     outputs: Sequence[str] = (),
     all_logits: bool = False,
 ) -> GraphCall:
-    """What of a model is in the graph of a variant, called as that is."""
+    """Return a module that calls the part of a model that is in the graph of a variant."""
     row = VARIANTS[variant]
     if row.standalone:
         return GraphCall(EncoderStage(model), row.inputs, row.outputs).eval()
@@ -171,15 +171,18 @@ def graph_call(
 
 
 def copied(graph: ir.Model) -> ir.Model:
-    """A graph that shares nothing with the original: values of a clone have their types in common with it."""
+    """Return a graph that shares nothing with the original. Values of a clone would share their types with it."""
     copy = ir.from_proto(ir.to_proto(graph))
     copy.metadata_props.clear()
-    copy.metadata_props.update(graph.metadata_props)  # in their order, which is that of the passes
+    copy.metadata_props.update(graph.metadata_props)  # in their order, in which the passes ran
     return copy
 
 
 def tiny_model(task: Task, *, seed: int = 0, encoder: PretrainedConfig | None = None, **fields: object) -> Any:
-    """A model of the task in eval mode; `fields` are its config's, or its decoder's, whose encoder is `encoder`."""
+    """Return a model of the task in eval mode.
+
+    `fields` are fields of its config, or of its decoder's config if `encoder` is given.
+    """
     config: PretrainedConfig = tiny_config(task, **fields)
     if task.encoders:
         config = joined_config(tiny_encoder() if encoder is None else encoder, config)
@@ -206,7 +209,7 @@ def tiny_config(task: Task, **fields: object) -> RobertaPreLayerNormConfig:
 
 
 def tiny_encoder(**fields: object) -> RobertaPreLayerNormConfig:
-    """An encoder's config that has another size everywhere than the decoder's."""
+    """Return the config of an encoder whose sizes all differ from the decoder's."""
     config = RobertaPreLayerNormConfig(
         vocab_size=53,
         hidden_size=24,
@@ -228,7 +231,7 @@ def joined_config(encoder: PretrainedConfig, decoder: PretrainedConfig) -> Encod
 
 
 def shake(model: nn.Module, *, seed: int) -> None:
-    """Give every parameter values that no initialisation has, and that keep the signal's size."""
+    """Give every parameter values that no initialisation gives, and that keep the size of the signal."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -253,7 +256,7 @@ def limits_from_config(config: PretrainedConfig) -> Limits:
 
 
 def eager_outputs(model: nn.Module, feeds: Arrays, names: Sequence[str]) -> Arrays:
-    """What a plain call of the model returns, tuples spread over `name.0`, `name.1`, ..."""
+    """Return the outputs of a plain call of the model, with tuples as `name.0`, `name.1` and so on."""
     tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
     with torch.inference_mode():
         result: Any = model(**tensors, output_hidden_states=True, output_attentions=True, return_dict=True)

@@ -1,4 +1,4 @@
-"""What graphs say of real tokens: packing computes nothing else, so that nothing else is compared."""
+"""Compares graphs at real tokens only, because a packed graph computes nothing at padding."""
 
 import numpy as np
 import onnx_ir as ir
@@ -13,7 +13,7 @@ LENGTHS = {1, 5, USABLE_LENGTH}
 
 
 def at_real_tokens(network: Network, outputs: Arrays, case: Case) -> Arrays:
-    """The outputs without what they say of padding, of attentions without its queries; what is of a text stays."""
+    """Return the outputs at real tokens, and attentions of real queries. Outputs that belong to a text are kept."""
     tensors = {name: tensor for tensor in network.outputs for name in tensor.names(network.call.layers)}
     return {name: _real(array, tensors[name], case) for name, array in outputs.items()}
 
@@ -24,7 +24,7 @@ def _real(array: np.ndarray, tensor: Tensor, case: Case) -> np.ndarray:
 
 
 def difference(expected: Arrays, found: Arrays) -> float:
-    """The largest one, over all outputs."""
+    """Return the largest difference over all outputs."""
     assert expected.keys() == found.keys()
     for name, array in expected.items():
         assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype), name
@@ -33,12 +33,12 @@ def difference(expected: Arrays, found: Arrays) -> float:
 
 
 def short_cases(network: Network) -> list[Case]:
-    """Of the stress set, each batch under each mask at one length, a token alone, and the longest text."""
+    """Return of the stress set each batch under each mask at one length, a single token, and the longest text."""
     return [case for case in network.stress_cases() if case.mask.shape[1] in LENGTHS]
 
 
 def packing_difference(network: Network, plain: ir.Model, packed: ir.Model) -> float:
-    """Between two graphs of a network, over all masks of the stress set."""
+    """Return the largest difference between two graphs of a network, over all masks of the stress set."""
     one, other = runner(plain), runner(packed)
     return max(
         difference(
@@ -50,7 +50,7 @@ def packing_difference(network: Network, plain: ir.Model, packed: ir.Model) -> f
 
 
 def eager_difference(network: Network, packed: ir.Model) -> float:
-    """Between eager torch and a graph of the network, over all masks of the stress set."""
+    """Return the largest difference between a graph and eager torch, over all masks of the stress set."""
     compute = runner(packed)
     return max(
         difference(

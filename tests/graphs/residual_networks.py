@@ -1,4 +1,4 @@
-"""The bones of a pre-LayerNorm network as text: each block is reduced to LayerNorm and output projection."""
+"""The skeleton of a pre-LayerNorm network as text: each block is only a LayerNorm and an output projection."""
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +12,7 @@ FEEDS: Arrays = {"embedded": np.random.default_rng(1).standard_normal((5, SIZE))
 
 
 def residual_network(*, layers: int, blocks: tuple[str, ...] = ENCODER, epsilon: float = 0.01) -> ir.Model:
-    """embedded [rows, 4] -> hidden_states.0 .. hidden_states.{layers}, last_hidden_state and logits."""
+    """Return a graph: embedded [rows, 4] -> hidden_states.0 to hidden_states.{layers}, last_hidden_state and logits."""
     rng = np.random.default_rng(0)
     weights: list[str] = []
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Two graphs compared node for node and name for name: the first line in which they differ."""
+"""Compares two graphs node for node and name for name, and returns the first line in which they differ."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.graphs.text_graphs import values_of
 
 
 def first_difference(one: ir.Model, other: ir.Model) -> str:
-    """The first thing of all that is saved in which the graphs differ, or an empty text where they are the same."""
+    """Return the first difference in what is saved of the graphs, or an empty text if there is none."""
     for line, other_line in zip_longest(_lines(one), _lines(other), fillvalue="nothing"):
         if line != other_line:
             return f"{line}\nis in one graph, and in the other\n{other_line}"
@@ -39,7 +39,7 @@ def _text(value: ir.Value) -> str:
 
 
 def _size(size: int | ir.SymbolicDim) -> str:
-    """torch writes a sum of sizes in either order, from one node to the next."""
+    """Return a size as text, with its sum in a fixed order: torch writes it in either order, from node to node."""
     return str(size) if isinstance(size, int) else " + ".join(sorted(str(size.value).split(" + ")))
 
 

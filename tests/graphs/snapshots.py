@@ -1,15 +1,15 @@
-"""A graph as text: what a golden file holds. Weights are named, not printed; small constants are."""
+"""A graph as text, for golden files. Of weights only the names are written, of small constants the values."""
 
 import onnx_ir as ir
 
 from rpln_graphs.rewriting.base import counts_from_model
 
 MOST_PRINTED = 8
-"""Constants up to this many numbers are printed, unless they are parameters."""
+"""The most numbers of a constant that is written with its values, unless it is a parameter."""
 
 
 def text_from_model(model: ir.Model) -> str:
-    """One line for each input, initializer, node and output; what comes first are opset and passes."""
+    """Return a line for each input, initializer, node and output, after the opset and the passes."""
     graph = model.graph
     lines = [
         f"opset {model.opset_imports['']}",
@@ -34,7 +34,7 @@ def _line_from_initializer(value: ir.Value) -> str:
 
 
 def _line_from_node(node: ir.Node) -> str:
-    """The name of an output is left out where it is that of the node."""
+    """Return the line of a node. An output that is named like the node is left out."""
     inputs = ", ".join("" if value is None else str(value.name) for value in node.inputs)
     attributes = "".join(f" {_text_from_attribute(node.attributes[name])}" for name in sorted(node.attributes))
     outputs = ", ".join(_typed(value).removeprefix(f"{node.name} ") for value in node.outputs)

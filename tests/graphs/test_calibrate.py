@@ -1,4 +1,4 @@
-"""How far the values of a graph reach."""
+"""Calibration measures the largest values of a graph."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A torch model called as its graph is: against plain calls of ours, and of transformers' with its own caches."""
+"""A torch model called as its graph gives what plain calls give: of our model, and of transformers' with its caches."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def assert_close(found: Any, expected: Any, what: str = "") -> None:
 
 
 def named(pairs: Any, name: str) -> Arrays:
-    """Keys and values of each layer by the names that graphs give them."""
+    """Return the keys and values of each layer by the names that graphs give them."""
     return {
         f"{name}.{layer}.{part}": np.asarray(tensor)
         for layer, pair in enumerate(pairs)

@@ -1,6 +1,6 @@
-"""Decoders whose numbers leave fp16: not finite when converted naively, within tolerance by the recipes, step by step.
+"""Decoders whose numbers exceed fp16: naive conversion gives no finite numbers, the recipes stay within tolerance.
 
-All are one encoder-decoder with some weights changed in ways that cancel out, in the encoder or in the decoder.
+All are one encoder-decoder with some weights of the encoder or the decoder changed in ways that cancel out.
 """
 
 import copy
@@ -35,23 +35,23 @@ VARIANTS = ("encoder", "prefill", "with-past")
 FLOAT, FLOAT16, BFLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 SAFE = 65504 / 8
 MASKED = 1e30
-"""Only the lowest number of fp32, which hides keys, is beyond this."""
+"""No value exceeds this in size, except the lowest number of fp32, which masks keys."""
 FACTOR = 2.0**18
-"""What makes of values of about one such as fp16 cannot hold."""
+"""What values near one are multiplied by, so that fp16 cannot hold them."""
 CUTS = (4, 1, 1, 3, 1)
 LAYER = 1
-"""Of the decoder, the one that is changed; the encoder has but one."""
+"""The layer of the decoder that is changed. The encoder has only one."""
 
 
 # -- the checkpoints -------------------------------------------------------------------------------------------------
 
 
 def leave_as_it_is(_model: Any) -> None:
-    """The control: conversion does it no harm, however naive."""
+    """Change nothing, as a control: even naive conversion does no harm."""
 
 
 def stretch_the_stream(model: Any) -> None:
-    """The decoder's residual stream reaches a million; every LayerNorm takes that out again."""
+    """Let the decoder's residual stream reach a million. Every LayerNorm takes the factor out again."""
     layers = decoder_layers(model)
     writers = [
         layer_part.output.dense for layer in layers for layer_part in (layer.attention, layer.crossattention, layer)
@@ -61,20 +61,20 @@ def stretch_the_stream(model: Any) -> None:
 
 
 def stretch_the_encoders_stream(model: Any) -> None:
-    """The same in the encoder, which has no cross-attention."""
+    """Do the same in the encoder, which has no cross-attention."""
     layer = model.encoder.encoder.layer[0]
     for writer in (model.encoder.embeddings.LayerNorm, layer.attention.output.dense, layer.output.dense):
         scale(writer, FACTOR)
 
 
 def stretch_values(attention: Any) -> None:
-    """Values are larger, the output projection takes that back."""
+    """Enlarge the values. The output projection takes the factor out again."""
     scale(attention.self.value, FACTOR)
     attention.output.dense.weight /= FACTOR
 
 
 def stretch_keys(attention: Any) -> None:
-    """Keys are larger, the queries take that back."""
+    """Enlarge the keys. The queries take the factor out again."""
     scale(attention.self.key, FACTOR)
     scale(attention.self.query, 1 / FACTOR)
 
@@ -122,7 +122,7 @@ def history() -> Ids:
 
 @cache
 def eager_logits(name: str) -> NDArray[Any]:
-    """[rows, tokens, vocabulary], of all tokens at once, in fp32."""
+    """Return the logits [rows, tokens, vocabulary] of all tokens at once, in fp32."""
     logits = forward(changed(name), **source(), decoder_input_ids=history(), use_cache=False).logits
     return np.asarray(logits)
 
@@ -131,7 +131,7 @@ def eager_logits(name: str) -> NDArray[Any]:
 
 
 def graphs_of(name: str) -> Graphs:
-    """What traces of the changed model give: the same graphs, with its weights."""
+    """Return the graphs of the changed model, which are those of the unchanged one with other weights."""
     states = {**changed(name).state_dict()}
     return {variant: filled(translating(variant).graph, states, variant) for variant in VARIANTS}
 
@@ -140,7 +140,7 @@ def filled(graph: ir.Model, states: dict[str, torch.Tensor], variant: str) -> ir
     result = copied(graph)
     for name, value in result.graph.initializers.items():
         module = name.removesuffix(".T")
-        # The encoder's graph has the names of both: its own layers', and the decoder's projections of what it gives.
+        # The encoder's graph has its own layers, and the decoder's projections of their output, which keep their names.
         of_decoder = variant != "encoder" or ".crossattention." in name
         state = f"decoder.roberta_prelayernorm.{module}" if of_decoder else f"encoder.{module}"
         if module.startswith("lm_head."):
@@ -158,7 +158,7 @@ def fill(value: ir.Value, array: NDArray[Any]) -> None:
 
 
 def measured(graphs: Graphs, variant: str, graph: ir.Model) -> Ranges:
-    """The ranges of one of the graphs over the whole history as a prompt, given what the encoder's makes as it is."""
+    """Return the ranges of a graph with the whole history as the prompt, given the unchanged outputs of the encoder."""
     if variant == "encoder":
         return measure_ranges(graph, [source()])
     compute.cache_clear()  # the encoder's graph has changed since
@@ -191,7 +191,7 @@ def converted(name: str, recipe: str) -> Graphs:
 
 
 def naively_converted(name: str) -> Graphs:
-    """fp16 everywhere but in the arithmetic of masks, which in fp16 gives NaN for any checkpoint."""
+    """Return the graph in fp16, except for the arithmetic of masks, which in fp16 always gives NaN."""
     graphs = graphs_of(name)
     ranges = {variant: measured(graphs, variant, graph) for variant, graph in graphs.items()}
     for variant, graph in graphs.items():
@@ -201,7 +201,7 @@ def naively_converted(name: str) -> Graphs:
 
 
 def rounded(graph: ir.Model) -> ir.Model:
-    """The rounding copy, whose outputs have the names that they have in the graph."""
+    """Return the graph that rounds after each operator; its outputs keep their names."""
     result = rounding_copy(graph)
     names = [str(value.name) for value in graph.graph.outputs]
     for value in [value for node in result.graph for value in node.outputs]:
@@ -213,7 +213,7 @@ def rounded(graph: ir.Model) -> ir.Model:
 
 
 def stepped_logits(graphs: Graphs, prompt: str) -> list[NDArray[Any]]:
-    """Of the last position of each step, computed in fp32 and rounded after every operator."""
+    """Return the logits of the last position of each step, computed in fp32 and rounded after every operator."""
     with np.errstate(over="ignore"):  # naive conversion makes weights infinite, too
         copies = {variant: rounded(graphs[variant]) for variant in {"encoder", prompt, "with-past"}}
         player = Player(copies[prompt], copies["with-past"], memory_of(copies["encoder"]))
@@ -222,7 +222,7 @@ def stepped_logits(graphs: Graphs, prompt: str) -> list[NDArray[Any]]:
 
 
 def difference(graphs: Graphs, name: str, prompt: str) -> float:
-    """The largest in any step, relative to the reach of the expected logits; NaN where anything is."""
+    """Return the largest difference of a step, relative to the largest expected logit, or NaN if anything is NaN."""
     expected = eager_logits(name)[:, np.cumsum(CUTS) - 1]
     found = np.stack(stepped_logits(graphs, prompt), axis=1)
     return float(np.abs(found - expected).max() / np.abs(expected).max())
@@ -281,9 +281,9 @@ def test_bf16_is_within_tolerance_over_all_steps(name: str) -> None:
     ("name", "counts"),
     [
         ("untouched", {"encoder": (0, 0), "prefill": (0, 0), "with-past": (0, 0)}),
-        # 2 + 2 * 3 L weights and biases, 1 + 3 L epsilons
+        # L layers of a decoder have 2 + 2 * 3 L weights and biases in the stream, and 1 + 3 L LayerNorms.
         ("stream", {"encoder": (0, 0), "prefill": (14 + 7, 0), "with-past": (14 + 7, 0)}),
-        # 2 + 2 * 2 L and 1 + 2 L
+        # L layers of an encoder have 2 + 2 * 2 L and 1 + 2 L.
         ("encoder's stream", {"encoder": (6 + 3, 0), "prefill": (0, 0), "with-past": (0, 0)}),
         ("values", {"encoder": (0, 0), "prefill": (0, 1), "with-past": (0, 1)}),
         ("values of cross-attention", {"encoder": (0, 1), "prefill": (0, 1), "with-past": (0, 1)}),

@@ -1,4 +1,4 @@
-"""Graphs of decoders, step by step, against transformers' own model, which sees all tokens at once."""
+"""Graphs of decoders, step by step, give what transformers' own model gives for all tokens at once."""
 
 import copy
 from collections.abc import Callable
@@ -68,12 +68,12 @@ def ones(ids: Ids) -> Ids:
 
 
 def mask_with_steps(mask: str, steps: int) -> Ids:
-    """Prompts that are padded so, and so many more tokens."""
+    """Return the mask of prompts with this padding, and of `steps` more tokens."""
     return np.pad(MASKS[mask], ((0, 0), (0, steps)), constant_values=1)
 
 
 def assert_steps_are(expected: Any, steps: list[Arrays], cuts: tuple[int, ...], keep: Ids) -> None:
-    """Logits of each step's last position are those of the whole history there, in rows whose token there is real."""
+    """Check the logits of each step's last position against those of the whole history, in rows whose token is real."""
     for end, found in zip(np.cumsum(cuts).tolist(), steps, strict=True):
         real = keep[:, end - 1] == 1
         assert real.any()
@@ -81,7 +81,7 @@ def assert_steps_are(expected: Any, steps: list[Arrays], cuts: tuple[int, ...], 
 
 
 def self_layers(outputs: Any) -> Any:
-    """The entries of transformers' cache; 4.57 keeps those of cross-attention beside them."""
+    """Return the self-attention part of transformers' cache. transformers 4.57 keeps cross-attention beside it."""
     past = outputs.past_key_values
     return getattr(past, "self_attention_cache", past).layers
 
@@ -177,7 +177,7 @@ def detailed() -> Network:
 
 
 def unpruned_reference() -> Any:
-    """transformers' model with all heads, of which those that ours has not are silent."""
+    """Return transformers' model with all heads; those that are pruned in ours are silenced."""
     whole = tiny_model(TEXT)
     states = whole.state_dict()
     with torch.no_grad():
@@ -211,7 +211,9 @@ def test_every_output_of_pruned_layers_equals_transformers_with_silent_heads() -
     for new, end, found in zip(cuts, np.cumsum(cuts).tolist(), steps, strict=True):
         assert_close(found["logits"], expected.logits[:, end - new : end])
         for layer in LAYERS:
-            states = expected.hidden_states[layer][:, end - new : end]  # 5.x normalises the one after the last layer
+            states = expected.hidden_states[layer][
+                :, end - new : end
+            ]  # transformers 5 normalises the state after the last layer
             assert_close(found[f"hidden_states.{layer}"], states)
             attentions = expected.attentions[layer][:, heads_kept(layer), end - new : end, :end]
             assert_close(found[f"attentions.{layer}"], attentions)
@@ -267,7 +269,7 @@ def relative(kind: str) -> Network:
 @EVERY_CUT
 @pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
 def test_relative_positions_equal_a_forward_pass_without_a_cache(kind: str, cuts: tuple[int, ...]) -> None:
-    # With a cache, transformers 4.57 puts all new tokens where the last one is; 5.x has no relative positions.
+    # With a cache, transformers 4.57 measures distances from the last token; transformers 5 has no relative positions.
     network = relative(kind)
     ids = random_ids(2, sum(cuts))
     expected = forward(network.model, input_ids=ids, use_cache=False).logits
@@ -299,19 +301,19 @@ EVERY_ENCODER_MASK = pytest.mark.parametrize("mask", ENCODER_MASKS)
 
 
 def source(mask: str) -> Arrays:
-    """What the encoder's graph is fed."""
+    """Return inputs of the encoder's graph."""
     keep = ENCODER_MASKS[mask]
     return {"input_ids": padded(random_ids(*keep.shape, high=53, seed=7), keep), "attention_mask": keep}
 
 
 def memory_of(fed: Arrays) -> Arrays:
-    """What the decoder's graphs are fed of the encoder's."""
+    """Return what the decoder's graphs read of the encoder's outputs."""
     _, memory = encode(translating("encoder").graph, fed)
     return {"encoder_attention_mask": fed["attention_mask"], **memory}
 
 
 def together(reference: Any, fed: Arrays, ids: Ids, keep: Ids | None = None, **options: bool) -> Any:
-    """transformers' encoder-decoder on all tokens at once."""
+    """Return the outputs of transformers' encoder-decoder for all tokens at once."""
     given = {} if keep is None else {"decoder_attention_mask": keep, "decoder_position_ids": positions_of(keep)}
     return forward(reference, **fed, decoder_input_ids=ids, **given, **options)
 
@@ -375,7 +377,7 @@ def test_another_encoders_output_is_projected_and_read() -> None:
 
     cuts, ids = (2, 1, 1), random_ids(3, 4)
     expected = forward(reference, **fed, decoder_input_ids=ids).logits
-    # Its decoder is the other translator's, and so is the graph.
+    # Its decoder, and so its graph, is that of the other translator.
     player = Player(translating("with-past").graph, memory={"encoder_attention_mask": keep, **memory})
     assert_steps_are(expected, player.play(ids, ones(ids), cuts), cuts, ones(ids))
 
@@ -389,7 +391,7 @@ def theirs_with_foreign_encoder() -> Any:
 
 
 def test_cross_attentions_equal_transformers() -> None:
-    # Pruning takes heads of the self-attention alone.
+    # Only heads of self-attention are pruned.
     model = tiny_model(TEXT2TEXT, type_vocab_size=1, num_hidden_layers=1, pruned_heads={0: {2}})
     network = trace_variant(model, TEXT2TEXT, "with-past", outputs=("cross_attentions",), all_logits=True)
     fed, cuts, ids = source("holes"), (3, 1, 2), random_ids(3, 6)

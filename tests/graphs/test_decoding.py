@@ -1,4 +1,4 @@
-"""The stress set of a decoder holds what it says, and its steps lead to one another."""
+"""The stress set of a decoder covers what it should, and each of its steps continues the one before."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -32,14 +32,14 @@ def limits(*, usable_length: int = USABLE, vocab_size: int = 60, pad: int = PAD)
 
 
 def cases(*, usable_length: int = USABLE, memory: Sequence[Tensor] = ENCODER, room: int = 20) -> list[DecodingCase]:
-    """`room` is the encoder's usable length."""
+    """Return the stress set. `room` is the encoder's usable length."""
     bounds = limits(usable_length=usable_length)
     of_memory = limits(usable_length=room, vocab_size=50, pad=MEMORY_PAD)
     return list(decoding_cases(OWN, bounds, memory=memory, memory_limits=of_memory))
 
 
 def scripts(found: Sequence[DecodingCase]) -> Iterator[list[DecodingCase]]:
-    """The cases of each script, from its prompt to its last step."""
+    """Return the cases of each script, from its prompt to its last step."""
     starts = [number for number, case in enumerate(found) if case.rows is None]
     for start, end in zip(starts, [*starts[1:], len(found)], strict=True):
         yield list(found[start:end])

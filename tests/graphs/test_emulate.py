@@ -1,4 +1,4 @@
-"""fp16 or bf16 graph -> a graph that computes in fp32 and rounds to the lower type after every operator."""
+"""An fp16 or bf16 graph becomes one that computes in fp32 and rounds to the lower type after every operator."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from rpln_graphs.emulate import rounding_copy
 from tests.graphs.text_graphs import Arrays, model_from_text, operators, run, values_of
 
 SPACING = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-"""Between 1 and the next number."""
+"""The distance between 1 and the next number of the type."""
 NUMPY = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 LOWER = pytest.mark.parametrize("dtype", list(NUMPY))
 
-# Each line is one operator, so that one rounding must follow it.
+# Each line is one operator, and one rounding must follow it.
 SMALL_GRAPH = """
 small (float[rows, 3] x, float[rows, 3] y) => (float[rows, 3] z)
 <float[3] bias = {0.1, 1000.7, -3.3}>
@@ -48,7 +48,7 @@ def small_graph(dtype: str) -> ir.Model:
 
 
 def random_feeds(seed: int) -> Arrays:
-    """Magnitudes from 2^-20 to 2^18: some are subnormal in fp16, some overflow it."""
+    """Return numbers of sizes from 2^-20 to 2^18: in fp16 some are subnormal, and some overflow."""
     rng = np.random.default_rng(seed)
     shape = (200, 3)
     return {
@@ -81,7 +81,7 @@ def test_equals_numpy_operator_by_operator(dtype: str) -> None:
     assert_array_equal(run(rounding_copy(small_graph(dtype)), feeds)["z"], expected)
 
 
-def test_what_passes_65504_is_infinite_in_fp16_only() -> None:
+def test_a_value_beyond_65504_is_infinite_in_fp16_only() -> None:
     assert add_then_round("float16")(1e5, 0) == np.inf
     assert add_then_round("float16")(65504, 65504) == np.inf
     assert add_then_round("float16")(-65504, -65504) == -np.inf

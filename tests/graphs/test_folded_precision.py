@@ -1,4 +1,4 @@
-"""What the passes of precision make of folded graphs: the same rescaling, the same tolerances."""
+"""In folded graphs, the passes of precision rescale as before, with the same tolerances."""
 
 import json
 from functools import cache, partial
@@ -21,7 +21,7 @@ from tests.graphs.networks import copied
 
 FOLDS = (FoldNormAffine, FoldQueryScale, FoldTokenTypes)
 LAYERS = 4
-"""Of the embedded checkpoint."""
+"""The number of layers of the embedded checkpoint."""
 CHANNELS = "stream in a few channels of one layer"
 CHECKPOINTS = {"untouched": encoders.leave_as_it_is, **encoders.SPOILED}
 
@@ -85,7 +85,7 @@ def test_products_beyond_fp16_are_those_that_were_but_for_their_scale() -> None:
         "activation": {f"{path}.intermediate.dense.MatMul", f"{path}.output.dense.MatMul"},
         "scores": {f"{path}.attention.self.MatMul"},
     }
-    # Heads of 32: scores are computed scaled.
+    # Heads have 32 elements, and scores are scaled before the product.
     scores = kept["scores"][f"{path}.attention.self.MatMul"]
     assert scores == pytest.approx(encoders.SCORE / 32**0.5, rel=0.05)
 

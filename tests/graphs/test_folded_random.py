@@ -1,4 +1,4 @@
-"""trace, fold, merge or fuse -> equal to eager torch, for networks that nobody thought of."""
+"""Random networks that are traced and then folded, merged or fused give what eager torch gives."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 
 @st.composite
 def networks(draw: st.DrawFn) -> dict[str, Any]:
-    """A task, one of its graphs, what goes in and out of it, and fields of a config."""
+    """Draw a task, one of its graphs, inputs and outputs, and fields of a config."""
     heads = draw(st.sampled_from([1, 2, 3]))
     task = TASKS[draw(st.sampled_from(list(TASKS)))]
     embedded = draw(st.booleans()) and any(tensor.name == "inputs_embeds" for tensor in task.optional_inputs)
@@ -48,7 +48,10 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def check(fields: dict[str, Any]) -> None:
-    """Counts are those of the text: L attentions and 2 L LayerNorms, 2 L and 3 L where there is cross-attention."""
+    """Check the counts against formulas, and the outputs against eager torch.
+
+    With L layers there are L attentions and 2 L LayerNorms; with cross-attention 2 L and 3 L.
+    """
     network = trace_task(**fields)
     layers, crossed = fields["num_hidden_layers"], network.config.add_cross_attention
     absolute = fields["position_embedding_type"] == "absolute"

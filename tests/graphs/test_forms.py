@@ -1,4 +1,4 @@
-"""Every form of every graph: as many places as written here by hand, and equal to eager torch at real tokens."""
+"""Every form of every graph has as many rewritten places as written here by hand, and gives what eager torch gives."""
 
 from functools import cache
 
@@ -38,11 +38,11 @@ def attentions(task: str, variant: str) -> int:
 
 
 def expected(name: str, task: str, variant: str) -> int:
-    """How many places a pass changes in a graph of two layers; an encoder's stage has one."""
+    """Return how many places a pass changes in a graph of two layers. The encoder of an encoder-decoder has one."""
     decodes = task in {"text-generation", CROSS} and variant != "encoder"
     blocks = 3 if task == CROSS and decodes else 2
     return {
-        # The logits of a decoder's last place may be of padding; with a cache there is none.
+        # Decoders are not packed: their steps have no padding, and the last logits of a prompt may belong to padding.
         "PackTokens": 0 if decodes else layers_of(variant) - (task in FIRST),
         "FuseAttention": attentions(task, variant),
         "FuseMultiHeadAttention": attentions(task, variant),

@@ -1,4 +1,4 @@
-"""Traced graphs of every task -> the same in ONNX Runtime's operators: counts by hand, outputs as before."""
+"""Traced graphs of every task in ONNX Runtime's fused operators: counts by hand, the same outputs as before."""
 
 from typing import Any
 
@@ -31,11 +31,11 @@ from tests.graphs.text_graphs import operators, runner
 
 FUSIONS: tuple[type[CountingPass], ...] = (FuseMultiHeadAttention, FuseSkipLayerNorm, FuseBiasGelu, FuseFastGelu)
 TOKEN_HEADS = {"fill-mask", "text-generation", "text2text-generation"}
-"""Tasks whose head predicts tokens, with a gelu of its own."""
+"""Tasks whose head predicts tokens and has a gelu of its own."""
 
 
 def expected_counts(task: str, variant: str, layers: int) -> dict[str, int]:
-    """By hand, for a network whose activation is gelu."""
+    """Return the counts, written by hand, for a network whose activation is gelu."""
     if variant == "encoder":  # the tiny encoder of an encoder-decoder has one layer, and no head
         return {"MultiHeadAttention": 1, "SkipLayerNormalization": 3, "BiasGelu": 1, "FastGelu": 0}
     gelus = layers + (1 if task in TOKEN_HEADS else 0)
@@ -47,7 +47,7 @@ def expected_counts(task: str, variant: str, layers: int) -> dict[str, int]:
 
 
 def counted(graph: ir.Model) -> dict[str, int]:
-    """The fused operators in the graph, which the passes' counts agree with."""
+    """Return the fused operators in the graph, after a check that the passes counted the same."""
     found = {kind.__name__.removeprefix("Fuse"): count(graph, kind) for kind in FUSIONS}
     found["SkipLayerNormalization"] = found.pop("SkipLayerNorm")
     assert found == {name: operators(graph).count(name) for name in found}
@@ -83,7 +83,7 @@ def test_lower_types_are_fused_and_round_as_before(task: str, variant: str, reci
     resolution = RECIPES[recipe].tolerance.resolution
     for case in cases:
         expected = plain(case.feeds)
-        # As near to fp32 as the graph of single operators is, which rounds more often. Copies name outputs anew.
+        # The fused graph is as near to fp32 as the other, which rounds more often. Their outputs have other names.
         for compute in (before, fused):
             found = dict(zip(expected, compute(case.feeds).values(), strict=True))
             assert_close(found, expected, tolerance=16 * resolution, case=case)
@@ -91,7 +91,7 @@ def test_lower_types_are_fused_and_round_as_before(task: str, variant: str, reci
 
 @st.composite
 def networks(draw: st.DrawFn) -> dict[str, Any]:
-    """A task, one of its graphs, and fields of a config."""
+    """Draw a task, one of its graphs, and fields of a config."""
     heads = draw(st.integers(1, 4))
     name, variant = draw(st.sampled_from(GRAPHS))
     return {

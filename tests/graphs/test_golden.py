@@ -1,4 +1,4 @@
-"""Golden graphs: what every task looks like by every recipe, and one in every form, as text.
+"""Golden graphs: the graph of every task by every recipe, and one graph in every form, as text.
 
 `make golden` writes them anew.
 """
@@ -22,7 +22,7 @@ from tests.graphs.snapshots import text_from_model
 
 GOLDEN = Path(__file__).with_name("golden")
 SAME_AS = {"decode": "with-past"}
-"""Variants whose graph is another one's, to the last node."""
+"""Variants whose graph equals that of another variant, to the last node."""
 ROWS = [
     (task.name, variant, recipe)
     for task in TASKS.values()
@@ -36,7 +36,10 @@ FORM_ROWS = [name for name in FORMS if name != STANDARD.name]
 
 @cache
 def one_layer(task: str, variant: str) -> Network:
-    """Hidden states of another architecture are as wide as the decoder's; those of its own encoder are projected."""
+    """Return a network of one layer.
+
+    Hidden states of a foreign encoder are as wide as the decoder; those of its own encoder are projected.
+    """
     model = tiny_model(
         TASKS[task],
         num_hidden_layers=1,
@@ -47,7 +50,7 @@ def one_layer(task: str, variant: str) -> Network:
 
 
 def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, GraphTraits]:
-    """A graph in the standard form, and what the formulas say of it."""
+    """Return a graph in the standard form, and its traits for the formulas."""
     network = one_layer(task, variant)
     graph, row = copied(network.graph), RECIPES[recipe]
     batches = [case.feeds for case in network.stress_cases()]

@@ -1,7 +1,7 @@
-"""Packing of whole networks: equal to the graph that it packs, and to eager torch, at real tokens under all masks.
+"""Packed networks give at real tokens what the unpacked graph and eager torch give, under all masks.
 
-Both graphs are run node for node. What differs between them is the number of rows of a product, which may move the
-last bit of a sum on some machines: EXACT is far below what a wrong token would change.
+Graphs are run without optimization. Packing changes the number of rows of a product, which on some machines changes the
+last bit of a sum. EXACT allows for that, and is far below the effect of a wrong token.
 """
 
 from collections.abc import Sequence
@@ -57,12 +57,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "every logit over an encoder": {"name": "text2text-generation", "variant": "full", "all_logits": True},
 }
 CONTEXTS = {
-    # The last layer's context is one row where a head reads the first token alone.
+    # If a head reads only the first token, the last layer's context has one row.
     "text-classification": LAYERS - 1,
     "multiple-choice": LAYERS - 1,
     "distances of queries": LAYERS - 1,
     "embeddings of choices given": LAYERS - 1,
-    "an encoder": 1,  # its depth
+    "an encoder": 1,  # the number of its layers
     "every logit over an encoder": 2 * LAYERS,
 }
 
@@ -161,7 +161,7 @@ def test_lower_precision_is_packed(name: str, recipe: str) -> None:
 
 
 def quantized(graph: ir.Model, folder: Path) -> ir.Model:
-    """By onnxruntime's own tool: ranges of what a product takes are measured in each run."""
+    """Return the graph in int8, by onnxruntime's own tool, which measures ranges in each run."""
     source, target = folder / "fp32.onnx", folder / "int8.onnx"
     ir.save(graph, source)
     quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], extra_options={"DefaultTensorType": 1})
@@ -169,7 +169,7 @@ def quantized(graph: ir.Model, folder: Path) -> ir.Model:
 
 
 def inferred(graph: ir.Model) -> ir.Model:
-    """The tool leaves no shapes behind."""
+    """Return the graph with shapes, which the tool leaves out."""
     common.ShapeInferencePass()(graph)
     return graph
 
@@ -177,9 +177,9 @@ def inferred(graph: ir.Model) -> ir.Model:
 @pytest.mark.parametrize("order", ["packed, then quantized", "quantized, then packed"])
 @pytest.mark.parametrize("name", ["token-classification", "question-answering"])
 def test_in_int8_a_padded_text_is_what_it_is_alone(name: str, order: str, tmp_path: Path) -> None:
-    """Ranges are those of a whole batch, padding included: packed, they are of real tokens.
+    """Ranges are measured over a whole batch; in a packed graph, over its real tokens only.
 
-    So that it is not the same batch that is equal without packing, but the text without its padding.
+    So a packed batch is compared with the text alone, without padding, and not with the same batch unpacked.
     """
     plain = inferred(quantized(folded(name), tmp_path))
     graph = quantized(packed(name), tmp_path) if order.startswith("packed") else applied(plain, PackTokens)
@@ -198,13 +198,13 @@ def test_in_int8_a_padded_text_is_what_it_is_alone(name: str, order: str, tmp_pa
 
 
 class Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """What static ranges are measured on."""
+    """The batches that static ranges are measured on."""
 
     def __init__(self, batches: Sequence[Arrays]) -> None:
         self.batches = iter(batches)
 
     def get_next(self) -> Arrays | None:
-        """The next one."""
+        """Return the next batch, or None at the end."""
         return next(self.batches, None)
 
 
@@ -229,7 +229,7 @@ def test_static_int8_is_packed(name: str, tmp_path: Path) -> None:
 
 @st.composite
 def networks(draw: st.DrawFn) -> dict[str, Any]:
-    """A task of encoders, and fields of a config."""
+    """Draw a task of an encoder, and fields of a config."""
     heads = draw(st.sampled_from([1, 2, 3]))
     return {
         "name": draw(st.sampled_from([task.name for task in TASKS.values() if task.postprocess is not None])),

@@ -1,6 +1,6 @@
-"""Checkpoints whose numbers leave fp16: not finite when converted naively, within tolerance by the recipes.
+"""Checkpoints whose numbers exceed fp16: naive conversion gives no finite numbers, the recipes stay within tolerance.
 
-All are the embedded default checkpoint with some weights changed, so that the rest is what training made it.
+All are the embedded default checkpoint with some weights changed; the rest is trained.
 """
 
 import json
@@ -38,34 +38,35 @@ Change = Callable[[Tagger], None]
 
 TASK = TASKS["token-classification"]
 STREAM, ACTIVATION, VALUE, SCORE = 2.0**20, 1.2e5, 1.5e5, 9e4
-"""How far the checkpoints below reach, each in one kind of value."""
+"""The sizes that values reach in the checkpoints below, in one kind of value each."""
 LAYER = 1
-"""The layer that all but the first of them change."""
+"""The layer that is changed in all checkpoints but the first."""
 CHANNELS = (3, 17, 90, 101)
 PATH = f"encoder.layer.{LAYER}"
 FITS = 65504 / 8
 MASKED = 1e30
-"""Only the lowest number of fp32, which hides keys, is beyond this."""
+"""No value exceeds this in size, except the lowest number of fp32, which masks keys."""
 
 
 # -- the checkpoints -------------------------------------------------------------------------------------------------
 
 
 def leave_as_it_is(_model: Tagger) -> None:
-    """The control: conversion does it no harm, however naive."""
+    """Change nothing, as a control: even naive conversion does no harm."""
 
 
 def stretch_the_stream(model: Tagger) -> None:
-    """The whole residual stream is larger by one factor; LayerNorm takes it out again."""
+    """Multiply the whole residual stream by a factor, which LayerNorm takes out again."""
     factor = STREAM / max(untouched_ranges()[name] for name in stream_values())
     for writer in writers_of(model):
         scale(writer, factor)
 
 
 def lift_a_few_channels(model: Tagger) -> None:
-    """One layer lifts four channels that no other writes to; later LayerNorms ignore them and amplify the rest.
+    """Let one layer add large numbers to four channels that no other layer writes to.
 
-    The lifts cancel in the mean and are powers of two, so that neither fp32 nor fp16 loses the rest in their rounding.
+    Later LayerNorms ignore these channels and amplify the others. The numbers cancel in the mean and are powers of two,
+    so that neither fp32 nor fp16 loses the other channels by rounding.
     """
     layers = model.base_model.encoder.layer
     amplified = STREAM * (len(CHANNELS) / model.config.hidden_size) ** 0.5 / deviation_behind(LAYER)
@@ -82,7 +83,7 @@ def lift_a_few_channels(model: Tagger) -> None:
 
 
 def stretch_the_activation(model: Tagger) -> None:
-    """The feed-forward network's inner activation is larger, its second half takes that back."""
+    """Enlarge the activation inside the feed-forward network. Its second half takes the factor out again."""
     layer = model.base_model.encoder.layer[LAYER]
     factor = ACTIVATION / untouched_ranges()[f"{PATH}.intermediate.Gelu"]
     scale(layer.intermediate.dense, factor)
@@ -90,7 +91,7 @@ def stretch_the_activation(model: Tagger) -> None:
 
 
 def stretch_the_values(model: Tagger) -> None:
-    """The attention's values are larger, its output projection takes that back."""
+    """Enlarge the attention's values. The output projection takes the factor out again."""
     attention = model.base_model.encoder.layer[LAYER].attention
     factor = VALUE / untouched_ranges()[f"{PATH}.attention.self.value.Add"]
     scale(attention.self.value, factor)
@@ -98,7 +99,7 @@ def stretch_the_values(model: Tagger) -> None:
 
 
 def lift_the_scores(model: Tagger) -> None:
-    """One channel of each head's queries and keys is constant: all scores rise alike, which softmax does not see."""
+    """Make one channel of each head's queries and keys constant. All scores rise alike, which softmax ignores."""
     attention = model.base_model.encoder.layer[LAYER].attention.self
     for projection in (attention.query, attention.key):
         projection.weight[:: attention.head_size] = 0
@@ -116,7 +117,7 @@ EVERY_SPOILED = pytest.mark.parametrize("change", SPOILED.values(), ids=SPOILED)
 
 
 def writers_of(model: Tagger) -> list[Any]:
-    """The modules that add to the residual stream, each with weight and bias."""
+    """Return the modules that add to the residual stream, each with its weight and bias."""
     layers = model.base_model.encoder.layer
     projections = [module.output.dense for layer in layers for module in (layer.attention, layer)]
     return [model.base_model.embeddings.LayerNorm, *projections]
@@ -128,7 +129,7 @@ def scale(module: nn.Module, factor: float) -> None:
 
 
 def deviation_behind(layer: int) -> float:
-    """Of the untouched residual stream at a token behind the layer, typically."""
+    """Return the typical deviation of the unchanged residual stream at a token after the layer."""
     name = f"hidden_states.{layer + 1}"
     streams = [eager_outputs(tagger(), feeds, ["hidden_states"])[name][mask == 1] for feeds, mask in batches()]
     return float(np.concatenate(streams).std(axis=-1).mean())
@@ -151,7 +152,7 @@ def changed(change: Change) -> Tagger:
 
 @cache
 def batches() -> list[tuple[Arrays, NDArray[np.int64]]]:
-    """Feeds with their masks: the stress set, and the texts that an export is calibrated with."""
+    """Return inputs with their masks: the stress set, and the texts that an export is calibrated with."""
     stress = [(case.feeds, case.mask) for case in stress_cases(TASK.inputs, limits_from_config(tagger().config))]
     tokenizer = Tokenizer.from_file(str(DEFAULT_CHECKPOINT / "tokenizer.json"))
     texts = [np.array([tokenizer.encode(line).ids]) for line in DEFAULT_TEXTS.read_text(encoding="utf-8").splitlines()]
@@ -179,7 +180,7 @@ def stream_values() -> list[str]:
 
 
 def graph_of(model: Tagger) -> ir.Model:
-    """What a trace of `model` gives: the same graph, with its weights."""
+    """Return the graph of `model`, which is that of the unchanged model with other weights."""
     states = {name.removeprefix("roberta_prelayernorm."): tensor for name, tensor in model.state_dict().items()}
     graph = copied(untouched_graph())
     for name, value in graph.graph.initializers.items():
@@ -206,7 +207,7 @@ def converted(change: Change, recipe: str) -> ir.Model:
 
 
 def naively_converted(change: Change) -> ir.Model:
-    """fp16 everywhere but in the arithmetic of masks, which in fp16 gives NaN for any checkpoint."""
+    """Return the graph in fp16, except for the arithmetic of masks, which in fp16 always gives NaN."""
     graph = graph_of(changed(change))
     masks = {name: peak if peak > MASKED else 0.0 for name, peak in untouched_ranges().items()}
     LowerPrecision(dtype=ir.DataType.FLOAT16, ranges=masks)(graph)
@@ -214,7 +215,7 @@ def naively_converted(change: Change) -> ir.Model:
 
 
 def logits_of(graph: ir.Model) -> NDArray[Any]:
-    """[tokens, labels] for all real tokens, computed in fp32 and rounded after every operator."""
+    """Return the logits [tokens, labels] of all real tokens, computed in fp32 and rounded after every operator."""
     with np.errstate(over="ignore"):  # naive conversion makes weights infinite, too
         compute = runner(rounding_copy(graph))
     return np.concatenate([compute(feeds)["logits"][mask == 1] for feeds, mask in batches()])
@@ -227,12 +228,12 @@ def eager_logits(change: Change) -> NDArray[Any]:
 
 
 def difference_of(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest one, relative to the expected range; NaN where anything is."""
+    """Return the largest difference, relative to the expected range, or NaN if anything is NaN."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 def disagreement_of(found: NDArray[Any], expected: NDArray[Any], *, resolution: float) -> float:
-    """The share of tokens with another label, among those whose two best labels the type can tell apart."""
+    """Return the share of tokens with another label, among those whose two best labels the type can tell apart."""
     ranked = np.sort(expected, axis=-1)
     decided = ranked[:, -1] - ranked[:, -2] > resolution * np.abs(expected).max()
     return float((found.argmax(-1) != expected.argmax(-1))[decided].mean())
@@ -248,7 +249,7 @@ def assert_accepted(tolerance: Tolerance, found: NDArray[Any], expected: NDArray
 
 
 def reached(change: Change) -> dict[str, float]:
-    """The values of the fp32 graph that leave what fp16 safely holds, those of masks aside."""
+    """Return the values of the fp32 graph that exceed what fp16 safely holds, except those of masks."""
     graph = graph_of(changed(change))
     computed = {value.name for node in graph.graph for value in node.outputs}
     return {name: peak for name, peak in ranges_of(graph).items() if FITS < peak < MASKED and name in computed}
@@ -269,7 +270,7 @@ def test_the_stream_is_beyond_fp16_everywhere() -> None:
 def test_the_stream_is_beyond_fp16_in_a_few_channels_of_one_layer() -> None:
     peaks = reached(lift_a_few_channels)
 
-    later = stream_values()[2 * (LAYER + 1) :]  # that of the embeddings, two of each layer
+    later = stream_values()[2 * (LAYER + 1) :]  # the LayerNorm of the embeddings, and two of each layer
     assert set(peaks) == {f"{PATH}.output.dense.Add", *later}
     assert all(peak == pytest.approx(STREAM, rel=1e-3) for peak in peaks.values())
 
@@ -315,8 +316,8 @@ def test_bf16_is_within_tolerance(change: Change) -> None:
     assert_accepted(RECIPES["bf16"].tolerance, logits_of(converted(change, "bf16")), eager_logits(change))
 
 
-def test_what_bf16_cannot_tell_apart_does_not_pass_unseen() -> None:
-    # It has the range, but rounds a score of 90,000 to a multiple of 512.
+def test_scores_that_bf16_rounds_too_much_exceed_the_tolerance() -> None:
+    # bf16 has the range, but rounds a score of 90,000 to a multiple of 512.
     difference = difference_of(logits_of(converted(lift_the_scores, "bf16")), eager_logits(lift_the_scores))
 
     assert difference > RECIPES["bf16"].tolerance.difference

@@ -16,7 +16,7 @@ NETWORK = GraphTraits(layers=1)
 
 
 class Measurer:
-    """Measures the graph it is given, and remembers how often; `stretch` makes its residual stream reach farther."""
+    """Measures the graph it is given, and counts how often. `stretch` enlarges its residual stream."""
 
     def __init__(self, *, stretch: float = 1.0) -> None:
         self.calls = 0
@@ -48,8 +48,8 @@ def test_passes_run_in_order_and_are_counted(recipe: str, passes: list[str]) -> 
     [
         ("fp32", 1.0, 0),
         ("bf16", 1.0, 1),
-        ("fp16", 1.0, 1),  # nothing was rescaled, so that the ranges still hold
-        ("fp16", 1e6, 2),  # the residual stream was
+        ("fp16", 1.0, 1),  # nothing was rescaled, so the ranges are still right
+        ("fp16", 1e6, 2),  # the residual stream was rescaled
     ],
 )
 def test_a_graph_is_measured_again_only_after_it_changed(recipe: str, stretch: float, calls: int) -> None:
@@ -106,12 +106,12 @@ VALUE = "encoder.layer.0.{attention}.self.value.weight.T"
 
 
 def attending(name: str, attention: str = "attention") -> ir.Model:
-    """A graph that gives `name`.0.key and .value."""
+    """Return a graph with the outputs `name`.0.key and `name`.0.value."""
     return model_from_text(ATTENTION.format(name=name, attention=attention))
 
 
 def rewrite(model: ir.Model, attention: str = "attention", *, value: float = 1.0, key: float = 1.0) -> Rewrite:
-    """The model whose values all reach 1, but for the keys given and the product of the value projection."""
+    """Return a rewrite of a model whose values all reach 1, except the given keys and the values' projection."""
     values = (*model.graph.inputs, *(output for node in model.graph for output in node.outputs))
     ranges = {str(entry.name): key if ".key" in str(entry.name) else 1.0 for entry in values}
     ranges |= dict.fromkeys(model.graph.initializers, 1.0) | {f"encoder.layer.0.{attention}.self.value.MatMul": value}
@@ -119,7 +119,7 @@ def rewrite(model: ir.Model, attention: str = "attention", *, value: float = 1.0
 
 
 def scale_of(model: ir.Model, attention: str = "attention") -> float:
-    """What the value projection was multiplied by."""
+    """Return the factor that the value projection was multiplied by."""
     return float(values_of(model.graph.initializers[VALUE.format(attention=attention)])[0, 0])
 
 

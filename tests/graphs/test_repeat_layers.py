@@ -1,4 +1,4 @@
-"""A trace of three layers, of which the third is repeated = a trace of all of them, node for node and name for name."""
+"""A trace of three layers whose third is repeated equals a trace of all layers, node for node and name for name."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ IDS = ("input_ids", "attention_mask")
 EMBEDDED = ("attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 INTERNALS = ("hidden_states", "attentions")
 GRAPHS = list(dict.fromkeys((task, variant) for task, variant, _ in ROWS))
-"""All that golden files are made of: every graph of every task."""
+"""All graphs that have golden files: every graph of every task."""
 
 
 def call_with_layers(
@@ -40,7 +40,7 @@ def call_with_layers(
     outputs: Sequence[str] = (),
     **fields: Any,
 ) -> GraphCall:
-    """A graph of a tiny network with so many layers in its decoder, and one more in its encoder."""
+    """Return the call of a graph of a tiny network with `layers` layers in its decoder, and one more in its encoder."""
     encoder: Any = None
     if variant == "cross":
         encoder = bert_config(32)
@@ -161,7 +161,7 @@ def test_layers_that_read_a_row_each_of_one_input_are_all_traced() -> None:
 
 @pytest.fixture(scope="module")
 def traced() -> tuple[ir.Model, GraphCall]:
-    """The trace of three layers, fresh from torch, and the call of the five that it stands for."""
+    """Return a new trace of three layers, and the call of the five layers that it stands for."""
     call = call_with_layers(LAYERS + 2, outputs=["hidden_states"])
     short = short_call(call)
     assert short is not None

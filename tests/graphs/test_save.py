@@ -1,4 +1,4 @@
-"""Writing a graph: as protobuf would, weight by weight, and what the manifest is told about it."""
+"""Graphs are written as protobuf would, weight by weight, and the manifest's description of them is right."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.graphs.text_graphs import Arrays, model_from_text, run
 SUM = "g (float[rows, 2] x) => (float[rows, 2] y) <float[2] bias = {1, 2.5}> { y = Add(x, bias) }"
 FEEDS = {"x": np.array([[0.5, -1]], dtype=np.float32)}
 
-# Lengths on both sides of what one, two and three bytes of a protobuf length can say.
+# Lengths around the limits of what one, two and three bytes of a protobuf length can hold.
 CONTENTS: Arrays = {
     "scalar": np.array(3.5, dtype=np.float32),
     "empty": np.zeros((0, 4), dtype=np.float32),
@@ -36,7 +36,7 @@ CONTENTS: Arrays = {
 
 
 def with_initializers(model: ir.Model, contents: Arrays) -> ir.Model:
-    """The graph with initializers that nothing reads."""
+    """Return the graph with initializers that nothing reads."""
     for name, array in contents.items():
         model.graph.register_initializer(initializer_from_array(name, array))
     return model
@@ -61,7 +61,7 @@ def test_onnx_reads_what_was_written(tmp_path: Path) -> None:
     whole = ir.to_proto(model)
     for proto in (read, whole):
         proto.graph.ClearField("initializer")
-        proto.graph.ClearField("value_info")  # of initializers, which know their types
+        proto.graph.ClearField("value_info")  # initializers know their types
     assert read == whole
     assert list(tmp_path.iterdir()) == [tmp_path / "model.onnx"]
 

@@ -1,4 +1,4 @@
-"""Several graphs in one folder: one file of weights, each weight once, and the graphs compute what they did."""
+"""Several graphs in a folder share one file of weights, which has each weight once, and compute what they did."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ X = np.arange(SIZE, dtype=np.float32)[None]
 
 
 def linear(weight: np.ndarray, bias: np.ndarray) -> ir.Model:
-    """y = x W + b."""
+    """Return the graph of y = x W + b."""
     text = f"""
         <ir_version: 10, opset_import: ["": 20]>
         linear (float[batch, {SIZE}] x) => (float[batch, {SIZE}] y) {{
@@ -43,7 +43,7 @@ def run(path: Path) -> np.ndarray:
 
 
 def external(path: Path) -> dict[str, dict[str, str]]:
-    """Where the initializers of the file lie that are not in it."""
+    """Return the places of the initializers that are outside of the file."""
     graph = onnx.load(path, load_external_data=False).graph
     return {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}

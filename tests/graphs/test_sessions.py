@@ -1,4 +1,4 @@
-"""onnx_ir model -> onnxruntime session with every optimization off."""
+"""Sessions run a model with every optimization of onnxruntime switched off."""
 
 from pathlib import Path
 

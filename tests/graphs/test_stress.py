@@ -1,4 +1,4 @@
-"""The stress set holds what it says, and says what it holds."""
+"""The stress set covers what it should, and its names tell what its cases are."""
 
 import re
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_batches_lengths_and_masks_are_crossed(usable_length: int) -> None:
     met = {(*case.mask.shape, kind(case)) for case in cases(usable_length=usable_length)}
 
     crossed = {(batch, length, mask) for batch in (1, 2, 7) for length in (2, 5, 17) for mask in MASK_KINDS}
-    # A batch of one row that is all padding would have nothing to compare.
+    # In a batch whose only row is padding there would be nothing to compare.
     assert met - {(1, usable_length, "none")} == {
         *((batch, length, mask) for batch, length, mask in crossed if batch > 1 or mask != "empty"),
         *((batch, 1, "none") for batch in (1, 2, 7)),
@@ -174,7 +174,7 @@ def test_mask_tokens_are_nowhere_first_last_many_and_everywhere() -> None:
     assert any(places.all() for places in long)
     assert any(places[:, 0].all() and not places[:, 1:].any() for places in long)
     assert any(places[:, -1].all() and not places[:, :-1].any() for places in long)
-    assert any(len(set(places.sum(1))) > 1 and places.sum(1).max() > 1 for places in long)  # unlike from row to row
+    assert any(len(set(places.sum(1))) > 1 and places.sum(1).max() > 1 for places in long)  # different in each row
 
 
 def test_mask_tokens_are_under_padding_too() -> None:

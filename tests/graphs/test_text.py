@@ -1,7 +1,7 @@
-"""Texts in: the ids are those of the tokenizers library, but for the differences that are listed here.
+"""Graphs from texts give the ids of the tokenizers library, except for the differences that are listed here.
 
-Each difference of the operator itself has a test that shows it, so that a release that mends it is noticed, and what is
-done about it here can go.
+Each difference of the operator itself has a test that shows it. When a release corrects it, the test fails, and the
+workaround can be removed.
 """
 
 import json
@@ -56,7 +56,7 @@ def byte_pairs(tokenizer: Tokenizer, *, prefix_space: bool) -> BytePairs:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["as-it-is", "prefix-space"])
 def both(request: pytest.FixtureRequest) -> tuple[Tokenizer, TextGraph]:
-    """A tokenizer, and a graph that has it."""
+    """Return a tokenizer, and a graph that contains it."""
     tokenizer = make_tokenizer(prefix_space=request.param)
     return tokenizer, made_graph(tokenizer, prefix_space=request.param)
 
@@ -137,13 +137,13 @@ def test_nul_ends_a_text(both: tuple[Tokenizer, TextGraph], text: str, seen_as: 
 
 
 def test_next_line_is_no_white_space(both: tuple[Tokenizer, TextGraph]) -> None:
-    """`\\x85`, the one character that Unicode calls white space and the operator does not."""
+    """U+0085 is the only white space of Unicode that the operator does not take for white space."""
     tokenizer, graph = both
     assert graph.ids("a \x85b") != tokenizer.encode("a \x85b").ids
 
 
 def test_what_follows_a_special_token_in_a_text_gets_no_space() -> None:
-    """A mask aside, where the tokenizer puts a space before it."""
+    """Masks are an exception: the tokenizer puts a space before them."""
     tokenizer = make_tokenizer(prefix_space=True)
     graph = made_graph(tokenizer, prefix_space=True)
     assert graph.ids("a</s> b") == tokenizer.encode("a</s>b").ids == tokenizer.encode("a</s> b").ids
@@ -155,7 +155,7 @@ def test_what_follows_a_special_token_in_a_text_gets_no_space() -> None:
 
 @pytest.fixture(scope="module")
 def operator() -> tuple[Tokenizer, Any]:
-    """The tokenizer, and its operator alone with the special tokens given as such."""
+    """Return the tokenizer, and its operator alone, with the special tokens passed to it."""
     tokenizer = make_tokenizer(prefix_space=False)
     pairs = byte_pairs(tokenizer, prefix_space=False)
     attributes: dict[str, str | int] = {

@@ -1,4 +1,4 @@
-"""torch model -> clean onnx_ir model, equal to eager torch on every input of the stress set."""
+"""A traced model is a clean onnx_ir model that gives what eager torch gives, over the whole stress set."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -40,12 +40,12 @@ def _traced_anew() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def traced() -> Traced:
-    """As for all folders, but for no network that another test has traced."""
+    """Return a function that traces the network of a task, without the cache of traces."""
     return cache(trace_task)
 
 
 def assert_equals_eager(network: Network, batches: Sequence[tuple[str, Arrays]]) -> None:
-    """Every element of every output is compared, at padding too: both sides compute the same."""
+    """Check every element of every output, those of padding included, because both sides compute the same."""
     compute = runner(network.graph)
     for name, feeds in batches:
         expected, found = network.eager(feeds), compute(feeds)
@@ -101,12 +101,12 @@ def test_opsets(opset: int) -> None:
 def test_other_opsets_are_refused(opset: int) -> None:
     task = TASKS["fill-mask"]
 
-    with pytest.raises(GraphError, match=f"opset {opset} is not supported: choose one of 17 to {NEWEST_OPSET}"):
+    with pytest.raises(GraphError, match=f"opset {opset} .* 17 to {NEWEST_OPSET}"):
         trace_model(tiny_model(task), task.inputs, task.outputs, opset=opset)
 
 
 def test_a_graph_that_opset_17_has_no_operator_for_is_refused() -> None:
-    with pytest.raises(GraphError, match=r"onnx cannot convert this graph to opset 17\. Choose --opset 18 or later"):
+    with pytest.raises(GraphError, match=r"opset 17.*--opset 18"):
         trace_task("fill-mask", opset=17, num_hidden_layers=1, hidden_act="mish")
 
 

@@ -1,4 +1,4 @@
-"""trace -> equal to eager torch, for networks that nobody thought of."""
+"""Traces of random networks give what eager torch gives."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ SECONDS_EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_sl
 
 @st.composite
 def networks(draw: st.DrawFn) -> dict[str, Any]:
-    """A task, one of its graphs, and fields of a config."""
+    """Draw a task, one of its graphs, and fields of a config."""
     heads = draw(st.sampled_from([1, 2, 3, 4]))
     task = TASKS[draw(st.sampled_from(list(TASKS)))]
     return {

@@ -1,4 +1,4 @@
-"""Small graphs, written as text, and what comes out of them: what the tests of passes are made of."""
+"""Small graphs written as text, which tests of passes are made of, and how to run them."""
 
 import tempfile
 from collections.abc import Callable
@@ -17,9 +17,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def model_from_text(text: str) -> ir.Model:
-    """The graph that `text` writes in ONNX's syntax, shapes inferred. Nodes are named after their first output.
+    """Return the graph that `text` writes in ONNX's syntax, with shapes. Nodes are named after their first output.
 
-    A double underscore in a name stands for the dot, which the syntax has no room for.
+    A double underscore in a name stands for a dot, which the syntax does not allow.
     """
     model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["": {OPSET}]>\n{text}')
     common.ShapeInferencePass()(model)
@@ -33,12 +33,12 @@ def model_from_text(text: str) -> ir.Model:
 
 
 def run(model: ir.Model, feeds: Arrays) -> Arrays:
-    """The outputs by name, computed by ONNX Runtime node for node as written."""
+    """Return the outputs by name, as ONNX Runtime computes them without optimization."""
     return runner(model)(feeds)
 
 
 def runner(model: ir.Model) -> Callable[[Arrays], Arrays]:
-    """`run` for many inputs of one graph."""
+    """Return a function that does `run` for many inputs of one graph."""
     with tempfile.TemporaryDirectory() as folder:
         session = session_from_model(model, Path(folder))
     names = [value.name or "" for value in model.graph.outputs]
@@ -55,6 +55,6 @@ def node_named(model: ir.Model, name: str) -> ir.Node:
 
 
 def values_of(value: ir.Value) -> NDArray[Any]:
-    """The contents of an initializer."""
+    """Return the values of an initializer."""
     assert value.const_value is not None
     return value.const_value.numpy()

@@ -1,4 +1,4 @@
-"""One thread, whatever started the tests; and which of them need transformers 4.57."""
+"""Settings for tests of models: torch uses one thread, and some files are collected only with transformers 4.57."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ collect_ignore = [] if TRANSFORMERS_4 else ["test_only_457.py"]
 
 
 def pytest_report_header() -> list[str]:
-    return [] if TRANSFORMERS_4 else ["tests/model/test_only_457.py: left to the environment with transformers 4.57"]
+    return [] if TRANSFORMERS_4 else ["tests/model/test_only_457.py is skipped: it runs with transformers 4.57"]
 
 
 @pytest.fixture(autouse=True)

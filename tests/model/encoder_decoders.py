@@ -1,4 +1,4 @@
-"""Tiny encoder-decoders of transformers with telling weights, and their counterparts of this package."""
+"""Tiny encoder-decoders of transformers with telling weights, and the models of this package with the same weights."""
 
 import copy
 from typing import Any
@@ -18,9 +18,9 @@ def decoder_config(**fields: Any) -> RobertaPreLayerNormConfig:
 
 
 def joined_config(encoder: Any = None, *, tied: bool = False, **decoder_fields: Any) -> EncoderDecoderConfig:
-    """An encoder (of this architecture if none is given) and a decoder of this architecture.
+    """Return the config of an encoder, by default of this architecture, and a decoder of this architecture.
 
-    `tied` makes one of their weights, which only 4.57 can.
+    With `tied`, both share their weights, which only transformers 4.57 supports.
     """
     decoder = decoder_config(**decoder_fields)
     config: Any = EncoderDecoderConfig.from_encoder_decoder_configs(
@@ -45,14 +45,14 @@ def bert_config(*, hidden_size: int = WIDE) -> BertConfig:
 
 
 def reference_of(config: EncoderDecoderConfig, *, seed: int = 0) -> Any:
-    """transformers' own model in eval mode."""
+    """Return transformers' own model in eval mode."""
     model: Any = transformers.EncoderDecoderModel(copy.deepcopy(config))
     shake(model, seed=seed)
     return model.eval()
 
 
 def pair(encoder: Any = None, **decoder_fields: Any) -> tuple[Any, EncoderDecoderModel]:
-    """transformers' model and this package's with its weights; the names have to agree to the last."""
+    """Return transformers' model, and this package's with its weights, after a check that all names agree."""
     reference = reference_of(joined_config(encoder, **decoder_fields))
     ours = EncoderDecoderModel(copy.deepcopy(reference.config))
     ours.load_state_dict(reference.state_dict(), strict=True)

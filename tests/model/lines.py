@@ -1,4 +1,4 @@
-"""Which line of transformers is the reference here, and what only 4.57 can be the reference for."""
+"""Tells which version of transformers is installed, and marks tests that need 4.57 to compare with."""
 
 from importlib.metadata import version
 
@@ -6,7 +6,7 @@ from packaging.version import Version
 
 TRANSFORMERS_4 = Version(version("transformers")) < Version("5")
 
-# 5.x knows absolute positions only, and neither head_mask, masks of three dimensions, pruning, nor tuples as pasts.
+# transformers 5 has only absolute positions, and no head_mask, masks of three dimensions, pruning or tuples as caches.
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query") if TRANSFORMERS_4 else ("absolute",)
 HEAD_MASKS = ("none", "heads", "layers_and_heads") if TRANSFORMERS_4 else ("none",)
 CROSS_MASKS = ("none", "padding", "queries_by_keys") if TRANSFORMERS_4 else ("none", "padding")

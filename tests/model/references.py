@@ -1,7 +1,7 @@
-"""Tiny models of transformers with telling weights, their counterparts of this package, inputs, and the comparison.
+"""Tiny models of transformers with telling weights, the same models of this package, inputs, and comparisons.
 
-Small as they are, the weights leave nothing at a value that hides a mistake: LayerNorms scale and shift, biases are
-not zero, epsilon is large enough to matter, and no two sizes are equal.
+No weight has a value that hides a mistake: LayerNorms scale and shift, biases are not zero, epsilon is large enough to
+matter, and no two sizes are equal.
 """
 
 import copy
@@ -23,7 +23,7 @@ OUTPUT_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 
 Inputs = dict[str, Any]
 
-# An encoder-decoder is two networks with a configuration of its own, and has its own tests.
+# An encoder-decoder consists of two networks, has another configuration, and has tests of its own.
 SINGLE_HEADS = {name: head for name, head in HEADS.items() if issubclass(head, RobertaPreLayerNormPreTrainedModel)}
 
 
@@ -39,20 +39,20 @@ def tiny_config(**fields: object) -> RobertaPreLayerNormConfig:
         pad_token_id=PAD,
         layer_norm_eps=1e-3,
     )
-    # Public in a constructor's keywords only, of which the two lines' types disagree.
+    # This is public only as a keyword of the constructor, whose type differs between transformers 4.57 and 5.
     config._attn_implementation = "eager"
     return updated_config(config, fields)
 
 
 def reference_model(architecture: str, config: RobertaPreLayerNormConfig, *, seed: int = 0) -> Any:
-    """transformers' own model in eval mode."""
+    """Return transformers' own model in eval mode."""
     model = getattr(transformers, architecture)(config).eval()
     shake(model, seed=seed)
     return model
 
 
 def shake(model: nn.Module, *, seed: int) -> None:
-    """Give every parameter values of order one that no initialisation has."""
+    """Give every parameter values of order one that no initialisation gives."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -64,7 +64,7 @@ def shake(model: nn.Module, *, seed: int) -> None:
 
 
 def counterpart(reference: Any) -> RobertaPreLayerNormPreTrainedModel:
-    """This package's model with the reference's configuration and weights; the names have to agree to the last."""
+    """Return this package's model with the configuration and weights of the reference; all names have to agree."""
     model = SINGLE_HEADS[type(reference).__name__](copy.deepcopy(reference.config))
     model.load_state_dict(reference.state_dict(), strict=True)
     model.train(reference.training)
@@ -77,14 +77,14 @@ def pair(architecture: str, **fields: object) -> tuple[Any, RobertaPreLayerNormP
 
 
 def own_model(architecture: str, *, seed: int = 0, **fields: object) -> RobertaPreLayerNormPreTrainedModel:
-    """A model of this package with telling weights, for what transformers is no reference for."""
+    """Return a model of this package with telling weights, for tests that transformers' model cannot judge."""
     model = SINGLE_HEADS[architecture](tiny_config(**fields)).eval()
     shake(model, seed=seed)
     return model
 
 
 def names(info: dict[str, Any], kind: str) -> set[str]:
-    """The names under one of the keys of a loading info; 5.x adds both shapes to each mismatched one."""
+    """Return the names under a key of a loading info. transformers 5 adds both shapes to each mismatched one."""
     return {entry if isinstance(entry, str) else entry[0] for entry in info[kind]}
 
 
@@ -93,7 +93,7 @@ def token_shape(architecture: str, *, batch: int = 3) -> tuple[int, ...]:
 
 
 def random_ids(*shape: int, high: int = VOCABULARY, seed: int = 1) -> Tensor:
-    """Ids above the padding's."""
+    """Return random ids, none of which is padding."""
     return torch.randint(PAD + 1, high, shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -135,7 +135,7 @@ def padding_mask(kind: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def labels_for(architecture: str, *, seed: int = 3) -> Inputs:
-    """What the head calls its targets, some of them ignored where that is possible."""
+    """Return targets by the names that the head gives them, some of them ignored where that is possible."""
     batch, length = 3, LENGTH
     generator = torch.Generator().manual_seed(seed)
 
@@ -158,7 +158,7 @@ def labels_for(architecture: str, *, seed: int = 3) -> Inputs:
 
 
 def flat(outputs: Any) -> dict[str, Tensor]:
-    """Every tensor in a model's outputs by name; caches by layer."""
+    """Return every tensor of a model's outputs by name, with those of caches by layer."""
     result: dict[str, Tensor] = {}
     for name, value in dict(outputs).items():
         if isinstance(value, Tensor):
@@ -182,11 +182,11 @@ def cached(past: Any) -> dict[str, Tensor]:
 
 
 def assert_equal_outputs(ours: Any, theirs: Any, *, final_norm: nn.Module) -> None:
-    """Every tensor of both outputs, and none on one side only, to 1e-5."""
+    """Check that both outputs have the same tensors, equal to 1e-5."""
     got, expected = flat(ours), flat(theirs)
     last = f"hidden_states.{LAYERS}"
     if not TRANSFORMERS_4 and last in got:
-        # 5.x hands out what follows the final LayerNorm where 4.57 documents what precedes it.
+        # transformers 5 returns the output of the final LayerNorm here; 4.57 documents its input.
         got[last] = final_norm(got[last])
     assert got.keys() == expected.keys()
     for name in expected:
@@ -195,7 +195,7 @@ def assert_equal_outputs(ours: Any, theirs: Any, *, final_norm: nn.Module) -> No
 
 
 def assert_equal_gradients(ours: nn.Module, theirs: nn.Module) -> None:
-    """Every parameter's gradient to 1e-4; a parameter without one has none on the other side."""
+    """Check that every parameter has the same gradient to 1e-4, or none on either side."""
     got, expected = dict(ours.named_parameters()), dict(theirs.named_parameters())
     assert {name for name in got if got[name].grad is not None} == {
         name for name in expected if name in got and expected[name].grad is not None
@@ -209,7 +209,7 @@ def assert_equal_gradients(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def difference(ours: Tensor, theirs: Tensor | None) -> float:
-    """The largest absolute difference; infinite where either side is not finite."""
+    """Return the largest absolute difference, or infinity if either side is not finite."""
     assert theirs is not None
     gap = (ours.double() - theirs.double()).abs().max().item()
     return gap if gap == gap else float("inf")  # noqa: PLR0124 - NaN is what differs from itself

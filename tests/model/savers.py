@@ -1,4 +1,4 @@
-"""Every form in which transformers has ever written weights."""
+"""Writes weights in every form in which transformers has ever written them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,13 @@ def save_sharded(model: Any, folder: Path) -> None:
 
 
 def save_pickle(model: Any, folder: Path) -> None:
-    """As transformers 4 did; 5.x writes safetensors only."""
+    """Write a pickle as transformers 4 did. transformers 5 writes only safetensors."""
     model.config.save_pretrained(folder)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
 
 
 def save_old_pickle(model: Any, folder: Path) -> None:
-    """As torch did until 1.5, with the buffers that transformers saved until 4.31."""
+    """Write a pickle as torch did until 1.5, with the buffers that transformers saved until 4.31."""
     model.config.save_pretrained(folder)
     tables = [name for name in model.state_dict() if name.endswith("embeddings.word_embeddings.weight")]
     buffers = {name.replace("word_embeddings.weight", "position_ids"): torch.arange(5)[None] for name in tables}

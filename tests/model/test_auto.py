@@ -1,4 +1,4 @@
-"""transformers' Auto classes give ours once they are asked to, and not before."""
+"""transformers' Auto classes make our classes after `register()`, and not before."""
 
 from collections.abc import Iterator
 from pathlib import Path

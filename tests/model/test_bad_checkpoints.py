@@ -1,4 +1,4 @@
-"""Whatever is wrong with a checkpoint, one error says what, where and what to do; nothing in a file is executed."""
+"""Whatever is wrong with a checkpoint, one error says what, where and what to do. No code in a file is run."""
 
 import json
 import os
@@ -26,7 +26,7 @@ OLD_PICKLE = f"old {PICKLE}"
 
 
 class Payload:
-    """What runs when a pickle is read without care."""
+    """An object whose pickle runs code when it is read without care."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,68 +87,68 @@ def integer_weights(tensors: dict[str, torch.Tensor]) -> None:
     tensors["classifier.weight"] = torch.zeros(2, HIDDEN, dtype=torch.int8)
 
 
-# What is done to the folder -> what the error says.
+# What is done to the folder, and what the error says.
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (
         lambda folder: (folder / WEIGHTS).unlink(),
-        r"no weights in .*; expected model\.safetensors, pytorch_model\.bin or one of them with \.index\.json",
+        r"no weights in .*model\.safetensors.*pytorch_model\.bin.*\.index\.json",
     ),
     "only TensorFlow": (
         lambda folder: rename_weights(folder, "tf_model.h5"),
-        r"weights only as tf_model\.h5; .* Convert them with transformers 4: .*from_tf=True",
+        r"tf_model\.h5.*transformers 4.*from_tf=True",
     ),
     "only Flax": (
         lambda folder: rename_weights(folder, "flax_model.msgpack"),
-        r"weights only as flax_model\.msgpack; .*from_flax=True",
+        r"flax_model\.msgpack.*transformers 4.*from_flax=True",
     ),
     "empty": (
         lambda folder: (folder / WEIGHTS).write_bytes(b""),
-        r"model\.safetensors is truncated, corrupt or unsafe \(SafetensorError: .*\); fetch it again",
+        r"model\.safetensors.*corrupt.*SafetensorError.*fetch",
     ),
     "truncated": (
         lambda folder: truncate(folder, WEIGHTS, 0.7),
-        r"model\.safetensors is truncated, corrupt or unsafe \(SafetensorError: ",
+        r"model\.safetensors.*corrupt.*SafetensorError",
     ),
     "noise": (
         lambda folder: (folder / WEIGHTS).write_bytes(bytes(range(256)) * 8),
-        r"model\.safetensors is truncated, corrupt or unsafe",
+        r"model\.safetensors.*corrupt",
     ),
-    "Git LFS pointer": (lfs_pointer, r"model\.safetensors is a Git LFS pointer, .*; run `git lfs pull`"),
-    "truncated pickle": (truncated_pickle, r"pytorch_model\.bin is truncated, corrupt or unsafe \("),
-    "pickle of something else": (pickled_list, r"pytorch_model\.bin holds no state dict; expected tensors by name"),
+    "Git LFS pointer": (lfs_pointer, r"model\.safetensors.*`git lfs pull`"),
+    "truncated pickle": (truncated_pickle, r"pytorch_model\.bin.*corrupt"),
+    "pickle of something else": (pickled_list, r"pytorch_model\.bin holds no state dict"),
     "index is no index": (lambda folder: write_index(folder, [1]), r"index\.json is no weight index \(TypeError"),
     "index without a map": (lambda folder: write_index(folder, {}), r"is no weight index \(KeyError: 'weight_map'\)"),
     "index leaves the folder": (
         lambda folder: write_index(folder, {"weight_map": {"a": "../other/model.safetensors"}}),
-        r"names '\.\./other/model\.safetensors'; a shard must be a file in the same folder",
+        r"names '\.\./other/model\.safetensors'.* in the same folder",
     ),
     "index names the root": (
         lambda folder: write_index(folder, {"weight_map": {"a": "/etc/passwd"}}),
-        r"names '/etc/passwd'; a shard must be a file in the same folder",
+        r"names '/etc/passwd'.* in the same folder",
     ),
     "index names a number": (
         lambda folder: write_index(folder, {"weight_map": {"a": 7}}),
-        r"names 7; a shard must be a file in the same folder",
+        r"names 7.* in the same folder",
     ),
     "missing shard": (
         lambda folder: write_index(folder, {"weight_map": {"a": "model-00001-of-00002.safetensors"}}),
-        r"names model-00001-of-00002\.safetensors, which is not in the folder; copy or download it again",
+        r"model-00001-of-00002\.safetensors.* not in the folder",
     ),
     "index of nothing": (
         lambda folder: write_index(folder, {"weight_map": {}}),
-        r"model\.safetensors\.index\.json names no file with weights; copy or download",
+        r"model\.safetensors\.index\.json names no file with weights",
     ),
     "other names": (
         lambda folder: save_file({"encoder.block.0.weight": torch.ones(2)}, folder / WEIGHTS),
-        r"the weights in .* \(encoder\.block\.0\.weight\.\.\.\) have no name of a Roberta",
+        r"encoder\.block\.0\.weight.*Roberta",
     ),
     "wrong shape": (
         lambda folder: edit_weights(folder, wide_classifier),
-        r"do not fit the configuration: classifier\.weight is \(5, 24\), not \(2, 24\)\. .*ignore_mismatched_sizes",
+        r"classifier\.weight is \(5, 24\), not \(2, 24\).*ignore_mismatched_sizes",
     ),
     "integers": (
         lambda folder: edit_weights(folder, integer_weights),
-        r"classifier\.weight in .* holds torch\.int8, which is no floating-point type",
+        r"classifier\.weight in .* holds torch\.int8",
     ),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"no config\.json in .*; expected the folder of a"),
     "config is no JSON": (
@@ -157,11 +157,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "config is a list": (
         lambda folder: (folder / "config.json").write_text("[]"),
-        r"describes a model of type None; expected 'roberta-prelayernorm'",
+        r"config\.json holds no JSON object",
     ),
     "another architecture": (
         lambda folder: RobertaConfig().save_pretrained(folder),
-        r"config\.json describes a model of type 'roberta'; expected 'roberta-prelayernorm'",
+        r"config\.json.* 'roberta'.* 'roberta-prelayernorm'",
     ),
 }
 
@@ -189,16 +189,14 @@ def test_the_checkpoint_is_whole_before_it_is_damaged(checkpoint: Path) -> None:
 def test_a_function_that_torch_blocks_by_its_module_is_named(checkpoint: Path) -> None:
     (checkpoint / PICKLE).write_bytes(pickle.dumps({"payload": os.system}, protocol=2))
     (checkpoint / WEIGHTS).unlink()
-    with pytest.raises(
-        CheckpointError, match=rf"is unsafe: its pickle calls for {os.system.__module__}\.system, and no"
-    ):
+    with pytest.raises(CheckpointError, match=rf"unsafe.* {os.system.__module__}\.system"):
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
 def test_the_reason_of_the_unpickler_is_passed_on_and_its_advice_is_not(checkpoint: Path) -> None:
     (checkpoint / PICKLE).write_bytes(b"\x80\x02=")
     (checkpoint / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"unsafe \(UnpicklingError: Unsupported operand 61\); fetch") as refusal:
+    with pytest.raises(CheckpointError, match=r"UnpicklingError: Unsupported operand 61") as refusal:
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
     assert "weights_only" not in str(refusal.value)
 
@@ -209,16 +207,14 @@ def test_code_in_a_pickle_is_refused_and_not_run(*, zipped: bool, checkpoint: Pa
     content = load_file(checkpoint / WEIGHTS) | {"payload": Payload(proof)}
     torch.save(content, checkpoint / PICKLE, _use_new_zipfile_serialization=zipped)
     (checkpoint / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is unsafe: its pickle calls for \S+, and no"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is unsafe"):
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
     assert not proof.exists()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), name=st.sampled_from([WEIGHTS, PICKLE, OLD_PICKLE]))
-def test_damaged_bytes_never_surface_as_anything_but_a_checkpoint_error(
-    data: st.DataObject, name: str, tmp_path: Path
-) -> None:
+def test_damaged_bytes_always_give_a_checkpoint_error(data: st.DataObject, name: str, tmp_path: Path) -> None:
     state = {name: torch.arange(6.0).view(2, 3) for name in ("first", "second")}
     path = tmp_path / name.removeprefix("old ")
     if name == WEIGHTS:
@@ -244,11 +240,11 @@ def test_a_config_value_of_a_wrong_type_is_refused(value: object, checkpoint: Pa
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("./nowhere", r"\./nowhere does not exist; expected a folder with config\.json and weights, or a hub id"),
-        ("/nowhere/at/all", "/nowhere/at/all does not exist; expected a folder"),
-        (Path("nowhere"), "nowhere does not exist; expected a folder"),
-        (Path(__file__), r"test_bad_checkpoints\.py is a file; expected a folder"),
-        (__file__, r"test_bad_checkpoints\.py is a file; expected a folder"),
+        ("./nowhere", r"\./nowhere does not exist.*config\.json"),
+        ("/nowhere/at/all", "/nowhere/at/all does not exist"),
+        (Path("nowhere"), "nowhere does not exist"),
+        (Path(__file__), r"test_bad_checkpoints\.py is a file"),
+        (__file__, r"test_bad_checkpoints\.py is a file"),
     ],
 )
 def test_a_path_to_no_folder_is_refused(source: str | Path, message: str) -> None:
@@ -277,7 +273,7 @@ def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
 
 
 def test_a_given_config_of_another_architecture_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="this config is of model_type 'bert'; expected 'roberta-prelayernorm'"):
+    with pytest.raises(ConfigError, match=r"'bert'.* 'roberta-prelayernorm'"):
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint, config=BertConfig())
 
 
@@ -292,7 +288,7 @@ def test_values_that_are_no_numbers_are_named(value: float, dtype: torch.dtype) 
         model.get_parameter("classifier.bias")[1] = value
     with pytest.raises(
         CheckpointError,
-        match=r"NaN or infinite values in roberta_prelayernorm\.encoder\.layer\.1\.output\.dense\.weight, classifier",
+        match=r"NaN.* roberta_prelayernorm\.encoder\.layer\.1\.output\.dense\.weight, classifier",
     ):
         check_finite(model)
 

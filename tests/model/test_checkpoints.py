@@ -1,4 +1,4 @@
-"""Checkpoints of transformers load here, checkpoints of this package load there, and nothing is half written."""
+"""Checkpoints of transformers load here, those of this package load in transformers, and none is half written."""
 
 import errno
 import json
@@ -124,7 +124,7 @@ def test_a_heads_checkpoint_loads_into_the_base_model(tmp_path: Path) -> None:
 
 
 def test_the_decoders_bias_counts_where_a_checkpoint_has_two(tmp_path: Path) -> None:
-    """5.x saves an unused lm_head.bias beside the decoder's where embeddings are not tied."""
+    """If embeddings are not tied, transformers 5 saves an lm_head.bias that it does not use beside the decoder's."""
     reference = reference_model(MASKED_LM, tiny_config(tie_word_embeddings=False))
     state = {name: tensor.clone() for name, tensor in reference.state_dict().items()}
     state["lm_head.bias"] = torch.full((VOCABULARY,), 9.0)
@@ -136,7 +136,7 @@ def test_the_decoders_bias_counts_where_a_checkpoint_has_two(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("saved", ["lm_head.bias", "lm_head.decoder.bias"])
 def test_an_untied_head_needs_its_bias_under_one_name_only(saved: str, tmp_path: Path) -> None:
-    """4.57 saves the first, and 5.x reads the second."""
+    """transformers 4.57 saves it under the first name, and 5 reads the second."""
     model = own_model(MASKED_LM, tie_word_embeddings=False)
     other = {"lm_head.bias", "lm_head.decoder.bias"} - {saved}
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in other}
@@ -148,7 +148,7 @@ def test_an_untied_head_needs_its_bias_under_one_name_only(saved: str, tmp_path:
 
 
 def test_a_second_table_in_a_tied_checkpoint_counts_as_it_does_for_transformers(tmp_path: Path) -> None:
-    """4.57 ties all the same, 5.x reads both tables and warns."""
+    """transformers 4.57 ties the tables all the same; 5 reads both tables and warns."""
     reference = reference_model(MASKED_LM, tiny_config())
     save_pickle(reference, tmp_path)
     state = dict(reference.state_dict()) | {"lm_head.decoder.weight": torch.zeros(VOCABULARY, HIDDEN)}
@@ -205,7 +205,7 @@ def test_a_given_config_is_used_and_not_changed(tmp_path: Path) -> None:
 
 
 def test_loaded_weights_stay_mapped_to_their_file(tmp_path: Path) -> None:
-    """So that loading needs no second copy; a private mapping, so that training leaves the file alone."""
+    """So loading needs no second copy. The mapping is private, so that training does not change the file."""
     own_model(TAGGER).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     content = file.read_bytes()
@@ -249,7 +249,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(modeling_utils, "safe_save_file", full)
     model.config.hidden_dropout_prob = 0.5
-    with pytest.raises(CheckpointError, match=r"cannot write a checkpoint to .*: .*No space left on device"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*No space left on device"):
         model.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -262,13 +262,13 @@ def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path: Path) -> N
 
 def test_a_callable_activation_cannot_be_saved(tmp_path: Path) -> None:
     config = updated_config(tiny_config(), {"hidden_act": torch.tanh})
-    with pytest.raises(CheckpointError, match=r"hidden_act is a callable, which config\.json cannot hold"):
+    with pytest.raises(CheckpointError, match=r"hidden_act.*config\.json"):
         SINGLE_HEADS[TAGGER](config).save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def hub_cache(folder: Path, model: RobertaPreLayerNormPreTrainedModel, *, pickled: bool) -> None:
-    """The cache as the hub's client leaves it after a download of someone/tagger at its main branch and a tag."""
+    """Make a cache as the hub's client leaves it after it downloaded someone/tagger at the main branch and at a tag."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = folder / "models--someone--tagger"
     for branch in ("main", "v1"):
@@ -300,9 +300,7 @@ def test_a_hub_id_that_is_nowhere_is_a_checkpoint_error(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        CheckpointError, match=f"'{source}' at revision v2 is neither a folder here nor a model"
-    ) as error:
+    with pytest.raises(CheckpointError, match=f"'{source}'.* revision v2") as error:
         SINGLE_HEADS[TAGGER].from_pretrained(source, revision="v2")
     assert "HF_HUB_OFFLINE" in str(error.value)
     assert error.value.exit_code == 7

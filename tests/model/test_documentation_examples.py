@@ -1,7 +1,7 @@
-"""What the model's documentation page (transformers 4.56) shows, with these classes, on a local checkpoint.
+"""The examples of the model's documentation page (transformers 4.56) run with these classes on a local checkpoint.
 
-The page's checkpoint is a masked-language model on the hub, here a folder with one of the same kind; what the page
-tokenizes is here tokenized by words.
+The page's checkpoint is a masked language model on the hub, here it is a folder with such a model. Texts are tokenized
+by words.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ BEGIN, PAD, END, UNKNOWN, MASK = range(5)
 
 
 class Tokenizer:
-    """Words to ids, in the shape that the page's tokenizer gives."""
+    """A tokenizer by words, whose results have the form that the page's tokenizer gives."""
 
     mask_token_id = MASK
 

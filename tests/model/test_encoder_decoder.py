@@ -1,4 +1,4 @@
-"""EncoderDecoderModel computes what transformers' computes: outputs, losses, gradients, steps with a cache."""
+"""EncoderDecoderModel computes what transformers' computes: outputs, losses, gradients, and steps with a cache."""
 
 import inspect
 from collections.abc import Callable
@@ -39,7 +39,7 @@ WIDTHS = pytest.mark.parametrize("width", [HIDDEN, WIDE], ids=["equal widths", "
 
 
 def with_losses(test: Any) -> Any:
-    """transformers warns whoever computes a loss, and of how 4.57 does it."""
+    """Ignore the warnings that transformers gives when an encoder-decoder computes a loss."""
     for warning in ("Version v4.12.0 introduces a better:FutureWarning", "To copy construct from a tensor:UserWarning"):
         test = pytest.mark.filterwarnings(f"ignore:{warning}")(test)
     return test
@@ -65,10 +65,10 @@ def inputs_of(mask: str = "none", decoder_mask: str = "none") -> Inputs:
 
 
 def assert_same(ours: Any, theirs: Any, model: EncoderDecoderModel) -> None:
-    """Every tensor of both outputs, and none on one side only, to 1e-5."""
+    """Check that both outputs have the same tensors, equal to 1e-5."""
     got, expected = flat(ours), flat(theirs)
     if not lines.TRANSFORMERS_4:
-        # 5.x hands out what follows the final LayerNorm where 4.57 documents what precedes it.
+        # transformers 5 returns the output of the final LayerNorm here; 4.57 documents its input.
         for name, part in (("encoder", model.encoder), ("decoder", model.decoder.base_model)):
             last = f"{name}_hidden_states.{LAYERS}"
             if last in got and part is not None:
@@ -98,7 +98,7 @@ def test_positions_of_every_type(position_type: str) -> None:
 
 
 def test_arguments_stand_where_transformers_documents_them() -> None:
-    """By position too. 5.x has the outputs' switches and return_dict in its keyword arguments."""
+    """They may be passed by position, too. transformers 5 takes the last ones only by keyword."""
     theirs = [*inspect.signature(transformers.EncoderDecoderModel.forward).parameters]
     parameters = inspect.signature(EncoderDecoderModel.forward).parameters.values()
     mine = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
@@ -162,7 +162,7 @@ def test_losses(*, given: bool, width: int) -> None:
 def test_labels_need_a_start_token() -> None:
     _, ours = pair()
     ours.config.decoder_start_token_id = None
-    with pytest.raises(ModelInputError, match="the config's decoder_start_token_id is None, its pad_token_id 1; set "):
+    with pytest.raises(ModelInputError, match=r"decoder_start_token_id is None.* pad_token_id 1"):
         ours(random_ids(3, LENGTH), labels=target_ids())
     ours.config.decoder_start_token_id = START
     assert ours(random_ids(3, LENGTH), labels=target_ids()).loss.isfinite()
@@ -171,7 +171,7 @@ def test_labels_need_a_start_token() -> None:
 @WIDTHS
 @with_losses
 def test_training(width: int) -> None:
-    """Both draw from the same stream of random numbers, so that one dropout more, less or elsewhere would show."""
+    """Both sides draw from the same stream of random numbers, so that any difference in dropouts would show."""
     dropout = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.2}
     models = pair(tiny_config(hidden_size=width, **dropout), **dropout)
     losses = []
@@ -188,7 +188,7 @@ def test_tuples_have_the_order_of_transformers() -> None:
     inputs = inputs_of() | INTERNALS
     mine, theirs = run(ours, **inputs, return_dict=False), run(reference, **inputs, return_dict=False)
     if lines.TRANSFORMERS_4:
-        # 4.57 puts the encoder's pooled output into the tuple, which the dictionary has no name for.
+        # transformers 4.57 puts the encoder's pooled output into the tuple, but not into the dictionary.
         pooled = theirs[6]
         assert pooled.shape == (3, HIDDEN)
         theirs = (*theirs[:6], *theirs[7:])
@@ -229,7 +229,7 @@ def test_steps_with_a_cache_equal_one_pass_without(width: int) -> None:
 
 @WIDTHS
 def test_an_encoder_and_its_keys_and_values_by_themselves(width: int) -> None:
-    """What an exporter makes a graph of: `encode` and `cross_key_values` once, then the decoder without the encoder."""
+    """An exporter makes graphs of these: `encode` and `cross_key_values` once, then the decoder without the encoder."""
     reference, ours = pair(tiny_config(hidden_size=width))
     inputs = inputs_of("left", "right")
     expected = run(reference, **inputs, use_cache=True)
@@ -265,13 +265,13 @@ def test_a_foreign_encoder_is_left_out() -> None:
     outputs = run(ours, **inputs, encoder_outputs=(expected.encoder_last_hidden_state,))
     assert_same(outputs, expected, ours)
     for call in (ours, ours.encode):
-        with pytest.raises(ModelInputError, match="encoder is of type 'bert', which is not part of it; run"):
+        with pytest.raises(ModelInputError, match=r"encoder.* 'bert'.* encoder_outputs"):
             call(ids)
 
 
 def test_a_decoder_without_cross_attention_is_none() -> None:
     for config in (tiny_config(), tiny_config(is_decoder=True)):
-        with pytest.raises(ConfigError, match="this decoder has no cross-attention, so that it makes"):
+        with pytest.raises(ConfigError, match=r"no cross-attention.* add_cross_attention=True"):
             EncoderDecoderModel(config)
 
 
@@ -284,9 +284,7 @@ def test_an_encoders_output_of_another_width_is_refused(width: int) -> None:
         lambda: ours.cross_key_values(states),
     )
     for call in calls:
-        with pytest.raises(
-            ModelInputError, match=f"the encoder's hidden states are 20 wide; expected {width}, as wide"
-        ):
+        with pytest.raises(ModelInputError, match=f"20 wide.* {width}"):
             call()
-    with pytest.raises(ModelInputError, match=f"the encoder's hidden states are 20 wide; expected {HIDDEN}, as wide"):
+    with pytest.raises(ModelInputError, match=f"20 wide.* {HIDDEN}"):
         ours.decoder.cross_key_values(states)

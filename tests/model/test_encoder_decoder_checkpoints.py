@@ -1,4 +1,4 @@
-"""Checkpoints of encoder-decoders: in and out, with an encoder of this architecture, of another, and with none."""
+"""Checkpoints of encoder-decoders are loaded and saved, with an encoder of this architecture, another, or none."""
 
 import json
 import logging
@@ -73,7 +73,7 @@ def test_what_transformers_saves_loads_here(*, form: str, width: int, tmp_path: 
 
 @pytest.mark.parametrize("line", ["4x", "5x"])
 def test_what_either_line_of_transformers_saved_loads_here(line: str) -> None:
-    """Whichever line is installed: the folders were made by one each, in half precision."""
+    """One folder was made by each version, in half precision; both are tried with the version that is installed."""
     folder = FIXTURES / f"checkpoints-{line}" / "text2text-generation"
     ours, info = EncoderDecoderModel.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
@@ -145,7 +145,7 @@ def test_missing_weights_are_named_and_initialised(tmp_path: Path, caplog: pytes
         "decoder.lm_head.dense.bias",
     }
     assert "enc_to_dec_proj.bias" in caplog.text
-    # Each part by its own config, the projection by the decoder's.
+    # Each part is initialised by its own config, the projection by the decoder's.
     for name, deviation in (
         ("enc_to_dec_proj.weight", 0.1),
         ("encoder.pooler.dense.weight", 3.0),
@@ -192,7 +192,7 @@ def test_overrides_go_to_the_config(tmp_path: Path) -> None:
 def test_a_callable_activation_of_a_part_cannot_be_saved(tmp_path: Path) -> None:
     config = joined_config()
     vars(config.decoder)["hidden_act"] = torch.tanh
-    with pytest.raises(CheckpointError, match=r"hidden_act is a callable, which config\.json cannot hold"):
+    with pytest.raises(CheckpointError, match=r"hidden_act.*config\.json"):
         EncoderDecoderModel(config).save_pretrained(tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_a_foreign_encoder_is_left_out_and_its_projection_kept(width: int, tmp_p
     for (key, value), layer in zip(cross, expected.past_key_values.cross_attention_cache.layers, strict=True):
         assert difference(key, layer.keys) <= OUTPUT_TOLERANCE
         assert difference(value, layer.values) <= OUTPUT_TOLERANCE
-    with pytest.raises(CheckpointError, match="encoder is of type 'bert', which is not part of it, and a save"):
+    with pytest.raises(CheckpointError, match=r"encoder.* 'bert'.* model\.decoder\.save_pretrained"):
         model.save_pretrained(tmp_path / "again")
     model.decoder.save_pretrained(tmp_path / "decoder")
     again, info = RobertaPreLayerNormForCausalLM.from_pretrained(tmp_path / "decoder", output_loading_info=True)
@@ -241,15 +241,15 @@ def test_a_decoder_alone_is_one_whose_encoder_is_elsewhere(architecture: str, tm
         for mine, theirs in zip(model.cross_key_values(states), alone.cross_key_values(states), strict=True):
             assert torch.equal(mine[0], theirs[0])
             assert torch.equal(mine[1], theirs[1])
-    with pytest.raises(ModelInputError, match="this is a decoder's checkpoint, without an encoder; run it where it is"):
+    with pytest.raises(ModelInputError, match=r"decoder's checkpoint.* encoder_outputs"):
         model.encode(targets)
-    with pytest.raises(CheckpointError, match="this is a decoder's checkpoint, without an encoder, and a save"):
+    with pytest.raises(CheckpointError, match=r"decoder's checkpoint.* model\.decoder\.save_pretrained"):
         model.save_pretrained(tmp_path / "again")
 
 
 def test_keys_and_values_of_a_memory_need_cross_attention() -> None:
     decoder = RobertaPreLayerNormForCausalLM(tiny_config(is_decoder=True))
-    with pytest.raises(ModelInputError, match="this decoder has no cross-attention, so that an encoder's output"):
+    with pytest.raises(ModelInputError, match=r"no cross-attention.* add_cross_attention=True"):
         decoder.cross_key_values(random_values(3, LENGTH, HIDDEN))
 
 
@@ -318,47 +318,47 @@ def remove(folder: Path, name: str) -> None:
     path.write_text(json.dumps(content))
 
 
-# What is done to the folder -> what the error says.
+# What is done to the folder, and what the error says.
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign decoder": (
         lambda folder: edit(folder, decoder=BertConfig(is_decoder=True, add_cross_attention=True).to_dict()),
-        "the decoder of this encoder-decoder is of model_type 'bert'; expected 'roberta-prelayernorm': an encoder may",
+        "decoder.* 'bert'.* 'roberta-prelayernorm'",
     ),
     "no decoder": (
         lambda folder: edit(folder, decoder={"is_decoder": False}),
-        r"has is_decoder=False; expected True: it .* Set is_decoder under 'decoder' in config\.json if it was trained",
+        r"is_decoder=False.* 'decoder' in config\.json",
     ),
     "no cross-attention": (
         lambda folder: edit(folder, decoder={"add_cross_attention": False}),
-        r"has add_cross_attention=False; expected True: it .* Set add_cross_attention under 'decoder' in config\.json",
+        r"add_cross_attention=False.* 'decoder' in config\.json",
     ),
     "widths that differ without a projection": (
         lambda folder: edit(folder, decoder={"cross_attention_hidden_size": WIDE}),
-        "the decoder's cross_attention_hidden_size is 32, its hidden_size 24 and the encoder's hidden_size 32; ",
+        "cross_attention_hidden_size is 32.* hidden_size 24.* encoder's hidden_size 32",
     ),
     "widths that contradict": (
         lambda folder: edit(folder, decoder={"cross_attention_hidden_size": HIDDEN}),
-        "the decoder's cross_attention_hidden_size is 24, its hidden_size 24 and the encoder's hidden_size 32; ",
+        "cross_attention_hidden_size is 24.* hidden_size 24.* encoder's hidden_size 32",
     ),
     "part that is missing": (
         lambda folder: remove(folder, "decoder"),
-        r"config\.json has no configuration of its decoder; expected one under 'decoder'",
+        r"config\.json .* 'decoder'",
     ),
     "part that is none": (
         lambda folder: edit(folder, encoder=7),
-        r"config\.json has no configuration of its encoder; expected one under 'encoder'",
+        r"config\.json .* 'encoder'",
     ),
     "encoder of a type that nobody knows": (
         lambda folder: edit(folder, encoder={"model_type": "nonsense"}),
-        r"config\.json is no valid configuration: .*nonsense",
+        r"config\.json.*nonsense",
     ),
     "another architecture": (
         lambda folder: T5Config().save_pretrained(folder),
-        r"describes a model of type 't5'; expected 'roberta-prelayernorm' or 'encoder-decoder'\. No other",
+        r"'t5'.* 'roberta-prelayernorm' or 'encoder-decoder'",
     ),
     "no config": (
         lambda folder: (folder / "config.json").unlink(),
-        r"no config\.json in .*; expected the folder of a roberta-prelayernorm or encoder-decoder checkpoint",
+        r"no config\.json in .*roberta-prelayernorm or encoder-decoder",
     ),
 }
 
@@ -377,12 +377,12 @@ def test_a_damaged_configuration_is_refused(damage: str, tmp_path: Path) -> None
 def test_an_encoder_without_a_width_is_refused() -> None:
     config: Any = joined_config(T5Config(d_model=48))
     vars(config.encoder)["d_model"] = None
-    with pytest.raises(ConfigError, match="of model_type 't5', says hidden_size=None; expected the width"):
+    with pytest.raises(ConfigError, match=r"'t5'.* hidden_size=None"):
         EncoderDecoderModel(config)
 
 
 def test_a_config_of_another_architecture_is_refused() -> None:
-    with pytest.raises(ConfigError, match="this config is of model_type 'bert'; expected 'roberta-prelayernorm' or"):
+    with pytest.raises(ConfigError, match=r"'bert'.* 'roberta-prelayernorm'"):
         EncoderDecoderModel(BertConfig())  # type: ignore[arg-type]  # what is tested
 
 
@@ -390,15 +390,13 @@ def test_other_names_are_refused(tmp_path: Path) -> None:
     reference_of(joined_config()).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save({"decoder.block.0.weight": torch.ones(2)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(
-        CheckpointError, match=r"decoder\.block\.0\.weight\.\.\.\) have no name of a EncoderDecoderModel"
-    ):
+    with pytest.raises(CheckpointError, match=r"decoder\.block\.0\.weight.* EncoderDecoderModel"):
         EncoderDecoderModel.from_pretrained(tmp_path)
 
 
 def test_a_single_network_is_not_loaded_from_an_encoder_decoder(tmp_path: Path) -> None:
     reference_of(joined_config()).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"describes a model of type 'encoder-decoder'; expected 'roberta"):
+    with pytest.raises(CheckpointError, match=r"'encoder-decoder'.* 'roberta"):
         RobertaPreLayerNormForCausalLM.from_pretrained(tmp_path)
 
 

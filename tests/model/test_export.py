@@ -1,4 +1,4 @@
-"""Every head traces with dynamic sizes, and the trace serves sizes it was not made from, 1 among them."""
+"""Every head traces with dynamic sizes, and the trace works for sizes it was not made from, 1 among them."""
 
 from typing import Any
 
@@ -126,7 +126,7 @@ def test_the_last_logits_trace() -> None:
 
 
 class EncoderGraph(torch.nn.Module):
-    """What runs once, before the steps."""
+    """The module that runs once, before the steps of the decoder."""
 
     def __init__(self, model: EncoderDecoderModel) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Checkpoints of fairseq: the logits are its own, whichever version wrote the file; other networks are refused."""
+"""Checkpoints of every version of fairseq give fairseq's logits. Those of other networks are refused."""
 
 import argparse
 import datetime as dt
@@ -35,7 +35,7 @@ def logits(model: Any, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def same_logits(path: Path) -> None:
-    """Compare a masked LM with fairseq."""
+    """Check that a masked LM gives fairseq's logits."""
     ids, real, theirs = expected("masked_lm")
     ours = logits(network_from_fairseq(path), ids, real)
     np.testing.assert_allclose(ours[real], theirs[real], rtol=0, atol=TOLERANCE)
@@ -74,7 +74,7 @@ def as_dict(content: dict[str, Any]) -> None:
 
 
 def as_old(content: dict[str, Any]) -> None:
-    """As fairseq 0.9 wrote it."""
+    """Change the content to what fairseq 0.9 wrote."""
     content["args"] = argparse.Namespace(**settings(content))
     del content["cfg"]
     content["model"] = {old_name(name): tensor for name, tensor in content["model"].items()}
@@ -213,14 +213,14 @@ REFUSED: dict[str, tuple[Path, Alter, str]] = {
     "no embedding norm": (
         NO_EMBEDDING_NORM,
         lambda content: None,
-        r"is no RoBERTa-PreLayerNorm: its embeddings have no LayerNorm \(--arch roberta_prenorm\)",
+        r"embeddings.* LayerNorm.*--arch roberta_prenorm",
     ),
     "post-LN": (MASKED_LM, post_norm, "LayerNorms come after each part of a layer"),
     "unknown": (MASKED_LM, strangers, r"does not have: encoder\.alpha\.weight, encoder\.zeta\.weight\. Without these"),
     "missing": (
         MASKED_LM,
         without(f"{BODY}.layers.1.fc2.bias"),
-        rf"is incomplete, it lacks {BODY}\.layers\.1\.fc2\.bias: copy",
+        rf"incomplete.* {BODY}\.layers\.1\.fc2\.bias",
     ),
     "no positions": (MASKED_LM, without(f"{BODY}.embed_positions.weight"), r"lacks .*embed_positions\.weight"),
     "shape": (MASKED_LM, cut_weight, r"encoder\.layer\.1\.output\.dense\.weight is \(64, 9\), not \(64, 256\)"),
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Path, Alter, str]] = {
     "activation": (
         MASKED_LM,
         lambda content: settings(content).update(activation_fn="swish"),
-        "activation_fn='swish'; expected one of gelu, ",
+        "activation_fn='swish'.* gelu, ",
     ),
     "scaled embeddings": (
         MASKED_LM,
@@ -244,7 +244,7 @@ REFUSED: dict[str, tuple[Path, Alter, str]] = {
     "pooler": (
         CLASSIFIER,
         lambda content: settings(content).update(pooler_activation_fn="relu"),
-        "trained with pooler_activation_fn='relu', and this architecture has only 'tanh'",
+        "pooler_activation_fn='relu'.* 'tanh'",
     ),
     "unnamed heads": (CLASSIFIER, unnamed_heads, "has the classification heads sentence_classification_head, mnli"),
     "numbers for names": (

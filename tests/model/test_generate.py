@@ -1,4 +1,4 @@
-"""`generate` is transformers', on positions as the networks were trained."""
+"""`generate` is transformers' own, with positions counted as the networks were trained."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ OPTIONS: dict[str, Any] = {"max_new_tokens": NEW, "min_new_tokens": NEW, "pad_to
 
 
 def prompts() -> tuple[Tensor, Tensor]:
-    """One of them padded on the left."""
+    """Return prompts, one of which is padded on the left."""
     ids = random_ids(3, 5)
     ids[1, :2] = PAD
     return ids, (ids != PAD).long()
 
 
 def greedily(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Step by step without a cache, where transformers' forward pass counts positions by itself."""
+    """Return tokens generated step by step without a cache, where transformers' forward pass counts the positions."""
     for _ in range(NEW):
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
-        logits[:, [2]] = -torch.inf  # no end before the last token
+        logits[:, [2]] = -torch.inf  # no text ends before the last token
         ids = torch.cat([ids, logits.argmax(dim=-1, keepdim=True)], dim=1)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
     return ids

@@ -1,4 +1,4 @@
-"""The documented interface beyond numbers: tuples and dicts, config-level switches, refusals of bad arguments."""
+"""The documented interface beyond numbers: tuples and dicts, switches in the config, refusals of bad arguments."""
 
 import inspect
 from typing import Any
@@ -36,7 +36,7 @@ MASKED = "RobertaPreLayerNormForMaskedLM"
 
 
 def leaves(value: Any) -> list[Tensor | None]:
-    """The tensors of a tuple in order. 5.x puts () where 4.57 leaves out what is absent."""
+    """Return the tensors of a tuple in order. transformers 5 puts () where 4.57 leaves out what is absent."""
     if isinstance(value, tuple):
         return [leaf for item in value for leaf in leaves(item)]
     return [value] if value is None or isinstance(value, Tensor) else []
@@ -93,16 +93,16 @@ def test_the_cache_is_returned_as_the_config_and_the_caller_say() -> None:
 
 @pytest.mark.parametrize("architecture", SINGLE_HEADS)
 def test_arguments_stand_where_transformers_documents_them(architecture: str) -> None:
-    """By position too. 5.x has dropped head_mask, the outputs' switches and return_dict from its signatures."""
+    """They may be passed by position, too. transformers 5 dropped head_mask and takes the last ones only by keyword."""
     theirs = [*inspect.signature(getattr(transformers, architecture).forward).parameters]
     theirs = [name for name in theirs if name != "kwargs"]
     parameters = inspect.signature(SINGLE_HEADS[architecture].forward).parameters.values()
     mine = [parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
     only_here = {"head_mask", "output_attentions", "output_hidden_states", "return_dict"}
     if lines.TRANSFORMERS_4 and architecture == CAUSAL:
-        theirs.append("logits_to_keep")  # which is new in 5.x
+        theirs.append("logits_to_keep")  # new in transformers 5
     if architecture == MASKED:
-        assert mine.pop() == "masked_positions"  # ours, behind all of theirs
+        assert mine.pop() == "masked_positions"  # our own argument comes after all of theirs
     assert [name for name in mine if name not in only_here or name in theirs] == theirs
     assert only_here <= set(mine)
     if lines.TRANSFORMERS_4:
@@ -142,7 +142,7 @@ def test_explicit_positions(given: str) -> None:
 
 
 def test_padding_tokens_do_not_count_as_positions() -> None:
-    """By the ids, whatever the mask says: two pads in the middle shift nothing."""
+    """The ids decide, not the mask: two padding tokens in the middle do not move the positions after them."""
     model = own_model(BASE)
     ids = random_ids(1, 5)
     padded = torch.cat([ids[:, :2], torch.full((1, 2), PAD), ids[:, 2:]], dim=1)
@@ -184,7 +184,7 @@ def test_updating_a_config_leaves_the_original_alone() -> None:
     updated = updated_config(config, {"num_labels": 7, "position_embedding_type": "relative_key", "hidden_act": "relu"})
     assert (updated.num_labels, updated.hidden_act) == (7, "relu")
     assert (config.num_labels, config.hidden_act) == (2, "gelu")
-    with pytest.raises(TypeError, match="'hiden_act' is neither an option of from_pretrained nor a field of Roberta"):
+    with pytest.raises(TypeError, match=r"'hiden_act'.* field of Roberta"):
         updated_config(config, {"hiden_act": "relu"})
 
 
@@ -199,16 +199,16 @@ PAST = tuple((random_values(3, 4, 2, 6), random_values(3, 4, 2, 6)) for _ in ran
         ({}, "You have to specify either input_ids or inputs_embeds"),
         (
             {"input_ids": IDS, "inputs_embeds": random_values(3, LENGTH, HIDDEN)},
-            "You cannot specify both input_ids and inputs_embeds at the same time",
+            "both input_ids and inputs_embeds",
         ),
         (
             {"input_ids": IDS, "attention_mask": torch.ones(LENGTH)},
-            r"attention_mask has 1 dimensions; expected \(batch, sequence\) or \(batch, sequence, sequence\)",
+            r"attention_mask has 1 dim.*\(batch, sequence, sequence\)",
         ),
         ({"input_ids": IDS, "attention_mask": torch.ones(3, 1, LENGTH, LENGTH)}, "attention_mask has 4 dimensions"),
         (
             {"input_ids": IDS, "head_mask": torch.ones(LAYERS, 1, 4)},
-            r"head_mask has 3 dimensions; expected \(heads,\) or \(layers, heads\)",
+            r"head_mask has 3 dim.*\(layers, heads\)",
         ),
         ({"input_ids": IDS, "head_mask": torch.ones(5, 4)}, "head_mask is for 5 layers; this model has 2"),
         (
@@ -219,7 +219,7 @@ PAST = tuple((random_values(3, 4, 2, 6), random_values(3, 4, 2, 6)) for _ in ran
         ({"input_ids": IDS, "past_key_values": ()}, "past_key_values has 0 layers; expected 2, one per layer"),
         (
             {"input_ids": IDS, "past_key_values": [(*layer, MEMORY) for layer in PAST]},
-            r"past_key_values has 3 tensors for layer 0; expected \(key, value\) or \(key, value, cross key, cross",
+            r"past_key_values has 3 tensors for layer 0.*\(key, value\)",
         ),
     ],
 )
@@ -227,22 +227,22 @@ def test_contradicting_inputs_are_refused(inputs: dict[str, Any], message: str) 
     model = own_model(CAUSAL, is_decoder=True, add_cross_attention=True)
     with pytest.raises(ModelInputError, match=message) as error:
         model(**inputs)
-    assert isinstance(error.value, ValueError)  # what transformers raises
+    assert isinstance(error.value, ValueError)  # transformers raises this
 
 
 def test_cross_attention_has_to_be_configured() -> None:
     model = own_model(CAUSAL, is_decoder=True)
-    with pytest.raises(ModelInputError, match="this decoder has no cross-attention; build it from a config with add_"):
+    with pytest.raises(ModelInputError, match="add_cross_attention=True"):
         model(IDS, encoder_hidden_states=MEMORY)
 
 
 def test_language_models_say_when_their_config_is_of_the_other_kind(caplog: pytest.LogCaptureFixture) -> None:
     own_model(CAUSAL)
     own_model("RobertaPreLayerNormForMaskedLM", is_decoder=True)
-    assert [record.message.split(":")[0] for record in caplog.records if record.name.startswith("rpln_model")] == [
-        "RobertaPreLayerNormForCausalLM of an encoder's config",
-        "RobertaPreLayerNormForMaskedLM of a decoder's config",
-    ]
+    causal, masked = [record.message for record in caplog.records if record.name.startswith("rpln_model")]
+    assert "RobertaPreLayerNormForCausalLM" in causal
+    assert "RobertaPreLayerNormForMaskedLM" in masked
+    assert all("is_decoder=True" in message for message in (causal, masked))
 
 
 def test_heads_are_the_documented_seven_and_an_encoder_decoder_and_all_is_exported() -> None:

@@ -1,4 +1,4 @@
-"""Logits of some tokens only: those of all, picked, and no others computed."""
+"""Logits of some tokens are those of all tokens at these positions, and no others are computed."""
 
 from typing import Any
 

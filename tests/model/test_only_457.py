@@ -1,4 +1,4 @@
-"""What only transformers 4.57 has, and 5.x can be no reference for; conftest.py collects this file there alone."""
+"""Features that only transformers 4.57 has. conftest.py collects this file only where it is installed."""
 
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,10 @@ def logits_step_by_step(model: Any, ids: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("positions", RELATIVE)
 def test_relative_distances_under_a_cache_are_those_without(positions: str) -> None:
-    """4.57 counts all distances from the last token once there is a cache, even an empty one: right for one new token.
+    """With a cache, even an empty one, transformers 4.57 measures all distances from the last token.
 
-    This package always counts from each token, and so agrees with 4.57 where that agrees with itself.
+    That is right for a single new token. This package measures them from each token, and agrees with 4.57 where that is
+    right.
     """
     reference, ours = pair(CAUSAL, position_embedding_type=positions, is_decoder=True)
     ids = random_ids(2, LENGTH)
@@ -100,7 +101,7 @@ def test_a_config_with_pruned_heads_builds_a_pruned_model() -> None:
 
 
 def test_an_encoder_tied_to_its_decoder(tmp_path: Path) -> None:
-    """5.x has dropped `tie_encoder_decoder`: it reads such a checkpoint as one that lacks its encoder."""
+    """transformers 5 dropped `tie_encoder_decoder`, and takes such a checkpoint for one without its encoder."""
     reference = reference_of(joined_config(decoder_config(is_decoder=False, add_cross_attention=False), tied=True))
     reference.save_pretrained(tmp_path / "theirs")
     ours, info = EncoderDecoderModel.from_pretrained(tmp_path / "theirs", output_loading_info=True)

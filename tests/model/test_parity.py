@@ -1,4 +1,4 @@
-"""Every head against transformers' eager attention: outputs, hidden states, attentions, losses, gradients."""
+"""Every head gives what transformers gives: outputs, hidden states, attentions, losses, gradients."""
 
 from itertools import product
 from typing import Any
@@ -30,7 +30,7 @@ from tests.model.references import (
     token_shape,
 )
 
-# The four of the documentation, and one that torch offers.
+# The four activations of the documentation, and one of torch's.
 ACTIVATIONS = ("gelu", "relu", "silu", "gelu_new", "tanh")
 INTERNALS = {"output_attentions": True, "output_hidden_states": True}
 
@@ -116,7 +116,7 @@ def taggers() -> tuple[Any, RobertaPreLayerNormPreTrainedModel]:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
 @given(data=st.data())
 def test_any_ids_and_any_mask(taggers: tuple[Any, RobertaPreLayerNormPreTrainedModel], data: st.DataObject) -> None:
-    """Lengths from 1 to the usable maximum, padding tokens where the mask has none, and the other way round."""
+    """Lengths go from 1 to the usable maximum. Padding tokens may be unmasked, and other tokens masked."""
     rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 17))
     row = st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length)
     bits = st.lists(st.integers(0, 1), min_size=length, max_size=length)

@@ -1,4 +1,4 @@
-"""Decoders against transformers: causality, cross-attention, and every kind of past."""
+"""Decoders give what transformers gives: causality, cross-attention, and every kind of cache."""
 
 from itertools import product
 from typing import Any
@@ -64,7 +64,7 @@ def test_cross_attention(*, architecture: str, cross_mask: str, use_cache: bool)
 
 
 def test_cross_attention_is_left_out_without_a_memory() -> None:
-    # 4.57 fails here when attentions are asked for, so that they are not.
+    # transformers 4.57 fails here if attentions are asked for, so they are not.
     reference, ours = pair(CAUSAL, is_decoder=True, add_cross_attention=True)
     inputs = {"input_ids": random_ids(3, LENGTH)}
     assert difference(run(ours, inputs).logits, run(reference, inputs).logits) <= OUTPUT_TOLERANCE
@@ -92,7 +92,7 @@ def test_gradients_reach_through_cross_attention() -> None:
 
 
 def reference_of_last(reference: Any, count: int, **inputs: Any) -> tuple[Tensor, Tensor]:
-    """Loss and logits of the last tokens; 4.57 has no option for them, so that its logits are cut here."""
+    """Return loss and logits of the last tokens. transformers 4.57 has no option for it, so its logits are cut here."""
     if not lines.TRANSFORMERS_4:
         outputs = run(reference, inputs | {"logits_to_keep": count})
         return outputs.loss, outputs.logits
@@ -122,7 +122,7 @@ def test_nothing_but_the_last_logits_is_computed() -> None:
 
 
 def past_of(kind: str, layers: list[tuple[Tensor, ...]]) -> Any:
-    """The same keys and values, (key, value) or with those of cross-attention, in each form a caller may pass."""
+    """Return the same keys and values in each form that a caller may pass, with or without those of cross-attention."""
     if kind == "tuple":
         return tuple(layers)
     own, cross = DynamicCache(), DynamicCache()
@@ -137,7 +137,7 @@ def past_of(kind: str, layers: list[tuple[Tensor, ...]]) -> Any:
 @pytest.mark.parametrize("crossing", [False, True])
 def test_pasts_in_every_form(*, kind: str, crossing: bool) -> None:
     if crossing and kind == "dynamic":
-        kind = "encoder_decoder"  # transformers mixes up both attentions' keys in a cache with one part
+        kind = "encoder_decoder"  # in a cache with one part, transformers mixes up the keys of both attentions
     reference, ours = pair(CAUSAL, is_decoder=True, add_cross_attention=crossing)
     lengths = (3, 3) if not crossing else (3, 3, MEMORY, MEMORY)
     layers = [
@@ -157,7 +157,7 @@ def test_pasts_in_every_form(*, kind: str, crossing: bool) -> None:
 
 
 def test_tuples_as_pasts_are_what_a_cache_is() -> None:
-    """On both lines: 5.x itself takes no tuples, so that its own cache class stands for them."""
+    """Our model is compared with itself, because transformers 5 takes no tuples."""
     _, ours = pair(CAUSAL, is_decoder=True)
     layers = [tuple(random_values(3, 4, 3, HIDDEN // 4, seed=layer + i) for i in (0, 7)) for layer in range(LAYERS)]
     ids = random_ids(3, 2)

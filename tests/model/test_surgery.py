@@ -1,4 +1,4 @@
-"""Pruning heads and resizing the vocabulary, on either line of transformers."""
+"""Pruning heads and resizing the vocabulary, with transformers 4.57 and 5."""
 
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def test_resized_vocabularies_keep_what_they_had(*, size: int, tied: bool, tmp_p
     assert [*ours.state_dict()] == [*SINGLE_HEADS[MASKED_LM](ours.config).state_dict()]
     ours(torch.tensor([[0, PAD, 5]])).logits.sum().backward()
     assert new.weight.grad is not None
-    if not tied:  # or else the output projection is one more reader of the row
+    if not tied:  # otherwise the output projection reads the row, too
         assert new.weight.grad[PAD].abs().max() == 0
     ours.save_pretrained(tmp_path)
     again = SINGLE_HEADS[MASKED_LM].from_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""Bundles for Optimum: of checkpoints that transformers 4.57 makes here, and of those that 5.x made (tests/data)."""
+"""Bundles for Optimum: of checkpoints that transformers 4.57 makes here, and of those that 5 made (tests/data)."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ MADE_BY_5X = Path(__file__).resolve().parent.parent / "data" / "checkpoints-5x"
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Export]]:
-    """Line of transformers that made the checkpoint, task, precision, options -> the export of it by this line."""
+    """Return a function that exports a checkpoint: by the version that made it, task, precision and options."""
     made = functools.cache(lambda task: make_checkpoint(tmp_path_factory.mktemp(task), task))
 
     @functools.cache

@@ -1,7 +1,7 @@
 """ORTModelForCausalLM loads a decoder's bundle as it is, and generates what transformers and the runtime generate.
 
-Optimum counts positions from 0, as transformers' `generate` does; the class below counts them as the model's forward
-does. docs/generation.md shows it.
+Optimum counts positions from 0, as transformers' `generate` does. The class below counts them as the model's forward
+pass does; docs/generation.md shows it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Exported = Callable[..., Export]
 
 
 class ForwardPositions(ORTModelForCausalLM):  # type: ignore[misc] # optimum is not typed
-    """Counts positions as training did: real tokens, from the row behind that of padding."""
+    """A model that counts positions as training did: real tokens, from the row after that of padding."""
 
     def prepare_inputs_for_generation(self, input_ids: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
         inputs = super().prepare_inputs_for_generation(input_ids, attention_mask=attention_mask, **kwargs)
@@ -33,7 +33,7 @@ class ForwardPositions(ORTModelForCausalLM):  # type: ignore[misc] # optimum is 
 
 
 def generated(model: Any, **options: Any) -> list[list[int]]:
-    """What transformers' `generate` adds to the prompts, padded on the left, with any model."""
+    """Return what transformers' `generate` adds to the prompts, padded on the left, with any model."""
     width = max(map(len, PROMPTS))
     ids = torch.tensor([[PAD] * (width - len(prompt)) + prompt for prompt in PROMPTS])
     with torch.inference_mode():
@@ -56,7 +56,7 @@ def test_it_generates_what_transformers_does(exported: Exported, beams: int, *, 
     expected = generated(reference(export.checkpoint, TASK), num_beams=beams)
     assert generated(model, num_beams=beams) == expected
     assert ours(export, positions="transformers-generate", num_beams=beams) == expected
-    # Rows differ from one another, and tokens within a row: nothing here is a constant.
+    # Rows differ, and so do tokens within a row, so that no constant output passes.
     assert min(len(set(row)) for row in expected) > NEW / 3
     assert len(set(map(tuple, expected))) == len(PROMPTS)
 
@@ -82,7 +82,7 @@ def test_other_bundles_with_a_cache_load_too(exported: Exported, options: list[s
 def test_a_bundle_without_a_cache_loads_when_told_so(exported: Exported) -> None:
     export = exported("4.57", TASK, "fp32", "--variants=full")
     model = ORTModelForCausalLM.from_pretrained(export.folder, use_cache=False)
-    # Without position_ids among its inputs it counts by itself, as forward does.
+    # Without an input position_ids, the graph counts by itself, as the forward pass does.
     assert generated(model) == ours(exported("4.57", TASK, "fp32"))
 
 

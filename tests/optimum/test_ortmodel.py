@@ -1,4 +1,4 @@
-"""Bundles load in Optimum's ORTModelFor* as they are, and compute there what eager torch computes."""
+"""Bundles load in Optimum's ORTModelFor* as they are, and give there what eager torch gives."""
 
 import os
 import subprocess

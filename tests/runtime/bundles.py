@@ -1,4 +1,4 @@
-"""Tiny bundles made of transformers' own models, with random weights wide enough to give every label its turn."""
+"""Tiny bundles of transformers' own models, with random weights wide enough to make every label win now and then."""
 
 import dataclasses
 import shutil
@@ -17,7 +17,7 @@ from tests.trace_cache import export_once
 
 USABLE_LENGTH = 64
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
-# What the heads of transformers want to be told.
+# Fields of a config that transformers' heads need.
 _LABELS_OF_TASK: dict[str, tuple[str, ...]] = {"question-answering": ("start", "end")}
 _HEAD_OPTIONS = {"feature-extraction": {"add_pooling_layer": False}}
 CORPUS = (
@@ -63,7 +63,7 @@ def copy_with_prefix_space(bundle: Bundle, parent: Path) -> Bundle:
 
 
 def outputs_in_fp16(bundle: Bundle, parent: Path) -> Path:
-    """Copy `bundle` into `parent` with its outputs cast to fp16, as `--io-dtype fp16` gives them."""
+    """Copy `bundle` into `parent` with its outputs cast to fp16, as with `--io-dtype fp16`."""
     model = onnx.load(bundle.folder / "model.onnx")
     for output in model.graph.output:
         for node in model.graph.node:
@@ -97,7 +97,7 @@ def make_tokenizer(folder: Path, *, add_prefix_space: bool = False) -> Any:
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=add_prefix_space
     )
-    # A tokenizer.json may ask for truncation and padding; the runtime has to take no notice.
+    # A tokenizer.json may ask for truncation and padding, which the runtime must ignore.
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=12, pad_id=1, pad_token="<pad>")
     tokenizer.save(str(folder / "raw.json"))

@@ -8,7 +8,7 @@ import transformers
 
 from tests.runtime.bundles import CORPUS, Bundle
 
-# That of the fp32 recipe: logits here go up to 30, so that two fp32 implementations differ by some 1e-5.
+# The tolerance of the fp32 recipe. Logits here reach 30, where two fp32 implementations differ by some 1e-5.
 TOLERANCE = 1e-4
 
 TEXTS = (
@@ -42,9 +42,9 @@ def reference(bundle: Bundle, task: str) -> Any:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with warnings.catch_warnings():
-            # That byte-level tokens are no words: so it is for every RoBERTa, and the heuristic is what is compared.
+            # A warning that byte-level tokens are no words, as for every RoBERTa. The heuristic is what is compared.
             warnings.filterwarnings("ignore", message="Tokenizer does not support real words")
-            # That 4.57 gives numpy 2 its tensors by an interface of numpy 1.
+            # A warning that transformers 4.57 converts tensors by an interface of numpy 1.
             warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
             return hf_pipeline(*args, **kwargs)
 

@@ -20,7 +20,7 @@ from tests.runtime.decoders import (
     make_encoder_decoder,
 )
 
-# A shared machine may be slow for a moment: no example is timed.
+# A shared machine may be slow for a moment, so examples have no deadline.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
@@ -49,7 +49,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]
 
 @pytest.fixture(scope="session")
 def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
-    """A decoder in one graph with a cache."""
+    """Return a decoder in one graph with a cache."""
     folder = tmp_path_factory.mktemp("causal-lm")
     tokenizer = make_tokenizer(folder)
     model = make_causal_lm(len(tokenizer))
@@ -58,7 +58,7 @@ def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
 
 @pytest.fixture(scope="session")
 def every_variant(causal_lm: DecoderBundle, tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
-    """The same decoder in all its variants; tests copy it with those that they are about."""
+    """Return the same decoder in all its variants. Tests copy it with the variants that they are about."""
     folder = tmp_path_factory.mktemp("every-variant")
     make_tokenizer(folder)
     plans = [decoder_plan(causal_lm.model, variant) for variant in ("with-past", "prefill", "decode", "full")]
@@ -67,7 +67,7 @@ def every_variant(causal_lm: DecoderBundle, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def other_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
-    """A decoder whose graphs give all logits, keep an fp16 cache, and take token types and positions."""
+    """Return a decoder whose graphs give all logits, keep an fp16 cache, and take token types and positions."""
     folder = tmp_path_factory.mktemp("other-lm")
     tokenizer = make_tokenizer(folder)
     model = make_causal_lm(len(tokenizer), type_vocab_size=2)
@@ -80,7 +80,7 @@ def other_lm(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
 
 @pytest.fixture(scope="session")
 def encoder_decoder(tmp_path_factory: pytest.TempPathFactory) -> DecoderBundle:
-    """An encoder and a decoder, with a cache and without, and the graph for another encoder's states."""
+    """Return an encoder and a decoder, with a cache and without, and the graph for another encoder's states."""
     folder = tmp_path_factory.mktemp("encoder-decoder")
     tokenizer = make_tokenizer(folder)
     model = make_encoder_decoder(len(tokenizer))

@@ -1,6 +1,6 @@
-"""Tiny decoder bundles made of the modules of transformers' own models, whose `generate` is what ours is held to.
+"""Tiny decoder bundles of transformers' own models, whose `generate` the runtime is compared with.
 
-The networks here are written out over transformers' modules, for the graphs of every variant; nothing of them is ours.
+The networks of all variants are written here with transformers' modules, and use no code of this project.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class DecoderBundle:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphPlan:
-    """A graph to export: what it computes, and its inputs and outputs as the manifest describes them."""
+    """A graph to export: the function it computes, and its inputs and outputs as the manifest describes them."""
 
     variant: str
     path: str
@@ -56,7 +56,7 @@ class GraphPlan:
 
 
 class Wrapped(torch.nn.Module):
-    """A run over a dict of inputs as a module that takes and gives tensors in order."""
+    """A function of a dict of inputs, as a module that takes and gives tensors in order."""
 
     def __init__(self, model: Any, plan: GraphPlan) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def make_config(vocab_size: int, **options: Any) -> Any:
 
 
 def decisive(model: Any) -> Any:
-    """Draw weights so wide that no two tokens are about as likely; padding never comes, the end now and then."""
+    """Draw weights so wide that no two tokens are equally likely. Padding is never generated, the end now and then."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
@@ -117,7 +117,7 @@ def decisive(model: Any) -> Any:
 
 
 def decode(model: Any, inputs: Inputs, *, logits: str = "last", dtype: str = "float32") -> dict[str, Tensor]:
-    """Every variant of a decoder: what it does not take or give is not in `inputs`, or is not asked for."""
+    """Compute any variant of a decoder. `inputs` are those that the variant takes."""
     decoder = getattr(model, "decoder", model)
     base = decoder.roberta_prelayernorm
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -328,7 +328,7 @@ def make_decoder_bundle(folder: Path, model: Any, tokenizer: Any, plans: Sequenc
 
 
 def copy_decoder(bundle: DecoderBundle, parent: Path, *variants: str, **manifest_fields: Any) -> DecoderBundle:
-    """Copy `bundle` into `parent` with these of its graphs alone, and other fields in its manifest."""
+    """Copy `bundle` into `parent` with only these graphs, and with other fields in its manifest."""
     folder = parent / "-".join(variants or ("copy",))
     shutil.copytree(bundle.folder, folder)
     graphs = tuple(graph for graph in bundle.manifest.graphs if graph.variant in variants or not variants)
@@ -343,9 +343,10 @@ def copy_decoder(bundle: DecoderBundle, parent: Path, *variants: str, **manifest
 def reference(
     bundle: DecoderBundle, prompts: Sequence[Sequence[int]], *, positions: str = "forward", **options: Any
 ) -> list[list[Generated]]:
-    """Return what transformers' `generate` adds to `prompts`, run as one batch: padded on the left, encoders' right.
+    """Return what transformers' `generate` adds to `prompts`, which run as one batch.
 
-    With positions "forward" the model drops the position_ids that `generate` hands it, and counts for itself.
+    They are padded on the left, or on the right for an encoder. With `positions` "forward" the model ignores the
+    position_ids that `generate` passes, and counts by itself.
     """
     model = without_position_ids(bundle.model) if positions == "forward" else bundle.model
     width = max(map(len, prompts))
@@ -367,7 +368,7 @@ def reference(
 
 
 def cut(tokens: list[int]) -> list[int]:
-    """Leave out the padding behind a sequence."""
+    """Return a sequence without the padding after it."""
     while tokens and tokens[-1] == PAD:
         tokens = tokens[:-1]
     return tokens
@@ -386,9 +387,9 @@ def without_position_ids(model: Any) -> Any:
 
 
 def assert_same_sequences(ours: Sequence[Sequence[Generated]], theirs: Sequence[Sequence[Generated]]) -> None:
-    """Check that both are the same tokens, with scores as near as two fp32 implementations are.
+    """Check that both are the same tokens, with scores as near as those of two fp32 implementations.
 
-    Relative to their size: a length penalty of -1 makes a score of -300 of a log-probability of -12.
+    The tolerance is relative, because a length penalty of -1 turns a log-probability of -12 into a score of -300.
     """
     assert [[one.tokens for one in row] for row in ours] == [[one.tokens for one in row] for row in theirs]
     for our, their in zip(ours, theirs, strict=True):

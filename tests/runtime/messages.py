@@ -1,4 +1,4 @@
-"""What a message says: the names, numbers and commands in it, whatever the words between them."""
+"""Compares messages by the names, numbers and commands in them, whatever the words between."""
 
 import re
 

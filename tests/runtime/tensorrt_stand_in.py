@@ -1,8 +1,8 @@
-"""NVIDIA's runtime and CUDA in host memory: engines that ONNX Runtime computes, on a device that takes no liberties.
+"""A stand-in for NVIDIA's runtime and CUDA, in host memory. ONNX Runtime computes the engines.
 
-Work waits in its stream until somebody waits for it, fresh memory is full of NaN, addresses are looked up among what is
-allocated, and what the real interface refuses is refused. A graph that is launched after its context was changed, which
-is undefined there, fails here. Classes offer nothing that those of tensorrt_rtx 1.7.1 do not have; a test compares.
+It is strict: work waits in its stream until somebody waits for it, new memory is full of NaN, addresses must be
+allocated, and what the real interface refuses is refused. It refuses to launch a graph after its context was changed,
+which is undefined in CUDA. Its classes have only methods that those of tensorrt_rtx 1.7.1 have; a test compares them.
 """
 
 # ruff: noqa: N802, N815 -- functions and types have the names that they have in CUDA
@@ -46,7 +46,7 @@ def add_engines(
 ) -> Path:
     """Copy the bundle in `source` into `parent`, with an engine for each of its graphs or for `variants`.
 
-    A profile is completed with the defaults; `fields` are of the engine's manifest.
+    A profile is completed with the defaults. `fields` are fields of the engine's manifest.
     """
     folder = parent / f"engines-{builder}"
     if not folder.exists():
@@ -121,7 +121,7 @@ NAN = 0xFF
 
 
 class StandInStream:
-    """What waits to be done; while it is captured, what is recorded."""
+    """A stream: work that waits to be done, and while it is captured, the work that is recorded."""
 
     def __init__(self) -> None:
         self.waiting: list[Work] = []
@@ -133,7 +133,7 @@ class StandInStream:
 
 
 class StandInCuda:
-    """cuda.bindings.runtime. `devices` is None where there is no driver; counters say what was done."""
+    """cuda.bindings.runtime. `devices` is None if there is no driver. Counters tell what was done."""
 
     cudaError_t = Status
     cudaMemcpyKind = Kind
@@ -157,7 +157,7 @@ class StandInCuda:
         return object.__getattribute__(self, name)
 
     def find(self, pointer: int, size: int) -> None:
-        """Check that the bytes lie in memory of the device that is allocated."""
+        """Check that the bytes are in allocated memory of the device."""
         for start, memory in list(self.device.items()):
             if start <= pointer and pointer + size <= start + memory.nbytes:
                 return
@@ -285,7 +285,7 @@ class StandInLogger:
 
 
 class StandInRuntime:
-    """Reads what `write_plan` wrote."""
+    """A runtime that reads what `write_plan` wrote."""
 
     cuda: StandInCuda
     versions = ("",)
@@ -324,7 +324,7 @@ class StandInParserRefitter:
 
 
 class StandInEngine:
-    """A graph with profiles. One without weights gives nothing but NaN, as nothing runs."""
+    """A graph with profiles. Without weights it gives only NaN."""
 
     def __init__(self, shapes: list[dict[str, Any]], graph: bytes, cuda: StandInCuda, log: Any) -> None:
         self._shapes, self._cuda, self._log = shapes, cuda, log
@@ -364,7 +364,7 @@ class StandInEngine:
         self._contexts += 1
         return StandInContext(self, how, first=self._contexts == 1)
 
-    # What follows is for contexts; the real one has no such thing.
+    # The methods below serve contexts, and do not exist in the real class.
 
     def _ranges(self, profile: int, name: str) -> Any:
         return self._shapes[profile][name]
@@ -397,7 +397,7 @@ class StandInEngine:
 
 
 class StandInContext:
-    """An execution of an engine: what is enqueued keeps the shapes and addresses that it was enqueued with."""
+    """An execution context. Work that is enqueued keeps the shapes and addresses of that moment."""
 
     def __init__(self, engine: StandInEngine, how: Any, *, first: bool) -> None:
         self._engine = engine
@@ -483,14 +483,14 @@ REAL = {
     StandInRefitter: "Refitter",
     StandInParserRefitter: "OnnxParserRefitter",
 }
-"""Classes by what they stand for."""
+"""The classes, by the real ones that they stand for."""
 
 
 def install_stand_in(monkeypatch: pytest.MonkeyPatch, builder: str = "tensorrt-rtx", **device: Any) -> StandInCuda:
-    """Put NVIDIA's packages in place, as far as they are used. RTX captures graphs itself, the other does not."""
+    """Put the stand-in in the place of NVIDIA's packages. RTX captures graphs itself, the other does not."""
     cuda = StandInCuda(**device)
     module: Any = ModuleType(MODULES[builder])
-    module.__spec__ = ModuleSpec(MODULES[builder], None)  # torch looks at it
+    module.__spec__ = ModuleSpec(MODULES[builder], None)  # torch reads this
     module.__version__ = VERSIONS[builder]
     module.ILogger = StandInLogger
     module.Runtime = type("Runtime", (StandInRuntime,), {"cuda": cuda})

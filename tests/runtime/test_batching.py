@@ -55,7 +55,7 @@ def test_feeds_follow_the_inputs_of_the_graph(bundle_of: Callable[..., Bundle]) 
     specs = [TensorSpec(name=name, dtype="int64", shape=axes) for name in names]
     specs.append(TensorSpec(name="head_mask", dtype="float32", shape=(2, 3)))
     graph = dataclasses.replace(manifest.graphs[0], inputs=tuple(specs))
-    # A text may hold the padding token itself: the mask sees it, positions do not.
+    # A text may contain the padding token. The mask keeps it, and it has no position of its own.
     rows = [encoding([0, 7, 8, 2]), encoding([0, 1, 2])]
     feeds = feeds_from_encodings(rows, graph, manifest)
     assert feeds["input_ids"].tolist() == [[0, 7, 8, 2], [0, 1, 2, 1]]
@@ -103,7 +103,7 @@ MASK = 5
 
 
 def mask_manifest(bundle_of: Callable[..., Bundle], logits: tuple[str | int, ...]) -> Manifest:
-    """Of a fill-mask graph whose mask token is 5, with logits of such a shape."""
+    """Return the manifest of a fill-mask graph whose mask token is 5, with logits of this shape."""
     manifest = read_manifest(bundle_of("fill-mask").folder)
     positions = TensorSpec(name="masked_positions", dtype="int64", shape=("batch", "masks"))
     graph = dataclasses.replace(

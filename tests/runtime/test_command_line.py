@@ -1,4 +1,4 @@
-"""What commands share: options as texts, and what a command leaves with."""
+"""What the commands share: options given as texts, and exit codes."""
 
 from collections.abc import Callable
 from typing import Any

@@ -7,7 +7,7 @@ from tests.runtime.bundles import CORPUS, Bundle
 HEAVY = {"torch", "transformers", "onnx", "onnx_ir", "onnxscript", "click"}
 LAZY = {"onnxruntime", "tokenizers"}
 IN_TRITON = ("rpln_runtime.triton.steps.",)
-"""What Triton's python backend imports, which brings a module of its own."""
+"""The imports of Triton's python backend, which has a module of its own."""
 
 
 def modules_after(code: str) -> set[str]:

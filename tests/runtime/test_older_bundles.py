@@ -1,6 +1,6 @@
-"""Bundles of the version before still load, and give the answers that they gave then.
+"""Bundles of the previous version still load, and give the answers that they gave then.
 
-They were made by rpln-export 0.1.0, before its packages were regrouped; `answers.json` holds what its runtime answered.
+They were made by rpln-export 0.1.0, before its packages were regrouped. `answers.json` holds what its runtime answered.
 """
 
 import json

@@ -71,7 +71,7 @@ def test_windows_equal_transformers(pair: tuple[Tokenizer, Any], text: str, max_
     )
     assert len(ours) == len(theirs["input_ids"])
     for window, encoding in enumerate(ours):
-        # With add_prefix_space, tokenizers takes the first token of every window for that of the text.
+        # With add_prefix_space, tokenizers treats the first token of every window as the first one of the text.
         assert_encodings_equal(encoding, theirs, window, offsets=window == 0 or not pair[1].add_prefix_space)
 
 

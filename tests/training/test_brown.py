@@ -6,7 +6,7 @@ from training.brown import Document, read_corpus, split_documents
 
 
 def _read(folder: Path, *lines: str) -> list[list[str]]:
-    """The words of each sentence of a corpus with one file that has these lines."""
+    """Return the words of each sentence of a corpus whose only file has these lines."""
     (folder / "cats.txt").write_text("ca01 news\n")
     (folder / "ca01").write_text("\n\n\t" + "\n".join(lines))
     (document,) = read_corpus(folder)

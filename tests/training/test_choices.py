@@ -24,7 +24,7 @@ def _sentence(*words: str) -> Sentence:
 
 
 def _document(name: str, *, sentences: int = 6) -> Document:
-    """Sentences of ten words that say which document and sentence they are of."""
+    """Return sentences of ten words, which say from which document and sentence they are."""
     paragraph = tuple(_sentence(*(f"{name}{place}{letter}" for letter in "abcdefghij")) for place in range(sentences))
     return Document(name=name, genre="news", paragraphs=(paragraph,))
 

@@ -15,7 +15,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def model(tokenizer: Tokenizer) -> RobertaPreLayerNormForCausalLM:
-    """Says the same, whatever came before: two, or then four, or then the end."""
+    """Return a model whose predictions ignore the text: two, or then four, or then the end."""
     config = RobertaPreLayerNormConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
         intermediate_size=8, max_position_embeddings=40, type_vocab_size=1, is_decoder=True,

@@ -1,4 +1,4 @@
-"""The embedded decoders: small, loadable in both lines of transformers, and as good as their cards say."""
+"""The embedded decoders are small, load in transformers 4.57 and 5, and are as good as their cards say."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def _held_out_sentences() -> list[str]:
 
 
 def _theirs(model_class: Any, folder: Path) -> Any:
-    """transformers' model of a folder, which has every weight that the model has, and no other."""
+    """Return transformers' model of a folder, which must hold exactly the weights of the model."""
     model, info = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model
@@ -143,7 +143,7 @@ def test_the_restorer_restores_more_than_word_by_word() -> None:
 
 
 def test_the_writer_foretells_held_out_sentences(writer: RobertaPreLayerNormForCausalLM) -> None:
-    """As well as the card says, but for what it knows from the sentences before, which are not given here."""
+    """The card's figure includes the sentences before, which are not given here."""
     encodings = _tokenizer(_WRITER).encode_batch(_held_out_sentences(), add_special_tokens=False)
     streams = [Stream(sentences=(tuple(encoding.ids),), words=1) for encoding in encodings]
     surprise = surprise_of_network(writer, streams, length=256)

@@ -1,4 +1,4 @@
-"""The embedded encoders: small, loadable in both lines of transformers, and better than their baselines."""
+"""The embedded encoders are small, load in transformers 4.57 and 5, and are better than their baselines."""
 
 import json
 import random
@@ -57,13 +57,13 @@ def _lines(name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def passages() -> list[dict[str, Any]]:
-    """Six sentences in a row, of files that no checkpoint was trained on."""
+    """Return passages of six sentences, from files that no checkpoint was trained on."""
     return _lines("brown_test_passages.jsonl")
 
 
 @pytest.fixture(scope="module")
 def documents(passages: list[dict[str, Any]]) -> list[Document]:
-    """The passages as documents of untagged words, two of each file."""
+    """Return the passages as documents of untagged words, two of each file."""
     return [
         Document(
             name=passage["document"],
@@ -182,7 +182,7 @@ def test_the_embedder_tells_kind_and_genre_better_than_tf_idf() -> None:
 
 
 def test_masked_tokens_of_held_out_passages_are_found(passages: list[dict[str, Any]]) -> None:
-    """Against the figure of the baseline on all test files: bigrams need their training text."""
+    """The baseline's figure is that of all test files, because its bigrams need the training text."""
     model = RobertaPreLayerNormForMaskedLM.from_pretrained(_folder("fill-mask"))
     texts = [" ".join(passage["sentences"]) for passage in passages]
     scores = masked_lm_scores(model, [encoding.ids[:128] for encoding in _tokenizer("fill-mask").encode_batch(texts)])
@@ -191,7 +191,7 @@ def test_masked_tokens_of_held_out_passages_are_found(passages: list[dict[str, A
 
 
 def test_held_out_mails_are_told_apart() -> None:
-    """Against naive Bayes on the first 32 tokens of all test mails: these are somewhat longer, but cut."""
+    """The baseline is naive Bayes on the first 32 tokens of all test mails. These mails are cut a little later."""
     mails = [
         Mail(name="", is_spam=one["spam"], subject="", text=one["text"]) for one in _lines("mails_test_sample.jsonl")
     ]
@@ -215,7 +215,7 @@ def test_questions_about_held_out_sentences_are_answered(weights: TfIdf) -> None
 
 
 def _tagged(line: dict[str, Any]) -> list[tuple[int, int, str]]:
-    """Where each word starts and ends, and its tag; a word is followed by a space, a mark, or the next word."""
+    """Return where each word starts and ends, and its tag. A word is followed by a space, a mark, or the next word."""
     starts = line["starts"]
     ends = [
         start + len(line["text"][start:following].rstrip())

@@ -11,7 +11,7 @@ _NOUN, _VERB, _DET = (TAGS.index(tag) for tag in ("NOUN", "VERB", "DET"))
 
 
 class _SaysItsInput(nn.Module):
-    """Takes token id 10 + i for the tag i."""
+    """A model that answers token id 10 + i with tag i."""
 
     def forward(self, *, input_ids: Tensor, attention_mask: Tensor) -> SimpleNamespace:
         return SimpleNamespace(logits=nn.functional.one_hot((input_ids - 10).clamp(min=0), len(TAGS)).float())

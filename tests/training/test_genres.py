@@ -110,5 +110,6 @@ def test_the_nearest_passage_is_one_of_another_document() -> None:
         ]
     )
     assert nearest_alike(likeness, passages, trait=lambda passage: passage.genre) == pytest.approx((3, 2 / 3))
-    # b, c, a, b and a: of informative prose all but the second; c is the only one of imaginative prose
+    # Of the four passages of informative prose, only the second has a nearest one of another kind. The passage of
+    # fiction is the only one of imaginative prose, and is not counted.
     assert nearest_alike(likeness, passages, trait=lambda passage: passage.kind) == pytest.approx((4, 3 / 4))

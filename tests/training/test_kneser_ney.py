@@ -16,9 +16,10 @@ def test_the_probabilities_of_all_tokens_sum_to_one(order: int) -> None:
 
 
 def test_a_bigram_is_worth_what_the_formula_says() -> None:
-    """Bigrams: ab 3, ba 1, ac 1, ca 1, bb 1. So D2 = 4 / 4 = 1 (four once, none twice).
+    """The counts of bigrams are ab 3, ba 1, ac 1, ca 1, bb 1. Four occur once and none twice, so D2 = 4 / 4 = 1.
 
-    Continuations: a after b and c: 2; b after a and b: 2; c after a: 1. So D1 = 1 / (1 + 2 * 2) = 1/5, of 5 bigrams.
+    The words that come before: two before a (b, c), two before b (a, b), one before c (a). So D1 = 1 / (1 + 2 * 2) =
+    1/5, of 5 bigrams.
     """
     model = KneserNey(_STREAMS, order=2, vocabulary_size=4)
     uniform = 1 / 4
@@ -30,7 +31,7 @@ def test_a_bigram_is_worth_what_the_formula_says() -> None:
 
 
 def test_a_word_in_one_context_only_is_rarer_in_new_ones() -> None:
-    """The idea of Kneser and Ney: Francisco is frequent, but behind San alone."""
+    """This is the idea of Kneser and Ney: Francisco is frequent, but only after San."""
     san, francisco, glasses, a, b, c = range(6)
     stream = [*[san, francisco] * 6, a, glasses, b, glasses, c, glasses, a, b, c, b]
     model = KneserNey([stream], order=2, vocabulary_size=6)

@@ -6,7 +6,7 @@ from training.loop import adamw, muon_and_adamw, train
 
 
 class _Recorder(torch.optim.SGD):
-    """Notes the rate of every step."""
+    """An optimizer that records the learning rate of every step."""
 
     rates: list[float]
 
@@ -41,7 +41,7 @@ def test_rates_rise_to_the_peak_and_fall_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_it_learns(kind: str) -> None:
+def test_training_lowers_the_loss(kind: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     inputs = torch.randn(64, 4)

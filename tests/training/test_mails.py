@@ -10,7 +10,7 @@ _FIVE_WORDS = "five words for a mail"
 
 
 def _corpus(folder: Path, *sources: str) -> Path:
-    """A corpus with these messages in easy-ham-1, and one in every other group."""
+    """Make a corpus with these messages in easy-ham-1, and one message in every other group."""
     for group in ("easy-ham-1", "easy-ham-2", "hard-ham-1", "spam-1", "spam-2"):
         (folder / "data" / group).mkdir(parents=True)
         messages = sources if group == "easy-ham-1" else [f"Subject: {group}\n\nThis is the only message here."]
@@ -59,7 +59,7 @@ def test_a_folder_without_the_corpus_is_refused(tmp_path: Path) -> None:
 
 
 def _mails() -> list[Mail]:
-    """200 mails of different words, in threads of four, and the same spam with a number of its own ten times."""
+    """Return 200 mails of different words in threads of four, and ten copies of a spam that differ in a number."""
     different = [
         Mail(
             name=f"ham/{i}", is_spam=False, subject=f"{'Re: ' * (i % 4)}about {'x' * (i // 4 + 1)}",

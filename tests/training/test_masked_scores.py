@@ -33,8 +33,8 @@ def neighbours() -> Neighbours:
 def test_bigrams_are_probabilities_after_kneser_and_ney(neighbours: Neighbours) -> None:
     table = neighbours.log_bigrams_VV.exp()
     torch.testing.assert_close(table.sum(dim=1), torch.ones(_SIZE))
-    # 6 is followed by 7 three times and by 8 once: two discounts of 0.75 are left for what else may follow. There are
-    # 10 kinds of pairs, two of which end with 7; every token has one more.
+    # 6 is followed by 7 three times and by 8 once, which leaves two discounts of 0.75 for others. There are 10 kinds
+    # of pairs, two of which end with 7. One is added for every token.
     assert len({pair for passage in _PASSAGES for pair in pairwise(passage)}) == 10
     assert float(table[6, 7]) == pytest.approx((3 - 0.75) / 4 + 2 * 0.75 / 4 * (2 + 1) / (10 + _SIZE))
 
@@ -54,7 +54,7 @@ def test_unigrams_are_counted(neighbours: Neighbours) -> None:
 
 
 def test_the_bigrams_foretell_about_as_well_as_those_of_the_language_models_baseline() -> None:
-    """Two implementations, with a fixed discount and an estimated one."""
+    """They are two implementations, with a fixed discount and with an estimated one."""
     torch.manual_seed(0)
     rows = torch.multinomial(0.7 ** torch.arange(20.0), 40 * 60, replacement=True).view(40, 60) + 5
     passages = [row.tolist() for row in rows]
@@ -69,7 +69,7 @@ def test_the_bigrams_foretell_about_as_well_as_those_of_the_language_models_base
 
 
 def test_scores_count_first_five_and_surprise() -> None:
-    """Logits that put what is hidden first, third and last, at one mask a passage."""
+    """The logits rank the hidden token first, third and last, for one mask in each passage."""
     passages = [[0, *[5 + row] * 8, 2] for row in range(3)]
     rank = {5: 0, 6: 2, 7: 9}
 

@@ -1,4 +1,4 @@
-"""Model cards: those beside the checkpoints are what the templates make of their metrics."""
+"""The model cards beside the checkpoints are what the templates make of their metrics."""
 
 import json
 from importlib import import_module

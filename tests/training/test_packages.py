@@ -19,7 +19,7 @@ def _tarball() -> bytes:
 
 @pytest.fixture
 def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A stand-in for npm that packs what this file holds, and notes for which package it was called."""
+    """Put a stand-in for npm in place that packs this file's content and records the packages it was called for."""
     packed = tmp_path / "packed"
     command = tmp_path / "bin" / "npm"
     command.parent.mkdir()

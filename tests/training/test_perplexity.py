@@ -16,7 +16,7 @@ _STREAMS = [
 
 
 class _KnowsTheUnigrams(nn.Module):
-    """P = 1/2, 1/4, 1/8, 1/8 of tokens 5, 6, 7, 2; nothing else is possible."""
+    """A model that gives tokens 5, 6, 7 and 2 the probabilities 1/2, 1/4, 1/8 and 1/8, and others none."""
 
     def forward(self, *, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         logits = torch.full((8,), -math.inf)
@@ -25,7 +25,7 @@ class _KnowsTheUnigrams(nn.Module):
 
 
 class _KnowsTheBigrams(nn.Module):
-    """`log_probabilities` (before, after); padding gives no answer."""
+    """A model with `log_probabilities` (before, after). After padding it gives NaN."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def test_a_token_is_foretold_by_what_stands_before_it() -> None:
 @pytest.mark.parametrize("length", [3, 5, 256])
 def test_every_token_of_the_text_is_scored_once(length: int) -> None:
     surprise = surprise_of_network(_KnowsTheUnigrams(), _STREAMS, length=length)
-    bits = 4 * 1 + 3 * 2 + 2 * 3 + 2 * 3  # of the tokens 5, 6, 7 and 2
+    bits = 4 * 1 + 3 * 2 + 2 * 3 + 2 * 3  # the tokens 5, 6, 7 and 2
     assert (surprise.tokens, surprise.words) == (11, 6)
     assert surprise.nats == pytest.approx(bits * math.log(2))
     assert surprise.token_perplexity == pytest.approx(2 ** (bits / 11))

@@ -17,7 +17,7 @@ _BOAT = (
 
 
 def _asked(tagged: str) -> set[tuple[str, str]]:
-    """All questions about a sentence, with their answers."""
+    """Return all questions about a sentence, with their answers."""
     document = Document(name="ca01", genre="news", paragraphs=((_sentence(tagged),),))
     found = [question for seed in range(60) for question in questions_of([document], rng=random.Random(seed))]
     return {(question.question, question.answer) for question in found}

@@ -24,7 +24,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> EncoderDecoderModel:
-    """A model that has learned the three sentences by heart."""
+    """Return a model that has learned the three sentences by heart."""
     torch.manual_seed(0)
     side = RobertaPreLayerNormConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -59,7 +59,7 @@ def test_texts_come_back_in_their_order(model: EncoderDecoderModel, tokenizer: T
 
 
 def test_a_text_that_is_too_long_is_cut(model: EncoderDecoderModel, tokenizer: Tokenizer) -> None:
-    """The position tables end at 38 tokens."""
+    """The tables of positions end at 38 tokens."""
     cut, whole = restored_texts(model, tokenizer, [bare_text(_TEXTS[0]) * 5, bare_text(_TEXTS[0])], max_length=38)
     assert 0 < len(tokenizer.encode(cut, add_special_tokens=False)) < 38
     assert whole == _TEXTS[0]

@@ -67,7 +67,7 @@ def test_only_spans_of_the_context_of_at_most_15_tokens_are_answers(tokenizer: T
 
 
 class _KnowsOne(nn.Module):
-    """Finds the span of the first question in every context."""
+    """A model that finds the span of the first question in every context."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()

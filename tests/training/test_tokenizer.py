@@ -18,7 +18,7 @@ def test_a_capital_changes_one_token() -> None:
 
 @pytest.mark.parametrize(("open_end", "last"), [(False, 2), (True, None)])
 def test_an_open_text_has_nothing_behind_it(tmp_path: Path, open_end: bool, last: int | None) -> None:
-    """In transformers' tokenizer as well, which makes the post-processor of some classes anew."""
+    """This holds for transformers' tokenizer, too, some classes of which make a new post-processor."""
     tokenizer = train_tokenizer(_TEXTS, vocabulary_size=300)
     words = tokenizer.encode("The met.", add_special_tokens=False).ids
     wanted = [0, *words, *([] if last is None else [last])]

@@ -9,7 +9,7 @@ _START, _END = 0, 2
 
 
 def _stream(*lengths: int) -> Stream:
-    """Sentences of so many tokens, all of them different."""
+    """Return sentences of these lengths in tokens, with all tokens different."""
     tokens = iter(range(10, 1000))
     return Stream(sentences=tuple(tuple(next(tokens) for _ in range(length)) for length in lengths), words=0)
 
@@ -54,7 +54,7 @@ def test_a_sentence_that_just_fits_is_not_repeated() -> None:
     assert [window[1] for window in full_windows(_stream(4, 4, 4, 4, 4, 4), length=9)] == [10, 18, 26]
 
 
-def test_of_a_stream_that_is_too_short_there_are_no_full_windows() -> None:
+def test_a_stream_that_is_too_short_has_no_full_windows() -> None:
     assert list(full_windows(_stream(3), length=8)) == []
 
 

@@ -1,6 +1,6 @@
-"""EXCEPTIONS: what passes on transformers' classes and is not wanted of ours, with the reason.
+"""EXCEPTIONS: tests that pass on transformers' classes and need not pass on ours, with the reasons.
 
-`tests.transformers_common.run` fails for a test that is missing here, and for a row that no test needs any more.
+`tests.transformers_common.run` fails for a test that is missing here, and for a row that is no longer needed.
 """
 
 from dataclasses import dataclass
@@ -21,30 +21,30 @@ class Excepted:
 EXCEPTIONS: Final = (
     Excepted(
         tests="test_eager_matches_sdpa_inference*",
-        because="Attention is always written out: there is no sdpa that could be compared with it.",
+        because="Attention is always written out, so there is no sdpa to compare it with.",
     ),
     Excepted(
         tests="test_sdpa_can_dispatch_non_composite_models",
-        because="Attention is always written out: there is no sdpa to choose.",
+        because="Attention is always written out, so sdpa cannot be chosen.",
         lines=(5,),
     ),
     Excepted(
         tests="test_can_set_attention_dynamically*",
-        because="Attention is always written out: there is nothing to set.",
+        because="Attention is always written out, so no other one can be set.",
         lines=(5,),
     ),
     Excepted(
         tests="test_capture_outputs_decorator",
-        because="Layers return hidden states and attentions; no decorator captures them by hooks, which a trace lacks.",
+        because="Layers return hidden states and attentions, because a trace has no hooks that could capture them.",
         lines=(5,),
     ),
     Excepted(
         tests="test_can_capture_specific_layers_hidden_states",
-        because="Hidden states are returned of all layers or of none, as transformers 4.57 documents it.",
+        because="The hidden states of all layers are returned, or none, as transformers 4.57 documents.",
         lines=(5,),
     ),
     Excepted(
         tests="test_model_weights_reload_no_missing_tied_weights",
-        because="A checkpoint without a single weight of the model is refused; transformers makes all of them random.",
+        because="A checkpoint without a single weight of the model is refused; transformers loads random weights.",
     ),
 )

@@ -1,8 +1,8 @@
-"""Run transformers' common model tests on its classes and on ours, and compare; `make test-transformers` does it.
+"""Runs transformers' common model tests on its classes and on ours, and compares; see `make test-transformers`.
 
-The tests are those of the installed version's source distribution. pip fetches it into a folder outside the repository,
-with the packages that the tests import. The distribution lacks two modules that they import, of generation and of
-exporters; these are empty here.
+The tests come from the source distribution of the installed version. pip fetches it into a folder outside of the
+repository, with the packages that the tests import. The distribution lacks two modules that they import, of generation
+and of exporters; here these are empty.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from xml.etree import ElementTree as ET
 
 from tests.transformers_common.exceptions import EXCEPTIONS
 
-# An architecture and the name of a test -> its outcome.
+# The outcome of a test, by architecture and the name of the test.
 Outcomes = Mapping[tuple[str, str], str]
 
 THEIRS, OURS = "transformers", "rpln_model"
 PASSED, SKIPPED, FAILED = OUTCOMES = ("passed", "skipped", "failed")
 
-# What the tests import, or are skipped without. All that these depend on is installed.
+# Packages that the tests import, or are skipped without. What these require is installed.
 _PACKAGES: Final = ("accelerate==1.15.0", "parameterized==0.9.0", "peft==0.21.2", "psutil==7.2.2")
 _MISSING: Final = {
     "generation/test_utils.py": "class GenerationTesterMixin:\n    pass\n",
@@ -37,7 +37,7 @@ _PIP: Final = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--qu
 
 
 def main() -> None:
-    """Fetch what is not there yet, run both, print the differences, and exit with 1 if there are any."""
+    """Fetch what is missing, run both, print the differences, and exit with 1 if there are any."""
     options = _parse_options()
     installed = version("transformers")
     folder = options.folder / f"transformers-{installed}"
@@ -48,14 +48,14 @@ def main() -> None:
     both = sum(ours.get(test) == PASSED for test in passing)
     print(f"transformers {installed}: {len(passing)} tests pass on its classes, {both} of these on ours.")
     complaints = list(compared(theirs, ours, line=int(installed.split(".")[0])))
-    print("\n".join(complaints or [f"The {len(passing) - both} others are exceptions, all of them needed."]))
+    print("\n".join(complaints or [f"The {len(passing) - both} others are exceptions, all of which are needed."]))
     sys.exit(bool(complaints))
 
 
 def compared(theirs: Outcomes, ours: Outcomes, *, line: int) -> Iterator[str]:
-    """Yield a sentence for each test that passes on theirs alone and is no exception, and for each needless exception.
+    """Yield a sentence for each test that passes on their classes alone, and for each exception that is not needed.
 
-    `line` is the major version of transformers.
+    Tests in EXCEPTIONS are passed over. `line` is the major version of transformers.
     """
     lost = [test for test, outcome in theirs.items() if outcome == PASSED and ours.get(test) != PASSED]
     rows = [row for row in EXCEPTIONS if line in row.lines]
@@ -65,7 +65,7 @@ def compared(theirs: Outcomes, ours: Outcomes, *, line: int) -> Iterator[str]:
             yield f"{architecture}: {name} passes on transformers' class; on ours it is {outcome}."
     for row in rows:
         if not any(fnmatch.fnmatchcase(name, row.tests) for _, name in lost):
-            yield f"{row.tests} is an exception for transformers {line}, and needs none: remove it."
+            yield f"{row.tests} is an exception for transformers {line} that is not needed. Remove it."
 
 
 def _parse_options() -> argparse.Namespace:
@@ -94,12 +94,14 @@ def _fetch(installed: str, folder: Path) -> None:
         for name, content in _MISSING.items():
             (tests / name).parent.mkdir(exist_ok=True)
             (tests / name).write_text(content)
-        (made / "pytest.ini").write_text("[pytest]\n")  # the repository's would make errors of their warnings
+        (made / "pytest.ini").write_text(
+            "[pytest]\n"
+        )  # the repository's settings would turn their warnings into errors
         made.rename(folder)
 
 
 def _outcomes(package: str, folder: Path, *, processes: int) -> Outcomes:
-    """Run the suite on the classes of `package`."""
+    """Run the suite on the classes of `package`, and return its outcomes."""
     report, log = folder / f"{package}.xml", folder / f"{package}.log"
     paths = [_REPOSITORY, folder, folder / "packages", *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {
@@ -120,13 +122,13 @@ def _outcomes(package: str, folder: Path, *, processes: int) -> Outcomes:
             stderr=subprocess.STDOUT,
             check=False,
         ).returncode
-    if code > 1:  # 1: tests have failed
+    if code > 1:  # 1 means that tests have failed
         sys.exit(f"The tests could not be run on the classes of {package}: see {log}.")
     return outcomes_from_report(report)
 
 
 def outcomes_from_report(report: Path) -> Outcomes:
-    """The outcome of each test in a JUnit file; of its subtests, the worst."""
+    """Return the outcome of each test in a JUnit file. With subtests, it is the worst."""
     found: dict[tuple[str, str], str] = {}
     for case in ET.parse(report).iter("testcase"):  # noqa: S314 - pytest has just written it
         failed = case.find("failure") is not None or case.find("error") is not None

@@ -1,6 +1,6 @@
-"""transformers' ModelTesterMixin on every architecture, of the package that RPLN_CLASSES_OF names.
+"""transformers' ModelTesterMixin on every architecture, with the classes of the package that RPLN_CLASSES_OF names.
 
-`tests.transformers_common.run` collects this file: once with `transformers`, once with `rpln_model`.
+`tests.transformers_common.run` collects this file twice: with `transformers`, and with `rpln_model`.
 """
 
 import importlib
@@ -17,7 +17,7 @@ CLASSES: Any = importlib.import_module(os.environ["RPLN_CLASSES_OF"])
 
 
 def suite_of(architecture: str) -> type[unittest.TestCase]:
-    """The common tests of one architecture, as a class that pytest collects under the architecture's name."""
+    """Return the common tests of an architecture, as a class that pytest collects under the architecture's name."""
 
     def set_up(self: Any) -> None:
         self.model_tester = NetworkTester(architecture)

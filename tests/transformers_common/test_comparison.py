@@ -1,4 +1,4 @@
-"""What `make test-transformers` complains of, and what it does not."""
+"""What `make test-transformers` reports, and what it accepts."""
 
 from pathlib import Path
 

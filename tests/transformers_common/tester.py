@@ -1,4 +1,4 @@
-"""The small networks and inputs that transformers' common tests are run on."""
+"""The small networks and inputs that transformers' common tests run on."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ ENCODER_DECODER: Final = "EncoderDecoderModel"
 
 
 class NetworkTester:
-    """What the common tests call a model tester: sizes, a configuration and inputs for one architecture."""
+    """What the common tests call a model tester: sizes, a configuration and inputs for an architecture."""
 
     batch_size = 3
     seq_length = 7
@@ -26,7 +26,7 @@ class NetworkTester:
         self.architecture = architecture
 
     def get_config(self) -> Any:
-        """A small configuration; of a decoder, or of an encoder and a decoder, where the architecture is one."""
+        """Return a small configuration, of a decoder or an encoder-decoder if the architecture is one."""
         if self.architecture != ENCODER_DECODER:
             return self._network(is_decoder=self.architecture in DECODERS)
         return EncoderDecoderConfig.from_encoder_decoder_configs(
@@ -51,7 +51,7 @@ class NetworkTester:
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[Any, dict[str, torch.Tensor]]:
-        """The configuration, and a batch of random ids above the padding's with a few tokens masked."""
+        """Return the configuration, and a batch of random ids without padding, of which a few tokens are masked."""
         inputs = self._tokens()
         if self.architecture == ENCODER_DECODER:
             inputs |= {f"decoder_{name}": tensor for name, tensor in self._tokens().items()}

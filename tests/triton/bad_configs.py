@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 Edit: TypeAlias = Callable[[Path], None]
-"""Changes a model's folder."""
+"""A function that changes a model's folder."""
 
 MASK = """input {
   name: "attention_mask"
@@ -33,9 +33,9 @@ GPU_ACCELERATOR = 'optimization { execution_accelerators { gpu_execution_acceler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """What is edited in which model of tagger, what our check says, and whether Triton refuses to load it.
+    """A mistake: what is edited in which model of tagger, what our check says, and whether Triton refuses to load it.
 
-    `refused` is None where Triton 24.10 may do neither, but wait for ever or crash.
+    `refused` is None if Triton 24.10 may wait for ever or crash instead.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Mistake:
 
 
 def replace(old: str, new: str) -> Edit:
-    """Another text in the configuration that a server without a GPU reads."""
+    """Return an edit that replaces a text in the configuration that a server without a GPU reads."""
 
     def edit(folder: Path) -> None:
         config = next(path for path in (folder / "configs/cpu.pbtxt", folder / "config.pbtxt") if path.exists())
@@ -57,7 +57,7 @@ def replace(old: str, new: str) -> Edit:
 
 
 def append(text: str) -> Edit:
-    """More text at the end of the configuration."""
+    """Return an edit that appends a text to the configuration."""
     return replace("name:", f"{text}\nname:")
 
 
@@ -77,7 +77,7 @@ def remove(path: str) -> Edit:
 
 
 def shorten(path: str) -> Edit:
-    """Half of a file."""
+    """Return an edit that cuts a file in half."""
 
     def edit(folder: Path) -> None:
         content = (folder / path).read_bytes()

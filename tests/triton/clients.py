@@ -1,4 +1,4 @@
-"""Clients of a server: KServe's protocol over HTTP by hand, and tritonclient over gRPC. Arrays in, arrays out."""
+"""Clients of a server: KServe's protocol over HTTP written by hand, and tritonclient over gRPC, with arrays."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -16,11 +16,11 @@ DTYPES: dict[str, Any] = {name: np.dtype(dtype) for dtype, name in NAMES.items()
 
 
 class RefusedError(Exception):
-    """The server answered with an error."""
+    """Raised when the server answers with an error."""
 
 
 def texts(*rows: str | list[str]) -> np.ndarray:
-    """A tensor of strings, (rows, strings of a row)."""
+    """Return a tensor of strings, (rows, strings of a row)."""
     listed = [[row] if isinstance(row, str) else row for row in rows]
     array = np.empty((len(listed), len(listed[0])), np.object_)
     for target, row in zip(array, listed, strict=True):
@@ -29,7 +29,7 @@ def texts(*rows: str | list[str]) -> np.ndarray:
 
 
 def request_body(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The JSON of a request."""
+    """Return the JSON of a request."""
     return {
         "inputs": [
             {

@@ -15,14 +15,14 @@ from tests.triton.server import Server, triton_server
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
 STAMP = ENVIRONMENT / ".installed"
 POSITIONS = "fill-mask-positions"
-"""What fill-mask is called here whose graph is told where the mask tokens are."""
+"""The name, in these tests, of fill-mask with a graph that is told where the mask tokens are."""
 ENCODERS = (*(task for task, row in TASKS.items() if row.postprocess), POSITIONS)
 BUCKETS = (16, 32, 64)
 
 
 @pytest.fixture(scope="session")
 def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ToyBundle]:
-    """One of ENCODERS, made once."""
+    """Return a function that makes one of ENCODERS, once."""
 
     @cache
     def bundle_of(name: str) -> ToyBundle:
@@ -34,7 +34,7 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ToyBu
 
 @pytest.fixture(scope="session")
 def environment() -> Path:
-    """The environment that the server is in. CI has it; elsewhere tests of the server may be left out."""
+    """Return the environment that has the server. Without it, tests of the server are skipped, or fail in CI."""
     if not STAMP.exists():
         reason = "no Triton server: make .venv-triton/.installed"
         if os.environ.get("CI"):
@@ -47,7 +47,7 @@ def environment() -> Path:
 def encoders(
     environment: Path, bundle_of: Callable[[str], ToyBundle], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A server of all ENCODERS."""
+    """Return a server of all ENCODERS."""
     repositories = tmp_path_factory.mktemp("repositories")
     for name in ENCODERS:
         write_repository(bundle_of(name).folder, repositories / name, name=name, buckets=BUCKETS)

@@ -1,7 +1,7 @@
-"""Bundles made in a moment: networks of six operators with the signature of each task, and a trained tokenizer.
+"""Bundles that are made quickly: networks of six operators with the signature of each task, and a trained tokenizer.
 
-What a token gets depends on itself and, by its mean, on every real token of its row: a row that is padded, cut or
-joined wrongly gets other answers.
+The output for a token depends on itself and on the mean of all real tokens of its row. So a row that is padded, cut or
+joined wrongly gives other answers.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from tests.runtime.bundles import LABELS, make_manifest, make_tokenizer
 
 HIDDEN = 8
 
-# X is the embedded tokens, C their mean, (..., 1, HIDDEN), and H the sum of both.
+# X are the embedded tokens, C is their mean (..., 1, HIDDEN), and H is the sum of both.
 BODY = """
     X = Gather(table, input_ids)
     axis = Constant <value_ints = [-1]> ()
@@ -62,7 +62,7 @@ TYPES = {"int64": "int64", "float32": "float"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToyBundle:
-    """A bundle's folder and manifest."""
+    """The folder of a bundle, and its manifest."""
 
     folder: Path
     manifest: Manifest
@@ -70,7 +70,7 @@ class ToyBundle:
 
 @functools.cache
 def tokenizer_files() -> tuple[dict[str, bytes], int]:
-    """The files of a tokenizer, and how many tokens it has."""
+    """Return the files of a tokenizer, and how many tokens it has."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = make_tokenizer(Path(folder))
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, len(tokenizer)
@@ -121,7 +121,7 @@ def _declared(spec: TensorSpec) -> str:
 
 
 class _Config:
-    """What `make_manifest` asks of a config."""
+    """The fields of a config that `make_manifest` reads."""
 
     hidden_size = HIDDEN
     type_vocab_size = pad_token_id = 1

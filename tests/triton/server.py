@@ -1,6 +1,7 @@
-"""A real Triton server on loopback: that of the nvidia-pytriton wheel, with stand-ins for the backends it lacks.
+"""A real Triton server of the nvidia-pytriton wheel on loopback, with stand-ins for the backends that the wheel lacks.
 
-Python-based backends serve the configurations as they are: everything but the model's arithmetic is Triton's own.
+The stand-ins are backends in Python that serve the configurations as they are. All but the arithmetic of the model is
+Triton's own.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ _ABOUT_PYTHON = "import sys, sysconfig; print('%d.%d' % sys.version_info[:2], sy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where a server listens, and what it writes."""
+    """A running server: where it listens, and what it prints."""
 
     http: str
     grpc: str
@@ -32,17 +33,17 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def post(self, path: str, body: Any = None, *, timeout: float = 30) -> tuple[int, Any]:
-        """Post JSON, or bytes as they are; the status and the document that come back."""
+        """Post JSON, or bytes as they are. Return the status and the document of the answer."""
         data = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
         request = urllib.request.Request(f"http://{self.http}/v2/{path}", data=data, method="POST")
         return _opened(request, timeout)
 
     def get(self, path: str) -> tuple[int, Any]:
-        """The status and the document at `path`."""
+        """Return the status and the document at `path`."""
         return _opened(urllib.request.Request(f"http://{self.http}/v2/{path}"), 30)
 
     def statistics(self, model: str) -> dict[str, Any]:
-        """What the server counted of a model."""
+        """Return what the server counted of a model."""
         status, document = self.get(f"models/{model}/stats")
         assert status == 200, document
         (stats,) = document["model_stats"]
@@ -53,7 +54,7 @@ class Server:
 def triton_server(
     environment: Path, repositories: Sequence[Path], work: Path, arguments: Sequence[str] = ()
 ) -> Iterator[Server]:
-    """Start a server of `environment` with all `repositories`, and end it."""
+    """Start a server of `environment` with all `repositories`, and stop it at the end."""
     python = environment / "bin" / "python"
     version, libraries = subprocess.check_output([python, "-c", _ABOUT_PYTHON], text=True).split()
     site = environment / "lib" / f"python{version}" / "site-packages"
@@ -93,7 +94,7 @@ def triton_server(
 
 
 def _copy_backends(home: Path, version: str, work: Path) -> Path:
-    """The python backend as the wheel has it, for this Python, and the stand-ins."""
+    """Copy the wheel's python backend for this Python, and the stand-ins."""
     backends = work / "backends"
     (backends / "python").mkdir(parents=True)
     for name in ("libtriton_python.so", "triton_python_backend_utils.py"):

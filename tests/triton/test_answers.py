@@ -1,4 +1,4 @@
-"""What the server answers, over both protocols, is what the runtime in Python answers."""
+"""The server answers, over both protocols, what the runtime in Python answers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ from tests.triton.networks import ToyBundle
 from tests.triton.server import Server
 
 TOLERANCE = 1e-5
-"""Both run the same graph in fp32; batches differ."""
+"""How far answers may differ: both run the same graph in fp32, but in other batches."""
 
 PROTOCOLS = pytest.mark.parametrize("infer", [infer_http, infer_grpc], ids=["http", "grpc"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """An item for a pipeline, the same as tensors, and options that differ from the defaults."""
+    """An item for a pipeline, the same item as tensors, and options that are not the defaults."""
 
     item: Any
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +128,7 @@ def test_each_item_of_a_request_may_have_its_own_options(
 
 
 def columns_from_answer(answer: Any) -> dict[str, list[Any]]:
-    """A pipeline's answer as the server gives it, found in another way: by what stands in it."""
+    """Return a pipeline's answer in the server's columns, found without the table of columns, by its content."""
     if isinstance(answer, np.ndarray):
         return {"features": list(answer.reshape(-1, answer.shape[-1]))}
     flat: list[dict[str, Any]] = []
@@ -158,7 +158,7 @@ def test_answers_are_cached(encoders: Server) -> None:
         name: array.tolist() for name, array in second.items()
     }
     other = infer_http(encoders, "text-classification", asked | {"options": texts('{"top_k": 3}')})
-    assert other["label"].shape == (1, 3)  # options take part in the key
+    assert other["label"].shape == (1, 3)  # options are part of the key
 
 
 def test_logits_come_with_labels(encoders: Server) -> None:
@@ -200,7 +200,7 @@ REFUSED = {
 
 @PROTOCOLS
 @pytest.mark.parametrize(("model", "arrays", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_wrong_with_a_request_is_said(
+def test_a_wrong_request_is_refused_with_the_reason(
     encoders: Server, infer: Infer, model: str, arrays: dict[str, np.ndarray], message: str
 ) -> None:
     with pytest.raises(RefusedError, match=message):

@@ -1,4 +1,4 @@
-"""config.pbtxt: Google's parser reads what is written, and reading one names the line that is wrong."""
+"""config.pbtxt: Google's parser reads what is written, and an error in one names the line."""
 
 import dataclasses
 import json
@@ -82,7 +82,7 @@ def test_without_the_protobufs_the_command_to_install_them_is_named(
 
 
 def test_graphs_of_a_provider_are_served_by_it(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> None:
-    """Each configuration names the form that its provider runs; weights are shared; measured threads are kept."""
+    """Each configuration names the form that its provider runs. Weights are shared, and measured threads are kept."""
     folder = copy_of(bundle_of("text-classification"), tmp_path)
     model = onnx.load(folder / "model.onnx")
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
@@ -137,7 +137,7 @@ def copy_of(bundle: ToyBundle, parent: Path) -> Path:
 
 
 def edit_manifest(folder: Path, *, graph: dict[str, Any], **fields: Any) -> None:
-    """Change the manifest's JSON, and let it be read and written once more for the list of files."""
+    """Change the manifest's JSON, then read and write it once more, which updates the list of files."""
     path = folder / "rpln.json"
     document = json.loads(path.read_text()) | fields | {"files": []}
     document["graphs"][0] |= graph

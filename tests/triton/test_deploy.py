@@ -1,4 +1,4 @@
-"""The example for Kubernetes: documents that fit together, and flags, models and paths that there are."""
+"""The example for Kubernetes: its documents fit together, and its flags, models and paths exist."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def documents() -> dict[tuple[str, str], Any]:
     return {(one["kind"], one["metadata"]["name"]): one for one in found}
 
 
-def test_what_belongs_together_does(documents: dict[tuple[str, str], Any]) -> None:
+def test_the_documents_fit_together(documents: dict[tuple[str, str], Any]) -> None:
     deployment = documents["Deployment", "tagger"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     assert deployment["selector"]["matchLabels"] == labels

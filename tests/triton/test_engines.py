@@ -1,4 +1,4 @@
-"""TensorRT engines: which are served, with what lengths and batches, what is refused. Nothing runs without a GPU."""
+"""Which TensorRT engines are served, with what lengths and batches, and which are refused. No engine runs here."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def bundle(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> Path:
 
 
 def with_engine(bundle: ToyBundle, folder: Path, **fields: Any) -> Path:
-    """A copy of a bundle with an engine, whose plan is no real one."""
+    """Return a copy of a bundle with an engine, whose plan is not a real one."""
     shutil.copytree(bundle.folder, folder)
     (folder / "engines").mkdir()
     plan = folder / "engines" / f"{NAME}.plan"
@@ -79,7 +79,7 @@ def test_an_engine_is_served_within_its_profiles(bundle: Path, tmp_path: Path) -
         "engine.json",
         "rpln.json",
     }
-    # Longer texts are read in windows that the engine takes.
+    # Longer texts are read in windows that fit the engine.
     tokenizer = repository / "tagger_tokenizer"
     assert '"32,48"' in (tokenizer / "config.pbtxt").read_text()
     assert json.loads((tokenizer / "1/rpln.json").read_text())["usable_length"] == 48
@@ -118,7 +118,7 @@ MISTAKES = {
     "platform": ('"tensorrt_plan"', '"onnxruntime_onnx"', "platform and backend are", True),
     "none": ("KIND_GPU", "KIND_CPU", "KIND_CPU, expected KIND_GPU", False),
 }
-"""What is replaced, what our check says of it, and whether a server refuses it; there, no GPU is asked for."""
+"""What is replaced, what our check says of it, and whether a server refuses it, which needs no GPU."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -1,4 +1,4 @@
-"""Under load: requests of mixed lengths are joined, and no answer is wrong or lost whatever other clients do."""
+"""Under load, requests of mixed lengths are joined, and no answer is wrong or lost, whatever other clients do."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ while True:
 def server(
     environment: Path, bundle_of: Callable[[str], ToyBundle], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A tagger with buckets, and one where every length is a bucket of its own."""
+    """Return a server of a tagger with buckets, and of one in which every length is its own bucket."""
     repositories = tmp_path_factory.mktemp("repositories")
     for name, buckets in ((JOINED, (16, 32, 64)), (APART, range(1, USABLE_LENGTH + 1))):
         folder = bundle_of("token-classification").folder
@@ -51,7 +51,7 @@ def server(
 
 @pytest.fixture(scope="module")
 def expected(bundle_of: Callable[[str], ToyBundle]) -> dict[str, list[bytes]]:
-    """Texts of mixed lengths, and the label of each of their tokens."""
+    """Return texts of mixed lengths, and the label of each of their tokens."""
     drawn = random.Random(0)
     texts = {" ".join(drawn.choices(WORDS, k=drawn.randint(1, 14))) for _ in range(100)}
     tag = pipeline(bundle_of("token-classification").folder, provider="cpu", threads=1)
@@ -102,7 +102,7 @@ def test_no_answer_is_wrong_or_lost(server: Server, expected: dict[str, list[byt
         turns = [future.result() for future in bad]
     assert answered >= 50
     assert min(turns) >= 2
-    # Those of the killed clients count, too.
+    # Requests of the killed clients are counted, too.
     assert server.statistics(JOINED)["inference_stats"]["success"]["count"] - before >= answered
     assert server.get("health/ready")[0] == 200
     assert ask_at_once(server, JOINED, list(expected)) == list(expected.values())
@@ -154,7 +154,7 @@ def ask_too_much(server: Server) -> None:
 
 
 def go_away(server: Server) -> None:
-    """Close a connection in the middle of a request, and one before its answer."""
+    """Close one connection in the middle of a request, and one before its answer."""
     host, port = server.http.split(":")
     body = json.dumps(
         {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["A text."]}]}
@@ -180,7 +180,7 @@ def go_away_over_grpc(server: Server) -> None:
 
 @contextlib.contextmanager
 def killed_clients(server: Server, count: int) -> Iterator[None]:
-    """Clients in processes of their own, killed while they ask."""
+    """Kill clients, which are processes of their own, while they ask."""
     body = json.dumps({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": ["A text."]}]})
     command = [sys.executable, "-c", KILLED_CLIENT, f"http://{server.http}/v2/models/{JOINED}/infer", body]
     clients = [subprocess.Popen(command) for _ in range(count)]

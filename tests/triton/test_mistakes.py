@@ -1,4 +1,4 @@
-"""A repository with a mistake is refused: all by our check, most by Triton itself, and each as the table says."""
+"""Our check refuses every repository with a mistake, and Triton most of them, as the table says."""
 
 import shutil
 from collections.abc import Callable
@@ -19,7 +19,7 @@ EACH = pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
 
 @pytest.fixture(scope="session")
 def tagger(bundle_of: Callable[[str], ToyBundle], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository without a mistake."""
+    """Return a repository without a mistake."""
     repository = tmp_path_factory.mktemp("tagger") / "repository"
     write_repository(bundle_of("token-classification").folder, repository, name="tagger", buckets=BUCKETS)
     return repository
@@ -27,13 +27,13 @@ def tagger(bundle_of: Callable[[str], ToyBundle], tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def outcomes(tagger: Path, environment: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, Any]]:
-    """What a server says that is told to load the models with a mistake, by mistake: a status and a document."""
+    """Return, for each mistake, what a server answers that is told to load the models: a status and a document."""
     repository, work = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("server")
     tried = {name: mistake for name, mistake in MISTAKES.items() if mistake.refused is not None}
     found: dict[str, tuple[int, Any]] = {}
     with triton_server(environment, [repository], work, ["--model-control-mode=explicit"]) as server:
         steps = [name for name, mistake in tried.items() if mistake.model != "tagger"]
-        # Most of the time the server waits for a process in Python to start.
+        # The server mostly waits for a process in Python to start.
         with ThreadPoolExecutor(4) as pool:
             loaded = [pool.submit(load_step, server, repository, tagger, name) for name in steps]
             found |= {name: future.result() for name, future in zip(steps, loaded, strict=True)}
@@ -49,7 +49,7 @@ def outcomes(tagger: Path, environment: Path, tmp_path_factory: pytest.TempPathF
 
 
 def load_step(server: Server, repository: Path, tagger: Path, name: str) -> tuple[int, Any]:
-    """Load a model with a mistake, under a name of its own, so that several may be loaded at a time."""
+    """Load a model with a mistake under a name of its own, so that several can be loaded at a time."""
     mistake = MISTAKES[name]
     folder = repository / name.replace(" ", "_")
     shutil.copytree(tagger / mistake.model, folder)
@@ -60,7 +60,7 @@ def load_step(server: Server, repository: Path, tagger: Path, name: str) -> tupl
     return server.post(f"repository/models/{folder.name}/load")
 
 
-def test_there_are_enough_of_each() -> None:
+def test_the_table_has_many_mistakes_of_either_kind() -> None:
     assert len(MISTAKES) >= 40
     assert sum(mistake.refused is not True for mistake in MISTAKES.values()) >= 10
 
@@ -75,6 +75,6 @@ def test_the_check_finds_the_mistake(tagger: Path, tmp_path: Path, mistake: Mist
 
 
 @pytest.mark.parametrize("name", [name for name, mistake in MISTAKES.items() if mistake.refused is not None])
-def test_triton_refuses_what_it_does(outcomes: dict[str, tuple[int, Any]], name: str) -> None:
+def test_triton_refuses_the_mistakes_that_the_table_says(outcomes: dict[str, tuple[int, Any]], name: str) -> None:
     status, document = outcomes[name]
     assert (status != 200) == MISTAKES[name].refused, document

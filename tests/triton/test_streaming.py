@@ -1,4 +1,4 @@
-"""Generated text comes piece by piece, over gRPC and over HTTP, and joined it is what the runtime generates."""
+"""Generated text comes in pieces, over gRPC and over HTTP, which join to what the runtime generates."""
 
 import importlib
 import itertools
@@ -36,7 +36,7 @@ LONGEST = 12
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A decoder, and a decoder with its encoder."""
+    """Return a decoder, and a decoder with its encoder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folders = {name: tmp_path_factory.mktemp(name) for name in ("writer", "translator")}
@@ -76,7 +76,7 @@ def generators(bundles: dict[str, Path]) -> dict[str, Generator]:
 
 
 class Stream:
-    """A gRPC stream: requests in, pieces out under the id of their request."""
+    """A gRPC stream, to which requests are sent. Pieces come back with the id of their request."""
 
     def __init__(self, server: Server) -> None:
         self._client = tritonclient.grpc.InferenceServerClient(server.grpc)
@@ -94,7 +94,7 @@ class Stream:
         self._client.async_stream_infer(model, grpc_inputs(arrays), request_id=key, enable_empty_final_response=True)
 
     def next(self) -> tuple[str, int, str, bool]:
-        """The next piece: its request, sequence and text, and whether it is the request's last, which has no text."""
+        """Return the next piece: request, sequence, text, and whether it ends the request, when it has no text."""
         result, error = self._responses.get(timeout=30)
         if error is not None:
             raise RefusedError(error.message())
@@ -104,7 +104,7 @@ class Stream:
         return response.id, int(result.as_numpy("sequence")[0, 0]), result.as_numpy("text")[0, 0].decode(), False
 
     def texts(self, count: int) -> dict[str, dict[int, str]]:
-        """The text of each sequence of `count` requests, when all have ended."""
+        """Return the text of each sequence of `count` requests, when all have ended."""
         found: dict[str, dict[int, str]] = defaultdict(lambda: defaultdict(str))
         ended = 0
         while ended < count:
@@ -128,7 +128,7 @@ def test_pieces_joined_are_what_the_runtime_generates(
         pieces = list(itertools.takewhile(lambda piece: not piece[3], iter(stream.next, None)))
     expected = list(generators[model].stream(text))
     assert [piece for _, _, piece, _ in pieces] == expected
-    assert model == "translator" or len(expected) > 1  # one piece would be no stream
+    assert model == "translator" or len(expected) > 1  # a single piece would not be a stream
 
 
 def test_prompts_that_come_together_are_answered_apart(server: Server, generators: dict[str, Generator]) -> None:
@@ -163,7 +163,7 @@ def test_options_of_a_request(
         found = stream.texts(1)[""]
     answers = [answer["generated_text"] for answer in generators[model]("Ada", **options)]
     head = "Ada" if model == "writer" else ""
-    # A sequence that ended at once has no piece.
+    # A sequence that ended at once has no pieces.
     assert [head + found[sequence] for sequence in range(len(answers))] == answers
     assert found.keys() <= set(range(len(answers)))
 
@@ -177,7 +177,7 @@ def test_options_of_a_request(
         ({"stop_token_ids": 5}, "TypeError|stop_token_ids"),
     ],
 )
-def test_what_is_wrong_is_said_to_who_asked(
+def test_an_error_reaches_the_client_that_asked(
     server: Server, generators: dict[str, Generator], options: dict[str, Any], message: str
 ) -> None:
     with Stream(server) as wrong, Stream(server) as right:
@@ -209,7 +209,7 @@ def test_clients_that_go_leave_the_others_alone(server: Server, generators: dict
 
 
 class Sender:
-    """Triton's response sender, and a client that may go."""
+    """Stands for Triton's sender of responses, whose client may go."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []

@@ -1,4 +1,4 @@
-"""Writing a repository: whole or not at all, choices checked, the same from both commands."""
+"""A repository is written completely or not at all, choices are checked, and both commands write the same."""
 
 import dataclasses
 import json

@@ -9,3 +9,4 @@ from rpln_graphs.passes.transpose_weights import TransposeWeights
 from rpln_graphs.rewriting.base import CountingPass
 
 CLEAN_UP: Final[tuple[type[CountingPass], ...]] = (TransposeWeights, FoldConstants, MaterializeReshape, NameValues)
+"""The passes that run after every trace, in order."""

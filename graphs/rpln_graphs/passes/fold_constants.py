@@ -1,8 +1,8 @@
-"""Constants, shape arithmetic, Identity, common subexpressions, dead code -> none: what export knows is computed there.
+"""Constants, shape arithmetic, Identity, common subexpressions, dead code -> none: all of it is computed at export.
 
 onnxscript's folding and rewrite rules and onnx_ir's common passes do all of it. Two things are kept from them:
 
-1. Weights. TransposeWeights has turned them already; those that it left have other readers, and would be stored twice.
+1. Weights. TransposeWeights has transposed most; those that it left have other readers, and would be stored twice.
 2. Equal initializers. Later passes may scale them differently.
 """
 
@@ -17,14 +17,17 @@ from onnxscript.rewriter.rules.common import slice_split_rule
 from rpln_graphs.rewriting.base import CountingPass
 
 ROUNDS = 2
-"""Folding enables rewrites and rewrites enable folding; a third round changes no graph of this family."""
+"""The rounds of folding and rewriting, which enable each other. A third round changes no graph of this family."""
 
 QUICK_RULES: Final = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule]  # noqa: SLF001 # no public name
-"""onnxscript's own choice but for two Slices -> Split, which compares every node with every other: a second a layer."""
+"""onnxscript's own choice without the rule two Slices -> Split, which takes a second for each layer.
+
+That rule compares every node with every other.
+"""
 
 
 class FoldConstants(CountingPass):
-    """The pass. It counts the nodes that it removed."""
+    """A pass that computes what is constant in a graph. It counts the nodes that it removed."""
 
     def rewrite(self, model: ir.Model) -> int:
         before = len(model.graph)

@@ -6,8 +6,8 @@ Rules:
 2. Scale and bias stay in the graph as ones and zeros, under their names: LayerNormalization must have a scale, every
    runtime's fusions expect a bias, and other passes recognize the LayerNorm by its scale's name.
 3. Weights are rounded once. The product beta W is summed in fp64.
-4. A scale whose largest element is far from 1 compensates for a stream in which few channels are far larger than the
-   others. In fp16, LN(x; 1, 0) would then be subnormal in the others, and the weights out of range. The scale stays.
+4. A scale whose largest element is far from 1 stays. It compensates for a stream in which few channels are far larger
+   than the others: without it, in fp16, the others would be subnormal in LN(x; 1, 0), and weights out of range.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.rewriting.values import operand, tensor_of
 
 FAR: Final = 2.0**8
-"""The largest that a scale's largest element may be; the inverse is the smallest."""
+"""The largest that a scale's largest element may be; the smallest is one divided by it."""
 
 NO_VECTORS: Final = "its scale or bias is not a constant vector of its own"
 GIVEN_OUT: Final = "its result is an output of the graph"
@@ -32,17 +32,17 @@ STATISTICS_READ: Final = "its mean or its deviation is read"
 
 
 class FoldNormAffine(FoldingPass):
-    """The pass. It counts the LayerNorms that it folded within layers, whose input an Add reads too.
+    """A pass that folds the affine of LayerNorms. It counts those within layers, whose input an Add reads too.
 
     It also folds the final LayerNorm and that of a head where it can, but does not count them: they depend on the head.
     """
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return 2L, or 3L with cross-attention."""
+        """Return two for each layer, or three with cross-attention."""
         return traits.blocks
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """Return every LayerNorm."""
+        """Return every LayerNorm of the graph."""
         return (node for node in model.graph if node.op_type == "LayerNormalization")
 
     def counts(self, node: ir.Node) -> bool:
@@ -50,7 +50,7 @@ class FoldNormAffine(FoldingPass):
         return any(use.node.op_type == "Add" for use in operand(node, 0).uses())
 
     def fold(self, node: ir.Node) -> str | None:
-        """Put the affine into the linear layers that follow."""
+        """Put the affine of the LayerNorm into the linear layers that follow, or return the reason why not."""
         affine = [value for value in node.inputs[1:] if value is not None]
         if not all(is_own_constant(value, rank=1) for value in affine):
             return NO_VECTORS
@@ -83,7 +83,8 @@ def _following(norm: ir.Node) -> list[Projection] | str:
 
 
 def _fold_into(projection: Projection, scale: ir.Value, bias: ir.Value | None = None) -> None:
-    # The tensors are held here because the initializers get other contents; rule 3 is what is done with them.
+    """Multiply the weight by the scale, and add what the bias contributes to the layer's own bias (rule 3)."""
+    # The tensors are held here because the initializers get other contents.
     gamma, beta, weight = tensor_of(scale), None if bias is None else tensor_of(bias), tensor_of(projection.weight)
 
     def scaled(matrix: Array) -> Array:
@@ -99,4 +100,5 @@ def _fold_into(projection: Projection, scale: ir.Value, bias: ir.Value | None = 
 
 
 def _fill(value: ir.Value, number: float) -> None:
+    """Let `value` hold `number` everywhere."""
     change_initializer(value, lambda array: np.full_like(array, number))

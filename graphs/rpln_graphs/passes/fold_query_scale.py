@@ -20,18 +20,18 @@ OTHER_QUERIES: Final = "its queries are not a projection that only this product 
 
 
 class FoldQueryScale(FoldingPass):
-    """The pass. It counts the attentions whose scale it folded."""
+    """A pass that folds the scale of attention scores. It counts the attentions whose scale it folded."""
 
     unless: ClassVar[Mapping[str, str]] = {
         RELATIVE_POSITIONS: "the scale also multiplies the scores of relative positions",
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return L, or 2L with cross-attention."""
+        """Return one for each layer, or two with cross-attention."""
         return traits.attentions
 
     def expected(self, traits: GraphTraits) -> int:
-        """Return the formula's count, without self-attentions if these are exceptions."""
+        """Return the formula's count, without self-attentions if the graph has a feature in `unless`."""
         return traits.attentions_except(of_self=self.unless)
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
@@ -45,7 +45,7 @@ class FoldQueryScale(FoldingPass):
                         yield scaling
 
     def fold(self, node: ir.Node) -> str | None:
-        """Scale the projection of the queries instead."""
+        """Scale the projection of the queries in place of the scores, or return the reason why not."""
         scale = constant_operand(node, rank=0)
         assert scale is not None
         scores = other_operand(node, scale)

@@ -22,7 +22,7 @@ OTHER_ROWS: Final = "the rows of the table and the vector differ in type or leng
 
 
 class FoldTokenTypes(FoldingPass):
-    """The pass. It counts the vectors that it added to a table: one, if the graph has embeddings."""
+    """A pass that folds the row of token types. It counts the rows that it folded: one, if the graph has embeddings."""
 
     unless: ClassVar[Mapping[str, str]] = {
         TOKEN_TYPES: "each token has a type of its own",
@@ -41,7 +41,7 @@ class FoldTokenTypes(FoldingPass):
                 yield node
 
     def fold(self, node: ir.Node) -> str | None:
-        """Add the vector to the table whose rows are added next."""
+        """Add the vector to the table whose rows are added next, or return the reason why not."""
         vector, total = constant_operand(node, rank=1), node.outputs[0]
         assert vector is not None
         following = sole_reader(total)

@@ -47,14 +47,14 @@ OTHER_OPERANDS: Final = "its queries are not known to be floats of four axes, or
 
 
 class FuseAttention(AttentionPass, FoldingPass):
-    """The pass. It counts the attentions that it fused."""
+    """A pass that makes attention one standard operator. It counts the attentions that it fused."""
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
-        """Return every Softmax."""
+        """Return every Softmax of the graph."""
         return (node for node in model.graph if node.op_type == "Softmax")
 
     def rewrite(self, model: ir.Model) -> int:
-        """Raise the opset if there is anything to fuse, fuse it, and let layers share their mask."""
+        """Raise the opset if there is anything to fuse, fuse it, let layers share their mask, and return the count."""
         if any(isinstance(_fusable_attention(node), TracedAttention) for node in self.candidates(model)):
             _raise_opset(model)
         count = super().rewrite(model)
@@ -64,7 +64,7 @@ class FuseAttention(AttentionPass, FoldingPass):
         return count
 
     def fold(self, node: ir.Node) -> str | None:
-        """Replace the attention around a Softmax by the operator."""
+        """Replace the attention around a Softmax by the operator, or return the reason why not."""
         attention = _fusable_attention(node)
         if isinstance(attention, str):
             return attention
@@ -83,6 +83,7 @@ def _fusable_attention(softmax: ir.Node) -> TracedAttention | str:
 
 
 def _fuse(attention: TracedAttention) -> None:
+    """Replace the nodes of an attention by the operator, and by nodes that make its mask."""
     graph, heads = attention.context.graph, _size(attention.query, 1)
     assert isinstance(graph, ir.Graph)
     attributes: dict[str, int | float] = {"scale": attention.scale}  # rule 2
@@ -103,6 +104,7 @@ def _fuse(attention: TracedAttention) -> None:
 
 
 def _size(value: ir.Value, axis: int) -> Size:
+    """Return the size of `value` in `axis`."""
     assert value.shape is not None
     return value.shape[axis]
 
@@ -183,7 +185,7 @@ def _mask_nodes(graph: ir.Graph, attention: TracedAttention, mask: ir.Value) -> 
 
 
 def _size_nodes(graph: ir.Graph, attention: TracedAttention, *, name: str) -> Iterator[ir.Node]:
-    """Yield the nodes that compute [1, 1, T, 1], the last one returns it.
+    """Yield the nodes that compute the shape [1, 1, T, 1]; the last one returns it.
 
     T is read from an input that has it, so that all layers share the nodes, or else from the queries.
     """
@@ -218,6 +220,7 @@ def _remove(graph: ir.Graph, last: ir.Node) -> None:
 
 
 def _raise_opset(model: ir.Model) -> None:
+    """Convert the graph to OPSET if it has an older one. Raises PassError if that fails."""
     if model.opset_imports[""] < OPSET:
         version_converter.convert_version(model, OPSET, fallback=True)
     if model.opset_imports[""] < OPSET:

@@ -22,7 +22,7 @@ NUMBERS: Final = {"root": math.sqrt(2), "one": 1.0, "half": 0.5}
 
 
 class FuseBiasGelu(GeluPass):
-    """The pass. It counts the gelus that it fused, in feed-forward blocks and in a head."""
+    """A pass that fuses exact gelus with their bias. It counts those in feed-forward blocks and in a head."""
 
     approximate: ClassVar[str] = "none"
     heart: ClassVar[str] = "Erf"
@@ -31,7 +31,7 @@ class FuseBiasGelu(GeluPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return L unless the layers have another activation, plus 1 for a head that predicts tokens."""
+        """Return one for each layer, unless the activation is another, and one for a head that predicts tokens."""
         layers = 0 if traits.features.intersection({OTHER_ACTIVATION, TANH_GELU}) else traits.layers
         return layers + (1 if GELU_HEAD in traits.features else 0)
 

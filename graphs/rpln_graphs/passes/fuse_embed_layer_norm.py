@@ -27,7 +27,7 @@ BIAS: Final = "it adds a bias, which FoldTokenTypes removes"
 
 
 class FuseEmbedLayerNorm(FusingPass):
-    """The pass. It counts the embeddings that it fused: one."""
+    """A pass that makes the embeddings one operator. It counts the embeddings that it fused: one."""
 
     anchor: ClassVar[str] = "SkipLayerNormalization"
     unless: ClassVar[Mapping[str, str]] = {

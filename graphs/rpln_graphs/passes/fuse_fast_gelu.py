@@ -22,7 +22,7 @@ NUMBERS: Final = {"three": 3.0, "cubic": 0.044715, "slope": math.sqrt(2 / math.p
 
 
 class FuseFastGelu(GeluPass):
-    """The pass. It counts the gelus that it fused, in feed-forward blocks."""
+    """A pass that fuses approximate gelus, with a bias if there is one. It counts those in feed-forward blocks."""
 
     approximate: ClassVar[str] = "tanh"
     heart: ClassVar[str] = "Tanh"
@@ -31,7 +31,7 @@ class FuseFastGelu(GeluPass):
         return _RULES
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return L if this gelu is the activation; a head's gelu is always exact."""
+        """Return one for each layer if this gelu is the activation. A head's gelu is always exact."""
         return traits.layers if TANH_GELU in traits.features else 0
 
 

@@ -39,7 +39,7 @@ OTHER_MASK: Final = "its mask is not known to be one for each text and the same 
 
 
 class FuseMultiHeadAttention(AttentionPass, FusingPass):
-    """The pass. It counts the attentions that it fused."""
+    """A pass that makes attention one operator of ONNX Runtime. It counts the attentions that it fused."""
 
     anchor: ClassVar[str] = "Softmax"
 
@@ -65,24 +65,26 @@ def _heads(op: Any, projected: Any, name: str) -> Any:
 
 
 def _projected(op: Any, key: Any, value: Any, _past_key: Any, _past_value: Any) -> Any:
-    """Return keys, with their last axis before tokens, and values, as projected from the tokens."""
+    """Return the pattern of keys and values that are projected from the tokens; the keys are transposed already."""
     heads = op.Reshape(key, pattern.ANY_VALUE, _outputs=["key_heads"])
     return op.Transpose(heads, perm=[0, 2, 3, 1]), _heads(op, value, "value_heads"), ()
 
 
 def _continued(op: Any, key: Any, value: Any, past_key: Any, past_value: Any) -> Any:
-    """Return those of earlier tokens and of these, which are outputs besides (rule 4)."""
+    """Return the pattern of keys and values of earlier tokens and of these, which are also outputs (rule 4)."""
     keys = op.Concat(past_key, _heads(op, key, "key_heads"), axis=-2)
     values = op.Concat(past_value, _heads(op, value, "value_heads"), axis=-2)
     return op.Transpose(keys, perm=[0, 1, 3, 2]), values, (keys, values)
 
 
 def _stored(op: Any, key: Any, value: Any, _past_key: Any, _past_value: Any) -> Any:
-    """Return those that have their heads already (rule 4)."""
+    """Return the pattern of keys and values that have their heads already (rule 4)."""
     return op.Transpose(key, perm=[0, 1, 3, 2]), value, ()
 
 
 def _rule(name: str, keys_and_values: Callable[..., Any]) -> pattern.RewriteRule:
+    """Return the rule for attention to the keys and values of a pattern."""
+
     def attention(
         op: Any, query: Any, key: Any, value: Any, past_key: Any, past_value: Any, scale: Any, addend: Any
     ) -> Any:

@@ -31,7 +31,7 @@ OTHER_SHAPES: Final = "its summands are not known to have one shape"
 
 
 class FuseSkipLayerNorm(FusingPass):
-    """The pass. It counts the LayerNorms that it fused: those of the residual stream and of the embeddings."""
+    """A pass that fuses a sum and its LayerNorm. It counts those of the residual stream and of the embeddings."""
 
     anchor: ClassVar[str] = "LayerNormalization"
 

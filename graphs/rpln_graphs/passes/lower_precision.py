@@ -31,11 +31,13 @@ FLOAT_OPERATORS: Final = {
 }
 """Operators that stay fp32 (rule 1)."""
 CACHED: Final = re.compile(r"(past_key_values|present|cross_key_values)\.(\d+\.(?:key|value))")
+"""The names of the keys and values that decoder graphs pass on (rule 4)."""
 KEPT_KEY: Final = "rpln.kept_float"
+"""The key of the model's metadata that names the MatMuls that stayed fp32, with their largest magnitudes."""
 
 
 class LowerPrecision(CountingPass):
-    """The pass. It counts the nodes that compute in the lower type."""
+    """A pass that writes fp16 or bf16 into a graph. It counts the nodes that compute in the lower type."""
 
     calibrated = True
 
@@ -82,7 +84,7 @@ class LowerPrecision(CountingPass):
 
 
 class _Typing:
-    """One run over a graph, which types its values from the inputs down: a node's inputs are typed before the node."""
+    """A run over a graph that types its values from the inputs down: a node's inputs are typed before the node."""
 
     def __init__(
         self,
@@ -135,6 +137,7 @@ class _Typing:
                 self.graph.outputs[position] = node.outputs[0]
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, *, before: ir.Node) -> ir.Value:
+        """Return `value` cast to `dtype`; there is one Cast for all readers."""
         key = (value, dtype)
         if key not in self.casts:
             node = cast_node(value, dtype, name=f"{value.name}.{dtype.name.lower()}")

@@ -17,7 +17,7 @@ from rpln_graphs.rewriting.values import Size, same_size
 
 
 class MaterializeReshape(CountingPass):
-    """The pass. It counts the Reshape nodes whose shape became a constant."""
+    """A pass that makes the shapes of Reshape nodes constants. It counts the nodes whose shape became one."""
 
     def rewrite(self, model: ir.Model) -> int:
         rewritten = 0

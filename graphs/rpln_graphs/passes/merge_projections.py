@@ -27,10 +27,10 @@ SEPARATING: Final = frozenset({"Reshape", "Transpose", "Concat", "Cast"})
 
 
 class MergeProjections(ExplainingPass):
-    """The pass. It counts the values whose projections it merged."""
+    """A pass that merges projections of one value. It counts the values whose projections it merged."""
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return L: in a decoder's graph, a cross-attention has only the projection of its queries."""
+        """Return one for each layer: in a decoder's graph, a cross-attention has only the projection of its queries."""
         return traits.layers
 
     def rewrite(self, model: ir.Model) -> int:
@@ -59,7 +59,7 @@ def _is_attended(product: ir.Node) -> bool:
     if product.op_type != "MatMul" or not is_constant(product.inputs[1]):
         return False
     reached = list(product.outputs)
-    for value in reached:  # which grows on the way
+    for value in reached:  # the list grows in this loop
         for use in value.uses():
             if use.node.op_type == "MatMul" and not any(is_constant(factor) for factor in use.node.inputs):
                 return True

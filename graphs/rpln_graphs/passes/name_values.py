@@ -17,13 +17,15 @@ import onnx_ir as ir
 from rpln_graphs.rewriting.base import CountingPass
 
 PREFIXES = ("model.", "decoder.", "roberta_prelayernorm.")
+"""The prefixes that names lose: those of GraphCall, of an encoder-decoder's decoder, and of the base model."""
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+"""The key of a node's metadata under which torch notes the modules around it."""
 NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 """What torch calls the scope of arithmetic on symbolic sizes."""
 
 
 class NameValues(CountingPass):
-    """The pass. It counts the nodes that it named."""
+    """A pass that names nodes, values and weights after the model. It counts the nodes."""
 
     def rewrite(self, model: ir.Model) -> int:
         graph = model.graph
@@ -49,7 +51,7 @@ def module_from_node(node: ir.Node) -> str:
 
 
 def scopes_from_node(node: ir.Node) -> list[str]:
-    """The paths of the torch modules around what `node` was traced from, outermost first, and the operator's name."""
+    """Return the paths of the torch modules around `node`, outermost first, and behind them the operator's name."""
     scopes: list[str] = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
     return scopes
 

@@ -45,7 +45,7 @@ _Shape = Sequence[Size | str]
 
 
 class PackTokens(ExplainingPass):
-    """The pass. It counts the attentions whose results it packed."""
+    """A pass that leaves padding out of what is computed. It counts the attentions whose results it packed."""
 
     unless: ClassVar[Mapping[str, str]] = {
         CACHE: "a step of a decoder has no padding: all of its tokens are new",
@@ -54,7 +54,7 @@ class PackTokens(ExplainingPass):
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return L, or 2L with cross-attention; one layer less if the head reads only the first token."""
+        """Return one for each layer, two with cross-attention; a layer less if the head reads only the first token."""
         alone = FIRST_TOKEN in traits.features and HIDDEN_STATES not in traits.features
         return replace(traits, layers=traits.layers - alone).attentions
 
@@ -128,7 +128,7 @@ class _Packing:
         self.places, self.inverse = self._indices(mask)
 
     def run(self) -> None:
-        """Pack what can be packed."""
+        """Let every node that can compute packed tokens do so, and give the others their values unpacked."""
         for node in list(self.graph):
             if computes_tokens(node, self.texts):
                 self._pack(node)
@@ -212,6 +212,7 @@ class _Packing:
         return places, add("Reshape", shown, sizes, name="inverse", shape=[texts, sequence])
 
     def _constant(self, name: str, value: int | list[int]) -> ir.Value:
+        """Return an initializer that holds integers, shared by all nodes of this pass."""
         return shared_initializer(self.graph, f"packing.{name}", value)
 
     def _add(

@@ -26,7 +26,9 @@ from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.rewriting.values import operand
 
 SHIFT_KEY: Final = "rpln.residual_shift"
+"""The key of the model's metadata that holds k."""
 PEAK_KEY: Final = "rpln.residual_peak"
+"""The key of the model's metadata that holds the largest magnitude in the stream, before scaling."""
 
 WRITERS: Final = re.compile(
     r"embeddings\.LayerNorm\.(weight|bias)"
@@ -36,7 +38,10 @@ WRITERS: Final = re.compile(
 
 
 class RescaleResidual(CountingPass):
-    """The pass. It counts the weights, biases and epsilons that it changed: 0 if the stream fits as it is."""
+    """A pass that scales the residual stream down. It counts what it changed: 0 if the stream fits as it is.
+
+    It changes weights, biases and epsilons.
+    """
 
     calibrated = True
 
@@ -78,7 +83,7 @@ class RescaleResidual(CountingPass):
 
 
 def residual_peak(model: ir.Model, ranges: Ranges) -> float:
-    """Return the largest magnitude in the residual stream, of which the LayerNorms tell; 0 where there is no stream."""
+    """Return the largest magnitude in the residual stream, which LayerNorms read; 0 if the graph has no stream."""
     read = [operand(node, 0) for node in residual_norms(model).values()]
     return max((ranges[value.name or ""] for value in read), default=0.0)
 

@@ -19,10 +19,11 @@ from rpln_graphs.rewriting.initializers import scale_initializer
 from rpln_graphs.rewriting.ranges import Ranges, shift_for_range
 
 VALUE = ".self.value"
+"""What the name of an attention's value projection ends in."""
 
 
 class RescaleValues(CountingPass):
-    """The pass. It counts the attentions that it rescaled: 0 if all values fit as they are."""
+    """A pass that scales the values of attentions down. It counts these attentions: 0 if all values fit as they are."""
 
     calibrated = True
 

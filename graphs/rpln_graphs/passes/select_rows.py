@@ -40,7 +40,7 @@ TWO_AXES: Final = "{node} has the rows of {value} along two axes"
 
 
 class SelectRows(ExplainingPass):
-    """The pass. It counts the selections that it moved: one, if a head selects rows."""
+    """A pass that selects the rows of a head earlier. It counts the selections that it moved: one for such a head."""
 
     unless: ClassVar[Mapping[str, str]] = {HIDDEN_STATES: "the last hidden state of every token is an output"}
 
@@ -75,7 +75,7 @@ class Operand(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class _Want:
-    """The need for some rows of a value only: the axes that they lie along, and the inputs that read the value."""
+    """What is needed of a value: the axes along which the needed rows lie, and the inputs that read the value."""
 
     axes: tuple[int, ...]
     readers: list[tuple[ir.Node, int]] = field(default_factory=list)
@@ -83,7 +83,13 @@ class _Want:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Way:
-    """The values that lose rows, the values that rows are selected from, and the obstacles, nearest first."""
+    """The way of a selection towards the inputs of a graph.
+
+    Attributes:
+        narrowed: the values that lose rows.
+        selected: the values that rows are selected from, where the way ends.
+        obstacles: the reasons why the way ends, nearest to the head first.
+    """
 
     narrowed: Mapping[ir.Value, _Want]
     selected: Mapping[ir.Value, _Want]
@@ -96,11 +102,13 @@ class _Way:
 
 
 def _way_up(graph: ir.Graph, selection: Selection) -> _Way:
-    """Return how far `selection` can be moved up, and end at values that its rows can be selected of."""
+    """Return how far `selection` can be moved up so that its rows can be selected of all values where the way ends."""
     closed: dict[ir.Node, str] = {}
     while True:
         way = _way_around(closed, graph, selection)
-        misplaced = {value: want for value, want in way.selected.items() if not selection.stands(value, want.axes)}
+        misplaced = {
+            value: want for value, want in way.selected.items() if not selection.can_select_from(value, want.axes)
+        }
         if not misplaced:
             return way
         for value, want in misplaced.items():
@@ -170,7 +178,7 @@ def _check_axes(node: ir.Node, operands: Iterable[Operand], wanted: Mapping[ir.V
 def _move(graph: ir.Graph, selection: Selection, way: _Way) -> None:
     """Select rows where `way` ends, and narrow the shapes of the values between there and the head."""
     for value, want in way.selected.items():
-        nodes = selection.again(value, want.axes, graph)
+        nodes = selection.select_from(value, want.axes, graph)
         (rows,) = nodes[-1].outputs
         rows.name = _new_name(graph, f"{value.name}.rows")
         rows.type, rows.shape = value.type, selection.narrowed(shape_of(value), want.axes)

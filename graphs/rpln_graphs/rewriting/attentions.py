@@ -17,8 +17,9 @@ from rpln_graphs.rewriting.traits import (
 from rpln_graphs.rewriting.values import maker, number, operand, other_operand, permutation, sole_reader
 
 OF_SELF: Final = frozenset({RELATIVE_POSITIONS, ATTENTIONS, HEAD_MASK})
+"""The features with which self-attentions cannot be fused."""
 OF_CROSS: Final = frozenset({CROSS_ATTENTIONS, HEAD_MASK})
-"""The features with which self-attentions, or cross-attentions, cannot be fused."""
+"""The features with which cross-attentions cannot be fused."""
 
 HEADS_FIRST: Final = (0, 2, 1, 3)
 TURNED: Final = (0, 1, 3, 2)
@@ -45,11 +46,11 @@ class AttentionPass(ExplainingPass):
     }
 
     def formula(self, traits: GraphTraits) -> int:
-        """Return L, or 2L with cross-attention."""
+        """Return one for each layer, or two with cross-attention."""
         return traits.attentions
 
     def expected(self, traits: GraphTraits) -> int:
-        """Return the formula's count without exceptions; most features concern one kind of attention only."""
+        """Return the formula's count without the self- or cross-attentions that a feature makes exceptions."""
         return traits.attentions_except(of_self=OF_SELF, of_cross=OF_CROSS)
 
 
@@ -93,7 +94,7 @@ def sole_maker(value: ir.Value | None, *operators: str) -> ir.Node | None:
 
 
 def _scores_of(softmax: ir.Node) -> tuple[ir.Node, ir.Value | None, float] | str:
-    """Return the product of queries and keys that goes into `softmax`, its mask and its scale; or the reason if not."""
+    """Return the product of queries and keys before `softmax`, its mask and its scale; or why there is no product."""
     if softmax.attributes.get_int("axis", -1) not in {-1, 3}:
         return OTHER_AXIS
     masked = operand(softmax, 0)

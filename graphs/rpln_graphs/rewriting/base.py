@@ -22,7 +22,9 @@ from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
 
 REFUSED_PREFIX: Final = "rpln.refused."
+"""The beginning of the keys of a model's metadata that hold the refusals of passes."""
 COUNT_PREFIX: Final = "rpln.pass."
+"""The beginning of the keys of a model's metadata that hold the counts of passes."""
 
 IN_FLOAT32: Final = "its scores exceed the range of fp16 and are computed in fp32"
 OUTLYING_SCALE: Final = "its scale is so far from 1 that values without it would be lost in fp16"
@@ -34,7 +36,13 @@ CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The options of one export that a pass may read. `ranges` is empty for passes that are not `calibrated`."""
+    """The options of one export that a pass may read.
+
+    Attributes:
+        dtype: the type that the graph is to compute in.
+        io_dtype: the type of float inputs and outputs.
+        ranges: the ranges of values; empty for passes that are not `calibrated`.
+    """
 
     dtype: ir.DataType = ir.DataType.FLOAT
     io_dtype: ir.DataType = ir.DataType.FLOAT
@@ -55,7 +63,10 @@ class Refusal:
 
 
 class CountingPass(ir.passes.InPlacePass, abc.ABC):
-    """A pass that counts the places it changed."""
+    """A pass that counts the places it changed.
+
+    A `calibrated` pass needs the ranges of the graph's values.
+    """
 
     calibrated: ClassVar[bool] = False
 

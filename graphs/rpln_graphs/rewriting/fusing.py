@@ -32,7 +32,10 @@ class FusingPass(ExplainingPass):
         """Return the rules, made by `rule`."""
 
     def rewrite(self, model: ir.Model) -> int:
-        """Apply the rules, tidy the graph and record the refusals. A new node has the name of its first output."""
+        """Apply the rules, tidy the graph, record the refusals, and return the count.
+
+        A new node has the name of its first output.
+        """
         count = self.rules().apply_to_model(model)
         for node in model.graph:
             fused = node.metadata_props.pop(RULE_NAME_TAG, None)
@@ -76,7 +79,7 @@ def rule(
 
 
 class _Reasons(pattern.MatchingTracer):
-    """A tracer that keeps, for each node, why the attempt to match it that came furthest failed."""
+    """A tracer that keeps a reason for each node: why the attempt that matched most of the nodes around it failed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +96,7 @@ class _Reasons(pattern.MatchingTracer):
 
 
 def _leave_out_unread(node: ir.Node) -> None:
-    """Remove the names of outputs without readers: the kernel then need not compute them."""
+    """Leave out the outputs that nothing reads, so that the kernel need not compute them."""
     read = [place for place, output in enumerate(node.outputs) if output.uses() or output.is_graph_output()]
     node.resize_outputs(max(read, default=0) + 1)
     for place, output in enumerate(node.outputs):

@@ -1,6 +1,6 @@
-"""What the fusions into ONNX Runtime's two gelus share.
+"""The common part of the two passes that fuse gelus into operators of ONNX Runtime.
 
-Both may add a bias before, and both are found written out as well, as opsets before 20 have them.
+Both operators may add a bias first. Both gelus are also found where they are written out, as in opsets before 20.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,10 @@ BETWEEN: Final = frozenset({"Add", "Div", "Erf", "Mul", "Pow", "Tanh"})
 
 
 class GeluPass(FusingPass):
-    """A fusion of gelus of one kind: `approximate` is the attribute of Gelu, `heart` the middle of one written out."""
+    """A fusion of gelus of one kind.
+
+    `approximate` is the attribute of a Gelu of this kind, and `heart` the operator in the middle of one written out.
+    """
 
     anchor: ClassVar[str] = "Gelu"
     approximate: ClassVar[str]

@@ -1,4 +1,4 @@
-"""The attention mask as it is traced: (1 - Cast(ones)) * least, which is added to scores before their Softmax."""
+"""The attention mask as it is traced: (1 - Cast(ones)) * least, which is added to the scores before the Softmax."""
 
 from dataclasses import dataclass
 from typing import Final, Self

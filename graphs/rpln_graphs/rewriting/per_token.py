@@ -13,6 +13,7 @@ from rpln_graphs.rewriting.values import axis_of, maker, rank, same_shape
 TOKENS: Final = "packing.tokens"
 """The name of the axis of packed tokens."""
 RANK: Final = 3
+"""The number of axes of [texts, sequence, size]."""
 
 PRODUCTS: Final = frozenset({"MatMul", "MatMulInteger"})
 PER_TOKEN: Final = (
@@ -32,7 +33,7 @@ def computes_tokens(node: ir.Node, texts: ir.Shape) -> bool:
     """
     if node.op_type not in PER_TOKEN or node.domain not in DOMAINS or not has_tokens(node.outputs[0], texts):
         return False
-    if node.op_type == "Gather":  # of embeddings
+    if node.op_type == "Gather":  # a lookup of embeddings
         table, indices = node.inputs
         return indices is not None and same_shape(indices.shape, texts) and _is_weight(table) and not _axis(node, 0)
     if node.op_type == "LayerNormalization" and _axis(node, -1) != RANK - 1:
@@ -56,7 +57,7 @@ def is_packed(value: ir.Value | None) -> bool:
 
 
 def _is_weight(value: ir.Value | None) -> bool:
-    """Return whether `value` is an initializer, or one that is turned (a tied embedding), cast or dequantized."""
+    """Return whether `value` is an initializer, or one that is transposed (a tied embedding), cast or dequantized."""
     node = maker(value, "Transpose", "DequantizeLinear", "Cast")
     return _is_weight(node.inputs[0]) if node is not None else value is not None and value.is_initializer()
 

@@ -12,6 +12,7 @@ from rpln_graphs.rewriting.nodes import set_type
 from rpln_graphs.rewriting.values import Size, axis_of, contents, maker, operand, rank, same_size
 
 BATCH, ROWS, RANK = 0, 1, 3
+"""The axes of the batch and of the rows, and the number of axes."""
 ALONG_ROWS: Final = ([1], [-2])
 """The axes input of a Slice that goes along the rows."""
 
@@ -39,11 +40,11 @@ class Selection(ABC):
         """Return the selection that `node` makes of `source`, or None if it makes none of this kind."""
 
     @abstractmethod
-    def again(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
+    def select_from(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
         """Return nodes, the last of which selects the same rows of `value`, where they lie along `axes`."""
 
-    def stands(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
-        """Return whether `again` can select rows of `value`."""
+    def can_select_from(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
+        """Return whether `select_from` can select rows of `value`."""
         return axes == self.axes
 
     def narrowed(self, shape: ir.Shape, axes: tuple[int, ...]) -> ir.Shape:
@@ -71,7 +72,7 @@ class SameRows(Selection):
         drops = len(result) < RANK
         return cls(node=node, source=source, size=1 if drops else result[ROWS], dropped=ROWS if drops else None)
 
-    def again(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
+    def select_from(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
         (axis,) = axes
         _, first, *rest = self.node.inputs
         if self.node.op_type == "Gather":
@@ -82,7 +83,7 @@ class SameRows(Selection):
         along = self.constant(graph, f"axis.{axis}", [axis])
         return [ir.node("Slice", [value, first, end, along, *step])]
 
-    def stands(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
+    def can_select_from(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
         return True
 
 
@@ -99,7 +100,7 @@ class RowsOfEachText(Selection):
             return None
         return cls(node=node, source=source, size=result[ROWS])
 
-    def again(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
+    def select_from(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
         return [ir.node("GatherND", [value, _column(self.node)], {"batch_dims": 1})]
 
 
@@ -115,11 +116,11 @@ class RowsOfTheBatch(Selection):
             return None
         return cls(node=node, source=source, size=result[0], dropped=BATCH)
 
-    def stands(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
+    def can_select_from(self, value: ir.Value, axes: tuple[int, ...]) -> bool:
         # Not between a Reshape and a Transpose of an attention, where fusions look for both.
         return axes == self.axes and rank(value) == RANK
 
-    def again(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
+    def select_from(self, value: ir.Value, axes: tuple[int, ...], graph: ir.Graph) -> list[ir.Node]:
         list_axis = self.constant(graph, "list", [BATCH])
         one_list = ir.node("Unsqueeze", [self.node.inputs[1], list_axis])
         listed = set_type(one_list.outputs[0], ir.DataType.INT64, [1, self.size, 2])

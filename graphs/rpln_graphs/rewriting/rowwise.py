@@ -1,8 +1,8 @@
-"""Operators that treat each row by itself: of which rows of their operands the rows of their result are made.
+"""Operators that treat each row by itself, and which rows of their operands each row of their result is made of.
 
 Rows lie along an axis of the result, and of each operand that has them too. `operands_by_row(node, axis)` returns these
-operands by their position, with the axis of the rows in each; any other operand is the same for all rows. All is read
-from attributes and shapes, so that it holds for every graph.
+operands by their position, with the axis of the rows in each; any other operand is the same for all rows. It reads only
+attributes and shapes, so that it holds for every graph.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,11 +46,12 @@ def shape_of(value: ir.Value | None) -> ir.Shape:
 
 
 def _elementwise(node: ir.Node, axis: int) -> Operands:
+    """Return all operands but those that are broadcast along `axis`."""
     return _broadcast(node, range(len(node.inputs)), axis)
 
 
 def _broadcast(node: ir.Node, positions: range, axis: int) -> Operands:
-    """Return the operands that are not broadcast along `axis`."""
+    """Return the operands at `positions` that are not broadcast along `axis`."""
     shape = shape_of(node.outputs[0])
     operands = {}
     for position in positions:
@@ -67,7 +68,7 @@ def _broadcast(node: ir.Node, positions: range, axis: int) -> Operands:
 
 
 def _over_other_axes(default: int, *, to_the_end: bool) -> Callable[[ir.Node, int], Operands]:
-    """Return the row of an operator over the axis in its attribute, or over all axes from that one on."""
+    """Return the function for an operator that computes over the axis in its attribute, or over all axes from it on."""
 
     def operands(node: ir.Node, axis: int) -> Operands:
         over = axis_of(node, default=default, rank=len(shape_of(node.outputs[0])))
@@ -98,6 +99,7 @@ def _einsum(node: ir.Node, axis: int) -> Operands:
 
 
 def _transpose(node: ir.Node, axis: int) -> Operands:
+    """Return the input, with the axis that becomes `axis`."""
     return {0: permutation(node)[axis]}
 
 

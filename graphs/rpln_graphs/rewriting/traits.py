@@ -1,7 +1,7 @@
 """Traits of a traced graph: what decides how often each pass must change it.
 
-A formula such as "one fused attention per layer" holds for the plain architecture. Features name what a graph may have
-besides, and a pass lists in `unless` the features with which it has nothing to do.
+A formula such as "one fused attention for each layer" holds for the plain architecture. Features name what a graph may
+have besides, and a pass lists in `unless` the features with which it has nothing to do.
 """
 
 from collections.abc import Collection
@@ -34,12 +34,12 @@ class GraphTraits:
 
     @property
     def attentions(self) -> int:
-        """The number of attentions: one per layer, two with cross-attention."""
+        """The number of attentions: one for each layer, or two with cross-attention."""
         return (2 if self.cross_attention else 1) * self.layers
 
     @property
     def blocks(self) -> int:
-        """The number of blocks that add to the residual stream: an attention's each, and a feed-forward per layer."""
+        """The number of blocks that add to the residual stream: the attentions, and one feed-forward for each layer."""
         return self.attentions + self.layers
 
     def attentions_except(self, *, of_self: Collection[str], of_cross: Collection[str] = ()) -> int:

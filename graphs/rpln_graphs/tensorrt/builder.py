@@ -19,7 +19,7 @@ FLAGS: Final = {
     "version_compatible": ("VERSION_COMPATIBLE",),
     "strip_weights": ("STRIP_PLAN", "REFIT_IDENTICAL"),
 }
-"""The builder's flags for options."""
+"""The flags of TensorRT's builder for each option that has some."""
 
 _WEIGHTS: Final = re.compile(r"Total Weights Memory: (\d+) bytes")
 _ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
@@ -29,8 +29,14 @@ _ACTIVATIONS: Final = re.compile(r"Total Activation Memory: (\d+) bytes")
 class BuiltEngine:
     """A serialized engine, and what its builder says of it.
 
-    `weights` and `activations` are bytes of memory, the latter for each profile. `seconds` is the time it took to
-    build, and `timings` the cache of kernels measured, or None if the backend keeps none.
+    Attributes:
+        data: the engine.
+        version: the version of TensorRT that built it.
+        layers: its kernels.
+        weights: the bytes of memory of its weights.
+        activations: the bytes of memory of its activations in each profile.
+        seconds: the time it took to build.
+        timings: the cache of kernels measured; None if the backend keeps none.
     """
 
     data: memoryview
@@ -51,7 +57,7 @@ def build_engine(
     options: EngineOptions,
     timings: bytes | None = None,
 ) -> BuiltEngine:
-    """Compile the ONNX file `graph`, in its own types, for the shapes of each of `profiles`.
+    """Return an engine that is compiled of the ONNX file `graph`, in its own types, for the shapes in `profiles`.
 
     `targets` are the GPUs to build for, if the backend can choose. `timings` is a cache of kernels measured before; the
     result has a larger one. Raises EngineError with NVIDIA's words, and MissingExtraError without the backend's
@@ -105,6 +111,7 @@ def build_engine(
 
 
 def _configure(trt: Any, config: Any, options: EngineOptions) -> None:
+    """Set the builder's flags and limits by the options."""
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # fp32 means fp32: TF32 is on by default, and rounds the operands of products to ten bits.
     config.clear_flag(trt.BuilderFlag.TF32)
@@ -127,6 +134,7 @@ def _timing_cache(config: Any, timings: bytes) -> Any:
 
 
 def _inspected(trt: Any, plan: Any, log: Any) -> tuple[Layer, ...]:
+    """Return the kernels of the serialized engine `plan`, which is loaded for that."""
     engine = trt.Runtime(log).deserialize_cuda_engine(plan)
     inspector = engine.create_engine_inspector()
     return layers_from_inspection(json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
@@ -138,6 +146,7 @@ def _parser_error(error: Any) -> str:
 
 
 def _refusal(trt: Any, graph: Path, reasons: Sequence[str]) -> EngineError:
+    """Return the error for a graph that TensorRT does not compile, with its reasons, each once."""
     reason = "; ".join(dict.fromkeys(reasons)) or "no reason given"
     return EngineError(
         f"{trt.__name__} {trt.__version__} refuses {graph.name}: {reason}. It accepts standard operators whose "

@@ -14,9 +14,11 @@ from rpln_graphs.errors import EngineError
 from rpln_runtime.engines.manifest import Layer
 
 PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
+"""The operators whose type is checked."""
 GEMM: Final = "gemm"
-"""The kind of a kernel that is nothing but a product; kernels of other kinds may move its operands."""
+"""The kind of a kernel that computes a product and nothing else. Kernels of other kinds may move its operands."""
 NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
+"""The types that lose precision where the graph does not ask for them."""
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
 """The beginnings of the names of outputs that no fused attention can return."""
 SMALLEST_HEAD: Final = 10
@@ -67,6 +69,7 @@ class _Attention(NamedTuple):
 
 
 def _is_fused(attention: _Attention, layers: Sequence[Layer], profile: int) -> bool:
+    """Return whether a single kernel of the profile computes the attention."""
     return any(_fuses(layer, attention) for layer in layers if layer.profile == profile)
 
 
@@ -78,6 +81,7 @@ def _fuses(layer: Layer, attention: _Attention) -> bool:
 
 
 def _attentions(graph: ir.Model) -> list[_Attention]:
+    """Return the attentions of a graph, in order."""
     asked_for = any((value.name or "").startswith(WEIGHTS_OF_ATTENTION) for value in graph.graph.outputs)
     found = []
     for node in graph.graph:
@@ -102,6 +106,7 @@ def _has_kernel(product: ir.Node | None) -> bool:
 
 
 def _product(nodes: Iterator[ir.Node]) -> ir.Node | None:
+    """Return the first MatMul among `nodes`, or None if there is none."""
     return next(itertools.dropwhile(_is_no_product, nodes), None)
 
 
@@ -143,6 +148,7 @@ def _types_of_nodes(layers: Iterable[Layer]) -> dict[str, set[str]]:
 
 
 def _products(graph: ir.Model) -> Iterator[tuple[str, str]]:
+    """Yield the name of each product and the type of its operands, by its name in numpy."""
     for node in graph.graph:
         if node.op_type in PRODUCTS:
             operand = node.inputs[0]

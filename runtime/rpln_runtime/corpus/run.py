@@ -87,7 +87,7 @@ def run_corpus(
         verify=verify,
         options=options or {},
     )
-    # With Ray, too, so that a bundle that cannot be opened is reported at once.
+    # Even if Ray answers, the bundle is opened here first, so that a broken one is reported at once.
     answer, fields = opening.open()
     return answer_file(
         Path(source),
@@ -158,7 +158,7 @@ def _windows_left(file: BinaryIO, done: Progress, source: Path, output: Path, wi
 
 
 def _is_inside_a_line(file: BinaryIO, position: int) -> bool:
-    """Whether `position`, where the input was read to its end, is inside a line now, which has become longer."""
+    """Return whether `position`, where the input was read to its end, is inside a line now, which has become longer."""
     file.seek(max(position - 1, 0))
     around = file.read(2)
     file.seek(position)

@@ -79,4 +79,4 @@ class BindableEngine(Engine, Protocol):
         """Return a new binding, in which nothing is bound yet."""
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
-        """Allocate memory for `size` elements where the engine runs."""
+        """Allocate memory for `size` elements where the engine runs, and return it."""

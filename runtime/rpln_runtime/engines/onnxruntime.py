@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
         return OnnxRuntimeBinding(self.session, self._device)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
-        """Allocate memory for `size` elements: numpy's on the CPU, ONNX Runtime's on another device."""
+        """Allocate memory for `size` elements, and return it: numpy's on the CPU, ONNX Runtime's on another device."""
         return HostMemory(size, dtype) if self._device == "cpu" else OnnxRuntimeMemory(size, dtype, self._device)
 
 

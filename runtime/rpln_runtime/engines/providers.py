@@ -125,7 +125,7 @@ def open_engine(
     spinning: bool | None = None,
     bundle: Bundle | None = None,
 ) -> Engine:
-    """Open an ONNX file on a provider.
+    """Open an ONNX file on a provider, and return the engine that runs it.
 
     Args:
         path: the ONNX file.
@@ -175,6 +175,7 @@ _OPENERS: Final[dict[str, Callable[[EngineOpening], Engine]]] = {
 
 
 def _inference_session(opening: EngineOpening) -> Any:
+    """Return the `onnxruntime.InferenceSession`. Raises as `open_engine` does, and if another provider would run."""
     path, provider, row = opening.path, opening.provider, opening.row
     onnxruntime = _import_onnxruntime(row)
     _check_available(onnxruntime, provider, row)

@@ -40,7 +40,7 @@ class Cache:
         self._spare.bind_outputs(binding, PRESENT)
 
     def turn(self) -> None:
-        """Make what the graph has written the cache that the next graph reads."""
+        """Exchange the two copies: the next graph reads what this one has written."""
         self._current, self._spare = self._spare, self._current
         self._length = self._current.tokens
 

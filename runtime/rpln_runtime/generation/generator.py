@@ -49,7 +49,7 @@ def generator(
     verify: bool = True,
     **options: Any,
 ) -> "Generator":
-    """Open the bundle of a decoder.
+    """Open the bundle of a decoder, and return the generator to call with texts.
 
     Args:
         folder: the bundle.
@@ -210,6 +210,7 @@ class Generator:
         return self._pieces(job)
 
     def _pieces(self, job: Job) -> Iterator[str]:
+        """Yield the pieces of new text of a job with one sequence."""
         stream = TextStream(self._tokenizer)
         for row in job.grow():
             if piece := stream.push(row.tokens[-1]):
@@ -223,6 +224,7 @@ class Generator:
         options: GenerationOptions,
         callback: OnToken | None,
     ) -> list[list[Generated]]:
+        """Return the finished sequences of each prompt, and call `callback` for each token."""
         job = self._job(inputs, options)
         if options.num_beams > 1:
             if callback is not None:
@@ -241,6 +243,7 @@ class Generator:
         ]
 
     def _job(self, inputs: Prompts | EncoderStates, options: GenerationOptions) -> Job:
+        """Return the work of a call: its prompts in batches, its options, and what ends its sequences."""
         generation = self._sources.generation
         request = self._sources.request(inputs)
         ends = generation.eos_token_ids if options.stop_token_ids is None else options.stop_token_ids
@@ -254,6 +257,7 @@ class Generator:
         )
 
     def _options(self, changes: Mapping[str, Any]) -> GenerationOptions:
+        """Return the options of a call. Raises InputError for options that this bundle cannot have."""
         options = _replace(self.options, changes)
         self._check(options)
         return options
@@ -267,6 +271,7 @@ class Generator:
             )
 
     def _tokens_from_text(self, text: str) -> list[int]:
+        """Return the tokens that the decoder continues, or that the encoder reads if there is one."""
         encoding = self._tokenizer.encode(text)
         return prompt_from_encoding(encoding) if self.continues_prompts else encoding.ids.tolist()
 
@@ -274,10 +279,12 @@ class Generator:
         return self._tokenizer.decode(tokens, skip_special_tokens=True)
 
     def _gives_prompts(self, options: GenerationOptions) -> bool:
+        """Return whether an answer begins with its prompt."""
         return self.continues_prompts and options.return_full_text is not False
 
 
 def _replace(options: GenerationOptions, changes: Mapping[str, Any]) -> GenerationOptions:
+    """Return `options` with other values for those in `changes`. Raises InputError for an unknown option."""
     known = [field.name for field in dataclasses.fields(GenerationOptions)]
     for name in changes:
         if name not in known:

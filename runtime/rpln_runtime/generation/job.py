@@ -89,9 +89,9 @@ class Job:
         return steps, steps.start(ids_PS)
 
     def _row(self, place: int, sequence: int, entropy: int | Sequence[int] | None) -> GrowingSequence:
+        """Return a new sequence of the prompt at `place`, with random numbers of its own."""
         # With a seed, the random numbers depend on the place among the sequences of the prompt only, so that the
         # other prompts of the call change nothing.
-        """Return a new sequence of the prompt at `place`, with random numbers of its own."""
         key = (sequence, place) if self.options.seed is None else (sequence,)
         random = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=key))
         return GrowingSequence(prompt=place, sequence=sequence, context=self.request.contexts[place], random=random)
@@ -100,7 +100,7 @@ class Job:
 def plan_batches(
     request: Request, decoder: Decoder, options: GenerationOptions, generation: Generation, *, batch_size: int
 ) -> list[Batch]:
-    """Divide the prompts of `request` into batches in which about `batch_size` sequences grow at a time.
+    """Return the prompts of `request` in batches, in each of which about `batch_size` sequences grow at a time.
 
     All sequences of a prompt are in one batch. Raises InputError for a prompt that leaves too little room for new
     tokens.

@@ -1,4 +1,4 @@
-"""What is done to logits before a token is chosen. Each function returns new logits, in which -inf excludes a token.
+"""Changes of logits before a token is chosen. Each function returns new logits, in which -inf excludes a token.
 
 They compute what the classes of these names in transformers' generation/logits_process.py do (4.57.6 and 5.23), except
 that top-p also keeps all tokens that are as likely as the last one that it keeps. As in 5.23, padding does not count as
@@ -15,7 +15,7 @@ from rpln_runtime.generation.options import GenerationOptions
 
 
 def penalize(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], options: GenerationOptions) -> np.ndarray:
-    """Apply the changes for every way of choosing tokens.
+    """Return the logits with the changes for every way of choosing tokens.
 
     `earlier` are the tokens of each row so far, those of its prompt included.
     """
@@ -25,7 +25,7 @@ def penalize(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], options: G
 
 
 def warp(logits_RV: np.ndarray, options: GenerationOptions) -> np.ndarray:
-    """Apply the changes that are only for sampling, in the order of transformers."""
+    """Return the logits with the changes that are only for sampling, in the order of transformers."""
     if options.temperature != 1:
         logits_RV = temperature(logits_RV, options.temperature)
     if options.top_k:

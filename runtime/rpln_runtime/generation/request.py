@@ -105,6 +105,7 @@ def check_tokens(inputs: Prompts, vocab_size: int) -> Prompts:
 
 
 def _request_from_prompts(prompts: Prompts, bos_token_id: int | None) -> Request:
+    """Return the request of a decoder without an encoder. An empty prompt becomes the token that texts begin with."""
     contexts = []
     for prompt in prompts:
         if prompt:
@@ -117,6 +118,7 @@ def _request_from_prompts(prompts: Prompts, bos_token_id: int | None) -> Request
 
 
 def _request_from_texts(texts: Prompts, encoder: Session, start_token_id: int) -> Request:
+    """Return the request for texts that the bundle's encoder reads."""
     manifest = encoder.manifest
     for text in texts:
         if not 0 < len(text) <= manifest.usable_length:
@@ -140,6 +142,7 @@ def _request_from_texts(texts: Prompts, encoder: Session, start_token_id: int) -
 
 
 def _request_from_states(inputs: EncoderStates, cross: Session, start_token_id: int) -> Request:
+    """Return the request for the output of another encoder."""
     states_PEH = inputs.hidden_states
     check_feeds({"encoder_hidden_states": states_PEH}, cross.graph, cross.manifest)
     if not np.isfinite(states_PEH).all():

@@ -83,7 +83,7 @@ class Postprocess(ABC, Generic[Scores]):
         """
 
     @abstractmethod
-    def answer(self, case: FinishedItem[Scores]) -> Any:
+    def answer(self, finished: FinishedItem[Scores]) -> Any:
         """Return the answer for an item whose rows have all run."""
 
     def results(self, answers: list[Any], *, single: bool) -> Any:

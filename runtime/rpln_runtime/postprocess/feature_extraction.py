@@ -55,7 +55,7 @@ class FeatureExtraction(Postprocess[np.ndarray]):
             features /= np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), _SMALLEST_NORM)
         return features
 
-    def answer(self, case: FinishedItem[np.ndarray]) -> np.ndarray:
+    def answer(self, finished: FinishedItem[np.ndarray]) -> np.ndarray:
         """Return the features of the text."""
-        (features,) = case.scores
+        (features,) = finished.scores
         return features

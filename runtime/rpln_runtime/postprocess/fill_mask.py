@@ -91,9 +91,9 @@ class FillMask(Postprocess[Candidates]):
         probabilities = softmax(logits[self._masks(row.encoding)] if self._of_every_token else logits)
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
 
-    def answer(self, case: FinishedItem[Candidates]) -> list[Filling] | list[list[Filling]]:
+    def answer(self, finished: FinishedItem[Candidates]) -> list[Filling] | list[list[Filling]]:
         """Return the best tokens for the mask of the text. If it has several masks, return a list for each."""
-        (encoding,), (candidates,) = case.encodings, case.scores
+        (encoding,), (candidates,) = finished.encodings, finished.scores
         masks = self._masks(encoding)
         fillings = [
             [

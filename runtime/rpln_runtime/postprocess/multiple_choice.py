@@ -56,12 +56,12 @@ class MultipleChoice(Postprocess[float]):
         """Return the logit of a choice."""
         return float(row.outputs["logits"][0])
 
-    def answer(self, case: FinishedItem[float]) -> Choice:
+    def answer(self, finished: FinishedItem[float]) -> Choice:
         """Return the choice with the highest probability."""
-        probabilities = softmax(np.array(case.scores))
+        probabilities = softmax(np.array(finished.scores))
         best = int(probabilities.argmax())
         return Choice(
-            answer=case.item["choices"][best],
+            answer=finished.item["choices"][best],
             index=best,
             score=float(probabilities[best]),
             scores=probabilities.tolist(),

@@ -122,19 +122,19 @@ class QuestionAnswering(Postprocess[WindowSpans]):
             no_answer=float(start[0] * end[0]),
         )
 
-    def answer(self, case: FinishedItem[WindowSpans]) -> Answer | list[Answer]:
+    def answer(self, finished: FinishedItem[WindowSpans]) -> Answer | list[Answer]:
         """Return the best answers of all windows.
 
         Answers whose texts differ only in case are one answer, with the sum of their scores.
         """
         by_text: dict[str, Answer] = {}
-        for span in (span for window in case.scores for span in window.spans):
-            text = case.item["context"][span.start : span.end]
+        for span in (span for window in finished.scores for span in window.spans):
+            text = finished.item["context"][span.start : span.end]
             found = by_text.setdefault(text.lower(), Answer(score=0.0, start=span.start, end=span.end, answer=text))
             found["score"] += span.score
         answers = list(by_text.values())
         if self.handle_impossible_answer or not answers:
-            no_answer = min(window.no_answer for window in case.scores)
+            no_answer = min(window.no_answer for window in finished.scores)
             answers.append(Answer(score=no_answer, start=0, end=0, answer=""))
         answers.sort(key=lambda answer: answer["score"], reverse=True)
         return answers[0] if self.top_k == 1 else answers[: self.top_k]

@@ -94,9 +94,9 @@ class TextClassification(Postprocess[np.ndarray]):
         """Return the scores of the labels, (labels)."""
         return np.array(self._function()(row.outputs["logits"]))
 
-    def answer(self, case: FinishedItem[np.ndarray]) -> LabelScore | list[LabelScore]:
+    def answer(self, finished: FinishedItem[np.ndarray]) -> LabelScore | list[LabelScore]:
         """Return the best labels of the text."""
-        (scores,) = case.scores
+        (scores,) = finished.scores
         order = np.argsort(-scores, kind="stable")[: 1 if self.top_k == "best" else self.top_k]
         ranked = [LabelScore(label=self.manifest.labels[label], score=float(scores[label])) for label in order]
         return ranked[0] if self.top_k == "best" else ranked

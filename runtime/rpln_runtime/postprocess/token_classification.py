@@ -147,16 +147,16 @@ class TokenClassification(Postprocess[np.ndarray]):
         """Return the probabilities of the labels, (tokens, labels)."""
         return softmax(row.outputs["logits"])
 
-    def answer(self, case: FinishedItem[np.ndarray]) -> list[TokenEntity] | list[EntityGroup]:
+    def answer(self, finished: FinishedItem[np.ndarray]) -> list[TokenEntity] | list[EntityGroup]:
         """Return the tokens or entities of the text, in order."""
         if self.aggregation_strategy == "none":
-            return self._tokens(case.item, *merge_windows(case.encodings, case.scores))
+            return self._tokens(finished.item, *merge_windows(finished.encodings, finished.scores))
         groups = [
             group
-            for encoding, scores in zip(case.encodings, case.scores, strict=True)
-            for group in self._groups(case.item, encoding, scores)
+            for encoding, scores in zip(finished.encodings, finished.scores, strict=True)
+            for group in self._groups(finished.item, encoding, scores)
         ]
-        return drop_overlaps(groups) if len(case.encodings) > 1 else groups
+        return drop_overlaps(groups) if len(finished.encodings) > 1 else groups
 
     def _tokens(self, text: str, encoding: Encoding, scores: np.ndarray) -> list[TokenEntity]:
         labelled = (_label(token, self.manifest.labels) for token in self._read(text, encoding, scores))

@@ -79,5 +79,5 @@ def _fitting(engine: EngineManifest, length: int) -> list[Profile]:
 
 
 def _starts_at_one(profile: Profile) -> bool:
-    """Whether the profile takes a single row, of one choice or one mask."""
+    """Return whether the profile takes a single row, of one choice or one mask."""
     return all(sizes.minimum == 1 for axis, sizes in profile.items() if axis != SEQUENCE)

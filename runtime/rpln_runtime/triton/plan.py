@@ -49,7 +49,7 @@ class RepositoryPlan:
     @property
     def generates(self) -> bool:
         """Whether the task generates text. Then the repository has a single model."""
-        return TASKS[self.manifest.task].postprocess is None
+        return TASKS[self.manifest.task].generates
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def make_plan(
     manifest = read_manifest(folder)
     if manifest.task not in TASKS:
         raise ManifestError(f"{folder} is for {manifest.task!r}, this rpln-runtime knows {', '.join(TASKS)}.")
-    generates = TASKS[manifest.task].postprocess is None
+    generates = TASKS[manifest.task].generates
     chosen = None
     if engine is not None:
         if generates:
@@ -107,7 +107,7 @@ def make_plan(
                 "an engine cannot generate text in Triton. Leave out --engine: the graphs are served instead."
             )
         chosen = engine_from_name(folder, manifest, engine)
-        # Texts are then limited, and cut into windows, by what the engine takes.
+        # Texts are then cut to the lengths that the engine takes, or read in windows of such lengths.
         manifest = replace(manifest, usable_length=longest_row(chosen, manifest.usable_length))
     limit = manifest.usable_length
     if buckets is None and not generates:

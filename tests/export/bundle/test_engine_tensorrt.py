@@ -1,4 +1,4 @@
-"""`--engine tensorrt`, on a stand-in: what the builder asks of enterprise TensorRT 10 and 11, and what it keeps."""
+"""`--engine tensorrt` on a stand-in: what the builder asks of enterprise TensorRT 10 and 11, and what it keeps."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def calls(version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
-    """A machine with the stand-in, a GPU and an empty cache."""
+    """Return the calls of the stand-in, on a machine with a GPU and an empty cache."""
     calls = Calls()
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in(version, calls))
     monkeypatch.setattr(engine_plans, "device_target", lambda: GPU)
@@ -64,7 +64,7 @@ def test_an_engine_is_for_the_gpu_at_hand(tmp_path: Path, calls: Calls, version:
     assert (engine.builder, engine.version, engine.targets) == ("tensorrt", version, (GPU,))
     assert engine.plan.path == f"engines/model.tensorrt-{GPU}.plan"
     assert targets_of_plan((folder / engine.plan.path).read_bytes()) == (GPU,)
-    # Both are read back from the inspector.
+    # The inspector tells both.
     assert engine.precision == dtype
     assert engine.attentions == (int(dtype != "float32"),)
     assert calls.inspected == [version]
@@ -72,7 +72,7 @@ def test_an_engine_is_for_the_gpu_at_hand(tmp_path: Path, calls: Calls, version:
 
 def test_types_are_the_graphs_own_in_every_version(tmp_path: Path, calls: Calls, version: str) -> None:
     built(make_bundle(tmp_path / "bundle"))
-    # STRONGLY_TYPED is bit 1 where it exists; later versions know no other way.
+    # STRONGLY_TYPED is bit 1 where it exists. Later versions are always strongly typed.
     assert calls.network_flags == [1 << 1 if version.startswith("10.") else 0]
     assert calls.flags == []
     assert calls.level is None
@@ -154,7 +154,7 @@ def test_without_a_place_for_it_the_cache_is_at_home(
 
 def test_auto_prefers_it_where_there_is_a_gpu(tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_plans, "_installed", _installed)
-    # As an installed package has it; the stand-in is none.
+    # The stand-in is not an installed package, so it gets its version here.
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == "tensorrt" else None)
     plan = make_engine_plan(EngineRequest(), precision="fp16")
     assert (plan.backend and plan.backend.name, plan.targets, plan.required) == ("tensorrt", (GPU,), False)

@@ -1,4 +1,4 @@
-"""report.json, report.md and the manifest say what was exported, what it took and how it was proven, and it is true."""
+"""report.json, report.md and the manifest tell the truth: what was exported, what it took and how it was proven."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def report_of(export: Export) -> Any:
 
 
 def tables(markdown: str) -> dict[str, list[list[str]]]:
-    """The first table under each heading, as rows of cells, header included."""
+    """Return the first table under each heading as rows of cells, with its header."""
     found: dict[str, list[list[str]]] = {}
     heading = ""
     for line in markdown.splitlines():
@@ -79,7 +79,7 @@ def test_sizes_are_those_of_the_files(exported: Callable[..., Export], precision
     assert graph["operators"] == count(node.op_type for node in written.graph.node)
     width = {"fp32": 4, "fp16": 2, "bf16": 2}[precision]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(export.checkpoint)
-    # The only token type is in the positions. Constants, as the scale of attention, are a few bytes more.
+    # The only token type is folded into the positions. Constants, such as the scale of attention, add a few bytes.
     weights = model.num_parameters() - model.config.hidden_size
     assert weights * width <= sum(graph["weights"].values()) <= weights * width + 64
 
@@ -125,7 +125,7 @@ def test_a_bf16_report_names_how_it_was_validated(exported: Callable[..., Export
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Export:
-    """An fp16 export of a checkpoint whose residual stream passes 65,504, and so does one FFN's inner activation."""
+    """Return an fp16 export of a checkpoint whose residual stream, and one of whose activations, exceeds 65,504."""
     folder = tmp_path_factory.mktemp("wide")
     source = make_checkpoint(folder / "checkpoint", "text-classification")
     weights = load_file(source / "model.safetensors")
@@ -203,7 +203,7 @@ def test_the_manifest_sums_the_proof_up(exported: Callable[..., Export], precisi
 
 
 def test_no_report_holds_a_path_but_the_destination(exported: Callable[..., Export]) -> None:
-    # A bundle is copied to servers: nothing in it may depend on where it was made.
+    # A bundle is copied to servers, so nothing in it may depend on the place where it was made.
     export = exported("text-classification")
     texts = {path.name: path.read_text(encoding="utf-8") for path in export.folder.iterdir() if path.suffix != ".onnx"}
     assert {name for name, text in texts.items() if str(export.folder.parent) in text} <= {"report.json"}

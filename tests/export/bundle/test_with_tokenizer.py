@@ -1,4 +1,4 @@
-"""--with-tokenizer: the graph from texts gives what the runtime gives, is proven, and is refused where it cannot be."""
+"""--with-tokenizer: the graph from texts gives what the runtime gives, is proven, or is refused with a reason."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ def _one_trace_for_all() -> Iterator[None]:
 
 
 def runtime(folder: Path, texts: list[str]) -> dict[str, np.ndarray]:
-    """What the runtime's tokenizer and session give for a batch."""
+    """Return what the runtime's tokenizer and session give for a batch."""
     manifest = read_manifest(folder)
     tokenizer = Tokenizer.from_bundle(folder, manifest)
     rows = [truncate(tokenizer.encode(text), manifest.usable_length).ids for text in texts]
@@ -120,7 +120,7 @@ def test_bundle_says_what_runs_it(exported: Callable[..., Export]) -> None:
     assert [graph.path for graph in read_manifest(folder).graphs] == ["model.onnx"]
 
 
-def test_it_is_left_out_where_nobody_asks_for_it(exported: Callable[..., Export]) -> None:
+def test_without_the_option_there_is_no_such_graph(exported: Callable[..., Export]) -> None:
     folder = exported("fill-mask", "--optimize", "none").folder
     assert not list(folder.glob("model.text.*"))
 
@@ -209,7 +209,7 @@ def test_another_graph_is_found_by_validate(exported: Callable[..., Export], tmp
         ("fill-mask", ["--bf16"], "does not go with --bf16"),
     ],
 )
-def test_what_has_no_such_graph_is_refused(
+def test_tasks_without_such_a_graph_are_refused(
     checkpoint: Callable[[str], Path], tmp_path: Path, task: str, options: list[str], says: str
 ) -> None:
     result = export(checkpoint(task), tmp_path / "out", *options)
@@ -250,7 +250,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path, change: Callable[[Any], No
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     path = tmp_path / "tokenizer" / "tokenizer_config.json"
     fields = json.loads(path.read_text(encoding="utf-8"))
-    # As a RobertaTokenizer, transformers 5 would read no more of it than the vocabulary and the merges.
+    # For a RobertaTokenizer, transformers 5 would read only the vocabulary and the merges.
     path.write_text(json.dumps(fields | {"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8")
     result = export(checkpoint, tmp_path / "out", "--tokenizer", str(tmp_path / "tokenizer"))
     assert result.exit_code == PlanError.exit_code, result.output

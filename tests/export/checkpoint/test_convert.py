@@ -1,4 +1,4 @@
-"""`rpln convert`: what it writes, either line of transformers loads, and gives the same logits and ids."""
+"""`rpln convert` writes what transformers 4.57 and 5 load, with the same logits and ids."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def test_transformers_gives_the_scores_of_fairseq(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
 
 
-def test_the_masked_lm_of_a_classifier_is_had_by_its_task(tmp_path: Path) -> None:
+def test_task_fill_mask_converts_the_masked_lm_of_a_classifier(tmp_path: Path) -> None:
     assert convert(CLASSIFIER, tmp_path / "out", "--task", "fill-mask").exit_code == 0
     assert (
         type(loaded(transformers.AutoModelForMaskedLM, tmp_path / "out")).__name__ == "RobertaPreLayerNormForMaskedLM"
@@ -77,7 +77,7 @@ def test_transformers_gives_the_ids_of_fairseq(tmp_path: Path) -> None:
 
 @pytest.fixture
 def dinkytrain(tmp_path: Path) -> tuple[Path, Any]:
-    """A folder as DinkyTrain's converter writes it, and the model that it is of."""
+    """Return a folder as DinkyTrain's converter writes it, and the model that it holds."""
     folder = make_checkpoint(tmp_path / "dinky", "fill-mask", layer_norm_eps=1e-5)
     model = loaded(transformers.AutoModelForMaskedLM, folder)
     as_dinkytrain(folder, model)
@@ -85,7 +85,7 @@ def dinkytrain(tmp_path: Path) -> tuple[Path, Any]:
 
 
 def as_dinkytrain(folder: Path, model: Any) -> None:
-    """Rename what is in the folder of a masked LM, and add what DinkyTrain's modules never apply."""
+    """Rename the tensors of a masked LM in a folder, and add those that DinkyTrain's modules have and never apply."""
     (folder / "model.safetensors").unlink()
     fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     fields |= {"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}
@@ -164,7 +164,7 @@ def test_roberta_itself_is_refused(tmp_path: Path) -> None:
     transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path / "roberta")
     result = convert(tmp_path / "roberta", tmp_path / "out")
     assert result.exit_code == CheckpointError.exit_code
-    assert "RoBERTa itself, with its LayerNorms after each part" in result.stderr
+    assert "RoBERTa itself" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,8 @@ def test_an_architecture_without_a_counterpart_is_refused(dinkytrain: tuple[Path
     path.write_text(json.dumps(fields), encoding="utf-8")
     result = convert(dinkytrain[0], tmp_path / "out")
     assert result.exit_code == CheckpointError.exit_code
-    assert "names the architectures RobertaForNextSentence; expected one of RobertaForMaskedLM" in result.stderr
+    assert "RobertaForNextSentence" in result.stderr
+    assert "RobertaForMaskedLM" in result.stderr
 
 
 # what is refused

@@ -1,4 +1,4 @@
-"""A checkpoint of fairseq's into a bundle: its logits, its ids, its name; what does not belong to it is refused."""
+"""A checkpoint of fairseq becomes a bundle with its logits, ids and name. Files that do not fit it are refused."""
 
 import hashlib
 import json
@@ -138,19 +138,19 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def dictionary(folder: Path, change: Callable[[list[str]], list[str]]) -> list[object]:
-    """--dict with its lines changed."""
+    """Return a --dict whose lines are changed."""
     lines = DICTIONARY.read_text(encoding="utf-8").splitlines()
     return ["--dict", write(folder, "dict.txt", "\n".join([*change(lines), ""])), "--bpe", *BPE]
 
 
 def encoder(folder: Path, change: Callable[[dict[str, int]], object]) -> list[object]:
-    """--bpe with another encoder.json."""
+    """Return a --bpe with another encoder.json."""
     text = json.dumps(change(json.loads(BPE[0].read_text(encoding="utf-8"))))
     return ["--dict", DICTIONARY, "--bpe", write(folder, "encoder.json", text), BPE[1]]
 
 
 def merges(folder: Path, change: Callable[[str], str]) -> list[object]:
-    """--bpe with another vocab.bpe."""
+    """Return a --bpe with another vocab.bpe."""
     text = change(BPE[1].read_text(encoding="utf-8"))
     return ["--dict", DICTIONARY, "--bpe", BPE[0], write(folder, "vocab.bpe", text)]
 
@@ -199,7 +199,7 @@ def test_a_vocabulary_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_last_line_without_an_end_is_no_merge_as_in_fairseq(tmp_path: Path) -> None:
-    """`Q Q` would be refused, as no number is known for its result."""
+    """As a merge, `Q Q` would be refused, because its result has no number."""
     _, dictionary, _, *bpe = merges(tmp_path, lambda text: text + "Q Q")
     files = vocabulary_from_options(Path(str(dictionary)), (Path(str(bpe[0])), Path(str(bpe[1]))))
     assert files is not None

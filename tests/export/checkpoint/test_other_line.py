@@ -1,4 +1,4 @@
-"""Checkpoints that the other line of transformers wrote (tests/data) are exported as this one's own are."""
+"""Checkpoints that the other version of transformers wrote (tests/data) are exported as those of this one."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`rpln batch`: the command around `run_corpus`, of which tests/runtime/corpus are."""
+"""The command `rpln batch`. tests/runtime/corpus tests `run_corpus`, which it calls."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def read_terminal(descriptor: int, seen: bytearray) -> None:
     while True:
         try:
             block = os.read(descriptor, 1 << 16)
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # Linux raises this when the other end is closed
             return
         if not block:
             return

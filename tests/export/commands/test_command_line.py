@@ -1,4 +1,4 @@
-"""`rpln-export` as people type it: what it says, where bundles go, and what every option does to one."""
+"""`rpln-export` as people type it: what it prints, where bundles go, and what every option changes."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def test_what_cannot_be_parsed_is_refused_as_click_does(arguments: list[str]) ->
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """`rpln-export --task token-classification --fp16` in an empty folder, and no terminal."""
+    """Run `rpln-export --task token-classification --fp16` in an empty folder, without a terminal."""
     folder = tmp_path_factory.mktemp("demo")
     arguments = ["--task", "token-classification", "--fp16"]
     done = subprocess.run([*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, check=False)
@@ -191,7 +191,10 @@ def test_a_terminal_sees_each_step(exported: Callable[..., Export], tmp_path: Pa
 
 
 def read_all(descriptor: int) -> bytes:
-    """What comes next; nothing at the end, which Linux reports as an error of a terminal whose other side is closed."""
+    """Return what can be read next, or nothing at the end.
+
+    Linux reports the end as an error if the other side of the terminal is closed.
+    """
     try:
         return os.read(descriptor, 65536)
     except OSError:
@@ -305,7 +308,7 @@ def test_internals_are_given_where_they_are_asked_for(exported: Callable[..., Ex
         )
     pairs = {
         "last_hidden_state": expected.last_hidden_state,
-        # The last one is the stream before the final LayerNorm here and in 4.57, behind it in 5.x.
+        # The last hidden state comes before the final LayerNorm here and in transformers 4.57, and after it in 5.
         **{f"hidden_states.{index}": state for index, state in enumerate(expected.hidden_states[:-1])},
         **{f"attentions.{index}": weights for index, weights in enumerate(expected.attentions)},
     }
@@ -388,7 +391,7 @@ def test_ranges_are_measured_on_the_texts_given(
     assert result.exit_code == 0, result.output
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     assert tokenizer(SENTENCE)["input_ids"] in measured
-    # A line longer than the network takes is cut.
+    # A line that is too long for the network is cut.
     assert tokenizer(SENTENCE * 20, truncation=True, max_length=64)["input_ids"] in measured
 
 

@@ -1,4 +1,4 @@
-"""`rpln`: a bundle is run, proven again, looked into, and the machine is checked."""
+"""`rpln` runs a bundle, proves it again, shows what is in it, and checks the machine."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def rpln(*arguments: object) -> Result:
     return CliRunner().invoke(rpln_command, [str(argument) for argument in arguments])
 
 
-# How an item of each task is given: on the command line, and to the runtime's own pipeline.
+# An item of each task, as arguments of the command line and as the runtime's pipeline takes it.
 ITEMS: dict[str, tuple[list[str], Any]] = {
     "feature-extraction": ([SENTENCE], SENTENCE),
     "fill-mask": (["The dog <mask>."], "The dog <mask>."),
@@ -109,7 +109,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, command: str) -> None:
 
 @pytest.fixture
 def bundle(exported: Callable[..., Export], tmp_path: Path) -> Export:
-    """A text-classification bundle to be altered."""
+    """Return a text-classification bundle, which the test may alter."""
     made = exported("text-classification")
     shutil.copytree(made.folder, tmp_path / "bundle")
     return Export(checkpoint=made.checkpoint, folder=tmp_path / "bundle", result=made.result)
@@ -172,7 +172,7 @@ def test_an_altered_file_is_refused_by_its_hash(bundle: Export) -> None:
     assert "model.onnx" in result.stderr
 
 
-def test_an_altered_graph_with_a_manifest_to_match_is_refused_and_its_block_named(bundle: Export) -> None:
+def test_an_altered_graph_with_a_matching_manifest_is_refused_and_its_block_named(bundle: Export) -> None:
     manifest = read_manifest(bundle.folder)
     alter_graph(bundle.folder)
     write_manifest(bundle.folder, manifest)

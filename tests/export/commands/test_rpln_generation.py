@@ -1,4 +1,4 @@
-"""`rpln run` on a bundle that generates text: as it comes, or as JSON at the end."""
+"""`rpln run` on a bundle that generates text prints the text as it comes, or JSON at the end."""
 
 import json
 import sys
@@ -101,7 +101,7 @@ def test_other_tasks_take_no_number_of_new_tokens(exported: Callable[..., Export
     assert "unknown option 'max_new_tokens' for text-classification" in result.stderr
 
 
-def test_an_interrupt_leaves_what_was_said(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_the_text_so_far(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> Iterator[str]:
         yield " barked"
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""`rpln inspect A B`: what two graphs hold, and the first value in which they differ."""
+"""`rpln inspect A B` shows what two graphs hold, and the first value in which they differ."""
 
 import json
 import shutil
@@ -56,9 +56,9 @@ def altered(folder: Path, sabotage: Sabotage, path: Path) -> Path:
 def test_operators_are_counted_layer_by_layer(exported: Callable[..., Export]) -> None:
     folder = exported(TASK).folder
     operators = compared(folder, folder)["first"]["operators"]
-    # Q, K, V, scores, context, the attention's output, and two of the feed-forward block; the classifier stands alone.
+    # The products of a layer: Q, K, V, scores, context, the attention's output, and two of the feed-forward block.
     assert operators["MatMul"] == {"0": 8, "1": 8, "outside": 1}
-    # The embeddings' own LayerNorm, and the last one.
+    # The LayerNorm of the embeddings, and the final one.
     assert operators["LayerNormalization"] == {"0": 2, "1": 2, "outside": 2}
     assert operators["Gelu"] == {"0": 1, "1": 1}
     assert sum(sum(layers.values()) for layers in operators.values()) == len(graph_of(folder).graph)
@@ -164,7 +164,7 @@ def test_the_first_value_that_differs_is_named(
     assert compared(folder, other, *text, "--difference", "0.5")["values"]["differing"] == []
 
 
-def test_what_is_lost_from_a_cache_shows(exported: Callable[..., Export], tmp_path: Path) -> None:
+def test_a_loss_from_the_cache_is_found(exported: Callable[..., Export], tmp_path: Path) -> None:
     folder = exported("text-generation").folder
     values = compared(folder, altered(folder, past_forgotten, tmp_path / "other.onnx"))["values"]
     assert values["differing"][0]["name"] == "present.1.value"
@@ -262,7 +262,7 @@ def test_a_value_that_is_not_finite_in_one_graph_differs() -> None:
         assert compare_values(broken, broken, ONES).differing == ()
 
 
-def test_what_is_made_up_for_later_is_told_from_what_is_not() -> None:
+def test_a_difference_that_later_values_undo_is_told_from_one_that_stays() -> None:
     plain = model("h = Neg(x)", "k = Abs(h)", "y = Neg(h)")
     quarter = [constant("q", 0.25), constant("f", 4.0), "n = Neg(x)", "h = Mul(n, q)", "k = Abs(h)", "m = Neg(h)"]
     values = compare_values(plain, model(*quarter, "y = Mul(m, f)"), ONES)

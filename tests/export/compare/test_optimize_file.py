@@ -1,4 +1,4 @@
-"""`rpln optimize`: an ONNX file from elsewhere is rewritten as far as the passes know it, or refused with a reason."""
+"""`rpln optimize` rewrites an ONNX file of another exporter as far as the passes apply, or refuses it with a reason."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ GRAPH_ERROR, INPUT_ERROR, DESTINATION_ERROR, VALIDATION_ERROR = 8, 3, 9, 10
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as another exporter writes it: nothing in it has a name that reads like the model."""
+    """Return a file as another exporter writes it, in which no name resembles those of the model."""
     model = ir.from_proto(ir.to_proto(trace_task("token-classification", inputs=("input_ids", "attention_mask")).graph))
     known = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     for number, node in enumerate(model.graph):
@@ -76,7 +76,7 @@ def test_a_graph_of_this_architecture_is_rewritten(
     assert np.abs(before - after)[mask == 1].max() <= 1e-5 * max(1.0, np.abs(before).max())
 
 
-def test_what_a_pass_refuses_is_told_with_its_reason(file: Path, tmp_path: Path) -> None:
+def test_what_a_pass_refuses_is_reported_with_its_reason(file: Path, tmp_path: Path) -> None:
     model = onnx.load(file)
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     model.graph.output.append(onnx.helper.make_tensor_value_info(softmax.output[0], onnx.TensorProto.FLOAT, None))
@@ -127,7 +127,7 @@ def test_a_graph_of_other_inputs_needs_feeds(tmp_path: Path) -> None:
 
 
 class Spoil(ExplainingPass):
-    """A pass that is wrong."""
+    """A pass that makes a mistake."""
 
     def formula(self, network: GraphTraits) -> int:
         return network.layers
@@ -151,7 +151,7 @@ def test_a_result_that_differs_is_not_written(file: Path, tmp_path: Path, monkey
 
 
 class Lose(Spoil):
-    """A pass after which an output is another one's."""
+    """A pass that exchanges one output for another."""
 
     def rewrite(self, model: ir.Model) -> int:
         model.graph.outputs[0].name = "other"
@@ -170,7 +170,7 @@ def test_a_result_that_lost_an_output_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_said_to_be_that(
+def test_a_place_that_cannot_be_written_is_reported(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = optimize(file, "-o", tmp_path / "nowhere" / "out.onnx")

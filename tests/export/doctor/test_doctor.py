@@ -52,7 +52,7 @@ GPU_MACHINE = dataclasses.replace(
 
 
 def with_distributions(machine: Machine, **versions: str | None) -> Machine:
-    """`machine` with `name_with_underscores="version"` installed, or removed by None."""
+    """Return `machine` with `name_with_underscores="version"` installed, or removed by None."""
     wanted = {name.replace("_", "-"): version for name, version in versions.items()}
     kept = {name: found for name, found in machine.distributions.items() if name not in wanted}
     added = {name: Distribution(version=version) for name, version in wanted.items() if version is not None}

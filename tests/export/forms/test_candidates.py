@@ -1,4 +1,4 @@
-"""What is measured, in which order and for how long. Speeds are made up: nothing here depends on the machine."""
+"""Which forms are measured, in which order and for how long. Speeds are made up, so that no machine matters."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def racer(checkpoint: Callable[[str], Path]) -> Racer:
 
 @pytest.fixture
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what every installation has."""
+    """Leave only what every installation has."""
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
@@ -70,10 +70,10 @@ def test_every_form_is_measured_and_what_is_not_installed_says_so(
 
 
 @pytest.mark.usefixtures("no_openvino")
-def test_when_time_is_over_the_rest_is_listed_as_not_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_without_time_left_are_listed_as_not_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, graph = racer
     speeds(monkeypatch, 3.0)
-    # One look at the clock before all, one before each candidate but the standard form.
+    # The clock is read once at the start, and before each candidate except the standard form.
     clock = iter([0.0, 1.0, 1.0, *[100.0] * 20])
     monkeypatch.setattr(candidates, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
@@ -93,7 +93,7 @@ def test_when_time_is_over_the_rest_is_listed_as_not_measured(racer: Racer, monk
         (8, [0.9, 0.8], Settings(spinning=False)),
     ],
 )
-def test_threads_are_calm_unless_something_else_gains(
+def test_idle_threads_do_not_spin_unless_that_is_faster(
     racer: Racer, monkeypatch: pytest.MonkeyPatch, cores: int, gains: Sequence[float], best: Settings
 ) -> None:
     plan, graph = racer
@@ -103,7 +103,7 @@ def test_threads_are_calm_unless_something_else_gains(
     assert measure_settings(graph, STANDARD, plan) == best
 
 
-def test_no_room_for_copies_is_said_to_be_that(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_for_copies_is_named(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, graph = racer
 
     def full(*_: object) -> None:

@@ -1,4 +1,7 @@
-"""Which form runs: by a race, whose figures are made up here, by name, or by default; and that it is proven."""
+"""Which form is exported: the fastest of a measurement, a form that is named, or the default. Each is proven.
+
+The figures of the measurements are made up.
+"""
 
 import dataclasses
 import json
@@ -21,7 +24,7 @@ from rpln_export.forms.choice import Measurements
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.workloads import WORKLOADS, workload_from_file
 from rpln_export.validation import proof
-from rpln_export.validation.proof import Proof, Refusal
+from rpln_export.validation.proof import Proof, ProofRefusal
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -58,14 +61,14 @@ def measurements(*rows: Candidate) -> Measurements:
         ([("standard", None), ("fused", 1.1)], "fused"),
     ],
 )
-def test_what_is_not_faster_by_more_than_noise_does_not_win(rows: Sequence[tuple[str, float]], winner: str) -> None:
+def test_a_form_that_is_faster_by_less_than_noise_is_not_chosen(rows: Sequence[tuple[str, float]], winner: str) -> None:
     best = measurements(*(candidate(*row) for row in rows)).fastest("full", "cpu")
 
     assert best is not None
     assert best.form == winner
 
 
-def test_where_nothing_ran_nobody_wins() -> None:
+def test_nothing_is_chosen_if_nothing_ran() -> None:
     assert measurements(candidate("standard", None)).fastest("full", "cpu") is None
     assert measurements(candidate("standard", None)).provider == "cpu"
     assert Measurements(why_not="no").provider == "cpu"
@@ -85,7 +88,7 @@ def test_the_first_graph_decides_on_the_provider() -> None:
     assert measurements(*rows).provider == "cuda"
 
 
-def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
+def test_a_form_that_is_refused_is_left_out_with_its_reason() -> None:
     rows = (candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", 1.3))
     left = measurements(*rows).without_fastest("cpu", "is wrong")
 
@@ -97,7 +100,7 @@ def test_who_is_refused_is_not_there_any_more_and_the_reason_is() -> None:
     assert [row.form for row in left.fastest_candidates] == ["packed"]
 
 
-def test_a_standard_graph_is_not_to_blame_for_the_form_of_another() -> None:
+def test_an_error_in_a_form_does_not_refuse_the_standard_graph() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("fused", 1.5, variant="with-past")]
     rows += [candidate("standard", 1.0, variant="encoder"), candidate("fused", 0.9, variant="encoder")]
     left = measurements(*rows).without_fastest("cpu", "is wrong")
@@ -117,7 +120,7 @@ Exporting = Callable[..., Result]
 def export(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced_once: None
 ) -> Exporting:
-    """Export the checkpoint of a task to `tmp_path`/out, the race being run with these figures."""
+    """Export the checkpoint of a task to `tmp_path`/out, as if the forms had been measured with these figures."""
 
     def run(*options: str, result: Measurements | None = None, task: str = TASK) -> Result:
         if result is not None:
@@ -132,7 +135,7 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Notes on each engine that a session opens."""
+    """Return a list of the engines that sessions open."""
     opened: list[dict[str, Any]] = []
     real = open_engine
 
@@ -147,7 +150,7 @@ def engines_of(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 WON = measurements(candidate("standard", 1.0), candidate("fused", 1.5), candidate("packed", None))
 
 
-def test_what_won_is_written_proven_recorded_and_run(
+def test_the_fastest_form_is_written_proven_recorded_and_run(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[str], Path]
 ) -> None:
     result = export(result=WON)
@@ -186,7 +189,7 @@ def test_what_won_is_written_proven_recorded_and_run(
     assert [row["method"] for row in json.loads(again.stdout)] == methods
 
 
-def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) -> None:
+def test_without_a_faster_form_there_is_one_graph(export: Exporting, tmp_path: Path) -> None:
     result = export(result=measurements(candidate("standard", 1.0), candidate("fused", 1.03)))
     assert result.exit_code == 0, result.output
     assert manifest_of(tmp_path).graphs[0].rewritten == ()
@@ -194,7 +197,7 @@ def test_where_noise_wins_there_is_one_graph(export: Exporting, tmp_path: Path) 
 
 
 def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Forms of these names come out wrong."""
+    """Break the forms with these names."""
 
     def write(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool) -> ir.Model:
         written = write_form(model, form, traits, allow_partial=allow_partial)
@@ -205,7 +208,7 @@ def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(graph_forms, "write_form", write)
 
 
-def test_a_winner_that_is_wrong_gives_way_to_the_next(
+def test_if_the_fastest_form_is_wrong_the_next_one_is_chosen(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
@@ -221,7 +224,7 @@ def test_a_winner_that_is_wrong_gives_way_to_the_next(
     assert "fused for cpu" in outcomes["fused"]
 
 
-def test_where_all_are_wrong_the_standard_graph_is_left(
+def test_if_all_forms_are_wrong_the_standard_graph_is_chosen(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused", "packed")
@@ -232,7 +235,7 @@ def test_where_all_are_wrong_the_standard_graph_is_left(
     assert not (tmp_path / "out" / "model.ort.onnx").exists()
 
 
-def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
+def test_if_the_default_form_is_wrong_the_standard_graph_is_chosen_with_a_note(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
@@ -245,8 +248,8 @@ def test_a_default_that_is_wrong_gives_way_to_the_standard_graph_and_says_so(
     assert re.search("standard form, .* fused is not equal to eager torch: logits", manifest.optimization.note)
 
 
-def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
-    """The first proofs of an export end in these; later ones are real."""
+def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: ProofRefusal) -> None:
+    """Let the first proofs of an export fail with these errors. Later ones are real."""
     waiting, real = list(refusals), proof.prove
 
     def prove(*args: Any, **options: Any) -> Proof:
@@ -257,14 +260,14 @@ def refuse_proofs(monkeypatch: pytest.MonkeyPatch, *refusals: Refusal) -> None:
     monkeypatch.setattr(pipeline, "prove", prove)
 
 
-NEAR = Refusal(message="the first", reason="", near=True)
+NEAR = ProofRefusal(message="the first", reason="", near=True)
 
 
 @pytest.mark.usefixtures("measuring")
-def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
+def test_a_near_miss_is_tried_again_without_the_folds_with_a_note(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_proofs(monkeypatch, Refusal(message="refused", reason="a hair off", near=True))
+    refuse_proofs(monkeypatch, ProofRefusal(message="refused", reason="a hair off", near=True))
     result = export("--target", "portable", "--json")
     assert result.exit_code == 0, result.output
     steps = [step["name"] for step in json.loads(result.stdout)["steps"]]
@@ -279,8 +282,8 @@ def test_a_near_miss_is_tried_again_without_the_folds_and_says_so(
 @pytest.mark.parametrize(
     ("options", "refusals"),
     [
-        ((), [NEAR, Refusal(message="the second", reason="")]),
-        ((), [Refusal(message="the first", reason="")]),
+        ((), [NEAR, ProofRefusal(message="the second", reason="")]),
+        ((), [ProofRefusal(message="the first", reason="")]),
         (("--optimize", "standard"), [NEAR]),
         (("--optimize", "none"), [NEAR]),
     ],
@@ -291,7 +294,7 @@ def test_other_misses_are_errors(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     options: Sequence[str],
-    refusals: Sequence[Refusal],
+    refusals: Sequence[ProofRefusal],
 ) -> None:
     refuse_proofs(monkeypatch, *refusals)
     result = export(*options)
@@ -304,8 +307,8 @@ def test_other_misses_are_errors(
 def test_a_near_miss_is_within_twice_the_tolerance(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float, near: bool
 ) -> None:
-    """A proof whose tolerance is so many times smaller than the difference that there is."""
-    found: list[Refusal | None] = []
+    """The tolerance of the proof is set to a fraction of the difference that there is."""
+    found: list[ProofRefusal | None] = []
     real = proof.prove
 
     def prove(*bundle: Any, recipe: Recipe, advance: Any) -> Proof:
@@ -321,7 +324,7 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     assert found[0].near == near
 
 
-def test_a_form_asked_for_by_name_that_is_wrong_is_an_error(
+def test_a_form_that_was_named_and_is_wrong_is_an_error(
     export: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sabotage_form(monkeypatch, "fused")
@@ -374,7 +377,9 @@ REASONS = {"tensorrt": "TensorRT", "portable": "every runtime", "cuda": "CUDA"}
 
 @pytest.mark.usefixtures("measuring")
 @pytest.mark.parametrize("target", REASONS)
-def test_what_cannot_run_here_gets_a_default_and_its_reason(export: Exporting, tmp_path: Path, target: str) -> None:
+def test_a_target_that_cannot_run_here_gets_the_default_form_with_a_reason(
+    export: Exporting, tmp_path: Path, target: str
+) -> None:
     result = export("--target", target)
     assert result.exit_code == 0, result.output
     manifest = manifest_of(tmp_path)
@@ -464,7 +469,7 @@ def test_only_ragged_texts_have_padding() -> None:
 
 
 class Clock:
-    """Time goes on when someone works or sleeps, and only then."""
+    """A clock that advances only when something works or sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -476,7 +481,7 @@ class Clock:
         self.now += seconds
 
     def work(self, *seconds: float) -> Callable[[], None]:
-        """A run that takes so long the first time, the second, and so on; the last goes on."""
+        """Return a run whose durations are given, one for each call. Further calls take as long as the last."""
         left = list(seconds)
         return lambda: self.sleep(left.pop(0) if len(left) > 1 else left[0])
 
@@ -490,13 +495,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_the_ratio_is_of_summed_medians(clock: Clock) -> None:
     one = [clock.work(9, 1.0), clock.work(9, 3.0)]
-    # The first run of each is not counted, nor is one outlier among five.
+    # The first run of each form is not counted, and one outlier among five does not matter.
     other = [clock.work(50, 0.5, 0.5, 70, 0.5, 0.5), clock.work(50, 1.5)]
 
     assert timing.speedup(one, other, seconds=1e9) == pytest.approx(2.0)
 
 
-def test_there_is_one_round_at_least_and_no_more_when_time_is_up(clock: Clock) -> None:
+def test_there_is_at_least_one_round_and_none_after_time_is_up(clock: Clock) -> None:
     begun: list[float] = []
 
     def run() -> None:
@@ -507,7 +512,7 @@ def test_there_is_one_round_at_least_and_no_more_when_time_is_up(clock: Clock) -
     assert len(begun) == 2 + 2  # the untimed ones, and one round
 
 
-def test_who_is_hopeless_is_given_up(clock: Clock) -> None:
+def test_a_form_that_is_far_too_slow_is_measured_no_further(clock: Clock) -> None:
     slow = clock.work(2.0)
     runs: list[None] = []
 

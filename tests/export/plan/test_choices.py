@@ -1,4 +1,4 @@
-"""Choices that contradict each other, or would quietly do something else, are refused; so is what would lose data."""
+"""Choices that contradict each other, would silently do something else, or would lose data are refused."""
 
 import json
 import shutil
@@ -36,7 +36,9 @@ def test_calibration_of_an_fp32_export_is_refused(tmp_path: Path) -> None:
         make_plan(None, calibration=texts)
 
 
-def test_cross_attention_is_refused_rather_than_left_out(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+def test_text_generation_refuses_a_decoder_with_cross_attention(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "decoder"
     shutil.copytree(checkpoint("fill-mask"), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -64,7 +66,7 @@ def test_booleans_are_true_or_false(exported: Callable[..., Export], value: str,
     assert result.exit_code == code, result.stderr
 
 
-def test_false_is_not_true(exported: Callable[..., Export]) -> None:
+def test_an_option_given_as_false_is_false(exported: Callable[..., Export]) -> None:
     options = ["--option", "pooling=mean", "--option", "normalize=False", "--json"]
     result = CliRunner().invoke(rpln_command, ["run", str(exported("feature-extraction").folder), "text", *options])
     assert not np.isclose(np.linalg.norm(json.loads(result.stdout)[0]), 1.0)
@@ -80,7 +82,7 @@ def test_what_a_user_put_into_a_bundle_is_not_deleted(exported: Callable[..., Ex
         check_destination(folder)
 
 
-def test_the_folder_one_is_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_folder_is_refused_as_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DestinationError, match="the folder you are in"):
         check_destination(Path())

@@ -29,7 +29,7 @@ Change = Callable[[np.ndarray], None]
 FP32 = RECIPES["fp32"].tolerance
 FP16 = RECIPES["fp16"].tolerance
 
-# Three rows: left padding, a hole, nothing but padding.
+# Three rows: one with padding on the left, one with a hole, one that is all padding.
 MASK = np.array([[0, 0, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]])
 
 
@@ -50,7 +50,7 @@ def compare_one(
     cases: list[Case] | None = None,
     tolerance: Tolerance = FP32,
 ) -> Comparison:
-    """Compare `expected` with a copy of it, changed in each case by the change of the same position."""
+    """Compare `expected` with a copy of it, in which each case has the change of the same position."""
     cases = [make_case()] if cases is None else cases
     found = []
     for change in changes or [lambda array: None]:
@@ -80,7 +80,7 @@ def set_at(*index: int, value: float) -> Change:
     return change
 
 
-# Which elements of an output mean something, written out by hand for MASK.
+# The elements of each output that have a meaning, written out by hand for MASK.
 EVERY_ROW_WITH_A_TOKEN = np.array([True, True, False])
 
 
@@ -92,7 +92,7 @@ EVERY_ROW_WITH_A_TOKEN = np.array([True, True, False])
         ("token-classification", "logits", (3, 4, 2), MASK.astype(bool)[:, :, None]),
         ("question-answering", "start_logits", (3, 4), MASK.astype(bool)),
         ("fill-mask", "hidden_states", (3, 4, 2), MASK.astype(bool)[:, :, None]),
-        # The queries of real tokens, over all keys: what is put on padding is to be the nothing that eager puts there.
+        # The queries of real tokens, over all keys: probabilities of padded keys must be zero, as in eager torch.
         ("fill-mask", "attentions", (3, 5, 4, 4), MASK.astype(bool)[:, None, :, None]),
         ("text-classification", "logits", (3, 2), EVERY_ROW_WITH_A_TOKEN[:, None]),
         ("feature-extraction", "pooler_output", (3, 2), EVERY_ROW_WITH_A_TOKEN[:, None]),
@@ -174,7 +174,7 @@ def test_one_bad_case_among_good_ones_is_the_one_that_is_named(bad: int) -> None
 def test_a_difference_is_absolute_or_relative_to_the_range_as_the_tolerance_says() -> None:
     tensor = find_tensor("fill-mask", "logits")
     expected = np.full((3, 4, 2), -50.0, np.float32)
-    # Where nothing is compared, a large value is no part of the range.
+    # A large value does not count for the range if it is not compared.
     expected[2] = 1e6
     change = set_at(0, 2, 0, value=-49.0)
     assert compare_one(tensor, expected, change).difference == pytest.approx(1.0)
@@ -182,7 +182,7 @@ def test_a_difference_is_absolute_or_relative_to_the_range_as_the_tolerance_says
 
 
 def test_the_range_is_that_of_all_cases_together() -> None:
-    # One real token, whose only value happens to be near zero, says nothing of what the output's values are like.
+    # The only value of one real token may be near zero by chance, and does not show how large an output is.
     tensor = find_tensor("question-answering", "end_logits")
     large, small = np.array([[8.0, -4.0]], np.float32), np.array([[1e-3, 5.0]], np.float32)
     cases = [make_case(np.array([[1, 1]]), "large"), make_case(np.array([[1, 0]]), "small")]
@@ -199,7 +199,7 @@ def test_the_range_is_that_of_all_cases_together() -> None:
     assert row.difference == pytest.approx(0.04 / 8, rel=1e-3)
 
 
-def test_an_output_that_is_zero_has_a_range_all_the_same() -> None:
+def test_an_output_that_is_zero_has_a_range() -> None:
     tensor = find_tensor("fill-mask", "logits")
     expected = np.zeros((3, 4, 2), np.float32)
     assert compare_one(tensor, expected, tolerance=FP16).difference == 0.0
@@ -212,7 +212,7 @@ def test_token_decisions_are_counted_at_real_tokens() -> None:
 
     def change(array: np.ndarray) -> None:
         array[0, 2, 2] = 1.1  # another winner at a real token
-        array[0, 0, 2] = 1.1  # and at padding, where nobody decides
+        array[0, 0, 2] = 1.1  # another winner at padding, which is not a decision
 
     row = compare_one(find_tensor("token-classification", "logits"), expected, change)
     assert (row.decisions, row.agreeing, row.agreement) == (4, 3, 0.75)
@@ -224,7 +224,7 @@ def test_the_start_of_an_answer_is_decided_once_a_row_among_its_real_tokens() ->
     def change(array: np.ndarray) -> None:
         array[0] = [0, 9, 1, 2]  # padding alone differs
         array[1] = [1, 0, 3, 9]  # token 2 wins over token 0
-        array[2] = [9, 0, 0, 0]  # no token, no decision
+        array[2] = [9, 0, 0, 0]  # without tokens there is no decision
 
     row = compare_one(find_tensor("question-answering", "start_logits"), expected, change)
     assert (row.decisions, row.agreeing) == (2, 1)
@@ -251,7 +251,7 @@ def test_a_tie_that_the_type_cannot_tell_apart_is_no_decision() -> None:
 
     row = compare_one(tensor, expected, change, cases=[case], tolerance=FP16)
     assert (row.ties, row.decisions, row.agreeing) == (2, 1, 0)
-    # fp32 tells all apart but what is equal.
+    # In fp32, only equal values are a tie.
     row = compare_one(tensor, expected, change, cases=[case])
     assert (row.ties, row.decisions, row.agreeing) == (1, 2, 0)
 
@@ -265,7 +265,7 @@ def test_the_only_candidate_is_a_decision() -> None:
 
 
 @pytest.mark.parametrize("name", ["last_hidden_state", "pooler_output"])
-def test_features_decide_nothing(name: str) -> None:
+def test_features_have_no_argmax_to_count(name: str) -> None:
     tensor = find_tensor("feature-extraction", name)
     row = compare_one(tensor, np.ones((3, 4, 2) if tensor.per_token else (3, 2), np.float32))
     assert (row.decisions, row.agreement) == (0, None)

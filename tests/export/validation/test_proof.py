@@ -1,4 +1,4 @@
-"""A graph that is not equal to eager torch is never published, and the refusal says where it begins to differ."""
+"""A graph that is not equal to eager torch is never published. The refusal says where it begins to differ."""
 
 import re
 from collections.abc import Mapping
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("traced_once")
 
 
 @pytest.mark.parametrize("precision", [[], ["--fp16"], ["--bf16"]], ids=["fp32", "fp16", "bf16"])
-def test_without_sabotage_there_is_a_bundle(sabotaged: Sabotaged, tmp_path: Path, precision: list[str]) -> None:
+def test_without_a_mistake_there_is_a_bundle(sabotaged: Sabotaged, tmp_path: Path, precision: list[str]) -> None:
     result = sabotaged(nothing, "text-classification", *precision)
     assert (result.exit_code, (tmp_path / "out" / "rpln.json").is_file()) == (0, True)
 
 
-# A weight of each block, and how the refusal names the block.
+# A weight of each block, and the name of the block in the refusal.
 BLOCKS = {
     "embeddings.position_embeddings.weight": "embeddings is the first block that drifts",
     "encoder.layer.0.attention.self.value.weight.T": "encoder.layer.0.attention is the first block that drifts",
@@ -64,7 +64,7 @@ def test_a_changed_weight_is_refused_and_its_block_is_named(
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose residual stream passes 65,504."""
+    """Return a checkpoint whose residual stream exceeds 65,504."""
     source = make_checkpoint(tmp_path_factory.mktemp("wide"), "text-classification")
     weights = load_file(source / "model.safetensors")
     weights["roberta_prelayernorm.embeddings.LayerNorm.weight"] *= 4e4
@@ -75,14 +75,14 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "weight", ["encoder.layer.0.output.dense.bias", "encoder.layer.1.attention.output.dense.weight.T"]
 )
-def test_a_block_is_found_behind_a_rescaled_stream(sabotaged: Sabotaged, wide: Path, weight: str) -> None:
-    # Blocks add little to a stream that is this large: what one adds has to be changed a lot.
+def test_a_block_is_found_in_a_rescaled_residual_stream(sabotaged: Sabotaged, wide: Path, weight: str) -> None:
+    # Blocks add little to such a large residual stream, so their output has to be changed a lot.
     result = sabotaged(scaled(weight, 6e4), wide, "--fp16")
     assert result.exit_code == ValidationError.exit_code
     assert BLOCKS[weight] in result.stderr
     found = re.search(r"residual stream differs by (\S+), and its range is (\S+)\.", result.stderr)
     assert found is not None
-    # In the units of the checkpoint, not of the scaled graph.
+    # Values are given in the units of the checkpoint, not of the scaled graph.
     difference, reach = map(float, found.groups())
     assert reach > 65504
     assert difference > 0.02 * reach
@@ -103,7 +103,7 @@ def test_every_output_that_differs_is_named(sabotaged: Sabotaged) -> None:
         "--outputs=hidden_states,attentions",
     )
     refused = re.findall(r"^  (\S+) \(rpln_runtime\)", result.stderr, flags=re.MULTILINE)
-    # What lies before the change, and attention weights that do not read values, are not.
+    # Values before the change, and attention weights, which do not depend on it, do not differ.
     assert refused == ["logits", "hidden_states.2"]
 
 
@@ -144,7 +144,7 @@ def test_the_second_token_type_is_reached(sabotaged: Sabotaged) -> None:
     assert "end_logits (rpln_runtime) differs by" in result.stderr
 
 
-def test_what_padded_tokens_hold_is_nobodys_business_but_of_heads_that_read_the_first(
+def test_outputs_of_padded_tokens_matter_only_to_heads_that_read_the_first_token(
     sabotaged: Sabotaged, tmp_path: Path
 ) -> None:
     assert sabotaged(padded_tokens_zeroed, "token-classification").exit_code == 0
@@ -152,7 +152,7 @@ def test_what_padded_tokens_hold_is_nobodys_business_but_of_heads_that_read_the_
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_nan_is_refused_and_said_to_be_nan(sabotaged: Sabotaged, tmp_path: Path, precision: str) -> None:
+def test_nan_is_refused_and_called_nan(sabotaged: Sabotaged, tmp_path: Path, precision: str) -> None:
     options = [] if precision == "fp32" else [f"--{precision}"]
     result = sabotaged(one_nan("encoder.layer.1.output.dense.bias"), "text-classification", *options)
     assert result.exit_code == ValidationError.exit_code
@@ -168,7 +168,7 @@ def test_rows_of_nothing_but_padding_must_stay_finite(sabotaged: Sabotaged, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_older_bundle_outlives_a_refusal(sabotaged: Sabotaged, tmp_path: Path) -> None:
+def test_an_older_bundle_stays_after_a_refusal(sabotaged: Sabotaged, tmp_path: Path) -> None:
     assert sabotaged(nothing, "text-classification").exit_code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert sabotaged(scaled("classifier.out_proj.bias"), "text-classification").exit_code == ValidationError.exit_code
@@ -177,7 +177,7 @@ def test_an_older_bundle_outlives_a_refusal(sabotaged: Sabotaged, tmp_path: Path
 
 
 @pytest.mark.parametrize("precision", [[], ["--fp16"], ["--bf16"]], ids=["fp32", "fp16", "bf16"])
-def test_it_is_the_saved_graph_that_is_proven(
+def test_the_saved_graph_is_proven(
     sabotaged: Sabotaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: list[str]
 ) -> None:
     def save_others(graphs: Mapping[str, ir.Model], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Argmaxes are counted where the type can tell the candidates apart, and only there."""
+"""Argmaxes are counted only where the type can tell the candidates apart."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ TIE = TOLERANCE.resolution * RANGE
 
 
 def counted(task: str, expected: list[Any], found: list[Any], mask: list[Any]) -> tuple[int, int, int]:
-    """(decisions, agreeing, ties) of the task's first output."""
+    """Return (decisions, agreeing, ties) of the task's first output."""
     tensor: Tensor = TASKS[task].outputs[0]
     case = Case(name="case", feeds={}, mask=np.array(mask))
     outputs: Mapping[str, NDArray[Any]] = {tensor.name: np.array(found, dtype=np.float32)}

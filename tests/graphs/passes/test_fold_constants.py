@@ -1,4 +1,4 @@
-"""Constants, shape arithmetic, Identity, common subexpressions, dead code -> none."""
+"""Constants, shape arithmetic, Identity, common subexpressions and dead code are removed."""
 
 import numpy as np
 from numpy.testing import assert_array_equal

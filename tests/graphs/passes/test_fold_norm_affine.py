@@ -41,7 +41,7 @@ def test_the_affine_goes_into_all_that_follows() -> None:
     assert_array_equal(contents["beta"], [0, 0])
     assert_array_equal(contents["first.weight"], [[2, 4], [-1.5, -2]])
     assert_array_equal(contents["second.weight"], [[2, 4, 6], [-2, -2.5, -3]])
-    # beta W: 0.25 of the first row and three times the second
+    # beta W is 0.25 of the first row plus three times the second.
     assert_array_equal(contents["first.bias"], [5 + 9.25, 6 + 12.5])
     assert_array_equal(contents["second.bias"], [7 + 12.25, 8 + 15.5, 9 + 18.75])
     assert {array.dtype for array in contents.values()} == {np.dtype(np.float32)}
@@ -136,7 +136,7 @@ def test_all_layers_of_an_encoder_and_its_head(traced: Traced) -> None:
     assert apply(graph, FoldNormAffine) == {"FoldNormAffine": 2 * 2}
     assert FoldNormAffine().expected(GraphTraits(layers=2)) == 2 * 2
     assert list(refused(graph, FoldNormAffine)) == ["embeddings.LayerNorm.LayerNormalization"]
-    for module in residual_norms(graph):  # the final one among them
+    for module in residual_norms(graph):  # including the final one
         assert_array_equal(values_of(graph.graph.initializers[f"{module}.weight"]), np.ones(32))
         assert_array_equal(values_of(graph.graph.initializers[f"{module}.bias"]), np.zeros(32))
     assert 0 < distance(network, graph) < 1e-5
@@ -160,7 +160,7 @@ def test_both_sides_of_cross_attention(variant: str) -> None:
     network = translating(variant)
     graph = copied(network.graph)
 
-    # The decoder has two layers, the encoder one; its output is what cross-attention reads.
+    # The decoder has two layers and the encoder one, whose output cross-attention reads.
     layers, blocks, kept = (2, 3, 3) if variant == "with-past" else (1, 2, 2)
     assert apply(graph, FoldNormAffine) == {"FoldNormAffine": blocks * layers}
     assert FoldNormAffine().expected(GraphTraits(layers=layers, cross_attention=blocks == 3)) == blocks * layers
@@ -179,6 +179,6 @@ def test_relative_positions_and_outputs_of_every_kind() -> None:
     graph = copied(network.graph)
 
     assert apply(graph, FoldNormAffine) == {"FoldNormAffine": 2 * 2}
-    # That of an untied head is folded.
+    # The LayerNorm before an untied head is folded.
     assert "lm_head.layer_norm.LayerNormalization" not in refused(graph, FoldNormAffine)
     assert distance(network, graph) < 1e-5

@@ -100,7 +100,7 @@ def test_all_attentions_of_an_encoder_by_a_power_of_two() -> None:
     network = trace_task("feature-extraction", inputs=("input_ids", "attention_mask"), num_attention_heads=2)
     graph = applied(network.graph, FoldQueryScale)
 
-    # A factor for all layers, which goes with the last node that reads it.
+    # All layers share the factor, which is removed with the last node that reads it.
     assert len(graph.graph.initializers) == len(network.graph.graph.initializers) - 1
     assert len(graph.graph) == len(network.graph.graph) - 2
     assert distance(network, graph) == distance(network, network.graph) < 1e-5

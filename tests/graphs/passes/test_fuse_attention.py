@@ -48,7 +48,7 @@ WHOLE = ["Mul", "Max", "Shape", "Concat", "Expand", "Attention"]
 
 
 def attention_from_text(text: str) -> ir.Model:
-    """The graph, without nodes that a variation of it has left without readers."""
+    """Return the graph, without nodes that nothing reads after a replacement."""
     model = model_from_text(text)
     common.RemoveUnusedNodesPass()(model)
     return model
@@ -74,7 +74,7 @@ def test_all_between_projections_becomes_one_node() -> None:
     assert attributes == {"q_num_heads": 2, "kv_num_heads": 2, "scale": 0.5}
     assert node.outputs[0].shape == ir.Shape(["rows", "tokens", 6])
     assert refused(after, FuseAttention) == {}
-    # A row that is all padding among them.
+    # One of the rows is all padding.
     assert change(before, after, feeds()) < 1e-6
 
 
@@ -259,7 +259,7 @@ def test_a_decoder_with_cross_attention() -> None:
 
     assert operators(graph).count("Attention") == 2 * 2
     assert "Softmax" not in operators(graph)
-    # The causal mask is one of each query already, that over the encoder's output is not.
+    # The causal mask has a row for each query, the mask over the encoder's output has not.
     assert [operators(graph).count(kind) for kind in ("Max", "Expand")] == [2, 1]
     assert distance(network, graph) < 1e-5
     assert FuseAttention().expected(GraphTraits(layers=2, cross_attention=True, features=frozenset({CACHE}))) == 2 * 2
@@ -310,7 +310,7 @@ def test_exceptions_are_left_alone(options: dict[str, Any], feature: str) -> Non
     assert FuseAttention().expected(GraphTraits(layers=1, features=frozenset({feature}))) == 0
 
 
-def test_of_two_attentions_one_may_be_given_out() -> None:
+def test_one_of_two_attentions_may_be_an_output() -> None:
     network = trace_task(
         "text2text-generation",
         variant="full",
@@ -347,7 +347,7 @@ def test_the_formula_of_a_decoder(features: set[str], count: int) -> None:
 
 
 def lowered(model: ir.Model, dtype: ir.DataType, **reaches: float) -> ir.Model:
-    """`model` in a lower type; all values fit, but for the mask's and those in `reaches`."""
+    """Return `model` in a lower type. All values fit, except those of the mask and those in `reaches`."""
     graph = copied(model)
     names = [value.name or "" for node in graph.graph for value in (*node.inputs, *node.outputs) if value is not None]
     ranges = {name: 3.4e38 if name in {"encoder.Mul", "encoder.Mul.1"} else 1.0 for name in names}

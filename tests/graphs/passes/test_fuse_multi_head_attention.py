@@ -90,7 +90,7 @@ def normal(*shape: int) -> NDArray[Any]:
 
 
 def feeds(name: str, *, earlier: int = 4) -> Arrays:
-    """Two texts of five queries; the first text's mask is empty, the second's has holes."""
+    """Return two texts of five queries. The first text's mask hides nothing, the second's has holes."""
     own = {"q": normal(2, 5, 6)}
     if name == "memory":
         own |= {"kh": normal(2, 2, 7, 3), "vh": normal(2, 2, 7, 3)}
@@ -105,7 +105,7 @@ def feeds(name: str, *, earlier: int = 4) -> Arrays:
 
 
 def assert_same(text: str, given: Arrays) -> ir.Model:
-    """The fused graph, which is checked to give what the other does, optimized or not."""
+    """Return the fused graph, after a check that it gives, optimized or not, what the other gives."""
     plain = model_from_text(text)
     model = applied(plain, FuseMultiHeadAttention)
     assert reasons(model, FuseMultiHeadAttention) == []
@@ -163,7 +163,7 @@ def test_a_scale_in_the_weights_is_a_scale_of_one() -> None:
     assert node_named(model, "y").attributes["scale"].as_float() == 1
 
 
-def test_a_mask_is_no_must() -> None:
+def test_a_mask_is_optional() -> None:
     given = feeds("self")
     del given["mask"]
     text = UNMASKED.replace(", int64[b, s] mask", "").replace(MASK, "")
@@ -362,7 +362,7 @@ def test_one_attention_gives_its_probabilities_and_the_other_is_fused(outputs: t
 
 
 def test_the_operator_for_masked_decoders_is_not_for_buffers_that_grow() -> None:
-    """Why the pass does not make it; should ONNX Runtime learn it one day, this fails."""
+    """This is why the pass does not use the operator. If ONNX Runtime ever allows it, the test fails."""
     inputs = "float[1, 1, 6] q, float[1, 1, 6] k, float[1, 1, 6] v, float[1, 2, 4, 3] pk, float[1, 2, 4, 3] pv"
     outputs = "float[1, 1, 6] y, float[1, 2, 5, 3] kh, float[1, 2, 5, 3] vh"
     node = "com.microsoft.DecoderMaskedMultiHeadAttention<num_heads = 2>(q, k, v, , , pk, pv)"

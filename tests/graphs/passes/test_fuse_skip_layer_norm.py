@@ -101,7 +101,7 @@ def test_a_sum_that_the_graph_gives_out_keeps_its_name() -> None:
     assert_allclose(run(model, given)["total"], run(plain, given)["total"], rtol=0, atol=1e-6)
 
 
-def test_a_sum_is_there_before_whoever_reads_it() -> None:
+def test_a_sum_is_computed_before_its_readers() -> None:
     model = applied(
         model_from_text(
             graph(
@@ -125,7 +125,7 @@ def test_a_sum_that_nobody_else_reads_is_not_given_out() -> None:
     assert [value.name for value in node_named(model, "normed").outputs] == ["normed"]
 
 
-def test_a_bias_that_somebody_else_wants_added_stays_outside() -> None:
+def test_a_sum_with_the_bias_that_others_read_stays() -> None:
     model = applied(model_from_text(BIASED.replace("Add(total, normed)", "Add(biased, normed)")), FuseSkipLayerNorm)
 
     assert operators(model) == ["Add", "SkipLayerNormalization", "Add"]
@@ -157,7 +157,7 @@ def test_what_the_operator_cannot_do_is_refused(text: str, reason: str) -> None:
     assert operators(model) == operators(plain)
 
 
-def test_a_norm_of_no_sum_is_not_asked_after() -> None:
+def test_a_norm_without_a_sum_is_no_refusal() -> None:
     model = applied(
         model_from_text(graph("y = LayerNormalization<axis = -1>(x, gamma, beta)", inputs="float[b, s, 3] x")),
         FuseSkipLayerNorm,

@@ -1,4 +1,4 @@
-"""float graph -> strongly typed fp16 or bf16 graph, with a Cast at each boundary."""
+"""A float graph becomes a strongly typed fp16 or bf16 graph, with a Cast at each boundary."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operat
 
 FLOAT, FLOAT16, BFLOAT16, INT64 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.INT64
 SPACING = {FLOAT16: 2.0**-10, BFLOAT16: 2.0**-7}
-"""Between 1 and the next number."""
+"""The distance between 1 and the next number of the type."""
 LOWER = pytest.mark.parametrize("dtype", [FLOAT16, BFLOAT16])
 
 NETWORK = """
@@ -61,14 +61,14 @@ def lowered(
 
 
 def ranges_of(text: str, **reached: float) -> Ranges:
-    """Ranges in which every value reaches 1, but for those given."""
+    """Return ranges in which every value reaches 1, except those that are given."""
     model = model_from_text(text)
     values = (*model.graph.inputs, *(value for node in model.graph for value in node.outputs))
     return {**dict.fromkeys([*model.graph.initializers, *(value.name or "" for value in values)], 1.0), **reached}
 
 
 def computed_in(model: ir.Model) -> dict[str, ir.DataType | None]:
-    """Node -> the type of its first output, casts that the pass made aside."""
+    """Return the type of each node's first output, without the casts that the pass made."""
     return {node.name or "": node.outputs[0].dtype for node in model.graph if not (node.name or "").endswith(".Cast")}
 
 
@@ -121,11 +121,11 @@ def test_inputs_and_outputs_are_lowered_on_request() -> None:
     assert [value.dtype for value in model.graph.inputs] == [INT64, INT64, FLOAT16]
     assert [(value.name, value.dtype) for value in model.graph.outputs] == [("y", FLOAT16), ("next_ids", INT64)]
     casts = [node.inputs[0] for node in model.graph if (node.name or "").endswith(".Cast")]
-    assert [value and value.name for value in casts] == ["kept", "probabilities"]  # those around Softmax
+    assert [value and value.name for value in casts] == ["kept", "probabilities"]  # the casts around Softmax
 
 
 def test_a_value_is_cast_once_for_all_its_readers() -> None:
-    model = lowered(NETWORK)  # x has two
+    model = lowered(NETWORK)  # x has two readers
 
     assert [node.name for node in model.graph if (node.name or "").endswith(".Cast")] == [
         "x.float16.Cast",
@@ -182,7 +182,7 @@ def test_inputs_weights_and_outputs_of_a_node_count_alike(value: str) -> None:
 def test_kept_products_are_named_with_their_reach() -> None:
     kept = lowered(NETWORK, ranges=ranges_of(NETWORK, product=1e5, embedded=1e6)).metadata_props[KEPT_KEY]
 
-    assert json.loads(kept) == {"product": 1e5}  # the Gather is no MatMul
+    assert json.loads(kept) == {"product": 1e5}  # the Gather is not a MatMul
     assert json.loads(lowered(NETWORK, ranges=ranges_of(NETWORK)).metadata_props[KEPT_KEY]) == {}
 
 
@@ -295,7 +295,7 @@ def test_a_cache_is_in_the_lower_type_whatever_inputs_and_outputs_are(
 @pytest.mark.parametrize("io_dtype", [FLOAT, FLOAT16])
 @pytest.mark.parametrize("text", [STEP, PROMPT], ids=["step", "prompt"])
 def test_a_cache_that_leaves_the_range_is_fp32_in_every_graph(text: str, io_dtype: ir.DataType, tmp_path: Path) -> None:
-    # A past that was measured empty holds what another step's present held.
+    # A past that was empty when it was measured holds what the present of another step held.
     ranges = ranges_of(text, **{PAST: 0.0, PRESENT: 8188.5})
     model = lowered(text, io_dtype=io_dtype, ranges=ranges)
 

@@ -140,7 +140,7 @@ def test_all_layers_of_an_encoder(traced: Traced, task: str) -> None:
     assert distance(network, graph) < 1e-5
 
 
-# The decoder's cross-attention projects queries only. The encoder's graph gives out keys and values of its result.
+# The decoder's cross-attention projects only queries. The encoder's graph projects its output to keys and values.
 @pytest.mark.parametrize(("variant", "layers"), [("with-past", 2), ("prefill", 2), ("encoder", 1)])
 def test_both_sides_of_cross_attention(variant: str, layers: int) -> None:
     network = translating(variant)

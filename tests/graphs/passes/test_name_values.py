@@ -46,7 +46,7 @@ split (float[rows, 2] x) => (float[rows, 1] total)
 
 
 def named(text: str, scopes: Sequence[Sequence[str]]) -> ir.Model:
-    """The graph after the pass, whose nodes torch would have traced in these scopes."""
+    """Return the graph after the pass, with nodes that torch would have traced in these scopes."""
     model = model_from_text(text)
     for node, names in zip(model.graph, scopes, strict=True):
         node.metadata_props[SCOPES_KEY] = repr(list(names))

@@ -1,4 +1,4 @@
-"""Per-token operators over a batch -> over its real tokens: the same numbers at these, and less work."""
+"""Operators that work token by token run over a batch's real tokens only: the same numbers there, and less work."""
 
 from collections import Counter
 
@@ -61,7 +61,7 @@ def feeds(mask: list[list[int]]) -> Arrays:
 
 
 def computed(keep: np.ndarray) -> np.ndarray:
-    """What is computed of a batch: real tokens, the first ones, and texts without a real token."""
+    """Return the tokens of a batch that are computed: real ones, first ones, and texts without a real token."""
     first = np.arange(keep.shape[1]) == 0
     return np.asarray((keep == 1) | first | (keep.max(axis=1, keepdims=True) == 0))
 
@@ -93,7 +93,7 @@ def test_a_layer_costs_one_gather_in_and_one_out() -> None:
     packed = applied(model_from_text(graph(GIVEN)), PackTokens)
     gathers = [node.name for node in packed.graph if node.op_type == "Gather"]
 
-    # Of the indices: the length. Of the input: its ids, which are packed before the embeddings.
+    # The length comes from the indices, and the ids are packed before the embeddings.
     assert gathers == [
         "packing.length",
         "ids.packed",

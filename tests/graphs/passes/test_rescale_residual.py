@@ -21,7 +21,7 @@ def rescale(model: ir.Model, shift: int) -> None:
 
 
 def peaks(model: ir.Model, *, stream: float) -> Ranges:
-    """Ranges in which every value reaches 1, but the residual stream of layer 1 reaches `stream`."""
+    """Return ranges in which every value reaches 1, except the residual stream of layer 1, which reaches `stream`."""
     names = [*model.graph.initializers, *(value.name or "" for node in model.graph for value in node.outputs)]
     return {**dict.fromkeys(["embedded", *names], 1.0), "hidden_states.1": stream}
 
@@ -169,7 +169,7 @@ cross (float[rows, 2] encoder_hidden_states) => (float[rows, 2] cross_key_values
 
 def test_a_graph_without_a_stream_is_left_alone() -> None:
     model = model_from_text(PROJECTIONS)
-    reached = 1e6  # of what an encoder of another architecture gives
+    reached = 1e6  # projections of another encoder's output
     rescaling = RescaleResidual.configure(model, Context(ranges={"encoder_hidden_states": reached}))
     result = rescaling(model)
 

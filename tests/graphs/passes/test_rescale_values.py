@@ -85,7 +85,7 @@ def test_the_values_themselves_are_smaller() -> None:
     assert_array_equal(run(model, FEEDS)[values] * 16, before)
 
 
-@pytest.mark.parametrize("operator", ["MatMul", "Add"])  # a bias may hide how far the product reaches
+@pytest.mark.parametrize("operator", ["MatMul", "Add"])  # a bias may hide the size of the product
 def test_each_attention_gets_the_smallest_shift_it_needs(operator: str) -> None:
     model = model_from_text(TWO_ATTENTIONS)
     ranges = peaks(model, **{f"{FIRST}.self.value.{operator}": 1e5, f"{SECOND}.self.value.{operator}": 9000.0})
@@ -95,7 +95,7 @@ def test_each_attention_gets_the_smallest_shift_it_needs(operator: str) -> None:
 
 def test_values_that_fit_are_left_alone() -> None:
     model = model_from_text(TWO_ATTENTIONS)
-    # Neither the parameters nor what is made of the values count.
+    # Neither parameters nor results of the values are counted.
     ranges = peaks(model, **{f"{FIRST}.self.value.weight.T": 1e6, f"{FIRST}.self.value.bias": 1e6, "y": 1e6})
     rescaling = RescaleValues.configure(model, Context(ranges=ranges))
     result = rescaling(model)

@@ -54,7 +54,7 @@ LAYER = """
     y = Add(attended, bent)
     final = LayerNormalization(y, gamma)
 """
-"""One layer whose stream is `x`: [batch, sequence, 4], a head, and no values but the keys' source."""
+"""A layer whose residual stream is `x`: [batch, sequence, 4]. Its head reads as values what its keys are made of."""
 
 FIRST = "first = Gather<axis = 1>(final, zero)"
 SQUARE = "wide = MatMul(final, turned) high = Transpose<perm = [0, 2, 1]>(wide)"
@@ -70,7 +70,7 @@ def layer(
     constants: str = CONSTANTS,
     inputs: str = "",
 ) -> ir.Model:
-    """embedded [batch, sequence, 4], mask and `inputs` -> `outputs`, by LAYER and `head`."""
+    """Return the graph of LAYER and `head`: embedded [batch, sequence, 4], mask and `inputs` -> `outputs`."""
     rng = np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> str:
@@ -94,7 +94,7 @@ def feeds(model: ir.Model, *, batch: int = 3, sequence: int = 5) -> Arrays:
 
 
 def count(model: ir.Model) -> int:
-    """Apply the pass and say what it counted."""
+    """Apply the pass, and return what it counted."""
     SelectRows()(model)
     return counts_from_model(model)["SelectRows"]
 
@@ -184,7 +184,7 @@ def test_weights_that_are_an_output_are_whole_and_the_rest_is_not() -> None:
         assert_allclose(array, expected[name], rtol=0, atol=1e-6)
 
 
-def test_a_second_time_there_is_nothing_left_to_move() -> None:
+def test_a_second_run_changes_nothing() -> None:
     model = layer()
     count(model)
     once = operators(model)
@@ -216,7 +216,7 @@ PLACES: dict[str, tuple[str, str, list[Any]]] = {
     BY_TEXT: ("batch, masks", "batch, masks, 4", [[[0, 3], [4, 4], [-1, 0]], [[], [], []]]),
     LISTED: ("tokens, 2", "tokens, 4", [[[0, 3], [0, 4], [2, 0], [2, 0]], [[1, 1]], []]),
 }
-"""Heads, the shapes of their input `places` and of their output, and values of it."""
+"""Heads, with the shapes of their input `places` and of their output, and values for `places`."""
 
 
 def selecting(head: str, *, mask: str = "batch, 1, sequence", before: str = "") -> ir.Model:
@@ -254,7 +254,7 @@ def test_rows_that_differ_from_text_to_text_are_those_of_all_rows(head: str, mas
         (EXPANDED, "batch, 1, sequence", {"normed", "x"}),
         (BY_TEXT, "batch, sequence, sequence", {"normed", "x", "mask"}),
         (BY_TEXT, "sequence, sequence", {"hidden", "x"}),  # the mask has the rows of all texts at once
-        (LISTED, "batch, 1, sequence", {"context", "x"}),  # which text's keys a row goes with, a list does not say
+        (LISTED, "batch, 1, sequence", {"context", "x"}),  # a list does not say which text's keys belong to a row
     ],
 )
 def test_rows_that_differ_from_text_to_text_are_picked_where_texts_are_told_apart(
@@ -320,7 +320,7 @@ def test_rows_of_each_text_do_not_pass_a_table_for_all_of_them() -> None:
         ),
     ],
 )
-def test_what_is_in_the_way_is_named(head: str, outputs: Sequence[str], reason: str) -> None:
+def test_the_node_that_prevents_a_selection_is_named(head: str, outputs: Sequence[str], reason: str) -> None:
     model = layer(
         head=head,
         outputs=["float[batch, size] first", *outputs],
@@ -333,7 +333,7 @@ def test_what_is_in_the_way_is_named(head: str, outputs: Sequence[str], reason: 
     assert str(ir.to_proto(model.graph)) == before
 
 
-def test_an_operator_of_another_domain_is_in_the_way() -> None:
+def test_an_operator_of_another_domain_prevents_a_selection() -> None:
     model = layer(head="bend = Tanh(final) first = Gather<axis = 1>(bend, zero)")
     node_named(model, "bend").domain = "com.example"
 
@@ -341,7 +341,7 @@ def test_an_operator_of_another_domain_is_in_the_way() -> None:
     assert reasons(model) == [UNKNOWN_OPERATOR.format(operator="com.example.Tanh", node="bend")]
 
 
-def test_what_has_no_known_shape_is_in_the_way() -> None:
+def test_an_unknown_shape_prevents_a_selection() -> None:
     model = layer(head="bend = Tanh(final) raised = Add(bend, gamma) first = Gather<axis = 1>(raised, zero)")
     node_named(model, "bend").outputs[0].shape = None
 
@@ -362,8 +362,8 @@ def test_what_has_no_known_shape_is_in_the_way() -> None:
         ),
     ],
 )
-def test_other_selections_are_no_affair_of_the_pass(head: str, output: str) -> None:
-    """Along another axis, or other rows for each text."""
+def test_other_selections_are_ignored(head: str, output: str) -> None:
+    """They are selections along another axis, or of other rows for each text."""
     model = layer(head=head, outputs=[f"float[{output}] first"], constants=f"{CONSTANTS}, int64[1] two = {{2}}")
     assert shapes(model)["final"] == "[batch,sequence,4]"
 
@@ -394,7 +394,7 @@ BY_MASK = {
 
 
 def trace_masked(which: str, *, seed: int = 0, opset: int = DEFAULT_OPSET, **fields: Any) -> Network:
-    """A masked LM's graph that gives logits of mask tokens alone."""
+    """Return the graph of a masked LM that gives logits of mask tokens only."""
     model = tiny_model(MASKED_LM, seed=seed, **fields)
     model.config.mask_token_id = MASK
     task = BY_MASK[which]
@@ -403,7 +403,7 @@ def trace_masked(which: str, *, seed: int = 0, opset: int = DEFAULT_OPSET, **fie
 
 
 def check(network: Network, expected: int, *, tolerance: float = TOLERANCE) -> ir.Model:
-    """The pass counts so many on the network's graph, whose outputs are then eager torch's; returns the new graph."""
+    """Check that the pass counts `expected` in the network's graph and keeps its outputs; return the new graph."""
     graph = copied(network.graph)
     assert count(graph) == expected, reasons(graph)
     compute = runner(graph)
@@ -415,7 +415,7 @@ def check(network: Network, expected: int, *, tolerance: float = TOLERANCE) -> i
 
 
 def rows_in(graph: ir.Model) -> dict[str, Any]:
-    """How many rows go through each projection."""
+    """Return how many rows go through each projection."""
     return {
         (value.name or "").removesuffix(".weight.T"): node.outputs[0].shape[1]
         for node in graph.graph
@@ -448,7 +448,7 @@ def test_a_head_of_all_tokens_has_nothing_to_select(traced: Traced, name: str) -
     ("name", "variant", "narrow"),
     [
         ("text-generation", "with-past", 4 + 1),  # query, projection and both halves of FFN; one of the head's own
-        ("text2text-generation", "prefill", 6 + 1),  # and query and projection of cross-attention
+        ("text2text-generation", "prefill", 6 + 1),  # also query and projection of cross-attention
     ],
 )
 def test_a_decoder_computes_its_last_row_and_caches_them_all(name: str, variant: str, narrow: int) -> None:
@@ -463,7 +463,7 @@ def test_all_logits_need_all_rows() -> None:
     check(trace_task("text-generation", all_logits=True), 0)
 
 
-def test_hidden_states_as_an_output_are_the_reason_to_do_nothing() -> None:
+def test_hidden_states_as_an_output_are_the_reason_for_a_refusal() -> None:
     graph = check(trace_task("text-classification", outputs=("hidden_states",)), 0)
 
     assert reasons(graph) == [GIVEN_OUT.format(value="hidden_states.2")]
@@ -500,7 +500,7 @@ def test_a_masked_lm_computes_the_rows_of_its_masks(which: str, kind: str) -> No
     narrow = {"attention.output.dense", "intermediate.dense", "output.dense"}
     if which == "positions" and kind == "absolute":
         narrow.add("attention.self.query")
-    # Listed over the batch, rows of the last layer are [1, masked_tokens, hidden], behind it [masked_tokens, hidden].
+    # Rows listed over the batch are [1, masked_tokens, hidden] in the last layer and [masked_tokens, hidden] after it.
     size = {"masked": "masked_tokens", "positions": "masks"}[which]
     last = {path.removeprefix("encoder.layer.1.") for path, count in rows.items() if str(count) == size}
     assert {path for path in last if "lm_head" not in path} == narrow
@@ -539,11 +539,11 @@ def test_the_formula_tells_the_count(features: set[str], expected: int) -> None:
 # -- precision -------------------------------------------------------------------------------------------------------
 
 SHIFT = 14
-"""The stream of the networks below is larger by 2 to the power of it: about 1e5, beyond fp16."""
+"""The residual stream of the networks below is multiplied by 2 to the power of this. It reaches 1e5, more than fp16."""
 
 
 def stretched(graph: ir.Model) -> ir.Model:
-    """The graph with everything that is added to its residual stream made larger, which each LayerNorm undoes."""
+    """Return the graph with all that is added to its residual stream enlarged. LayerNorms take the factor out again."""
     copy = copied(graph)
     for name, value in copy.graph.initializers.items():
         if name.endswith((".output.dense.weight.T", ".output.dense.bias")) or name.startswith("embeddings.LayerNorm."):
@@ -572,14 +572,14 @@ def test_precision_passes_know_a_graph_of_selected_rows(name: str, variant: str,
 # -- networks that nobody thought of ---------------------------------------------------------------------------------
 
 RANDOM_TOLERANCE = 1e-4
-"""Some of these networks are sharp; the fp32 recipe's own."""
+"""The tolerance of the fp32 recipe. Some of these networks amplify small differences."""
 SELECTING = ["text-classification", "multiple-choice", "text-generation", "text2text-generation"]
 SECONDS_EACH = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
 @st.composite
 def networks(draw: st.DrawFn) -> dict[str, Any]:
-    """A task whose head selects rows, one of its graphs, fields of a config, and an opset."""
+    """Draw a task whose head selects rows, one of its graphs, fields of a config, and an opset."""
     heads = draw(st.sampled_from([1, 2, 3, 4]))
     name = draw(st.sampled_from([*SELECTING, *BY_MASK]))
     task = TASKS.get(name, MASKED_LM)

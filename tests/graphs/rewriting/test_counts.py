@@ -1,4 +1,4 @@
-"""Counts against formulas: what is missing is named, with the node that was refused and why."""
+"""Counts are compared with formulas. An error names what is missing, the node that was refused, and the reason."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -24,7 +24,7 @@ GRAPH = "g (float[2] x) => (float[2] y) { y = Neg(x) }"
 
 
 class Made(ExplainingPass):
-    """Counts what the test says."""
+    """A pass whose counts the test sets."""
 
     unless: ClassVar[Mapping[str, str]] = {HEAD_MASK: "it has nothing to do with masked heads"}
     count = 0

@@ -1,4 +1,4 @@
-"""What passes share: counts, the norms of the residual stream, changes to initializers."""
+"""What passes share: counts, the LayerNorms of the residual stream, changes to initializers."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""Questions about the values of a graph."""
+"""Functions that answer questions about the values of a graph."""
 
 import onnx_ir as ir
 import pytest

@@ -1,4 +1,4 @@
-"""Small graphs for TensorRT and how they are compiled in tests: the smallest network that has all that is checked."""
+"""Small graphs for TensorRT, and how tests compile them: the smallest network that has all that is checked."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ g ({dtype}[b, s, 32] x, {dtype}[b, 2, 16, s] k, {dtype}[b, 2, s, 16] v, {dtype}[
 
 
 def attention(dtype: str = "float16") -> ir.Model:
-    """The network, computing in one of ONNX's types, with a weight that is the same at every call."""
+    """Return the network in one of ONNX's types. Its weight is the same in every call."""
     model = model_from_text(ATTENTION.format(dtype=dtype))
     (weight,) = (value for value in model.graph.inputs if value.name == "w")
     assert weight.dtype is not None
@@ -42,7 +42,7 @@ def attention(dtype: str = "float16") -> ir.Model:
 
 
 def attention_shapes(smallest: int, tuned: int, largest: int) -> dict[str, Shapes]:
-    """For so many tokens, in a batch of as many rows."""
+    """Return the shapes for `tokens` tokens, in a batch of as many rows."""
 
     def shapes(name: str) -> Shapes:
         small, middle, large = (
@@ -64,6 +64,6 @@ def compile_graph(
     targets: Sequence[str] = ("sm89",),
     **options: Any,
 ) -> BuiltEngine:
-    """Build `model` with TensorRT-RTX; `options` are those of EngineOptions."""
+    """Build `model` with TensorRT-RTX. `options` are those of EngineOptions."""
     ir.save(model, folder / "model.onnx")
     return build_engine(folder / "model.onnx", profiles, backend=RTX, targets=targets, options=EngineOptions(**options))

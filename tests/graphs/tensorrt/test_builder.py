@@ -1,4 +1,4 @@
-"""The builder, with TensorRT-RTX itself: what it makes, what it refuses, and that the table of it is no fiction."""
+"""The builder with TensorRT-RTX itself: what it builds, what it refuses, and that the table of it is true."""
 
 import sys
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from tests.graphs.text_graphs import model_from_text
 from tests.tensorrt import NEEDS_TENSORRT_RTX, targets_of_plan
 
 TYPES = {"fp32": "float", "fp16": "float16", "bf16": "bfloat16"}
-"""ONNX's names of what recipes compute in."""
+"""ONNX's names of the types that recipes compute in."""
 
 needs_rtx = NEEDS_TENSORRT_RTX
 
@@ -85,7 +85,7 @@ def test_the_same_graph_makes_the_same_engine(tmp_path: Path) -> None:
     for plan in (second, other):
         assert (plan.layers == first.layers) == (plan is second)
     assert (second.weights, second.activations) == (first.weights, first.activations)
-    # The builder numbers some constants in the order of their addresses, so that a few bytes are others each time.
+    # The builder numbers some constants in the order of their addresses, so a few bytes differ from build to build.
     assert share_of_other_bytes(first, second) < 1e-3
     assert share_of_other_bytes(first, other) > 1e-1
 
@@ -145,7 +145,7 @@ def refusal(model: ir.Model, folder: Path, profiles: Any, **choices: Any) -> str
     message = str(refused.value)
     assert message.startswith("tensorrt_rtx ")
     assert " refuses model.onnx: " in message
-    # What a machine without a driver adds to every error says nothing of it.
+    # A machine without a driver adds this to the log of every error, and it explains nothing.
     assert "cudaError" not in message
     return message
 
@@ -156,7 +156,7 @@ LINE: Mapping[str, Shapes] = dict.fromkeys(("x", "z"), ((1, 8), (2, 8), (4, 8)))
 @needs_rtx
 @pytest.mark.parametrize("operator", ["SkipLayerNormalization", "EmbedLayerNormalization", "BiasGelu", "FastGelu"])
 def test_operators_of_onnx_runtime_are_refused(tmp_path: Path, operator: str) -> None:
-    # Those of the fused form. Its MultiHeadAttention, and Gelu, are among the few of com.microsoft that RTX 1.7 reads.
+    # The operators of the fused form. RTX 1.7 reads MultiHeadAttention and Gelu, but few others of com.microsoft.
     model = model_from_text("g (float16[n, 8] x, float16[n, 8] z) => (float16[n, 8] y) { y = Add (x, z) }")
     model.opset_imports["com.microsoft"] = 1
     (node,) = model.graph
@@ -184,8 +184,8 @@ def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
 
 
 @needs_rtx
-def test_an_account_that_cannot_be_read_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As after an update of TensorRT that words its log in another way.
+def test_a_log_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # This is as if an update of TensorRT changed the wording of its log.
     monkeypatch.setattr(builder, "layers_from_log", lambda _: ())
     with pytest.raises(EngineError, match=r"tensorrt.*\(rpln doctor\)"):
         compile_graph(attention(), tmp_path)
@@ -232,7 +232,7 @@ def test_options_that_the_table_lacks_fail_without_a_gpu(tmp_path: Path, option:
 
 
 @needs_rtx
-def test_hardware_compatibility_does_nothing_there(tmp_path: Path, logs: Logs) -> None:
+def test_tensorrt_rtx_ignores_hardware_compatibility(tmp_path: Path, logs: Logs) -> None:
     assert "hardware_compatible" in RTX.lacks
     plain = compile_graph(attention(), tmp_path)
     assert share_of_other_bytes(compile_graph(attention(), tmp_path, hardware_compatible=True), plain) < 1e-3

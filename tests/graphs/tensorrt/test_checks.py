@@ -1,4 +1,4 @@
-"""Whether an engine is what its graph says: layers as TensorRT gives them pass, those with a fallback do not."""
+"""An engine is checked against its graph: layers as TensorRT gives them pass, layers with a fallback do not."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ FUSED = (
     kernel("heads", "q", takes=("float16",)),
     kernel("y", "softmax", "scores", name="_gemm_mha_v2_myl0_3", takes=("float16", "float16", "float32")),
 )
-"""An engine of `attention()` in fp16, as it should be."""
+"""The kernels of an engine of `attention()` in fp16, as they should be."""
 
 
 def without(*nodes: str, of: Sequence[Layer] = FUSED) -> list[Layer]:
-    """The kernels, none of which computes `nodes`."""
+    """Return the kernels with `nodes` removed from what they compute."""
     return [dataclasses.replace(one, nodes=tuple(name for name in one.nodes if name not in nodes)) for one in of]
 
 
 def in_type(dtype: str, node: str) -> list[Layer]:
-    """The kernels, where the one of `node` takes tensors of another type."""
+    """Return the kernels, with the one of `node` reading tensors of another type."""
     return [dataclasses.replace(one, inputs=(dtype, dtype)) if node in one.nodes else one for one in FUSED]
 
 
@@ -78,7 +78,7 @@ def test_a_product_of_two_types_is_refused() -> None:
         precision_of_products(mixed, attention(), profiles=1)
 
 
-def test_a_kernel_that_moves_operands_does_not_vouch_for_the_one_that_multiplies() -> None:
+def test_a_kernel_that_only_moves_operands_does_not_count_as_a_product() -> None:
     moved = kernel("product", name="__myl_Move_myl0_1", takes=("float16",))
     assert precision_of_products([moved, *FUSED], attention(), profiles=1) == "float16"
     with pytest.raises(EngineError, match=r"product \(float16: float32\)"):

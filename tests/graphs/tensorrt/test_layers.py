@@ -1,7 +1,7 @@
 """What is read of an engine's kernels: from a log of TensorRT-RTX, and from inspectors of TensorRT 10 and 11.
 
-The log is an excerpt of what 1.7.1 wrote of a token classifier in fp16, two layers, compiled for two profiles, the
-second of one token. The inspections are in the form that NVIDIA's issues show them in: no engine was loaded here.
+The log is an excerpt of what 1.7.1 wrote for a token classifier in fp16 with two layers, compiled for two profiles, the
+second for one token. The inspections have the form that NVIDIA's issues show; no engine was loaded for them.
 """
 
 import json
@@ -49,7 +49,7 @@ def test_a_kernel_with_all_there_is(layers: dict[str, Layer]) -> None:
 
 
 def test_constants_are_inputs(layers: dict[str, Layer]) -> None:
-    # Two operands, and the factors alpha and beta.
+    # The inputs are two operands, and the factors alpha and beta.
     (product,) = (layer for layer in layers.values() if layer.name.startswith(f"{ATTENTION}.MatMul ["))
     assert (product.kind, product.inputs, product.outputs) == (
         "gemm",
@@ -90,7 +90,7 @@ def test_a_log_without_kernels_has_none() -> None:
 
 
 def inspection(tensor: Any) -> Any:
-    """Of two profiles; `tensor` writes a tensor by its name and type as a version of TensorRT does."""
+    """Return an inspection of two profiles. `tensor` writes a tensor's name and type as a version of TensorRT does."""
     return json.loads(
         json.dumps(
             {
@@ -183,7 +183,7 @@ def test_an_inspection_is_read(tensor: Any) -> None:
 
 
 def test_a_type_that_is_not_told_stays_what_the_inspector_says() -> None:
-    # TensorRT 10 says this of the tensors of layers that Myelin does not compile.
+    # TensorRT 10 writes this for the tensors of layers that Myelin does not compile.
     unknown = "N/A due to dynamic shapes"
     document = inspection(lambda name, _: {"Name": name, "Format/Datatype": unknown})
     assert layers_from_inspection(document)[0].inputs == (unknown,)

@@ -1,4 +1,4 @@
-"""Runs that die by SIGKILL, and the same command after them."""
+"""A run that dies by SIGKILL is continued by the same command."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from rpln_runtime.corpus import run_corpus
 from tests.runtime.bundles import CORPUS, Bundle
 
-# Every call that puts something on disk, and the moment before it and after it.
+# A kill comes before and after every call that puts something on disk.
 KILLED_AT_EVERY_STEP = """
 import json, os, signal, sys
 from functools import partial
@@ -54,7 +54,7 @@ while True:
     if os.waitpid(child, 0)[1] != signal.SIGKILL:
         break
     left = sorted(path.suffix for path in Path().glob(f"{output}*"))
-    if left != [""]:  # else it died when all was done
+    if left != [""]:  # otherwise it died after everything was done
         run(output)
     same = output.read_bytes() == Path("expected").read_bytes()
     points.append([left, same, sorted(path.suffix for path in Path().glob(f"{output}*"))])
@@ -65,7 +65,7 @@ print(json.dumps(points))
 def test_a_run_killed_at_any_step_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, str(tmp_path)]
     points = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    # Before and after: the journal's first line, part and journal of three windows, the rename, the end of the journal.
+    # The calls: the journal's first line, part and journal of three windows, the rename, the removal of the journal.
     assert len(points) == 2 * (1 + 3 * 2 + 1 + 1)
     assert [left for left, _, _ in points] == [
         [".journal"],
@@ -89,7 +89,7 @@ def test_a_command_killed_again_and_again_ends_with_the_same_output(
     command = [sys.executable, "-W", "error", "-m", "rpln_runtime", "batch", *map(str, (folder, source, output))]
     command += ["--window", "4"]
     lengths = []
-    for more in (0, 1, 3000, 6000):  # bytes of the journal: a window has some 150
+    for more in (0, 1, 3000, 6000):  # in bytes; a window adds some 150 to the journal
         reached = more + (journal.stat().st_size if journal.exists() else 0)
         with subprocess.Popen(command) as process:
             while not (journal.exists() and journal.stat().st_size >= reached):

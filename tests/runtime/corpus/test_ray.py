@@ -1,4 +1,4 @@
-"""A corpus on a local Ray of two CPUs, in a process of its own: Ray leaves no process that uses it as it was."""
+"""A corpus on a local Ray with two CPUs, in a process of its own, because Ray changes the process that uses it."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def write_corpus(path: Path, texts: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def ray_runs(bundle_of: Callable[..., Bundle], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The folder that Ray's runs wrote to, and what was told of each."""
+    """Return the folder that Ray's runs wrote to, and the progress that each reported."""
     work = tmp_path_factory.mktemp("ray")
     texts = [CORPUS[n % 4] * (1 + n % 3) for n in range(30)]
     write_corpus(work / "good", texts)

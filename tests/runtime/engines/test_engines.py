@@ -1,4 +1,4 @@
-"""What runs a graph: ONNX Runtime, and OpenVINO's own runtime behind the same interface."""
+"""The engines that run a graph: ONNX Runtime, and OpenVINO's own runtime with the same interface."""
 
 import sys
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def openvino() -> ModuleType:
 
 
 def feeds_of(manifest: Manifest, *, seed: int = 0, length: int = 9) -> Arrays:
-    """Random tokens, texts of all lengths, padded on the right."""
+    """Return random tokens for texts of all lengths, padded on the right."""
     rng = np.random.default_rng(seed)
     feeds: Arrays = {}
     for spec in manifest.graphs[0].inputs:
@@ -72,7 +72,7 @@ def manifest(bundle_of: Callable[..., Bundle]) -> Manifest:
 
 def test_an_engine_says_what_it_takes_and_gives(engine: Engine) -> None:
     assert engine.inputs == {"input_ids": "int64", "attention_mask": "int64"}
-    # OpenVINO knows an output by the name of the node, too, that the compiler made it of.
+    # OpenVINO also names an output after the node that its compiler made it of.
     assert engine.outputs["logits"] == "float32"
     assert set(engine.outputs.values()) == {"float32"}
 

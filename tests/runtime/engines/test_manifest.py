@@ -1,4 +1,4 @@
-"""engines/NAME.json: what is written is read, and an engine that is not whole or of another schema is refused."""
+"""engines/NAME.json: what is written can be read. An engine that is incomplete or has another schema is refused."""
 
 import dataclasses
 import json
@@ -220,7 +220,7 @@ def test_a_graph_is_its_file_and_its_weights() -> None:
     )
     manifest = dataclasses.replace(MANIFEST, files=files)
     assert [file.path for file in graph_files("model.onnx", manifest)] == ["model.onnx", "model.onnx.data"]
-    # All graphs of a bundle share the one file of weights.
+    # All graphs of a bundle share one file of weights.
     assert [file.path for file in graph_files("decode.onnx", manifest)] == ["decode.onnx", "model.onnx.data"]
     without = dataclasses.replace(manifest, files=files[:2])
     assert graph_files("model.onnx", without) == (files[1],)

@@ -1,4 +1,4 @@
-"""Profiles: every axis gets a range, no range leaves what the graph can take, and the shapes follow from it."""
+"""Profiles: every axis gets a range, no range exceeds what the graph takes, and shapes follow from the ranges."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from rpln_runtime.engines.profiles import LONGEST, TUNED_LENGTH, UNBOUNDED, axes
 from rpln_runtime.manifest import Axis, Graph, TensorSpec
 
 USABLE = 510
-"""Of the default config: a table of 512 positions, less the row of padding and the one before it."""
+"""The usable length of the default config: 512 positions, without the row of padding and the one before it."""
 TOTAL = "past_sequence + sequence"
 LIMITS = {
     "batch": Axis(minimum=1, maximum=None),
@@ -111,7 +111,7 @@ def test_shapes_of_a_step() -> None:
 
 
 def test_a_sum_ends_where_the_table_does() -> None:
-    # As of a graph that takes prompt and past: both as long as they may be would be longer than the table.
+    # A graph takes a prompt and a past. With both at their longest, the sum would exceed the table of positions.
     both = graph("with-past", input_ids=("batch", "sequence"), attention_mask=("batch", TOTAL))
     profile = {"batch": sizes(1, 1, 1), "sequence": sizes(1, 300, USABLE), "past_sequence": sizes(1, 300, USABLE - 1)}
     assert input_shapes(both, LIMITS, profile)["attention_mask"] == ((1, 2), (1, USABLE), (1, USABLE))
@@ -156,7 +156,7 @@ def test_what_only_memory_bounds_is_not_bounded_here() -> None:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Graph, Mapping[str, Axis], Profile]:
-    """A graph, limits with room for it, and ranges within them for some of the axes."""
+    """Draw a graph, limits with room for it, and ranges within them for some of the axes."""
     usable = draw(st.integers(3, 600))
     first = draw(st.integers(0, 2))
     limits = LIMITS | {

@@ -54,7 +54,7 @@ def test_a_half_removed_onnxruntime_is_recognised(folder: Path, monkeypatch: pyt
 def test_nodes_left_on_the_cpu_are_refused_where_a_provider_takes_all(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # This one is in every build for the CPU and takes no node of such a graph.
+    # This provider is in every build for the CPU, and takes no node of such a graph.
     azure = "AzureExecutionProvider"
     assert azure in onnxruntime.get_available_providers()
     monkeypatch.setitem(PROVIDERS, "all", Provider(onnxruntime_name=azure, install="", takes_all_nodes=True))
@@ -65,7 +65,7 @@ def test_nodes_left_on_the_cpu_are_refused_where_a_provider_takes_all(
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, session: Callable[..., Any]) -> None:
-    """Put an onnxruntime in place that claims to have CUDA."""
+    """Put a module in the place of onnxruntime that claims to have CUDA."""
     module = SimpleNamespace(
         __version__="1.0",
         InferenceSession=session,

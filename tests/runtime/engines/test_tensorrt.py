@@ -1,4 +1,4 @@
-"""Engines of TensorRT, on a stand-in for NVIDIA's runtime that computes them with ONNX Runtime."""
+"""Engines of TensorRT on a stand-in for NVIDIA's runtime, which computes them with ONNX Runtime."""
 
 import gc
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_of_several_profiles_the_nearest_serves(folder: Path, tmp_path: Path, mo
         return real(self, index, stream)
 
     monkeypatch.setattr(StandInContext, "set_optimization_profile_async", noted)
-    # The first context begins with the first profile; both take the last sizes, and the second is tuned for the nearer.
+    # A context begins with the first profile. The last sizes fit both; the second is tuned for nearer ones.
     for rows, length in ((3, 5), (8, 16), (1, 60), (2, 17), (5, 16), (1, 16)):
         feeds = {name: array[:1].repeat(rows, axis=0) for name, array in feeds_of(cpu.manifest, length=length).items()}
         assert np.array_equal(gpu.run(feeds)["logits"], cpu.run(feeds)["logits"])
@@ -88,11 +88,13 @@ def test_sizes_that_no_profile_takes_are_named(
     feeds = {name: array[:1].repeat(rows, axis=0) for name, array in feeds_of(gpu.manifest, length=length).items()}
     with pytest.raises(InputError, match=naming(*facts)):
         gpu.run(feeds)
-    # What was refused leaves nothing behind.
+    # A run that was refused has no effect on later ones.
     assert gpu.run(feeds_of(gpu.manifest, length=4))["logits"].shape[1] == 4
 
 
-def test_a_text_too_long_is_told_to_be_shorter(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_is_too_long_for_the_engine_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = add_engines(folder, tmp_path, profiles=[SHORT])
     install_stand_in(monkeypatch)
     gpu = load(folder, provider="tensorrt-rtx")
@@ -134,7 +136,7 @@ def test_memory_grows_by_doubling_and_is_given_back(
     gpu = load(folder, provider="tensorrt-rtx")
     for length in range(1, 65):
         gpu.run(feeds_of(gpu.manifest, length=length))
-    # Two inputs and an output: each begins once, and doubles six times until it is 64 times as large.
+    # Two inputs and an output are allocated once, and doubled six times until they are 64 times as large.
     assert cuda.calls.count("cudaMalloc") == 3 * 7
     assert len(cuda.device) == 3
     del gpu
@@ -174,7 +176,7 @@ def test_a_launch_seen_twice_is_captured(folder: Path, tmp_path: Path, monkeypat
         feeds = feeds_of(cpu.manifest, length=length, seed=seed)
         assert np.array_equal(gpu.run(feeds)["logits"], cpu.run(feeds)["logits"])
 
-    run(64, 0)  # memory is as large as it gets
+    run(64, 0)  # memory has its final size
     for seed in range(5):
         run(9, seed)
         run(10, seed)

@@ -1,4 +1,4 @@
-"""The stand-in against NVIDIA's real packages, as far as they go with no GPU: names, statuses and refusals."""
+"""The stand-in has the names, statuses and refusals of NVIDIA's real packages, as far as these work without a GPU."""
 
 import sys
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_without_a_driver_nothing_is_loaded(
 def test_nvidias_own_refusal_is_quoted(
     bundle_of: Callable[..., Bundle], trt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TensorRT RTX makes a runtime without a driver, and then loads nothing: its log is what the message says."""
+    """Without a driver, TensorRT RTX makes a runtime that loads nothing. The message quotes its log."""
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", StandInCuda())
     folder = add_engines(bundle_of("token-classification").folder, tmp_path, version=trt.__version__)
     facts = (f"tensorrt-rtx {trt.__version__}", "engines/full-tensorrt-rtx.plan", "header.magicTag")

@@ -1,4 +1,4 @@
-"""What is said where an engine cannot run: the reason, and the command that helps."""
+"""If an engine cannot run, the message gives the reason and the command that helps."""
 
 import dataclasses
 import sys
@@ -61,7 +61,7 @@ def test_without_a_package_the_pip_command_is_named(
 
 
 def test_an_engine_of_another_version(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A driver is looked for after that: none is here.
+    # The driver is checked later, and there is none here.
     install_stand_in(monkeypatch, devices=None)
     folder = add_engines(source, tmp_path, version="1.6.0.1")
     install = 'pip install "rpln-runtime[tensorrt-rtx]" tensorrt-rtx==1.6.0.1'
@@ -90,7 +90,7 @@ def test_version_compatible_engines_run_by_later_ones(
 
 def test_without_a_driver(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_stand_in(monkeypatch, devices=None)
-    # Targets are looked at after that: no device here is one of these.
+    # The targets are checked later, and no device here is one of them.
     folder = add_engines(source, tmp_path, targets=("sm75",))
     reason = "cudaErrorInsufficientDriver, insufficientdriver"
     check_refused(folder, "NVIDIA driver", reason, "rpln doctor", "provider='cpu'")

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's TensorRT provider is told of a bundle."""
+"""What ONNX Runtime's TensorRT provider is told about a bundle."""
 
 import dataclasses
 import sys
@@ -26,7 +26,7 @@ def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], Options]:
-    """What an onnxruntime that has TensorRT is given for the bundle in a folder; it does not start."""
+    """Return the options that an onnxruntime with TensorRT gets for the bundle in a folder. No session starts."""
     given: list[tuple[str, Options]] = []
 
     def session(path: str, options: Any, providers: list[Any], *, enable_fallback: int) -> Any:

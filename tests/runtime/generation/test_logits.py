@@ -1,4 +1,4 @@
-"""Processors of logits against those of transformers, on random logits."""
+"""Processors of logits give what those of transformers give, on random logits."""
 
 from collections.abc import Callable
 from typing import Any

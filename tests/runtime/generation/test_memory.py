@@ -1,4 +1,4 @@
-"""Buffers: which memory a step reads and writes, and that it is neither copied nor allocated without need."""
+"""Buffers: which memory a step reads and writes. None is copied or allocated without need."""
 
 import ctypes
 from typing import Any
@@ -19,7 +19,7 @@ NAMES = ["present.0.key", "present.0.value"]
 
 
 class Recorder:
-    """Takes the place of an engine's binding: notes what is bound."""
+    """A binding that records what is bound."""
 
     def __init__(self) -> None:
         self.inputs: dict[str, tuple[Any, ...]] = {}
@@ -122,7 +122,7 @@ def test_nothing_of_the_cache_passes_through_python(causal_lm: DecoderBundle, mo
     monkeypatch.setattr(Block, "gather", counted)
     assert continue_.tokens([[0, 41]]) == expected
     assert gathers == []
-    # Beams change places, now and then, and rows that have ended leave.
+    # Beams change places now and then, and rows that have ended are removed.
     continue_.tokens([[0, 41]], num_beams=3)
     assert 0 < len(gathers) <= 30
     assert set(gathers) == {3}

@@ -1,4 +1,4 @@
-"""Options, prompts and bundles that cannot be: every refusal says what was found and what was expected."""
+"""Invalid options, prompts and bundles are refused with what was found and what was expected."""
 
 import dataclasses
 import re
@@ -88,11 +88,11 @@ def test_the_documentation_has_every_option_with_its_default() -> None:
         ({"max_new_tokens": 7}, 7),
         ({"max_length": 30}, 25),
         ({"max_length": 30, "max_new_tokens": 7}, 7),
-        ({"max_length": 3}, 1),  # shorter than the prompt already
-        ({"max_length": 1000}, 96),  # all there is room for
+        ({"max_length": 3}, 1),  # the prompt is longer already
+        ({"max_length": 1000}, 96),  # as many as there is room for
     ],
 )
-def test_the_checkpoint_says_how_far_it_goes(stated: dict[str, Any], expected: int) -> None:
+def test_the_checkpoint_sets_the_default_length(stated: dict[str, Any], expected: int) -> None:
     ids: dict[str, Any] = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_ids": (2,), "start_token_id": None}
     generation = Generation(**ids, first_position=2, pad_position=1, **stated)
     assert new_tokens([0, 5, 6, 7, 8], None, 100, generation) == expected
@@ -149,19 +149,19 @@ def test_prompts_that_leave_too_little_room(continue_: Generator) -> None:
 
 
 @pytest.mark.parametrize("token", [-1, 10_000, 1.5, "a", True])
-def test_tokens_that_are_none(continue_: Generator, token: Any) -> None:
+def test_tokens_that_are_no_ids_are_refused(continue_: Generator, token: Any) -> None:
     prompt: Any = [0, token] if not isinstance(token, bool) else [token]
     with pytest.raises(InputError, match=r"a prompt's token is .* 0 to "):
         continue_.tokens([prompt])
 
 
 @pytest.mark.parametrize("inputs", [{"text": "Ada"}, 7, None, iter(["Ada"])])
-def test_inputs_that_are_no_texts(continue_: Generator, inputs: Any) -> None:
+def test_inputs_that_are_no_texts_are_refused(continue_: Generator, inputs: Any) -> None:
     with pytest.raises(InputError, match=r"inputs .*EncoderStates"):
         continue_(inputs)
 
 
-def test_texts_that_are_none(continue_: Generator) -> None:
+def test_texts_that_are_no_strings_are_refused(continue_: Generator) -> None:
     texts: Any = ["Ada", 7]
     with pytest.raises(InputError, match=r"a text .*int.* str"):
         continue_(texts)
@@ -187,7 +187,9 @@ def test_states_for_a_decoder_without_cross_attention(continue_: Generator) -> N
         continue_(EncoderStates(states(1, 3, HIDDEN)))
 
 
-def test_states_or_texts_where_the_other_is_due(encoder_decoder: DecoderBundle, tmp_path: Path) -> None:
+def test_states_in_place_of_texts_and_texts_in_place_of_states_are_refused(
+    encoder_decoder: DecoderBundle, tmp_path: Path
+) -> None:
     whole = generator(encoder_decoder.folder)
     with pytest.raises(InputError, match=r"an encoder of its own.* EncoderStates"):
         whole(EncoderStates(states(1, 3, HIDDEN)))
@@ -219,7 +221,7 @@ def test_states_or_texts_where_the_other_is_due(encoder_decoder: DecoderBundle, 
         (EncoderStates(states(1, 3, HIDDEN), np.array([[1, 2, 0]])), ("attention_mask", "0 and 1")),
     ],
 )
-def test_states_that_do_not_fit(
+def test_states_that_do_not_fit_are_refused(
     encoder_decoder: DecoderBundle, tmp_path: Path, given: EncoderStates, facts: tuple[str, ...]
 ) -> None:
     cross = generator(copy_decoder(encoder_decoder, tmp_path, "with-past", "cross").folder)

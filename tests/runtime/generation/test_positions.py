@@ -1,4 +1,4 @@
-"""How positions are counted, against what transformers computes."""
+"""Positions are counted as transformers computes them."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_a_real_token_with_the_id_of_padding_does_not_count() -> None:
 
 
 def test_generate_counts_from_0() -> None:
-    # By the mask alone: an id does not matter.
+    # Only the mask decides, not the ids.
     found = of_whole(TRANSFORMERS_GENERATE, np.full_like(MASK, 3), MASK)
     assert found == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4], [0, 0, 1, 0, 2], [0, 0, 0, 0, 0]]
 

@@ -1,4 +1,4 @@
-"""Sampling: drawn by the probabilities, repeatable by a seed, the same alone and in a batch."""
+"""Sampling draws by the probabilities, is repeatable with a seed, and gives the same alone and in a batch."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from rpln_runtime.generation.sequences import GrowingSequence
 from tests.runtime.decoders import DecoderBundle
 
 PROMPTS = [[0, 41, 52], [0, 63], [0, 74, 85, 96, 107, 118]]
-# The 0.1% point of chi-square by degrees of freedom: a true distribution stays below it in 999 seeds of 1,000.
+# The 99.9% quantile of chi-square by degrees of freedom: the true distribution is below it for 999 seeds of 1,000.
 CHI_SQUARE = {4: 18.47, 2: 13.82}
 
 
 @pytest.fixture(scope="module")
 def continue_(causal_lm: DecoderBundle) -> Generator:
-    # Flat enough that draws differ, over so few tokens that positions matter.
+    # The distribution is flat enough for draws to differ, and has so few tokens that positions matter.
     return generator(causal_lm.folder, max_new_tokens=12, do_sample=True, temperature=4.0)
 
 
@@ -47,7 +47,7 @@ def test_what_is_left_out_is_never_drawn() -> None:
     edge = np.nextafter(1.0, 0.0)
     assert [draw(logits, number) for number in (0.0, 0.25, 0.5, 0.75, edge)] == [1, 1, 3, 3, 3]
     assert draw(np.zeros(3, np.float32), edge) == 2
-    # Too unlikely for a share of its own.
+    # A token this unlikely has no share at all.
     assert draw(np.array([0.0, -2000.0], np.float32), edge) == 0
 
 
@@ -71,7 +71,7 @@ def test_a_seeded_prompt_draws_the_same_in_any_batch(continue_: Generator, causa
     for prompt, sequences in zip(PROMPTS, together, strict=True):
         assert continue_.tokens([prompt], seed=7, num_return_sequences=2) == [sequences]
         assert sequences[0] != sequences[1]
-        # The first sequence is that of a call for one.
+        # The first sequence is the one that a call for a single sequence gives.
         assert continue_.tokens([prompt], seed=7) == [sequences[:1]]
     small = generator(causal_lm.folder, max_new_tokens=12, do_sample=True, temperature=4.0, batch_size=1)
     assert small.tokens(PROMPTS, seed=7, num_return_sequences=2) == together

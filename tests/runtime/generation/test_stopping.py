@@ -1,4 +1,4 @@
-"""Stop strings against transformers, and what a stop token is."""
+"""Stop strings end a text where they end it in transformers, and stop tokens end it, too."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def texts_of(continue_: Generator, **options: Any) -> list[str]:
 
 
 def middle_of(text: str) -> str:
-    """Return three characters from the middle of `text`, no broken one among them: those are no text."""
+    """Return three characters from the middle of `text`, none of which is an incomplete one."""
     start = next(start for start in range(4, len(text)) if "\N{REPLACEMENT CHARACTER}" not in text[start : start + 3])
     return text[start : start + 3]
 
@@ -52,7 +52,7 @@ def test_stop_strings_equal_transformers(
     causal_lm: DecoderBundle, continue_: Generator, options: dict[str, Any]
 ) -> None:
     usual = texts_of(continue_, **options)
-    # Strings of a few characters, of one, several of them, and one that no text has.
+    # Strings of a few characters, a single character, several strings, and a string that no text has.
     some = [middle_of(text) for text in usual]
     for strings in (some[:1], [some[1][1:2]], [some[2][:2], "no such text"], some, ["no such text"]):
         found = texts_of(continue_, stop_strings=strings, **options)

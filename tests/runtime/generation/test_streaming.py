@@ -1,4 +1,4 @@
-"""Streams: pieces that join to the whole answer, as soon as their characters are complete."""
+"""Streams give pieces that join to the whole answer, each as soon as its characters are complete."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ def test_a_character_comes_when_its_last_token_does(tokenizer: Tokenizer) -> Non
     shown = ""
     for count, token in enumerate(tokens, start=1):
         shown += stream.push(token)
-        # Nothing is held back but a character that is not complete.
+        # Only an incomplete character is held back.
         assert shown == tokenizer.decode(tokens[:count]).rstrip("\N{REPLACEMENT CHARACTER}")
     assert shown == text
     assert any(

@@ -1,4 +1,4 @@
-"""Texts against transformers' pipelines, and what becomes of special tokens."""
+"""Texts are those of transformers' pipelines, and special tokens are treated alike."""
 
 import warnings
 from typing import Any
@@ -33,8 +33,10 @@ def test_prompts_are_continued_as_by_transformers(
 
     def theirs(text: str) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of 4.57: that the pipeline's own defaults are set beside max_new_tokens
-            # Ours keeps the token that a text begins with and leaves out that of its end: so it is put in by hand.
+            warnings.simplefilter(
+                "ignore"
+            )  # transformers 4.57 warns that the pipeline's own defaults are set beside max_new_tokens
+            # Our prompts begin with <s> and do not end with </s>, so it is written into the text here.
             found = hf(f"<s>{text}", max_new_tokens=16, **plain, **options)
         return [{"generated_text": one["generated_text"].removeprefix("<s>")} for one in found]
 
@@ -76,7 +78,7 @@ def test_a_pipeline_of_a_decoder_is_its_generator(causal_lm: DecoderBundle, cont
     assert opened(TEXTS) == continue_(TEXTS)
 
 
-def test_nothing_in_nothing_out(continue_: Generator) -> None:
+def test_no_texts_give_no_answers(continue_: Generator) -> None:
     assert continue_([]) == []
     assert continue_.tokens([]) == []
     assert continue_.tokens([], num_beams=2) == []

@@ -1,4 +1,4 @@
-"""Tokens against those of transformers' `generate`, on the same fp32 weights."""
+"""Tokens are those of transformers' `generate`, with the same fp32 weights."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_encoder_decoders(encoder_decoder: DecoderBundle, answer: Generator, opt
     texts = prompts_of(encoder_decoder.manifest.vocab_size, seed=1)
     theirs = reference(encoder_decoder, texts, max_new_tokens=NEW, **options)
     assert_same_sequences(answer.tokens(texts, **options), theirs)
-    # `generate` hands these no position_ids: both ways to count are one.
+    # `generate` passes no position_ids to these models, so both ways to count agree.
     assert_same_sequences(answer.tokens(texts, positions="transformers-generate", **options), theirs)
     assert_varied(theirs)
 
@@ -88,7 +88,7 @@ def test_other_stop_tokens(causal_lm: DecoderBundle, continue_: Generator, optio
 
 
 def test_beams_go_on_where_most_tokens_end_a_text(causal_lm: DecoderBundle, continue_: Generator) -> None:
-    # Three quarters of the vocabulary: of a beam's best continuations most have ended.
+    # Three quarters of the vocabulary are stop tokens, so most of a beam's best continuations have ended.
     stops = list(range(5, 300))
     options: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 3, "length_penalty": 3.0}
     prompts = prompts_of(causal_lm.manifest.vocab_size)
@@ -98,7 +98,7 @@ def test_beams_go_on_where_most_tokens_end_a_text(causal_lm: DecoderBundle, cont
 
 
 def assert_varied(sequences: list[list[Generated]]) -> None:
-    """Check that the comparison saw sequences that ended and sequences that were cut."""
+    """Check that some sequences of the comparison ended, and some were cut."""
     ended = [one.tokens[-1] == EOS for row in sequences for one in row]
     assert any(ended)
     assert not all(ended)

@@ -1,4 +1,4 @@
-"""The same tokens by every graph, in every batch."""
+"""Every graph gives the same tokens in every batch."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.runtime.decoders import DecoderBundle, assert_same_sequences, copy_de
 
 PROMPTS = [[0, 41], [0, 63, 7, 9, 11, 13, 15, 210], [300], [0, 74, 85, 96], [0, 5, 5, 5, 5]]
 WITH_PADDING = [0, 41, 1, 63, 1, 1, 7]
-"""The token of padding inside a prompt is real, and has no position of its own."""
+"""A prompt with a padding token inside, which is real and has no position of its own."""
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"num_beams": 3, "num_return_sequences": 2},
@@ -70,7 +70,7 @@ def test_the_batch_size_changes_nothing(causal_lm: DecoderBundle, continue_: Gen
 
 
 def test_prompts_near_the_limit_get_what_each_gets_alone(continue_: Generator) -> None:
-    # Without max_new_tokens a prompt gets 20, or what there is room for: each as if it were alone.
+    # Without max_new_tokens each prompt gets 20 tokens, or as many as there is room for, as if it were alone.
     prompts = [[0, 41], [0] + [7] * 55, [0] + [9] * 63, [0, 63, 7]]
     free: dict[str, Any] = {"max_new_tokens": None, "stop_token_ids": ()}
     alone = [continue_.tokens([prompt], **free)[0] for prompt in prompts]

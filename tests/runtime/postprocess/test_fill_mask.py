@@ -34,7 +34,7 @@ def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
 
 
 def at_masks(bundle: Bundle, parent: Path) -> Path:
-    """A copy of `bundle` whose graph picks the logits of mask tokens out of all."""
+    """Return a copy of `bundle` whose graph gives only the logits of mask tokens."""
     mask = onnx.helper.make_tensor("mask", onnx.TensorProto.INT64, [], [bundle.manifest.mask_token_id or 0])
     nodes = [
         onnx.helper.make_node("Constant", [], ["mask"], value=mask),
@@ -47,7 +47,7 @@ def at_masks(bundle: Bundle, parent: Path) -> Path:
 
 
 def at_positions(bundle: Bundle, parent: Path) -> Path:
-    """A copy of `bundle` whose graph picks the logits at its input masked_positions out of all."""
+    """Return a copy of `bundle` whose graph gives only the logits at its input masked_positions."""
     axes = ("batch", "masks")
     last = onnx.helper.make_tensor("last", onnx.TensorProto.INT64, [1], [-1])
     nodes = [
@@ -63,7 +63,7 @@ def at_positions(bundle: Bundle, parent: Path) -> Path:
 def picking(
     bundle: Bundle, parent: Path, nodes: list[Any], *, axes: tuple[str, ...], given: TensorSpec | None = None
 ) -> Path:
-    """A copy of `bundle` whose logits, called `every`, `nodes` make others of, with such axes."""
+    """Return a copy of `bundle` in which `nodes` make the output from the former logits, `every`."""
     model = onnx.load(bundle.folder / "model.onnx")
     for node in model.graph.node:
         node.output[:] = ["every" if name == "logits" else name for name in node.output]
@@ -101,7 +101,7 @@ def test_equals_transformers(bundle: Bundle, options: dict[str, Any]) -> None:
     assert_same(fill(list(MASKED)), hf_fill(list(MASKED), **options))
     for text in MASKED:
         assert_same(fill(text), hf_fill(text, **options))
-    # transformers answers a list of one text as if it were the text.
+    # transformers answers a list of one text as if it were that text.
     assert_same(fill([MASKED[0]]), [hf_fill([MASKED[0]], **options)])
 
 

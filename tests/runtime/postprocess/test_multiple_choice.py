@@ -23,7 +23,7 @@ def bundle(bundle_of: Callable[..., Bundle]) -> Bundle:
 
 
 def expected(bundle: Bundle, item: dict[str, Any], *, truncation: bool = False) -> dict[str, Any]:
-    """As the documentation of transformers' model does it: pairs of prompt and choice, padded together."""
+    """Return what transformers' model gives for pairs of prompt and choice, as its documentation computes it."""
     choices = item["choices"]
     batch = bundle.tokenizer(
         [item["prompt"]] * len(choices), choices, return_tensors="pt", padding=True, truncation=truncation

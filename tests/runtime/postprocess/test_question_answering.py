@@ -30,7 +30,7 @@ def bundle(bundle_of: Callable[..., Bundle], request: pytest.FixtureRequest) -> 
 
 
 def with_answers(answers: Any) -> list[Any]:
-    """As a list, without what transformers fills up with when there are fewer spans than top_k: score 0, no text."""
+    """Return the answers as a list, without the empty ones that transformers adds if there are fewer than top_k."""
     listed = answers if isinstance(answers, list) else [answers]
     return [answer for answer in listed if answer["score"] > 0]
 

@@ -29,7 +29,9 @@ def test_equals_transformers(bundle: Bundle, options: dict[str, Any], function: 
 
 
 def test_pairs_equal_transformers(bundle: Bundle) -> None:
-    texts = [text for text in TEXTS if text]  # 4.57 takes an empty second text for none, 5.x and this runtime do not
+    texts = [
+        text for text in TEXTS if text
+    ]  # transformers 4.57 takes an empty second text for none, 5 and this runtime do not
     pairs = [{"text": first, "text_pair": second} for first, second in zip(texts, reversed(texts), strict=True)]
     classify, hf_classify = pipeline(bundle.folder, top_k=None), reference(bundle, TASK)
     assert_same(classify(pairs), hf_classify(pairs, top_k=None))

@@ -57,7 +57,7 @@ def test_too_long_texts_are_read_in_windows_unasked(bundle_of: Callable[..., Bun
 @pytest.mark.parametrize("stride", [0, 16])
 @pytest.mark.parametrize("strategy", WINDOWED)
 def test_offsets_in_windows_are_those_of_the_whole_text(bundle: Bundle, strategy: str, stride: int) -> None:
-    # In transformers the first entity of a later window starts at the space before it when add_prefix_space is set.
+    # With add_prefix_space, transformers lets the first entity of a later window start at the space before it.
     entities = pipeline(bundle.folder, aggregation_strategy=strategy, stride=stride, ignore_labels=[])(LONG_TEXT)
     whole = bundle.tokenizer(LONG_TEXT, return_offsets_mapping=True, truncation=False, verbose=False)
     starts, ends = (set(column) for column in zip(*whole["offset_mapping"], strict=True))

@@ -84,7 +84,7 @@ class TensorRtEngine:
         return TensorRtBinding(self)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> DeviceMemory:
-        """Allocate memory for `size` elements on the device."""
+        """Allocate memory for `size` elements on the device, and return it."""
         self._cuda("cudaSetDevice", self._device)
         return DeviceMemory(self._cuda, size, dtype)
 

@@ -1,7 +1,7 @@
-"""In place of Triton's onnxruntime backend, which is in no wheel: its configurations, its model.onnx, its refusals.
+"""Stands for Triton's onnxruntime backend, which no wheel has. It takes the same configurations and models.
 
-Runs in the server's python backend. States and ragged inputs are not supported, nor are parameters that it would take
-and this one does not list.
+It runs in the server's python backend, and refuses what the real one refuses. States, ragged inputs, and parameters
+that are not listed here are not supported, although the real backend takes them.
 """
 
 import json
@@ -32,14 +32,14 @@ class TritonPythonModel:
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the graph and compare its signature with the configuration."""
+        """Open the graph, and compare its signature with the configuration."""
         config = json.loads(args["model_config"])
         if args["model_instance_kind"] != "CPU":
             raise triton.TritonModelException(f"instances of {args['model_instance_kind']}: this stand-in has no GPU")
         folder = Path(args["model_repository"]) / args["model_version"]
         options = onnxruntime.SessionOptions()
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
-        # Two cores are shared by the instances, the server and its clients.
+        # The instances, the server and its clients share two cores.
         options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 1))
         path = folder / (config.get("default_model_filename") or "model.onnx")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -52,7 +52,7 @@ class TritonPythonModel:
         self.outputs = [one["name"] for one in config["output"]]
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Run all requests as one batch, which is what the real backend does with them."""
+        """Run all requests as one batch, as the real backend does."""
         arrays = [
             {name: triton.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
             for request in requests

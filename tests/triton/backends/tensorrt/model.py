@@ -1,7 +1,7 @@
-"""In place of Triton's tensorrt backend, where there is no GPU: refuses what it would refuse of a plan's configuration.
+"""Stands for Triton's tensorrt backend where there is no GPU, and refuses the configurations that it would refuse.
 
-A plan cannot be run here, nor read. What the engine takes is in engine.json, which its builder read back from it, and
-in the manifest of its bundle.
+A plan can be neither run nor read here. What the engine takes is in engine.json, which its builder read back from it,
+and in the manifest of its bundle.
 """
 
 import json
@@ -15,7 +15,7 @@ TYPES = {"float32": "TYPE_FP32", "float16": "TYPE_FP16", "int64": "TYPE_INT64"}
 
 
 class TritonPythonModel:
-    """Compares; answers nothing."""
+    """A model that only compares its configuration with the engine, and answers nothing."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
@@ -44,10 +44,10 @@ class TritonPythonModel:
             raise triton.TritonModelException(f"max_batch_size is beyond {largest}, the largest of the profiles")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Say that nothing runs here. Warm-up comes by, too."""
+        """Answer every request, those of warm-up included, with an error that says that nothing runs here."""
         return [triton.InferenceResponse(error=triton.TritonError("there is no GPU")) for _ in requests]
 
 
 def dims(shape: Sequence[int | str]) -> list[int]:
-    """A configuration's dims: without the batch, -1 for any size."""
+    """Return the dims of a configuration: without the batch, with -1 for any size."""
     return [size if isinstance(size, int) else -1 for size in shape[1:]]
