@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,10 +28,18 @@ BLOCK: Final = 2**20
 """The number of values that are compared at once, so that no copy of a large output is made."""
 
 
-class Reference(NamedTuple):
-    """The outputs of a case by eager torch in fp32, and in fp64 where the case is in the sample; by output name."""
+@dataclass(slots=True, kw_only=True)
+class Reference:
+    """The outputs of a case by eager torch, by their names.
+
+    Attributes:
+        values: the outputs in fp32.
+        compute_exact: computes the outputs in fp64.
+        exact: the outputs in fp64, once they are computed: at once for a sample of the cases, for others when in doubt.
+    """
 
     values: Mapping[str, Array]
+    compute_exact: Callable[[], Mapping[str, Array]]
     exact: Mapping[str, Array] | None = None
 
 
@@ -101,6 +110,9 @@ def compare(
     token. These are computed from position 0, even where that is padding, as in transformers. All values must be
     finite, those of padding among them.
 
+    In fp32, the cases of the sample are compared with fp64, and the others with eager torch, from which a graph may be
+    as far as both of them are from fp64. A case that is further is in doubt, and is compared with fp64 as well.
+
     Args:
         expected: the outputs by eager torch, for each case.
         methods: for each method, a function that opens the graph and returns what runs it.
@@ -118,12 +130,11 @@ def compare(
             found = run(case)
             for name, tensor in outputs.items():
                 where = meaningful(tensor, case, reference.values[name].shape)
-                exact = None if reference.exact is None else reference.exact[name]
-                triple = _Triple(reference.values[name], exact, found[name].astype(np.float32, copy=False), where)
-                _note_difference(rows[name], triple, case.name, tolerance, yardsticks[name])
+                pair = _Pair(name, reference, found[name].astype(np.float32, copy=False), where)
+                _note_difference(rows[name], pair, case.name, tolerance, yardsticks[name])
                 if tensor.decides_along is not None:
-                    tie = tolerance.resolution * max(TINY, yardsticks[name].reach)
-                    _note_decisions(rows[name], triple, tensor.decides_along, tie=tie)
+                    tie = tolerance.resolution * yardsticks[name].reach
+                    _note_decisions(rows[name], pair, tensor.decides_along, tie=tie)
             advance()
         comparisons.extend(rows.values())
     return comparisons
@@ -137,23 +148,25 @@ def reference_outputs(
     sample: Sequence[Case] = (),
     advance: Callable[[], None],
 ) -> list[Reference]:
-    """Return the outputs of each case by eager torch, and of the cases in `sample` those in fp64.
+    """Return the outputs of each case by eager torch; those of the cases in `sample` in fp64, too.
 
     `eager` takes a case and the option `exact`. The arrays are files in `folder` that are mapped into memory: logits
     over a vocabulary would fill it.
     """
 
-    def stored(name: str, outputs: Mapping[str, Array]) -> dict[str, Array]:
-        for output, array in outputs.items():
-            np.save(folder / f"{name}.{output}.npy", array)
-        return {output: np.load(folder / f"{name}.{output}.npy", mmap_mode="r") for output in outputs}
+    def computed(case: Case, number: int, *, exact: bool) -> dict[str, Array]:
+        paths = {}
+        for name, array in eager(case, exact=exact).items():
+            paths[name] = folder / f"{number}.{name}.{array.dtype}.npy"
+            np.save(paths[name], array)
+        return {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
 
     names = {case.name for case in sample}
     expected = []
     for number, case in enumerate(cases):
-        values = stored(f"{number}", eager(case))
-        exact = stored(f"{number}.exact", eager(case, exact=True)) if case.name in names else None
-        expected.append(Reference(values, exact))
+        compute_exact = partial(computed, case, number, exact=True)
+        exact = compute_exact() if case.name in names else None
+        expected.append(Reference(values=computed(case, number, exact=False), compute_exact=compute_exact, exact=exact))
         advance()
     return expected
 
@@ -218,40 +231,60 @@ def _blocks(array: Array) -> Iterable[Array]:
     return (flat[start : start + BLOCK] for start in range(0, max(1, flat.size), BLOCK))
 
 
-class _Triple(NamedTuple):
-    """An output of one case by eager torch, in fp32 and in fp64, and by a method; and which elements are compared."""
+class _Pair(NamedTuple):
+    """An output of one case by eager torch and by a method, and a mask of the elements that are compared."""
 
-    expected: Array
-    exact: Array | None
+    name: str
+    reference: Reference
     found: Array
     where: NDArray[np.bool_]
 
+    @property
+    def expected(self) -> Array:
+        """The output by eager torch in fp32."""
+        return self.reference.values[self.name]
 
-def _note_difference(row: Comparison, triple: _Triple, case: str, tolerance: Tolerance, yardstick: Yardstick) -> None:
+    def to_exact(self) -> Distance:
+        """Return how far the found output is from fp64."""
+        return distance_between(self.found, self.exact(), self.where)
+
+    def noise(self) -> Distance:
+        """Return how far eager torch's output is from fp64."""
+        return distance_between(self.expected, self.exact(), self.where)
+
+    def exact(self) -> Array:
+        """Return the output in fp64, which is computed where it is not known."""
+        if self.reference.exact is None:
+            self.reference.exact = self.reference.compute_exact()
+        return self.reference.exact[self.name]
+
+
+def _note_difference(row: Comparison, pair: _Pair, case: str, tolerance: Tolerance, yardstick: Yardstick) -> None:
     row.cases += 1
-    if not (np.isfinite(triple.found).all() and np.isfinite(triple.expected[triple.where]).all()):
+    if not (np.isfinite(pair.found).all() and np.isfinite(pair.expected[pair.where]).all()):
         row.finite, row.difference, row.share, row.worst_case = False, np.inf, np.inf, case
         return
-    distance = distance_between(triple.found, triple.expected, triple.where)
-    unit = max(TINY, yardstick.reach) if tolerance.relative_to_range else 1.0
-    row.difference = max(row.difference, distance.largest / unit)
-    if tolerance.wants_exact and triple.exact is not None:
-        distance = distance_between(triple.found, triple.exact, triple.where)
-        row.distance = _larger(row.distance, distance)
-    share = tolerance.share(distance, yardstick, exact=triple.exact is not None)
+    distance = distance_between(pair.found, pair.expected, pair.where)
+    row.difference = max(row.difference, distance.largest / (yardstick.reach if tolerance.relative_to_range else 1.0))
+    share = tolerance.share(distance, yardstick, exact=False)
+    if tolerance.wants_exact and (pair.reference.exact is not None or share > 1.0):
+        distance, noise = pair.to_exact(), _larger(yardstick.noise, pair.noise())
+        row.distance, row.noise = _larger(row.distance, distance), _larger(row.noise, noise)
+        share = tolerance.share(distance, replace(yardstick, noise=noise), exact=True)
     if share > row.share:
         row.share, row.worst_case = share, case
 
 
 def _larger(one: Distance | None, other: Distance) -> Distance:
+    """Return the larger rms and the larger largest difference of two distances."""
     return Distance(rms=max(one.rms, other.rms), largest=max(one.largest, other.largest)) if one else other
 
 
-def _note_decisions(row: Comparison, triple: _Triple, axis: int, *, tie: float) -> None:
+def _note_decisions(row: Comparison, pair: _Pair, axis: int, *, tie: float) -> None:
     """Count equal argmaxes along `axis`; where the best two candidates are within `tie`, count a tie instead."""
-    expected, found = (np.where(triple.where, values, -np.inf) for values in (triple.expected, triple.found))
-    decided = triple.where.any(axis) & (_margin(expected, axis) > tie)
-    row.ties += int(triple.where.any(axis).sum() - decided.sum())
+    expected, found = (np.where(pair.where, values, -np.inf) for values in (pair.expected, pair.found))
+    decided = pair.where.any(axis) & (_margin(expected, axis) > tie)
+    row.ties += int(pair.where.any(axis).sum() - decided.sum())
     row.decisions += int(decided.sum())
     row.agreeing += int((expected.argmax(axis) == found.argmax(axis))[decided].sum())
 
@@ -271,7 +304,7 @@ def _yardstick(name: str, tensor: Tensor, cases: Sequence[Case], expected: Seque
     The range is taken over all cases: a single one, in which only one token is real, may be one value near zero. The
     noise is the largest of any case in the sample.
     """
-    reach, noise = 0.0, None
+    reach, noise = TINY, None
     for case, reference in zip(cases, expected, strict=True):
         values = reference.values[name]
         where = meaningful(tensor, case, values.shape)
