@@ -5,11 +5,14 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from rpln_export.cli import export_command
+from rpln_graphs.recipes import RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS, device_target
+from rpln_graphs.tolerances import RangeTolerance
 
 Exporting = Callable[..., Path]
 
@@ -27,6 +30,18 @@ TASK_OPTIONS = {
     "text-generation": ["--variants", "prefill,decode"],
     "text2text-generation": ["--variants", "prefill,decode"],
 }
+
+
+DIFFERENCE = 1e-4
+"""The accepted difference between a CPU and a GPU in fp32."""
+
+
+def accepted_difference(recipe: str, *expected: np.ndarray) -> float:
+    """Return by how much a GPU may differ from `expected`, which a CPU computed in fp32."""
+    tolerance = RECIPES[recipe].tolerance
+    if not isinstance(tolerance, RangeTolerance):
+        return DIFFERENCE
+    return tolerance.difference * max(float(np.abs(array).max()) for array in expected)
 
 
 @pytest.fixture(scope="session")

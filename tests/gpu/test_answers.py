@@ -14,7 +14,7 @@ from rpln_graphs.recipes import RECIPES
 from rpln_runtime import Pipeline, pipeline
 from rpln_runtime.batching import feeds_from_encodings, rows_from_outputs
 from rpln_runtime.tasks import TASKS
-from tests.gpu.conftest import Exporting, require_provider
+from tests.gpu.conftest import Exporting, accepted_difference, require_provider
 
 pytestmark = pytest.mark.gpu
 
@@ -37,12 +37,10 @@ def test_a_gpu_gives_what_the_cpu_gives_in_fp32(exported: Exporting, task: str, 
     items = ITEMS.get(task, TEXTS)
     expected = outputs_of(pipeline(exported(task, "fp32", "cpu"), provider="cpu"), items)
     found = outputs_of(pipeline(exported(task, recipe, provider), provider=provider), items)
-    tolerance = RECIPES[recipe].tolerance
     for name, rows in expected.items():
-        scale = max(float(np.abs(row).max()) for row in rows) if tolerance.relative_to_range else 1.0
         for row, other in zip(rows, found[name], strict=True):
             assert np.isfinite(other).all()
-            assert np.abs(row - other).max() <= tolerance.difference * scale, name
+            assert np.abs(row - other).max() <= accepted_difference(recipe, *rows), name
 
 
 def outputs_of(pipe: Pipeline, items: list[Any]) -> dict[str, list[np.ndarray]]:
@@ -90,4 +88,4 @@ def test_engines_of_every_kind_run(exported: Exporting, tmp_path: Path, options:
     expected = outputs_of(pipeline(source, provider="cpu"), TEXTS)["logits"]
     found = outputs_of(pipeline(folder, provider="tensorrt"), TEXTS)["logits"]
     for row, other in zip(expected, found, strict=True):
-        assert np.abs(row - other).max() <= RECIPES["fp16"].tolerance.difference * np.abs(row).max()
+        assert np.abs(row - other).max() <= accepted_difference("fp16", row)

@@ -7,7 +7,7 @@ import pytest
 
 from rpln_graphs.recipes import RECIPES
 from rpln_runtime import Generator, generator, load
-from tests.gpu.conftest import Exporting, require_provider
+from tests.gpu.conftest import Exporting, accepted_difference, require_provider
 
 pytestmark = pytest.mark.gpu
 
@@ -64,6 +64,4 @@ def test_logits_of_a_prompt_are_within_the_tolerance(exported: Exporting, provid
         one.run({spec.name: feeds[spec.name] for spec in one.graph.inputs}, outputs=["logits"])["logits"].astype("f4")
         for one in (reference, session)
     )
-    tolerance = RECIPES[recipe].tolerance
-    scale = np.abs(expected).max() if tolerance.relative_to_range else 1.0
-    assert np.abs(expected - found).max() <= tolerance.difference * scale
+    assert np.abs(expected - found).max() <= accepted_difference(recipe, expected)

@@ -28,6 +28,7 @@ from rpln_export.validation.proof import Proof, ProofRefusal
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.tolerances import NoiseTolerance
 from rpln_runtime import load, session
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Candidate, Manifest, Rewritten, read_manifest
@@ -312,8 +313,11 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     real = proof.prove
 
     def prove(*bundle: Any, recipe: Recipe, advance: Any) -> Proof:
-        worst = max(row.difference for row in real(*bundle, recipe=recipe, advance=advance).comparisons)
-        strict = dataclasses.replace(recipe.tolerance, difference=worst / factor)
+        # With a floor alone, a case's share of what is accepted is as its difference.
+        loose = NoiseTolerance(rms=0.0, largest=0.0, ulps=1e6)
+        proven = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=loose), advance=advance)
+        worst = max(row.share for row in proven.comparisons)
+        strict = dataclasses.replace(loose, ulps=loose.ulps * worst / factor)
         made = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
         found.append(made.refusal)
         return made

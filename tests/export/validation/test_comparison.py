@@ -11,6 +11,7 @@ import torch
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.validation.comparison import (
     Comparison,
+    Reference,
     Run,
     compare,
     eager_outputs,
@@ -18,9 +19,11 @@ from rpln_export.validation.comparison import (
     graph_outputs,
     meaningful,
     reference_outputs,
+    sample_from_cases,
 )
-from rpln_graphs.recipes import RECIPES, Tolerance
-from rpln_graphs.stress import Case
+from rpln_graphs.recipes import RECIPES
+from rpln_graphs.stress import MASK_KINDS, Case, stress_cases
+from rpln_graphs.tolerances import Tolerance
 from rpln_model import HEADS
 from rpln_runtime.tasks import TASKS, Tensor
 
@@ -28,6 +31,9 @@ Change = Callable[[np.ndarray], None]
 
 FP32 = RECIPES["fp32"].tolerance
 FP16 = RECIPES["fp16"].tolerance
+
+NOISE = 1e-5
+"""How far eager torch is from fp64 in these tests."""
 
 # Three rows: one with padding on the left, one with a hole, one that is all padding.
 MASK = np.array([[0, 0, 1, 1], [1, 0, 1, 0], [0, 0, 0, 0]])
@@ -58,7 +64,7 @@ def compare_one(
         change(array)
         found.append({tensor.name: array})
     (row,) = compare(
-        [{tensor.name: expected}] * len(cases),
+        [make_reference({tensor.name: expected}) for _ in cases],
         {"runtime": lambda: replay(found)},
         {tensor.name: tensor},
         cases,
@@ -66,6 +72,12 @@ def compare_one(
         advance=lambda: None,
     )
     return row
+
+
+def make_reference(values: dict[str, np.ndarray], *, noise: float = NOISE, sampled: bool = True) -> Reference:
+    """Return outputs of eager torch, each value of which is `noise` away from fp64."""
+    exact = {name: array.astype(np.float64) + noise for name, array in values.items()}
+    return Reference(values=values, compute_exact=lambda: exact, exact=exact if sampled else None)
 
 
 def replay(found: list[dict[str, np.ndarray]]) -> Run:
@@ -131,7 +143,7 @@ def test_every_output_of_every_task_can_be_masked() -> None:
 )
 def test_a_token_output_is_compared_at_real_tokens_alone(change: Change, difference: float) -> None:
     row = compare_one(find_tensor("token-classification", "logits"), np.zeros((3, 4, 2), np.float32), change)
-    assert (row.difference, row.worst_case) == (difference, "the case" if difference else "")
+    assert (row.difference, row.accepted(FP32)) == (difference, difference == 0.0)
 
 
 def test_a_first_token_output_is_compared_even_where_position_0_is_padding() -> None:
@@ -188,7 +200,7 @@ def test_the_range_is_that_of_all_cases_together() -> None:
     cases = [make_case(np.array([[1, 1]]), "large"), make_case(np.array([[1, 0]]), "small")]
     found = [{"end_logits": large}, {"end_logits": small + np.float32(0.04)}]
     (row,) = compare(
-        [{"end_logits": large}, {"end_logits": small}],
+        [make_reference({"end_logits": large}), make_reference({"end_logits": small})],
         {"runtime": lambda: replay(found)},
         {"end_logits": tensor},
         cases,
@@ -274,11 +286,11 @@ def test_features_have_no_argmax_to_count(name: str) -> None:
 @pytest.mark.parametrize(
     ("tolerance", "row", "accepted"),
     [
-        (FP32, {"difference": 1e-4}, True),
-        (FP32, {"difference": 1.01e-4}, False),
+        (FP32, {"share": 1.0}, True),
+        (FP32, {"share": 1.01}, False),
         (FP32, {"finite": False}, False),
-        (FP16, {"difference": 2e-2}, True),
-        (FP16, {"difference": 2.01e-2}, False),
+        (FP16, {"share": 1.0}, True),
+        (FP16, {"share": 1.01}, False),
         (FP16, {"decisions": 1000, "agreeing": 995}, True),
         (FP16, {"decisions": 1000, "agreeing": 994}, False),
         (FP16, {"decisions": 0}, True),
@@ -298,7 +310,7 @@ def test_each_method_is_run_over_every_case_and_reported_for_every_output() -> N
     arrays = {name: np.ones((3, 4, 2), np.float32) for name in outputs}
     ticks: list[int] = []
     rows = compare(
-        [arrays, arrays],
+        [make_reference(arrays), make_reference(arrays)],
         {method: lambda: replay([arrays, arrays]) for method in ("runtime", "rounding copy")},
         outputs,
         [make_case(), make_case()],
@@ -331,7 +343,44 @@ def test_eager_outputs_have_the_names_of_the_graph(checkpoint: Callable[[str], P
     for name, tensor in expected.items():
         np.testing.assert_allclose(found[name], tensor.numpy(), atol=1e-6)
     case = Case(name="", feeds=feeds, mask=np.ones((2, 3), np.int64))
-    (stored,) = reference_outputs(lambda _: found, [case], tmp_path, advance=lambda: None)
-    assert list(stored) == list(found)
-    for name, array in found.items():
-        np.testing.assert_array_equal(stored[name], array)
+    wide = {name: array.astype(np.float64) + 1.0 for name, array in found.items()}
+    (stored,) = reference_outputs(
+        lambda _, exact: wide if exact else found, [case], tmp_path, sample=[case], advance=lambda: None
+    )
+    assert stored.exact is not None
+    for kept, outputs in ((stored.values, found), (stored.exact, wide)):
+        assert list(kept) == list(outputs)
+        for name, array in outputs.items():
+            np.testing.assert_array_equal(kept[name], array)
+
+
+def test_a_case_in_doubt_is_compared_with_fp64_and_with_its_own_noise() -> None:
+    tensor = find_tensor("token-classification", "logits")
+    quiet = np.zeros((3, 4, 2), np.float32)
+    # The sample has little noise. The second case has 100 times as much, and so has the graph.
+    references = [make_reference({"logits": quiet}), make_reference({"logits": quiet}, noise=1e-3, sampled=False)]
+    cases = [make_case(name="sampled"), make_case(name="in doubt")]
+
+    def compared(difference: float) -> Comparison:
+        found = [{"logits": quiet}, {"logits": quiet - np.float32(difference)}]
+        outputs = {"logits": tensor}
+        (row,) = compare(references, {"runtime": lambda: replay(found)}, outputs, cases, FP32, advance=lambda: None)
+        return row
+
+    row = compared(0.5e-3)
+    assert (row.worst_case, row.accepted(FP32)) == ("in doubt", True)
+    assert row.noise is not None
+    assert row.noise.largest == pytest.approx(1e-3)
+    assert row.distance is not None
+    assert row.distance.largest == pytest.approx(1.5e-3)
+    assert not compared(2.5e-3).accepted(FP32)
+
+
+def test_the_sample_has_the_case_with_most_tokens_of_each_kind_of_mask() -> None:
+    plan = make_plan(None, task="token-classification")
+    cases = list(stress_cases(plan.task.inputs, plan.limits))
+    sample = sample_from_cases(cases)
+    assert {case.mask_kind for case in sample} == set(MASK_KINDS)
+    assert len(sample) == len(MASK_KINDS)
+    for chosen in sample:
+        assert chosen.tokens == max(case.mask.size for case in cases if f"mask {chosen.mask_kind}" in case.name)

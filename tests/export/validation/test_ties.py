@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rpln_export.validation.comparison import compare
-from rpln_graphs.recipes import RECIPES, Tolerance
+from rpln_export.validation.comparison import Reference, compare
+from rpln_graphs.recipes import RECIPES
 from rpln_graphs.stress import Case
+from rpln_graphs.tolerances import RangeTolerance
 from rpln_runtime.tasks import TASKS, Tensor
 
 RANGE = 8.0
-TOLERANCE = Tolerance(difference=1.0, relative_to_range=True, argmax_agreement=0.995, resolution=2.0**-10)
+TOLERANCE = RangeTolerance(difference=1.0, argmax_agreement=0.995, resolution=2.0**-10)
 TIE = TOLERANCE.resolution * RANGE
 
 
@@ -23,7 +24,7 @@ def counted(task: str, expected: list[Any], found: list[Any], mask: list[Any]) -
     case = Case(name="case", feeds={}, mask=np.array(mask))
     outputs: Mapping[str, NDArray[Any]] = {tensor.name: np.array(found, dtype=np.float32)}
     (row,) = compare(
-        [{tensor.name: np.array(expected, dtype=np.float32)}],
+        [Reference(values={tensor.name: np.array(expected, dtype=np.float32)}, compute_exact=dict)],
         {"method": lambda: lambda feeds: outputs},
         {tensor.name: tensor},
         [case],
@@ -61,10 +62,8 @@ def test_a_single_candidate_is_always_agreed_on() -> None:
 
 @pytest.mark.parametrize(("recipe", "bits"), [("fp16", 10), ("bf16", 7)])
 def test_the_resolution_is_that_of_the_type(recipe: str, bits: int) -> None:
-    assert RECIPES[recipe].tolerance.resolution == 2.0**-bits
-    assert RECIPES[recipe].tolerance.argmax_agreement == 0.995
-    assert RECIPES[recipe].tolerance.difference == 2e-2
+    assert RECIPES[recipe].tolerance == RangeTolerance(difference=2e-2, argmax_agreement=0.995, resolution=2.0**-bits)
 
 
 def test_fp32_has_no_ties() -> None:
-    assert RECIPES["fp32"].tolerance == Tolerance(difference=1e-4)
+    assert RECIPES["fp32"].tolerance.resolution == 0.0

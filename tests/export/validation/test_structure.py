@@ -1,0 +1,121 @@
+"""What outputs cannot tell is read back from a graph: an error in one layer is named, and sound graphs have none."""
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+import pytest
+
+from rpln_export.errors import ValidationError
+from rpln_export.validation.structure import called_modules, structural_faults
+from rpln_graphs.calibrate import measure_ranges
+from rpln_graphs.forms import FORMS, write_form
+from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
+from rpln_graphs.rewriting.base import CountingPass
+from rpln_graphs.rewriting.traits import GraphTraits
+from tests.export.conftest import Sabotaged
+from tests.export.sabotage import scaled
+from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced
+from tests.graphs.networks import copied
+
+TRAITS = GraphTraits(layers=LAYERS)
+Change = Callable[[ir.Model], None]
+
+
+def faults(task: str, graph: ir.Model, standard: ir.Model | None = None, *, variant: str = "full") -> list[str]:
+    network = traced(task, variant)
+    called = called_modules(network.call, network.stress_cases()[-2].feeds)
+    return structural_faults(graph, standard or graph, called, network.config.hidden_act)
+
+
+@pytest.mark.parametrize("folds", [(), FOLDS], ids=["traced", "folded"])
+@pytest.mark.parametrize(("task", "variant"), GRAPHS)
+def test_sound_graphs_have_no_faults_in_any_form(
+    task: str, variant: str, folds: tuple[type[CountingPass], ...]
+) -> None:
+    standard = applied(traced(task, variant).graph, *folds)
+    for form in FORMS.values():
+        graph = write_form(standard, form, TRAITS, allow_partial=True)
+        assert faults(task, graph, standard, variant=variant) == [], form.name
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_sound_graphs_of_lower_types_have_no_faults(precision: str) -> None:
+    network = traced("fill-mask")
+    graph = copied(network.graph)
+    batches = [case.feeds for case in network.stress_cases()[-3:]]
+    apply_recipe(graph, RECIPES[precision], TRAITS, measure=lambda model: measure_ranges(model, batches))
+    assert faults("fill-mask", graph) == []
+
+
+def epsilon_of_one_norm(graph: ir.Model) -> None:
+    norm = [node for node in graph.graph if node.op_type == "LayerNormalization"][2]
+    norm.attributes["epsilon"] = ir.AttrFloat32("epsilon", 3e-6)
+
+
+def scale_of_one_attention(graph: ir.Model) -> None:
+    """Make one scale larger by one in ten thousand."""
+    softmax = [node for node in graph.graph if node.op_type == "Softmax"][1]
+    (scaling,) = [node for node in softmax.predecessors()[0].predecessors() if node.op_type == "Mul"][:1]
+    (factor,) = [value for value in scaling.inputs if value is not None and value.is_initializer()]
+    assert factor.const_value is not None
+    wrong = ir.tensor(factor.const_value.numpy() * factor.const_value.numpy().dtype.type(1.0001), name="wrong")
+    replacement = ir.Value(name="wrong", const_value=wrong, type=factor.type, shape=factor.shape)
+    graph.graph.initializers.add(replacement)
+    scaling.replace_input_with(list(scaling.inputs).index(factor), replacement)
+
+
+def tanh_in_one_gelu(graph: ir.Model) -> None:
+    gelu = next(node for node in graph.graph if node.op_type == "Gelu")
+    gelu.attributes["approximate"] = ir.AttrString("approximate", "tanh")
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        (epsilon_of_one_norm, "3e-06 (1 times)"),
+        (scale_of_one_attention, "layer.1.attention"),
+        (tanh_in_one_gelu, "gelus in their exact form"),
+        (scaled("encoder.layer.1.attention.self.query.weight.T", 1.0001), "layer.1.attention"),
+    ],
+    ids=["epsilon", "scale", "gelu", "scale-in-the-weight"],
+)
+def test_an_error_in_one_layer_is_found(change: Change, fact: str) -> None:
+    graph = copied(traced("fill-mask").graph)
+    change(graph)
+    (found,) = faults("fill-mask", graph)
+    assert fact in found
+
+
+def test_a_wrong_scale_that_was_folded_is_found() -> None:
+    graph = applied(traced("fill-mask").graph, *FOLDS)
+    scaled("encoder.layer.0.attention.self.query.weight.T", 1.0001)(graph)
+    (found,) = faults("fill-mask", graph)
+    assert "encoder.layer.0.attention" in found
+
+
+@pytest.mark.parametrize(("attribute", "value", "fact"), [("num_heads", 2, "heads"), ("scale", 0.3, "scales")])
+def test_an_error_in_a_fused_attention_is_found(attribute: str, value: float, fact: str) -> None:
+    standard = traced("fill-mask").graph
+    graph = write_form(standard, FORMS["fused"], TRAITS, allow_partial=True)
+    node = next(node for node in graph.graph if node.op_type == "MultiHeadAttention")
+    kind = ir.AttrInt64 if isinstance(value, int) else ir.AttrFloat32
+    node.attributes[attribute] = kind(attribute, value)
+    (found,) = faults("fill-mask", graph, standard)
+    assert fact in found
+
+
+def test_a_layer_norm_too_few_is_found() -> None:
+    graph = copied(traced("fill-mask").graph)
+    norm = next(node for node in graph.graph if node.op_type == "LayerNormalization")
+    norm.outputs[0].replace_all_uses_with(norm.inputs[0])
+    graph.graph.remove(norm)
+    (found,) = faults("fill-mask", graph)
+    assert "(6 times)" in found
+    assert "(7 times)" in found
+
+
+@pytest.mark.parametrize("change", [epsilon_of_one_norm, tanh_in_one_gelu], ids=["epsilon", "gelu"])
+def test_an_export_of_another_network_is_refused(sabotaged: Sabotaged, change: Change) -> None:
+    result = sabotaged(change, "text-classification")
+    assert result.exit_code == ValidationError.exit_code, result.output
+    assert "model.onnx is not the network that was loaded" in result.stderr
