@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that later runs find again, in .pytest_cache; with --anew, a folder for this run alone."""
     cache = getattr(request.config, "cache", None)  # None with -p no:cacheprovider
     if cache is None or request.config.getoption("--anew"):
@@ -52,14 +52,14 @@ def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _traces_are_kept(request: pytest.FixtureRequest, kept: Path) -> Iterator[None]:
+def _traces_are_kept(request: pytest.FixtureRequest, kept_folder: Path) -> Iterator[None]:
     """Take traces of networks from the cache, unless --anew is given."""
     if request.config.getoption("--anew"):
         yield
         return
     from tests.trace_cache import traces_from
 
-    with traces_from(kept / "traces"):
+    with traces_from(kept_folder / "traces"):
         yield
 
 

@@ -126,7 +126,7 @@ def _described(model: torch.nn.Module, *parts: object) -> bytes:
 
 
 def _fields(config: Any) -> Any:
-    fields = json.loads(config.to_json_string(use_diff=False)) | {"attention": config._attn_implementation}
+    fields = config.to_dict() | {"attention": config._attn_implementation}
     return _without_place(fields)
 
 

@@ -30,10 +30,10 @@ Examples:
   rpln-export best.pt --dict dict.txt --bpe encoder.json vocab.bpe     a checkpoint of fairseq
   rpln-export ./lm --fp16 --engine tensorrt-rtx --gpu sm89,sm120       compiled for these GPUs
 \b
-Exit codes: 0 done; 1 another error; 2 not possible as asked; 3 input that the graph cannot take; 4 broken bundle;
-  5 provider not available; 6 extra not installed (the message names the pip command); 7 broken checkpoint;
-  8 graph not made; 9 destination not written; 10 graph not equal to eager torch; 11 engine not built;
-  130 interrupted.
+Exit codes: 0 done; 1 another error; 2 not possible as asked; 3 input that the graph cannot take;
+  4 broken bundle; 5 provider not available; 6 extra not installed (the message names the pip command);
+  7 broken checkpoint; 8 graph not made; 9 destination not written; 10 graph not equal to eager torch;
+  11 engine not built; 130 interrupted.
 """
 
 _PATH: Final = click.Path(path_type=Path)

@@ -15,9 +15,9 @@ from tests.sharing import made_once, shared_folder
 
 
 @pytest.fixture(scope="session")
-def built(kept: Path) -> Iterator[Build]:
+def built(kept_folder: Path) -> Iterator[Build]:
     """Return the build: the installed runtime and the tests' programs."""
-    made = build(kept / "cpp")
+    made = build(kept_folder / "cpp")
     yield made
     made.stop_drivers()
 

@@ -110,7 +110,7 @@ def test_a_head_that_reads_the_last_place_is_refused(name: str) -> None:
 def test_steps_over_a_cache_are_refused() -> None:
     graph = applied(trace_task("text-generation", variant="with-past").graph, *FOLDS, PackTokens)
 
-    assert reasons(graph, PackTokens) == ["a step has no padding: all of its tokens are new"]
+    assert reasons(graph, PackTokens) == ["a step of a decoder has no padding: all of its tokens are new"]
 
 
 def test_lengths_up_to_the_limit() -> None:
