@@ -171,8 +171,9 @@ def partial_folder(folder: Path) -> Iterator[Partial]:
     removed again. Raises OSError.
     """
     folder = folder.resolve()
-    made = _make_parents(folder)
+    missing = [path for path in folder.parents if not path.exists()]
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         recover(folder)
         place = place_of(folder)
         partial = Partial(place / f".{_name_in(place, folder)}.{secrets.token_hex(4)}.partial", folder)
@@ -186,8 +187,8 @@ def partial_folder(folder: Path) -> Iterator[Partial]:
                     partial.remove()
             os.close(descriptor)
     finally:
-        with suppress(OSError):
-            for path in made:
+        for path in missing:
+            with suppress(OSError):  # it is not empty, as after something was published, or was not made
                 path.rmdir()
 
 
@@ -246,13 +247,6 @@ def _make(partial: Partial) -> int:
     partial.new.mkdir()
     partial.temporary.mkdir()
     return descriptor
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    """Make the folders that `folder` lies in, and return those that were missing, the innermost first."""
-    missing = [path for path in folder.parents if not path.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 def _name_in(place: Path, folder: Path) -> str:
