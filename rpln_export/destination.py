@@ -25,7 +25,7 @@ REFUSALS: Final = frozenset(
 
 
 def check_destination(folder: Path, *, needed: int = 0) -> None:
-    """Refuse a destination that a bundle of `needed` bytes cannot be published to.
+    """Refuse a destination that no bundle can be published to, or that an export of `needed` bytes has no room at.
 
     Leftovers of killed exports to it are cleaned up before. Raises DestinationError.
     """
@@ -35,7 +35,7 @@ def check_destination(folder: Path, *, needed: int = 0) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise DestinationError(
-            f"{place} has {free / 1e6:,.0f} MB free, but the bundle needs about {needed / 1e6:,.0f} MB. "
+            f"{place} has {free / 1e6:,.0f} MB free, but the export needs about {needed / 1e6:,.0f} MB. "
             "Make room or choose another folder with -o."
         )
 

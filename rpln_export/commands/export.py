@@ -216,7 +216,7 @@ def export_command(
         from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, make_plan
 
         vocabulary = vocabulary_from_options(dictionary, bpe)
-        beside = output or Path(Path(checkpoint or "rpln").name.removesuffix(FAIRSEQ_SUFFIX))
+        beside = output or Path(Path(checkpoint or "").resolve().name.removesuffix(FAIRSEQ_SUFFIX))
         readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision, beside=beside))
         plan = make_plan(
             readable.source,

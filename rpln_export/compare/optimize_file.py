@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 from rpln_export.compare.feeds import feeds_from_file
 from rpln_export.compare.graph_files import open_graph
 from rpln_export.compare.values import ValueComparison, compare_values
-from rpln_export.destination import partial_file
+from rpln_export.destination import check_writable, partial_file
 from rpln_export.errors import DestinationError, ValidationError
 from rpln_export.plan.choices import choose
 from rpln_graphs.feeds import Feeds
@@ -68,6 +68,7 @@ def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | N
     a result that differs, and DestinationError for a file that exists or cannot be written. Nothing is written then.
     """
     row = choose(FORMS, form, "form")
+    check_writable(destination)
     if destination.exists():
         raise DestinationError(f"{destination} exists already and is not replaced. Choose another file with -o.")
     original = open_graph(source).model

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,7 +52,10 @@ if mode == "renamed":
     replacing.exchange = refusal(errno.ENOSYS)
 elif mode == "fixed":
     replacing.exchange = refusal(errno.EXDEV)
-    Path.rename = lambda one, other: (refusal(errno.EXDEV) if one == out else rename)(one, other)
+    # Nor is anything renamed into it, but for copies that lie in it.
+    Path.rename = lambda one, other: (
+        refusal(errno.EXDEV) if one == out or (other.parent == out != one.parent) else rename
+    )(one, other)
 else:
     replacing.exchange = lambda one, other: (sys.audit("exchange"), exchange(one, other))
 """
@@ -103,14 +106,20 @@ print(json.dumps([found, wrong]))
 )
 
 
+# What makes the destination a mount point, from the same file system, so that its device tells nothing; and what puts
+# it into the lower layer of an overlay, as a folder of a container's image.
+MOUNTS = {
+    "mounted": "mount --bind place/out place/out",
+    "layered": "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work place",
+}
+
+
 def run(script: str, mode: str, out: Path) -> str:
-    """What a script prints. In the mode "mounted", the destination is a mount point in a namespace of its own."""
+    """What a script prints. Where the mode mounts something, it does so in a namespace of its own."""
     command = [sys.executable, "-W", "error", "-c", script, mode, str(out)]
-    if mode == "mounted":
-        out.mkdir()
-        # It is mounted from the same file system, so that its device tells nothing.
-        command = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" "$0" && exec "$@"', str(out), *command]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    if mode in MOUNTS:
+        command = ["unshare", "-rm", "sh", "-c", f'{MOUNTS[mode]} && exec "$@"', "sh", *command]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=out.parent.parent).stdout
 
 
 def can_mount() -> bool:
@@ -119,14 +128,15 @@ def can_mount() -> bool:
     return unshare is not None and subprocess.run(attempt, check=False, capture_output=True).returncode == 0
 
 
-MOUNTED = pytest.param(
-    "mounted", marks=pytest.mark.skipif(not can_mount(), reason="this user may not mount anything in a namespace")
-)
+MOUNTING = pytest.mark.skipif(not can_mount(), reason="this user may not mount anything in a namespace")
+MODES = ["fresh", "exchanged", "renamed", "fixed", *(pytest.param(mode, marks=MOUNTING) for mode in MOUNTS)]
 
 
-@pytest.mark.parametrize("mode", ["fresh", "exchanged", "renamed", "fixed", MOUNTED])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_reader_finds_the_old_or_the_new_folder_wherever_a_process_dies(tmp_path: Path, mode: str) -> None:
-    found, wrong = json.loads(run(KILLED_AT_EVERY_CALL, mode, tmp_path / "out"))
+    for name in ("place", "lower", "upper", "work"):
+        (tmp_path / name / ("out" if name == "lower" or mode == "mounted" else "")).mkdir(parents=True, exist_ok=True)
+    found, wrong = json.loads(run(KILLED_AT_EVERY_CALL, mode, tmp_path / "place" / "out"))
     assert wrong == []  # the next process to publish leaves nothing but its own folder
     turn = found.index("new")
     assert found == ["old"] * turn + ["new"] * (len(found) - turn)
@@ -247,8 +257,19 @@ def test_a_full_disk_while_contents_are_replaced_keeps_the_rest_for_the_next_rea
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def refused_to(folder: Path) -> Callable[[Path, Path], Path]:
+        rename = Path.rename
+
+        def refused(path: Path, target: Path) -> Path:
+            if target.parent == folder:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            return rename(path, target)
+
+        return refused
+
     monkeypatch.setattr(replacing, "place_of", lambda folder: folder)
-    monkeypatch.setattr(shutil, "move", full)
+    monkeypatch.setattr(shutil, "copy2", full)
+    monkeypatch.setattr(Path, "rename", refused_to(out))
     with pytest.raises(OSError, match="No space left"):
         publish(out, "new")
     assert not (out / MARK).exists()

@@ -13,9 +13,10 @@ When `new` is complete, it takes the place of the destination in the best way th
 3. Where the system cannot do that, the destination is renamed to `replaced`, and then `new` to the destination. If the
    process dies between the two, `recover` moves the old folder back.
 4. Where the destination cannot be renamed, because it is a mount point or lies in a layer of a container's image, its
-   contents are replaced. `new` becomes `clearing` while the old files are removed, and `filling` while the new ones are
-   moved in. The mark, a file without which no reader takes the folder for complete, is the first that goes and the last
-   that comes, from the folder `last`. If the process dies meanwhile, `recover` continues.
+   contents are replaced, file by file, since not even a folder can be renamed into such a layer. `new` becomes
+   `clearing` while the old files are removed, and `filling` while the new ones are moved in. The mark, a file without
+   which no reader takes the folder for complete, is the first that goes and the last that comes, from the folder
+   `last`. If the process dies meanwhile, `recover` continues.
 
 The partial folder of a mount point lies in it, as `.rpln.RANDOM.partial`.
 """
@@ -148,10 +149,10 @@ class Partial:
                 if not _WITHIN.fullmatch(path.name):  # this one, or that of another process
                     _remove(path)
             self.clearing.rename(self.filling)
-        for path in (*self.filling.iterdir(), *self.last.iterdir()):
-            _remove(self.folder / path.name)  # a half copy, where one had begun
-            shutil.move(path, self.folder / path.name)
-        self.filling.rmdir()
+        for place in (self.filling, self.last):
+            for path in [path for path in place.rglob("*") if path.is_file()]:
+                _move_file(path, self.folder / path.relative_to(place))
+        _remove(self.filling)
 
     def remove(self) -> None:
         """Remove the partial folder. Where that is cut short, what is left still says what it is."""
@@ -264,6 +265,18 @@ def _partials(place: Path, folder: Path) -> list[Partial]:
         return [Partial(path, folder) for path in place.iterdir() if pattern.fullmatch(path.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _move_file(path: Path, target: Path) -> None:
+    """Move a file, on to another file system as well: `target` is there when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.rename(target)
+    except OSError:
+        copy = target.with_name(f".{target.name}.copy")
+        shutil.copy2(path, copy)
+        copy.rename(target)
+        path.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -350,6 +350,16 @@ def test_a_build_that_is_stopped_leaves_a_bundle(
     assert str(engines_of_bundle(folder)[1].profiles[0]["sequence"]) == "1:4:8"
 
 
+def test_the_next_build_removes_what_a_killed_one_left(compiled: Path, compiled_once: None, tmp_path: Path) -> None:
+    folder = copied(compiled, tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    left = folder / ".engines.0123abcd.partial"
+    (left / "new").mkdir(parents=True)
+    (left / "lock").touch()
+    build_engines(PLAN, folder, ignore)
+    assert {path.name for path in folder.iterdir()} == names
+
+
 def assert_whole(folder: Path) -> None:
     """Check that every file is what the manifest says, and every plan what its engine's manifest says."""
     manifest = read_manifest(folder)
