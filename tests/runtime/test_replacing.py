@@ -1,6 +1,7 @@
 """Folders that are replaced: processes die at every call, work at once, and find mount points in their way."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,6 +302,33 @@ for turn in range(200):
     processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_anywhere_lets_the_same_process_publish_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    publish(out, "old")
+    for calls in itertools.count():
+        left = iter(range(calls))
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            for name in ("mkdir", "rename", "rmdir", "unlink"):
+                monkeypatch.setattr(Path, name, interrupted_when_none(left, getattr(Path, name)))
+            try:
+                publish(out, "new")
+                break
+            except KeyboardInterrupt:
+                assert (out / MARK).read_text() in {"old", "new"}
+        publish(out, "old")
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert calls > 8
+
+
+def interrupted_when_none(left: Iterator[int], call: Callable[..., Any]) -> Callable[..., Any]:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return call(*arguments, **options)
+
+    return interrupted
 
 
 def test_a_file_system_without_locks_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

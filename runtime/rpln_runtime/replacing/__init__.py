@@ -27,13 +27,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rpln_runtime.replacing.exchange import exchange
-from rpln_runtime.replacing.locks import locked, take
+from rpln_runtime.replacing.locks import locked, opened, take
 from rpln_runtime.replacing.mounts import is_mount_point
 
 WITHIN: Final = "rpln"
@@ -178,15 +178,18 @@ def partial_folder(folder: Path) -> Iterator[Partial]:
         recover(folder)
         place = place_of(folder)
         partial = Partial(place / f".{_name_in(place, folder)}.{secrets.token_hex(4)}.partial", folder)
-        with locked(_lock_file(place, folder)):
-            descriptor = _make(partial)
-        try:
-            yield partial
-        finally:
-            if not partial.is_needed:
-                with suppress(OSError):  # what cannot be removed now is removed the next time
-                    partial.remove()
-            os.close(descriptor)
+        with ExitStack() as lock:
+            with locked(_lock_file(place, folder)):
+                partial.path.mkdir()
+                take(lock.enter_context(opened(partial.path / _LOCK)))
+            try:
+                partial.new.mkdir()
+                partial.temporary.mkdir()
+                yield partial
+            finally:
+                if not partial.is_needed:
+                    with suppress(OSError):  # what cannot be removed now is removed the next time
+                        partial.remove()
     finally:
         for path in missing:
             with suppress(OSError):  # it is not empty, as after something was published, or was not made
@@ -238,16 +241,6 @@ def _recover_one(partial: Partial) -> None:
                 partial.remove()
     finally:
         os.close(descriptor)
-
-
-def _make(partial: Partial) -> int:
-    """Make the partial folder, and return the descriptor of its lock."""
-    partial.path.mkdir()
-    descriptor = os.open(partial.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    take(descriptor)
-    partial.new.mkdir()
-    partial.temporary.mkdir()
-    return descriptor
 
 
 def _name_in(place: Path, folder: Path) -> str:

@@ -34,21 +34,25 @@ def locked(path: Path) -> Iterator[None]:
 
     Where there are no locks, the body runs at once. Raises OSError where the file cannot be made.
     """
-    descriptor = _open_alone(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _open_alone(path: Path) -> int:
-    """Open the file at `path`, and return its descriptor when this process has the lock."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        # The process that had the lock has removed the file. If so, another one may have made it again.
-        if not take(descriptor, wait=True) or _is_at(descriptor, path):
-            return descriptor
+        with opened(path) as descriptor:
+            # The process that had the lock has removed the file, and another one may have made it again.
+            if take(descriptor, wait=True) and not _is_at(descriptor, path):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Yield the descriptor of the file at `path`, which is made where it is missing. Raises OSError."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield descriptor
+    finally:
         os.close(descriptor)
 
 
