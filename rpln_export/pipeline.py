@@ -32,7 +32,7 @@ from rpln_graphs.trace import trace_model
 from rpln_runtime.manifest import Manifest, files_of_folder, write_manifest
 
 SPACE_FACTOR: Final = 1.1
-"""The size of a graph at most, relative to the size of its weights."""
+"""The most room that a graph takes, relative to the size of its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

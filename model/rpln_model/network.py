@@ -131,8 +131,8 @@ class Network(PreTrainedModel):
 
         transformers writes each file in place. If the disk is full, neither the old nor the new checkpoint remains, and
         a `model.safetensors` of an older save is later loaded instead of the new shards. Here all files are complete
-        before they get their names, and weights of an older save are removed. The next save removes what a save that was
-        killed has left.
+        before they get their names, and weights of an older save are removed. The next save removes what
+        a killed save has left.
 
         Raises CheckpointError if the folder cannot be written, or if the config holds a function.
         """

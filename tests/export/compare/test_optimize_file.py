@@ -175,7 +175,7 @@ def test_folders_that_are_missing_are_made(file: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "nowhere").iterdir()] == ["out.onnx"]
 
 
-def test_a_place_that_cannot_be_written_is_said_to_be_that(
+def test_a_place_that_cannot_be_written_is_reported(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     below = optimize(file, "-o", file / "out.onnx")
