@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import onnx_ir as ir
+
 from rpln_export.bundle.engines import export_engines
 from rpln_export.bundle.manifest import manifest_from_export, write_bundle_files
 from rpln_export.bundle.report import Report, report_from_export, summary_from_report
@@ -30,7 +32,7 @@ from rpln_graphs.trace import trace_model
 from rpln_runtime.manifest import Manifest, files_of_folder, write_manifest
 
 SPACE_FACTOR: Final = 1.1
-"""The most room that a bundle takes, relative to the size of its weights."""
+"""The most room that a graph takes, relative to the size of its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +64,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
     check_destination(plan.destination)
     with steps.step("load"):
         checkpoint = load_checkpoint(plan)
-    check_destination(
-        plan.destination, needed=int(checkpoint.parameters * plan.recipe.stores_in.itemsize * SPACE_FACTOR)
-    )
+    check_destination(plan.destination, needed=_space(plan, checkpoint.parameters))
     with steps.step("trace"):
         traced = _trace(plan, checkpoint)
     with published(plan.destination) as folder:
@@ -79,6 +79,12 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
         attempt.proof.check()
         prove_text_graph(folder, attempt.manifest)
         return _finish(plan, checkpoint, attempt, folder, steps)
+
+
+def _space(plan: ExportPlan, parameters: int) -> int:
+    """Return the bytes that an export writes: a bundle and, to prove a type lower than fp32, a copy of it in fp32."""
+    proven_in = 0 if plan.recipe.computes_in == ir.DataType.FLOAT else ir.DataType.FLOAT.itemsize
+    return int(parameters * (plan.recipe.stores_in.itemsize + proven_in) * SPACE_FACTOR)
 
 
 def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +68,12 @@ def _traces_are_kept(request: pytest.FixtureRequest, kept_folder: Path) -> Itera
 def refresh_golden(request: pytest.FixtureRequest) -> bool:
     """Return whether the golden files are to be written anew."""
     return bool(request.config.getoption("--refresh-golden"))
+
+
+@pytest.fixture(autouse=True)
+def _same_signals() -> Iterator[None]:
+    """The commands take SIGTERM and SIGHUP for interrupts; the test run itself does not."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

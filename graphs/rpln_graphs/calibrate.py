@@ -1,9 +1,7 @@
 """Calibration: the ranges of a graph's values, measured by running it with the extremes of each value as outputs."""
 
 import math
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,6 +12,7 @@ from rpln_graphs.feeds import Feeds
 from rpln_graphs.rewriting.nodes import insert_behind, typed_node
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.sessions import session_from_model
+from rpln_graphs.temporary import temporary_folder
 
 EXTREMES: Final = ("ReduceMax", "ReduceMin")
 """The operators that find extremes. The maximum of Abs would need a copy of each value, such as large logits."""
@@ -31,8 +30,8 @@ def measure_ranges(model: ir.Model, batches: Iterable[Feeds]) -> Ranges:
         if value.dtype == ir.DataType.FLOAT and value.const_value is not None
     }
     probed, outputs = _probed_model(model)
-    with tempfile.TemporaryDirectory() as folder:
-        session = session_from_model(probed, Path(folder))
+    with temporary_folder() as folder:
+        session = session_from_model(probed, folder)
         for feeds in batches:
             extremes = session.run(list(outputs), feeds)
             for name, largest, smallest in zip(list(outputs.values())[::2], extremes[::2], extremes[1::2], strict=True):

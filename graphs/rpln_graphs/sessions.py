@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from rpln_graphs.errors import GraphError
+from rpln_graphs.temporary import how_to_make_room
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -43,6 +44,5 @@ def writing_copies(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise GraphError(
-            f"a copy of the graph could not be written to {folder}: {error}. Make room there, or set TMPDIR to a "
-            "folder that has room for the weights in fp32."
+            f"a copy of the graph could not be written to {folder}: {error}. {how_to_make_room()}"
         ) from error

@@ -1,5 +1,6 @@
 """The limits within which validation takes two outputs for equal, in fp32 and in lower types."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -101,4 +102,7 @@ Tolerance = NoiseTolerance | RangeTolerance
 
 
 def _ratio(found: float, accepted: float) -> float:
-    return 0.0 if found == 0.0 else found / accepted if accepted else float("inf")
+    """Return a distance relative to the accepted one; infinity where it is not a number."""
+    if math.isnan(found) or (found and not accepted):
+        return math.inf
+    return found / accepted if found else 0.0

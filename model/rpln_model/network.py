@@ -1,7 +1,6 @@
 """The base class of all models of this package: PreTrainedModel of transformers with safer loading and saving."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, overload
@@ -20,7 +19,7 @@ from rpln_model.checkpoints import (
     refuse_unmatched,
 )
 from rpln_model.errors import CheckpointError
-from rpln_model.weights import ADAPTER, INDEX_SUFFIX, OLD_BUFFERS, SAFETENSORS, local_folder, read_weights
+from rpln_model.weights import ADAPTER, CONFIG, INDEX_SUFFIX, OLD_BUFFERS, SAFETENSORS, local_folder, read_weights
 
 # Options that make transformers read files other than those that are checked here, or fetch files by itself.
 _UNCHECKED: Final = (
@@ -132,19 +131,22 @@ class Network(PreTrainedModel):
 
         transformers writes each file in place. If the disk is full, neither the old nor the new checkpoint remains, and
         a `model.safetensors` of an older save is later loaded instead of the new shards. Here all files are complete
-        before they get their names, and weights of an older save are removed.
+        before they get their names, and weights of an older save are removed. The next save removes what
+        a killed save has left.
 
         Raises CheckpointError if the folder cannot be written, or if the config holds a function.
         """
+        from rpln_runtime.replacing import partial_folder
+
         refuse_callable_activation(self.config)
         folder = Path(save_directory)
         if options.get("push_to_hub"):
             options.setdefault("repo_id", folder.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as temporary:
-                super().save_pretrained(temporary, **options)
-                _publish(Path(temporary), folder)
+            with partial_folder(folder / CONFIG) as partial:
+                super().save_pretrained(partial.new, **options)
+                _publish(partial.new, folder)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
 

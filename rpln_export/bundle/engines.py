@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from rpln_runtime.engines.manifest import ENGINES, EngineManifest, Profile, grap
 from rpln_runtime.engines.profiles import input_shapes
 from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import Graph, Manifest, bundle_file_from_path, read_manifest, write_manifest
+from rpln_runtime.replacing import partial_folder
 
 COMPILED: Final = "compiled, not executed: that takes a GPU"
 """What the report says of engines, because an export compares the graphs with eager torch, but not the engines."""
@@ -70,9 +70,9 @@ def build_engines(
     manifest = read_manifest(folder)
     check_engines(plan, manifest.graphs, manifest.axes)
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".engines-") as place:
-            engines = _build(plan, folder, manifest, Path(place), advance, allow_partial=allow_partial)
-            _publish(Path(place), folder, manifest)
+        with partial_folder(folder / ENGINES) as partial:
+            engines = _build(plan, folder, manifest, partial.new, advance, allow_partial=allow_partial)
+            _publish(partial.new, folder, manifest)
     except OSError as error:
         raise DestinationError(
             f"the engines of {folder} cannot be written ({error}). Make room, or copy the bundle to a folder that you "
@@ -198,10 +198,9 @@ def _timings_path(plan: EnginePlan) -> Path:
 
 def _keep(timings: bytes, path: Path) -> None:
     """Write the timings to `path`, in place of what is there, so that no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as stream:
-        stream.write(timings)
-    Path(stream.name).replace(path)
+    with partial_folder(path) as partial:
+        (partial.new / path.name).write_bytes(timings)
+        (partial.new / path.name).replace(path)
 
 
 def engines_of_bundle(folder: Path) -> list[EngineManifest]:

@@ -4,9 +4,8 @@
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,16 +13,18 @@ from typing import Final
 from rpln_export.checkpoint.fairseq_tokenizer import FairseqVocabulary, tokenizer_from_fairseq
 from rpln_export.checkpoint.quiet import quiet_transformers
 from rpln_export.checkpoint.tokenizer import save_tokenizer
-from rpln_export.destination import published
+from rpln_export.destination import check_writable, published, temporary_beside
 from rpln_export.errors import DestinationError, PlanError
 from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, Origin
+from rpln_graphs.temporary import temporary_folder
 from rpln_model.checkpoints import load_config
 from rpln_model.config import usable_length
 from rpln_model.dinkytrain import is_dinkytrain, network_from_dinkytrain
 from rpln_model.errors import CheckpointError
 from rpln_model.fairseq import network_from_fairseq
 from rpln_model.network import Network
-from rpln_model.weights import PICKLE, SAFETENSORS, local_folder, weight_files
+from rpln_model.weights import CONFIG, PICKLE, SAFETENSORS, local_folder, weight_files
+from rpln_runtime.replacing import contents
 from rpln_runtime.tasks import TASKS
 
 CLASSIFICATION: Final = "text-classification"
@@ -56,32 +57,39 @@ class Readable:
 
 @contextmanager
 def as_transformers(
-    checkpoint: str | None, *, task: str | None = None, revision: str | None = None
+    checkpoint: str | None, *, task: str | None = None, revision: str | None = None, beside: Path | None = None
 ) -> Iterator[Readable]:
     """Yield `checkpoint` as it is, or converted for the `task` into a folder that exists within the block.
 
-    Raises CheckpointError or ConfigError for a checkpoint that cannot be converted.
+    The folder lies beside the destination `beside`; None means where temporary files lie. Raises CheckpointError or
+    ConfigError for a checkpoint that cannot be converted, and DestinationError where the folder cannot be made.
     """
     source = checkpoint and _named_by_its_folder(checkpoint)
     path = _foreign(source, revision) if source else None
     if source is None or path is None:
         yield Readable(source=source, origin=None, tokenizer=source)
         return
-    with tempfile.TemporaryDirectory(prefix="rpln-") as folder:
+    with _temporary_folder(beside) as folder:
         with quiet_transformers():
             _network(path, task).save_pretrained(folder)
         is_file = path.is_file()
         origin = Origin(name=Path(source).absolute().name, files=(path,) if is_file else tuple(weight_files(path)))
-        yield Readable(source=folder, origin=origin, tokenizer=None if is_file else source)
+        yield Readable(source=str(folder), origin=origin, tokenizer=None if is_file else source)
 
 
 @contextmanager
 def tokenizer_for(
-    readable: Readable, *, tokenizer: str | None, vocabulary: FairseqVocabulary | None
+    readable: Readable,
+    *,
+    tokenizer: str | None,
+    vocabulary: FairseqVocabulary | None,
+    beside: Path | None = None,
 ) -> Iterator[str | None]:
     """Yield the folder or hub id of the tokenizer: the named one, one made of `vocabulary`, or the checkpoint's own.
 
-    Raises PlanError where two are named, where there is none, and for a vocabulary that is not the checkpoint's.
+    The folder of the one that is made lies beside the destination `beside`, as that of `as_transformers`. Raises
+    PlanError where two are named, where there is none, and for a vocabulary that is not the checkpoint's, and
+    DestinationError where the folder cannot be made.
     """
     if tokenizer and vocabulary:
         raise PlanError("--tokenizer and --dict with --bpe both name a tokenizer. Leave one of them out.")
@@ -90,9 +98,9 @@ def tokenizer_for(
             "--dict and --bpe name the vocabulary of a checkpoint, but no CHECKPOINT was given. Name it, too."
         )
     if vocabulary and readable.source:
-        with tempfile.TemporaryDirectory(prefix="rpln-") as folder:
-            _save_vocabulary(vocabulary, Path(folder), config_of=readable.source)
-            yield folder
+        with _temporary_folder(beside) as folder:
+            _save_vocabulary(vocabulary, folder, config_of=readable.source)
+            yield str(folder)
         return
     if not (tokenizer or readable.tokenizer) and readable.origin:
         raise PlanError(
@@ -117,7 +125,8 @@ def convert(
     a folder that is in use or cannot be written, and CheckpointError or ConfigError for a checkpoint that cannot be
     converted.
     """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+    check_writable(destination)
+    if destination.exists() and (not destination.is_dir() or contents(destination)):
         raise DestinationError(f"{destination} exists already and is not replaced. Choose another folder with -o.")
     path = _foreign(_named_by_its_folder(checkpoint), revision)
     if path is None:
@@ -128,7 +137,7 @@ def convert(
     with quiet_transformers():
         network = _network(path, task)
     _check_head(network, task, path)
-    with published(destination) as folder:
+    with published(destination, mark=CONFIG) as folder:
         with quiet_transformers():
             network.save_pretrained(folder)
         if vocabulary:
@@ -146,6 +155,10 @@ def vocabulary_from_options(dictionary: Path | None, bpe: tuple[Path, Path] | No
     if dictionary is None or bpe is None:
         raise PlanError("--dict and --bpe go together: name both, as in --dict dict.txt --bpe encoder.json vocab.bpe.")
     return FairseqVocabulary(dictionary=dictionary, encoder=bpe[0], merges=bpe[1])
+
+
+def _temporary_folder(beside: Path | None) -> AbstractContextManager[Path]:
+    return temporary_folder() if beside is None else temporary_beside(beside)
 
 
 def _named_by_its_folder(checkpoint: str) -> str:

@@ -208,15 +208,16 @@ def export_command(
     as_json: bool,
 ) -> None:
     """Export a RoBERTa-PreLayerNorm CHECKPOINT to ONNX, proven equal to eager PyTorch before anything is published."""
-    with ExitStack() as stack, user_errors():
+    with user_errors(), ExitStack() as stack:
         from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
         from rpln_export.commands.show.progress import ProgressWatcher
         from rpln_export.commands.show.report import print_report
         from rpln_export.pipeline import export
-        from rpln_export.plan.export_plan import make_plan
+        from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, make_plan
 
         vocabulary = vocabulary_from_options(dictionary, bpe)
-        readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision))
+        beside = output or Path(Path(checkpoint or "").resolve().name.removesuffix(FAIRSEQ_SUFFIX))
+        readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision, beside=beside))
         plan = make_plan(
             readable.source,
             origin=readable.origin,
@@ -229,7 +230,9 @@ def export_command(
             opset=opset,
             trace=trace,
             io_dtype=io_dtype,
-            tokenizer=stack.enter_context(tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary)),
+            tokenizer=stack.enter_context(
+                tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary, beside=beside)
+            ),
             calibration=calibration,
             variants=variants,
             logits=logits,

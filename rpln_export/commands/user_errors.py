@@ -1,12 +1,13 @@
 """What a user can put right is reported in a line on stderr, with an exit code; a bug shows its traceback."""
 
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import click
+
+from rpln_runtime.command_line import interrupt_on_signals
 
 INTERRUPTED: Final = 130
 """The exit code after an interrupt, as shells have it for SIGINT."""
@@ -16,9 +17,9 @@ INTERRUPTED: Final = 130
 def user_errors(*, interrupted: str = "Interrupted: nothing was published.") -> Iterator[None]:
     """Report an error that a user can put right on stderr and exit with its code; let other errors through.
 
-    `interrupted` is what an interrupt or SIGTERM is answered with.
+    `interrupted` is what an interrupt, SIGTERM or SIGHUP is answered with.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_signals()
     try:
         yield
     except KeyboardInterrupt:

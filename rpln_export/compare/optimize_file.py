@@ -5,7 +5,6 @@ find, so that the result states what each pass changed and what it refused, and 
 before it is written.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from onnx_ir.passes import common
 from rpln_export.compare.feeds import feeds_from_file
 from rpln_export.compare.graph_files import open_graph
 from rpln_export.compare.values import ValueComparison, compare_values
+from rpln_export.destination import check_writable, partial_file
 from rpln_export.errors import DestinationError, ValidationError
 from rpln_export.plan.choices import choose
 from rpln_graphs.feeds import Feeds
@@ -68,19 +68,21 @@ def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | N
     a result that differs, and DestinationError for a file that exists or cannot be written. Nothing is written then.
     """
     row = choose(FORMS, form, "form")
+    check_writable(destination)
     if destination.exists():
         raise DestinationError(f"{destination} exists already and is not replaced. Choose another file with -o.")
     original = open_graph(source).model
     batches = [feeds_from_file(feeds)] if feeds else list(_random_batches(original, source))
-    model = original.clone()
-    common.ShapeInferencePass()(model)
-    passes: list[type[CountingPass]] = [kind for kind in CLEAN_UP if kind is not NameValues]  # names of a file are kept
-    for kind in (*passes, *FOLDS, *row.passes):
-        kind.configure(model, Context())(model)
-    comparisons = [compare_values(original, model, batch) for batch in batches]
-    for comparison in comparisons:
-        _check(comparison, original, source)
-    _write(model, destination)
+    with partial_file(destination) as written:
+        model = original.clone()
+        common.ShapeInferencePass()(model)
+        passes: list[type[CountingPass]] = [kind for kind in CLEAN_UP if kind is not NameValues]  # a file's names stay
+        for kind in (*passes, *FOLDS, *row.passes):
+            kind.configure(model, Context())(model)
+        comparisons = [compare_values(original, model, batch) for batch in batches]
+        for comparison in comparisons:
+            _check(comparison, original, source)
+        save_graph(model, written)
     return FileOptimization(
         path=str(destination),
         form=form,
@@ -104,17 +106,6 @@ def _check(comparison: ValueComparison, original: ir.Model, source: Path) -> Non
                 f"{output.reach:.3g}. At most {comparison.bound} of the range is accepted. Nothing was written. Please "
                 "report it, with what rpln doctor shows."
             )
-
-
-def _write(model: ir.Model, destination: Path) -> None:
-    """Write the whole file or nothing. Weights of more than 2 GB get a file of their own."""
-    try:
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}.") as name:
-            save_graph(model, Path(name) / destination.name)
-            for written in sorted(Path(name).iterdir(), reverse=True):  # the weights, then the graph that names them
-                written.rename(destination.parent / written.name)
-    except OSError as error:
-        raise DestinationError(f"{destination} cannot be written: {error}. Choose another place with -o.") from error
 
 
 def _random_batches(model: ir.Model, source: Path) -> list[Feeds]:

@@ -1,7 +1,6 @@
 """The comparison of two graphs value by value, which finds the first value in which they differ."""
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from rpln_graphs.emulate import LOWER_TYPES, rounding_copy
 from rpln_graphs.errors import GraphError
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.sessions import session_from_model
+from rpln_graphs.temporary import temporary_folder
 from rpln_runtime.errors import InputError
 
 SAME: Final = 1e-4
@@ -134,8 +134,8 @@ def _run(model: ir.Model, names: Sequence[str], feeds: Feeds) -> Values:
     made = _computed(copy)
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(made[name] for name in names)
-    with tempfile.TemporaryDirectory() as folder:
-        session = _session(copy, Path(folder))
+    with temporary_folder() as folder:
+        session = _session(copy, folder)
     typed = {name: _typed(feeds[name], dtype) for name, dtype in inputs.items()}
     try:
         arrays = session.run(list(names), typed)

@@ -1,7 +1,6 @@
 """The candidates for a graph, one for each form and provider of the target, and their measurement."""
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
 from rpln_graphs.save import save_graphs
 from rpln_graphs.sessions import writing_copies
+from rpln_graphs.temporary import temporary_folder
 from rpln_runtime.engines.providers import PROVIDERS, open_engine
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.manifest import Candidate
@@ -85,8 +85,7 @@ def measure_candidates(
     forms = dict.fromkeys([STANDARD, *(entry.form for entry in measured)])
     results: dict[Entry, float | str] = {}
     deadline = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         with writing_copies(folder):
             save_graphs({f"{form.name}.onnx": graph.written(form) for form in forms}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
@@ -110,8 +109,7 @@ def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> Setting
     no_spin, others = Settings(spinning=False), _other_settings()
     entry = Entry(provider=DEFAULT_PROVIDER, form=form)
     planned = graph.planned
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         with writing_copies(folder):
             save_graphs({f"{form.name}.onnx": graph.written(form)}, folder)
         reference = _runs(planned, plan, folder, entry, no_spin)

@@ -1,10 +1,8 @@
 """Calibration: the ranges of a graph's values are measured on the cases that prove it and on texts."""
 
 import itertools
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Rewrite
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.sessions import session_from_model
+from rpln_graphs.temporary import temporary_folder
 
 
 def rewrites_from_graphs(
@@ -68,7 +67,7 @@ def _ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int
 
 def _run_model(graph: ir.Model) -> RunGraph:
     """Return a function that runs `graph` in ONNX Runtime as it stands."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = session_from_model(graph, Path(folder))
+    with temporary_folder() as folder:
+        session = session_from_model(graph, folder)
     names = [value.name or "" for value in graph.graph.outputs]
     return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))

@@ -221,7 +221,7 @@ def distance_between(found: Array, expected: Array, where: NDArray[np.bool_] | N
     for one, other, kept in zip(*map(_blocks, (found, expected, places)), strict=True):
         difference = np.abs(one[kept].astype(np.float64) - other[kept])
         total += float(np.square(difference).sum())
-        largest = max(largest, float(difference.max(initial=0.0)))
+        largest = float(np.maximum(largest, difference.max(initial=0.0)))  # NaN remains NaN
     count = int(np.count_nonzero(places))
     return Distance(rms=float(np.sqrt(total / count)) if count else 0.0, largest=largest)
 

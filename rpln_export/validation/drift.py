@@ -1,8 +1,6 @@
 """The search for the first block of a network whose output drifts away from eager torch."""
 
-import tempfile
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from rpln_graphs.feeds import Feeds
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.rewriting.residual_stream import residual_norms
 from rpln_graphs.sessions import session_from_model
+from rpln_graphs.temporary import temporary_folder
 from rpln_graphs.tolerances import Distance, Tolerance, Yardstick
 from rpln_runtime.tasks import LAST_LOGITS
 
@@ -137,8 +136,8 @@ def _graph_stream(graph: ir.Model, feeds: Feeds) -> Stream:
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(dict.fromkeys(streams.values()))
     names = [value.name or "" for value in copy.graph.outputs]
-    with tempfile.TemporaryDirectory() as folder:
-        values = session_from_model(copy, Path(folder)).run(names, feeds)
+    with temporary_folder() as folder:
+        values = session_from_model(copy, folder).run(names, feeds)
     by_name = dict(zip(names, values, strict=True))
     scale = 2.0 ** int(graph.metadata_props.get(SHIFT_KEY, "0"))
     return {norm: by_name[value.name or ""] * scale for norm, value in streams.items()}

@@ -1,7 +1,6 @@
 """The proof that a bundle's graphs equal eager torch, by every method that their precision allows."""
 
 import itertools
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +30,7 @@ from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.sessions import session_from_model
 from rpln_graphs.stress import Case
+from rpln_graphs.temporary import temporary_folder
 from rpln_graphs.tolerances import Tolerance
 from rpln_runtime.engines.providers import PROVIDERS, open_engine
 from rpln_runtime.manifest import Graph, Manifest
@@ -163,9 +163,9 @@ def _comparisons(
 ) -> list[Comparison]:
     """Return the comparisons of the last graph's outputs with those of eager torch, for each way to run the graphs."""
     last = under_test.planned_graphs[-1]
-    with tempfile.TemporaryDirectory() as stored:
+    with temporary_folder() as stored:
         sample = sample_from_cases(under_test.cases) if recipe.tolerance.wants_exact else []
-        expected = reference_outputs(under_test.eager, under_test.cases, Path(stored), sample=sample, advance=advance)
+        expected = reference_outputs(under_test.eager, under_test.cases, stored, sample=sample, advance=advance)
         return compare(
             expected,
             {label: partial(_runner, under_test, folder, *how) for label, how in by_label.items()},
@@ -250,8 +250,8 @@ def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph
 def _open_rounding_copy(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
     """Return a function that runs the rounding copy of a graph (ROUNDING)."""
     graph = ir.load(folder / run_config.path(variant))
-    with tempfile.TemporaryDirectory() as copies:
-        session = session_from_model(rounding_copy(graph), Path(copies))
+    with temporary_folder() as copies:
+        session = session_from_model(rounding_copy(graph), copies)
     names = [value.name or "" for value in graph.graph.outputs]
     return lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
 

@@ -1,6 +1,7 @@
-"""Helpers of all commands: they read options that are given as text, and turn errors into exit codes."""
+"""Helpers of all commands: they read options that are given as text, and turn errors and signals into exit codes."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -30,12 +31,24 @@ def option_from_text(text: str) -> tuple[str, Any]:
     return name, value_from_text(value)
 
 
+def interrupt_on_signals() -> None:
+    """Let SIGTERM and SIGHUP interrupt this process as Ctrl-C does, so that it cleans up: it raises KeyboardInterrupt.
+
+    A terminal that is closed sends SIGHUP. Where that is ignored, as under nohup, it stays ignored.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def exit_code_of(command: Callable[[], None], *, interrupted: str) -> int:
     """Run `command` and return the exit code of the program.
 
-    An RplnError is printed on stderr, and its exit code is returned. Ctrl-C prints `interrupted` and returns
-    INTERRUPTED.
+    An RplnError is printed on stderr, and its exit code is returned. Ctrl-C, SIGTERM and SIGHUP print `interrupted` and
+    return INTERRUPTED.
     """
+    interrupt_on_signals()
     try:
         command()
     except RplnError as error:

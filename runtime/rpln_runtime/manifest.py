@@ -8,17 +8,21 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from rpln_runtime.errors import ManifestError
+from rpln_runtime.replacing import recover
 
 SCHEMA_VERSION: Final = 3
 """The version of the manifest's schema that this package reads and writes."""
 MANIFEST_NAME: Final = "rpln.json"
 """The file of the manifest in the folder of a bundle."""
+UNFINISHED_MANIFEST: Final = f".{MANIFEST_NAME}"
+"""The name of that file while it is written. A process that is killed meanwhile leaves it behind."""
 
 Json: TypeAlias = dict[str, Any]
 """A JSON object."""
@@ -255,6 +259,9 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
+        with suppress(OSError):
+            recover(folder)  # the bundle may lie beside its place, where a process died while it replaced it
+    if not path.is_file():
         raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -292,7 +299,7 @@ def write_manifest(
     """
     files = files_of_folder(folder, without=without, known=known)
     document = dataclasses.asdict(dataclasses.replace(manifest, files=files))
-    written = folder / f".{MANIFEST_NAME}"
+    written = folder / UNFINISHED_MANIFEST
     written.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     written.replace(folder / MANIFEST_NAME)  # in one step: a reader finds the old manifest or the new one
 

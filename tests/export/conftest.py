@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +76,6 @@ def do_not_measure(monkeypatch: pytest.MonkeyPatch) -> None:
 def measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the exports of a test measure after all."""
     monkeypatch.setattr(pipeline, "measure_forms", measure_forms)
-
-
-@pytest.fixture(autouse=True)
-def _same_signals() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which the commands replace."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture(scope="session")

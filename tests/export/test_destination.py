@@ -1,6 +1,7 @@
 """A bundle appears completely or not at all, whatever stops the export and wherever it is written."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from rpln_export import destination
 from rpln_export.destination import check_destination, published
 from rpln_export.errors import DestinationError
-from rpln_runtime.manifest import MANIFEST_NAME
+from rpln_graphs.temporary import temporary_folder
+from rpln_runtime import ManifestError, replacing
+from rpln_runtime.manifest import MANIFEST_NAME, read_manifest
 
 GIGABYTE = 10**9
 
@@ -29,6 +31,12 @@ def publish(folder: Path, text: str = "new") -> None:
         (partial / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
 
+def read(folder: Path) -> None:
+    """Read a bundle that has no valid manifest."""
+    with pytest.raises(ManifestError, match="not valid JSON"):
+        read_manifest(folder)
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return every file below `folder`, hidden ones included, with its text."""
     return {
@@ -38,11 +46,12 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def make_leftover(place: Path, name: str = "out") -> Path:
+    """The partial folder of a process that was killed while it built the bundle `name`."""
+    folder = place / f".{name}.0123abcd.partial"
+    make_bundle(folder / "new", "half")
+    (folder / "lock").touch()
+    return folder
 
 
 def test_a_bundle_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> None:
@@ -50,7 +59,7 @@ def test_a_bundle_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> 
     with published(folder) as partial:
         (partial / MANIFEST_NAME).write_text("new", encoding="utf-8")
         assert not folder.exists()
-        assert partial.parent == folder.parent
+        assert partial.parent.parent == folder.parent
     assert contents(tmp_path) == {"deep/out/rpln.json": "new"}
 
 
@@ -161,40 +170,29 @@ def test_other_errors_of_the_system_are_bugs_and_show_themselves(tmp_path: Path)
         (tmp_path / "no such file").read_text(encoding="utf-8")
 
 
-def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path, dead_pid: int) -> None:
-    make_bundle(tmp_path / f".out.{dead_pid}.partial", "half")
-    publish(tmp_path / "out")
+def test_temporary_files_lie_beside_the_destination(tmp_path: Path) -> None:
+    with published(tmp_path / "out") as partial, temporary_folder() as folder:
+        assert folder.parent.parent == partial.parent
+        (partial / MANIFEST_NAME).write_text("new", encoding="utf-8")
     assert contents(tmp_path) == {"out/rpln.json": "new"}
 
 
-def test_a_killed_process_with_the_same_id_does_not_block_an_export(tmp_path: Path) -> None:
-    # In a container, each run may have the process id 1.
-    make_bundle(tmp_path / f".out.{os.getpid()}.partial", "half")
-    publish(tmp_path / "out")
-    assert contents(tmp_path) == {"out/rpln.json": "new"}
+@pytest.mark.parametrize("clean_up", [check_destination, publish])
+def test_the_next_export_removes_what_a_killed_one_left(tmp_path: Path, clean_up: Callable[[Path], None]) -> None:
+    make_leftover(tmp_path)
+    clean_up(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} <= {"out"}
 
 
-def test_a_bundle_caught_between_the_two_renames_comes_back(tmp_path: Path, dead_pid: int) -> None:
-    make_bundle(tmp_path / f".out.{dead_pid}.replaced", "old")
-    make_bundle(tmp_path / f".out.{dead_pid}.partial", "half")
-    with pytest.raises(ValueError, match="stop"), published(tmp_path / "out"):
-        raise ValueError("stop")
-    assert contents(tmp_path) == {"out/rpln.json": "old"}
+@pytest.mark.parametrize("use", [publish, check_destination, read])
+def test_a_bundle_caught_between_the_two_renames_comes_back(tmp_path: Path, use: Callable[[Path], None]) -> None:
+    make_bundle(make_leftover(tmp_path) / "replaced", "old")
+    use(tmp_path / "out")
+    assert contents(tmp_path) == {"out/rpln.json": "new" if use is publish else "old"}
 
 
-def test_a_replaced_bundle_whose_successor_is_there_is_removed(tmp_path: Path, dead_pid: int) -> None:
-    make_bundle(tmp_path / f".out.{dead_pid}.replaced", "older")
-    make_bundle(tmp_path / "out", "old")
-    publish(tmp_path / "out")
-    assert contents(tmp_path) == {"out/rpln.json": "new"}
-
-
-def test_folders_of_a_living_export_and_of_other_names_are_left_alone(tmp_path: Path, dead_pid: int) -> None:
-    others = [
-        f".out.{os.getppid()}.partial",  # its process is alive
-        f".out.v2.{dead_pid}.replaced",  # it belongs to the destination out.v2
-        ".out.notes.partial",
-    ]
+def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
+    others = [".out.v2.0123abcd.partial", ".out.notes.partial"]
     for name in others:
         make_bundle(tmp_path / name, name)
     publish(tmp_path / "out")
@@ -202,18 +200,74 @@ def test_folders_of_a_living_export_and_of_other_names_are_left_alone(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["model[0]", "model*", "модель v1.5"])
-def test_a_name_is_taken_as_it_is(tmp_path: Path, dead_pid: int, name: str) -> None:
-    make_bundle(tmp_path / f".{name}.{dead_pid}.partial", "half")
+def test_a_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    make_leftover(tmp_path, name)
     make_bundle(tmp_path / name)
     publish(tmp_path / name)
     assert contents(tmp_path) == {f"{name}/rpln.json": "new"}
+
+
+def test_a_mount_point_gets_the_files_of_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tests/runtime/test_replacing.py mounts a folder, where the user may; here, a system that says it is mounted.
+    folder = tmp_path / "out"
+    folder.mkdir()
+    make_leftover(folder, "rpln")
+    inode = folder.stat().st_ino
+    monkeypatch.setattr(replacing, "is_mount_point", lambda path: path == folder)
+    for text in ("old", "new"):
+        check_destination(folder)
+        with published(folder) as partial:
+            assert partial.is_relative_to(folder)
+            check_destination(folder)
+            (partial / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    assert contents(tmp_path) == {"out/rpln.json": "new"}
+    assert folder.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
+def test_a_bundle_that_cannot_be_renamed_gets_other_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    folder = make_bundle(tmp_path / "out")
+    (folder / "engine.plan").write_text("of the old one", encoding="utf-8")
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if folder in {path, target}:
+            raise OSError(code, os.strerror(code))
+        return rename(path, target)
+
+    monkeypatch.setattr(replacing, "exchange", refused)
+    monkeypatch.setattr(Path, "rename", refused)
+    publish(folder)
+    assert contents(tmp_path) == {"out/rpln.json": "new"}
+
+
+@pytest.mark.parametrize("name", ["x" * 250, "x" * 300, "no/" + "x" * 300 + "/out", "loop"])
+def test_a_name_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DestinationError, match=r"cannot be written: .*-o"):
+        check_destination(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
+
+
+def test_leftovers_of_an_interrupted_build_are_not_the_users(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "out", json.dumps({"files": []}))
+    (folder / f".{MANIFEST_NAME}").write_text("half", encoding="utf-8")
+    make_leftover(folder, "engines")
+    publish(folder)
+    assert contents(tmp_path) == {"out/rpln.json": "new"}
 
 
 @pytest.mark.parametrize("stop_after", [0, 1], ids=["before-any-rename", "between-the-two"])
 def test_an_interrupt_while_replacing_keeps_the_older_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
+    def unknown(one: Path, other: Path) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
     folder = make_bundle(tmp_path / "out")
+    monkeypatch.setattr(replacing, "exchange", unknown)
     monkeypatch.setattr(Path, "rename", interrupted_after(stop_after, Path.rename))
     with pytest.raises(KeyboardInterrupt):
         publish(folder)
@@ -254,15 +308,18 @@ with published(Path(sys.argv[1])) as partial:
 """
 
 
-def test_an_export_that_another_overtook_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_destination_that_is_taken_meanwhile_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "out"
+    rename = Path.rename
 
-    def overtaken(path: Path) -> None:
+    def overtaken(path: Path, target: Path) -> Path:
         make_bundle(folder, "of another")
+        return rename(path, target)
 
-    monkeypatch.setattr(destination, "check_destination", overtaken)
-    monkeypatch.setattr(Path, "exists", lambda path: False)
-    with pytest.raises(DestinationError, match="Directory not empty"):
+    monkeypatch.setattr(Path, "rename", overtaken)
+    with pytest.raises(DestinationError, match=r"could not be replaced: .*Directory not empty"):
         publish(folder)
     monkeypatch.undo()
     assert contents(tmp_path) == {"out/rpln.json": "of another"}

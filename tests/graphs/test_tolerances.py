@@ -1,5 +1,6 @@
 """What fp32 and lower types accept, at its limits."""
 
+import numpy as np
 import pytest
 
 from rpln_graphs.tolerances import ULP, Distance, NoiseTolerance, RangeTolerance, Yardstick
@@ -19,6 +20,7 @@ REACH = 2.0
         (Distance(rms=3e-6, largest=0.0), False, 1.0),
         (Distance(rms=0.0, largest=20e-6), False, 1.0),
         (Distance(rms=0.0, largest=0.0), True, 0.0),
+        (Distance(rms=np.nan, largest=np.nan), True, np.inf),
     ],
 )
 def test_fp32_accepts_a_few_times_the_noise_of_eager_torch(distance: Distance, exact: bool, share: float) -> None:

@@ -254,6 +254,16 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_the_next_save_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    left = tmp_path / ".config.json.0123abcd.partial"
+    (left / "new").mkdir(parents=True)
+    (left / "new" / "model.safetensors").write_bytes(b"half")
+    (left / "lock").touch()
+    (tmp_path / "optimizer.pt").write_bytes(b"of the user")
+    own_model(TAGGER).save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "optimizer.pt"}
+
+
 def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"cannot write a checkpoint to .*/file/folder"):

@@ -1,5 +1,6 @@
 """What the commands share: options given as texts, and exit codes."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,17 @@ def test_errors_and_interrupts_are_lines_and_exit_codes(capsys: pytest.CaptureFi
     assert exit_code_of(raising(InputError("no text.")), interrupted="Stopped.") == InputError.exit_code
     assert exit_code_of(raising(KeyboardInterrupt()), interrupted="Stopped.") == 130
     assert capsys.readouterr() == ("", "Error: no text.\nStopped.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interrupt(number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(lambda: signal.raise_signal(number), interrupted="Stopped.") == 130
+    assert capsys.readouterr() == ("", "Stopped.\n")
+
+
+def test_a_signal_that_is_ignored_as_under_nohup_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert exit_code_of(lambda: signal.raise_signal(signal.SIGHUP), interrupted="Stopped.") == 0
 
 
 def test_a_bug_shows_itself() -> None:

@@ -124,19 +124,15 @@ def test_a_failure_leaves_the_older_one(tagger: Path, tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repository"]
 
 
-def test_an_interrupt_between_the_renames_leaves_the_older_one(
+def test_an_interrupt_while_it_is_replaced_leaves_the_older_one(
     tagger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def interrupted(one: Path, other: Path) -> None:
+        raise KeyboardInterrupt
+
     write_repository(tagger, tmp_path / "repository", name="old")
     before = tree(tmp_path / "repository")
-    rename = Path.rename
-
-    def interrupted(self: Path, target: Path) -> Path:
-        if self.name.endswith("partial"):
-            raise KeyboardInterrupt
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr("rpln_runtime.replacing.exchange", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_repository(tagger, tmp_path / "repository", name="tagger")
     assert tree(tmp_path / "repository") == before
@@ -146,11 +142,11 @@ def test_an_interrupt_between_the_renames_leaves_the_older_one(
 def test_what_a_killed_process_left_is_put_right(tagger: Path, tmp_path: Path, moved: bool) -> None:
     write_repository(tagger, tmp_path / "repository", name="old")
     before = tree(tmp_path / "repository")
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    (tmp_path / f".repository.{process.pid}.partial").mkdir()
+    left = tmp_path / ".repository.0123abcd.partial"
+    left.mkdir()
+    (left / "lock").touch()
     if moved:
-        (tmp_path / "repository").rename(tmp_path / f".repository.{process.pid}.replaced")
+        (tmp_path / "repository").rename(left / "replaced")
     with pytest.raises(ZeroDivisionError), publishing.published(tmp_path / "repository"):
         raise ZeroDivisionError
     assert tree(tmp_path / "repository") == before

@@ -1,15 +1,14 @@
 """Publishing a repository: it appears at its destination complete, and an older one stays until then.
 
-A process that is killed meanwhile leaves a hidden folder behind. The next one that writes there removes it.
+A process that is killed meanwhile leaves a partial folder behind. The next one that writes there removes it.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from rpln_runtime.replacing import partial_folder, replace_folder
+from rpln_runtime.replacing import contents, partial_folder
 from rpln_runtime.triton.errors import RepositoryDestinationError
 
 MARKER: Final = "rpln-triton.json"
@@ -23,15 +22,12 @@ def published(destination: Path) -> Iterator[Path]:
     Raises RepositoryDestinationError where the destination holds something else, or the file system refuses to write.
     """
     destination = destination.resolve()
-    _check(destination)
     try:
-        partial = partial_folder(destination)
-        try:
-            yield partial
+        with partial_folder(destination) as partial:
             _check(destination)
-            replace_folder(destination, partial)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            yield partial.new
+            _check(destination)
+            partial.publish(mark=MARKER)
     except OSError as error:
         raise RepositoryDestinationError(
             f"{destination} cannot be written: {error}. Make room, or choose another folder with -o."
@@ -41,7 +37,7 @@ def published(destination: Path) -> Iterator[Path]:
 def _check(destination: Path) -> None:
     if not destination.exists() or (destination / MARKER).is_file():
         return
-    if not destination.is_dir() or any(destination.iterdir()):
+    if not destination.is_dir() or contents(destination):
         raise RepositoryDestinationError(
             f"{destination} exists, and rpln triton did not write it, so it is not replaced. Choose another folder "
             "with -o, or remove it."

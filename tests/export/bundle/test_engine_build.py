@@ -327,7 +327,7 @@ def compiled_once(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "behind"])
-@pytest.mark.parametrize(("step", "number"), [(step, number) for step in STEPS for number in range(1, 5)])
+@pytest.mark.parametrize(("step", "number"), [(step, number) for step in STEPS for number in range(1, 6)])
 def test_a_build_that_is_stopped_leaves_a_bundle(
     compiled: Path, tmp_path: Path, step: str, number: int, after: bool
 ) -> None:
@@ -353,6 +353,16 @@ def test_a_build_that_is_stopped_leaves_a_bundle(
     assert str(engines_of_bundle(folder)[1].profiles[0]["sequence"]) == "1:4:8"
 
 
+def test_the_next_build_removes_what_a_killed_one_left(compiled: Path, compiled_once: None, tmp_path: Path) -> None:
+    folder = copied(compiled, tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    left = folder / ".engines.0123abcd.partial"
+    (left / "new").mkdir(parents=True)
+    (left / "lock").touch()
+    build_engines(PLAN, folder, ignore)
+    assert {path.name for path in folder.iterdir()} == names
+
+
 def assert_whole(folder: Path) -> None:
     """Check that every file is what the manifest says, and every plan what its engine's manifest says."""
     manifest = read_manifest(folder)
@@ -374,7 +384,7 @@ def test_the_steps_are_those_that_a_build_takes(
         monkeypatch.setattr(place, name, noted)
     build_engines(PLAN, copied(compiled, tmp_path), ignore)
     counts = {step: taken.count(step) for step in STEPS}
-    assert all(1 <= count <= 4 for count in counts.values()), counts
+    assert all(1 <= count <= 5 for count in counts.values()), counts
 
 
 def test_an_interrupt_is_reported_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +129,42 @@ def test_nothing_is_left_in_the_temporary_folder(
     assert export(MASKED_LM, tmp_path / "out", "--tokenizer", masked_lm).exit_code == 0
     assert export(MASKED_LM, tmp_path / "wrong", "--task", "token-classification", *VOCABULARY).exit_code != 0
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# A real process, which says when the weights are converted, and waits there to be killed.
+KILLED = """
+import sys, time
+from rpln_export import cli
+from rpln_export.plan import export_plan
+
+def make_plan(*args, **kwargs):
+    print("reached", flush=True)
+    time.sleep(60)
+
+export_plan.make_plan = make_plan
+cli.export_command(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("output", [["-o", "out"], []], ids=["named", "default"])
+def test_converted_weights_of_a_killed_export_are_removed_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, output: list[str]
+) -> None:
+    work, temporary = tmp_path / "work", tmp_path / "temporary"
+    work.mkdir()
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.chdir(work)
+    command = [sys.executable, "-c", KILLED, str(MASKED_LM), *map(str, VOCABULARY), *output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reached\n"
+        process.kill()
+    assert {path.name for path in temporary.iterdir()} <= {".ses"}  # ONNX Runtime's, one a machine
+    assert len(list(work.rglob("model.safetensors"))) == 1
+    arguments = [str(MASKED_LM), *map(str, VOCABULARY), *output, "--opset", "1"]
+    assert CliRunner().invoke(export_command, arguments).exit_code == PlanError.exit_code
+    assert list(work.iterdir()) == []
 
 
 # refusals

@@ -170,11 +170,18 @@ def test_a_result_that_lost_an_output_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_folders_that_are_missing_are_made(file: Path, tmp_path: Path) -> None:
+    optimized(file, "-o", tmp_path / "nowhere" / "out.onnx")
+    assert [path.name for path in (tmp_path / "nowhere").iterdir()] == ["out.onnx"]
+
+
 def test_a_place_that_cannot_be_written_is_reported(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = optimize(file, "-o", tmp_path / "nowhere" / "out.onnx")
-    assert (missing.exit_code, "cannot be written" in missing.stderr) == (DESTINATION_ERROR, True)
+    below = optimize(file, "-o", file / "out.onnx")
+    assert (below.exit_code, "cannot be written" in below.stderr) == (DESTINATION_ERROR, True)
+    missing = optimize(tmp_path / "no.onnx", "-o", tmp_path / "nowhere" / "out.onnx")
+    assert missing.exit_code not in {0, DESTINATION_ERROR}
 
     def full(model: ir.Model, path: Path) -> None:
         path.write_bytes(b"half of it")

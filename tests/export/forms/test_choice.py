@@ -28,7 +28,7 @@ from rpln_export.validation.proof import Proof, ProofRefusal
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.rewriting.traits import GraphTraits
-from rpln_graphs.tolerances import NoiseTolerance
+from rpln_graphs.tolerances import RangeTolerance
 from rpln_runtime import load, session
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Candidate, Manifest, Rewritten, read_manifest
@@ -313,11 +313,10 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     real = proof.prove
 
     def prove(*bundle: Any, recipe: Recipe, advance: Any) -> Proof:
-        # With a floor alone, a case's share of what is accepted is as its difference.
-        loose = NoiseTolerance(rms=0.0, largest=0.0, ulps=1e6)
+        loose = RangeTolerance(difference=1.0, argmax_agreement=0.0, resolution=0.0)
         proven = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=loose), advance=advance)
-        worst = max(row.share for row in proven.comparisons)
-        strict = dataclasses.replace(loose, ulps=loose.ulps * worst / factor)
+        worst = max(row.difference for row in proven.comparisons)
+        strict = dataclasses.replace(loose, difference=worst / factor)
         made = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
         found.append(made.refusal)
         return made
