@@ -22,7 +22,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.errors import GraphError
 from rpln_graphs.passes.name_values import SCOPES_KEY, module_from_node
-from rpln_graphs.short_networks import Stack, stacks_from_call
+from rpln_graphs.short_networks import LayerStack, stacks_from_call
 from rpln_graphs.trace_methods import LAYERS
 from rpln_runtime.tasks import Tensor
 
@@ -47,7 +47,7 @@ def repeat_layers(graph: ir.Graph, call: GraphCall) -> None:
 # -- nodes -----------------------------------------------------------------------------------------------------------
 
 
-def _add_nodes(graph: ir.Graph, stack: Stack, following: Following) -> None:
+def _add_nodes(graph: ir.Graph, stack: LayerStack, following: Following) -> None:
     """Add the nodes of the layers that were not traced, and let later nodes read those of the last layer (rule 4)."""
     first, middle, last, rest = _traced_layers(graph, stack)
     _follow(first, middle, last, following)
@@ -65,7 +65,7 @@ def _add_nodes(graph: ir.Graph, stack: Stack, following: Following) -> None:
             node.replace_input_with(place, _end(value, following))
 
 
-def _traced_layers(graph: ir.Graph, stack: Stack) -> list[list[ir.Node]]:
+def _traced_layers(graph: ir.Graph, stack: LayerStack) -> list[list[ir.Node]]:
     """Return the nodes of each layer, then those that come after all layers.
 
     A layer begins with the first node of its modules and ends where the next one begins; a node in between may be of a
@@ -84,7 +84,7 @@ def _traced_layers(graph: ir.Graph, stack: Stack) -> list[list[ir.Node]]:
     return [nodes[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _layer_from_node(node: ir.Node, stack: Stack) -> int | None:
+def _layer_from_node(node: ir.Node, stack: LayerStack) -> int | None:
     """Return the number of the layer that the node's module is in, or None if it is in none of this stack."""
     found = re.search(rf"'{re.escape(stack.name)}\.(\d+)[.']", node.metadata_props.get(SCOPES_KEY, ""))
     return int(found[1]) if found else None
@@ -132,7 +132,7 @@ def _kind(node: ir.Node) -> tuple[object, ...]:
     return node.op_identifier(), len(node.inputs), attributes, module, types
 
 
-def _next_node(node: ir.Node, stack: Stack, layer: int, following: Following) -> ir.Node:
+def _next_node(node: ir.Node, stack: LayerStack, layer: int, following: Following) -> ir.Node:
     """Return the node of `layer` that stands in the place of `node`, which is of the layer before (rule 3)."""
     scopes = node.metadata_props.get(SCOPES_KEY, "")
     scopes = re.sub(rf"(?<='{re.escape(stack.name)}\.){layer - 1}(?=[.'])", str(layer), scopes)
@@ -153,7 +153,7 @@ def _next_node(node: ir.Node, stack: Stack, layer: int, following: Following) ->
 # -- weights, inputs and outputs -------------------------------------------------------------------------------------
 
 
-def _add_weights(graph: ir.Graph, stack: Stack, following: Following) -> None:
+def _add_weights(graph: ir.Graph, stack: LayerStack, following: Following) -> None:
     """Put the further layers' weights behind those of the last layer that was traced."""
     values = list(graph.initializers.values())
     traced = [
@@ -170,7 +170,7 @@ def _add_weights(graph: ir.Graph, stack: Stack, following: Following) -> None:
         graph.initializers.add(value)
 
 
-def _next_weight(value: ir.Value, stack: Stack, layer: int) -> ir.Value:
+def _next_weight(value: ir.Value, stack: LayerStack, layer: int) -> ir.Value:
     """Return the weight of `layer` that follows `value`, a weight of the layer before."""
     path = str(value.name).removeprefix(f"{stack.name}.{layer - 1}.")
     weight = _value_like(value, f"{stack.name}.{layer}.{path}")

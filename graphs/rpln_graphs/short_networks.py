@@ -17,7 +17,7 @@ from rpln_model.encoder import Encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
+class LayerStack:
     """The list of layers of a network. A graph that computes more than one network has several such lists.
 
     `name` is the list's path in the module that is traced, such as `model.roberta_prelayernorm.encoder.layer`.
@@ -37,11 +37,13 @@ class Stack:
         return len(kinds) == 1 and len(weights) == len(set(weights))
 
 
-def stacks_from_call(call: GraphCall) -> list[Stack]:
+def stacks_from_call(call: GraphCall) -> list[LayerStack]:
     """Return the stacks that have more than LAYERS layers."""
     encoders = ((name, module) for name, module in call.named_modules() if isinstance(module, Encoder))
     return [
-        Stack(name=f"{name}.layer", layers=encoder.layer) for name, encoder in encoders if len(encoder.layer) > LAYERS
+        LayerStack(name=f"{name}.layer", layers=encoder.layer)
+        for name, encoder in encoders
+        if len(encoder.layer) > LAYERS
     ]
 
 

@@ -7,7 +7,7 @@ its documented meaning with both versions. The rest of the package reads these f
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, RobertaPreLayerNormConfig
@@ -23,11 +23,8 @@ RELATIVE_KEY: Final = "relative_key"
 RELATIVE_KEY_QUERY: Final = "relative_key_query"
 POSITION_TYPES: Final = (ABSOLUTE, RELATIVE_KEY, RELATIVE_KEY_QUERY)
 
-ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 REGRESSION: Final = "regression"
-SINGLE_LABEL: Final = "single_label_classification"
-MULTI_LABEL: Final = "multi_label_classification"
-PROBLEM_TYPES: Final = (REGRESSION, SINGLE_LABEL, MULTI_LABEL)
+PROBLEM_TYPES: Final = (REGRESSION, "single_label_classification", "multi_label_classification")
 
 _SIZES: Final = (
     "vocab_size",
