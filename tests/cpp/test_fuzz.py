@@ -32,16 +32,17 @@ def seeds_of(target: str, folder: Path) -> None:
 def manifest() -> dict[str, object]:
     """Return a manifest that fits the schema."""
     tensor = {"name": "logits", "dtype": "float32", "shape": ["batch", 3], "values": None}
+    ids = {"name": "input_ids", "dtype": "int64", "shape": ["batch", "sequence"], "values": 1}
     graph = {"variant": "full", "path": "model.onnx", "opset": 20, "form": "standard", "rewritten": []}
     return {
         "task": "text-classification",
-        "graphs": [graph | {"inputs": [tensor], "outputs": [tensor]}],
+        "graphs": [graph | {"inputs": [ids], "outputs": [tensor]}],
         "axes": {"batch": {"minimum": 1, "maximum": None}},
         **dict.fromkeys(("usable_length", "vocab_size", "type_vocab_size", "pad_token_id"), 1),
         **dict.fromkeys(("mask_token_id", "problem_type", "generation", "optimization")),
         **dict.fromkeys(("precision", "recipe", "target"), "fp32"),
         **{name: {} for name in ("passes", "versions", "validation")},
-        "labels": ["a"],
+        "labels": ["a", "b", "c"],
         "source": {"name": "a", "sha256": "b"},
         "files": [{"path": "model.onnx", "size": 1, "sha256": "c"}],
         "schema_version": 3,
