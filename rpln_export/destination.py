@@ -83,7 +83,7 @@ def _not_of_the_bundle(folder: Path) -> list[str]:
     """Return the files in `folder` that the manifest there does not name; none where it names no files."""
     try:
         known = {MANIFEST_NAME, *(file["path"] for file in json.loads((folder / MANIFEST_NAME).read_bytes())["files"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     files = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir())
     return [path for path in files if path not in known]

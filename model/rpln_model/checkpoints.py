@@ -1,6 +1,5 @@
 """Checks of a checkpoint's configuration and weights, where transformers has none or gives no clear message."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
 
 from rpln_model.config import Config
 from rpln_model.errors import CheckpointError
+from rpln_model.json_files import read_json
 from rpln_model.weights import CONFIG, GENERATION_CONFIG, local_folder
 
 LoadingInfo = dict[str, Any]
@@ -53,10 +53,7 @@ def read_fields(path: Path, *, cure: str = "copy the checkpoint again") -> dict[
 
     Raises CheckpointError for any other content. `cure` is the advice in its message.
     """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or {cure}.") from error
+    fields = read_json(path, cure=f"Correct it, or {cure}.")
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds no JSON object. Correct it, or {cure}.")
     return fields

@@ -42,9 +42,7 @@ def document_from_bytes(content: bytes, kind: str) -> Any:
     if len(content) > limits.size:
         raise DocumentError(f"it has more than {limits.size:,} bytes")
     try:
-        value = json.loads(
-            content.decode(), parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_finite_integer
-        )
+        value = _DECODER.decode(content.decode())
     except RecursionError as error:
         raise DocumentError(_too_deep(limits.depth)) from error
     except ValueError as error:
@@ -63,17 +61,16 @@ def _check_parts(value: Any, most_depth: int, *, halves: bool) -> None:
 
     It goes level by level: a function that calls itself would fail where the interpreter's stack ends.
     """
-    level = [value]
-    for depth in range(most_depth + 2):
+    level, depth = [value], 0
+    while level:
         if halves:
             for item in level:
                 _check_texts(item)
         containers = [item for item in level if isinstance(item, dict | list)]
-        if not containers:
-            return
-        if depth == most_depth:
+        if containers and depth == most_depth:
             raise DocumentError(_too_deep(most_depth))
         level = [part for item in containers for part in (item.values() if isinstance(item, dict) else item)]
+        depth += 1
 
 
 def _check_texts(item: Any) -> None:
@@ -104,3 +101,8 @@ def _finite_float(text: str) -> float:
 def _finite_integer(text: str) -> int:
     _finite_float(text)
     return int(text)
+
+
+_DECODER: Final = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_finite_integer
+)

@@ -37,9 +37,12 @@ def external_files(path: Path) -> set[str]:
     """
     if not path.stat().st_size:
         return set()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        with memoryview(content) as view:
-            return set(_locations(view))
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        memoryview(content) as view,
+    ):
+        return set(_locations(view))
 
 
 def _locations(view: Buffer) -> Iterator[str]:
@@ -52,8 +55,9 @@ def _locations(view: Buffer) -> Iterator[str]:
             if entry.get(_KEY) == b"location":
                 yield entry.get(_VALUE, b"").decode(errors="replace")
             continue
-        inner = _MESSAGES[kind]
-        messages += [(inner[number], begin, end) for number, begin, end in _fields(view, start, stop) if number in inner]
+        parts = _MESSAGES[kind]
+        fields = _fields(view, start, stop)
+        messages += [(parts[number], begin, end) for number, begin, end in fields if number in parts]
 
 
 def _fields(view: Buffer, at: int, stop: int) -> Iterator[tuple[int, int, int]]:

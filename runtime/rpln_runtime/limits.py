@@ -30,15 +30,15 @@ class Range:
 
 MANIFEST: Final = "manifest"
 TOKENIZER: Final = "tokenizer"
-REQUEST: Final = "request"
+OTHER: Final = "other"
 
 DOCUMENTS: Final = {
     MANIFEST: Document(size=1 << 26, depth=64),
     # The depth at which the tokenizers library stops, because serde_json does.
     TOKENIZER: Document(size=1 << 28, depth=127),
-    REQUEST: Document(size=1 << 26, depth=64),
+    OTHER: Document(size=1 << 26, depth=64),
 }
-"""The limits by the kind of document: manifests of bundles and engines, tokenizer.json, and what a caller sends."""
+"""The limits by the kind of document: manifests of bundles and engines, tokenizer.json, and any other JSON."""
 
 MOST_PATH_BYTES: Final = 1024
 """The most bytes of a path in a bundle."""
@@ -79,6 +79,11 @@ RANGES: Final = {
     "workspace": _COUNT,
     "attentions": _COUNT,
     "profile": _COUNT,
+    # Of the journals of corpora, which only Python has.
+    "lines": _COUNT,
+    "errors": _COUNT,
+    "read": _COUNT,
+    "written": _COUNT,
 }
 """The integers of a manifest by the name of their field, which means the same in every object."""
 

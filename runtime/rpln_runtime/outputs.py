@@ -33,7 +33,7 @@ def check_outputs(
 
 def _sizes_from_feeds(feeds: Mapping[str, np.ndarray], graph: Graph, manifest: Manifest) -> dict[str | int, int]:
     """Return the size of each dynamic axis that the inputs determine."""
-    sizes = {
+    sizes: dict[str | int, int] = {
         axis: size
         for spec in graph.inputs
         for axis, size in zip(spec.shape, feeds[spec.name].shape, strict=True)

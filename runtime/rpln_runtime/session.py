@@ -13,8 +13,8 @@ from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
-from rpln_runtime.outputs import check_outputs
 from rpln_runtime.options import check_integer
+from rpln_runtime.outputs import check_outputs
 
 DEFAULT_PROVIDER: Final = "cpu"
 """The provider of a bundle whose export measured none."""

@@ -25,9 +25,17 @@ from rpln_runtime.manifest import (
 )
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Postprocess
-from rpln_runtime.tasks import BATCH, BATCH_CHOICES, CHOICES, MASK_AXIS, MASKED_POSITIONS, MASKED_TOKENS, SEQUENCE, TASKS
+from rpln_runtime.tasks import (
+    BATCH,
+    BATCH_CHOICES,
+    CHOICES,
+    MASK_AXIS,
+    MASKED_POSITIONS,
+    MASKED_TOKENS,
+    SEQUENCE,
+    TASKS,
+)
 from tests.cpp.building import Build
-
 
 ROWS = (Manifest, Graph, TensorSpec, Axis, BundleFile, Optimization, Generation)
 """The rows of a manifest that hold integers."""

@@ -155,13 +155,22 @@ LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
         (put(*PATH, value="a/" * 1000 + "a"), r"a path of 2,001 bytes.* 1,024"),
         (put(*PATH, value="\ud800"), r"half of a surrogate pair"),
         (put("labels", value=["A", "B"]), r"outputs\[0\]\.shape is \[batch, sequence, 3\], expected .* 2\]: 'logits'"),
-        (put("labels", value=["A"] * 20_003), r"outputs\[0\]\.shape .*3\], expected \[batch, sequence, 20003\].* labels"),
+        (
+            put("labels", value=["A"] * 20_003),
+            r"outputs\[0\]\.shape .*3\], expected \[batch, sequence, 20003\].* labels",
+        ),
         (put("graphs", 0, "inputs", 0, "shape", value=[]), r"inputs\[0\]\.shape is \[\], expected \[batch, sequence\]"),
-        (put("graphs", 0, "inputs", 0, "shape", 1, value=7), r"inputs\[0\]\.shape is \[batch, 7\], expected \[batch, s"),
+        (
+            put("graphs", 0, "inputs", 0, "shape", 1, value=7),
+            r"inputs\[0\]\.shape is \[batch, 7\], expected \[batch, s",
+        ),
         (put("graphs", 0, "inputs", 0, "dtype", value="float32"), r"dtype is 'float32', expected int64: 'input_ids'"),
         (put("graphs", 0, "inputs", 0, "values", value=9), r"inputs\[0\]\.values is 9, expected vocab_size, 400"),
         (put("graphs", 0, "outputs", 0, "dtype", value="int64"), r"dtype is 'int64', expected float32 or float16 "),
-        (put("graphs", 0, "outputs", 0, "shape", 0, value="sequence"), r"shape is \[sequence, sequence, 3\], expected "),
+        (
+            put("graphs", 0, "outputs", 0, "shape", 0, value="sequence"),
+            r"shape is \[sequence, sequence, 3\], expected ",
+        ),
         (put("graphs", 0, "outputs", 0, "name", value="scores"), r"graphs\[0\]\.outputs has no tensor .* 'logits'"),
         (put("axes", "sequence", "minimum", value=65), r"axes\.sequence\.minimum is 65, expected .* 64"),
     ],
@@ -174,8 +183,18 @@ def test_an_altered_manifest_is_refused(folder: Path, change: Callable[[Any], No
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not json", b'{"schema_version": 1', b"\xff\xfe", b"[" * 100_000, b'{"schema_version": ' + b"1" * 5000,
-        b"[" * 65 + b"]" * 65, b"NaN", b"1e999", b"\xef\xbb\xbf{}"],
+    [
+        b"",
+        b"not json",
+        b'{"schema_version": 1',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"schema_version": ' + b"1" * 5000,
+        b"[" * 65 + b"]" * 65,
+        b"NaN",
+        b"1e999",
+        b"\xef\xbb\xbf{}",
+    ],
     ids=["empty", "text", "cut", "not UTF-8", "deep", "huge number", "65 lists", "NaN", "infinity", "byte order mark"],
 )
 def test_what_is_no_json_is_refused(folder: Path, content: bytes) -> None:
@@ -254,7 +273,9 @@ def test_weights_that_are_not_listed_are_refused(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
     assert external_files(folder / "model.onnx") == {"weights.data"}
     write_manifest(folder, MANIFEST)
-    with pytest.raises(ManifestError, match=r"model\.onnx keeps weights in 'weights\.data', .*lists no file .*[Dd]o not"):
+    with pytest.raises(
+        ManifestError, match=r"model\.onnx keeps weights in 'weights\.data', .*lists no file .*[Dd]o not"
+    ):
         read_manifest(folder)
     (folder / "weights.data").write_bytes(b"weights")
     write_manifest(folder, MANIFEST)

@@ -227,9 +227,7 @@ def test_a_graph_that_fails_is_one_of_our_errors(bundle: Bundle, tmp_path: Path)
     arrays["input_ids"][0, 0] = 10_000
     (graph,) = bundle.manifest.graphs
     free = tuple(dataclasses.replace(spec, values=None) for spec in graph.inputs)
-    write_manifest(
-        folder, dataclasses.replace(bundle.manifest, graphs=(dataclasses.replace(graph, inputs=free),))
-    )
+    write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(dataclasses.replace(graph, inputs=free),)))
     with pytest.raises(ProviderError, match=r"ONNX Runtime failed .* out of data bounds"):
         load(folder).run(arrays)
 

@@ -26,7 +26,7 @@ struct Arguments {
 // Returns the value of an option: JSON, such as 3, true or "simple", or else the text itself, such as simple.
 rpln::Json value_from_text(const std::string& text) {
   try {
-    return rpln::detail::value_from_text<rpln::Json>(text, rpln::limits::request);
+    return rpln::detail::value_from_text<rpln::Json>(text, rpln::limits::other);
   } catch (const rpln::detail::DocumentError&) {
     return text;
   }

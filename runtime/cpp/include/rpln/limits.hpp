@@ -19,9 +19,9 @@ struct Document {
 inline constexpr Document manifest{"manifest", std::size_t{1} << 26U, 64};
 // The depth at which the tokenizers library stops, too.
 inline constexpr Document tokenizer{"tokenizer", std::size_t{1} << 28U, 127};
-// What a caller gives as JSON.
-inline constexpr Document request{"request", std::size_t{1} << 26U, 64};
-inline constexpr std::array<Document, 3> documents{{manifest, tokenizer, request}};
+// Any other JSON, such as what a caller gives.
+inline constexpr Document other{"other", std::size_t{1} << 26U, 64};
+inline constexpr std::array<Document, 3> documents{{manifest, tokenizer, other}};
 
 // The most bytes of a path in a bundle, and of one part of it.
 inline constexpr std::size_t most_path_bytes = 1024;
