@@ -88,8 +88,8 @@ class Tokenizer:
             if not _is_of_tokenizers(error):
                 raise
             raise ManifestError(
-                f"tokenizers {tokenizers.__version__} cannot read {path} ({error}). Export the checkpoint again, or run: "
-                "pip install --upgrade tokenizers"
+                f"tokenizers {tokenizers.__version__} cannot read {path} ({error}). Export the checkpoint again, or "
+                "run: pip install --upgrade tokenizers"
             ) from error
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
@@ -189,7 +189,7 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def _is_of_tokenizers(error: BaseException) -> bool:
-    """Whether the tokenizers library raised `error`: a plain Exception, or what Rust calls a panic, which is no Exception."""
+    """Whether the tokenizers library raised `error`: an Exception, or what Rust calls a panic, which is none."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
