@@ -50,7 +50,7 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
 
 
 def _check_types(fields: Mapping[str, Any], path: Path) -> None:
-    """Refuse names that are none, in the network's configuration or its parts: transformers takes them, and fails later.
+    """Refuse names that are none, in the configuration or its parts: transformers takes them, and fails later.
 
     Raises:
         CheckpointError: naming the field.

@@ -68,14 +68,15 @@ class Fact:
 
 
 _HEADS: Final = "num_attention_heads"
-_IDS: Final = (TOKENS, CHOICE_TOKENS, (BATCH, ENCODER_SEQUENCE))
+_OWN_IDS: Final = (TOKENS, CHOICE_TOKENS)
+_IDS: Final = (*_OWN_IDS, (BATCH, ENCODER_SEQUENCE))
 _STATES: Final = ((*TOKENS, "hidden_size"), (BATCH, ENCODER_SEQUENCE, "encoder_hidden_size"))
 
 FACTS: Final = (
     Fact(name="input_ids", shapes=_IDS, integers=True),
     Fact(name="attention_mask", shapes=(*_IDS, (BATCH, TOTAL)), integers=True),
-    Fact(name="token_type_ids", shapes=_IDS, integers=True),
-    Fact(name="position_ids", shapes=_IDS, integers=True),
+    Fact(name="token_type_ids", shapes=_OWN_IDS, integers=True),
+    Fact(name="position_ids", shapes=_OWN_IDS, integers=True),
     Fact(name="masked_positions", shapes=((BATCH, MASK_AXIS),), integers=True),
     Fact(name="encoder_attention_mask", shapes=((BATCH, ENCODER_SEQUENCE),), integers=True),
     Fact(name="inputs_embeds", shapes=((*TOKENS, "hidden_size"), (*CHOICE_TOKENS, "hidden_size"))),
@@ -147,7 +148,7 @@ def _missing_outputs(where: str, graph: "Graph", manifest: "Manifest") -> Iterat
 
 
 def _contradictions_of_tensor(where: str, spec: "TensorSpec", graph: "Graph", manifest: "Manifest") -> Iterator[str]:
-    fact = _fact_from_name(spec.name, manifest.task)
+    fact = fact_from_name(spec.name, manifest.task)
     dtypes = (INT64, *FLOATS) if fact is None else (INT64,) if fact.integers else FLOATS
     if spec.dtype not in dtypes:
         yield f"{where}.dtype is {spec.dtype!r}, expected {' or '.join(dtypes)}: {spec.name!r}"
@@ -162,7 +163,7 @@ def _contradictions_of_tensor(where: str, spec: "TensorSpec", graph: "Graph", ma
         yield f"{where}.values is {spec.values}, expected vocab_size, {manifest.vocab_size}"
 
 
-def _fact_from_name(name: str, task: str) -> Fact | None:
+def fact_from_name(name: str, task: str) -> Fact | None:
     """Return the row about the tensor `name` of a bundle for `task`, or None if no row is about it.
 
     A row of the task comes before rows of other tasks: a decoder's encoder gives a `last_hidden_state`, too.

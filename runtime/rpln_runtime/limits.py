@@ -45,6 +45,11 @@ MOST_PATH_BYTES: Final = 1024
 MOST_NAME_BYTES: Final = 255
 """The most bytes of one part of a path, which is the most that file systems take."""
 
+MOST_LINE_BYTES: Final = 1 << 20
+"""The most bytes of a line of a corpus. A longer one is an error, and is never in memory as a whole.
+
+A task that reads a text in windows runs the graph thousands of times for a line of this size."""
+
 _INTEGER: Final = Range(minimum=-(2**63), maximum=2**63 - 1)
 _COUNT: Final = Range(minimum=0, maximum=2**63 - 1)
 _SIZE: Final = Range(minimum=1, maximum=2**31 - 1)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
-from rpln_runtime.limits import OTHER
+from rpln_runtime.limits import MOST_LINE_BYTES, OTHER
 from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 AnswerItems = Callable[[list[Any]], Sequence[Any]]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rpln_runtime import InputError
 from rpln_runtime.corpus import OutputError, Progress, reading
 from rpln_runtime.corpus.run import answer_file, answer_windows
+from rpln_runtime.limits import MOST_LINE_BYTES
 from rpln_runtime.postprocess.base import TEXT_FIELD, ItemField
 from rpln_runtime.postprocess.question_answering import QuestionAnswering
 from rpln_runtime.postprocess.text_classification import TextClassification
@@ -151,7 +152,7 @@ BAD_LINES = {
     b'{"text": "a", "id": 1e999}': "JSON",
     b'{"text": "a", "id": "\\ud800"}': "JSON .*surrogate",
     b'{"text": "' + b"a" * 41 + b'"}': "too many tokens",
-    b'{"text": "a", "id": "' + b"a" * reading.MOST_LINE_BYTES + b'"}': "4,194,304 bytes",
+    b'{"text": "a", "id": "' + b"a" * MOST_LINE_BYTES + b'"}': "1,048,576 bytes",
 }
 """Lines that cannot be answered, and what the reason must name."""
 
@@ -413,7 +414,7 @@ def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_behind_a_line_that_is_too_long(tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in", ["a" * 2 * reading.MOST_LINE_BYTES, *TEXTS])
+    source = write_lines(tmp_path / "in", ["a" * 2 * MOST_LINE_BYTES, *TEXTS])
     stop_after(1, source, tmp_path / "out", on_error="record")
     assert run(source, tmp_path / "out", on_error="record").lines == 9
 
