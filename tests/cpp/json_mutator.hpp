@@ -19,6 +19,9 @@ namespace json_mutator {
 using Json = nlohmann::ordered_json;
 using Random = std::minstd_rand;
 
+// The most levels that a change adds. This mutator copies and prints, and would itself overflow the stack with more.
+inline constexpr std::size_t most_depth = 150;
+
 inline std::size_t draw(Random& random, std::size_t count) { return static_cast<std::size_t>(random()) % count; }
 
 // A value that readers may not expect.
@@ -56,9 +59,8 @@ inline void change(Json& document, Random& random) {
       if (at.is_array()) at.push_back(at.empty() ? strange_value(random) : at[draw(random, at.size())]);
       return;
     case 4: {
-      // Deep, but not so deep that this mutator itself, which copies and prints, would overflow the stack.
       Json deep = at;
-      for (std::size_t level = draw(random, 200); level > 0; --level) deep = Json::array({std::move(deep)});
+      for (std::size_t level = draw(random, most_depth); level > 0; --level) deep = Json::array({std::move(deep)});
       at = std::move(deep);
       return;
     }
@@ -66,8 +68,19 @@ inline void change(Json& document, Random& random) {
   }
 }
 
+inline std::size_t depth_of(const std::uint8_t* data, std::size_t size) {
+  std::size_t depth = 0;
+  std::size_t deepest = 0;
+  for (const std::uint8_t* byte = data; byte != data + size; ++byte) {
+    if (*byte == '[' || *byte == '{') deepest = std::max(deepest, ++depth);
+    if ((*byte == ']' || *byte == '}') && depth > 0) --depth;
+  }
+  return deepest;
+}
+
 inline std::size_t mutate(std::uint8_t* data, std::size_t size, std::size_t most, unsigned seed) {
   Random random(seed);
+  if (depth_of(data, size) > most_depth) return LLVMFuzzerMutate(data, size, most);
   Json document = Json::parse(data, data + size, nullptr, false);
   if (document.is_discarded() || draw(random, 8) == 0) return LLVMFuzzerMutate(data, size, most);
   for (std::size_t count = draw(random, 3) + 1; count > 0; --count) change(document, random);
