@@ -65,7 +65,9 @@ def documents(draw: st.DrawFn, valid: Any) -> bytes:
 
 def _changed(draw: st.DrawFn, document: Any, kind: str, value: Any) -> Any:
     """Return `document` with a change at a place that is drawn: each level is left for one of its parts, mostly."""
-    parent, key, at = None, None, document
+    parent: Any = None
+    key: Any = None
+    at = document
     while isinstance(at, dict | list) and at and draw(st.integers(0, 7)):
         place = draw(st.integers(0, len(at) - 1))
         parent, key = at, list(at)[place] if isinstance(at, dict) else place

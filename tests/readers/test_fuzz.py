@@ -35,7 +35,7 @@ from rpln_model.weights import read_weights, weight_files
 from rpln_runtime import pipeline
 from rpln_runtime.corpus.output import OutputError, open_output
 from rpln_runtime.corpus.records import answer_lines
-from rpln_runtime.engines.manifest import EngineManifest, read_engine
+from rpln_runtime.engines.manifest import EngineManifest, Range, read_engine
 from rpln_runtime.errors import InputError, ManifestError, RplnError
 from rpln_runtime.external_data import NotOnnxError, external_files
 from rpln_runtime.manifest import BundleFile, read_manifest
@@ -185,7 +185,7 @@ ENGINE: Final = EngineManifest(
     precision="float32",
     graph=(BundleFile(path="model.onnx", size=1, sha256="a"),),
     plan=BundleFile(path="engines/a.plan", size=1, sha256="a"),
-    profiles=({"batch": {"minimum": 1, "optimum": 1, "maximum": 8}},),  # type: ignore[arg-type]
+    profiles=({"batch": Range(minimum=1, optimum=1, maximum=8)},),
     weights=1,
     activations=(1,),
     workspace=None,
