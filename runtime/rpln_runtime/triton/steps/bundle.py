@@ -10,6 +10,7 @@ from typing import Any
 from rpln_runtime._version import __version__
 from rpln_runtime.documents import read_document
 from rpln_runtime.errors import ManifestError
+from rpln_runtime.facts import contradiction
 from rpln_runtime.limits import MANIFEST
 from rpln_runtime.manifest import MANIFEST_NAME, Manifest, value_from_json
 from rpln_runtime.postprocess import POSTPROCESS
@@ -52,6 +53,8 @@ def manifest_of_step(folder: Path) -> Manifest:
         manifest: Manifest = value_from_json(Manifest, document, "the manifest")
     except (OSError, ValueError, TypeError) as error:
         raise ManifestError(f"{folder / MANIFEST_NAME} cannot be read ({error}). Write the repository anew.") from error
+    if reason := contradiction(manifest):
+        raise ManifestError(f"{folder / MANIFEST_NAME} contradicts itself: {reason}. Write the repository anew.")
     return manifest
 
 
