@@ -28,7 +28,7 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all test-transformers test-gpu fuzz fuzz-cpp lint golden data train bench clean
+.PHONY: help demo quick test test-all test-transformers test-gpu fuzz fuzz-cpp fuzz-readers lint golden data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -65,8 +65,11 @@ test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## run the test
 fuzz: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## send networks through every pass that are drawn anew in every run
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m fuzz tests/graphs
 
-fuzz-cpp: $(VENV)/.installed-cpu,test  ## fuzz the C++ tokenizer and manifest reader, five minutes each
+fuzz-cpp: $(VENV)/.installed-cpu,test  ## fuzz the C++ tokenizer and its readers, five minutes each
 	RPLN_FUZZ_SECONDS=300 $(VENV)/bin/python -m pytest tests/cpp/test_fuzz.py
+
+fuzz-readers: $(VENV)/.installed-cpu,test  ## give 100,000 damaged inputs to each reader, in Python and in C++: hours
+	RPLN_FUZZ_EXAMPLES=100000 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 tests/readers tests/cpp/test_fuzz.py
 
 lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
 	$(VENV)/bin/ruff format --check .

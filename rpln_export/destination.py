@@ -159,7 +159,7 @@ def _not_of_the_bundle(folder: Path) -> list[str]:
     """Return the files in `folder` that the manifest there does not name; none where it names no files."""
     try:
         named = [file["path"] for file in json.loads((folder / MANIFEST_NAME).read_bytes())["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     known = {MANIFEST_NAME, UNFINISHED_MANIFEST, *named}
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir()]

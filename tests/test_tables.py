@@ -12,6 +12,7 @@ from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayer
 
 from rpln_export.extras import EXTRAS
 from rpln_export.plan.export_plan import make_plan
+from rpln_export.plan.graphs import LOGITS
 from rpln_export.plan.targets import TARGETS
 from rpln_export.plan.workloads import WORKLOADS
 from rpln_graphs import passes
@@ -28,6 +29,7 @@ from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
 from rpln_runtime.engines.providers import PROVIDERS
+from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, STANDALONE, fact_from_name
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.tasks import TASKS, Task, Tensor
 from rpln_runtime.triton.interfaces import INTERFACES
@@ -112,6 +114,42 @@ def test_every_task_has_its_postprocessing_and_every_postprocessing_a_task() -> 
     assert named - set(POSTPROCESS) == set(), "in TASKS, not in POSTPROCESS"
     assert set(POSTPROCESS) - named == set(), "in POSTPROCESS, not in TASKS"
     assert {task.name for task in TASKS.values() if task.postprocess is None} == GENERATING
+
+
+def tensors_of_graphs(task: Task) -> Iterator[Tensor]:
+    """Yield every tensor that a graph of the task may have, with the axes that it has there."""
+    chosen = [one for tensor in task.outputs if tensor in LOGITS for one in LOGITS[tensor].values()]
+    for variant in (VARIANTS[name] for name in (*task.variants, *task.encoders)):
+        if not variant.standalone:
+            yield from variant.shaped(tensors_of(task))
+            yield from (tensor for one in chosen for tensor in (*one.inputs, *one.outputs))
+        yield from (*variant.inputs, *variant.outputs)
+
+
+@EVERY_TASK
+def test_facts_hold_for_every_tensor_of_a_task(task: Task) -> None:
+    for tensor in tensors_of_graphs(task):
+        fact = fact_from_name(tensor.name, task.name)
+        assert fact is not None, tensor.name
+        assert tensor.axes in fact.shapes, tensor
+        assert fact.integers == (tensor.dtype == "int64"), tensor
+    for tensor in task.outputs:
+        fact = fact_from_name(tensor.name, task.name)
+        assert fact is not None
+        assert task.name in fact.tasks
+
+
+def test_every_fact_is_about_some_tensor() -> None:
+    found = {
+        (fact_from_name(tensor.name, task.name), tensor.axes)
+        for task in TASKS.values()
+        for tensor in tensors_of_graphs(task)
+    }
+    assert {(fact, shape) for fact in FACTS for shape in fact.shapes} - found == set()
+    named = {axis for fact in FACTS for shape in fact.shapes for axis in shape if isinstance(axis, str)}
+    assert named == {*LIMITS, *FIXED_SIZES}
+    assert set(STANDALONE) == {name for name, row in VARIANTS.items() if row.standalone}
+    assert {task.name for task in TASKS.values() if task.encoders} == {ENCODER_DECODER}
 
 
 @EVERY_TASK

@@ -1,6 +1,5 @@
 """Checks of a checkpoint's configuration and weights, where transformers has none or gives no clear message."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel
 
 from rpln_model.config import Config
 from rpln_model.errors import CheckpointError
+from rpln_model.json_files import read_json
 from rpln_model.weights import CONFIG, GENERATION_CONFIG, local_folder
 
 LoadingInfo = dict[str, Any]
@@ -37,7 +37,7 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
         raise CheckpointError(f"no {CONFIG} in {folder}; expected the folder of a {' or '.join(by_type)} checkpoint")
     fields = read_fields(path)
     model_type = fields.get("model_type")
-    if model_type not in by_type:
+    if not isinstance(model_type, str) or model_type not in by_type:
         raise CheckpointError(
             f"{path} describes a model of type {model_type!r}; expected {' or '.join(map(repr, by_type))}. No other "
             "architecture can be loaded: its weights mean something else even where their names agree."
@@ -45,7 +45,23 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
     for part in _PARTS.get(model_type, ()):
         if not isinstance(fields.get(part), dict):
             raise CheckpointError(f"{path} has no configuration of its {part}; expected one under {part!r}")
+    _check_types(fields, path)
     return config_from_fields(by_type[model_type], fields, path=path)
+
+
+def _check_types(fields: Mapping[str, Any], path: Path) -> None:
+    """Refuse names that are none, in the configuration or its parts: transformers takes them, and fails later.
+
+    Raises:
+        CheckpointError: naming the field.
+    """
+    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
+        for name in ("dtype", "torch_dtype"):
+            if not isinstance(part.get(name), str | None):
+                raise CheckpointError(f"{path} has {part[name]!r} as its {name}, expected a name such as 'float32'")
+        names = part.get("architectures")
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise CheckpointError(f"{path} has {names!r} as its architectures, expected a list of names of classes")
 
 
 def read_fields(path: Path, *, cure: str = "copy the checkpoint again") -> dict[str, Any]:
@@ -53,10 +69,7 @@ def read_fields(path: Path, *, cure: str = "copy the checkpoint again") -> dict[
 
     Raises CheckpointError for any other content. `cure` is the advice in its message.
     """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Correct it, or {cure}.") from error
+    fields = read_json(path, cure=f"Correct it, or {cure}.")
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path} holds no JSON object. Correct it, or {cure}.")
     return fields

@@ -81,9 +81,11 @@ def _settings(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     dict.
     """
     cfg = content.get("cfg")
-    found = content.get("args") or (cfg.get("model") if isinstance(cfg, dict) else None)
-    settings = vars(found) if isinstance(found, argparse.Namespace) else found
-    if not isinstance(settings, dict) or not settings:
+    # By type, not by truth: either may hold anything, such as a tensor, which is neither true nor false.
+    stated = (content.get("args"), cfg.get("model") if isinstance(cfg, dict) else None)
+    described = (vars(found) if isinstance(found, argparse.Namespace) else found for found in stated)
+    settings = next((found for found in described if isinstance(found, dict) and found), None)
+    if settings is None or not all(isinstance(name, str) for name in settings):
         raise CheckpointError(
             f"{path} does not say how its model was made; expected the settings that fairseq-train saves, under 'args' "
             "or 'cfg.model': the number of attention heads, for one, does not show in the weights."

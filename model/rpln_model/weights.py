@@ -5,7 +5,6 @@ that it names; or the same two of `pytorch_model.bin`. The latter are read with 
 pickle that would run code.
 """
 
-import json
 import os
 import re
 import zipfile
@@ -20,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rpln_model.errors import CheckpointError
+from rpln_model.json_files import read_json
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"
@@ -27,6 +27,7 @@ INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
+_MOST_NAME_BYTES: Final = 255
 
 # Buffers that transformers saved until version 4.31. They hold no weights.
 OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -114,20 +115,27 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
 
 
 def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f'{index} is no weight index ({type(error).__name__}: {error}); expected {{"weight_map": {{tensor: file}}}}'
-        ) from error
+    document = read_json(index, cure="Copy or download the checkpoint again.")
+    listed = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointError(f'{index} is no weight index; expected {{"weight_map": {{tensor: file}}}}')
+    names = sorted(set(listed.values()))
     if not names:
         raise CheckpointError(f"{index} names no file with weights; copy or download the checkpoint again")
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-            raise CheckpointError(f"{index} names {name!r}; a shard must be a file in the same folder")
+        if Path(name).name != name or name in ("", ".", "..") or not _is_file_name(name):
+            raise CheckpointError(f"{index} names {name[:300]!r}; a shard must be a file in the same folder")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index} names {name}, which is not in the folder; copy or download it again")
     return [index.parent / name for name in names]
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file can be called so: file systems take 255 bytes, and neither a NUL nor half of a surrogate pair."""
+    try:
+        return len(name.encode()) <= _MOST_NAME_BYTES and "\0" not in name
+    except UnicodeEncodeError:
+        return False
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -155,7 +163,9 @@ def read_pickle(path: Path, *, allowed: Sequence[Callable[..., Any]] = ()) -> ob
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     content = read_pickle(path)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError(f"{path} holds no state dict; expected tensors by name")
     return content
 

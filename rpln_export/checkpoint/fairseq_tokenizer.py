@@ -6,7 +6,6 @@ these numbers, gives each an id. Here both steps are one vocabulary:
     <s> <pad> </s> <unk>, the rows of dict.txt (each by its token in encoder.json), <mask>
 """
 
-import json
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import RobertaTokenizerFast
 
 from rpln_export.errors import PlanError
+from rpln_runtime.documents import DocumentError, document_from_bytes
+from rpln_runtime.limits import OTHER
 
 _FIRST: Final = ("<s>", "<pad>", "</s>", "<unk>")
 _MASK: Final = "<mask>"
@@ -109,8 +110,8 @@ def _check_complete(
 def _encoder(path: Path) -> dict[str, int]:
     """Return the tokens of encoder.json with their numbers. Raises PlanError for another file."""
     try:
-        content = json.loads(_text(path, "--bpe"))
-    except ValueError as error:
+        content = document_from_bytes(_text(path, "--bpe").encode(), OTHER)
+    except DocumentError as error:
         raise PlanError(f"{path} is not valid JSON ({error}). Name encoder.json first: {_BPE}.") from error
     if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
         raise PlanError(f"{path} is no vocabulary. Expected tokens and their numbers, as in {_BPE}.")

@@ -21,7 +21,10 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, use_fast=True, **_mask_token(source))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except BaseException as error:
+        # A tokenizer.json that is damaged raises a plain Exception, an AttributeError, or what Rust calls a panic.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise PlanError(
             f"no tokenizer could be read from {source} ({error}). Expected tokenizer.json, or vocab.json and "
             "merges.txt. Name another folder or hub id with --tokenizer."

@@ -1,12 +1,13 @@
 """How a bundle generates: the checkpoint's token ids, its lengths, and where its positions begin."""
 
-import json
 from typing import Any
 
 from rpln_export.errors import PlanError
 from rpln_model.composition import Composition
 from rpln_model.config import padding_row
 from rpln_model.weights import GENERATION_CONFIG, local_folder
+from rpln_runtime.documents import DocumentError, read_document
+from rpln_runtime.limits import OTHER
 from rpln_runtime.manifest import Generation
 from rpln_runtime.tasks import Task
 
@@ -54,8 +55,8 @@ def _generation_config(source: str, revision: str | None) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        document = read_document(path, OTHER)
+    except DocumentError as error:
         raise PlanError(f"{path} is not valid JSON ({error}). Correct it, or remove it to use config.json.") from error
     if not isinstance(document, dict):
         raise PlanError(f"{path} is not a JSON object. Correct it, or remove it to use config.json.")

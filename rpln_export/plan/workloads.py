@@ -1,6 +1,5 @@
 """WORKLOADS: one row per workload that forms are measured on. A batch is the lengths of its texts in tokens."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any, Final
 
 from rpln_export.errors import PlanError
 from rpln_runtime.batching import batches
+from rpln_runtime.documents import DocumentError, read_document
+from rpln_runtime.limits import OTHER
 
 FILE_BATCH_SIZE: Final = 32
 """The most texts in a batch of a user's own file, as in the runtime's pipelines."""
@@ -56,8 +57,8 @@ def workload_from_file(path: Path) -> Workload:
     Raises PlanError for anything else.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        document = read_document(path, OTHER)
+    except DocumentError as error:
         raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
     rows = document if isinstance(document, list) else []
     grouped = rows if all(isinstance(row, list) for row in rows) else _grouped(rows)

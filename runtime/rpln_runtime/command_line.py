@@ -1,12 +1,13 @@
 """Helpers of all commands: they read options that are given as text, and turn errors and signals into exit codes."""
 
-import json
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from rpln_runtime.documents import document_from_bytes
 from rpln_runtime.errors import InputError, RplnError
+from rpln_runtime.limits import OTHER
 
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C: 128 plus the number of the signal SIGINT, as shells have it."""
@@ -18,7 +19,7 @@ _PYTHON: Final = {"True": "true", "False": "false", "None": "null"}
 def value_from_text(text: str) -> Any:
     """Return the value that `text` stands for: JSON, or Python's True, False or None. Other text stands for itself."""
     try:
-        return json.loads(_PYTHON.get(text, text))
+        return document_from_bytes(_PYTHON.get(text, text).encode(), OTHER)
     except ValueError:
         return text
 

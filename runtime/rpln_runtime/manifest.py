@@ -1,7 +1,8 @@
 """The manifest of a bundle, `rpln.json`: the contract between the exporter, which writes it, and every runtime.
 
-It describes the graphs, how to feed them, and how they were made and validated. Reading it checks its schema, that no
-path leads out of the folder, and the size and SHA-256 of every file that it lists.
+It describes the graphs, how to feed them, and how they were made and validated. Reading it checks its schema, that it
+agrees with itself and with what is known of its task (`rpln_runtime.facts`), that no path leads out of the folder, and
+the size and SHA-256 of every file that it lists, the files of the graphs' weights among them.
 """
 
 import dataclasses
@@ -14,7 +15,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
+from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
+from rpln_runtime.external_data import NotOnnxError, external_files
+from rpln_runtime.facts import contradiction
+from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, range_of_field
 from rpln_runtime.replacing import recover
 
 SCHEMA_VERSION: Final = 3
@@ -264,13 +269,13 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     if not path.is_file():
         raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        document = read_document(path, MANIFEST)
+    except DocumentError as error:
         raise ManifestError(f"{path} is not valid JSON ({error}). Export the checkpoint again.") from error
     found = document.get("schema_version") if isinstance(document, dict) else None
     if found != SCHEMA_VERSION:
         raise ManifestError(
-            f"{path} has schema version {found!r}, this rpln-runtime reads {SCHEMA_VERSION}. "
+            f"{path} has schema version {shown(found)}, this rpln-runtime reads {SCHEMA_VERSION}. "
             "Export the checkpoint again, or install the rpln-runtime that matches the bundle."
         )
     try:
@@ -279,10 +284,14 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise ManifestError(f"{path} breaks schema {SCHEMA_VERSION}: {error}. Export the checkpoint again.") from error
     if not manifest.graphs:
         raise ManifestError(f"{path} lists no graph. Export the checkpoint again.")
+    if reason := contradiction(manifest):
+        raise ManifestError(f"{path} contradicts itself: {reason}. Export the checkpoint again.")
     for file in manifest.files:
         _check_file(folder, file, verify=verify)
     for graph in manifest.graphs:
         _check_graph(path, graph, manifest)
+    if verify:
+        _check_external_data(folder, manifest)
     return manifest
 
 
@@ -334,6 +343,11 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
         raise ManifestError(
             f"{MANIFEST_NAME} lists {file.path!r}, which is not in the folder {folder}. Do not use this bundle."
         )
+    if len(file.path.encode()) > MOST_PATH_BYTES or any(len(part.encode()) > MOST_NAME_BYTES for part in parts.parts):
+        raise ManifestError(
+            f"{MANIFEST_NAME} lists {file.path[:40]!r}..., a path of {len(file.path.encode()):,} bytes: expected at "
+            f"most {MOST_PATH_BYTES:,}, and at most {MOST_NAME_BYTES} in each part. Do not use this bundle."
+        )
     path = folder / parts
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ManifestError(f"{path} is a link out of the folder {folder}. Do not use this bundle.")
@@ -346,6 +360,23 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
         )
     if verify and bundle_file_from_path(folder, path) != file:
         raise ManifestError(f"{path} differs from what was exported (SHA-256). Copy the bundle again.")
+
+
+def _check_external_data(folder: Path, manifest: Manifest) -> None:
+    """Check that the files of the weights of every ONNX file are listed, so that they were hashed, too."""
+    listed = {file.path for file in manifest.files}
+    graphs = {path for graph in manifest.graphs for path in (graph.path, *(row.path for row in graph.rewritten))}
+    for name in sorted(graphs | {path for path in listed if path.endswith(".onnx")}):
+        try:
+            files = external_files(folder / name)
+        except (NotOnnxError, OSError) as error:
+            raise ManifestError(f"{folder / name} is no ONNX file ({error}). Export the checkpoint again.") from error
+        for location in sorted(files):
+            if (weights := (PurePosixPath(name).parent / location).as_posix()) not in listed:
+                raise ManifestError(
+                    f"{folder / name} keeps weights in {location!r}, but {MANIFEST_NAME} lists no file {weights!r}, so "
+                    "nothing tells whether they were altered. Do not use this bundle."
+                )
 
 
 def _check_graph(path: Path, graph: Graph, manifest: Manifest) -> None:
@@ -379,13 +410,24 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
     # isinstance would accept a bool as an int.
     if hint is Any or type(value) in (arguments if origin is UnionType else (hint,)):
         return value
-    raise TypeError(f"{where} is {value!r}, expected {hint.__name__ if origin is None else hint}")
+    raise TypeError(f"{where} is {shown(value)}, expected {hint.__name__ if origin is None else hint}")
 
 
 def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
     names = [field.name for field in dataclasses.fields(row)]
     if not isinstance(value, dict) or value.keys() != set(names):
         found = sorted(value) if isinstance(value, dict) else value
-        raise TypeError(f"{where} holds {found!r}, expected {sorted(names)}")
+        raise TypeError(f"{where} holds {shown(found)}, expected {sorted(names)}")
     hints = get_type_hints(row)
-    return row(**{name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names})
+    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names}
+    for name in names:
+        _check_range(name, value[name], f"{where}.{name}")
+    return row(**fields)
+
+
+def _check_range(name: str, value: Any, where: str) -> None:
+    """Raise TypeError where the field `name`, or a list or object in it, holds an integer that is out of range."""
+    limits = range_of_field(name)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]:
+        if type(item) is int and not limits.minimum <= item <= limits.maximum:
+            raise TypeError(f"{where} is {shown(value)}, expected integers from {limits.minimum} to {limits.maximum}")

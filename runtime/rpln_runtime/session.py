@@ -14,6 +14,7 @@ from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
 from rpln_runtime.options import check_integer
+from rpln_runtime.outputs import check_outputs
 
 DEFAULT_PROVIDER: Final = "cpu"
 """The provider of a bundle whose export measured none."""
@@ -152,11 +153,14 @@ class Session:
             outputs: the names of the outputs to compute. None means all outputs.
 
         Raises InputError, before anything runs, for an array or a name that does not fit, and for token ids outside the
-        vocabulary.
+        vocabulary; ProviderError where the graph cannot run; and ManifestError for an output that is not as the
+        manifest says.
         """
         check_feeds(feeds, self.graph, self.manifest)
         names = self._output_names(outputs)
-        return dict(zip(names, self._engine.run(feeds, names), strict=True))
+        found = dict(zip(names, self._engine.run(feeds, names), strict=True))
+        check_outputs(found, feeds, self.graph, self.manifest)
+        return found
 
     def _output_names(self, outputs: Sequence[str] | None) -> Sequence[str]:
         known = [spec.name for spec in self.graph.outputs]
@@ -176,9 +180,9 @@ def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:
 
 
 def _check_signature(engine: Engine, graph: Graph, path: str) -> None:
-    """Compare the names and dtypes in the file with those in the manifest, on which all later checks rely.
+    """Compare the names, dtypes and shapes in the file with those in the manifest, on which all later checks rely.
 
-    Raises ManifestError if they differ.
+    An axis that the file leaves open is compared when the graph runs. Raises ManifestError if they differ.
     """
     for side, specs in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         found = getattr(engine, side)
@@ -187,3 +191,22 @@ def _check_signature(engine: Engine, graph: Graph, path: str) -> None:
             raise ManifestError(
                 f"{path} has the {side} {found}, the manifest says {expected}. Export the checkpoint again."
             )
+    shapes = engine.shapes
+    for spec in (*graph.inputs, *graph.outputs):
+        sizes = shapes[spec.name]
+        if sizes is not None and not _has_shape(spec.shape, sizes):
+            raise ManifestError(
+                f"{path} has {spec.name!r} of the shape {_shown(sizes)}, the manifest says {_shown(spec.shape)}. "
+                "Export the checkpoint again."
+            )
+
+
+def _has_shape(stated: Sequence[str | int], found: Sequence[int | None]) -> bool:
+    """Return whether a graph whose sizes are `found` may have the shape that the manifest has `stated`."""
+    return len(stated) == len(found) and all(
+        size is None or size == own for own, size in zip(stated, found, strict=True)
+    )
+
+
+def _shown(shape: Sequence[str | int | None]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.limits import DOCUMENTS, TOKENIZER
 from rpln_runtime.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -78,12 +79,17 @@ class Tokenizer:
             raise ManifestError(
                 f"{folder} has no {_TOKENIZER_NAME}: export the checkpoint with a fast tokenizer (--tokenizer)."
             )
+        path, most = folder / _TOKENIZER_NAME, DOCUMENTS[TOKENIZER].size
+        if (size := path.stat().st_size) > most:
+            raise ManifestError(f"{path} has {size:,} bytes, expected at most {most:,}. Export the checkpoint again.")
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(folder / _TOKENIZER_NAME)))
-        except Exception as error:  # tokenizers raises no narrower class
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except BaseException as error:
+            if not _is_of_tokenizers(error):
+                raise
             raise ManifestError(
-                f"tokenizers {tokenizers.__version__} cannot read {folder / _TOKENIZER_NAME} ({error}). "
-                "Run: pip install --upgrade tokenizers"
+                f"tokenizers {tokenizers.__version__} cannot read {path} ({error}). Export the checkpoint again, or "
+                "run: pip install --upgrade tokenizers"
             ) from error
 
     def encode(self, text: str, pair: str | None = None) -> Encoding:
@@ -93,7 +99,7 @@ class Tokenizer:
         """
         for part in (text,) if pair is None else (text, pair):
             _check_text(part)
-        encoding = self._backend.encode(text, pair)
+        encoding = self._encoding(text, pair)
         return Encoding(
             ids=np.array(encoding.ids, np.int64),
             type_ids=np.array(encoding.type_ids, np.int64),
@@ -102,6 +108,17 @@ class Tokenizer:
             sequences=_int64_from_optional(encoding.sequence_ids),
             positions=np.arange(len(encoding.ids)),
         )
+
+    def _encoding(self, text: str, pair: str | None) -> "tokenizers.Encoding":
+        """Return the encoding of tokenizers. Raises ManifestError where it fails, which is not for a text's sake."""
+        try:
+            return self._backend.encode(text, pair)
+        except BaseException as error:
+            if not _is_of_tokenizers(error):
+                raise
+            raise ManifestError(
+                f"the tokenizer of the bundle fails to encode a text ({error}). Export the checkpoint again."
+            ) from error
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """Return the text of the tokens `ids`, with special tokens or without them."""
@@ -169,6 +186,11 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     shorter = min(first, second, room // 2)
     longer = room - shorter
     return (shorter, longer) if first <= second else (longer, shorter)
+
+
+def _is_of_tokenizers(error: BaseException) -> bool:
+    """Whether the tokenizers library raised `error`: an Exception, or what Rust calls a panic, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _check_text(text: object) -> None:

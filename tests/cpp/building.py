@@ -99,7 +99,7 @@ class Build:
         """Return the answer of a driver that was started with the command, the path and the options."""
         arguments = (command, path, json.dumps(options))
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        key = (*arguments, *((file, file.stat().st_mtime_ns) for file in files))
+        key = (*arguments, *((file, file.lstat().st_mtime_ns) for file in files))
         driver = self.drivers.pop(key, None) or Driver(self.programs / "driver", *arguments)
         answers = [driver.ask(request) for request in requests]
         self.drivers[key] = driver

@@ -117,6 +117,31 @@ Json facts_of_tasks() {
   return facts;
 }
 
+Json facts_of_tensors() {
+  Json rows = Json::array();
+  for (const auto& fact : rpln::detail::facts) {
+    rows.push_back({{"name", fact.name}, {"shapes", fact.shapes}, {"integers", fact.integers}, {"tasks", fact.tasks}});
+  }
+  return Json{{"rows", rows},
+              {"floats", rpln::detail::float_dtypes},
+              {"fixed_sizes", rpln::detail::fixed_sizes},
+              {"standalone", rpln::detail::standalone_variants},
+              {"encoder_decoder", rpln::detail::encoder_decoder}};
+}
+
+Json facts_of_limits() {
+  Json documents = Json::object();
+  for (const auto& row : rpln::limits::documents) documents[std::string(row.kind)] = Json::array({row.size, row.depth});
+  Json ranges = Json::object();
+  for (const auto& row : rpln::limits::ranges) ranges[std::string(row.field)] = Json::array({row.minimum, row.maximum});
+  const rpln::limits::Range other = rpln::limits::range_of_field("another");
+  return Json{{"documents", documents},
+              {"ranges", ranges},
+              {"others", Json::array({other.minimum, other.maximum})},
+              {"path", rpln::limits::most_path_bytes},
+              {"name", rpln::limits::most_name_bytes}};
+}
+
 Answer facts(const std::string&, const Json&) {
   namespace names = rpln::names;
   return [](const Json&) {
@@ -132,8 +157,10 @@ Answer facts(const std::string&, const Json&) {
         {"batch_sizes", batch_sizes},
         {"providers", providers},
         {"schema_version", rpln::schema_version},
+        {"facts", facts_of_tensors()},
+        {"limits", facts_of_limits()},
         {"names", {{"batch", names::batch}, {"sequence", names::sequence}, {"choices", names::choices},
-                   {"masks", names::masks}, {"masked_tokens", names::masked_tokens},
+                   {"batch_choices", names::batch_choices}, {"masks", names::masks}, {"masked_tokens", names::masked_tokens},
                    {"masked_positions", names::masked_positions}}},
         {"generation", {{"names", rpln::detail::generation_option_names},
                         {"temperature", chosen.temperature}, {"top_k", chosen.top_k}, {"top_p", chosen.top_p},

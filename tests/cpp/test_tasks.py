@@ -8,14 +8,37 @@ import pytest
 
 from rpln_runtime import pipelines
 from rpln_runtime.engines.providers import PROVIDERS
+from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, FLOATS, STANDALONE
 from rpln_runtime.generation.cache import CROSS, PAST, PRESENT
 from rpln_runtime.generation.generator import BATCH_SIZE
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.manifest import SCHEMA_VERSION
+from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, RANGES, range_of_field
+from rpln_runtime.manifest import (
+    SCHEMA_VERSION,
+    Axis,
+    BundleFile,
+    Generation,
+    Graph,
+    Manifest,
+    Optimization,
+    TensorSpec,
+)
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Postprocess
-from rpln_runtime.tasks import BATCH, CHOICES, MASK_AXIS, MASKED_POSITIONS, MASKED_TOKENS, SEQUENCE, TASKS
+from rpln_runtime.tasks import (
+    BATCH,
+    BATCH_CHOICES,
+    CHOICES,
+    MASK_AXIS,
+    MASKED_POSITIONS,
+    MASKED_TOKENS,
+    SEQUENCE,
+    TASKS,
+)
 from tests.cpp.building import Build
+
+ROWS = (Manifest, Graph, TensorSpec, Axis, BundleFile, Optimization, Generation)
+"""The rows of a manifest that hold integers."""
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +71,39 @@ def test_axes_and_tensors_have_the_names_of_python(facts: dict[str, Any]) -> Non
         "batch": BATCH,
         "sequence": SEQUENCE,
         "choices": CHOICES,
+        "batch_choices": BATCH_CHOICES,
         "masks": MASK_AXIS,
         "masked_tokens": MASKED_TOKENS,
         "masked_positions": MASKED_POSITIONS.name,
     }
     assert facts["prefixes"] == [PAST, PRESENT, CROSS]
     assert facts["schema_version"] == SCHEMA_VERSION
+
+
+def test_the_facts_of_tensors_are_those_of_python(facts: dict[str, Any]) -> None:
+    rows = [dataclasses.asdict(row) for row in FACTS]
+    for row in rows:
+        row["shapes"] = [list(map(str, shape)) for shape in row["shapes"]]
+        row["tasks"] = list(row["tasks"])
+    assert facts["facts"] == {
+        "rows": rows,
+        "floats": list(FLOATS),
+        "fixed_sizes": list(FIXED_SIZES),
+        "standalone": list(STANDALONE),
+        "encoder_decoder": ENCODER_DECODER,
+    }
+
+
+def test_the_limits_of_documents_are_those_of_python(facts: dict[str, Any]) -> None:
+    found = facts["limits"]
+    assert found["documents"] == {kind: [row.size, row.depth] for kind, row in DOCUMENTS.items()}
+    read = {name for row in ROWS for name in (field.name for field in dataclasses.fields(row))}
+    assert found["ranges"] == {
+        name: [limits.minimum, limits.maximum] for name, limits in RANGES.items() if name in read
+    }
+    others = range_of_field("another")
+    assert found["others"] == [others.minimum, others.maximum]
+    assert (found["path"], found["name"]) == (MOST_PATH_BYTES, MOST_NAME_BYTES)
 
 
 def test_options_of_a_generation_have_the_names_and_defaults_of_python(facts: dict[str, Any]) -> None:

@@ -40,6 +40,16 @@ def edit_config(**fields: Any) -> Spoil:
     return edit
 
 
+def edit_tokenizer(**fields: Any) -> Spoil:
+    """Set fields of tokenizer.json."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields))
+
+    return edit
+
+
 def edit_weights(name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Spoil:
     """Return a function that changes the weight `name`; None removes it."""
 
@@ -247,6 +257,30 @@ TABLE = (
     Bad(
         id="corrupt-tokenizer",
         spoil=write("tokenizer.json", b'{"version": "1.0", "model"'),
+        code=NOT_AS_ASKED,
+        says=("tokenizer", "--tokenizer"),
+    ),
+    Bad(
+        id="tokenizer-with-a-number-for-a-part",
+        spoil=edit_tokenizer(post_processor=1),
+        code=NOT_AS_ASKED,
+        says=("tokenizer", "--tokenizer"),
+    ),
+    Bad(
+        id="tokenizer-with-an-added-token-that-is-none",
+        spoil=edit_tokenizer(added_tokens=[None]),
+        code=NOT_AS_ASKED,
+        says=("tokenizer", "--tokenizer"),
+    ),
+    Bad(
+        id="tokenizer-with-a-merge-without-its-parts",
+        spoil=edit_tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["ab"]}),
+        code=NOT_AS_ASKED,
+        says=("tokenizer", "--tokenizer"),
+    ),
+    Bad(
+        id="deep-tokenizer",
+        spoil=write("tokenizer.json", b"[" * 100_000),
         code=NOT_AS_ASKED,
         says=("tokenizer", "--tokenizer"),
     ),

@@ -23,6 +23,7 @@ from tests.model.references import HIDDEN, LENGTH, SINGLE_HEADS, names, own_mode
 TAGGER = "RobertaPreLayerNormForTokenClassification"
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 OLD_PICKLE = f"old {PICKLE}"
+DEEP = "[" * 100_000 + "]" * 100_000
 
 
 class Payload:
@@ -70,6 +71,17 @@ def pickled_list(folder: Path) -> None:
     torch.save([torch.ones(2)], folder / PICKLE)
 
 
+def write_text(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    if name == INDEX:
+        (folder / WEIGHTS).unlink()
+
+
+def pickled(folder: Path, content: Any) -> None:
+    (folder / WEIGHTS).unlink()
+    torch.save(content, folder / PICKLE)
+
+
 def truncated_pickle(folder: Path) -> None:
     to_pickle(folder)
     truncate(folder, PICKLE, 0.5)
@@ -113,11 +125,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / WEIGHTS).write_bytes(bytes(range(256)) * 8),
         r"model\.safetensors.*corrupt",
     ),
-    "Git LFS pointer": (lfs_pointer, r"model\.safetensors.*`git lfs pull`"),
-    "truncated pickle": (truncated_pickle, r"pytorch_model\.bin.*corrupt"),
-    "pickle of something else": (pickled_list, r"pytorch_model\.bin holds no state dict"),
-    "index is no index": (lambda folder: write_index(folder, [1]), r"index\.json is no weight index \(TypeError"),
-    "index without a map": (lambda folder: write_index(folder, {}), r"is no weight index \(KeyError: 'weight_map'\)"),
+    "Git LFS pointer": (lfs_pointer, r"model\.safetensors is a Git LFS pointer, .*; run `git lfs pull`"),
+    "truncated pickle": (truncated_pickle, r"pytorch_model\.bin is truncated, corrupt or unsafe \("),
+    "pickle of something else": (pickled_list, r"pytorch_model\.bin holds no state dict; expected tensors by name"),
+    "index is no index": (lambda folder: write_index(folder, [1]), r"index\.json is no weight index; expected "),
+    "index without a map": (lambda folder: write_index(folder, {}), r"is no weight index; .*weight_map"),
     "index leaves the folder": (
         lambda folder: write_index(folder, {"weight_map": {"a": "../other/model.safetensors"}}),
         r"names '\.\./other/model\.safetensors'.* in the same folder",
@@ -128,7 +140,55 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "index names a number": (
         lambda folder: write_index(folder, {"weight_map": {"a": 7}}),
-        r"names 7.* in the same folder",
+        r"index\.json is no weight index; expected ",
+    ),
+    "index names a long name": (
+        lambda folder: write_index(folder, {"weight_map": {"a": "a" * 300}}),
+        r"names 'a{300}'; a shard must be a file in the same folder",
+    ),
+    "index names no Unicode": (
+        lambda folder: write_index(folder, {"weight_map": {"a": "\ud800"}}),
+        r"index\.json names '.ud800'; a shard must be a file",
+    ),
+    "index names a NUL": (
+        lambda folder: write_index(folder, {"weight_map": {"a": "a\0"}}),
+        r"names 'a.x00'; a shard must be a file",
+    ),
+    "deep index": (
+        lambda folder: write_text(folder, INDEX, '{"weight_map": ' + DEEP + "}"),
+        r"index\.json is not valid JSON \(.*more than 64 lists",
+    ),
+    "pickle with a name that is none": (
+        lambda folder: pickled(folder, {None: torch.ones(1), "a": torch.ones(1)}),
+        r"pytorch_model\.bin holds no state dict",
+    ),
+    "deep config": (
+        lambda folder: write_text(folder, "config.json", '{"x": ' + DEEP + "}"),
+        r"config\.json is not valid JSON \(.*more than 64 lists",
+    ),
+    "config of 65 lists": (
+        lambda folder: write_text(folder, "config.json", "[" * 65 + "]" * 65),
+        r"config\.json is not valid JSON \(it has more than 64 lists",
+    ),
+    "config is no text": (
+        lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"),
+        r"config\.json is not valid JSON \('utf-8' codec",
+    ),
+    "config with an endless number": (
+        lambda folder: write_text(folder, "config.json", '{"hidden_size": ' + "9" * 5000 + "}"),
+        r"config\.json is not valid JSON \(the number 9{40} is too large",
+    ),
+    "model type is a list": (
+        lambda folder: edit_config(folder, model_type=[]),
+        r"describes a model of type \[\]; expected 'roberta-prelayernorm'",
+    ),
+    "architectures are a number": (
+        lambda folder: edit_config(folder, architectures=2),
+        r"config\.json has 2 as its architectures, expected a list of names",
+    ),
+    "dtype is a list": (
+        lambda folder: edit_config(folder, dtype=[]),
+        r"config\.json has \[\] as its dtype, expected a name",
     ),
     "missing shard": (
         lambda folder: write_index(folder, {"weight_map": {"a": "model-00001-of-00002.safetensors"}}),

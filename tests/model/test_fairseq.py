@@ -226,6 +226,16 @@ REFUSED: dict[str, tuple[Path, Alter, str]] = {
     "shape": (MASKED_LM, cut_weight, r"encoder\.layer\.1\.output\.dense\.weight is \(64, 9\), not \(64, 256\)"),
     "class": (MASKED_LM, foreign_class, r"is unsafe: its pickle calls for datetime\.date"),
     "no settings": (MASKED_LM, lambda content: content.pop("cfg"), "does not say how its model was made"),
+    "settings are a tensor": (
+        MASKED_LM,
+        lambda content: content.update(args=torch.ones(3), cfg=torch.ones(3)),
+        "does not say how its model was made",
+    ),
+    "settings without names": (
+        MASKED_LM,
+        lambda content: content.update(args={7: 1}, cfg=None),
+        "does not say how its model was made",
+    ),
     "no heads": (
         MASKED_LM,
         lambda content: settings(content).pop("encoder_attention_heads"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 import transformers
@@ -79,6 +80,39 @@ def outputs_in_fp16(bundle: Bundle, parent: Path) -> Path:
     graph = dataclasses.replace(graph, outputs=halves)
     write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(graph,)))
     return folder
+
+
+def keep_a_weight_in(location: str, folder: Path, manifest: Manifest) -> None:
+    """Move one initializer of the bundle's graph into a file of its own, which gets listed if it is in the folder."""
+    model = onnx.load(folder / "model.onnx")
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 1000)
+    (folder / location).write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    write_manifest(folder, manifest)
+
+
+def stated_size(manifest: Manifest, last: int, **fields: Any) -> Manifest:
+    """Return `manifest` with another size of the last axis of the logits, and other `fields`."""
+    (graph,) = manifest.graphs
+    (logits,) = graph.outputs
+    logits = dataclasses.replace(logits, shape=(*logits.shape[:-1], last))
+    return dataclasses.replace(manifest, graphs=(dataclasses.replace(graph, outputs=(logits,)),), **fields)
+
+
+def leave_open_the_last_axis(folder: Path, *, labels: int) -> None:
+    """Take the number of labels out of the graph's description of its output."""
+    model = onnx.load(folder / "model.onnx")
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.shape.dim[-1].dim_param = "any"
+    # Shapes are inferred when a graph is opened, but not that of what Compress keeps.
+    for node in model.graph.node:
+        node.output[:] = ["logits_before" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Compress", ["logits_before", "keep"], ["logits"], axis=2))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(labels, bool), "keep"))
+    onnx.save(model, folder / "model.onnx")
 
 
 def make_tokenizer(folder: Path, *, add_prefix_space: bool = False) -> Any:

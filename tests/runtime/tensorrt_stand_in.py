@@ -357,6 +357,10 @@ class StandInEngine:
         (node,) = (node for node in [*self._inputs, *self._outputs] if node.name == name)
         return SimpleNamespace(name=DTYPES[node.type][0])
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        (node,) = (node for node in [*self._inputs, *self._outputs] if node.name == name)
+        return tuple(size if isinstance(size, int) else -1 for size in node.shape)
+
     def create_runtime_config(self) -> Any:
         return SimpleNamespace(cuda_graph_strategy="DISABLED")
 

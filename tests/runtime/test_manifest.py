@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from rpln_runtime import ManifestError
+from rpln_runtime.external_data import external_files
+from rpln_runtime.limits import DOCUMENTS, Document
 from rpln_runtime.manifest import (
     MANIFEST_NAME,
     Axis,
@@ -48,11 +50,15 @@ MANIFEST = Manifest(
 )
 
 
+GRAPH = b"\x12\x01x\x3a\x00"
+"""An ONNX file of five bytes: the name of a producer, and a graph that holds nothing."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     (folder / "engines").mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(b"graph")
+    (folder / "model.onnx").write_bytes(GRAPH)
     (folder / "engines" / "a.plan").write_bytes(b"engine")
     write_manifest(folder, MANIFEST)
     return folder
@@ -141,6 +147,32 @@ LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
         (drop("source", "name"), r"the manifest\.source holds \['sha256'\], expected \['name', 'sha256'\]\."),
         (put("source", "date", value="today"), r"holds \['date', 'name', 'sha256'\], expected \['name', 'sha256'\]\."),
         (drop("axes", "sequence"), r"axes sequence of 'model\.onnx'"),
+        (put("pad_token_id", value=10**30), r"the manifest\.pad_token_id is 10{30}, expected integers from 0 to 2147"),
+        (put("pad_token_id", value=-1), r"the manifest\.pad_token_id is -1, expected integers from 0 "),
+        (put("usable_length", value=0), r"the manifest\.usable_length is 0, expected integers from 1 "),
+        (put("files", 0, "size", value=2**63), r"files\[0\]\.size is 9223372036854775808, expected .*775807"),
+        (put(*PATH, value="a" * 300), r"'a{40}'\.\.\., a path of 300 bytes.* 255 .*[Dd]o not use"),
+        (put(*PATH, value="a/" * 1000 + "a"), r"a path of 2,001 bytes.* 1,024"),
+        (put(*PATH, value="\ud800"), r"half of a surrogate pair"),
+        (put("labels", value=["A", "B"]), r"outputs\[0\]\.shape is \[batch, sequence, 3\], expected .* 2\]: 'logits'"),
+        (
+            put("labels", value=["A"] * 20_003),
+            r"outputs\[0\]\.shape .*3\], expected \[batch, sequence, 20003\].* labels",
+        ),
+        (put("graphs", 0, "inputs", 0, "shape", value=[]), r"inputs\[0\]\.shape is \[\], expected \[batch, sequence\]"),
+        (
+            put("graphs", 0, "inputs", 0, "shape", 1, value=7),
+            r"inputs\[0\]\.shape is \[batch, 7\], expected \[batch, s",
+        ),
+        (put("graphs", 0, "inputs", 0, "dtype", value="float32"), r"dtype is 'float32', expected int64: 'input_ids'"),
+        (put("graphs", 0, "inputs", 0, "values", value=9), r"inputs\[0\]\.values is 9, expected vocab_size, 400"),
+        (put("graphs", 0, "outputs", 0, "dtype", value="int64"), r"dtype is 'int64', expected float32 or float16 "),
+        (
+            put("graphs", 0, "outputs", 0, "shape", 0, value="sequence"),
+            r"shape is \[sequence, sequence, 3\], expected ",
+        ),
+        (put("graphs", 0, "outputs", 0, "name", value="scores"), r"graphs\[0\]\.outputs has no tensor .* 'logits'"),
+        (put("axes", "sequence", "minimum", value=65), r"axes\.sequence\.minimum is 65, expected .* 64"),
     ],
 )
 def test_an_altered_manifest_is_refused(folder: Path, change: Callable[[Any], None], message: str) -> None:
@@ -151,8 +183,19 @@ def test_an_altered_manifest_is_refused(folder: Path, change: Callable[[Any], No
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not json", b'{"schema_version": 1', b"\xff\xfe", b"[" * 100_000, b'{"schema_version": ' + b"1" * 5000],
-    ids=["empty", "text", "cut", "not UTF-8", "deep", "huge number"],
+    [
+        b"",
+        b"not json",
+        b'{"schema_version": 1',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"schema_version": ' + b"1" * 5000,
+        b"[" * 65 + b"]" * 65,
+        b"NaN",
+        b"1e999",
+        b"\xef\xbb\xbf{}",
+    ],
+    ids=["empty", "text", "cut", "not UTF-8", "deep", "huge number", "65 lists", "NaN", "infinity", "byte order mark"],
 )
 def test_what_is_no_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / MANIFEST_NAME).write_bytes(content)
@@ -206,3 +249,42 @@ def test_a_truncated_file_is_found_even_so(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"gra")
     with pytest.raises(ManifestError, match=r"model\.onnx has 3 bytes.* 5"):
         read_manifest(folder, verify=False)
+
+
+def test_a_manifest_that_is_too_large_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (folder / MANIFEST_NAME).stat().st_size
+    monkeypatch.setitem(DOCUMENTS, "manifest", Document(size=size - 1, depth=64))
+    with pytest.raises(ManifestError, match=f"rpln.json .*more than {size - 1:,} bytes"):
+        read_manifest(folder)
+
+
+def test_as_many_lists_inside_each_other_as_the_limit_says_are_read(folder: Path) -> None:
+    edit(folder, put("validation", value=json.loads('{"a":' * 63 + "7" + "}" * 63)))
+    read_manifest(folder)
+    edit(folder, put("validation", value=json.loads('{"a":' * 64 + "7" + "}" * 64)))
+    with pytest.raises(ManifestError, match="more than 64 lists and objects"):
+        read_manifest(folder)
+
+
+def test_weights_that_are_not_listed_are_refused(folder: Path) -> None:
+    # One initializer, which is kept in weights.data: fields 13 of TensorProto, 5 of GraphProto, 7 of ModelProto.
+    tensor = b"\x6a\x18\x0a\x08location\x12\x0cweights.data"
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    (folder / "model.onnx").write_bytes(b"\x3a" + bytes([len(graph)]) + graph)
+    assert external_files(folder / "model.onnx") == {"weights.data"}
+    write_manifest(folder, MANIFEST)
+    with pytest.raises(
+        ManifestError, match=r"model\.onnx keeps weights in 'weights\.data', .*lists no file .*[Dd]o not"
+    ):
+        read_manifest(folder)
+    (folder / "weights.data").write_bytes(b"weights")
+    write_manifest(folder, MANIFEST)
+    read_manifest(folder)
+
+
+@pytest.mark.parametrize("content", [b"graph", b"\x3a", b"\x3a\x05", b"\x3a\x01\x00", b"\xff" * 20], ids=repr)
+def test_a_file_that_is_no_onnx_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "model.onnx").write_bytes(content)
+    write_manifest(folder, MANIFEST)
+    with pytest.raises(ManifestError, match=r"model\.onnx is no ONNX file"):
+        read_manifest(folder)

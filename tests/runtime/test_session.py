@@ -10,7 +10,16 @@ import torch
 
 from rpln_runtime import InputError, ManifestError, ProviderError, load, pipeline
 from rpln_runtime.manifest import read_manifest, write_manifest
-from tests.runtime.bundles import CORPUS, USABLE_LENGTH, Bundle, copy_bundle, outputs_in_fp16
+from tests.runtime.bundles import (
+    CORPUS,
+    USABLE_LENGTH,
+    Bundle,
+    copy_bundle,
+    keep_a_weight_in,
+    leave_open_the_last_axis,
+    outputs_in_fp16,
+    stated_size,
+)
 from tests.runtime.comparison import TOLERANCE
 
 TASK = "token-classification"
@@ -137,22 +146,90 @@ def test_a_file_that_is_no_graph_is_refused(bundle: Bundle, tmp_path: Path) -> N
     with pytest.raises(ManifestError, match=r"model\.onnx has 11 bytes"):
         load(folder)
     write_manifest(folder, bundle.manifest)
-    with pytest.raises(ManifestError, match=r"onnxruntime .*model\.onnx.*pip install .*--upgrade"):
+    with pytest.raises(ManifestError, match=r"model\.onnx is no ONNX file"):
         load(folder)
+    with pytest.raises(ManifestError, match=r"onnxruntime .*model\.onnx.*pip install .*--upgrade"):
+        load(folder, verify=False)
 
 
 def test_weights_outside_the_folder_are_not_read(bundle: Bundle, tmp_path: Path) -> None:
     folder = copy_bundle(bundle, tmp_path)
-    model = onnx.load(folder / "model.onnx")
-    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.raw_data) > 1000)
-    (tmp_path / "outside.data").write_bytes(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../outside.data")
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-    write_manifest(folder, bundle.manifest)
-    with pytest.raises(ManifestError, match="External data path escapes model directory"):
+    keep_a_weight_in("../outside.data", folder, bundle.manifest)
+    with pytest.raises(ManifestError, match=r"keeps weights in '\.\./outside\.data'.*[Dd]o not use"):
         load(folder)
+    with pytest.raises(ManifestError, match="External data path escapes model directory"):
+        load(folder, verify=False)
+
+
+def test_weights_that_the_manifest_does_not_list_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    folder = copy_bundle(bundle, tmp_path)
+    keep_a_weight_in("weights.data", folder, bundle.manifest)
+    expected = load(bundle.folder).run(feeds(2, 7))["logits"]
+    assert np.array_equal(load(folder).run(feeds(2, 7))["logits"], expected)
+    write_manifest(folder, read_manifest(folder), without=["weights.data"])
+    with pytest.raises(ManifestError, match=r"model\.onnx keeps weights in 'weights\.data'.* lists no file"):
+        load(folder)
+
+
+@pytest.mark.parametrize("count", [5, 7, 20_006])
+def test_labels_that_are_not_as_many_as_logits_are_refused(bundle: Bundle, tmp_path: Path, count: int) -> None:
+    labels = (*bundle.manifest.labels, *map(str, range(20_000)))[:count]
+    folder = copy_bundle(bundle, tmp_path, labels=labels)
+    with pytest.raises(ManifestError, match=rf"rpln\.json .*shape is .*, 6\], expected .* {count}\].*'logits'"):
+        pipeline(folder)
+    write_manifest(folder, stated_size(bundle.manifest, count, labels=labels))
+    with pytest.raises(ManifestError, match=rf"model\.onnx has 'logits' .*, 6\], the manifest says .*, {count}\]"):
+        pipeline(folder)
+
+
+def test_sizes_that_a_graph_leaves_open_are_checked_when_it_runs(bundle: Bundle, tmp_path: Path) -> None:
+    folder = copy_bundle(bundle, tmp_path)
+    leave_open_the_last_axis(folder, labels=6)
+    write_manifest(folder, bundle.manifest)
+    assert load(folder).run(feeds(2, 7))["logits"].shape == (2, 7, 6)
+    write_manifest(folder, stated_size(bundle.manifest, 5, labels=bundle.manifest.labels[:5]))
+    with pytest.raises(ManifestError, match=r"model\.onnx gave 'logits' the shape \[2, 7, 6\], .* \[2, 7, 5\]"):
+        load(folder).run(feeds(2, 7))
+
+
+def test_other_masks_than_the_graph_counts_are_refused(bundle_of: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = bundle_of("fill-mask")
+    folder = copy_bundle(bundle, tmp_path)
+    model = onnx.load(folder / "model.onnx")
+    for node in model.graph.node:
+        node.output[:] = ["logits_before" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(4), "mask"))
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Equal", ["input_ids", "mask"], ["is_mask"]),
+            onnx.helper.make_node("NonZero", ["is_mask"], ["found_masks"]),
+            onnx.helper.make_node("Transpose", ["found_masks"], ["places_of_masks"]),
+            onnx.helper.make_node("GatherND", ["logits_before", "places_of_masks"], ["logits"]),
+        ]
+    )
+    shape = model.graph.output[0].type.tensor_type.shape
+    shape.dim[0].dim_param = "masked_tokens"
+    del shape.dim[1]
+    onnx.save(model, folder / "model.onnx")
+    (graph,) = bundle.manifest.graphs
+    logits = dataclasses.replace(graph.outputs[0], shape=("masked_tokens", bundle.manifest.vocab_size))
+    graph = dataclasses.replace(graph, outputs=(logits,))
+    write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(graph,)))
+    assert len(pipeline(folder)("Ada <mask> lived.")) == 5
+    write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(graph,), mask_token_id=0))
+    with pytest.raises(ManifestError, match=r"gave 'logits' the shape \[0, .* \[1, "):
+        load(folder).run({"input_ids": np.array([[0, 9, 2]]), "attention_mask": np.ones((1, 3), np.int64)})
+
+
+def test_a_graph_that_fails_is_one_of_our_errors(bundle: Bundle, tmp_path: Path) -> None:
+    folder = copy_bundle(bundle, tmp_path)
+    arrays = feeds(1, 3)
+    arrays["input_ids"][0, 0] = 10_000
+    (graph,) = bundle.manifest.graphs
+    free = tuple(dataclasses.replace(spec, values=None) for spec in graph.inputs)
+    write_manifest(folder, dataclasses.replace(bundle.manifest, graphs=(dataclasses.replace(graph, inputs=free),)))
+    with pytest.raises(ProviderError, match=r"ONNX Runtime failed .* out of data bounds"):
+        load(folder).run(arrays)
 
 
 def test_verification_can_be_left_out(bundle: Bundle, tmp_path: Path) -> None:

@@ -25,8 +25,11 @@ struct Arguments {
 
 // Returns the value of an option: JSON, such as 3, true or "simple", or else the text itself, such as simple.
 rpln::Json value_from_text(const std::string& text) {
-  rpln::Json value = rpln::Json::parse(text, nullptr, false);
-  return value.is_discarded() ? rpln::Json(text) : value;
+  try {
+    return rpln::detail::value_from_text<rpln::Json>(text, rpln::limits::other);
+  } catch (const rpln::detail::DocumentError&) {
+    return text;
+  }
 }
 
 std::pair<std::string, std::string> split_pair(const std::string& text) {

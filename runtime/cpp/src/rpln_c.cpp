@@ -43,8 +43,8 @@ rpln_status guarded(Call&& call) noexcept {
 
 rpln::Json json_from_text(const char* name, const char* text) {
   try {
-    return rpln::Json::parse(std::string_view(text));
-  } catch (const rpln::Json::exception& error) {
+    return rpln::detail::value_from_text<rpln::Json>(text, rpln::limits::other);
+  } catch (const rpln::detail::DocumentError& error) {
     throw rpln::InputError(std::string(name) + " are not valid JSON (" + error.what() + ").");
   }
 }

@@ -9,13 +9,17 @@ journal has its line. So whenever a process dies, the last line of the journal i
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from rpln_runtime.corpus.progress import Progress
+from rpln_runtime.corpus.reading import digest_of_start
+from rpln_runtime.documents import DocumentError, document_from_bytes, shown
 from rpln_runtime.errors import RplnError
+from rpln_runtime.limits import OTHER
+from rpln_runtime.manifest import value_from_json
 
 try:
     import fcntl
@@ -24,7 +28,7 @@ except ImportError:  # Windows has no such lock
 
 PART: Final = ".part"
 JOURNAL: Final = ".journal"
-_MAGIC: Final = b"rpln-runtime corpus, journal 1\n"
+_MAGIC: Final = b"rpln-runtime corpus, journal 2\n"
 
 
 class OutputError(RplnError):
@@ -40,8 +44,10 @@ class Output:
         progress: how far the run is on disk.
     """
 
-    def __init__(self, path: Path, part: BinaryIO, journal: BinaryIO, progress: Progress) -> None:
+    def __init__(self, path: Path, part: BinaryIO, journal: BinaryIO, progress: Progress, digest: Any) -> None:
+        """Go on behind `progress`. `digest` is the SHA-256 object over what `part` holds."""
         self.progress = progress
+        self._digest = digest
         self._path = path
         self._part = part
         self._journal = journal
@@ -50,13 +56,21 @@ class Output:
         """Add a line. It counts only once it is committed."""
         with _refusals(self._path):
             self._part.write(line)
+        self._digest.update(line)
 
     def commit(self, *, lines: int, errors: int, read: int, sha256: str) -> None:
         """Put the lines on disk, and then the progress of the run. The arguments are the fields of `Progress`."""
         with _refusals(self._path):
             _flush(self._part)
             written = self._part.tell()
-            self.progress = Progress(lines=lines, errors=errors, read=read, sha256=sha256, written=written)
+            self.progress = Progress(
+                lines=lines,
+                errors=errors,
+                read=read,
+                sha256=sha256,
+                written=written,
+                written_sha256=self._digest.hexdigest(),
+            )
             _append_row(self._journal, dataclasses.asdict(self.progress))
 
     def publish(self) -> None:
@@ -78,16 +92,17 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     with ExitStack() as files, _refusals(path):
         journal = files.enter_context(_open_locked(_beside(path, JOURNAL)))
         if rows := _read_rows(journal):
-            _check_run(rows[0], run, path)
+            _check_run(rows[0], run, path, journal.name)
         else:
             _check_free(path)
             journal.write(_MAGIC)
             _append_row(journal, run)
-        progress = Progress(**rows[-1]) if len(rows) > 1 else Progress()
+        progress = _progress_from_rows(rows, journal.name)
         part = files.enter_context(_open_part(path, progress))
+        digest = _digest_of_part(part, progress, path)
         keep = files.pop_all()
     try:
-        yield Output(path, part, journal, progress)
+        yield Output(path, part, journal, progress, digest)
     finally:
         with _refusals(path):  # closing writes what is still in a buffer, which may fail, too
             keep.close()
@@ -138,14 +153,29 @@ def _read_rows(journal: BinaryIO) -> list[Any]:
     rows, newline, _ = content.removeprefix(_MAGIC).rpartition(b"\n")
     journal.truncate(len(_MAGIC) + len(rows) + 1 if newline else 0)
     try:
-        return [json.loads(row) for row in rows.splitlines()]
-    except ValueError as error:
-        raise OutputError(
-            f"{journal.name} is damaged ({error}): remove it and the file that ends with {PART}."
-        ) from error
+        return [document_from_bytes(row, OTHER) for row in rows.split(b"\n")] if newline else []
+    except DocumentError as error:
+        raise _damaged(journal.name, error) from error
 
 
-def _check_run(earlier: Mapping[str, Any], run: Mapping[str, Any], path: Path) -> None:
+def _progress_from_rows(rows: Sequence[Any], journal: str) -> Progress:
+    """Return the progress in the last row; none where the only row is the description of the run."""
+    if len(rows) < 2:
+        return Progress()
+    try:
+        progress: Progress = value_from_json(Progress, rows[-1], f"line {len(rows) + 1}")
+    except TypeError as error:
+        raise _damaged(journal, error) from error
+    return progress
+
+
+def _damaged(journal: str, reason: object) -> OutputError:
+    return OutputError(f"{journal} is damaged ({reason}): remove it and the file that ends with {PART}.")
+
+
+def _check_run(earlier: Any, run: Mapping[str, Any], path: Path, journal: str) -> None:
+    if not isinstance(earlier, dict):
+        raise _damaged(journal, f"line 2 is {shown(earlier)}, expected the description of the run")
     for name, value in json.loads(json.dumps(run)).items():
         if earlier.get(name) != value:
             raise OutputError(
@@ -174,10 +204,18 @@ def _open_part(path: Path, progress: Progress) -> BinaryIO:
         raise OutputError(
             f"{part} has {size:,} bytes, expected the {progress.written:,} that were written: {start_again(path)}"
         )
-    file = part.open("ab")
+    file = part.open("a+b")
     file.truncate(progress.written)
-    file.seek(0, os.SEEK_END)
     return file
+
+
+def _digest_of_part(part: BinaryIO, progress: Progress, path: Path) -> Any:
+    """Return the SHA-256 object over what the part holds. Raises OutputError where that is not what was written."""
+    digest = digest_of_start(part, progress.written)
+    if digest.hexdigest() != progress.written_sha256:
+        raise OutputError(f"{part.name} holds other lines than were written (SHA-256): {start_again(path)}")
+    part.seek(0, os.SEEK_END)
+    return digest
 
 
 def _append_row(journal: BinaryIO, row: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ class Progress:
         read: how many bytes of the input they are.
         sha256: the SHA-256 of these bytes, in hex.
         written: how many bytes of the output their answers are.
+        written_sha256: the SHA-256 of these bytes, in hex.
     """
 
     lines: int = 0
@@ -24,3 +25,4 @@ class Progress:
     read: int = 0
     sha256: str = _NOTHING
     written: int = 0
+    written_sha256: str = _NOTHING

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, TypeAlias
 
-MOST_LINE_BYTES: Final = 1 << 22
-"""The most bytes of a line. A longer one is an error, and is never in memory as a whole."""
+from rpln_runtime.limits import MOST_LINE_BYTES
+
 MOST_WINDOW_BYTES: Final = 1 << 18
 """A window ends with the line that reaches this size, which limits memory where lines are long."""
 

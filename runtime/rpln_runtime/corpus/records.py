@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rpln_runtime.corpus.reading import MOST_LINE_BYTES
+from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
+from rpln_runtime.limits import MOST_LINE_BYTES, OTHER
 from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 AnswerItems = Callable[[list[Any]], Sequence[Any]]
@@ -81,8 +82,8 @@ def _object_from_line(line: bytes) -> dict[str, Any]:
     if len(line) > MOST_LINE_BYTES and not line.endswith(b"\n"):
         raise InputError(f"it has more than {MOST_LINE_BYTES:,} bytes")
     try:
-        record = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
+        record = document_from_bytes(line, OTHER)
+    except DocumentError as error:
         raise InputError(f"it is not JSON ({error})") from error
     if not isinstance(record, dict):
         raise InputError("it is not a JSON object")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,10 @@ class Bundle(NamedTuple):
     graph: Graph
 
 
+Shapes: TypeAlias = dict[str, tuple[int | None, ...] | None]
+"""The size of each axis of tensors, by name. None for an axis that the graph leaves open, and for a whole shape."""
+
+
 class Engine(Protocol):
     """A graph that is ready to run. Threads may share it."""
 
@@ -35,6 +39,10 @@ class Engine(Protocol):
     @property
     def outputs(self) -> dict[str, str]:
         """The dtype of each output, by numpy's name."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of each input and output."""
 
     @property
     def profiles(self) -> Sequence[Profile]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
+from rpln_runtime.limits import MANIFEST
 from rpln_runtime.manifest import BundleFile, Manifest, value_from_json
 
 ENGINE_SCHEMA_VERSION: Final = 1
@@ -127,13 +129,13 @@ def read_engines(folder: Path, manifest: Manifest) -> list[EngineManifest]:
 def read_engine(path: Path) -> EngineManifest:
     """Read the manifest of one engine. Raises ManifestError for one that is broken or has another schema."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = read_document(path, MANIFEST)
+    except DocumentError as error:
         raise ManifestError(f"{path} cannot be read ({error}). Build the engine again.") from error
     found = document.get("schema_version") if isinstance(document, dict) else None
     if found != ENGINE_SCHEMA_VERSION:
         raise ManifestError(
-            f"{path} has schema version {found!r}, this rpln-runtime reads {ENGINE_SCHEMA_VERSION}. "
+            f"{path} has schema version {shown(found)}, this rpln-runtime reads {ENGINE_SCHEMA_VERSION}. "
             "Build the engine again, or install the rpln-runtime that matches it."
         )
     try:

@@ -5,7 +5,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from rpln_runtime.engines.base import Shapes
 from rpln_runtime.engines.memory import HostMemory, Memory
+from rpln_runtime.errors import ProviderError
 
 _NUMPY_NAMES: Final = {
     "tensor(float)": "float32",
@@ -41,15 +43,27 @@ class OnnxRuntimeEngine:
         """The dtype of each output, by numpy's name."""
         return _dtypes(self.session.get_outputs())
 
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of each input and output."""
+        nodes = [*self.session.get_inputs(), *self.session.get_outputs()]
+        # ONNX Runtime has a name, or None, for an axis that the graph leaves open, and no axes for an unknown rank.
+        return {
+            node.name: tuple(size if isinstance(size, int) else None for size in node.shape) or None for node in nodes
+        }
+
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
+        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites.
+
+        Raises ProviderError where ONNX Runtime fails.
+        """
         binding = self.session.io_binding()
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in names:
             # ONNX Runtime takes memory from its pool, and the arrays keep it. New memory of numpy's would be slower.
             binding.bind_output(name, "cpu")
-        self.session.run_with_iobinding(binding)
+        _run_bound(self.session, binding)
         return [value.numpy() for value in binding.get_outputs()]
 
     def bind(self) -> "OnnxRuntimeBinding":
@@ -87,7 +101,7 @@ class OnnxRuntimeBinding:
 
     def run(self) -> None:
         """Run the graph. The outputs are complete when this returns."""
-        self._session.run_with_iobinding(self._binding)
+        _run_bound(self._session, self._binding)
 
 
 class OnnxRuntimeMemory:
@@ -110,6 +124,16 @@ class OnnxRuntimeMemory:
     def write(self, values: np.ndarray) -> None:
         """Copy `values` to the device."""
         self._values.update_inplace(values)
+
+
+def _run_bound(session: Any, binding: Any) -> None:
+    """Run the session. Raises ProviderError where ONNX Runtime fails."""
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # ONNX Runtime's classes have no base but this one
+        raise ProviderError(
+            f"ONNX Runtime failed to run the graph ({error}). Check the bundle (rpln validate), and the free memory."
+        ) from error
 
 
 def _dtypes(nodes: Sequence[Any]) -> dict[str, str]:

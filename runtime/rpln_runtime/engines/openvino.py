@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.errors import ManifestError, MissingExtraError
+from rpln_runtime.engines.base import Shapes
+from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 
 _PRECISION: Final = "f32"
 """The type that OpenVINO computes in. By default it would choose bf16 on some CPUs, whatever the graph says."""
@@ -54,10 +55,27 @@ class OpenVinoEngine:
         """The dtype of each output, by numpy's name."""
         return _dtypes(self._compiled.outputs)
 
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of each input and output."""
+        return {
+            name: _shape(port.partial_shape)
+            for port in (*self._compiled.inputs, *self._compiled.outputs)
+            for name in port.names
+        }
+
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
+        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites.
+
+        Raises ProviderError where OpenVINO fails.
+        """
         request = self._request()
-        request.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()}, share_inputs=True)
+        try:
+            request.infer({name: np.ascontiguousarray(array) for name, array in feeds.items()}, share_inputs=True)
+        except RuntimeError as error:
+            raise ProviderError(
+                f"OpenVINO failed to run the graph ({error}). Check the bundle (rpln validate), and the free memory."
+            ) from error
         # Copies: the next run overwrites the tensors of the request.
         return [np.array(request.get_tensor(name).data) for name in names]
 
@@ -66,6 +84,11 @@ class OpenVinoEngine:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         return self._requests.own
+
+
+def _shape(partial: Any) -> tuple[int | None, ...] | None:
+    """Return a shape of OpenVINO's as the engines' interface has it."""
+    return tuple(size.get_length() if size.is_static else None for size in partial) if partial.rank.is_static else None
 
 
 def _dtypes(ports: Sequence[Any]) -> dict[str, str]:

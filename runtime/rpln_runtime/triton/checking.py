@@ -4,11 +4,12 @@ Triton refuses some mistakes itself. It serves others silently: a misspelt param
 not batch, an output that is left out, too few labels, settings of a GPU on the CPU.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from rpln_runtime.documents import read_document
+from rpln_runtime.limits import MANIFEST
 from rpln_runtime.triton.checks.common import check_common
 from rpln_runtime.triton.checks.engine_model import check_engine_model
 from rpln_runtime.triton.checks.ensemble import check_ensemble
@@ -71,7 +72,7 @@ def _problems(models: Mapping[str, Model]) -> Iterator[str]:
 
 def _roles(repository: Path) -> dict[str, str]:
     try:
-        document: Any = json.loads((repository / MARKER).read_text(encoding="utf-8"))
+        document: Any = read_document(repository / MARKER, MANIFEST)
         roles = {str(name): str(role) for name, role in document["models"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RepositoryError(

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
+from rpln_runtime.limits import OTHER
 from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 OPTIONS: Final = "options"
@@ -59,8 +61,8 @@ def options_from_text(text: bytes) -> dict[str, Any]:
     Raises InputError for text that is not a JSON object.
     """
     try:
-        options = json.loads(text_from_bytes(text, OPTIONS) or "{}")
-    except (ValueError, RecursionError) as error:
+        options = document_from_bytes(text_from_bytes(text, OPTIONS).encode() or b"{}", OTHER)
+    except DocumentError as error:
         raise InputError(f'{OPTIONS} is not JSON ({error}): expected an object, such as {{"top_k": 3}}.') from error
     if not isinstance(options, dict):
         raise InputError(f'{OPTIONS} is a {type(options).__name__}, expected a JSON object, such as {{"top_k": 3}}.')

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rpln_runtime import InputError
 from rpln_runtime.corpus import OutputError, Progress, reading
 from rpln_runtime.corpus.run import answer_file, answer_windows
+from rpln_runtime.limits import MOST_LINE_BYTES
 from rpln_runtime.postprocess.base import TEXT_FIELD, ItemField
 from rpln_runtime.postprocess.question_answering import QuestionAnswering
 from rpln_runtime.postprocess.text_classification import TextClassification
@@ -83,7 +84,12 @@ def test_line_n_of_the_output_is_for_line_n_of_the_input(tmp_path: Path) -> None
     ]
     content, made = source.read_bytes(), (tmp_path / "out").stat().st_size
     assert done == Progress(
-        lines=8, errors=0, read=len(content), sha256=hashlib.sha256(content).hexdigest(), written=made
+        lines=8,
+        errors=0,
+        read=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        written=made,
+        written_sha256=hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest(),
     )
     assert told == [(lines, len(content)) for lines in (0, 3, 6, 8)]
     assert names(tmp_path) == ["in", "out"]
@@ -142,11 +148,11 @@ BAD_LINES = {
     b'{"text": " \\n\\t "}': "'text' is empty",
     b'{"text": "a", "answer": 1}': "field 'answer'",
     b'{"text": "a", "error": 1}': "field 'error'",
-    b'{"text": "a", "id": NaN}': "JSON .*float",
+    b'{"text": "a", "id": NaN}': "JSON .*NaN",
     b'{"text": "a", "id": 1e999}': "JSON",
-    b'{"text": "a", "id": "\\ud800"}': "JSON .*utf-8",
+    b'{"text": "a", "id": "\\ud800"}': "JSON .*surrogate",
     b'{"text": "' + b"a" * 41 + b'"}': "too many tokens",
-    b'{"text": "a", "id": "' + b"a" * reading.MOST_LINE_BYTES + b'"}': "4,194,304 bytes",
+    b'{"text": "a", "id": "' + b"a" * MOST_LINE_BYTES + b'"}': "1,048,576 bytes",
 }
 """Lines that cannot be answered, and what the reason must name."""
 
@@ -252,9 +258,51 @@ def test_an_output_without_a_name_is_refused(path: str, tmp_path: Path) -> None:
 
 
 def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out.journal").write_bytes(b"rpln-runtime corpus, journal 1\nno JSON\n")
+    (tmp_path / "out.journal").write_bytes(b"rpln-runtime corpus, journal 2\nno JSON\n")
     with pytest.raises(OutputError, match=r"out\.journal is damaged"):
         run(write_lines(tmp_path / "in", TEXTS), tmp_path / "out")
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["run", "window"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "[]",
+        "7",
+        "null",
+        '"lines"',
+        "{}",
+        '{"lines": 3}',
+        '{"lines": 3, "errors": 0, "read": 9, "sha256": "a", "written": 9, "written_sha256": "a", "more": 1}',
+        '{"lines": "3", "errors": 0, "read": 9, "sha256": "a", "written": 9, "written_sha256": "a"}',
+        '{"lines": -3, "errors": 0, "read": 9, "sha256": "a", "written": 9, "written_sha256": "a"}',
+        '{"lines": 3, "errors": 0, "read": 1e30, "sha256": "a", "written": 9, "written_sha256": "a"}',
+        '{"lines": 3, "errors": 0, "read": 9, "sha256": 7, "written": 9, "written_sha256": "a"}',
+        '{"lines": 3, "errors": 0, "read": 9, "sha256": "a", "written": %s, "written_sha256": "a"}' % 10**30,
+        "[" * 100_000,
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ],
+)
+def test_damaged_rows_of_a_journal_are_refused(tmp_path: Path, row: str, number: int) -> None:
+    source, output = write_lines(tmp_path / "in", TEXTS), tmp_path / "out"
+    stop_after(2, source, output)
+    journal = tmp_path / "out.journal"
+    lines = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([*lines[:number], row.encode("latin-1"), b""]))
+    with pytest.raises(OutputError, match=r"out\.journal is damaged|begun with another bundle"):
+        run(source, output)
+
+
+def test_a_part_with_other_lines_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    source, output = write_lines(tmp_path / "in", TEXTS), tmp_path / "out"
+    stop_after(2, source, output)
+    part = tmp_path / "out.part"
+    content = part.read_bytes()
+    part.write_bytes(content.replace(b'"letters"', b'"digits!"', 1))
+    with pytest.raises(OutputError, match=r"out\.part holds other lines than were written .*to start again"):
+        run(source, output)
+    part.write_bytes(content)
+    assert run(source, output).lines == len(TEXTS)
 
 
 def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path) -> None:
@@ -366,7 +414,7 @@ def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_behind_a_line_that_is_too_long(tmp_path: Path) -> None:
-    source = write_lines(tmp_path / "in", ["a" * 2 * reading.MOST_LINE_BYTES, *TEXTS])
+    source = write_lines(tmp_path / "in", ["a" * 2 * MOST_LINE_BYTES, *TEXTS])
     stop_after(1, source, tmp_path / "out", on_error="record")
     assert run(source, tmp_path / "out", on_error="record").lines == 9
 

@@ -14,9 +14,9 @@ import pytest
 from rpln_runtime import InputError, ManifestError, generator, pipeline
 from rpln_runtime.corpus import OutputError, run_corpus
 from rpln_runtime.corpus.opening import Opening
-from rpln_runtime.corpus.reading import MOST_LINE_BYTES
 from rpln_runtime.corpus.run import answer_file, answer_windows
 from rpln_runtime.engines.providers import PROVIDERS
+from rpln_runtime.limits import MOST_LINE_BYTES
 from rpln_runtime.manifest import Optimization, read_manifest, write_manifest
 from rpln_runtime.postprocess.base import TEXT_FIELD
 from tests.runtime.bundles import CORPUS, Bundle

@@ -96,7 +96,7 @@ def engine_of(folder: Path, **fields: Any) -> EngineManifest:
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     (folder / "engines").mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(b"graph")
+    (folder / "model.onnx").write_bytes(b"\x3a\x00")  # an empty graph
     (folder / f"{NAME}.plan").write_bytes(b"engine")
     write_engine(folder / f"{NAME}.json", engine_of(folder))
     write_manifest(folder, MANIFEST)

@@ -191,8 +191,9 @@ def test_a_graph_whose_outputs_depend_on_values_is_refused(
     manifest = read_manifest(folder)
     (graph,) = manifest.graphs
     output = TensorSpec(name="logits", dtype="float32", shape=("masked_tokens", 6))
-    graph = dataclasses.replace(graph, outputs=(output,))
-    write_manifest(folder, dataclasses.replace(manifest, graphs=(graph,)))
+    inputs = tuple(dataclasses.replace(spec, values=None) for spec in graph.inputs)
+    graph = dataclasses.replace(graph, inputs=inputs, outputs=(output,))
+    write_manifest(folder, dataclasses.replace(manifest, task="fill-mask", vocab_size=6, graphs=(graph,)))
     facts = ("'logits'", "model.onnx", "masked_tokens", "'tensorrt-rtx'", "--logits positions or all")
     check_refused(folder, *facts)
 

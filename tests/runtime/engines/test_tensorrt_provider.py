@@ -66,7 +66,7 @@ def test_caches_are_kept_on_this_machine_by_graph(
     assert engines.is_dir()
     other = copy_bundle(bundle, tmp_path)
     assert told(other)["trt_engine_cache_path"] == str(engines)
-    (other / "model.onnx").write_bytes((other / "model.onnx").read_bytes() + b"\n")
+    (other / "model.onnx").write_bytes((other / "model.onnx").read_bytes() + b"\x1a\x01x")  # a producer's version
     copied = copy_bundle(dataclasses.replace(bundle, folder=other), tmp_path / "altered")
     assert told(copied)["trt_engine_cache_path"] != str(engines)
 

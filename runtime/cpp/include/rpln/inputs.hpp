@@ -77,15 +77,6 @@ class FeedsCheck {
     }
   }
 
-  static std::string names_of_axes(const std::vector<Dimension>& shape) {
-    std::vector<std::string> parts;
-    for (const Dimension& dimension : shape) {
-      const auto* size = std::get_if<std::int64_t>(&dimension);
-      parts.push_back(size ? std::to_string(*size) : std::get<std::string>(dimension));
-    }
-    return join(parts);
-  }
-
   // Checks that each size is that of the graph, within the limits of its axis, and that of other inputs with the axis.
   void check_shape(const Tensor& tensor, const TensorSpec& spec) {
     for (std::size_t position = 0; position < spec.shape.size(); ++position) {

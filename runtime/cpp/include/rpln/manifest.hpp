@@ -1,183 +1,25 @@
 // rpln.json, the contract between exporter and runtime: what a bundle holds and how to feed it.
 //
-// Reading a manifest checks its schema, that no path leaves the folder, and size and SHA-256 of every file it names.
-// The structs have the fields of the dataclasses in rpln_runtime/manifest.py, where their meaning is explained. The
-// tests leave out and alter each field, and see that both runtimes refuse the same documents at the same place.
+// Reading a manifest checks its schema, that it agrees with itself and with what is known of its task (facts.hpp), that
+// no path leaves the folder, and size and SHA-256 of every file it names, the files of weights among them.
+// The tests leave out and alter each field, and see that both runtimes refuse the same documents at the same place.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
 #include "rpln/errors.hpp"
-#include "rpln/schema.hpp"
+#include "rpln/external_data.hpp"
+#include "rpln/facts.hpp"
+#include "rpln/limits.hpp"
+#include "rpln/manifest_rows.hpp"
 #include "rpln/sha256.hpp"
 
 namespace rpln {
-
-inline constexpr std::int64_t schema_version = 3;
-inline constexpr const char* manifest_name = "rpln.json";
-
-struct BundleFile {
-  std::string path;
-  std::int64_t size = 0;
-  std::string sha256;
-
-  RPLN_FIELDS(path, size, sha256)
-};
-
-// A size, or the name of a dynamic axis.
-using Dimension = std::variant<std::string, std::int64_t>;
-
-struct TensorSpec {
-  std::string name;
-  std::string dtype;
-  std::vector<Dimension> shape;
-  std::optional<std::int64_t> values;
-
-  RPLN_FIELDS(name, dtype, shape, values)
-
-  [[nodiscard]] bool has_axis(std::string_view axis) const {
-    for (const Dimension& dimension : shape) {
-      if (const auto* named = std::get_if<std::string>(&dimension); named && *named == axis) return true;
-    }
-    return false;
-  }
-};
-
-struct Axis {
-  std::int64_t minimum = 0;
-  std::optional<std::int64_t> maximum;
-
-  RPLN_FIELDS(minimum, maximum)
-};
-
-struct Rewritten {
-  std::string path;
-  std::string form;
-  std::vector<std::string> providers;
-
-  RPLN_FIELDS(path, form, providers)
-};
-
-struct Graph {
-  std::string variant;
-  std::string path;
-  std::int64_t opset = 0;
-  std::vector<TensorSpec> inputs;
-  std::vector<TensorSpec> outputs;
-  std::string form;
-  std::vector<Rewritten> rewritten;
-
-  RPLN_FIELDS(variant, path, opset, inputs, outputs, form, rewritten)
-
-  // Returns the path of the file that `provider` runs.
-  [[nodiscard]] const std::string& path_for(std::string_view provider) const {
-    for (const Rewritten& row : rewritten) {
-      for (const std::string& other : row.providers) {
-        if (other == provider) return row.path;
-      }
-    }
-    return path;
-  }
-
-  [[nodiscard]] const TensorSpec* input(std::string_view input_name) const { return find(inputs, input_name); }
-  [[nodiscard]] const TensorSpec* output(std::string_view output_name) const { return find(outputs, output_name); }
-
- private:
-  static const TensorSpec* find(const std::vector<TensorSpec>& specs, std::string_view wanted) {
-    for (const TensorSpec& spec : specs) {
-      if (spec.name == wanted) return &spec;
-    }
-    return nullptr;
-  }
-};
-
-struct Candidate {
-  std::string variant;
-  std::string form;
-  std::string provider;
-  std::optional<double> speedup;
-  std::string outcome;
-
-  RPLN_FIELDS(variant, form, provider, speedup, outcome)
-};
-
-struct Optimization {
-  std::string target;
-  std::string workload;
-  std::string provider;
-  std::optional<std::int64_t> threads;
-  std::optional<bool> spinning;
-  std::vector<Candidate> candidates;
-  std::string note;
-
-  RPLN_FIELDS(target, workload, provider, threads, spinning, candidates, note)
-};
-
-struct Generation {
-  std::int64_t pad_token_id = 0;
-  std::optional<std::int64_t> bos_token_id;
-  std::vector<std::int64_t> eos_token_ids;
-  std::optional<std::int64_t> start_token_id;
-  std::int64_t first_position = 0;
-  std::int64_t pad_position = 0;
-  std::optional<std::int64_t> max_new_tokens;
-  std::optional<std::int64_t> max_length;
-
-  RPLN_FIELDS(pad_token_id, bos_token_id, eos_token_ids, start_token_id, first_position, pad_position, max_new_tokens,
-              max_length)
-};
-
-struct Source {
-  std::string name;
-  std::string sha256;
-
-  RPLN_FIELDS(name, sha256)
-};
-
-struct Manifest {
-  std::string task;
-  std::vector<Graph> graphs;
-  std::map<std::string, Axis> axes;
-  std::int64_t usable_length = 0;
-  std::int64_t vocab_size = 0;
-  std::int64_t type_vocab_size = 0;
-  std::int64_t pad_token_id = 0;
-  std::optional<std::int64_t> mask_token_id;
-  std::optional<std::string> problem_type;
-  std::vector<std::string> labels;
-  std::string precision;
-  std::string recipe;
-  std::map<std::string, std::int64_t> passes;
-  std::string target;
-  Source source;
-  std::map<std::string, std::string> versions;
-  std::map<std::string, Json> validation;
-  std::optional<Generation> generation;
-  std::optional<Optimization> optimization;
-  std::vector<BundleFile> files;
-  std::int64_t schema_version = rpln::schema_version;
-
-  RPLN_FIELDS(task, graphs, axes, usable_length, vocab_size, type_vocab_size, pad_token_id, mask_token_id,
-              problem_type, labels, precision, recipe, passes, target, source, versions, validation, generation,
-              optimization, files, schema_version)
-
-  [[nodiscard]] bool lists_file(std::string_view path) const {
-    for (const BundleFile& file : files) {
-      if (file.path == path) return true;
-    }
-    return false;
-  }
-};
 
 namespace detail {
 
@@ -202,10 +44,25 @@ inline bool lies_in(const fs::path& path, const fs::path& folder) {
   return !failed && std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
+// Whether a path, or a part of it, has more bytes than a file system takes.
+inline bool too_long(const std::string& path) {
+  if (path.size() > limits::most_path_bytes) return true;
+  for (const fs::path& part : fs::path(path)) {
+    if (part.string().size() > limits::most_name_bytes) return true;
+  }
+  return false;
+}
+
 inline void check_file(const fs::path& folder, const BundleFile& file, bool verify) {
   if (!file.path.empty() && leaves_folder(file.path)) {
     throw ManifestError(std::string(manifest_name) + " names " + in_quotes(file.path) + ", which leaves the folder " +
                         folder.string() + ". Do not use it.");
+  }
+  if (too_long(file.path)) {
+    throw ManifestError(std::string(manifest_name) + " names " + in_quotes(file.path.substr(0, 40)) +
+                        "..., a path of " + std::to_string(file.path.size()) + " bytes: expected at most " +
+                        std::to_string(limits::most_path_bytes) + ", and at most " +
+                        std::to_string(limits::most_name_bytes) + " in each part. Do not use it.");
   }
   const fs::path path = folder / file.path;
   if (!lies_in(path, folder)) {
@@ -215,13 +72,35 @@ inline void check_file(const fs::path& folder, const BundleFile& file, bool veri
   if (!fs::is_regular_file(path, failed)) {
     throw ManifestError(path.string() + " is missing. Copy the whole bundle, or export the checkpoint again.");
   }
-  const auto size = static_cast<std::intmax_t>(fs::file_size(path));
+  const auto size = static_cast<std::intmax_t>(fs::file_size(path, failed));
+  if (failed) throw ManifestError(path.string() + " cannot be read (" + failed.message() + ").");
   if (size != file.size) {
     throw ManifestError(path.string() + " has " + std::to_string(size) + " bytes, the manifest says " +
                         std::to_string(file.size) + ": a truncated or altered copy. Copy the bundle again.");
   }
   if (verify && sha256_of_file(path) != file.sha256) {
     throw ManifestError(path.string() + " differs from what was exported (SHA-256). Copy the bundle again.");
+  }
+}
+
+// Checks that the files of the weights of every ONNX file are listed, so that they were hashed, too.
+inline void check_external_data(const fs::path& folder, const Manifest& manifest) {
+  std::set<std::string> graphs;
+  for (const Graph& graph : manifest.graphs) {
+    graphs.insert(graph.path);
+    for (const Rewritten& row : graph.rewritten) graphs.insert(row.path);
+  }
+  for (const BundleFile& file : manifest.files) {
+    if (fs::path(file.path).extension() == ".onnx") graphs.insert(file.path);
+  }
+  for (const std::string& graph : graphs) {
+    for (const std::string& location : external_files(folder / graph)) {
+      const std::string weights = (fs::path(graph).parent_path() / location).lexically_normal().generic_string();
+      if (manifest.lists_file(weights)) continue;
+      throw ManifestError((folder / graph).string() + " keeps weights in " + in_quotes(location) + ", but " +
+                          manifest_name + " lists no file " + in_quotes(weights) +
+                          ", so nothing tells whether they were altered. Do not use it.");
+    }
   }
 }
 
@@ -247,15 +126,10 @@ inline void check_graph(const fs::path& path, const Graph& graph, const Manifest
   }
 }
 
-inline std::string read_text(const fs::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 inline Json json_from_file(const fs::path& path) {
   try {
-    return Json::parse(read_text(path));
-  } catch (const Json::exception& error) {
+    return value_from_text<Json>(read_text(path, limits::manifest.size), limits::manifest);
+  } catch (const DocumentError& error) {
     throw ManifestError(path.string() + " is not valid JSON (" + error.what() + "). Export the checkpoint again.");
   }
 }
@@ -269,7 +143,12 @@ inline Manifest manifest_from_json(const Json& document, const fs::path& path) {
                         ". Export the checkpoint again, or install the rpln-runtime that matches the bundle.");
   }
   try {
-    return Schema<Manifest>::read(document, "the manifest");
+    Manifest manifest = Schema<Manifest>::read(document, "the manifest");
+    if (manifest.graphs.empty()) throw ManifestError(path.string() + " lists no graph. Export the checkpoint again.");
+    if (const std::string reason = contradiction(manifest); !reason.empty()) {
+      throw ManifestError(path.string() + " contradicts itself: " + reason + ". Export the checkpoint again.");
+    }
+    return manifest;
   } catch (const SchemaError& error) {
     throw ManifestError(path.string() + " breaks schema " + std::to_string(schema_version) + ": " + error.what() +
                         ". Export the checkpoint again.");
@@ -288,11 +167,9 @@ inline Manifest read_manifest(const std::filesystem::path& folder, bool verify =
                         ": expected a bundle. Make one with rpln-export.");
   }
   Manifest manifest = detail::manifest_from_json(detail::json_from_file(path), path);
-  if (manifest.graphs.empty()) {
-    throw ManifestError(path.string() + " lists no graph. Export the checkpoint again.");
-  }
   for (const BundleFile& file : manifest.files) detail::check_file(folder, file, verify);
   for (const Graph& graph : manifest.graphs) detail::check_graph(path, graph, manifest);
+  if (verify) detail::check_external_data(folder, manifest);
   return manifest;
 }
 

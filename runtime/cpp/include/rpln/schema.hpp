@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "rpln/json.hpp"
+#include "rpln/limits.hpp"
 
 // Defines `visit(row, field)`, which calls `field` with the name of each field and the field of `row`.
 #define RPLN_FIELD(name) field(#name, row.name);
@@ -34,6 +35,27 @@ class SchemaError final : public std::runtime_error {
   throw SchemaError(where + " is " + shown(value) + ", expected " + expected);
 }
 
+// Whether a value is an integer of 64 bits with a sign. JSON's may be larger, and would become another when converted.
+inline bool is_int64(const Json& value) {
+  if (!value.is_number_unsigned()) return value.is_number_integer();
+  return value.get<std::uint64_t>() <= static_cast<std::uint64_t>(limits::most);
+}
+
+// Throws SchemaError where the field `name`, or a list or object in it, holds an integer that is out of range.
+inline void check_range(const Json& value, const char* name, const std::string& where) {
+  const limits::Range range = limits::range_of_field(name);
+  const auto fits = [&](const Json& item) {
+    if (!item.is_number_integer()) return true;
+    return is_int64(item) && item.get<std::int64_t>() >= range.minimum && item.get<std::int64_t>() <= range.maximum;
+  };
+  bool all = fits(value);
+  if (value.is_structured()) {
+    for (const Json& item : value) all = all && fits(item);
+  }
+  if (all) return;
+  refuse(value, where, "integers from " + std::to_string(range.minimum) + " to " + std::to_string(range.maximum));
+}
+
 // A struct: an object with its fields.
 template <class Row>
 struct Schema {
@@ -45,6 +67,7 @@ struct Schema {
       if (!value.contains(key)) throw SchemaError(where + " has no field " + in_quotes(key));
       using Field = std::remove_reference_t<decltype(field)>;
       field = Schema<Field>::read(value[key], where + "." + key);
+      check_range(value[key], key, where + "." + key);
       ++known;
     });
     if (known == value.size()) return row;
@@ -81,7 +104,7 @@ struct Schema<std::string> : PlainSchema<std::string> {
 template <>
 struct Schema<std::int64_t> : PlainSchema<std::int64_t> {
   static constexpr const char* expected = "an integer";
-  static bool fits(const Json& value) { return value.is_number_integer(); }
+  static bool fits(const Json& value) { return is_int64(value); }
 };
 
 template <>
@@ -105,7 +128,7 @@ template <>
 struct Schema<std::variant<std::string, std::int64_t>> {
   static std::variant<std::string, std::int64_t> read(const Json& value, const std::string& where) {
     if (value.is_string()) return value.get<std::string>();
-    if (!value.is_number_integer()) refuse(value, where, "a text or an integer");
+    if (!is_int64(value)) refuse(value, where, "a text or an integer");
     return value.get<std::int64_t>();
   }
 };

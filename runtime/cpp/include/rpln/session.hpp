@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -166,20 +167,91 @@ inline std::string dtype_name(ONNXTensorElementDataType type) {
   }
 }
 
-// The dtypes of a graph's inputs or outputs, by name.
-using Signature = std::map<std::string, std::string>;
+// The dtype and the shape of an input or output; -1 for an axis that the graph leaves open, and none for no shape.
+struct GraphTensor {
+  std::string dtype;
+  std::optional<std::vector<std::int64_t>> shape;
+};
 
-// Checks that a side of the graph in the file has the names and dtypes of the manifest, which everything else relies
-// on.
+// A graph's inputs or outputs, by name.
+using Signature = std::map<std::string, GraphTensor>;
+
+// Whether a graph whose sizes are `found` may have the shape that the manifest has `stated`.
+inline bool has_shape(const std::vector<Dimension>& stated, const std::vector<std::int64_t>& found) {
+  if (stated.size() != found.size()) return false;
+  for (std::size_t axis = 0; axis < found.size(); ++axis) {
+    const auto* size = std::get_if<std::int64_t>(&stated[axis]);
+    if (found[axis] >= 0 && (!size || *size != found[axis])) return false;
+  }
+  return true;
+}
+
+// Checks that a side of the graph in the file has the names, dtypes and shapes of the manifest, which everything else
+// relies on. An axis that the file leaves open is compared when the graph runs.
 inline void check_side(const std::string& path, const char* side, const Signature& found,
                        const std::vector<TensorSpec>& specs, bool exactly) {
-  Signature expected;
+  std::map<std::string, std::string> dtypes;
+  for (const auto& [name, tensor] : found) dtypes[name] = tensor.dtype;
+  std::map<std::string, std::string> expected;
   for (const TensorSpec& spec : specs) expected[spec.name] = spec.dtype;
-  const bool covered = std::includes(found.begin(), found.end(), expected.begin(), expected.end());
-  if (covered && (!exactly || found.size() == expected.size())) return;
-  throw ManifestError(path + " has the " + side + " " + shown(found) + ", the manifest says " + shown(expected) +
-                      ". Export the checkpoint again.");
+  const bool covered = std::includes(dtypes.begin(), dtypes.end(), expected.begin(), expected.end());
+  if (!covered || (exactly && dtypes.size() != expected.size())) {
+    throw ManifestError(path + " has the " + side + " " + shown(dtypes) + ", the manifest says " + shown(expected) +
+                        ". Export the checkpoint again.");
+  }
+  for (const TensorSpec& spec : specs) {
+    const auto& shape = found.at(spec.name).shape;
+    if (!shape || has_shape(spec.shape, *shape)) continue;
+    throw ManifestError(path + " has " + in_quotes(spec.name) + " of the shape " + shown(*shape) +
+                        " (-1 is any size), the manifest says [" + names_of_axes(spec.shape) +
+                        "]. Export the checkpoint again.");
+  }
 }
+
+// Checks the shapes of what a graph gave, which the post-processing reads by the manifest.
+class OutputsCheck {
+ public:
+  OutputsCheck(const Feeds& feeds, const Graph& graph, const Manifest& manifest) : graph_(graph) {
+    for (const TensorSpec& spec : graph.inputs) {
+      for (std::size_t axis = 0; axis < spec.shape.size(); ++axis) {
+        if (const auto* name = std::get_if<std::string>(&spec.shape[axis])) {
+          sizes_[*name] = feeds.at(spec.name).shape[axis];
+        }
+      }
+    }
+    const auto batch = sizes_.find(std::string(names::batch));
+    const auto choices = sizes_.find(std::string(names::choices));
+    if (batch != sizes_.end() && choices != sizes_.end()) {
+      sizes_[std::string(names::batch_choices)] = batch->second * choices->second;
+    }
+    const auto ids = feeds.find("input_ids");
+    if (manifest.mask_token_id && ids != feeds.end()) {
+      const auto& values = std::get<std::vector<std::int64_t>>(ids->second.values);
+      sizes_[std::string(names::masked_tokens)] = std::count(values.begin(), values.end(), *manifest.mask_token_id);
+    }
+  }
+
+  // Throws ManifestError for a shape that is not as the manifest says.
+  void check(const TensorSpec& spec, const std::vector<std::int64_t>& shape) const {
+    bool fits = shape.size() == spec.shape.size();
+    std::vector<std::string> expected;
+    for (std::size_t axis = 0; axis < spec.shape.size(); ++axis) {
+      const auto* name = std::get_if<std::string>(&spec.shape[axis]);
+      const auto known = name ? sizes_.find(*name) : sizes_.end();
+      const bool open = name && known == sizes_.end();
+      const std::int64_t size = open ? -1 : name ? known->second : std::get<std::int64_t>(spec.shape[axis]);
+      expected.push_back(open ? *name : std::to_string(size));
+      fits = fits && (open || shape[axis] == size);
+    }
+    if (fits) return;
+    throw ManifestError(graph_.path + " gave " + in_quotes(spec.name) + " the shape " + shown(shape) +
+                        ", but by the manifest it is [" + join(expected) + "]. Export the checkpoint again.");
+  }
+
+ private:
+  const Graph& graph_;
+  std::map<std::string, std::int64_t> sizes_;
+};
 
 }  // namespace detail
 
@@ -211,7 +283,8 @@ class Session {
   [[nodiscard]] Ort::Session& onnx_session() const { return onnx_; }
 
   // Runs the graph on `feeds`, which has a tensor for every input, and returns the `outputs` of these names, in this
-  // order. Throws InputError, before the graph runs, for anything that the manifest does not allow.
+  // order. Throws InputError, before the graph runs, for anything that the manifest does not allow, ProviderError where
+  // ONNX Runtime fails, and ManifestError for an output that is not as the manifest says.
   [[nodiscard]] std::vector<Output> run(const Feeds& feeds, const std::vector<std::string>& outputs) const {
     detail::FeedsCheck(feeds, graph_, *manifest_).run();
     std::vector<const char*> input_names;
@@ -223,14 +296,35 @@ class Session {
     }
     std::vector<const char*> output_names;
     for (const std::string& name : outputs) output_names.push_back(output_from_name(name).name.c_str());
-    std::vector<Ort::Value> values = onnx_.Run(Ort::RunOptions(), input_names.data(), inputs.data(), inputs.size(),
-                                               output_names.data(), output_names.size());
     std::vector<Output> found;
-    for (Ort::Value& value : values) found.emplace_back(std::move(value));
+    guarded([&] {
+      for (Ort::Value& value : onnx_.Run(Ort::RunOptions(), input_names.data(), inputs.data(), inputs.size(),
+                                         output_names.data(), output_names.size())) {
+        found.emplace_back(std::move(value));
+      }
+    });
+    const detail::OutputsCheck check(feeds, graph_, *manifest_);
+    for (std::size_t at = 0; at < found.size(); ++at) check.check(output_from_name(outputs[at]), found[at].shape());
     return found;
   }
 
+  // Runs the graph with the inputs and outputs that are bound. Throws ProviderError where ONNX Runtime fails.
+  void run_bound(const Ort::IoBinding& binding) const {
+    guarded([&] { onnx_.Run(Ort::RunOptions(), binding); });
+  }
+
  private:
+  // Calls `run` and turns an exception of ONNX Runtime's into one of this library's.
+  template <class Run>
+  void guarded(Run&& run) const {
+    try {
+      run();
+    } catch (const Ort::Exception& error) {
+      throw ProviderError("ONNX Runtime failed to run " + graph_.path + " (" + error.what() +
+                          "). Check the bundle (rpln validate), and the free memory.");
+    }
+  }
+
   static const Graph& graph_from_variant(const Manifest& manifest, const std::string& variant) {
     if (variant.empty()) return manifest.graphs.front();
     std::vector<std::string> known;
@@ -276,9 +370,18 @@ class Session {
       const auto name =
           inputs ? onnx_.GetInputNameAllocated(at, allocator) : onnx_.GetOutputNameAllocated(at, allocator);
       const auto info = inputs ? onnx_.GetInputTypeInfo(at) : onnx_.GetOutputTypeInfo(at);
-      found[name.get()] = detail::dtype_name(info.GetTensorTypeAndShapeInfo().GetElementType());
+      found[name.get()] = tensor_from_info(info);
     }
     return found;
+  }
+
+  static detail::GraphTensor tensor_from_info(const Ort::TypeInfo& info) {
+    if (info.GetONNXType() != ONNX_TYPE_TENSOR) return {"no tensor", std::nullopt};
+    const auto tensor = info.GetTensorTypeAndShapeInfo();
+    const std::string dtype = detail::dtype_name(tensor.GetElementType());
+    // ONNX Runtime has no axes for an unknown rank.
+    if (tensor.GetDimensionsCount() == 0) return {dtype, std::nullopt};
+    return {dtype, tensor.GetShape()};
   }
 
   [[nodiscard]] const TensorSpec& output_from_name(const std::string& name) const {

@@ -8,6 +8,7 @@ namespace rpln::names {
 inline constexpr std::string_view batch = "batch";
 inline constexpr std::string_view sequence = "sequence";
 inline constexpr std::string_view choices = "choices";
+inline constexpr std::string_view batch_choices = "batch*choices";
 inline constexpr std::string_view masks = "masks";
 inline constexpr std::string_view masked_tokens = "masked_tokens";
 inline constexpr std::string_view masked_positions = "masked_positions";

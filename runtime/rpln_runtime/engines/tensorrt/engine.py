@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rpln_runtime.engines.base import Bundle
+from rpln_runtime.engines.base import Bundle, Shapes
 from rpln_runtime.engines.manifest import EngineManifest, Profile
 from rpln_runtime.engines.profiles import unknown_axes
 from rpln_runtime.engines.tensorrt.checks import Checked, check_engines
@@ -58,6 +58,12 @@ class TensorRtEngine:
     def outputs(self) -> dict[str, str]:
         """The dtype of each output, by numpy's name."""
         return {name: dtype.name for name, dtype in self._loaded.outputs.items()}
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of each input and output."""
+        found = {name: self._loaded.cuda_engine.get_tensor_shape(name) for name in (*self.inputs, *self.outputs)}
+        return {name: tuple(None if size < 0 else int(size) for size in shape) for name, shape in found.items()}
 
     @property
     def profiles(self) -> Sequence[Profile]:

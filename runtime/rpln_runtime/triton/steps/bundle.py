@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rpln_runtime._version import __version__
+from rpln_runtime.documents import read_document
 from rpln_runtime.errors import ManifestError
+from rpln_runtime.facts import contradiction
+from rpln_runtime.limits import MANIFEST
 from rpln_runtime.manifest import MANIFEST_NAME, Manifest, value_from_json
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Postprocess, check_options
@@ -46,10 +49,12 @@ class StepBundle:
 def manifest_of_step(folder: Path) -> Manifest:
     """Read the manifest in a version folder, without checking the files that it lists. Raises ManifestError."""
     try:
-        document = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        document = read_document(folder / MANIFEST_NAME, MANIFEST)
         manifest: Manifest = value_from_json(Manifest, document, "the manifest")
     except (OSError, ValueError, TypeError) as error:
         raise ManifestError(f"{folder / MANIFEST_NAME} cannot be read ({error}). Write the repository anew.") from error
+    if reason := contradiction(manifest):
+        raise ManifestError(f"{folder / MANIFEST_NAME} contradicts itself: {reason}. Write the repository anew.")
     return manifest
 
 

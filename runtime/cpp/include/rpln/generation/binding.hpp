@@ -212,7 +212,7 @@ class BoundGraph {
                                                            shape.size(),
                                                            halves_ ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
                                                                    : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
-    session_.onnx_session().Run(Ort::RunOptions(), binding_);
+    session_.run_bound(binding_);
     Logits last(rows, vocabulary_);
     for (std::size_t row = 0; row < rows; ++row) read_row((row * steps + steps - 1) * vocabulary_, last.row(row));
     return last;

@@ -41,7 +41,7 @@ class CrossAttention {
     }
     tensors_->reshape(ids.rows, ids.columns);
     tensors_->bind_outputs(binding, cross_prefix);
-    encoder.onnx_session().Run(Ort::RunOptions(), binding);
+    encoder.run_bound(binding);
   }
 
   void bind(BoundGraph& graph) {

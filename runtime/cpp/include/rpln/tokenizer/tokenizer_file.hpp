@@ -84,11 +84,12 @@ class TokenizerReader {
   }
 
   static std::int32_t id_from(const TokenizerJson& value) {
-    const auto id = value.get<std::int64_t>();
-    if (!value.is_number_integer() || id < 0 || id > std::numeric_limits<std::int32_t>::max()) {
-      throw Error("a token has the id " + value.dump() + ", expected an integer, 0 or more");
+    // Its sign decides how an integer is kept: one that is not negative has no sign, and up to 64 bits.
+    const auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max());
+    if (!value.is_number_unsigned() || value.get<std::uint64_t>() > most) {
+      throw Error("a token has the id " + value.dump() + ", expected an integer from 0 to " + std::to_string(most));
     }
-    return static_cast<std::int32_t>(id);
+    return static_cast<std::int32_t>(value.get<std::uint64_t>());
   }
 
   void read_model(const TokenizerJson& model) {
@@ -219,8 +220,10 @@ class TokenizerReader {
 inline TokenizerFile tokenizer_file_from_text(const std::string& text, const std::string& where) {
   std::string reason;
   try {
-    return TokenizerReader(TokenizerJson::parse(text)).read();
+    return TokenizerReader(value_from_text<TokenizerJson>(text, limits::tokenizer)).read();
   } catch (const TokenizerJson::exception& error) {
+    reason = error.what();
+  } catch (const DocumentError& error) {
     reason = error.what();
   } catch (const Error& error) {
     reason = error.what();
@@ -231,7 +234,11 @@ inline TokenizerFile tokenizer_file_from_text(const std::string& text, const std
 }
 
 inline TokenizerFile read_tokenizer_file(const std::filesystem::path& path) {
-  return tokenizer_file_from_text(read_text(path), path.string());
+  try {
+    return tokenizer_file_from_text(read_text(path, limits::tokenizer.size), path.string());
+  } catch (const DocumentError& error) {
+    throw ManifestError("rpln cannot read " + path.string() + " (" + error.what() + "). Copy the bundle again.");
+  }
 }
 
 }  // namespace rpln::detail

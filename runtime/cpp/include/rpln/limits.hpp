@@ -1,0 +1,71 @@
+// What a bundle's documents hold at most. tests/cpp/test_tasks.py compares these tables with rpln_runtime/limits.py.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+namespace rpln::limits {
+
+// The most bytes of a JSON file, and the most lists and objects inside each other.
+struct Document {
+  std::string_view kind;
+  std::size_t size;
+  std::size_t depth;
+};
+
+inline constexpr Document manifest{"manifest", std::size_t{1} << 26U, 64};
+// The depth at which the tokenizers library stops, too.
+inline constexpr Document tokenizer{"tokenizer", std::size_t{1} << 28U, 127};
+// Any other JSON, such as what a caller gives.
+inline constexpr Document other{"other", std::size_t{1} << 26U, 64};
+inline constexpr std::array<Document, 3> documents{{manifest, tokenizer, other}};
+
+// The most bytes of a path in a bundle, and of one part of it.
+inline constexpr std::size_t most_path_bytes = 1024;
+inline constexpr std::size_t most_name_bytes = 255;
+
+// The integers that a field of the manifest may hold, both included. A field's name means the same in every object.
+struct Range {
+  std::string_view field;
+  std::int64_t minimum;
+  std::int64_t maximum;
+};
+
+inline constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+inline constexpr std::int64_t most_of_size = std::numeric_limits<std::int32_t>::max();
+
+inline constexpr std::array<Range, 20> ranges{{
+    {"size", 0, most},
+    {"shape", 1, most_of_size},
+    {"values", 1, most_of_size},
+    {"minimum", 0, most_of_size},
+    {"maximum", 0, most_of_size},
+    {"opset", 1, most_of_size},
+    {"threads", 1, most_of_size},
+    {"pad_token_id", 0, most_of_size},
+    {"bos_token_id", 0, most_of_size},
+    {"eos_token_ids", 0, most_of_size},
+    {"start_token_id", 0, most_of_size},
+    {"mask_token_id", 0, most_of_size},
+    {"first_position", 0, most_of_size},
+    {"pad_position", 0, most_of_size},
+    {"max_new_tokens", 1, most_of_size},
+    {"max_length", 1, most_of_size},
+    {"usable_length", 1, most_of_size},
+    {"vocab_size", 1, most_of_size},
+    {"type_vocab_size", 0, most_of_size},
+    {"passes", 0, most},
+}};
+
+// Returns the integers that the field `name` may hold: those of 64 bits where the table says nothing.
+inline Range range_of_field(std::string_view name) {
+  for (const Range& range : ranges) {
+    if (range.field == name) return range;
+  }
+  return {name, std::numeric_limits<std::int64_t>::min(), most};
+}
+
+}  // namespace rpln::limits
