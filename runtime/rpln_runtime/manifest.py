@@ -262,12 +262,29 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     Sizes of files are always compared; with `verify`, so is the SHA-256 of each. Raises ManifestError for a folder that
     is not a complete bundle of this version, or whose files were altered.
     """
+    path = _path_of_manifest(folder)
+    manifest = _manifest_from_file(path)
+    for file in manifest.files:
+        _check_file(folder, file, verify=verify)
+    for graph in manifest.graphs:
+        _check_graph(path, graph, manifest)
+    if verify:
+        _check_external_data(folder, manifest)
+    return manifest
+
+
+def _path_of_manifest(folder: Path) -> Path:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         with suppress(OSError):
             recover(folder)  # the bundle may lie beside its place, where a process died while it replaced it
     if not path.is_file():
         raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
+    return path
+
+
+def _manifest_from_file(path: Path) -> Manifest:
+    """Return the manifest in `path`, which keeps its schema and does not contradict itself."""
     try:
         document = read_document(path, MANIFEST)
     except DocumentError as error:
@@ -286,12 +303,6 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise ManifestError(f"{path} lists no graph. Export the checkpoint again.")
     if reason := contradiction(manifest):
         raise ManifestError(f"{path} contradicts itself: {reason}. Export the checkpoint again.")
-    for file in manifest.files:
-        _check_file(folder, file, verify=verify)
-    for graph in manifest.graphs:
-        _check_graph(path, graph, manifest)
-    if verify:
-        _check_external_data(folder, manifest)
     return manifest
 
 
