@@ -21,7 +21,8 @@ from rpln_export.commands.values import item_from_fields, pairs
     multiple=True,
     callback=pairs,
     metavar="NAME=VALUE",
-    help="A field of the item, for tasks that take several, for example question=... and context=...",
+    help="A field of the item, for tasks that take several: question and context, prompt and choices, text and "
+    "text_pair.",
 )
 @cloup.option(
     "--option",
@@ -36,9 +37,10 @@ from rpln_export.commands.values import item_from_fields, pairs
     "--provider",
     cls=TableOption,
     rows=providers,
-    help="The provider that runs the graph; none takes its place: {rows}. [default: what the export found fastest]",
+    help="The provider that runs the graph: {rows}. It is an error if it does not run here. [default: the one that "
+    "the export found fastest]",
 )
-@cloup.option("--json", "as_json", is_flag=True, help="Print all answers as JSON, once they are there.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, all together at the end.")
 def run_command(
     folder: Path,
     texts: Sequence[str],
@@ -48,7 +50,7 @@ def run_command(
     provider: str | None,
     as_json: bool,
 ) -> None:
-    """Run the bundle in FOLDER on TEXTS, or on the fields of one item. Generated text is shown as it comes.
+    """Run the bundle in FOLDER on TEXTS, or on one item that --field describes. Generated text is shown as it comes.
 
     \b
     rpln run tagger "The dog barked."
