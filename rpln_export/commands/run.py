@@ -66,6 +66,10 @@ def run_command(
         if bool(texts) == bool(fields):
             raise click.UsageError("give either one or more texts, or --field NAME=VALUE.")
         answer = pipeline(folder, provider=provider)
+        _check_items(
+            ["text"] if isinstance(answer, Generator) else [field.name for field in answer.postprocess.fields],
+            are_texts=bool(texts),
+        )
         chosen = {name: value_from_text(text) for name, text in options}
         if max_new_tokens is not None:
             chosen["max_new_tokens"] = max_new_tokens
@@ -79,3 +83,13 @@ def run_command(
             click.echo(to_json(answers))
         else:
             print_answers(items, answers)
+
+
+def _check_items(fields: Sequence[str], *, are_texts: bool) -> None:
+    """Raise InputError for texts where the task's items have several `fields`, and for fields where they are texts."""
+    from rpln_runtime import InputError
+
+    if are_texts and "text" not in fields:
+        raise InputError(f"this bundle takes no texts. Give {' and '.join(f'--field {name}=...' for name in fields)}.")
+    if not are_texts and list(fields) == ["text"]:
+        raise InputError("this bundle takes texts. Give them as they are, without --field.")

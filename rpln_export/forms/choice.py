@@ -114,7 +114,9 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     candidates are done, and of how many. Raises PassError for a form that fuses less than its formula says.
     """
     if plan.optimize != AUTO:
-        return Measurements(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
+        return Measurements(
+            why_not=plan.unfolded_because or f"the form that was asked for (--optimize {plan.optimize})"
+        )
     if not plan.target.providers:
         return Measurements(why_not=f"{_default_form(plan)}; nothing is measured for this target")
     total = sum(entry.reason is None for graph in graphs for entry in entries_from_plan(graph.planned, plan))

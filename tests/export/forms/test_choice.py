@@ -339,10 +339,10 @@ def test_a_form_that_was_named_and_is_wrong_is_an_error(
 
 
 DEFAULTS = [
-    (("--optimize", "fused"), ["fused"], "standard", "--optimize fused"),
-    (("--optimize", "packed"), ["packed"], "standard", "--optimize packed"),
-    (("--optimize", "none"), [], "none", "--optimize none"),
-    (("--optimize", "standard"), [], "standard", "--optimize standard"),
+    (("--optimize", "fused"), ["fused"], "standard", "the form that was asked for (--optimize fused)"),
+    (("--optimize", "packed"), ["packed"], "standard", "the form that was asked for (--optimize packed)"),
+    (("--optimize", "none"), [], "none", "the form that was asked for (--optimize none)"),
+    (("--optimize", "standard"), [], "standard", "the form that was asked for (--optimize standard)"),
 ]
 
 
