@@ -33,4 +33,4 @@ _SECTIONS: Final = (
 @cloup.group(sections=_SECTIONS, context_settings=HELP)
 @cloup.version_option(__version__)
 def rpln_command() -> None:
-    """Run, inspect and prove bundles that rpln-export made, and check this machine."""
+    """Run, inspect and validate bundles that rpln-export made, and check this machine."""

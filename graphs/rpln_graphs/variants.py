@@ -86,7 +86,7 @@ _ROWS: Final = (
         name="with-past",
         path="model.onnx",
         shortest_past=0,
-        not_compiled="a graph that runs with no past and with one is two engines: --variants prefill,decode",
+        not_compiled="TensorRT allows no empty past, so prompt and steps need a graph each: --variants prefill,decode",
         **_STEP,
     ),
     # For TensorRT, where no axis may be empty: one graph for the prompt, and one for the steps.

@@ -51,7 +51,7 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
         return folder
     if not isinstance(source, str) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         problem = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{source} {problem}; expected a folder with {CONFIG} and weights, or a hub id")
+        raise CheckpointError(f"{source} {problem}. Expected a folder with {CONFIG} and weights, or a hub id.")
     configs = (CONFIG, GENERATION_CONFIG, ADAPTER)
     snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
     if not list(snapshot.glob("model*.safetensors")):

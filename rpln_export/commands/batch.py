@@ -16,7 +16,7 @@ _PATH = click.Path(path_type=Path)
 
 @cloup.command("batch", context_settings=HELP, short_help="Answer every line of a JSON Lines file.")
 @cloup.argument("folder", type=_PATH, help="The folder of the bundle.")
-@cloup.argument("source", metavar="IN.JSONL", type=_PATH, help="The items, a JSON object a line.")
+@cloup.argument("source", metavar="IN.JSONL", type=_PATH, help="The items: one JSON object on each line.")
 @cloup.argument("output", metavar="OUT.JSONL", type=_PATH, help="The file that gets the answers, in the same order.")
 @cloup.option_group(
     "Answers",
@@ -33,7 +33,8 @@ _PATH = click.Path(path_type=Path)
         type=click.Choice(["stop", "record"]),
         default="stop",
         show_default=True,
-        help="What a line that cannot be answered does: stop ends the run, record writes the error as its answer.",
+        help="What happens to a line that cannot be answered: stop ends the run, record writes the error as its "
+        "answer.",
     ),
 )
 @cloup.option_group(
@@ -48,18 +49,21 @@ _PATH = click.Path(path_type=Path)
         "--provider",
         cls=TableOption,
         rows=providers,
-        help="The provider that runs the graph: {rows}. [default: what the export found fastest]",
+        help="The provider that runs the graph: {rows}. [default: the one that the export found fastest]",
     ),
     cloup.option(
         "--threads",
         type=int,
-        help="The most threads that one operator uses. [default: what the export found fastest; 1 with --ray]",
+        help="The most threads that one operator uses. [default: the number that the export found fastest; 1 with "
+        "--ray]",
     ),
 )
 @cloup.option_group(
     "Cluster",
     cloup.option(
-        "--ray", is_flag=True, help="Answer on the Ray cluster that RAY_ADDRESS names, else on one on this machine."
+        "--ray",
+        is_flag=True,
+        help="Answer on the Ray cluster that the variable RAY_ADDRESS names, or else on one on this machine.",
     ),
     cloup.option(
         "--actors",
@@ -83,8 +87,8 @@ def batch_command(
     """Answer every line of IN.JSONL with the bundle in FOLDER. After an interrupt, the same command continues.
 
     \b
-    {"id": 7, "text": "The dog barked."}                        a line in, other fields than the task's are kept
-    {"id": 7, "answer": [{"entity": "DET", "score": 0.99}]}     the same line out
+    {"id": 7, "text": "The dog barked."}                        a line of IN.JSONL; fields such as id are kept
+    {"id": 7, "answer": [{"entity": "DET", "score": 0.99}]}     its line in OUT.JSONL
     """
     with user_errors(
         interrupted=f"Interrupted. To continue, run the same command again. {output} is written when it is complete."

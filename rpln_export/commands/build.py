@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
 @engine_options(required=True)
 @cloup.option(
-    "--allow-partial-fusion", is_flag=True, help="Build engines in which an attention takes several kernels, too."
+    "--allow-partial-fusion", is_flag=True, help="Accept engines in which an attention takes several kernels."
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print the engines as JSON.")
 def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: bool, as_json: bool) -> None:

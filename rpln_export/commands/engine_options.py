@@ -76,14 +76,15 @@ def _options(*, required: bool) -> Callable[[_Command], _Command]:
             "gpus",
             default="",
             callback=names,
-            help="The GPUs that tensorrt-rtx builds for, as compute capabilities separated by commas: sm89,sm120.",
+            help="The GPUs that tensorrt-rtx builds for, as compute capabilities separated by commas, for example "
+            "sm89,sm120.",
         ),
         cloup.option(
             "--profile",
             "profiles",
             multiple=True,
-            help="Sizes that engines are built for, as AXIS=MINIMUM:TUNED:MAXIMUM or AXIS=SIZE: "
-            "batch=1:8:32,sequence=1:128:384. Give it again for another profile.",
+            help="Sizes that engines are built for, as AXIS=MINIMUM:TUNED:MAXIMUM or AXIS=SIZE, for "
+            "example batch=1:8:32,sequence=1:128:384. Give it again for another profile.",
         ),
         cloup.option(
             "--workspace",

@@ -30,7 +30,7 @@ Examples:
   rpln-export best.pt --dict dict.txt --bpe encoder.json vocab.bpe     a checkpoint of fairseq
   rpln-export ./lm --fp16 --engine tensorrt-rtx --gpu sm89,sm120       compiled for these GPUs
 \b
-Exit codes: 0 done; 1 another error; 2 not possible as asked; 3 input that the graph cannot take;
+Exit codes: 0 done; 1 any other error; 2 not possible as asked; 3 input that the graph cannot take;
   4 broken bundle; 5 provider not available; 6 extra not installed (the message names the pip command);
   7 broken checkpoint; 8 graph not made; 9 destination not written; 10 graph not equal to eager torch;
   11 engine not built; 130 interrupted.
@@ -43,7 +43,8 @@ _PATH: Final = click.Path(path_type=Path)
 @cloup.argument(
     "checkpoint",
     required=False,
-    help="A folder, an id on the Hugging Face hub, or a .pt file of fairseq. [default: the embedded one of the task]",
+    help="A folder, an id on the Hugging Face hub, or a .pt file of fairseq. [default: the embedded checkpoint of "
+    "the task]",
 )
 @cloup.option_group(
     "Checkpoint",
@@ -51,7 +52,7 @@ _PATH: Final = click.Path(path_type=Path)
         "--task",
         cls=TableOption,
         rows=table_option.tasks,
-        help="What the checkpoint does: {rows}. [default: what the architectures in its config say]",
+        help="What the checkpoint does: {rows}. [default: the task of the architecture in its config]",
     ),
     cloup.option("--revision", help="The branch, tag or commit of a hub id."),
     cloup.option("--tokenizer", help="The folder or hub id of the tokenizer. [default: CHECKPOINT]"),
@@ -81,13 +82,14 @@ _PATH: Final = click.Path(path_type=Path)
         rows=table_option.io_dtypes,
         default="fp32",
         show_default=True,
-        help="The type of float inputs and outputs: {rows}.",
+        help="The type of the graph's float inputs and outputs: {rows}.",
     ),
     cloup.option(
         "--calibration",
         type=_PATH,
         metavar="TEXTS.TXT",
-        help="Texts that the ranges of fp16 and bf16 graphs are measured on, one a line. [default: our own texts]",
+        help="A file of texts, one on each line, on which the ranges of fp16 and bf16 graphs are measured. "
+        "[default: built-in texts]",
     ),
 )
 @cloup.option_group(
@@ -150,16 +152,19 @@ _PATH: Final = click.Path(path_type=Path)
         "--workload",
         cls=TableOption,
         rows=table_option.workloads,
-        help="What forms are measured on: {rows} (single texts, full batches, texts of unequal lengths). "
+        help="The batches that forms are measured on: {rows} (single texts, full batches, texts of unequal lengths). "
         "[default: latency]",
     ),
     cloup.option(
         "--workload-file",
         type=_PATH,
         metavar="LENGTHS.JSON",
-        help="A workload of your own: a JSON list of the lengths of texts in tokens, or a list of such batches.",
+        help="A workload of your own: a JSON list of the lengths of texts in tokens, or a list of such lists, one "
+        "for each batch.",
     ),
-    cloup.option("--pack-padding", is_flag=True, help="Compute nothing on padding: for batches of unequal texts."),
+    cloup.option(
+        "--pack-padding", is_flag=True, help="Skip all computation on padding; for batches of texts of unequal lengths."
+    ),
     cloup.option(
         "--allow-partial-fusion", is_flag=True, help="Accept a form or an engine that fuses less than it should."
     ),
@@ -259,5 +264,5 @@ def _precision(name: str | None, *, fp16: bool, bf16: bool) -> str:
     """Return the one precision that was asked for."""
     asked = [*([name] if name else []), *(["fp16"] if fp16 else []), *(["bf16"] if bf16 else [])]
     if len(asked) > 1:
-        raise click.UsageError("--precision, --fp16 and --bf16 all name a precision. Leave one.")
+        raise click.UsageError("--precision, --fp16 and --bf16 all name a precision. Give only one of them.")
     return asked[0] if asked else "fp32"

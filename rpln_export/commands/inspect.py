@@ -12,7 +12,9 @@ from rpln_export.commands.user_errors import user_errors
 
 
 @cloup.command("inspect", context_settings=HELP, short_help="Show what a bundle holds, or compare two graphs.")
-@cloup.argument("folder", type=click.Path(path_type=Path), help="A bundle; to compare two graphs, also an ONNX file.")
+@cloup.argument(
+    "folder", type=click.Path(path_type=Path), help="A bundle. If OTHER is given, it may also be an ONNX file."
+)
 @cloup.argument(
     "other", type=click.Path(path_type=Path), required=False, help="The bundle or ONNX file to compare with."
 )
@@ -24,9 +26,13 @@ from rpln_export.commands.user_errors import user_errors
         "--feeds",
         type=click.Path(path_type=Path),
         metavar="FEEDS.NPZ",
-        help="Inputs to compare values on, an array for each.",
+        help="The inputs to compare values on, with one array for each input of the graphs.",
     ),
-    cloup.option("--difference", type=float, help="The share of its range that a value may differ by."),
+    cloup.option(
+        "--difference",
+        type=float,
+        help="The share of its range that a value may differ by. [default: 1e-4; 2e-2 if a graph is fp16 or bf16]",
+    ),
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def inspect_command(

@@ -26,11 +26,11 @@ from rpln_export.commands.user_errors import user_errors
     "--feeds",
     type=click.Path(path_type=Path),
     metavar="FEEDS.NPZ",
-    help="Inputs that both graphs are compared on, an array for each. [default: random tokens]",
+    help="The inputs that both graphs are compared on, with one array for each input. [default: random tokens]",
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def optimize_command(source: Path, output: Path, form: str, feeds: Path | None, as_json: bool) -> None:
-    """Rewrite an ONNX file from anywhere into another form, as far as the passes know its graph."""
+    """Rewrite an ONNX file into another form, whichever tool made it. What no pass recognizes stays as it is."""
     with user_errors():
         from rpln_export.commands.show.graphs import print_file_optimization
         from rpln_export.compare.optimize_file import optimize_file

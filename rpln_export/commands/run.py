@@ -21,7 +21,8 @@ from rpln_export.commands.values import item_from_fields, pairs
     multiple=True,
     callback=pairs,
     metavar="NAME=VALUE",
-    help="A field of the item, for tasks that take several, for example question=... and context=...",
+    help="A field of the item, for tasks that take several: question and context, prompt and choices, text and "
+    "text_pair.",
 )
 @cloup.option(
     "--option",
@@ -36,9 +37,10 @@ from rpln_export.commands.values import item_from_fields, pairs
     "--provider",
     cls=TableOption,
     rows=providers,
-    help="The provider that runs the graph; none takes its place: {rows}. [default: what the export found fastest]",
+    help="The provider that runs the graph: {rows}. It is an error if it does not run here. [default: the one that "
+    "the export found fastest]",
 )
-@cloup.option("--json", "as_json", is_flag=True, help="Print all answers as JSON, once they are there.")
+@cloup.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, all together at the end.")
 def run_command(
     folder: Path,
     texts: Sequence[str],
@@ -48,7 +50,7 @@ def run_command(
     provider: str | None,
     as_json: bool,
 ) -> None:
-    """Run the bundle in FOLDER on TEXTS, or on the fields of one item. Generated text is shown as it comes.
+    """Run the bundle in FOLDER on TEXTS, or on one item that --field describes. Generated text is shown as it comes.
 
     \b
     rpln run tagger "The dog barked."
@@ -64,6 +66,10 @@ def run_command(
         if bool(texts) == bool(fields):
             raise click.UsageError("give either one or more texts, or --field NAME=VALUE.")
         answer = pipeline(folder, provider=provider)
+        _check_items(
+            ["text"] if isinstance(answer, Generator) else [field.name for field in answer.postprocess.fields],
+            are_texts=bool(texts),
+        )
         chosen = {name: value_from_text(text) for name, text in options}
         if max_new_tokens is not None:
             chosen["max_new_tokens"] = max_new_tokens
@@ -77,3 +83,13 @@ def run_command(
             click.echo(to_json(answers))
         else:
             print_answers(items, answers)
+
+
+def _check_items(fields: Sequence[str], *, are_texts: bool) -> None:
+    """Raise InputError for texts where the task's items have several `fields`, and for fields where they are texts."""
+    from rpln_runtime import InputError
+
+    if are_texts and "text" not in fields:
+        raise InputError(f"this bundle takes no texts. Give {' and '.join(f'--field {name}=...' for name in fields)}.")
+    if not are_texts and list(fields) == ["text"]:
+        raise InputError("this bundle takes texts. Give them as they are, without --field.")

@@ -12,7 +12,7 @@ from rpln_export.commands.user_errors import user_errors
 
 @cloup.command("triton", context_settings=HELP, short_help="Write a bundle as a Triton model repository.")
 @cloup.argument(
-    "folder", type=click.Path(path_type=Path), help="The folder of the bundle, or the repository to --check."
+    "folder", type=click.Path(path_type=Path), help="The folder of the bundle; with --check, of the repository."
 )
 @cloup.option("-o", "--output", type=click.Path(path_type=Path), help="The model repository to write.")
 @cloup.option("--name", help="The name of the model that clients ask for. [default: the name of FOLDER]")
@@ -43,7 +43,7 @@ def triton_command(
     engine: str | None,
     check: bool,
 ) -> None:
-    """Write the bundle in FOLDER as a model repository for Triton Inference Server, or --check one.
+    """Write the bundle in FOLDER as a model repository for Triton Inference Server, or check a repository.
 
     \b
     rpln triton tagger -o repository --name tagger

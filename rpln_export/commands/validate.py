@@ -12,7 +12,11 @@ from rpln_export.commands.user_errors import user_errors
 
 @cloup.command("validate", context_settings=HELP, short_help="Compare a bundle with its checkpoint once more.")
 @cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
-@cloup.argument("checkpoint", required=False, help="The checkpoint it was made from. [default: the embedded one]")
+@cloup.argument(
+    "checkpoint",
+    required=False,
+    help="The checkpoint that the bundle was made from. [default: the embedded checkpoint of the bundle's task]",
+)
 @cloup.option("--revision", help="The branch, tag or commit of a hub id.")
 @cloup.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def validate_command(folder: Path, checkpoint: str | None, revision: str | None, as_json: bool) -> None:

@@ -77,7 +77,7 @@ _COSTS: Final = {
 _ONNXRUNTIME_WHEELS: Final = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
 
 _CUDA: Final = "CUDAExecutionProvider"
-_INSTALL_DRIVER: Final = "Nothing, unless the machine has an NVIDIA GPU: then install NVIDIA's driver."
+_INSTALL_DRIVER: Final = "If the machine has an NVIDIA GPU, install NVIDIA's driver. If not, there is nothing to mend."
 
 
 def _python(machine: Machine) -> Iterator[Finding]:

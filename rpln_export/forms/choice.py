@@ -114,9 +114,11 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     candidates are done, and of how many. Raises PassError for a form that fuses less than its formula says.
     """
     if plan.optimize != AUTO:
-        return Measurements(why_not=plan.unfolded_because or f"--optimize {plan.optimize}")
+        return Measurements(
+            why_not=plan.unfolded_because or f"the form that was asked for (--optimize {plan.optimize})"
+        )
     if not plan.target.providers:
-        return Measurements(why_not=f"{plan.target.because}; nothing is measured for it")
+        return Measurements(why_not=f"{_default_form(plan)}; nothing is measured for this target")
     total = sum(entry.reason is None for graph in graphs for entry in entries_from_plan(graph.planned, plan))
     numbers = itertools.count(1)
     candidates: list[Candidate] = []
@@ -129,7 +131,7 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     except (ProviderError, MissingExtraError) as error:
         because = str(error).partition(". ")[0]
         return Measurements(
-            why_not=f"{plan.target.because}; nothing was measured, because this target does not run here: {because}"
+            why_not=f"{_default_form(plan)}; nothing was measured, because this target does not run here: {because}"
         )
     measurements = Measurements(candidates=tuple(candidates))
     best = measurements.fastest(graphs[0].planned.name, DEFAULT_PROVIDER)
@@ -156,6 +158,12 @@ def has_another_form(plan: ExportPlan, measurements: Measurements) -> bool:
     """Return whether another form can be tried after the chosen one is refused. There is none if the user named one."""
     named = plan.optimize != AUTO or plan.pack_padding
     return bool(measurements.candidates) or not (named or measurements.refused)
+
+
+def _default_form(plan: ExportPlan) -> str:
+    """Return which form is taken where nothing is measured, and why."""
+    because = "--pack-padding asks for it" if plan.pack_padding else plan.target.because
+    return f"the form {plan.form.name}, because {because}"
 
 
 def _form_of_files(plan: ExportPlan) -> str:

@@ -45,13 +45,14 @@ def check_optimization(
     form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
     if target.compiled and (pack_padding or (form is not None and (form.packs or not form.standard))):
         raise PlanError(
-            f"--target {target.name} compiles model.onnx, in which all operators must be standard and no shape may "
-            f"depend on values. Choose another form than {'a packed one' if form is None else form.name}, or --target "
+            f"--target {target.name} needs a model.onnx in which all operators are standard and no shape depends on "
+            f"values. Choose another form than {'a packed one' if form is None else form.name}, or --target "
             "cpu or cuda."
         )
     if pack_padding and form is not None and not form.packs:
         raise PlanError(
-            f"--pack-padding asks for a packed form, but --optimize {form.name} for another. Leave one of them out."
+            f"--pack-padding asks for a packed form, but --optimize {form.name} asks for another. Leave one of them "
+            "out."
         )
     if pack_padding and generates:
         raise PlanError("--pack-padding is for encoders: the steps of a decoder have no padding. Leave it out.")

@@ -42,5 +42,5 @@ def checked_opset(opset: int | None) -> int:
     """Return `opset`, or for None the default one. Raises PlanError for an opset that is not supported."""
     chosen = DEFAULT_OPSET if opset is None else opset
     if not OLDEST_OPSET <= chosen <= NEWEST_OPSET:
-        raise PlanError(f"opset {chosen} is not supported: choose one of {OLDEST_OPSET} to {NEWEST_OPSET}.")
+        raise PlanError(f"opset {chosen} is not supported: choose one from {OLDEST_OPSET} to {NEWEST_OPSET}.")
     return chosen

@@ -14,7 +14,7 @@ class Target:
         name: what the user calls it.
         providers: the providers that may run here, each with the forms that are measured on it.
         default: the form that is taken where nothing can be measured.
-        because: why that form is the default, as the end of a sentence.
+        because: why that form is the default, as a clause after "because".
         compiled: whether model.onnx itself is compiled elsewhere, or read by any runtime. If so, model.onnx has the
             chosen form, which must consist of standard operators.
     """
@@ -37,26 +37,26 @@ TARGETS: Final = {
                 "openvino": ("standard", "packed"),
             },
             default=STANDARD,
-            because="on CPUs fused operators have gained nothing",
+            because="fused operators have gained nothing on CPUs",
         ),
         Target(
             name="cuda",
             providers={"cuda": tuple(FORMS)},
             default=FORMS["fused"],
-            because="fused operators are what ONNX Runtime's CUDA kernels are made for",
+            because="ONNX Runtime's CUDA kernels are made for fused operators",
         ),
         Target(
             name="tensorrt",
             providers={},
             default=STANDARD,
-            because="TensorRT fuses attention where it is written out, and the operator gained nothing",
+            because="TensorRT fuses attention that is written out, and the Attention operator gained nothing",
             compiled=True,
         ),
         Target(
             name="portable",
             providers={},
             default=STANDARD,
-            because="every runtime has these operators",
+            because="every runtime has its operators",
             compiled=True,
         ),
     )

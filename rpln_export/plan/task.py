@@ -36,7 +36,7 @@ def _make_decoder(composition: Composition, task: Task) -> None:
     """Change the config to that of a decoder. Raises PlanError for a task that generates no text."""
     if not task.generates:
         raise PlanError(
-            f"--is-decoder makes a decoder, which continues texts, but {task.name} is no such task. Leave it out, or "
+            f"--is-decoder makes a decoder, which continues texts, but {task.name} continues none. Leave it out, or "
             "choose --task text-generation."
         )
     composition.decoder.is_decoder = True
@@ -52,8 +52,8 @@ def _check_network(composition: Composition, task: Task, source: str) -> None:
         )
     if task.generates and not config.is_decoder:
         raise PlanError(
-            f"{source} is no decoder: is_decoder is not set in its config, so that its tokens see the tokens after "
-            f"them. To make it continue texts, add --is-decoder. Otherwise choose another --task than {task.name}."
+            f"{source} is no decoder: is_decoder is not set in its config, so each token sees the tokens after "
+            f"it. To make it continue texts, add --is-decoder. Otherwise choose another --task than {task.name}."
         )
     if config.add_cross_attention and not task.encoders:
         raise PlanError(
@@ -62,6 +62,6 @@ def _check_network(composition: Composition, task: Task, source: str) -> None:
         )
     if task.encoders and not config.add_cross_attention:
         raise PlanError(
-            f"{source} is a decoder without cross-attention, so that it reads nothing from an encoder. Choose --task "
+            f"{source} is a decoder without cross-attention, so it cannot read from an encoder. Choose --task "
             "text-generation, or a checkpoint with add_cross_attention."
         )

@@ -35,8 +35,8 @@ def check_text_graph(task: Task, recipe: Recipe, graphs: Sequence[GraphPlan]) ->
         )
     if more := inputs - _INPUTS:
         raise PlanError(
-            f"--with-tokenizer computes all inputs from the text, but cannot compute {', '.join(sorted(more))}. Export "
-            "without one of the two."
+            f"--with-tokenizer computes all inputs from the text, but cannot compute {', '.join(sorted(more))}. Leave "
+            "out --with-tokenizer, or export without these inputs."
         )
     if recipe.computes_in == ir.DataType.BFLOAT16:
         raise PlanError(

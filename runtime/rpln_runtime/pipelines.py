@@ -135,7 +135,7 @@ class Pipeline:
 def _task_from_name(name: str) -> Task:
     if name not in TASKS:
         raise ManifestError(
-            f"the bundle's task is {name!r}, this rpln-runtime knows {', '.join(TASKS)}. "
+            f"the bundle's task is {name!r}, but this rpln-runtime knows only {', '.join(TASKS)}. "
             "Run: pip install --upgrade rpln-runtime"
         )
     return TASKS[name]

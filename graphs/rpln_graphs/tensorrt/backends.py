@@ -70,7 +70,7 @@ class Backend:
             raise MissingExtraError(f"{self.name} is not installed ({error}). Run: {self.install}") from error
 
 
-_TURING: Final = "GPUs of compute capability 7.5 have no kernel for it"
+_TURING: Final = "GPUs of compute capability 7.5 have no kernels for this type"
 
 BACKENDS: Final = {
     row.name: row

@@ -54,8 +54,11 @@ def print_graph_comparison(comparison: "GraphComparison") -> None:
     for title, names in (
         ("only in A", weights.only_first),
         ("only in B", weights.only_second),
-        ("of other type or shape", [f"{name} ({one}, {other})" for name, (one, other) in weights.other_form.items()]),
-        ("of other numbers", weights.other_numbers),
+        (
+            "that differ in type or shape",
+            [f"{name} ({one}, {other})" for name, (one, other) in weights.other_form.items()],
+        ),
+        ("that differ in numbers", weights.other_numbers),
     ):
         if names:
             more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -108,15 +111,20 @@ def _values_in_words(values: "ValueComparison | None") -> str:
     if values is None:
         return "Values are not compared: neither graph lies in a bundle, which would say what it takes. Give --feeds."
     beside = f" {len(values.absorbed)} more differ, but values computed from them agree." if values.absorbed else ""
-    beside += f" {values.other_shape} have another shape." if values.other_shape else ""
+    beside += (
+        f" {values.other_shape} values have different shapes in A and B and are not compared."
+        if values.other_shape
+        else ""
+    )
     named = values.compared - len(values.absorbed)
     if not values.differing:
         return f"All {named} common values agree within {values.bound:g} of their range.{beside}"
     first = values.differing[0]
     size = "a number that is not finite" if first.difference is None else f"{first.difference:.3g}"
     outputs = ", ".join(f"{row.name} {row.difference:.3g}" for row in values.outputs if row.difference is not None)
+    in_words = f"The outputs differ by: {outputs}." if outputs else "No outputs were compared."
     return (
         f"{len(values.differing)} of {named} common values differ by more than {values.bound:g} of their range. "
         f"The first is {first.name} {list(first.shape)}: it differs by {size}, and its range is {first.reach:.3g}. "
-        f"The outputs differ by: {outputs or 'none was compared'}.{beside}"
+        f"{in_words}{beside}"
     )

@@ -45,9 +45,9 @@ def print_optimization(optimization: "Optimization") -> None:
 def print_rescaling(rescaling: "Rescaling", label: str) -> None:
     """Print how far a graph in a lower type is from overflow. `label` says which graph it is."""
     console = make_console()
-    scaled = f"scaled by 2^-{rescaling.shift}" if rescaling.shift else "not scaled"
+    scaled = f"scaled by 2^-{rescaling.shift}" if rescaling.shift else "unscaled"
     console.print(
-        f"{label}residual stream up to {rescaling.residual_peak:.4g}, {scaled}: "
+        f"{label}the residual stream reaches {rescaling.residual_peak:.4g}; {scaled}, it stays "
         f"{rescaling.headroom:.0f} times below the limit of fp16"
     )
     for name, reach in rescaling.kept_float.items():

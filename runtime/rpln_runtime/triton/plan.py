@@ -98,7 +98,7 @@ def make_plan(
     """
     manifest = read_manifest(folder)
     if manifest.task not in TASKS:
-        raise ManifestError(f"{folder} is for {manifest.task!r}, this rpln-runtime knows {', '.join(TASKS)}.")
+        raise ManifestError(f"{folder} is for {manifest.task!r}, but this rpln-runtime knows only {', '.join(TASKS)}.")
     generates = TASKS[manifest.task].generates
     chosen = None
     if engine is not None:

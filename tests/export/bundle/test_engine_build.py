@@ -265,8 +265,8 @@ def test_auto_says_in_one_line_why_a_graph_is_not_compiled(folder: Path) -> None
     described = dataclasses.replace(manifest, graphs=(graph,))
     result = export_engines(dataclasses.replace(PLAN, required=False), folder, described, ignore, allow_partial=False)
     assert result == EnginesBuilt(
-        note="no engine by tensorrt-rtx: a graph that runs with no past and with one is two engines: --variants "
-        "prefill,decode"
+        note="no engine by tensorrt-rtx: TensorRT allows no empty past, so prompt and steps need a graph each: "
+        "--variants prefill,decode"
     )
 
 

@@ -97,6 +97,21 @@ def test_what_cannot_be_run_is_refused(
     assert says in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("task", "arguments", "says"),
+    [
+        ("question-answering", [SENTENCE], "Give --field question=... and --field context=..."),
+        ("fill-mask", ["--field", f"text={SENTENCE}"], "takes texts. Give them as they are, without --field."),
+    ],
+)
+def test_items_of_another_kind_than_the_tasks_are_refused(
+    exported: Callable[..., Export], task: str, arguments: list[str], says: str
+) -> None:
+    result = rpln("run", exported(task).folder, *arguments)
+    assert (result.exit_code, result.stdout) == (InputError.exit_code, "")
+    assert says in result.stderr
+
+
 @pytest.mark.parametrize("command", ["run", "validate", "inspect"])
 def test_what_is_no_bundle_is_refused(tmp_path: Path, command: str) -> None:
     result = rpln(command, tmp_path / "nowhere", *([SENTENCE] if command == "run" else []))

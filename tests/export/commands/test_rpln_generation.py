@@ -84,7 +84,7 @@ def test_json_holds_every_answer(folder: str) -> None:
         ([TEXTS[0], "--max-new-tokens", 99], "leaves room for"),
         ([TEXTS[0], "--option", "top_q=3"], "unknown option 'top_q' of a generation"),
         ([TEXTS[0] * 60], "the limit of this model is 64"),
-        (["--field", "text=The dog"], "inputs are of type dict"),
+        (["--field", "text=The dog"], "takes texts. Give them as they are, without --field."),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_printed(

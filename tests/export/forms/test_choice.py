@@ -339,10 +339,10 @@ def test_a_form_that_was_named_and_is_wrong_is_an_error(
 
 
 DEFAULTS = [
-    (("--optimize", "fused"), ["fused"], "standard", "--optimize fused"),
-    (("--optimize", "packed"), ["packed"], "standard", "--optimize packed"),
-    (("--optimize", "none"), [], "none", "--optimize none"),
-    (("--optimize", "standard"), [], "standard", "--optimize standard"),
+    (("--optimize", "fused"), ["fused"], "standard", "the form that was asked for (--optimize fused)"),
+    (("--optimize", "packed"), ["packed"], "standard", "the form that was asked for (--optimize packed)"),
+    (("--optimize", "none"), [], "none", "the form that was asked for (--optimize none)"),
+    (("--optimize", "standard"), [], "standard", "the form that was asked for (--optimize standard)"),
 ]
 
 
@@ -401,8 +401,8 @@ REFUSED = [
     ({"optimize": "fastest"}, "fastest"),
     ({"target": "tpu"}, "tpu"),
     ({"workload": "heavy"}, "heavy"),
-    ({"target": "tensorrt", "optimize": "fused"}, "--target tensorrt compiles model.onnx"),
-    ({"target": "portable", "pack_padding": True}, "--target portable compiles model.onnx"),
+    ({"target": "tensorrt", "optimize": "fused"}, "--target tensorrt needs a model.onnx"),
+    ({"target": "portable", "pack_padding": True}, "--target portable needs a model.onnx"),
     ({"pack_padding": True, "optimize": "fused"}, "--pack-padding asks for a packed form"),
     ({"pack_padding": True, "optimize": "none"}, "--optimize none keeps the graph"),
     ({"workload": "ragged", "optimize": "fused"}, "--optimize fused measures nothing"),

@@ -392,7 +392,7 @@ def test_the_table_of_positions_ends_where_padding_lets_it(
 @pytest.mark.parametrize(
     ("task", "options", "says"),
     [
-        ("text-generation", ["--variants", "with-past"], "two engines: --variants prefill,decode"),
+        ("text-generation", ["--variants", "with-past"], "a graph each: --variants prefill,decode"),
         ("text-generation", ["--profile", "past_sequence=0:1:2"], "past_sequence=0:1:2: expected minimum"),
         ("text-generation", ["--profile", "encoder_sequence=1"], "The axes are batch, sequence, past_sequence."),
         ("fill-mask", ["--logits", "masked"], "use --logits positions"),

@@ -166,7 +166,7 @@ inline const RunnerRow& runner_of_task(const std::string& task) {
     if (row.task == task) return row;
     known.emplace_back(row.task);
   }
-  throw ManifestError("the bundle's task is " + in_quotes(task) + ", this rpln-runtime knows " + join(known) +
+  throw ManifestError("the bundle's task is " + in_quotes(task) + ", but this rpln-runtime knows only " + join(known) +
                       ". Use a newer one.");
 }
 

@@ -64,7 +64,7 @@ def _engines_of(bundle: Bundle, builder: str, rebuild: str) -> list[EngineManife
     others = sorted({f"{engine.variant} by {engine.builder}" for engine in engines})
     raise ProviderError(
         f"{bundle.folder} has no engine of its graph {bundle.graph.variant!r} for provider {builder!r}"
-        f"{', only ' + ', '.join(others) if others else ''}. Build one: {rebuild}"
+        f"{'; it has ' + ', '.join(others) if others else ''}. Build one: {rebuild}"
     )
 
 
