@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rpln_model.errors import CheckpointError
+from rpln_model.names import network_name
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"
@@ -35,6 +36,8 @@ OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 # another reason. The rest of the message advises to switch the check off.
 _FOREIGN_CLASS: Final = re.compile(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)")
 _UNPICKLER_REASON: Final = re.compile(r"WeightsUnpickler error:\s*(.+)")
+
+_LIGHTNING: Final = ".ckpt"
 
 _FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
 
@@ -70,7 +73,30 @@ def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Return every tensor of the checkpoint in `folder` by name, mapped from the files and not yet in memory.
+    """Return every tensor of the checkpoint in `folder` by its name in the network, mapped and not yet in memory.
+
+    Raises CheckpointError where `read_files` does, and if two tensors have the same name in the network.
+    """
+    return named_as_in_network(read_files(folder), folder=folder)
+
+
+def named_as_in_network(found: dict[str, Tensor], *, folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of the files in `folder` by their names in the network (`rpln_model.names.network_name`).
+
+    Raises CheckpointError if two of them have the same one.
+    """
+    given: dict[str, str] = {}
+    for name in found:
+        other = given.setdefault(network_name(name), name)
+        if other != name:
+            raise CheckpointError(
+                f"the weights in {folder} hold {network_name(name)} twice, as {other} and as {name}; remove one of them"
+            )
+    return {name: found[in_file] for name, in_file in given.items()}
+
+
+def read_files(folder: Path) -> dict[str, Tensor]:
+    """Return every tensor of the checkpoint in `folder` by its name in the files, mapped and not yet in memory.
 
     Raises CheckpointError if there are no weights, or if a file is missing, truncated, corrupt, or of another format
     than its name says.
@@ -108,6 +134,11 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
                 f"{folder} holds weights only as {name}; expected {SAFETENSORS} or {PICKLE}. Convert them with "
                 f"transformers 4: AutoModel...from_pretrained(folder, {option}=True).save_pretrained(folder)"
             )
+    if saved := sorted(folder.glob(f"*{_LIGHTNING}")):
+        raise CheckpointError(
+            f"{folder} holds weights only as {saved[0].name} of Lightning; expected {SAFETENSORS} or {PICKLE}. Copy it "
+            f"to {folder / PICKLE}: its state_dict is read from there"
+        )
     raise CheckpointError(
         f"no weights in {folder}; expected {', '.join(_READERS)} or one of them with {INDEX_SUFFIX} and its shards"
     )
@@ -154,7 +185,13 @@ def read_pickle(path: Path, *, allowed: Sequence[Callable[..., Any]] = ()) -> ob
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, or those of the `state_dict` beside what Lightning saves besides.
+
+    The names of the latter begin with `state_dict.`.
+    """
     content = read_pickle(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = {f"state_dict.{name}": value for name, value in content["state_dict"].items()}
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict; expected tensors by name")
     return content

@@ -63,6 +63,11 @@ _PATH: Final = click.Path(path_type=Path)
         is_flag=True,
         help="Use random weights for the task's head if the checkpoint lacks it.",
     ),
+    cloup.option(
+        "--ignore-unexpected",
+        is_flag=True,
+        help="Leave out weights of the checkpoint that the network has no place for. The report lists them.",
+    ),
 )
 @fairseq_options
 @cloup.option_group(
@@ -183,6 +188,7 @@ def export_command(
     tokenizer: str | None,
     is_decoder: bool,
     allow_random_head: bool,
+    ignore_unexpected: bool,
     dictionary: Path | None,
     bpe: tuple[Path, Path] | None,
     precision: str | None,
@@ -238,6 +244,7 @@ def export_command(
             logits=logits,
             is_decoder=is_decoder,
             allow_random_head=allow_random_head,
+            ignore_unexpected=ignore_unexpected,
             optimize=optimize,
             target=target,
             workload=workload,

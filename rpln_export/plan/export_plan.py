@@ -65,6 +65,7 @@ class ExportPlan:
         tokenizer: the folder or hub id of the tokenizer.
         calibration: the user's file of texts to measure ranges on.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
+        ignore_unexpected: whether weights that the network has no place for are left out.
         optimize: AUTO, NONE, or the name of a form.
         form: the form of that name; with AUTO, the form to take where nothing can be measured.
         target: the kind of machine that the graphs are written for.
@@ -91,6 +92,7 @@ class ExportPlan:
     tokenizer: str
     calibration: Path | None
     allow_random_head: bool
+    ignore_unexpected: bool
     optimize: str
     form: Form
     target: Target
@@ -181,6 +183,7 @@ def make_plan(
     logits: str | None = None,
     is_decoder: bool = False,
     allow_random_head: bool = False,
+    ignore_unexpected: bool = False,
     optimize: str = AUTO,
     target: str | None = None,
     workload: str | None = None,
@@ -212,6 +215,8 @@ def make_plan(
         logits: a row of LOGITS; None means the default.
         is_decoder: whether the network is to be read as a decoder.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
+        ignore_unexpected: whether weights that the network has no place for are left out; otherwise the export refuses
+            them.
         optimize: AUTO, NONE or a row of FORMS.
         target: a row of TARGETS; None means the recipe's.
         workload: a row of WORKLOADS; None means the default.
@@ -251,6 +256,7 @@ def make_plan(
         tokenizer=tokenizer or source,
         calibration=calibration,
         allow_random_head=allow_random_head,
+        ignore_unexpected=ignore_unexpected,
         optimize=optimize,
         form=form_from_choice(optimize, chosen_target, pack_padding=pack_padding),
         target=chosen_target,
