@@ -16,9 +16,11 @@ from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, d
 from rpln_export.plan.generation import generation_from_checkpoint
 from rpln_export.plan.graph_traits import traits_of_graph
 from rpln_export.plan.graphs import GraphPlan, compiled_variants, graph_plans
+from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limits_from_composition
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import check_calibration, checked_opset, io_dtype_from_name
+from rpln_export.plan.remote_code import check_remote_code
 from rpln_export.plan.targets import TARGETS, Target
 from rpln_export.plan.task import task_from_choice
 from rpln_export.plan.text_graph import check_text_graph
@@ -232,6 +234,7 @@ def make_plan(
     require_extra("cpu")
     source = checkpoint or str(default_for_task(task).folder)
     composition = load_composition(source, revision=revision)
+    check_remote_code(composition, source)
     chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
@@ -271,7 +274,9 @@ def make_plan(
 
 
 def _check(plan: ExportPlan, *, workload_given: bool) -> None:
-    """Refuse choices that do not go together. Raises PlanError."""
+    """Refuse choices that do not go together, or not with the checkpoint's config. Raises PlanError."""
+    if has_labels(plan.task):
+        labels_from_config(plan.config, plan.name)
     check_calibration(plan.calibration, plan.recipe)
     check_optimization(
         plan.optimize,
