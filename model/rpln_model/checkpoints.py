@@ -38,7 +38,7 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
         raise CheckpointError(f"no {CONFIG} in {folder}; expected the folder of a {' or '.join(by_type)} checkpoint")
     fields = read_fields(path)
     model_type = fields.get("model_type")
-    if model_type not in by_type:
+    if not isinstance(model_type, str) or model_type not in by_type:
         raise CheckpointError(
             f"{path} describes a model of type {model_type!r}; expected {' or '.join(map(repr, by_type))}. No other "
             "architecture can be loaded: its weights mean something else even where their names agree."

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
+
 LARGEST_SIZE: Final = 2**24
 """The largest size of a table or a layer."""
 MOST_LAYERS: Final = 1000
@@ -68,6 +70,9 @@ SIZE: Final = whole(1, LARGEST_SIZE)
 PROBABILITY: Final = number(0, 1)
 FLAG: Final = Values(words="true or false", holds=lambda value: isinstance(value, bool))
 TEXT: Final = Values(words="a text", holds=lambda value: isinstance(value, str))
+DTYPE: Final = Values(
+    words='the name of a type, as "float32"', holds=lambda value: isinstance(value, str | torch.dtype)
+)
 TEXTS: Final = Values(
     words="a list of texts",
     holds=lambda value: isinstance(value, list | tuple) and all(isinstance(item, str) for item in value),
@@ -99,6 +104,8 @@ FIELDS: Final[Mapping[str, Values]] = {
         words='an object with a list of heads for each layer, as {"0": [1, 3]}', holds=_is_head_map
     ).or_null(),
     "architectures": TEXTS.or_null(),
+    "dtype": DTYPE.or_null(),
+    "torch_dtype": DTYPE.or_null(),
 }
 """The fields of a network's configuration that are checked, and what each may hold. A field may be absent."""
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import is_peft_available
 
 from rpln_model.checkpoints import (
     LoadingInfo,
@@ -185,12 +186,19 @@ def folder_to_check(source: Location, options: Mapping[str, Any]) -> Path | None
 
     Returns None if there is no folder (a state dict is given), if an option makes transformers fetch or choose other
     files, and for the folder of an adapter, which names the checkpoint that it was trained on. Raises CheckpointError
-    if neither a folder nor a model on the hub or in its cache has this name.
+    if neither a folder nor a model on the hub or in its cache has this name, and for an adapter without peft.
     """
     if source is None or any(options.get(name) for name in _UNCHECKED):
         return None
     folder = local_folder(source, revision=options.get("revision"))
-    return None if (folder / ADAPTER).is_file() else folder
+    if not (folder / ADAPTER).is_file():
+        return folder
+    if not is_peft_available():
+        raise CheckpointError(
+            f"{folder} holds an adapter ({ADAPTER}), which peft reads, but peft is not installed; without it, the "
+            "network would be the one before the training. Run: pip install peft"
+        )
+    return None
 
 
 def _publish(source: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rpln_model.errors import CheckpointError
+from rpln_model.hub import uses_cache_only
 from rpln_model.names import network_name
 
 SAFETENSORS: Final = "model.safetensors"
@@ -39,14 +40,16 @@ _UNPICKLER_REASON: Final = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
 _LIGHTNING: Final = ".ckpt"
 
-_FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
+# Files of other frameworks: the option of transformers 4 that reads them, and the distribution that it needs.
+_FOREIGN: Final = {"tf_model.h5": ("from_tf", "tensorflow"), "flax_model.msgpack": ("from_flax", "flax")}
 
 
 def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Path:
     """Return the folder of a checkpoint: `source` itself, or the folder of that id in the local cache of the hub.
 
-    Files that are missing are downloaded unless HF_HUB_OFFLINE is set; safetensors are preferred to pickles. Raises
-    CheckpointError if neither a folder nor a model on the hub or in its cache has this name.
+    Files that are missing are downloaded, unless HF_HUB_OFFLINE is set or the hub cannot be reached; safetensors are
+    preferred to pickles. Raises CheckpointError if neither a folder nor a model on the hub or in its cache has this
+    name.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -63,7 +66,11 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
 
 def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
     try:
-        return Path(huggingface_hub.snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+        return Path(
+            huggingface_hub.snapshot_download(
+                model_id, revision=revision, allow_patterns=patterns, local_files_only=uses_cache_only()
+            )
+        )
     except (OSError, HFValidationError, EntryNotFoundError) as error:  # the hub raises only these
         at = f" at revision {revision}" if revision else ""
         raise CheckpointError(
@@ -128,11 +135,13 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
             return name, [folder / name]
         if (folder / f"{name}{INDEX_SUFFIX}").is_file():
             return name, _shards(folder / f"{name}{INDEX_SUFFIX}")
-    for name, option in _FOREIGN.items():
+    for name, (option, framework) in _FOREIGN.items():
         if (folder / name).is_file():
             raise CheckpointError(
-                f"{folder} holds weights only as {name}; expected {SAFETENSORS} or {PICKLE}. Convert them with "
-                f"transformers 4: AutoModel...from_pretrained(folder, {option}=True).save_pretrained(folder)"
+                f"{folder} holds weights only as {name}; expected {SAFETENSORS} or {PICKLE}. Convert them where "
+                f'`pip install "transformers<5" torch {framework}` was run: python -c "from transformers import '
+                f"{_architecture(folder)} as M; "
+                f"M.from_pretrained('{folder}', {option}=True).save_pretrained('{folder}')\""
             )
     if saved := sorted(folder.glob(f"*{_LIGHTNING}")):
         raise CheckpointError(
@@ -142,6 +151,14 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
     raise CheckpointError(
         f"no weights in {folder}; expected {', '.join(_READERS)} or one of them with {INDEX_SUFFIX} and its shards"
     )
+
+
+def _architecture(folder: Path) -> str:
+    """Return the class that config.json names first, or that of the network without a head."""
+    try:
+        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["architectures"][0])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return "RobertaPreLayerNormModel"
 
 
 def _shards(index: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 from rpln_export.checkpoint.quiet import quiet_transformers
+from rpln_export.checkpoint.ties import tie_as_chosen
 from rpln_export.checkpoint.unexpected import check_unexpected
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
@@ -37,6 +38,7 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
             f"trained for (its config says {', '.join(architectures)}), or add --allow-random-head to export random "
             "weights in their place."
         )
+    tie_as_chosen(model, plan)
     check_finite(model)
     return model, left_out
 

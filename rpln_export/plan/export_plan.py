@@ -10,6 +10,7 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
+from rpln_export.plan.adapter import check_no_adapter
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import DEFAULTS, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
@@ -68,6 +69,7 @@ class ExportPlan:
         calibration: the user's file of texts to measure ranges on.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
         ignore_unexpected: whether weights that the network has no place for are left out.
+        tie: whether a language model projects onto its word embeddings, where the user chose.
         optimize: AUTO, NONE, or the name of a form.
         form: the form of that name; with AUTO, the form to take where nothing can be measured.
         target: the kind of machine that the graphs are written for.
@@ -95,6 +97,7 @@ class ExportPlan:
     calibration: Path | None
     allow_random_head: bool
     ignore_unexpected: bool
+    tie: bool | None
     optimize: str
     form: Form
     target: Target
@@ -186,6 +189,7 @@ def make_plan(
     is_decoder: bool = False,
     allow_random_head: bool = False,
     ignore_unexpected: bool = False,
+    tie: bool | None = None,
     optimize: str = AUTO,
     target: str | None = None,
     workload: str | None = None,
@@ -219,6 +223,7 @@ def make_plan(
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
         ignore_unexpected: whether weights that the network has no place for are left out; otherwise the export refuses
             them.
+        tie: whether a language model projects onto its word embeddings; None means as the config says.
         optimize: AUTO, NONE or a row of FORMS.
         target: a row of TARGETS; None means the recipe's.
         workload: a row of WORKLOADS; None means the default.
@@ -233,8 +238,11 @@ def make_plan(
     """
     require_extra("cpu")
     source = checkpoint or str(default_for_task(task).folder)
+    check_no_adapter(source, revision=revision)
     composition = load_composition(source, revision=revision)
     check_remote_code(composition, source)
+    if tie is not None:
+        composition.decoder.tie_word_embeddings = tie
     chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
@@ -260,6 +268,7 @@ def make_plan(
         calibration=calibration,
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,
+        tie=tie,
         optimize=optimize,
         form=form_from_choice(optimize, chosen_target, pack_padding=pack_padding),
         target=chosen_target,

@@ -235,6 +235,18 @@ TABLE = (
         code=NOT_AS_ASKED,
         says=("auto_map: AutoModel: modeling_mine.MyModel)", "Remove auto_map"),
     ),
+    Bad(
+        id="adapter-beside-its-base",
+        spoil=write("adapter_config.json", b'{"base_model_name_or_path": "org/base", "peft_type": "LORA"}'),
+        code=NOT_AS_ASKED,
+        says=("an adapter of peft (adapter_config.json) for org/base", "merge_and_unload()"),
+    ),
+    Bad(
+        id="adapter-alone",
+        spoil=lambda folder: [remove("*")(folder), write("adapter_config.json", b"{")(folder)],
+        code=NOT_AS_ASKED,
+        says=("an adapter of peft (adapter_config.json), which is not exported", "merge_and_unload()"),
+    ),
     # The weights
     Bad(id="no-weights", spoil=remove("*.safetensors"), code=BROKEN_CHECKPOINT, says=("no weights", WEIGHTS)),
     Bad(id="truncated-weights", spoil=truncate(WEIGHTS), code=BROKEN_CHECKPOINT, says=(WEIGHTS, "truncated", "again")),

@@ -96,11 +96,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "only TensorFlow": (
         lambda folder: rename_weights(folder, "tf_model.h5"),
-        r"tf_model\.h5.*transformers 4.*from_tf=True",
+        r"tf_model\.h5.*Convert .*TokenClassification as M; M\.from_pretrained\('.*', from_tf=True\)\.save_pretrained",
     ),
     "only Flax": (
         lambda folder: rename_weights(folder, "flax_model.msgpack"),
-        r"flax_model\.msgpack.*transformers 4.*from_flax=True",
+        r"flax_model\.msgpack.*\"transformers<5\" torch flax.*from_pretrained\('.*', from_flax=True\)\.save_pretrained",
     ),
     "empty": (
         lambda folder: (folder / WEIGHTS).write_bytes(b""),
@@ -256,6 +256,8 @@ WRONG = (
     ("architectures", 2, "architectures is 2; expected a list of texts, or null"),
     ("pruned_heads", {"0": 1}, "pruned_heads is {'0': 1}; expected an object with a list of heads for each layer"),
     ("pruned_heads", {"first": [1]}, "pruned_heads is {'first': [1]}; expected an object"),
+    ("dtype", [], "dtype is []; expected the name of a type"),
+    ("model_type", [], "describes a model of type []; expected 'roberta-prelayernorm'"),
     ("num_labels", -1, "num_labels is -1; expected a whole number from 0"),
     ("id2label", ["A", "B"], r"id2label is ['A', 'B']; expected an object with a text for each class"),
     ("id2label", {"0": 0, "1": 1}, r"id2label is {'0': 0, '1': 1}; expected an object with a text for each class"),
@@ -275,9 +277,9 @@ def test_a_field_of_the_config_with_a_wrong_value_is_named_with_what_it_may_hold
     assert f"{checkpoint / 'config.json'}" in str(error.value)
 
 
-@pytest.mark.parametrize("value", [0, 1, 0.5, 1e-12])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5, 1e-12])
 def test_the_ends_of_a_range_are_allowed(value: float, checkpoint: Path) -> None:
-    edit_config(checkpoint, layer_norm_eps=value, hidden_dropout_prob=value, initializer_range=float(value))
+    edit_config(checkpoint, layer_norm_eps=value, hidden_dropout_prob=value, initializer_range=value)
     assert SINGLE_HEADS[TAGGER].from_pretrained(checkpoint).config.layer_norm_eps == value
 
 
@@ -302,6 +304,14 @@ def test_a_damaged_generation_config_is_refused(content: str, message: str, tmp_
     (tmp_path / "generation_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=rf"generation_config\.json {message}.*remove it"):
         SINGLE_HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path)
+
+
+def test_an_adapter_is_not_left_out_where_peft_is_missing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers loads the network without it, and says nothing."""
+    monkeypatch.setattr("rpln_model.network.is_peft_available", lambda: False)
+    (checkpoint / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds an adapter \(adapter_config\.json\).*pip install peft"):
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
 def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
