@@ -161,6 +161,7 @@ def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: 
         attempt.graphs,
         folder,
         parameters=checkpoint.model.num_parameters(),
+        left_out=checkpoint.left_out,
         proof=attempt.proof,
         steps=steps.finished,
         choice=attempt.choice,

@@ -9,7 +9,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel, RobertaPreLayerNormConfig
 
-from rpln_model.config import Config
+from rpln_model.config import MODEL_TYPE, Config
+from rpln_model.config_fields import wrong_fields
 from rpln_model.errors import CheckpointError
 from rpln_model.json_files import read_json
 from rpln_model.weights import CONFIG, GENERATION_CONFIG, local_folder
@@ -45,23 +46,26 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
     for part in _PARTS.get(model_type, ()):
         if not isinstance(fields.get(part), dict):
             raise CheckpointError(f"{path} has no configuration of its {part}; expected one under {part!r}")
-    _check_types(fields, path)
+    _check_fields(fields, path, parts=_PARTS.get(model_type, ()))
     return config_from_fields(by_type[model_type], fields, path=path)
 
 
-def _check_types(fields: Mapping[str, Any], path: Path) -> None:
-    """Refuse names that are none, in the configuration or its parts: transformers takes them, and fails later.
+def _check_fields(fields: dict[str, Any], path: Path, *, parts: tuple[str, ...]) -> None:
+    """Raise CheckpointError for a value that FIELDS does not allow, and for quantized weights.
 
-    Raises:
-        CheckpointError: naming the field.
+    Of the `parts`, those of this architecture are checked.
     """
-    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
-        for name in ("dtype", "torch_dtype"):
-            if not isinstance(part.get(name), str | None):
-                raise CheckpointError(f"{path} has {part[name]!r} as its {name}, expected a name such as 'float32'")
-        names = part.get("architectures")
-        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise CheckpointError(f"{path} has {names!r} as its architectures, expected a list of names of classes")
+    networks = {f"{part}.": fields[part] for part in parts if fields[part].get("model_type") == MODEL_TYPE}
+    for prefix, network in {"": fields, **networks}.items():
+        for wrong in wrong_fields(network):
+            raise CheckpointError(f"{path}: {prefix}{wrong}. Correct this field.")
+        if quantized := network.get("quantization_config"):
+            method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+            raise CheckpointError(
+                f"{path} has a {prefix}quantization_config ({method or 'of an unknown method'}), but quantized weights "
+                f"cannot be loaded; expected float32, float16 or bfloat16. Save the model with dequantize() of "
+                "transformers, or remove the field if the weights are not quantized."
+            )
 
 
 def read_fields(path: Path, *, cure: str = "copy the checkpoint again") -> dict[str, Any]:

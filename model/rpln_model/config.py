@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, RobertaPreLayerNormConfig
 
 from rpln_model.activations import ACTIVATIONS, Activation
+from rpln_model.config_fields import FIELDS, wrong_fields
 from rpln_model.errors import ConfigError
 
 Config = TypeVar("Config", bound=PretrainedConfig)
@@ -25,16 +26,6 @@ POSITION_TYPES: Final = (ABSOLUTE, RELATIVE_KEY, RELATIVE_KEY_QUERY)
 
 REGRESSION: Final = "regression"
 PROBLEM_TYPES: Final = (REGRESSION, "single_label_classification", "multi_label_classification")
-
-_SIZES: Final = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
 
 # Documented fields that are not plain attributes of a config in transformers 4.57, in 5, or in both.
 _OTHER_FIELDS: Final = frozenset({"num_labels", "output_attentions", "position_embedding_type", "pruned_heads"})
@@ -140,10 +131,8 @@ def check_config(config: RobertaPreLayerNormConfig) -> None:
             f"this config is of model_type {config.model_type!r}; expected {MODEL_TYPE!r}. Other architectures, "
             "RoBERTa with its LayerNorm after each sublayer among them, are other networks under similar names."
         )
-    for name in _SIZES:
-        size = getattr(config, name)
-        if not isinstance(size, int) or size < 1:
-            raise ConfigError(f"{name} is {size!r}; expected a positive integer")
+    for wrong in wrong_fields({name: getattr(config, name) for name in FIELDS if hasattr(config, name)}):
+        raise ConfigError(wrong)
     if position_type(config) not in POSITION_TYPES:
         raise ConfigError(
             f"position_embedding_type is {position_type(config)!r}; expected one of {', '.join(POSITION_TYPES)}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
 
 from torch import Tensor
 from transformers import RobertaPreLayerNormConfig
@@ -10,9 +9,8 @@ from transformers import RobertaPreLayerNormConfig
 from rpln_model.checkpoints import mismatched_shapes
 from rpln_model.errors import CheckpointError
 from rpln_model.heads import HEADS
+from rpln_model.names import listed
 from rpln_model.network import Network
-
-_SHOWN: Final = 12
 
 
 def network_from_tensors(
@@ -64,10 +62,3 @@ def refuse_unknown(names: Collection[str], *, source: Path, kind: str) -> None:
             f"{source} holds what {kind} does not have: {listed(sorted(names))}. Without these it would be another "
             "network; expected a checkpoint that has none."
         )
-
-
-def listed(names: Collection[str]) -> str:
-    """Return the names, separated by commas; of many names, the first ones and how many more there are."""
-    shown = list(names)[:_SHOWN]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -10,7 +10,7 @@ from transformers import RobertaPreLayerNormConfig
 
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.config import REGRESSION
-from rpln_model.conversion import listed, network_from_tensors, refuse_unknown
+from rpln_model.conversion import network_from_tensors, refuse_unknown
 from rpln_model.errors import CheckpointError
 from rpln_model.fairseq_file import FairseqCheckpoint, read_fairseq
 from rpln_model.fairseq_names import (
@@ -23,6 +23,7 @@ from rpln_model.fairseq_names import (
     classifier_names,
     layer_count,
 )
+from rpln_model.names import listed
 from rpln_model.network import Network
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, overload
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from torch import Tensor, nn
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import is_peft_available
 
 from rpln_model.checkpoints import (
     LoadingInfo,
@@ -19,7 +20,17 @@ from rpln_model.checkpoints import (
     refuse_unmatched,
 )
 from rpln_model.errors import CheckpointError
-from rpln_model.weights import ADAPTER, CONFIG, INDEX_SUFFIX, OLD_BUFFERS, SAFETENSORS, local_folder, read_weights
+from rpln_model.weights import (
+    ADAPTER,
+    CONFIG,
+    GENERATION_CONFIG,
+    INDEX_SUFFIX,
+    OLD_BUFFERS,
+    SAFETENSORS,
+    local_folder,
+    named_as_in_network,
+    read_files,
+)
 
 # Options that make transformers read files other than those that are checked here, or fetch files by itself.
 _UNCHECKED: Final = (
@@ -118,12 +129,31 @@ class Network(PreTrainedModel):
             read_config(folder, *cls.config_types)
         if cls.can_generate():
             check_generation_config(folder)
-        found = read_weights(folder)
-        model, info = load(folder, *args, **options | {"ignore_mismatched_sizes": True})
+        in_files = read_files(folder)
+        found = named_as_in_network(in_files, folder=folder)
+        if found.keys() == in_files.keys():
+            model, info = load(folder, *args, **options | {"ignore_mismatched_sizes": True})
+        else:
+            model, info = cls._load_tensors(found, folder, *args, **options | {"ignore_mismatched_sizes": True})
         model.config.name_or_path = model.name_or_path = str(source)
         refuse_unmatched(model, info, found, folder=folder)
         if not options.get("ignore_mismatched_sizes"):
             refuse_mismatched(model, info, found, folder=folder)
+        return model, info
+
+    @classmethod
+    def _load_tensors(
+        cls, tensors: dict[str, Tensor], folder: Path, *args: Any, **options: Any
+    ) -> tuple[Self, LoadingInfo]:
+        """Do what transformers' `from_pretrained` does with `folder`, but for the weights, which are given by name."""
+        options.pop("revision", None)
+        if options.get("config") is None:
+            config, options = cls.config_class.from_pretrained(folder, return_unused_kwargs=True, **options)
+            options["config"] = config
+        load: Any = super().from_pretrained
+        model, info = load(None, *args, state_dict=tensors, **options)
+        if cls.can_generate() and (folder / GENERATION_CONFIG).is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
         return model, info
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]
@@ -156,12 +186,19 @@ def folder_to_check(source: Location, options: Mapping[str, Any]) -> Path | None
 
     Returns None if there is no folder (a state dict is given), if an option makes transformers fetch or choose other
     files, and for the folder of an adapter, which names the checkpoint that it was trained on. Raises CheckpointError
-    if neither a folder nor a model on the hub or in its cache has this name.
+    if neither a folder nor a model on the hub or in its cache has this name, and for an adapter without peft.
     """
     if source is None or any(options.get(name) for name in _UNCHECKED):
         return None
     folder = local_folder(source, revision=options.get("revision"))
-    return None if (folder / ADAPTER).is_file() else folder
+    if not (folder / ADAPTER).is_file():
+        return folder
+    if not is_peft_available():
+        raise CheckpointError(
+            f"{folder} holds an adapter ({ADAPTER}), which peft reads, but peft is not installed; without it, the "
+            "network would be the one before the training. Run: pip install peft"
+        )
+    return None
 
 
 def _publish(source: Path, folder: Path) -> None:

@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from rpln_model.errors import CheckpointError
+from rpln_model.hub import uses_cache_only
 from rpln_model.json_files import read_json
+from rpln_model.names import network_name
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"
@@ -37,14 +39,18 @@ OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
 _FOREIGN_CLASS: Final = re.compile(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)")
 _UNPICKLER_REASON: Final = re.compile(r"WeightsUnpickler error:\s*(.+)")
 
-_FOREIGN: Final = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax"}
+_LIGHTNING: Final = ".ckpt"
+
+# Files of other frameworks: the option of transformers 4 that reads them, and the distribution that it needs.
+_FOREIGN: Final = {"tf_model.h5": ("from_tf", "tensorflow"), "flax_model.msgpack": ("from_flax", "flax")}
 
 
 def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Path:
     """Return the folder of a checkpoint: `source` itself, or the folder of that id in the local cache of the hub.
 
-    Files that are missing are downloaded unless HF_HUB_OFFLINE is set; safetensors are preferred to pickles. Raises
-    CheckpointError if neither a folder nor a model on the hub or in its cache has this name.
+    Files that are missing are downloaded, unless HF_HUB_OFFLINE is set or the hub cannot be reached; safetensors are
+    preferred to pickles. Raises CheckpointError if neither a folder nor a model on the hub or in its cache has this
+    name.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -61,7 +67,11 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
 
 def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
     try:
-        return Path(huggingface_hub.snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+        return Path(
+            huggingface_hub.snapshot_download(
+                model_id, revision=revision, allow_patterns=patterns, local_files_only=uses_cache_only()
+            )
+        )
     except (OSError, HFValidationError, EntryNotFoundError) as error:  # the hub raises only these
         at = f" at revision {revision}" if revision else ""
         raise CheckpointError(
@@ -71,7 +81,30 @@ def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Return every tensor of the checkpoint in `folder` by name, mapped from the files and not yet in memory.
+    """Return every tensor of the checkpoint in `folder` by its name in the network, mapped and not yet in memory.
+
+    Raises CheckpointError where `read_files` does, and if two tensors have the same name in the network.
+    """
+    return named_as_in_network(read_files(folder), folder=folder)
+
+
+def named_as_in_network(found: dict[str, Tensor], *, folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of the files in `folder` by their names in the network (`rpln_model.names.network_name`).
+
+    Raises CheckpointError if two of them have the same one.
+    """
+    given: dict[str, str] = {}
+    for name in found:
+        other = given.setdefault(network_name(name), name)
+        if other != name:
+            raise CheckpointError(
+                f"the weights in {folder} hold {network_name(name)} twice, as {other} and as {name}; remove one of them"
+            )
+    return {name: found[in_file] for name, in_file in given.items()}
+
+
+def read_files(folder: Path) -> dict[str, Tensor]:
+    """Return every tensor of the checkpoint in `folder` by its name in the files, mapped and not yet in memory.
 
     Raises CheckpointError if there are no weights, or if a file is missing, truncated, corrupt, or of another format
     than its name says.
@@ -103,15 +136,30 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
             return name, [folder / name]
         if (folder / f"{name}{INDEX_SUFFIX}").is_file():
             return name, _shards(folder / f"{name}{INDEX_SUFFIX}")
-    for name, option in _FOREIGN.items():
+    for name, (option, framework) in _FOREIGN.items():
         if (folder / name).is_file():
             raise CheckpointError(
-                f"{folder} holds weights only as {name}; expected {SAFETENSORS} or {PICKLE}. Convert them with "
-                f"transformers 4: AutoModel...from_pretrained(folder, {option}=True).save_pretrained(folder)"
+                f"{folder} holds weights only as {name}; expected {SAFETENSORS} or {PICKLE}. Convert them where "
+                f'`pip install "transformers<5" torch {framework}` was run: python -c "from transformers import '
+                f"{_architecture(folder)} as M; "
+                f"M.from_pretrained('{folder}', {option}=True).save_pretrained('{folder}')\""
             )
+    if saved := sorted(folder.glob(f"*{_LIGHTNING}")):
+        raise CheckpointError(
+            f"{folder} holds weights only as {saved[0].name} of Lightning; expected {SAFETENSORS} or {PICKLE}. Copy it "
+            f"to {folder / PICKLE}: its state_dict is read from there"
+        )
     raise CheckpointError(
         f"no weights in {folder}; expected {', '.join(_READERS)} or one of them with {INDEX_SUFFIX} and its shards"
     )
+
+
+def _architecture(folder: Path) -> str:
+    """Return the class that config.json names first, or that of the network without a head."""
+    try:
+        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["architectures"][0])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return "RobertaPreLayerNormModel"
 
 
 def _shards(index: Path) -> list[Path]:
@@ -162,7 +210,13 @@ def read_pickle(path: Path, *, allowed: Sequence[Callable[..., Any]] = ()) -> ob
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, or those of the `state_dict` beside what Lightning saves besides.
+
+    The names of the latter begin with `state_dict.`.
+    """
     content = read_pickle(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = {f"state_dict.{name}": value for name, value in content["state_dict"].items()}
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):

@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import RobertaPreLayerNormConfig
-
 from rpln_export.checkpoint.loading import Checkpoint
 from rpln_export.checkpoint.tokenizer import save_tokenizer
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import value_limits
 from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_model.composition import PLAIN
-from rpln_model.config import label_count, padding_row, usable_length
+from rpln_model.config import padding_row, usable_length
 from rpln_model.weights import GENERATION_CONFIG, local_folder
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import TASKS
@@ -82,7 +81,7 @@ def manifest_from_export(
         pad_token_id=padding_row(tokenized_for),
         mask_token_id=checkpoint.tokenizer.mask_token_id,
         problem_type=plan.config.problem_type,
-        labels=labels_from_config(plan.config) if has_labels(plan) else (),
+        labels=labels_from_config(plan.config, plan.name) if has_labels(plan.task) else (),
         precision=_precision(graphs),
         recipe=plan.recipe.name,
         passes=_passes(graphs, choice),
@@ -111,17 +110,6 @@ def _passes(graphs: Sequence[GraphForms], choice: Choice) -> dict[str, int]:
     for model in choice.models.values():
         passes |= {name: count for name, count in counts_from_model(model).items() if name not in passes}
     return dict(passes)
-
-
-def has_labels(plan: ExportPlan) -> bool:
-    """Return whether the task's outputs are scores of the classes in the config."""
-    return any("num_labels" in tensor.axes for tensor in plan.task.outputs)
-
-
-def labels_from_config(config: RobertaPreLayerNormConfig) -> tuple[str, ...]:
-    """Return the names of the classes, in the order of their scores."""
-    names = {int(index): name for index, name in (config.id2label or {}).items()}
-    return tuple(names[index] for index in range(label_count(config)))
 
 
 def tool_versions() -> dict[str, str]:

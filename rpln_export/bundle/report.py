@@ -108,6 +108,7 @@ class Report:
         opset: the version of ONNX's operators.
         destination: the folder of the bundle.
         parameters: the number of the model's parameters.
+        left_out: the names of weights of the checkpoint that the network has no place for.
         sizes: the bytes of each file, without the manifest and the report itself.
         graphs: the graphs.
         tolerance: what the recipe accepts.
@@ -126,6 +127,7 @@ class Report:
     opset: int
     destination: str
     parameters: int
+    left_out: Sequence[str]
     sizes: Mapping[str, int]
     graphs: Sequence[GraphReport]
     tolerance: Tolerance
@@ -167,6 +169,7 @@ def report_from_export(
     folder: Path,
     *,
     parameters: int,
+    left_out: Sequence[str],
     proof: Proof,
     steps: Sequence[Step],
     choice: Choice,
@@ -180,6 +183,7 @@ def report_from_export(
         opset=graphs[0].model.opset_imports[""],
         destination=str(plan.destination),
         parameters=parameters,
+        left_out=left_out,
         sizes=_sizes(folder),
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,

@@ -19,12 +19,14 @@ class Checkpoint:
         model: the task's model in eager torch, in fp32 and eval mode.
         tokenizer: a fast tokenizer of transformers.
         source: the checkpoint's name and the SHA-256 of its weights.
+        left_out: the names of weights that the network has no place for, where the plan ignores them.
         byte_pairs: the tokenizer as a graph from texts needs it; None where the plan asks for no such graph.
     """
 
     model: Any
     tokenizer: Any
     source: Source
+    left_out: tuple[str, ...]
     byte_pairs: BytePairs | None
 
     @property
@@ -40,8 +42,10 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
     ConfigError for broken weights.
     """
     tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
+    model, left_out = load_model(plan)
     return Checkpoint(
-        model=load_model(plan),
+        model=model,
+        left_out=left_out,
         tokenizer=tokenizer,
         source=source_from_plan(plan),
         byte_pairs=byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None,

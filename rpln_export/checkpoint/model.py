@@ -4,6 +4,8 @@ import hashlib
 from typing import Any
 
 from rpln_export.checkpoint.quiet import quiet_transformers
+from rpln_export.checkpoint.ties import tie_as_chosen
+from rpln_export.checkpoint.unexpected import check_unexpected
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_model import HEADS, check_finite
@@ -13,16 +15,18 @@ from rpln_model.weights import local_folder, weight_files
 from rpln_runtime.manifest import Source
 
 
-def load_model(plan: ExportPlan) -> Any:
-    """Return the task's model with the checkpoint's weights, in fp32 and eval mode.
+def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
+    """Return the task's model with the checkpoint's weights, in fp32 and eval mode, and the names of those left out.
 
-    Raises PlanError when the checkpoint lacks the head that the task's outputs depend on, unless the plan allows a
-    random head, and rpln_model's CheckpointError when weights below the head are missing, broken, or not finite.
+    Weights are left out only where the plan ignores those that the network has no place for. Raises PlanError for such
+    weights otherwise, and when the checkpoint lacks the head that the task's outputs depend on, unless the plan allows
+    a random head; and rpln_model's CheckpointError when weights below the head are missing, broken, or not finite.
     """
     with quiet_transformers():
         model, info = HEADS[plan.task.architecture].from_pretrained(
             plan.source, config=plan.composition.config, revision=plan.revision, output_loading_info=True
         )
+    left_out = check_unexpected(info["unexpected_keys"], plan)
     found = set(info["missing_keys"])
     missing = [name for name in model.state_dict() if name in found and not _is_unused(name, plan)]
     if body := [name for name in missing if not _is_in_head(name)]:
@@ -34,8 +38,9 @@ def load_model(plan: ExportPlan) -> Any:
             f"trained for (its config says {', '.join(architectures)}), or add --allow-random-head to export random "
             "weights in their place."
         )
+    tie_as_chosen(model, plan)
     check_finite(model)
-    return model
+    return model, left_out
 
 
 def source_from_plan(plan: ExportPlan) -> Source:

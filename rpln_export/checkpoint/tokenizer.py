@@ -12,6 +12,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from rpln_export.errors import PlanError
+from rpln_model.hub import uses_cache_only
 
 
 def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any:
@@ -20,7 +21,13 @@ def load_tokenizer(source: str, *, revision: str | None, vocab_size: int) -> Any
     Raises PlanError when there is none, or when it makes ids that the network has no embedding for.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, use_fast=True, **_mask_token(source))
+        tokenizer = AutoTokenizer.from_pretrained(
+            source,
+            revision=revision,
+            use_fast=True,
+            local_files_only=not Path(source).is_dir() and uses_cache_only(),
+            **_mask_token(source),
+        )
     except BaseException as error:
         # A tokenizer.json that is damaged raises a plain Exception, an AttributeError, or what Rust calls a panic.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

@@ -64,6 +64,17 @@ _PATH: Final = click.Path(path_type=Path)
         is_flag=True,
         help="Use random weights for the task's head if the checkpoint lacks it.",
     ),
+    cloup.option(
+        "--tie/--no-tie",
+        default=None,
+        help="Whether a language model projects onto its word embeddings, or has weights of its own for that "
+        "(lm_head.decoder.weight). [default: what the config says]",
+    ),
+    cloup.option(
+        "--ignore-unexpected",
+        is_flag=True,
+        help="Leave out weights of the checkpoint that the network has no place for. The report lists them.",
+    ),
 )
 @fairseq_options
 @cloup.option_group(
@@ -188,6 +199,8 @@ def export_command(
     tokenizer: str | None,
     is_decoder: bool,
     allow_random_head: bool,
+    tie: bool | None,
+    ignore_unexpected: bool,
     dictionary: Path | None,
     bpe: tuple[Path, Path] | None,
     precision: str | None,
@@ -243,6 +256,8 @@ def export_command(
             logits=logits,
             is_decoder=is_decoder,
             allow_random_head=allow_random_head,
+            ignore_unexpected=ignore_unexpected,
+            tie=tie,
             optimize=optimize,
             target=target,
             workload=workload,

@@ -10,15 +10,18 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
+from rpln_export.plan.adapter import check_no_adapter
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import DEFAULTS, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
 from rpln_export.plan.generation import generation_from_checkpoint
 from rpln_export.plan.graph_traits import traits_of_graph
 from rpln_export.plan.graphs import GraphPlan, compiled_variants, graph_plans
+from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limits_from_composition
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import check_calibration, checked_opset, io_dtype_from_name
+from rpln_export.plan.remote_code import check_remote_code
 from rpln_export.plan.targets import TARGETS, Target
 from rpln_export.plan.task import task_from_choice
 from rpln_export.plan.text_graph import check_text_graph
@@ -65,6 +68,8 @@ class ExportPlan:
         tokenizer: the folder or hub id of the tokenizer.
         calibration: the user's file of texts to measure ranges on.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
+        ignore_unexpected: whether weights that the network has no place for are left out.
+        tie: whether a language model projects onto its word embeddings, where the user chose.
         optimize: AUTO, NONE, or the name of a form.
         form: the form of that name; with AUTO, the form to take where nothing can be measured.
         target: the kind of machine that the graphs are written for.
@@ -91,6 +96,8 @@ class ExportPlan:
     tokenizer: str
     calibration: Path | None
     allow_random_head: bool
+    ignore_unexpected: bool
+    tie: bool | None
     optimize: str
     form: Form
     target: Target
@@ -181,6 +188,8 @@ def make_plan(
     logits: str | None = None,
     is_decoder: bool = False,
     allow_random_head: bool = False,
+    ignore_unexpected: bool = False,
+    tie: bool | None = None,
     optimize: str = AUTO,
     target: str | None = None,
     workload: str | None = None,
@@ -212,6 +221,9 @@ def make_plan(
         logits: a row of LOGITS; None means the default.
         is_decoder: whether the network is to be read as a decoder.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
+        ignore_unexpected: whether weights that the network has no place for are left out; otherwise the export refuses
+            them.
+        tie: whether a language model projects onto its word embeddings; None means as the config says.
         optimize: AUTO, NONE or a row of FORMS.
         target: a row of TARGETS; None means the recipe's.
         workload: a row of WORKLOADS; None means the default.
@@ -226,7 +238,11 @@ def make_plan(
     """
     require_extra("cpu")
     source = checkpoint or str(default_for_task(task).folder)
+    check_no_adapter(source, revision=revision)
     composition = load_composition(source, revision=revision)
+    check_remote_code(composition, source)
+    if tie is not None:
+        composition.decoder.tie_word_embeddings = tie
     chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
@@ -251,6 +267,8 @@ def make_plan(
         tokenizer=tokenizer or source,
         calibration=calibration,
         allow_random_head=allow_random_head,
+        ignore_unexpected=ignore_unexpected,
+        tie=tie,
         optimize=optimize,
         form=form_from_choice(optimize, chosen_target, pack_padding=pack_padding),
         target=chosen_target,
@@ -265,7 +283,9 @@ def make_plan(
 
 
 def _check(plan: ExportPlan, *, workload_given: bool) -> None:
-    """Refuse choices that do not go together. Raises PlanError."""
+    """Refuse choices that do not go together, or not with the checkpoint's config. Raises PlanError."""
+    if has_labels(plan.task):
+        labels_from_config(plan.config, plan.name)
     check_calibration(plan.calibration, plan.recipe)
     check_optimization(
         plan.optimize,

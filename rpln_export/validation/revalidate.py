@@ -14,6 +14,7 @@ from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.validation.graphs_under_test import graphs_under_test_from_plan
 from rpln_export.validation.proof import Proof, prove
 from rpln_export.validation.text_graph import prove_text_graph
+from rpln_model.composition import load_composition
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.tasks import TASKS, Tensor
 
@@ -32,10 +33,10 @@ def revalidate(
         with steps.step("load"):
             manifest = read_manifest(folder)
             readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
-            plan = _plan_from_bundle(manifest, readable, revision)
+            plan = _plan_from_bundle(manifest, readable, revision, tie=_ties(folder))
             if source_from_plan(plan).sha256 != manifest.source.sha256:
                 raise ValidationError(_other_checkpoint(folder, manifest, checkpoint or plan.name))
-            model = load_model(plan)
+            model, _ = load_model(plan)
         with steps.step("validate") as advance:
             planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=manifest.mask_token_id)
             graphs_under_test = graphs_under_test_from_plan(planned_graphs, plan)
@@ -55,7 +56,7 @@ def _other_checkpoint(folder: Path, manifest: Manifest, named: str) -> str:
     )
 
 
-def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None) -> ExportPlan:
+def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None, *, tie: bool) -> ExportPlan:
     """Return the plan that the bundle's graphs were exported by, as far as its manifest tells."""
     task = TASKS[manifest.task]
     graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]
@@ -72,7 +73,15 @@ def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | No
         variants=[graph.variant for graph in graphs],
         logits=logits_of_graph(graphs[0], task),
         is_decoder=task.generates,
+        tie=tie,
+        ignore_unexpected=True,  # the export has refused or reported such weights of this checkpoint
     )
+
+
+def _ties(folder: Path) -> bool:
+    """Return whether the bundle's config says that a language model projects onto its word embeddings."""
+    config = load_composition(folder).decoder
+    return bool(config.tie_word_embeddings)
 
 
 def _asked_for(tensors: tuple[Tensor, ...], names: list[set[str]]) -> list[str]:

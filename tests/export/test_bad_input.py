@@ -206,6 +206,57 @@ TABLE = (
         code=BROKEN_CHECKPOINT,
         says=("hidden_size 32", "num_attention_heads 5"),
     ),
+    Bad(
+        id="labels-from-1",
+        spoil=edit_config(id2label={"1": "O", "2": "NOUN", "3": "VERB", "4": "PLACE", "5": "TIME"}),
+        code=NOT_AS_ASKED,
+        says=("id2label in the config of checkpoint names the classes 1, 2, 3, 4, 5; expected 0 to 4", "config.json"),
+    ),
+    Bad(
+        id="labels-with-a-gap",
+        spoil=edit_config(id2label={"0": "O", "1": "NOUN", "2": "VERB", "3": "PLACE", "9": "TIME"}),
+        code=NOT_AS_ASKED,
+        says=("names the classes 0, 1, 2, 3, 9; expected 0 to 4",),
+    ),
+    Bad(id="no-labels", spoil=edit_config(id2label={}), code=NOT_AS_ASKED, says=("names the classes none",)),
+    Bad(
+        id="labels-that-are-no-texts",
+        spoil=edit_config(id2label={"0": 0, "1": 1}),
+        code=BROKEN_CHECKPOINT,
+        says=("config.json: id2label is {'0': 0, '1': 1}; expected an object with a text for each class",),
+    ),
+    Bad(
+        id="an-epsilon-that-is-no-number",
+        spoil=edit_config(layer_norm_eps=float("nan")),
+        code=BROKEN_CHECKPOINT,
+        says=("config.json: layer_norm_eps is nan; expected a number from 0 to 1. Correct this field.",),
+    ),
+    Bad(
+        id="quantized",
+        spoil=edit_config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        code=BROKEN_CHECKPOINT,
+        says=("quantization_config (gptq)", "dequantize()"),
+    ),
+    Bad(
+        id="remote-code",
+        spoil=edit_config(
+            auto_map={"AutoModel": "modeling_mine.MyModel", "AutoTokenizer": ["tokenization.Mine", None]}
+        ),
+        code=NOT_AS_ASKED,
+        says=("auto_map: AutoModel: modeling_mine.MyModel)", "Remove auto_map"),
+    ),
+    Bad(
+        id="adapter-beside-its-base",
+        spoil=write("adapter_config.json", b'{"base_model_name_or_path": "org/base", "peft_type": "LORA"}'),
+        code=NOT_AS_ASKED,
+        says=("an adapter of peft (adapter_config.json) for org/base", "merge_and_unload()"),
+    ),
+    Bad(
+        id="adapter-alone",
+        spoil=lambda folder: [remove("*")(folder), write("adapter_config.json", b"{")(folder)],
+        code=NOT_AS_ASKED,
+        says=("an adapter of peft (adapter_config.json), which is not exported", "merge_and_unload()"),
+    ),
     # The weights
     Bad(id="no-weights", spoil=remove("*.safetensors"), code=BROKEN_CHECKPOINT, says=("no weights", WEIGHTS)),
     Bad(id="truncated-weights", spoil=truncate(WEIGHTS), code=BROKEN_CHECKPOINT, says=(WEIGHTS, "truncated", "again")),

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -107,11 +108,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "only TensorFlow": (
         lambda folder: rename_weights(folder, "tf_model.h5"),
-        r"tf_model\.h5.*transformers 4.*from_tf=True",
+        r"tf_model\.h5.*Convert .*TokenClassification as M; M\.from_pretrained\('.*', from_tf=True\)\.save_pretrained",
     ),
     "only Flax": (
         lambda folder: rename_weights(folder, "flax_model.msgpack"),
-        r"flax_model\.msgpack.*transformers 4.*from_flax=True",
+        r"flax_model\.msgpack.*\"transformers<5\" torch flax.*from_pretrained\('.*', from_flax=True\)\.save_pretrained",
     ),
     "empty": (
         lambda folder: (folder / WEIGHTS).write_bytes(b""),
@@ -297,6 +298,51 @@ def test_a_config_value_of_a_wrong_type_is_refused(value: object, checkpoint: Pa
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
+WRONG = (
+    ("layer_norm_eps", float("nan"), "layer_norm_eps is nan; expected a number from 0 to 1"),
+    ("layer_norm_eps", -1e-5, "layer_norm_eps is -1e-05; expected a number from 0 to 1"),
+    ("layer_norm_eps", "1e-5", "layer_norm_eps is '1e-5'; expected a number"),
+    ("initializer_range", -0.02, "initializer_range is -0.02; expected a number from 0 to 1000"),
+    ("hidden_dropout_prob", 7, "hidden_dropout_prob is 7; expected a number from 0 to 1"),
+    ("attention_probs_dropout_prob", None, "attention_probs_dropout_prob is None; expected a number from 0 to 1"),
+    ("classifier_dropout", float("inf"), "classifier_dropout is inf; expected a number from 0 to 1, or null"),
+    ("vocab_size", 2**63, "vocab_size is 9223372036854775808; expected a whole number from 1 to 16,777,216"),
+    ("max_position_embeddings", 2**64, "max_position_embeddings is 18446744073709551616; expected a whole number"),
+    ("num_hidden_layers", 2**31, "num_hidden_layers is 2147483648; expected a whole number from 1 to 1,000"),
+    ("num_attention_heads", True, "num_attention_heads is True; expected a whole number"),
+    ("intermediate_size", 0, "intermediate_size is 0; expected a whole number from 1"),
+    ("is_decoder", "no", "is_decoder is 'no'; expected true or false"),
+    ("tie_word_embeddings", 1, "tie_word_embeddings is 1; expected true or false"),
+    ("architectures", 2, "architectures is 2; expected a list of texts, or null"),
+    ("pruned_heads", {"0": 1}, "pruned_heads is {'0': 1}; expected an object with a list of heads for each layer"),
+    ("pruned_heads", {"first": [1]}, "pruned_heads is {'first': [1]}; expected an object"),
+    ("dtype", [], "dtype is []; expected the name of a type"),
+    ("model_type", [], "describes a model of type []; expected 'roberta-prelayernorm'"),
+    ("num_labels", -1, "num_labels is -1; expected a whole number from 0"),
+    ("id2label", ["A", "B"], r"id2label is ['A', 'B']; expected an object with a text for each class"),
+    ("id2label", {"0": 0, "1": 1}, r"id2label is {'0': 0, '1': 1}; expected an object with a text for each class"),
+    ("id2label", {"0": "A", "1": None}, r"id2label is {'0': 'A', '1': None}; expected an object"),
+    ("id2label", {"A": "0"}, r"id2label is {'A': '0'}; expected an object"),
+    ("quantization_config", {"quant_method": "bitsandbytes"}, "has a quantization_config (bitsandbytes), but"),
+)
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG)
+def test_a_field_of_the_config_with_a_wrong_value_is_named_with_what_it_may_hold(
+    name: str, value: object, message: str, checkpoint: Path
+) -> None:
+    edit_config(checkpoint, **{name: value})
+    with pytest.raises(CheckpointError, match=re.escape(message)) as error:
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
+    assert f"{checkpoint / 'config.json'}" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5, 1e-12])
+def test_the_ends_of_a_range_are_allowed(value: float, checkpoint: Path) -> None:
+    edit_config(checkpoint, layer_norm_eps=value, hidden_dropout_prob=value, initializer_range=value)
+    assert SINGLE_HEADS[TAGGER].from_pretrained(checkpoint).config.layer_norm_eps == value
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -318,6 +364,14 @@ def test_a_damaged_generation_config_is_refused(content: str, message: str, tmp_
     (tmp_path / "generation_config.json").write_text(content)
     with pytest.raises(CheckpointError, match=rf"generation_config\.json {message}.*remove it"):
         SINGLE_HEADS["RobertaPreLayerNormForCausalLM"].from_pretrained(tmp_path)
+
+
+def test_an_adapter_is_not_left_out_where_peft_is_missing(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers loads the network without it, and says nothing."""
+    monkeypatch.setattr("rpln_model.network.is_peft_available", lambda: False)
+    (checkpoint / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds an adapter \(adapter_config\.json\).*pip install peft"):
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
 def test_mismatched_sizes_can_be_ignored(checkpoint: Path) -> None:
@@ -369,9 +423,9 @@ def test_a_config_without_a_network_is_refused() -> None:
         ({"pad_token_id": None}, "pad_token_id is None; expected a row of the vocabulary, 0 to 42"),
         ({"pad_token_id": 43}, "pad_token_id is 43; expected a row of the vocabulary, 0 to 42"),
         ({"max_position_embeddings": 2}, "max_position_embeddings 2 leaves no position after pad_token_id 1"),
-        ({"num_hidden_layers": -1}, "num_hidden_layers is -1; expected a positive integer"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1; expected a whole number from 1 to 1,000"),
         ({"add_cross_attention": True}, "add_cross_attention needs is_decoder=True"),
-        ({"type_vocab_size": 0}, "type_vocab_size is 0; expected a positive integer"),
+        ({"type_vocab_size": 0}, "type_vocab_size is 0; expected a whole number from 1 to 16,777,216"),
     ):
         with pytest.raises(ConfigError, match=message):
             SINGLE_HEADS[TAGGER](tiny_config(**fields))

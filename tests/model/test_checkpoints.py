@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -16,6 +17,7 @@ from transformers import modeling_utils
 from rpln_model import CheckpointError, RobertaPreLayerNormForTokenClassification
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_model.config import updated_config
+from rpln_model.hub import uses_cache_only
 from tests.model.references import (
     HIDDEN,
     OUTPUT_TOLERANCE,
@@ -303,6 +305,34 @@ def test_a_hub_id_is_read_from_the_cache(
     model = SINGLE_HEADS[TAGGER].from_pretrained("someone/tagger", revision=revision)
     assert difference(outputs_of(model).logits, outputs_of(saved).logits) == 0
     assert model.config.name_or_path == "someone/tagger"
+
+
+def test_without_a_network_the_cache_is_used_at_once_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    asked: list[bool] = []
+
+    def download(*arguments: Any, local_files_only: bool, **options: Any) -> str:
+        asked.append(local_files_only)
+        return real(*arguments, local_files_only=local_files_only, **options)
+
+    real = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    hub_cache(tmp_path, own_model(TAGGER), pickled=False)
+    uses_cache_only.cache_clear()
+    try:
+        for _ in range(2):
+            SINGLE_HEADS[TAGGER].from_pretrained("someone/tagger")
+        with pytest.raises(CheckpointError, match="someone/else"):
+            SINGLE_HEADS[TAGGER].from_pretrained("someone/else")
+    finally:
+        uses_cache_only.cache_clear()
+    assert all(asked)
+    assert len(asked) == 3
+    assert caplog.text.count("http://127.0.0.1:9 cannot be reached") == 1
 
 
 @pytest.mark.parametrize("source", ["someone/else", "tagger", "not a name!"])

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from rpln_export.commands.show.console import make_console
 from rpln_export.commands.show.engines import print_engines
+from rpln_model.names import weights_in_words
 
 if TYPE_CHECKING:
     from rpln_export.bundle.report import Report, Rescaling
@@ -18,6 +19,8 @@ def print_report(report: "Report") -> None:
     """Print how the export was proven, how the form was chosen, where the bundle is, and what it took."""
     print_comparisons(report.comparisons)
     console = make_console()
+    if report.left_out:
+        console.print(f"left out (--ignore-unexpected): {weights_in_words(report.left_out)}", soft_wrap=True)
     for graph in report.graphs:
         if graph.rescaling:
             print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")

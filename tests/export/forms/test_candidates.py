@@ -27,7 +27,7 @@ Racer = tuple[ExportPlan, GraphForms]
 @pytest.fixture(scope="module")
 def racer(checkpoint: Callable[[str], Path]) -> Racer:
     plan = make_plan(str(checkpoint(TASK)), task=TASK, workload="ragged")
-    (planned,) = planned_graphs_from_model(plan, load_model(plan))
+    (planned,) = planned_graphs_from_model(plan, load_model(plan)[0])
     model = trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs)
     for fold in plan.folds:
         fold.configure(model, Context())(model)
