@@ -157,8 +157,8 @@ def _find(folder: Path) -> tuple[str, list[Path]]:
 def _architecture(folder: Path) -> str:
     """Return the class that config.json names first, or that of the network without a head."""
     try:
-        return str(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["architectures"][0])
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return str(read_json(folder / CONFIG, cure="")["architectures"][0])
+    except (CheckpointError, TypeError, LookupError):
         return "RobertaPreLayerNormModel"
 
 

@@ -47,7 +47,7 @@ GELUS: Final[Mapping[str, str]] = {
 
 CLOSE: Final = 1e-5
 """The relative difference up to which two scales are equal in fp32."""
-RESOLUTIONS: Final = {ir.DataType.FLOAT16: 2.0**-11, ir.DataType.BFLOAT16: 2.0**-8}
+RESOLUTIONS: Final[Mapping[ir.DataType | None, float]] = {ir.DataType.FLOAT16: 2.0**-11, ir.DataType.BFLOAT16: 2.0**-8}
 """The relative error of a rounding in the types that a graph's weights may have. Two of them are accepted."""
 
 

@@ -19,7 +19,7 @@ from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
-from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe_together
+from rpln_graphs.recipes import BF16_TOLERANCE, FP16_TOLERANCE, RECIPES, Rewrite, apply_recipe_together
 from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.rewriting.initializers import change_initializer
 from rpln_graphs.rewriting.ranges import Ranges
@@ -259,7 +259,7 @@ def test_naive_conversion_is_not_finite(name: str) -> None:
 def test_naive_conversion_of_the_untouched_checkpoint_is_harmless() -> None:
     found = difference(naively_converted("untouched"), "untouched", "with-past")
 
-    assert found <= RECIPES["fp16"].tolerance.difference
+    assert found <= FP16_TOLERANCE.difference
 
 
 @pytest.mark.parametrize("prompt", ["with-past", "prefill"])
@@ -267,14 +267,14 @@ def test_naive_conversion_of_the_untouched_checkpoint_is_harmless() -> None:
 def test_fp16_is_within_tolerance_over_all_steps(name: str, prompt: str) -> None:
     found = difference(converted(name, "fp16"), name, prompt)
 
-    assert 0 < found <= RECIPES["fp16"].tolerance.difference
+    assert 0 < found <= FP16_TOLERANCE.difference
 
 
 @pytest.mark.parametrize("name", ["untouched", "values", "keys of cross-attention"])
 def test_bf16_is_within_tolerance_over_all_steps(name: str) -> None:
     found = difference(converted(name, "bf16"), name, "prefill")
 
-    assert 0 < found <= RECIPES["bf16"].tolerance.difference
+    assert 0 < found <= BF16_TOLERANCE.difference
 
 
 @pytest.mark.parametrize(

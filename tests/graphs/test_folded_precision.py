@@ -11,7 +11,7 @@ from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
-from rpln_graphs.recipes import RECIPES, Rewrite, apply_recipe, apply_recipe_together
+from rpln_graphs.recipes import FP16_TOLERANCE, RECIPES, Rewrite, apply_recipe, apply_recipe_together
 from rpln_graphs.rewriting.base import counts_from_model, refusals_from_model
 from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs import test_decoder_precision as decoders
@@ -113,7 +113,7 @@ def converted_decoders(name: str) -> decoders.Graphs:
 @pytest.mark.parametrize("prompt", ["with-past", "prefill"])
 @pytest.mark.parametrize("name", decoders.EVERY)
 def test_decoders_are_within_tolerance_over_all_steps(name: str, prompt: str) -> None:
-    assert 0 < decoders.difference(converted_decoders(name), name, prompt) <= RECIPES["fp16"].tolerance.difference
+    assert 0 < decoders.difference(converted_decoders(name), name, prompt) <= FP16_TOLERANCE.difference
 
 
 @pytest.mark.parametrize("name", decoders.EVERY)

@@ -22,12 +22,13 @@ from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
-from rpln_graphs.recipes import RECIPES, Tolerance, apply_recipe
+from rpln_graphs.recipes import BF16_TOLERANCE, RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.rewriting.initializers import change_initializer
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import stress_cases
+from rpln_graphs.tolerances import RangeTolerance, Tolerance
 from rpln_graphs.trace import trace_model
 from rpln_model import RobertaPreLayerNormForTokenClassification as Tagger
 from rpln_runtime.tasks import TASKS
@@ -240,7 +241,7 @@ def disagreement_of(found: NDArray[Any], expected: NDArray[Any], *, resolution: 
 
 
 def assert_accepted(tolerance: Tolerance, found: NDArray[Any], expected: NDArray[Any]) -> None:
-    assert tolerance.argmax_agreement is not None
+    assert isinstance(tolerance, RangeTolerance)
     assert difference_of(found, expected) <= tolerance.difference
     assert disagreement_of(found, expected, resolution=tolerance.resolution) <= 1 - tolerance.argmax_agreement
 
@@ -320,7 +321,7 @@ def test_scores_that_bf16_rounds_too_much_exceed_the_tolerance() -> None:
     # bf16 has the range, but rounds a score of 90,000 to a multiple of 512.
     difference = difference_of(logits_of(converted(lift_the_scores, "bf16")), eager_logits(lift_the_scores))
 
-    assert difference > RECIPES["bf16"].tolerance.difference
+    assert difference > BF16_TOLERANCE.difference
 
 
 @pytest.mark.parametrize("change", [stretch_the_stream, lift_a_few_channels])

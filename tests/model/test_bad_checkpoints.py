@@ -298,7 +298,7 @@ def test_a_config_value_of_a_wrong_type_is_refused(value: object, checkpoint: Pa
         SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
-WRONG = (
+WRONG: tuple[tuple[str, Any, str], ...] = (
     ("layer_norm_eps", float("nan"), "layer_norm_eps is nan; expected a number from 0 to 1"),
     ("layer_norm_eps", -1e-5, "layer_norm_eps is -1e-05; expected a number from 0 to 1"),
     ("layer_norm_eps", "1e-5", "layer_norm_eps is '1e-5'; expected a number"),

@@ -317,7 +317,7 @@ def test_without_a_network_the_cache_is_used_at_once_and_that_is_said(
 
     def download(*arguments: Any, local_files_only: bool, **options: Any) -> str:
         asked.append(local_files_only)
-        return real(*arguments, local_files_only=local_files_only, **options)
+        return str(real(*arguments, local_files_only=local_files_only, **options))
 
     real = huggingface_hub.snapshot_download
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

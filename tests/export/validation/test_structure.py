@@ -12,6 +12,7 @@ from rpln_graphs.forms import FORMS, write_form
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import CountingPass
 from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.rewriting.values import operand
 from tests.export.conftest import Sabotaged
 from tests.export.sabotage import scaled
 from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced
@@ -98,8 +99,9 @@ def test_an_error_in_a_fused_attention_is_found(attribute: str, value: float, fa
     standard = traced("fill-mask").graph
     graph = write_form(standard, FORMS["fused"], TRAITS, allow_partial=True)
     node = next(node for node in graph.graph if node.op_type == "MultiHeadAttention")
-    kind = ir.AttrInt64 if isinstance(value, int) else ir.AttrFloat32
-    node.attributes[attribute] = kind(attribute, value)
+    node.attributes[attribute] = (
+        ir.AttrInt64(attribute, value) if isinstance(value, int) else ir.AttrFloat32(attribute, value)
+    )
     (found,) = faults("fill-mask", graph, standard)
     assert fact in found
 
@@ -107,7 +109,7 @@ def test_an_error_in_a_fused_attention_is_found(attribute: str, value: float, fa
 def test_a_layer_norm_too_few_is_found() -> None:
     graph = copied(traced("fill-mask").graph)
     norm = next(node for node in graph.graph if node.op_type == "LayerNormalization")
-    norm.outputs[0].replace_all_uses_with(norm.inputs[0])
+    norm.outputs[0].replace_all_uses_with(operand(norm, 0))
     graph.graph.remove(norm)
     (found,) = faults("fill-mask", graph)
     assert "(6 times)" in found
