@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import is_peft_available
+from transformers.utils.import_utils import is_peft_available
 
 from rpln_model.checkpoints import (
     LoadingInfo,
@@ -148,7 +148,8 @@ class Network(PreTrainedModel):
         """Do what transformers' `from_pretrained` does with `folder`, but for the weights, which are given by name."""
         options.pop("revision", None)
         if options.get("config") is None:
-            config, options = cls.config_class.from_pretrained(folder, return_unused_kwargs=True, **options)
+            kind: Any = cls.config_class
+            config, options = kind.from_pretrained(folder, return_unused_kwargs=True, **options)
             options["config"] = config
         load: Any = super().from_pretrained
         model, info = load(None, *args, state_dict=tensors, **options)
