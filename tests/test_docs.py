@@ -80,7 +80,10 @@ def test_the_index_names_every_page() -> None:
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    return {
+        "--help",
+        *(option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)),
+    }
 
 
 COMMANDS = {

@@ -148,8 +148,8 @@ class Network(PreTrainedModel):
         """Do what transformers' `from_pretrained` does with `folder`, but for the weights, which are given by name."""
         options.pop("revision", None)
         if options.get("config") is None:
-            assert cls.config_class is not None
-            config, options = cls.config_class.from_pretrained(folder, return_unused_kwargs=True, **options)
+            kind: Any = cls.config_class
+            config, options = kind.from_pretrained(folder, return_unused_kwargs=True, **options)
             options["config"] = config
         load: Any = super().from_pretrained
         model, info = load(None, *args, state_dict=tensors, **options)

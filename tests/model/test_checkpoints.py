@@ -315,7 +315,7 @@ def test_without_a_network_the_cache_is_used_at_once_and_that_is_said(
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     asked: list[bool] = []
 
-    def download(*arguments: Any, local_files_only: bool, **options: Any) -> str:
+    def download(*arguments: Any, local_files_only: bool, **options: Any) -> Any:
         asked.append(local_files_only)
         return str(real(*arguments, local_files_only=local_files_only, **options))
 
