@@ -27,6 +27,7 @@ BESIDE = {
     "rpln_graphs.rewriting.base",
     "rpln_graphs.short_networks",
     "rpln_graphs.trace_methods",
+    "rpln_runtime.replacing",
 }
 """Modules of ours that tracing imports but the key may ignore: they choose what is exported, or change every trace."""
 

@@ -80,7 +80,11 @@ class Tokenizer:
                 f"{folder} has no {_TOKENIZER_NAME}: export the checkpoint with a fast tokenizer (--tokenizer)."
             )
         path, most = folder / _TOKENIZER_NAME, DOCUMENTS[TOKENIZER].size
-        if (size := path.stat().st_size) > most:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise ManifestError(f"cannot read {path} ({error}). Export the checkpoint again.") from error
+        if size > most:
             raise ManifestError(f"{path} has {size:,} bytes, expected at most {most:,}. Export the checkpoint again.")
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)))

@@ -378,7 +378,7 @@ def test_bad_input_is_refused_by_name_and_leaves_no_trace(
         ("./no-such-folder", ("./no-such-folder does not exist", "config.json")),
         ("no-such-folder", ("'no-such-folder'", "hub")),
         ("some-org/no-such-model", ("'some-org/no-such-model'", "HF_HUB_OFFLINE")),
-        ("file.bin", ("file.bin", "expected a folder")),
+        ("file.bin", ("file.bin", "is a file", "folder")),
     ],
 )
 def test_a_checkpoint_that_is_not_there_is_refused(

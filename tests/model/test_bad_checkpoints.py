@@ -185,11 +185,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "architectures are a number": (
         lambda folder: edit_config(folder, architectures=2),
-        r"config\.json has 2 as its architectures, expected a list of names",
+        r"config\.json: architectures is 2; expected a list",
     ),
     "dtype is a list": (
         lambda folder: edit_config(folder, dtype=[]),
-        r"config\.json has \[\] as its dtype, expected a name",
+        r"config\.json: dtype is \[\]; expected the name of a type",
     ),
     "missing shard": (
         lambda folder: write_index(folder, {"weight_map": {"a": "model-00001-of-00002.safetensors"}}),

@@ -248,7 +248,7 @@ def test_last_line_without_an_end_is_no_merge_as_in_fairseq(tmp_path: Path) -> N
     ("checkpoint", "options", "code", "says"),
     [
         (NO_EMBEDDING_NORM, [], CheckpointError.exit_code, "its embeddings have no LayerNorm"),
-        (BPE[0], [], CheckpointError.exit_code, "encoder.json is a file; expected a folder"),
+        (BPE[0], [], CheckpointError.exit_code, "encoder.json is a file"),
         (MASKED_LM, ["--task", "text-classification"], PlanError.exit_code, "masked_lm.pt lacks weights of"),
     ],
 )

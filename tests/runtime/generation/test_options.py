@@ -280,7 +280,8 @@ def test_an_input_that_does_not_follow_from_tokens(causal_lm: DecoderBundle, tmp
     (graph,) = causal_lm.manifest.graphs
     first, *others = graph.inputs
     assert first.name == "input_ids"
-    graph = dataclasses.replace(graph, inputs=(dataclasses.replace(first, name="inputs_embeds"), *others))
+    embeddings = dataclasses.replace(first, name="inputs_embeds", dtype="float32", shape=(*first.shape, 8))
+    graph = dataclasses.replace(graph, inputs=(embeddings, *others))
     bundle = copy_decoder(causal_lm, tmp_path, graphs=(graph,))
     with pytest.raises(RplnError, match=r"inputs_embeds"):
         generator(bundle.folder)
