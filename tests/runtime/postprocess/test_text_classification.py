@@ -109,7 +109,7 @@ def test_a_batch_size_of_a_call_is_checked(bundle: Bundle) -> None:
 
 
 def test_a_task_that_is_not_the_graphs_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="contradicts itself: .*'logits'"):
+    with pytest.raises(ManifestError, match=r"contradicts itself: .*'logits'"):
         pipeline(copy_bundle(bundle, tmp_path / "decoder", task="text-generation"))
     with pytest.raises(ManifestError, match=r"'ranking'.* feature-extraction,"):
         pipeline(copy_bundle(bundle, tmp_path / "newer", task="ranking"))
