@@ -72,8 +72,15 @@ def refresh_golden(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(autouse=True)
 def _same_signals() -> Iterator[None]:
-    """The commands take SIGTERM and SIGHUP for interrupts; the test run itself does not."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    """The commands take SIGTERM and SIGHUP for interrupts; the test run itself does not.
+
+    Where it runs in the background or under nohup, SIGINT and SIGHUP are ignored, and the commands of tests would
+    inherit that.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in handlers.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
