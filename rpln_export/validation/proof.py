@@ -23,7 +23,7 @@ from rpln_export.validation.comparison import (
 from rpln_export.validation.decoding import RunGraph, eager_run
 from rpln_export.validation.drift import first_drift
 from rpln_export.validation.graphs_under_test import GraphUnderTest
-from rpln_export.validation.structure import called_modules, structural_faults
+from rpln_export.validation.structure import Called, called_modules, folded_scales, structural_faults
 from rpln_graphs.decoding import DecodingCase
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.feeds import Feeds
@@ -137,15 +137,25 @@ def _structural_refusal(
         for planned in under_test.planned_graphs:
             runs = {other.name: eager_run(other) for other in under_test.planned_graphs if other.is_encoder}
             called = called_modules(planned.call, under_test.full_feeds(under_test.cases[0], planned, runs))
-            graph = graphs[planned.name]
-            standard = ir.load(folder / graph.path)
+            graph, hidden_act = graphs[planned.name], planned.call.model.config.hidden_act
+            folded: Mapping[str, float] | None = None
             for path, providers in [(graph.path, ()), *((row.path, row.providers) for row in graph.rewritten)]:
-                faults = structural_faults(
-                    ir.load(folder / path), standard, called, planned.call.model.config.hidden_act
-                )
+                faults, folded = _read_back(folder / path, called, hidden_act, folded)
                 if faults:
                     return _structure_refused(path, faults, next(iter(providers), None))
     return None
+
+
+def _read_back(
+    path: Path, called: Called, hidden_act: str, folded: Mapping[str, float] | None
+) -> tuple[list[str], Mapping[str, float]]:
+    """Return the structural faults of a file, and the folded scales; None as `folded` means that this file tells them.
+
+    No file is in memory when this returns.
+    """
+    graph = ir.load(path)
+    scales = folded_scales(graph, called) if folded is None else folded
+    return structural_faults(graph, called, hidden_act, folded=scales), scales
 
 
 def _structure_refused(path: str, faults: Sequence[str], provider: str | None) -> ProofRefusal:

@@ -89,14 +89,25 @@ def called_modules(call: GraphCall, feeds: Mapping[str, Array]) -> Called:
     return called
 
 
-def structural_faults(graph: ir.Model, standard: ir.Model, called: Called, hidden_act: str) -> list[str]:
+def folded_scales(standard: ir.Model, called: Called) -> dict[str, float]:
+    """Return the scale of each attention that was folded into its query weights, by the attention's path; or 1.
+
+    `standard` is the network in standard operators, in which these weights have their names.
+    """
+    return {
+        path: _folded_scale(standard, path, module, called.norms[path.removesuffix("self") + "LayerNorm"])
+        for path, module in called.attentions.items()
+    }
+
+
+def structural_faults(graph: ir.Model, called: Called, hidden_act: str, *, folded: Mapping[str, float]) -> list[str]:
     """Return what a graph computes otherwise than the modules of its network, in sentences; empty if nothing.
 
-    `standard` is the same network in standard operators. Its query weights tell which scales were folded into them.
+    `folded` are the `folded_scales` of the network's graph in standard operators.
     """
     return [
         *_epsilons(graph, called.norms),
-        *_attentions(graph, standard, called),
+        *_attentions(graph, called, folded),
         *_gelus(graph, called, hidden_act),
     ]
 
@@ -117,15 +128,14 @@ def _listed(epsilons: Mapping[np.float32, int]) -> str:
     return ", ".join(f"{epsilon:.6g} ({count} times)" for epsilon, count in sorted(epsilons.items())) or "none"
 
 
-def _attentions(graph: ir.Model, standard: ir.Model, called: Called) -> Iterator[str]:
+def _attentions(graph: ir.Model, called: Called, folded: Mapping[str, float]) -> Iterator[str]:
     nodes = [node for node in graph.graph if node.op_type == "Softmax" or node.op_type in ATTENTIONS]
     if len(nodes) != len(called.attentions):
         yield f"it computes {len(nodes)} attentions, and the network {len(called.attentions)}"
         return
     close = max([CLOSE, *(2 * RESOLUTIONS.get(value.dtype, 0.0) for value in graph.graph.initializers.values())])
     for node, (path, module) in zip(nodes, called.attentions.items(), strict=True):
-        norm = called.norms[path.removesuffix("self") + "LayerNorm"]
-        scale = _scale_of(node, module) * _folded_scale(standard, path, module, norm)
+        scale = _scale_of(node, module) * folded[path]
         if abs(scale - module.scale) > close * module.scale:
             yield f"{node.name} scales its scores by {scale:.8g}, and the network by {module.scale:.8g}"
         heads = node.attributes.get_int(ATTENTIONS.get(node.op_type, ""), None)

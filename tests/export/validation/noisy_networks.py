@@ -22,7 +22,7 @@ from rpln_export.validation.comparison import (
     reference_outputs,
     sample_from_cases,
 )
-from rpln_export.validation.structure import called_modules, structural_faults
+from rpln_export.validation.structure import called_modules, folded_scales, structural_faults
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.recipes import FOLDS, RECIPES
 from rpln_graphs.stress import Case, Limits, stress_cases
@@ -121,7 +121,8 @@ class NoisyNetwork:
     def faults(self, graph: ir.Model) -> list[str]:
         """Return what the structure of a graph in standard operators has otherwise than this network."""
         called = called_modules(self.call, self.cases[0].feeds)
-        return structural_faults(graph, graph, called, self.call.model.config.hidden_act)
+        folded = folded_scales(graph, called)
+        return structural_faults(graph, called, self.call.model.config.hidden_act, folded=folded)
 
 
 def train(model: Any, *, outliers: int, seed: int) -> None:

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from rpln_export.errors import ValidationError
-from rpln_export.validation.structure import called_modules, structural_faults
+from rpln_export.validation.structure import called_modules, folded_scales, structural_faults
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.forms import FORMS, write_form
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
@@ -25,7 +25,8 @@ Change = Callable[[ir.Model], None]
 def faults(task: str, graph: ir.Model, standard: ir.Model | None = None, *, variant: str = "full") -> list[str]:
     network = traced(task, variant)
     called = called_modules(network.call, network.stress_cases()[-2].feeds)
-    return structural_faults(graph, standard or graph, called, network.config.hidden_act)
+    folded = folded_scales(standard or graph, called)
+    return structural_faults(graph, called, network.config.hidden_act, folded=folded)
 
 
 @pytest.mark.parametrize("folds", [(), FOLDS], ids=["traced", "folded"])
