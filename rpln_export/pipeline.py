@@ -117,7 +117,8 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         with steps.step("save"):
             manifest = _save(plan, traced.checkpoint, graphs, choice, folder)
         with steps.step("validate") as advance:
-            proof = prove(traced.under_test, folder, manifest, recipe=plan.recipe, advance=advance)
+            models = _models(graphs, choice)
+            proof = prove(traced.under_test, folder, manifest, recipe=plan.recipe, advance=advance, models=models)
         refusal = proof.refusal
         if refusal is None or refusal.provider is None or not has_another_form(plan, measurements):
             return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof)
@@ -143,13 +144,17 @@ def _save(
     """Write the graphs to the bundle's folder, in place of those of an earlier attempt, and return the manifest."""
     for earlier in folder.glob("*.onnx*"):
         earlier.unlink()
-    models = {graph.planned.plan.path: graph.model for graph in graphs}
-    models |= choice.models
+    models = _models(graphs, choice)
     models |= text_graphs(plan, checkpoint.byte_pairs, models, choice)
     save_graphs(models, folder)
     write_text_graph_description(folder, models)
     manifest = manifest_from_export(plan, checkpoint, graphs, choice)
     return dataclasses.replace(manifest, files=files_of_folder(folder))
+
+
+def _models(graphs: Sequence[GraphForms], choice: Choice) -> dict[str, ir.Model]:
+    """Return the graphs of the bundle in all their forms, by their paths; graphs from texts are not among them."""
+    return {graph.planned.plan.path: graph.model for graph in graphs} | dict(choice.models)
 
 
 def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: Path, steps: Steps) -> Report:

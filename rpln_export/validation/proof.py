@@ -103,11 +103,13 @@ def prove(
     *,
     recipe: Recipe,
     advance: Callable[[int, int], None],
+    models: Mapping[str, ir.Model] | None = None,
 ) -> Proof:
     """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch; return the outcome.
 
     First their structure is read back, then their outputs are compared. The proof ends with the first graphs that
-    differ. `advance` is told how many comparisons are done, and of how many.
+    differ. `advance` is told how many comparisons are done, and of how many. `models` are graphs of the bundle that are
+    in memory, by their paths; the structure of the others is read from their files.
     """
     by_label = {
         run_config.label(name): (method, run_config)
@@ -118,7 +120,7 @@ def prove(
     total = sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(by_label))
     tick = _counter(advance, total)
     comparisons: list[Comparison] = []
-    refusal = _structural_refusal(graphs_under_test, folder, manifest)
+    refusal = _structural_refusal(graphs_under_test, folder, manifest, models or {})
     for under_test in () if refusal else graphs_under_test:
         found = _comparisons(under_test, folder, by_label, recipe, advance=tick)
         comparisons += _labelled(found, under_test, several=len(graphs_under_test) > 1)
@@ -129,9 +131,9 @@ def prove(
 
 
 def _structural_refusal(
-    graphs_under_test: Sequence[GraphUnderTest], folder: Path, manifest: Manifest
+    graphs_under_test: Sequence[GraphUnderTest], folder: Path, manifest: Manifest, models: Mapping[str, ir.Model]
 ) -> ProofRefusal | None:
-    """Return why the first file with another structure than its network is refused; None if there is none."""
+    """Return why the first graph with another structure than its network is refused; None if there is none."""
     graphs = {graph.variant: graph for graph in manifest.graphs}
     for under_test in graphs_under_test:
         for planned in under_test.planned_graphs:
@@ -140,20 +142,20 @@ def _structural_refusal(
             graph, hidden_act = graphs[planned.name], planned.call.model.config.hidden_act
             folded: Mapping[str, float] | None = None
             for path, providers in [(graph.path, ()), *((row.path, row.providers) for row in graph.rewritten)]:
-                faults, folded = _read_back(folder / path, called, hidden_act, folded)
+                faults, folded = _read_back(models.get(path) or folder / path, called, hidden_act, folded)
                 if faults:
                     return _structure_refused(path, faults, next(iter(providers), None))
     return None
 
 
 def _read_back(
-    path: Path, called: Called, hidden_act: str, folded: Mapping[str, float] | None
+    source: ir.Model | Path, called: Called, hidden_act: str, folded: Mapping[str, float] | None
 ) -> tuple[list[str], Mapping[str, float]]:
-    """Return the structural faults of a file, and the folded scales; None as `folded` means that this file tells them.
+    """Return the structural faults of a graph, and the folded scales, which it tells itself if `folded` is None.
 
-    No file is in memory when this returns.
+    A graph that is read from its file is not in memory any more when this returns.
     """
-    graph = ir.load(path)
+    graph = ir.load(source) if isinstance(source, Path) else source
     scales = folded_scales(graph, called) if folded is None else folded
     return structural_faults(graph, called, hidden_act, folded=scales), scales
 

@@ -312,12 +312,12 @@ def test_a_near_miss_is_within_twice_the_tolerance(
     found: list[ProofRefusal | None] = []
     real = proof.prove
 
-    def prove(*bundle: Any, recipe: Recipe, advance: Any) -> Proof:
+    def prove(*bundle: Any, recipe: Recipe, **options: Any) -> Proof:
         loose = RangeTolerance(difference=1.0, argmax_agreement=0.0, resolution=0.0)
-        proven = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=loose), advance=advance)
+        proven = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=loose), **options)
         worst = max(row.difference for row in proven.comparisons)
         strict = dataclasses.replace(loose, difference=worst / factor)
-        made = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=strict), advance=advance)
+        made = real(*bundle, recipe=dataclasses.replace(recipe, tolerance=strict), **options)
         found.append(made.refusal)
         return made
 
