@@ -5,7 +5,6 @@ that behind, and the next export to the same destination removes it.
 """
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Final
 
 from rpln_export.errors import DestinationError
 from rpln_graphs.temporary import temporary_files_in
+from rpln_runtime.documents import DocumentError, read_document
+from rpln_runtime.limits import MANIFEST
 from rpln_runtime.manifest import MANIFEST_NAME, UNFINISHED_MANIFEST
 from rpln_runtime.replacing import Partial, contents, is_partial, partial_folder, place_of
 
@@ -158,8 +159,8 @@ def _check_contents(folder: Path) -> None:
 def _not_of_the_bundle(folder: Path) -> list[str]:
     """Return the files in `folder` that the manifest there does not name; none where it names no files."""
     try:
-        named = [file["path"] for file in json.loads((folder / MANIFEST_NAME).read_bytes())["files"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        named = [file["path"] for file in read_document(folder / MANIFEST_NAME, MANIFEST)["files"]]
+    except (DocumentError, KeyError, TypeError):
         return []
     known = {MANIFEST_NAME, UNFINISHED_MANIFEST, *named}
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir()]

@@ -3,6 +3,7 @@
 import functools
 import http.client
 import logging
+import ssl
 import urllib.error
 import urllib.request
 from typing import Final
@@ -18,7 +19,8 @@ _SECONDS: Final = 5
 def uses_cache_only() -> bool:
     """Return whether only files in the hub's cache can be used: HF_HUB_OFFLINE is set, or the hub does not answer.
 
-    The latter is said once, as a warning of the logger.
+    The latter is said once, as a warning of the logger. A certificate that is not accepted here is an answer: the hub's
+    client has its own certificates, and says what is wrong with them.
     """
     if constants.HF_HUB_OFFLINE:
         return True
@@ -29,5 +31,7 @@ def uses_cache_only() -> bool:
     except urllib.error.HTTPError:
         return False  # an answer, too
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), ssl.SSLError):
+            return False
         _log.warning("%s cannot be reached (%s): only files in the cache are used.", constants.ENDPOINT, error)
         return True

@@ -1,8 +1,8 @@
 """Refuses a checkpoint with an adapter of peft, which an export would leave out."""
 
-import json
-
 from rpln_export.errors import PlanError
+from rpln_model.errors import CheckpointError
+from rpln_model.json_files import read_json
 from rpln_model.weights import ADAPTER, local_folder
 
 
@@ -12,9 +12,9 @@ def check_no_adapter(source: str, *, revision: str | None) -> None:
     if not path.is_file():
         return
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        base = None
+        base = read_json(path, cure="")["base_model_name_or_path"]
+    except (CheckpointError, TypeError, LookupError):
+        base = None  # the message does without the name
     raise PlanError(
         f"{source} holds an adapter of peft ({ADAPTER}){f' for {base}' if base else ''}, which is not exported, and "
         "without which the network would be the one before the training. Merge it with merge_and_unload() of peft, "

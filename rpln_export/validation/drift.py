@@ -64,15 +64,16 @@ def first_drift(
         eager_feeds: makes the inputs of eager torch. They differ from `feeds` where another graph computed some.
         tolerance: what is accepted.
     """
-    streams = [_eager_stream(call, eager_feeds(exact=exact), exact=exact) for exact in (False, tolerance.wants_exact)]
+    eager = _eager_stream(call, eager_feeds(exact=False), exact=False)
+    reference = _eager_stream(call, eager_feeds(exact=True), exact=True) if tolerance.wants_exact else eager
     found, real = _graph_stream(graph, feeds), mask.astype(bool)
     block, largest = "embeddings", 0.0
-    for norm in streams[0]:
-        kept = _compared(streams[0][norm].shape, found[norm].shape, real, reads_last=LAST_LOGITS in call.outputs)
+    for norm in eager:
+        kept = _compared(eager[norm].shape, found[norm].shape, real, reads_last=LAST_LOGITS in call.outputs)
         if kept is None:
             words = f"the residual stream agrees up to {block}; behind it the graph computes only what its head reads"
             return Drift(None, words)
-        values, exact = (stream[norm][kept] for stream in streams)
+        values, exact = eager[norm][kept], reference[norm][kept]
         distance = distance_between(found[norm][real] if kept is real else found[norm], exact)
         yardstick = Yardstick(reach=float(np.abs(values).max()), noise=distance_between(values, exact))
         share = tolerance.share(distance, yardstick, exact=True)

@@ -139,17 +139,17 @@ def _structural_refusal(
         for planned in under_test.planned_graphs:
             runs = {other.name: eager_run(other) for other in under_test.planned_graphs if other.is_encoder}
             called = called_modules(planned.call, under_test.full_feeds(under_test.cases[0], planned, runs))
-            graph, hidden_act = graphs[planned.name], planned.call.model.config.hidden_act
+            graph = graphs[planned.name]
             folded: Mapping[str, float] | None = None
             for path, providers in [(graph.path, ()), *((row.path, row.providers) for row in graph.rewritten)]:
-                faults, folded = _read_back(models.get(path) or folder / path, called, hidden_act, folded)
+                faults, folded = _read_back(models.get(path) or folder / path, called, folded)
                 if faults:
                     return _structure_refused(path, faults, next(iter(providers), None))
     return None
 
 
 def _read_back(
-    source: ir.Model | Path, called: Called, hidden_act: str, folded: Mapping[str, float] | None
+    source: ir.Model | Path, called: Called, folded: Mapping[str, float] | None
 ) -> tuple[list[str], Mapping[str, float]]:
     """Return the structural faults of a graph, and the folded scales, which it tells itself if `folded` is None.
 
@@ -157,7 +157,7 @@ def _read_back(
     """
     graph = ir.load(source) if isinstance(source, Path) else source
     scales = folded_scales(graph, called) if folded is None else folded
-    return structural_faults(graph, called, hidden_act, folded=scales), scales
+    return structural_faults(graph, called, folded=scales), scales
 
 
 def _structure_refused(path: str, faults: Sequence[str], provider: str | None) -> ProofRefusal:

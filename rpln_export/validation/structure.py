@@ -1,9 +1,10 @@
 """What outputs cannot tell of a graph: epsilons, scales and heads of attentions, the form of the activation.
 
-An error in one of them, in one layer of many, can be smaller than rounding. So each is read back from the saved graph,
+An error in one of them, in one layer of many, can be smaller than rounding. So each is read back from the graph,
 operator by operator, and compared with the modules of the network that ran in eager torch.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from rpln_graphs.calls import GraphCall
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.rewriting.residual_stream import ELSEWHERE
 from rpln_graphs.rewriting.values import contents, maker, number
+from rpln_model.activations import ACTIVATIONS, Activation
 from rpln_model.language_models import LMHead
 from rpln_model.layers import AttentionHeads, Intermediate
 
@@ -34,16 +36,8 @@ ATTENTIONS: Final[Mapping[str, str]] = {"Attention": "q_num_heads", "MultiHeadAt
 
 EXACT: Final = "exact"
 TANH: Final = "tanh"
-GELUS: Final[Mapping[str, str]] = {
-    "gelu": EXACT,
-    "gelu_python": EXACT,
-    "gelu_accurate": TANH,
-    "gelu_fast": TANH,
-    "gelu_new": TANH,
-    "gelu_python_tanh": TANH,
-    "gelu_pytorch_tanh": TANH,
-}
-"""The two gelus by the names of `config.hidden_act`. They are nearly equal; outputs tell other activations apart."""
+GELUS: Final[Mapping[Activation, str]] = {ACTIVATIONS["gelu"]: EXACT, ACTIVATIONS["gelu_new"]: TANH}
+"""The two gelus, by the functions that compute them. They are nearly equal; outputs tell other activations apart."""
 
 CLOSE: Final = 1e-5
 """The relative difference up to which two scales are equal in fp32."""
@@ -90,9 +84,10 @@ def called_modules(call: GraphCall, feeds: Mapping[str, Array]) -> Called:
 
 
 def folded_scales(standard: ir.Model, called: Called) -> dict[str, float]:
-    """Return the scale of each attention that was folded into its query weights, by the attention's path; or 1.
+    """Return the scale of each attention that was folded into its query weights, by the attention's path.
 
-    `standard` is the network in standard operators, in which these weights have their names.
+    It is 1 if none was folded, and NaN if weights of zero hide it. `standard` is the network in standard operators, in
+    which these weights have their names.
     """
     return {
         path: _folded_scale(standard, path, module, called.norms[path.removesuffix("self") + "LayerNorm"])
@@ -100,7 +95,7 @@ def folded_scales(standard: ir.Model, called: Called) -> dict[str, float]:
     }
 
 
-def structural_faults(graph: ir.Model, called: Called, hidden_act: str, *, folded: Mapping[str, float]) -> list[str]:
+def structural_faults(graph: ir.Model, called: Called, *, folded: Mapping[str, float]) -> list[str]:
     """Return what a graph computes otherwise than the modules of its network, in sentences; empty if nothing.
 
     `folded` are the `folded_scales` of the network's graph in standard operators.
@@ -108,7 +103,7 @@ def structural_faults(graph: ir.Model, called: Called, hidden_act: str, *, folde
     return [
         *_epsilons(graph, called.norms),
         *_attentions(graph, called, folded),
-        *_gelus(graph, called, hidden_act),
+        *_gelus(graph, called),
     ]
 
 
@@ -136,7 +131,7 @@ def _attentions(graph: ir.Model, called: Called, folded: Mapping[str, float]) ->
     close = max([CLOSE, *(2 * RESOLUTIONS.get(value.dtype, 0.0) for value in graph.graph.initializers.values())])
     for node, (path, module) in zip(nodes, called.attentions.items(), strict=True):
         scale = _scale_of(node, module) * folded[path]
-        if abs(scale - module.scale) > close * module.scale:
+        if abs(scale - module.scale) > close * module.scale:  # never so for NaN: all scores are the same anyway
             yield f"{node.name} scales its scores by {scale:.8g}, and the network by {module.scale:.8g}"
         heads = node.attributes.get_int(ATTENTIONS.get(node.op_type, ""), None)
         expected = module.query.out_features // module.head_size
@@ -178,7 +173,7 @@ def _folded_scale(standard: ir.Model, path: str, module: AttentionHeads, norm: n
     if gamma is not None and (gamma == 1.0).all():  # the LayerNorm's scale was folded into the weight, too
         expected = expected * norm.weight.detach().double().numpy()[:, np.newaxis]
     usual = np.abs(expected) > np.abs(expected).mean() / 2
-    return float(np.median(found[usual] / expected[usual])) if usual.any() else 1.0
+    return float(np.median(found[usual] / expected[usual])) if usual.any() else math.nan
 
 
 def _initializer(graph: ir.Model, path: str) -> Array | None:
@@ -190,14 +185,17 @@ def _initializer(graph: ir.Model, path: str) -> Array | None:
     return None
 
 
-def _gelus(graph: ir.Model, called: Called, hidden_act: str) -> Iterator[str]:
-    wanted = GELUS.get(hidden_act)
-    if wanted is None:
-        return
-    expected = len(called.intermediates) + (len(called.heads) if wanted == EXACT else 0)
-    found = sum(_gelu_of(node) == wanted for node in graph.graph)
+def _gelus(graph: ir.Model, called: Called) -> Iterator[str]:
+    kinds = [GELUS.get(module.activation) for module in called.intermediates.values()]
+    if None in kinds:
+        return  # other activations are made of the same operators
+    expected = Counter([*kinds, *(EXACT for _ in called.heads)])
+    found = Counter(kind for node in graph.graph if (kind := _gelu_of(node)) is not None)
     if found != expected:
-        yield f"it computes {found} gelus in their {wanted} form, and the network {expected}"
+        yield (
+            f"it computes {found[EXACT]} gelus in their exact form and {found[TANH]} in their tanh form, and the "
+            f"network {expected[EXACT]} and {expected[TANH]}"
+        )
 
 
 def _gelu_of(node: ir.Node) -> str | None:

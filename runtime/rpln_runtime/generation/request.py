@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the requests of a bundle come from.
+    """The parts of a bundle that make requests of what a user gives.
 
     Attributes:
         generation: what the bundle says about generating.

@@ -237,7 +237,7 @@ def test_a_vocabulary_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_last_line_without_an_end_is_no_merge_as_in_fairseq(tmp_path: Path) -> None:
-    """As a merge, `Q Q` would be refused, because its result has no number."""
+    """The last line, `Q Q`, would be refused if it were read as a merge, because its result has no number."""
     _, dictionary, _, *bpe = merges(tmp_path, lambda text: text + "Q Q")
     files = vocabulary_from_options(Path(str(dictionary)), (Path(str(bpe[0])), Path(str(bpe[1]))))
     assert files is not None

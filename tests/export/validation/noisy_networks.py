@@ -122,7 +122,7 @@ class NoisyNetwork:
         """Return what the structure of a graph in standard operators has otherwise than this network."""
         called = called_modules(self.call, self.cases[0].feeds)
         folded = folded_scales(graph, called)
-        return structural_faults(graph, called, self.call.model.config.hidden_act, folded=folded)
+        return structural_faults(graph, called, folded=folded)
 
 
 def train(model: Any, *, outliers: int, seed: int) -> None:

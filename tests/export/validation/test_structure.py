@@ -1,22 +1,32 @@
 """What outputs cannot tell is read back from a graph: an error in one layer is named, and sound graphs have none."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 
 from rpln_export.errors import ValidationError
 from rpln_export.validation.structure import called_modules, folded_scales, structural_faults
 from rpln_graphs.calibrate import measure_ranges
+from rpln_graphs.calls import GraphCall
 from rpln_graphs.forms import FORMS, write_form
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import CountingPass
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.rewriting.values import operand
+from rpln_graphs.stages import EncoderStage
+from rpln_graphs.trace import trace_model
+from rpln_graphs.variants import VARIANTS
+from rpln_model import EncoderDecoderModel
+from rpln_model.layers import AttentionHeads
+from tests.export.checkpoints import DECODER, config_fields_of, encoder_decoder_config, make_config, make_tokenizer
 from tests.export.conftest import Sabotaged
 from tests.export.sabotage import scaled
 from tests.graphs.fusions import GRAPHS, LAYERS, applied, traced
-from tests.graphs.networks import copied
+from tests.graphs.networks import copied, trace_task
 
 TRAITS = GraphTraits(layers=LAYERS)
 Change = Callable[[ir.Model], None]
@@ -26,7 +36,7 @@ def faults(task: str, graph: ir.Model, standard: ir.Model | None = None, *, vari
     network = traced(task, variant)
     called = called_modules(network.call, network.stress_cases()[-2].feeds)
     folded = folded_scales(standard or graph, called)
-    return structural_faults(graph, called, network.config.hidden_act, folded=folded)
+    return structural_faults(graph, called, folded=folded)
 
 
 @pytest.mark.parametrize("folds", [(), FOLDS], ids=["traced", "folded"])
@@ -122,3 +132,38 @@ def test_an_export_of_another_network_is_refused(sabotaged: Sabotaged, change: C
     result = sabotaged(change, "text-classification")
     assert result.exit_code == ValidationError.exit_code, result.output
     assert "model.onnx is not the network that was loaded" in result.stderr
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_new", "gelu_10", "laplace", "quick_gelu", "tanh"])
+def test_sound_graphs_have_no_faults_with_any_activation(hidden_act: str, opset: int) -> None:
+    # The head of text classification has a tanh of its own, and before opset 20 gelus are written out.
+    network = trace_task("text-classification", hidden_act=hidden_act, opset=opset)
+    called = called_modules(network.call, network.stress_cases()[-2].feeds)
+    assert structural_faults(network.graph, called, folded=folded_scales(network.graph, called)) == []
+
+
+def test_encoder_and_decoder_may_have_other_activations(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    fields = config_fields_of("text2text-generation", vocab_size=len(tokenizer))
+    encoder, decoder = make_config(**(fields | {"hidden_act": "gelu_new"})), make_config(**(fields | DECODER))
+    model = EncoderDecoderModel(encoder_decoder_config(encoder, decoder))
+    call = GraphCall(EncoderStage(model), VARIANTS["encoder"].inputs, VARIANTS["encoder"].outputs).eval()
+    ids = np.array([[5, 6, 7]])
+    called = called_modules(call, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    graph = trace_model(call.model, call.inputs, call.outputs)
+    folded = folded_scales(graph, called)
+    assert structural_faults(graph, called, folded=folded) == []
+    tanh = next(node for node in graph.graph if node.op_type == "Gelu")
+    tanh.attributes["approximate"] = ir.AttrString("approximate", "none")
+    assert len(structural_faults(graph, called, folded=folded)) == 1
+
+
+def test_query_weights_of_zero_hide_their_scale_and_are_no_fault() -> None:
+    network = trace_task("fill-mask")
+    for module in network.model.modules():
+        if isinstance(module, AttentionHeads):
+            torch.nn.init.zeros_(module.query.weight)
+    graph = applied(network.graph, *FOLDS)
+    called = called_modules(network.call, network.stress_cases()[-2].feeds)
+    assert structural_faults(graph, called, folded=folded_scales(graph, called)) == []
