@@ -90,6 +90,12 @@ _ROWS: Final = (
         cost="No Triton repository is checked (rpln triton --check); writing one needs nothing.",
     ),
     Extra(
+        name="peft",
+        distribution="peft",
+        module="peft",
+        cost="No adapter is merged into the network it belongs to.",
+    ),
+    Extra(
         name="optimum",
         distribution="optimum-onnx",
         module="optimum.onnxruntime",

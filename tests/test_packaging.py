@@ -143,7 +143,7 @@ def pins(file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("constraints", "extras"),
-    [(CONSTRAINTS, {"cpu", "test", "triton", "dev"}), (CONSTRAINTS_457, {"cpu", "test", "triton", "optimum"})],
+    [(CONSTRAINTS, {"cpu", "test", "peft", "triton", "dev"}), (CONSTRAINTS_457, {"cpu", "test", "peft", "triton", "optimum"})],
     ids=["transformers-5", "transformers-4.57"],
 )
 def test_everything_make_installs_is_pinned_within_its_range(
@@ -168,6 +168,7 @@ def test_the_two_sets_of_pins_differ_only_where_transformers_457_forces_it() -> 
     assert main["torch"] == second["torch"] == "2.13.0"
     assert {name for name in main.keys() & second.keys() if main[name] != second[name]} == {
         "huggingface-hub",
+        "sentence-transformers",
         "tokenizers",
         "transformers",
     }
