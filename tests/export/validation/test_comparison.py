@@ -10,10 +10,12 @@ import torch
 
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.validation.comparison import (
+    BLOCK,
     Comparison,
     Reference,
     Run,
     compare,
+    distance_between,
     eager_outputs,
     failed,
     graph_outputs,
@@ -384,3 +386,12 @@ def test_the_sample_has_the_case_with_most_tokens_of_each_kind_of_mask() -> None
     assert len(sample) == len(MASK_KINDS)
     for chosen in sample:
         assert chosen.tokens == max(case.mask.size for case in cases if f"mask {chosen.mask_kind}" in case.name)
+
+
+@pytest.mark.parametrize("place", [0, BLOCK + 1], ids=["in the first block", "in a later block"])
+def test_a_value_that_is_not_a_number_is_no_distance_at_all(place: int) -> None:
+    found = np.zeros(2 * BLOCK, dtype=np.float32)
+    found[place] = np.nan
+    distance = distance_between(found, np.zeros_like(found))
+    assert np.isnan(distance.rms)
+    assert np.isnan(distance.largest)
