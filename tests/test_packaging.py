@@ -143,7 +143,10 @@ def pins(file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("constraints", "extras"),
-    [(CONSTRAINTS, {"cpu", "test", "peft", "triton", "dev"}), (CONSTRAINTS_457, {"cpu", "test", "peft", "triton", "optimum"})],
+    [
+        (CONSTRAINTS, {"cpu", "test", "peft", "triton", "dev"}),
+        (CONSTRAINTS_457, {"cpu", "test", "peft", "triton", "optimum"}),
+    ],
     ids=["transformers-5", "transformers-4.57"],
 )
 def test_everything_make_installs_is_pinned_within_its_range(

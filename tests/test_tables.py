@@ -343,4 +343,4 @@ def test_every_graph_of_a_task_is_golden_by_every_recipe() -> None:
 
 def test_the_json_files_of_checkpoints_have_the_limits_of_a_bundles() -> None:
     limits = DOCUMENTS[OTHER]
-    assert (json_files.MOST_BYTES, json_files.MOST_DEPTH) == (limits.size, limits.depth)
+    assert (limits.size, limits.depth) == (json_files.MOST_BYTES, json_files.MOST_DEPTH)

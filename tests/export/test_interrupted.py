@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 
 import onnx_ir as ir
@@ -68,19 +69,21 @@ def older(exported: Callable[..., Export], tmp_path: Path) -> Path:
     return folder
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+STEPS = ("trace", "save", "validate")
+QUICK = {
+    (signal.SIGINT, "trace"),
+    (signal.SIGTERM, "save"),
+    (signal.SIGHUP, "validate"),
+    (signal.SIGKILL, "save"),
+    (signal.SIGKILL, "validate"),
+}
+"""Those that `make test` sends: each signal, each step."""
+
+
 @pytest.mark.parametrize(
     ("number", "step"),
-    [
-        (signal.SIGINT, "trace"),
-        (signal.SIGINT, "save"),
-        (signal.SIGINT, "validate"),
-        (signal.SIGTERM, "validate"),
-        (signal.SIGHUP, "trace"),
-        (signal.SIGHUP, "validate"),
-        (signal.SIGKILL, "trace"),
-        (signal.SIGKILL, "save"),
-        (signal.SIGKILL, "validate"),
-    ],
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.full) for case in product(SIGNALS, STEPS)],
     ids=lambda part: part if isinstance(part, str) else part.name,
 )
 @pytest.mark.usefixtures("traced_once")

@@ -1,6 +1,7 @@
 """What outputs cannot tell is read back from a graph: an error in one layer is named, and sound graphs have none."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rpln_export.validation.structure import called_modules, folded_scales, stru
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.forms import FORMS, write_form
+from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import CountingPass
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -21,6 +23,7 @@ from rpln_graphs.stages import EncoderStage
 from rpln_graphs.trace import trace_model
 from rpln_graphs.variants import VARIANTS
 from rpln_model import EncoderDecoderModel
+from rpln_model.activations import ACTIVATIONS
 from rpln_model.layers import AttentionHeads
 from tests.export.checkpoints import DECODER, config_fields_of, encoder_decoder_config, make_config, make_tokenizer
 from tests.export.conftest import Sabotaged
@@ -56,6 +59,19 @@ def test_sound_graphs_of_lower_types_have_no_faults(precision: str) -> None:
     graph = copied(network.graph)
     batches = [case.feeds for case in network.stress_cases()[-3:]]
     apply_recipe(graph, RECIPES[precision], TRAITS, measure=lambda model: measure_ranges(model, batches))
+    assert faults("fill-mask", graph) == []
+
+
+def test_a_scaled_residual_stream_is_no_fault() -> None:
+    network = traced("fill-mask")
+    graph = copied(network.graph)
+    batches = [case.feeds for case in network.stress_cases()[-3:]]
+
+    def measured_as_large(model: ir.Model) -> dict[str, float]:
+        return {name: 1e4 * reach for name, reach in measure_ranges(model, batches).items()}
+
+    apply_recipe(graph, RECIPES["fp16"], TRAITS, measure=measured_as_large)
+    assert int(graph.metadata_props[SHIFT_KEY]) > 0
     assert faults("fill-mask", graph) == []
 
 
@@ -134,8 +150,17 @@ def test_an_export_of_another_network_is_refused(sabotaged: Sabotaged, change: C
     assert "model.onnx is not the network that was loaded" in result.stderr
 
 
-@pytest.mark.parametrize("opset", [17, 20])
-@pytest.mark.parametrize("hidden_act", ["gelu", "gelu_new", "gelu_10", "laplace", "quick_gelu", "tanh"])
+@pytest.mark.parametrize(
+    ("hidden_act", "opset"),
+    [
+        ("gelu", 17),
+        ("gelu_new", 17),
+        ("gelu_10", 20),
+        ("laplace", 20),
+        ("tanh", 20),
+        *(pytest.param(*case, marks=pytest.mark.full) for case in product(ACTIVATIONS, (17, 20))),
+    ],
+)
 def test_sound_graphs_have_no_faults_with_any_activation(hidden_act: str, opset: int) -> None:
     # The head of text classification has a tanh of its own, and before opset 20 gelus are written out.
     network = trace_task("text-classification", hidden_act=hidden_act, opset=opset)
