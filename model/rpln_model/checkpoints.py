@@ -7,7 +7,13 @@ from typing import Any, Final
 
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import EncoderDecoderConfig, PretrainedConfig, PreTrainedModel, RobertaPreLayerNormConfig
+from transformers import (
+    EncoderDecoderConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaPreLayerNormConfig,
+)
 
 from rpln_model.config import MODEL_TYPE, Config
 from rpln_model.config_fields import wrong_fields
@@ -80,13 +86,21 @@ def read_fields(path: Path, *, cure: str = "copy the checkpoint again") -> dict[
 
 
 def check_generation_config(folder: Path) -> None:
-    """Raise CheckpointError if there is a generation_config.json that is no JSON object.
+    """Raise CheckpointError if there is a generation_config.json that is no JSON object, or that transformers refuses.
 
-    transformers ignores such a file, or fails later without saying why.
+    transformers ignores a file of the first kind, or fails later without saying why.
     """
     path = folder / GENERATION_CONFIG
     if path.is_file():
-        read_fields(path, cure="remove it")
+        check_generation_fields(read_fields(path, cure="remove it"), path=path)
+
+
+def check_generation_fields(fields: Mapping[str, Any], *, path: str | Path = GENERATION_CONFIG) -> None:
+    """Raise CheckpointError if transformers refuses the fields of a generation_config.json. `path` names the file."""
+    try:
+        GenerationConfig.from_dict(dict(fields))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise CheckpointError(f"transformers refuses {path}: {error}. Correct it, or remove it.") from error
 
 
 def config_from_fields(kind: type[Config], fields: dict[str, Any], *, path: Path) -> Config:

@@ -28,6 +28,7 @@ from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from
 from rpln_graphs.rewriting.ranges import FLOAT16_MAX
 from rpln_graphs.save import precision_from_model
 from rpln_graphs.tolerances import Tolerance
+from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
 TEMPLATE: Final = "report.md.jinja"
@@ -98,6 +99,35 @@ class FormReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationReport:
+    """What the bundle makes of the checkpoint's generation_config.json.
+
+    Attributes:
+        defaults: the options that it sets, which count where the user gives no others.
+        unsupported: the fields with which transformers may write other texts than the bundle.
+    """
+
+    defaults: Mapping[str, Any]
+    unsupported: Mapping[str, Any]
+
+    @property
+    def sentences(self) -> Sequence[str]:
+        """What there is to say of it, a sentence for each kind of field."""
+        found = []
+        if self.defaults:
+            found.append(
+                f"generation_config.json sets these options, which texts get by default: {_in_words(self.defaults)}."
+            )
+        if self.unsupported:
+            found.append(
+                "Warning: generation_config.json sets what rpln-runtime does not support: "
+                f"{_in_words(self.unsupported)}. The graphs are right, but transformers' generate may write other "
+                "texts than the bundle."
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What was exported, how it was proven, and what the export took.
 
@@ -109,6 +139,7 @@ class Report:
         destination: the folder of the bundle.
         parameters: the number of the model's parameters.
         left_out: the names of weights of the checkpoint that the network has no place for.
+        generation: what the bundle makes of generation_config.json; None for a task that generates no text.
         sizes: the bytes of each file, without the manifest and the report itself.
         graphs: the graphs.
         tolerance: what the recipe accepts.
@@ -128,6 +159,7 @@ class Report:
     destination: str
     parameters: int
     left_out: Sequence[str]
+    generation: GenerationReport | None
     sizes: Mapping[str, int]
     graphs: Sequence[GraphReport]
     tolerance: Tolerance
@@ -184,6 +216,7 @@ def report_from_export(
         destination=str(plan.destination),
         parameters=parameters,
         left_out=left_out,
+        generation=_generation_report(plan),
         sizes=_sizes(folder),
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,
@@ -195,6 +228,16 @@ def report_from_export(
         engines=engines,
         versions=tool_versions(),
     )
+
+
+def _generation_report(plan: ExportPlan) -> GenerationReport | None:
+    if plan.generation is None:
+        return None
+    return GenerationReport(defaults=plan.generation.defaults, unsupported=plan.unsupported_generation)
+
+
+def _in_words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {shown(value)}" for name, value in options.items())
 
 
 def _sizes(folder: Path) -> dict[str, int]:

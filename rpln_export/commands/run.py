@@ -1,7 +1,8 @@
 """`rpln run`: answer texts with a bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -10,6 +11,9 @@ from rpln_export.commands.settings import HELP
 from rpln_export.commands.table_option import TableOption, providers
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import item_from_fields, pairs
+
+if TYPE_CHECKING:
+    from rpln_runtime import Generator
 
 
 @cloup.command("run", context_settings=HELP, short_help="Answer texts with a bundle.")
@@ -73,8 +77,7 @@ def run_command(
         chosen = {name: value_from_text(text) for name, text in options}
         if max_new_tokens is not None:
             chosen["max_new_tokens"] = max_new_tokens
-        several = any(chosen.get(name, 1) != 1 for name in ("num_beams", "num_return_sequences"))
-        if isinstance(answer, Generator) and texts and not (as_json or several):
+        if isinstance(answer, Generator) and texts and not as_json and _gives_one(answer, chosen):
             print_streams(answer, texts, chosen)
             return
         items = list(texts) if texts else [item_from_fields(fields)]
@@ -83,6 +86,12 @@ def run_command(
             click.echo(to_json(answers))
         else:
             print_answers(items, answers)
+
+
+def _gives_one(generator: "Generator", options: Mapping[str, Any]) -> bool:
+    """Return whether a text gets a single answer, which can be shown as it comes."""
+    names = ("num_beams", "num_return_sequences")
+    return all(options.get(name, getattr(generator.options, name)) == 1 for name in names)
 
 
 def _check_items(fields: Sequence[str], *, are_texts: bool) -> None:

@@ -1,10 +1,10 @@
 """The plan of an export: what to export and how, checked before any work."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
@@ -15,6 +15,7 @@ from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import DEFAULTS, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
 from rpln_export.plan.generation import generation_from_checkpoint
+from rpln_export.plan.generation_config import read_generation_config, unsupported_fields
 from rpln_export.plan.graph_traits import traits_of_graph
 from rpln_export.plan.graphs import GraphPlan, compiled_variants, graph_plans
 from rpln_export.plan.labels import has_labels, labels_from_config
@@ -61,7 +62,9 @@ class ExportPlan:
         recipe: the row of RECIPES, which says how the precision is made.
         destination: the folder that becomes the bundle.
         graphs: the graphs of the bundle.
-        generation: the ids and lengths of a task that generates; None for other tasks.
+        generation: the ids, lengths and options of a task that generates; None for other tasks.
+        unsupported_generation: the fields of generation_config.json with which transformers may write other texts than
+            the bundle, by name.
         opset: the version of ONNX's operators.
         trace: the row of TRACE_METHODS, which says how many layers are traced.
         io_dtype: the type of float inputs and outputs.
@@ -90,6 +93,7 @@ class ExportPlan:
     destination: Path
     graphs: tuple[GraphPlan, ...]
     generation: Generation | None
+    unsupported_generation: Mapping[str, Any]
     opset: int
     trace: str
     io_dtype: ir.DataType
@@ -248,6 +252,7 @@ def make_plan(
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
+    generating = read_generation_config(source, revision=revision) if chosen_task.generates else {}
     variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
     plan = ExportPlan(
         source=source,
@@ -260,7 +265,10 @@ def make_plan(
         graphs=graph_plans(
             chosen_task, composition, variants=variant_names, inputs=inputs, outputs=outputs, logits=logits
         ),
-        generation=generation_from_checkpoint(source, composition, chosen_task, revision=revision),
+        generation=generation_from_checkpoint(source, composition, chosen_task, generating)
+        if chosen_task.generates
+        else None,
+        unsupported_generation=unsupported_fields(generating),
         opset=checked_opset(opset),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),

@@ -1,27 +1,28 @@
-"""How a bundle generates: the checkpoint's token ids, its lengths, and where its positions begin."""
+"""How a bundle generates: the checkpoint's token ids, its lengths and options, and where its positions begin."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rpln_export.errors import PlanError
+from rpln_export.plan.generation_config import options_from_fields
+from rpln_model.checkpoints import check_generation_fields
 from rpln_model.composition import Composition
 from rpln_model.config import padding_row
-from rpln_model.weights import GENERATION_CONFIG, local_folder
-from rpln_runtime.documents import DocumentError, read_document
-from rpln_runtime.limits import OTHER
+from rpln_model.weights import GENERATION_CONFIG
 from rpln_runtime.manifest import Generation
 from rpln_runtime.tasks import Task
 
 
 def generation_from_checkpoint(
-    source: str, composition: Composition, task: Task, *, revision: str | None
-) -> Generation | None:
-    """Return the ids that sequences begin with, end with and are filled with, and how long they get.
+    source: str, composition: Composition, task: Task, chosen: Mapping[str, Any]
+) -> Generation:
+    """Return the ids that sequences begin with, end with and are filled with, how long they get, and other options.
 
-    Returns None for a task that generates nothing. Raises PlanError for ids and lengths that cannot be.
+    `chosen` are the fields of generation_config.json, which go before those of config.json, as in transformers'
+    `generate`. Raises PlanError for ids, lengths and options that cannot be, and CheckpointError for other fields that
+    transformers refuses.
     """
-    if not task.generates:
-        return None
-    chosen, config = _generation_config(source, revision), composition.decoder
+    config = composition.decoder
 
     def token_id(name: str) -> Any:
         return _first_known(chosen.get(name), getattr(composition.config, name, None), getattr(config, name, None))
@@ -41,29 +42,14 @@ def generation_from_checkpoint(
         pad_position=padding_row(config),
         max_new_tokens=_length(chosen, "max_new_tokens"),
         max_length=_length(chosen, "max_length"),
+        defaults=options_from_fields(chosen, vocab_size=config.vocab_size),
     )
     _check_ids(generation, source, vocab_size=config.vocab_size)
+    check_generation_fields(chosen)
     return generation
 
 
-def _generation_config(source: str, revision: str | None) -> dict[str, Any]:
-    """Return the entries of generation_config.json, which go before those of config.json; empty without that file.
-
-    transformers' `generate` reads them in this order. Raises PlanError for a file that is not a JSON object.
-    """
-    path = local_folder(source, revision=revision) / GENERATION_CONFIG
-    if not path.is_file():
-        return {}
-    try:
-        document = read_document(path, OTHER)
-    except DocumentError as error:
-        raise PlanError(f"{path} is not valid JSON ({error}). Correct it, or remove it to use config.json.") from error
-    if not isinstance(document, dict):
-        raise PlanError(f"{path} is not a JSON object. Correct it, or remove it to use config.json.")
-    return {name: value for name, value in document.items() if value is not None}
-
-
-def _length(chosen: dict[str, Any], name: str) -> int | None:
+def _length(chosen: Mapping[str, Any], name: str) -> int | None:
     """Return the entry called `name`, or None if it is left open. Raises PlanError unless it is a positive integer."""
     value = chosen.get(name)
     if value is not None and not (type(value) is int and value > 0):

@@ -55,6 +55,7 @@ _COUNT: Final = Range(minimum=0, maximum=2**63 - 1)
 _SIZE: Final = Range(minimum=1, maximum=2**31 - 1)
 _LEAST: Final = Range(minimum=0, maximum=2**31 - 1)
 _TOKEN_ID: Final = Range(minimum=0, maximum=2**31 - 1)
+_DEFAULT: Final = Range(minimum=-(2**31), maximum=2**31 - 1)
 
 RANGES: Final = {
     "size": _COUNT,
@@ -73,6 +74,7 @@ RANGES: Final = {
     "pad_position": _TOKEN_ID,
     "max_new_tokens": _SIZE,
     "max_length": _SIZE,
+    "defaults": _DEFAULT,
     "usable_length": _SIZE,
     "vocab_size": _SIZE,
     "type_vocab_size": _LEAST,
@@ -91,6 +93,9 @@ RANGES: Final = {
     "written": _COUNT,
 }
 """The integers of a manifest by the name of their field, which means the same in every object."""
+
+OPTIONAL_FIELDS: Final = frozenset({"defaults"})
+"""The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their rows."""
 
 
 def range_of_field(name: str) -> Range:

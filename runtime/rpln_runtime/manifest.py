@@ -19,7 +19,7 @@ from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.external_data import NotOnnxError, external_files
 from rpln_runtime.facts import contradiction
-from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, range_of_field
+from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, range_of_field
 from rpln_runtime.replacing import recover
 
 SCHEMA_VERSION: Final = 3
@@ -178,6 +178,7 @@ class Generation:
         pad_position: the position id of padding.
         max_new_tokens: the most new tokens where the user says nothing; None if the checkpoint does not say.
         max_length: the most tokens, prompt included, where the user says nothing; None if the checkpoint does not say.
+        defaults: other options of `rpln_runtime.GenerationOptions` that the checkpoint sets, by name.
     """
 
     pad_token_id: int
@@ -188,6 +189,7 @@ class Generation:
     pad_position: int
     max_new_tokens: int | None = None
     max_length: int | None = None
+    defaults: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,13 +427,13 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
 
 
 def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
-    names = [field.name for field in dataclasses.fields(row)]
-    if not isinstance(value, dict) or value.keys() != set(names):
+    names = {field.name for field in dataclasses.fields(row)}
+    if not isinstance(value, dict) or not names - OPTIONAL_FIELDS <= value.keys() <= names:
         found = sorted(value) if isinstance(value, dict) else value
         raise TypeError(f"{where} holds {shown(found)}, expected {sorted(names)}")
     hints = get_type_hints(row)
-    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names}
-    for name in names:
+    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
+    for name in value:
         _check_range(name, value[name], f"{where}.{name}")
     return row(**fields)
 

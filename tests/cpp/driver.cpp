@@ -103,7 +103,7 @@ Answer stream(const std::string& folder, const Json& options) {
     const auto inputs = request["inputs"].get<std::vector<std::string>>();
     std::vector<std::vector<std::string>> pieces(inputs.size());
     const auto keep = [&](std::size_t prompt, std::size_t, const std::string& piece) { pieces[prompt].push_back(piece); };
-    const auto texts = generator->texts(inputs, rpln::generation_options_from_json(request["options"]), 8, keep);
+    const auto texts = generator->texts(inputs, generator->options(request["options"]), 8, keep);
     return Json::array({texts, pieces});
   };
 }
@@ -137,6 +137,7 @@ Json facts_of_limits() {
   const rpln::limits::Range other = rpln::limits::range_of_field("another");
   return Json{{"documents", documents},
               {"ranges", ranges},
+              {"optional_fields", rpln::limits::optional_fields},
               {"others", Json::array({other.minimum, other.maximum})},
               {"path", rpln::limits::most_path_bytes},
               {"name", rpln::limits::most_name_bytes}};
@@ -165,7 +166,8 @@ Answer facts(const std::string&, const Json&) {
         {"generation", {{"names", rpln::detail::generation_option_names},
                         {"temperature", chosen.temperature}, {"top_k", chosen.top_k}, {"top_p", chosen.top_p},
                         {"min_p", chosen.min_p}, {"do_sample", chosen.do_sample}, {"positions", chosen.positions},
-                        {"repetition_penalty", chosen.repetition_penalty},
+                        {"repetition_penalty", chosen.repetition_penalty}, {"min_length", chosen.min_length},
+                        {"no_repeat_ngram_size", chosen.no_repeat_ngram_size}, {"num_beams", chosen.num_beams},
                         {"num_return_sequences", chosen.num_return_sequences}}},
         {"prefixes", {rpln::detail::past_prefix, rpln::detail::present_prefix, rpln::detail::cross_prefix}}};
   };

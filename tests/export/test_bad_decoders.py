@@ -217,6 +217,44 @@ TABLE = (
         spoil=write("generation_config.json", b'{"pad_token_id": -1}'),
         says=("pad_token_id", "-1", "0 to 299", "generation_config.json"),
     ),
+    Bad(
+        id="generation-config-without-a-bottom",
+        of="text-generation",
+        spoil=write("generation_config.json", b'{"suppress_tokens": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        says=("generation_config.json", "64 lists", "remove it"),
+    ),
+    *(
+        Bad(
+            id=f"generation-config-{name}-{value}",
+            of="text-generation",
+            spoil=write("generation_config.json", json.dumps({name: value}).encode()),
+            says=(name, expected, "Correct it", "generation_config.json"),
+        )
+        for name, value, expected in (
+            ("num_beams", "four", "an integer, 1 or more"),
+            ("num_beams", True, "an integer, 1 or more"),
+            ("do_sample", 1, "True or False"),
+            ("temperature", -1.0, "0.0001 to 10000"),
+            ("top_k", 10**30, "at most"),
+            ("no_repeat_ngram_size", -2, "an integer, 0 or more"),
+            ("bad_words_ids", [[5], []], "an empty list"),
+            ("bad_words_ids", [5], "a list of token ids"),
+            ("suppress_tokens", [300], "0 to 299"),
+            ("begin_suppress_tokens", "none", "a list of token ids"),
+            ("forced_bos_token_id", [5], "an integer, 0 or more"),
+            ("forced_eos_token_id", [300], "0 to 299"),
+            ("early_stopping", [], "True, False or 'never'"),
+            ("num_return_sequences", 3, "num_beams is 1"),
+            ("stop_strings", {"a": 1}, "a text or a list of texts"),
+        )
+    ),
+    Bad(
+        id="generation-config-that-transformers-refuses",
+        of="text-generation",
+        spoil=write("generation_config.json", b'{"cache_implementation": "in the cloud"}'),
+        code=BROKEN_CHECKPOINT,
+        says=("generation_config.json", "in the cloud", "transformers refuses"),
+    ),
 )
 
 

@@ -26,6 +26,7 @@ from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.errors import PlanError
 from rpln_export.plan.defaults import DEFAULTS
 from rpln_export.plan.generation import generation_from_checkpoint
+from rpln_export.plan.generation_config import read_generation_config, unsupported_fields
 from rpln_export.plan.workloads import workload_from_file
 from rpln_model.checkpoints import read_config
 from rpln_model.composition import load_composition
@@ -65,7 +66,7 @@ class Reader:
 
     inputs: Callable[[], st.SearchStrategy[bytes]]
     read: Callable[[bytes, Path], object]
-    refusals: type[Exception]
+    refusals: type[Exception] | tuple[type[Exception], ...]
     source: Path | None = None
 
 
@@ -136,9 +137,11 @@ def read_config_of(content: bytes, folder: Path) -> object:
     return read_config(folder, RobertaPreLayerNormConfig)
 
 
-def read_generation_config(content: bytes, folder: Path) -> object:
+def read_generating(content: bytes, folder: Path) -> object:
     (folder / "generation_config.json").write_bytes(content)
-    return generation_from_checkpoint(str(folder), COMPOSITION, TASKS["text-generation"], revision=None)
+    fields = read_generation_config(str(folder), revision=None)
+    unsupported_fields(fields)
+    return generation_from_checkpoint(str(folder), COMPOSITION, TASKS["text-generation"], fields)
 
 
 def read_index(content: bytes, folder: Path) -> object:
@@ -231,7 +234,7 @@ READERS: Final = {
     ),
     "config.json": Reader(inputs=json_of(DECODER / "config.json"), read=read_config_of, refusals=CheckpointError),
     "generation_config.json": Reader(
-        inputs=json_of(DECODER / "generation_config.json"), read=read_generation_config, refusals=PlanError
+        inputs=json_of(DECODER / "generation_config.json"), read=read_generating, refusals=(PlanError, CheckpointError)
     ),
     "index of weights": Reader(
         inputs=lambda: documents({"metadata": {"total_size": 9}, "weight_map": {"a": "b.safetensors", "c": "c"}}),
@@ -278,7 +281,7 @@ def try_reader(inputs: st.SearchStrategy[bytes], reader: Reader, folder: Path) -
     def try_one(content: bytes) -> None:
         nonlocal tried
         tried += 1
-        with contextlib.suppress(reader.refusals):
+        with contextlib.suppress(*(reader.refusals if isinstance(reader.refusals, tuple) else (reader.refusals,))):
             reader.read(content, folder)
 
     try_one()

@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from rpln_runtime.generation.logits import log_softmax, penalize
+from rpln_runtime.generation.logits import log_softmax
 from rpln_runtime.generation.options import GenerationOptions
+from rpln_runtime.generation.processors import Earlier, LogitsProcessor
 from rpln_runtime.generation.sequences import Generated
 from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
@@ -47,9 +48,10 @@ def search(
     steps.select(rows)
     logits_RV = logits_PV[rows]
     active = searches
+    process = LogitsProcessor(options, stops=stop.tokens, limit=limit, vocab_size=logits_RV.shape[1])
     while True:
-        earlier = (tokens for one in active for tokens in one.earlier())
-        scores_RV = penalize(log_softmax(logits_RV), earlier, options)
+        earlier = (row for one in active for row in one.earlier())
+        scores_RV = process(log_softmax(logits_RV), earlier)
         moves = [one.advance(scores) for one, scores in zip(active, np.split(scores_RV, len(active)), strict=True)]
         going = [index for index, one in enumerate(active) if not one.done]
         if not going:
@@ -81,9 +83,9 @@ class BeamSearch:
         self._has_ended = np.zeros(beams, bool)
         self.done = False
 
-    def earlier(self) -> list[list[int]]:
-        """Return the tokens of each open beam so far, with its prompt."""
-        return [[*self._context, *tokens] for tokens in self._open]
+    def earlier(self) -> list[Earlier]:
+        """Return the tokens of each open beam so far."""
+        return [Earlier(self._context, tokens) for tokens in self._open]
 
     def advance(self, scores_KV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Choose the beams of the next step.

@@ -113,6 +113,12 @@ class Decoder:
         built = [sum(profile[part].maximum for part in parts) for profile in self.step.profiles]
         return min(maximum, max(built, default=maximum))
 
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids of tokens that the decoder chooses from."""
+        (logits,) = (spec for spec in self.prompt.graph.outputs if spec.name == "logits")
+        return int(logits.shape[-1])
+
     def rows_within(self, batch_size: int) -> int:
         """Return `batch_size`, or less if an engine takes fewer rows."""
         return min(rows_within(session.profiles, batch_size) for session in (self.prompt, self.step))

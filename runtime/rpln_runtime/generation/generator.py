@@ -1,13 +1,13 @@
 """Generators: the bundle of a decoder behind one call. Text or tokens in, new text or tokens out."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
 
 from rpln_runtime.engines.providers import provider_row
-from rpln_runtime.errors import InputError
+from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.decoder import Decoder, decoder_variants, encoder_variants
+from rpln_runtime.generation.defaults import check_defaults, options_over_defaults
 from rpln_runtime.generation.job import Job, plan_batches
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.prompts import prompt_from_encoding
@@ -15,7 +15,7 @@ from rpln_runtime.generation.request import EncoderStates, Prompts, Sources, che
 from rpln_runtime.generation.sequences import Generated
 from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.generation.streaming import TextStream, TextStreams
-from rpln_runtime.manifest import Manifest, read_manifest
+from rpln_runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
 from rpln_runtime.options import check_integer
 from rpln_runtime.session import default_provider, load
 from rpln_runtime.tokenization import Tokenizer
@@ -57,7 +57,8 @@ def generator(
         threads: the most threads that one operator uses, as in `load`.
         batch_size: the most sequences that are generated at a time. Each beam counts.
         verify: whether to compare the SHA-256 of every file with the manifest first.
-        **options: the attributes of `GenerationOptions`. A call may give other values.
+        **options: the attributes of `GenerationOptions`, which count before those that the checkpoint sets. A call may
+            give other values.
 
     Raises what `load` raises, and InputError for a bundle that does not generate text, an option that is unknown or out
     of range, and one that would have no effect. For example:
@@ -86,7 +87,7 @@ def generator(
         sources=Sources(generation=manifest.generation, encoder=sessions.get("encoder"), cross=sessions.get("cross")),
         tokenizer=Tokenizer.from_bundle(folder, manifest),
         batch_size=batch_size,
-        options=_replace(GenerationOptions(), options),
+        options=options,
     )
 
 
@@ -95,7 +96,8 @@ class Generator:
 
     Attributes:
         manifest: the description of the bundle.
-        options: the options where a call gives no others.
+        options: the options where a call gives no others: those that the generator was opened with, and for the others
+            those that the checkpoint sets.
     """
 
     def __init__(
@@ -106,15 +108,16 @@ class Generator:
         sources: Sources,
         tokenizer: Tokenizer,
         batch_size: int,
-        options: GenerationOptions,
+        options: Mapping[str, Any],
     ) -> None:
         self.manifest = manifest
-        self.options = options
+        self._given = options
         self._decoder = decoder
         self._sources = sources
         self._tokenizer = tokenizer
         self._batch_size = batch_size
-        self._check(options)
+        self._check_defaults()
+        self.options = self._options({})
 
     @property
     def continues_prompts(self) -> bool:
@@ -258,12 +261,23 @@ class Generator:
 
     def _options(self, changes: Mapping[str, Any]) -> GenerationOptions:
         """Return the options of a call. Raises InputError for options that this bundle cannot have."""
-        options = _replace(self.options, changes)
+        options = options_over_defaults({**self._given, **changes}, self._sources.generation.defaults)
         self._check(options)
         return options
 
+    def _check_defaults(self) -> None:
+        """Raise ManifestError for options in the manifest that the decoder cannot have."""
+        try:
+            check_defaults(self._sources.generation.defaults, vocab_size=self._decoder.vocab_size)
+        except InputError as error:
+            raise ManifestError(
+                f"{MANIFEST_NAME} has other options in generation.defaults than a decoder can have: {error} Export the "
+                "checkpoint again."
+            ) from error
+
     def _check(self, options: GenerationOptions) -> None:
         """Raise InputError for options that this bundle cannot have."""
+        options.check_vocabulary(self._decoder.vocab_size)
         self._decoder.check_positions(options.positions)
         if not self.continues_prompts and options.return_full_text is not None:
             raise InputError(
@@ -281,12 +295,3 @@ class Generator:
     def _gives_prompts(self, options: GenerationOptions) -> bool:
         """Return whether an answer begins with its prompt."""
         return self.continues_prompts and options.return_full_text is not False
-
-
-def _replace(options: GenerationOptions, changes: Mapping[str, Any]) -> GenerationOptions:
-    """Return `options` with other values for those in `changes`. Raises InputError for an unknown option."""
-    known = [field.name for field in dataclasses.fields(GenerationOptions)]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"unknown option {name!r} of a generation: expected one of {', '.join(known)}.")
-    return dataclasses.replace(options, **changes)

@@ -1,31 +1,18 @@
-"""Changes of logits before a token is chosen. Each function returns new logits, in which -inf excludes a token.
+"""Changes of logits before sampling, and probabilities. Each function returns new logits; -inf excludes a token.
 
 They compute what the classes of these names in transformers' generation/logits_process.py do (4.57.6 and 5.23), except
-that top-p also keeps all tokens that are as likely as the last one that it keeps. As in 5.23, padding does not count as
-an earlier token.
+that top-p also keeps all tokens that are as likely as the last one that it keeps.
 
 Shapes: R rows, V vocabulary. All logits are fp32.
 """
-
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from rpln_runtime.generation.options import GenerationOptions
 
 
-def penalize(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], options: GenerationOptions) -> np.ndarray:
-    """Return the logits with the changes for every way of choosing tokens.
-
-    `earlier` are the tokens of each row so far, those of its prompt included.
-    """
-    if options.repetition_penalty == 1:
-        return logits_RV
-    return repetition_penalty(logits_RV, earlier, options.repetition_penalty)
-
-
 def warp(logits_RV: np.ndarray, options: GenerationOptions) -> np.ndarray:
-    """Return the logits with the changes that are only for sampling, in the order of transformers."""
+    """Return the logits with the changes that `options` ask for, in the order of transformers."""
     if options.temperature != 1:
         logits_RV = temperature(logits_RV, options.temperature)
     if options.top_k:
@@ -35,19 +22,6 @@ def warp(logits_RV: np.ndarray, options: GenerationOptions) -> np.ndarray:
     if options.min_p:
         logits_RV = min_p(logits_RV, options.min_p)
     return logits_RV
-
-
-def repetition_penalty(logits_RV: np.ndarray, earlier: Iterable[Sequence[int]], penalty: float) -> np.ndarray:
-    """Make the tokens in `earlier` less likely, once however often they occur (Keskar et al., 2019).
-
-    Negative logits are multiplied by `penalty`, and others are divided by it.
-    """
-    penalized_RV = logits_RV.copy()
-    for row, tokens in zip(penalized_RV, earlier, strict=True):
-        seen = np.unique(np.asarray(tokens, np.int64))
-        scores = row[seen]
-        row[seen] = np.where(scores < 0, scores * np.float32(penalty), scores / np.float32(penalty))
-    return penalized_RV
 
 
 def temperature(logits_RV: np.ndarray, value: float) -> np.ndarray:

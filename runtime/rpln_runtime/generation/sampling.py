@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rpln_runtime.generation.logits import penalize, warp
+from rpln_runtime.errors import InputError
+from rpln_runtime.generation.logits import warp
 from rpln_runtime.generation.options import GenerationOptions
+from rpln_runtime.generation.processors import Earlier, LogitsProcessor
 from rpln_runtime.generation.sequences import GrowingSequence
 from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
@@ -35,9 +37,10 @@ def sample(
 
     Rows that have ended are no longer computed.
     """
+    process = LogitsProcessor(options, stops=stop.tokens, limit=limit, vocab_size=logits_RV.shape[1])
     while True:
-        earlier = ([*row.context, *row.tokens] for row in rows)
-        tokens_R = choose(penalize(logits_RV, earlier, options), rows, options)
+        earlier = (Earlier(row.context, row.tokens) for row in rows)
+        tokens_R = choose(process(logits_RV, earlier), rows, options)
         growing = []
         for index, (row, token) in enumerate(zip(rows, tokens_R.tolist(), strict=True)):
             row.tokens.append(token)
@@ -52,7 +55,15 @@ def sample(
 
 
 def choose(logits_RV: np.ndarray, rows: Sequence[GrowingSequence], options: GenerationOptions) -> np.ndarray:
-    """Return a token for each row: the likeliest one, or one that is drawn with the row's own random numbers."""
+    """Return a token for each row: the likeliest one, or one that is drawn with the row's own random numbers.
+
+    Raises InputError if the options exclude all tokens of a row.
+    """
+    if (logits_RV.max(axis=1) == -np.inf).any():
+        raise InputError(
+            "the options of the generation exclude every token. Look at suppress_tokens, bad_words_ids and "
+            "no_repeat_ngram_size."
+        )
     if not options.do_sample:
         return np.asarray(logits_RV.argmax(axis=1))
     warped_RV = warp(logits_RV, options)

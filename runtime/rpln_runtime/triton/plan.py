@@ -1,14 +1,14 @@
 """What is written: a bundle, and the choices that its repository is written with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rpln_runtime.engines.manifest import EngineManifest
 from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.generation.defaults import options_over_defaults
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
-from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest
 from rpln_runtime.options import check_integer
 from rpln_runtime.postprocess import POSTPROCESS
@@ -150,11 +150,8 @@ def _check_generator(plan: RepositoryPlan) -> None:
         raise InputError(
             "a bundle that generates text has no buckets: prompts of all lengths run together. Leave them out."
         )
-    known = [field.name for field in fields(GenerationOptions)]
-    for name in plan.options:
-        if name not in known:
-            raise InputError(f"unknown option {name!r} of a generation: expected one of {', '.join(known)}.")
-    GenerationOptions(**plan.options)
+    generation = plan.manifest.generation
+    options_over_defaults(plan.options, generation.defaults if generation else {})
 
 
 def _check_encoder(plan: RepositoryPlan) -> None:

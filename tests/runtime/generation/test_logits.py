@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rpln_runtime import GenerationOptions
 from rpln_runtime.generation import logits as ours
+from rpln_runtime.generation.processors import Earlier, LogitsProcessor
 
 ROWS, VOCAB = 5, 300
 HF: Any = transformers
@@ -30,6 +31,11 @@ def random_logits(seed: int, *, scale: float = 4.0) -> np.ndarray:
 def random_tokens(seed: int) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, VOCAB, 12).tolist() for _ in range(ROWS)]
+
+
+def processed(scores: np.ndarray, tokens: list[list[int]], options: GenerationOptions) -> np.ndarray:
+    process = LogitsProcessor(options, stops=(), limit=100, vocab_size=VOCAB)
+    return process(scores, [Earlier(row[:3], row[3:]) for row in tokens])
 
 
 def assert_same_logits(found: np.ndarray, expected: torch.Tensor) -> None:
@@ -57,7 +63,7 @@ def test_the_repetition_penalty_equals_transformers(penalty: float) -> None:
         scores, tokens = random_logits(seed), random_tokens(seed)
         tokens[0][:4] = [tokens[0][5]] * 4  # a token that came often is penalized once
         expected = HF.RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor(tokens), torch.from_numpy(scores.copy()))
-        assert_same_logits(ours.repetition_penalty(scores, tokens, penalty), expected)
+        assert_same_logits(processed(scores, tokens, GenerationOptions(repetition_penalty=penalty)), expected)
 
 
 def test_all_in_the_order_of_transformers() -> None:
@@ -75,14 +81,14 @@ def test_all_in_the_order_of_transformers() -> None:
             HF.MinPLogitsWarper(0.02),
         ):
             expected = warper(torch.tensor(tokens), expected)
-        found = ours.warp(ours.penalize(scores, tokens, options), options)
+        found = ours.warp(processed(scores, tokens, options), options)
         assert_same_logits(found, expected)
         assert 1 < np.isfinite(found).sum(axis=1).max() < 60
 
 
 def test_what_is_off_changes_nothing() -> None:
     options, scores = GenerationOptions(do_sample=True, top_k=0), random_logits(0)
-    assert np.array_equal(ours.warp(ours.penalize(scores, random_tokens(0), options), options), scores)
+    assert np.array_equal(ours.warp(processed(scores, random_tokens(0), options), options), scores)
 
 
 def test_tokens_as_likely_as_the_last_one_kept_stay() -> None:

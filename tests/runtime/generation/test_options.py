@@ -73,7 +73,11 @@ def test_options_out_of_range_or_without_effect(
 
 
 def test_the_documentation_has_every_option_with_its_default() -> None:
-    page = (Path(__file__).parents[3] / "docs/generation.md").read_text(encoding="utf-8").partition("## Prompts")[0]
+    page = (
+        (Path(__file__).parents[3] / "docs/generation.md")
+        .read_text(encoding="utf-8")
+        .partition("## What the checkpoint sets")[0]
+    )
     documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", page, re.MULTILINE))
     defaults = {field.name: str(field.default) for field in dataclasses.fields(GenerationOptions)}
     assert {name: text.strip("`").strip('"') for name, text in documented.items()} == defaults | {

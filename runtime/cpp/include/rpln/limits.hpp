@@ -37,7 +37,7 @@ struct Range {
 inline constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
 inline constexpr std::int64_t most_of_size = std::numeric_limits<std::int32_t>::max();
 
-inline constexpr std::array<Range, 20> ranges{{
+inline constexpr std::array<Range, 21> ranges{{
     {"size", 0, most},
     {"shape", 1, most_of_size},
     {"values", 1, most_of_size},
@@ -54,11 +54,15 @@ inline constexpr std::array<Range, 20> ranges{{
     {"pad_position", 0, most_of_size},
     {"max_new_tokens", 1, most_of_size},
     {"max_length", 1, most_of_size},
+    {"defaults", -most_of_size - 1, most_of_size},
     {"usable_length", 1, most_of_size},
     {"vocab_size", 1, most_of_size},
     {"type_vocab_size", 0, most_of_size},
     {"passes", 0, most},
 }};
+
+// The fields that older bundles lack. Where they are missing, they have the values that their structs begin with.
+inline constexpr std::array<std::string_view, 1> optional_fields{"defaults"};
 
 // Returns the integers that the field `name` may hold: those of 64 bits where the table says nothing.
 inline Range range_of_field(std::string_view name) {

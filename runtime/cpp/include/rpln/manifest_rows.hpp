@@ -123,9 +123,10 @@ struct Generation {
   std::int64_t pad_position = 0;
   std::optional<std::int64_t> max_new_tokens;
   std::optional<std::int64_t> max_length;
+  std::map<std::string, Json> defaults;
 
   RPLN_FIELDS(pad_token_id, bos_token_id, eos_token_ids, start_token_id, first_position, pad_position, max_new_tokens,
-              max_length)
+              max_length, defaults)
 };
 
 struct Source {

@@ -122,7 +122,7 @@ class GenerationRunner final : public Runner {
     std::vector<std::string> texts;
     for (const Json& item : items) texts.emplace_back(text_from_json(item));
     Json answers = Json::array();
-    for (const auto& found : generator_.texts(texts, generation_options_from_json(options), batch_size)) {
+    for (const auto& found : generator_.texts(texts, generator_.options(options), batch_size)) {
       Json& of_text = answers.emplace_back(Json::array());
       for (const std::string& text : found) of_text.push_back({{"generated_text", text}});
     }

@@ -21,6 +21,7 @@
 #include "rpln/errors.hpp"
 #include "rpln/generation/logits.hpp"
 #include "rpln/generation/options.hpp"
+#include "rpln/generation/processor.hpp"
 #include "rpln/generation/steps.hpp"
 #include "rpln/generation/text_stream.hpp"
 #include "rpln/manifest.hpp"
@@ -56,6 +57,13 @@ class Generator {
     step_ = sessions_.at(step).get();
     if (find_variant("encoder")) encoder_ = sessions_.at("encoder").get();
     check_inputs();
+    check_defaults();
+  }
+
+  // Returns the options in `given`, by name, and for the others those that the bundle's checkpoint sets. Throws
+  // InputError for options that a generation does not have, or that do not go together.
+  [[nodiscard]] GenerationOptions options(const Json& given = Json::object()) const {
+    return generation_options_from_json(given, generation_.defaults);
   }
 
   [[nodiscard]] const Tokenizer& tokenizer() const { return tokenizer_; }
@@ -118,6 +126,14 @@ class Generator {
 
   // Throws InputError for options that this bundle does not have.
   void check(const GenerationOptions& options) const {
+    check_vocabulary(options);
+    if (options.num_beams > 1) {
+      const bool own = generation_.defaults.count("num_beams") > 0;
+      throw InputError("num_beams is " + std::to_string(options.num_beams) +
+                       (own ? ", as the bundle's checkpoint sets it for calls that do not say" : "") +
+                       ": only Python's rpln_runtime has beam search. Use that, or pass num_beams=1 for greedy search "
+                       "or sampling.");
+    }
     if (options.positions != "forward" && !step_->graph().input("position_ids")) {
       throw InputError("positions is " + detail::in_quotes(options.positions) + ", but " + step_->graph().path +
                        " takes no position_ids: expected \"forward\". Export the checkpoint with a cache, or with the "
@@ -166,6 +182,32 @@ class Generator {
     throw InputError("the bundle holds " + detail::join(found) +
                      " and no graph of a decoder: expected with-past, or prefill and decode, or full. Export the "
                      "checkpoint again with one of them.");
+  }
+
+  // Throws ManifestError for options in the manifest that the decoder cannot have.
+  void check_defaults() const {
+    try {
+      check_vocabulary(options());
+    } catch (const InputError& error) {
+      throw ManifestError(std::string(manifest_name) + " has other options in generation.defaults than a decoder can "
+                          "have: " + error.what() + " Export the checkpoint again.");
+    }
+  }
+
+  // Throws InputError for a token of the options that the decoder does not know.
+  void check_vocabulary(const GenerationOptions& options) const {
+    const TensorSpec* logits = prompt_->graph().output("logits");
+    const std::int64_t most = logits ? std::get<std::int64_t>(logits->shape.back()) - 1 : 0;
+    const auto check_all = [&](const char* name, const Prompt& tokens) {
+      for (const std::int64_t token : tokens) {
+        detail::check_integer("a token of " + std::string(name), token, 0, most);
+      }
+    };
+    for (const Prompt& word : options.bad_words_ids) check_all("bad_words_ids", word);
+    check_all("suppress_tokens", options.suppress_tokens);
+    check_all("begin_suppress_tokens", options.begin_suppress_tokens);
+    if (options.forced_bos_token_id) check_all("forced_bos_token_id", {*options.forced_bos_token_id});
+    check_all("forced_eos_token_id", options.forced_eos_token_id);
   }
 
   void check_inputs() const {
@@ -333,13 +375,14 @@ class Generator {
     }
     steps.select(growing);
     logits = logits.select(growing);
+    const detail::LogitsProcessor processor(options, stops_of(options), batch.limit);
     while (true) {
       std::vector<Row> left;
       std::vector<std::int64_t> chosen;
       growing.clear();
       for (std::size_t at = 0; at < rows.size(); ++at) {
         Row& row = rows[at];
-        row.tokens->push_back(choose({logits.row(at), logits.row(at) + logits.columns}, row, options));
+        row.tokens->push_back(choose({logits.row(at), logits.row(at) + logits.columns}, row, options, processor));
         if (on_token) on_token(row.prompt, row.sequence, row.tokens->back());
         if (static_cast<std::int64_t>(row.tokens->size()) >= batch.limit || ends(*row.tokens, options)) continue;
         growing.push_back(at);
@@ -354,20 +397,26 @@ class Generator {
   }
 
   // Returns the most likely token, or one that is drawn with its probability by the row's random numbers.
-  static std::int64_t choose(detail::RowLogits logits, Row& row, const GenerationOptions& options) {
-    if (options.repetition_penalty != 1) {
-      Prompt earlier = *row.context;
-      earlier.insert(earlier.end(), row.tokens->begin(), row.tokens->end());
-      detail::penalize(logits, std::move(earlier), static_cast<float>(options.repetition_penalty));
+  static std::int64_t choose(detail::RowLogits logits, Row& row, const GenerationOptions& options,
+                             const detail::LogitsProcessor& processor) {
+    processor.change(logits, *row.context, *row.tokens);
+    if (*std::max_element(logits.begin(), logits.end()) == detail::left_out) {
+      throw InputError("the options of the generation exclude every token. Look at suppress_tokens, bad_words_ids and "
+                       "no_repeat_ngram_size.");
     }
     if (!options.do_sample) return static_cast<std::int64_t>(detail::index_of_highest(logits.data(), logits.size()));
     detail::warp(logits, options);
     return detail::draw(logits, detail::next_number(row.random));
   }
 
+  // Returns the tokens that end a text.
+  [[nodiscard]] const Prompt& stops_of(const GenerationOptions& options) const {
+    return options.stop_token_ids ? *options.stop_token_ids : generation_.eos_token_ids;
+  }
+
   // Whether the last of the new tokens ends the sequence.
   [[nodiscard]] bool ends(const Prompt& tokens, const GenerationOptions& options) const {
-    const Prompt& stops = options.stop_token_ids ? *options.stop_token_ids : generation_.eos_token_ids;
+    const Prompt& stops = stops_of(options);
     if (std::find(stops.begin(), stops.end(), tokens.back()) != stops.end()) return true;
     if (options.stop_strings.empty()) return false;
     // Every token is at least a byte, so a stop string that the last token completes is in as many tokens as it has

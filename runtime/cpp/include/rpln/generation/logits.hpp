@@ -1,4 +1,4 @@
-// Changes the logits of a row before a token is chosen, and chooses the token. A logit of -inf leaves its token out.
+// Changes the logits of a row before a token is drawn, and draws the token. A logit of -inf leaves its token out.
 // rpln_runtime/generation/logits.py and sampling.py do the same in Python.
 #pragma once
 
@@ -19,16 +19,6 @@ namespace rpln::detail {
 using RowLogits = std::vector<float>;
 
 inline constexpr float left_out = -std::numeric_limits<float>::infinity();
-
-// Makes earlier tokens less likely (Keskar et al., 2019). How often a token occurs makes no difference.
-inline void penalize(RowLogits& logits, std::vector<std::int64_t> earlier, float penalty) {
-  std::sort(earlier.begin(), earlier.end());
-  earlier.erase(std::unique(earlier.begin(), earlier.end()), earlier.end());
-  for (const std::int64_t token : earlier) {
-    float& score = logits.at(static_cast<std::size_t>(token));
-    score = score < 0 ? score * penalty : score / penalty;
-  }
-}
 
 // Leaves out the tokens whose logits are below `least`.
 inline void keep_from(RowLogits& logits, float least) {
