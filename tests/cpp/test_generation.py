@@ -1,5 +1,7 @@
 """The C++ runtime generates what Python's does: the same greedy tokens, and samples of the same distribution."""
 
+import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpln_runtime import InputError, generator
+from rpln_runtime import InputError, ManifestError, generator
 from rpln_runtime.generation.logits import softmax, warp
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.generation.positions import positions_from_scheme
@@ -155,6 +157,15 @@ def test_a_seed_repeats_samples_in_any_batch(built: Build, demo: Demo) -> None:
         ("a", {"stop_token_ids": [-1]}),
         ("a", {"stop_token_ids": 5}),
         ("a", {"positions": "backward"}),
+        ("a", {"min_new_tokens": 3, "min_length": 5}),
+        ("a", {"no_repeat_ngram_size": -1}),
+        ("a", {"bad_words_ids": [[5], []]}),
+        ("a", {"bad_words_ids": [5]}),
+        ("a", {"suppress_tokens": [1_000_000]}),
+        ("a", {"suppress_tokens": list(range(4_096))}),
+        ("a", {"forced_bos_token_id": "<s>"}),
+        ("a", {"forced_eos_token_id": [-1]}),
+        ("a", {"do_sample": True, "num_beams": 2}),
     ],
 )
 def test_bad_prompts_and_options_are_refused(built: Build, demo: Demo, inputs: str, options: dict[str, Any]) -> None:
@@ -163,6 +174,90 @@ def test_bad_prompts_and_options_are_refused(built: Build, demo: Demo, inputs: s
         generator(folder, provider="cpu")(inputs, **options)
     answer = ask(built, folder, inputs, **options)
     assert answer["code"] == InputError.exit_code
+    assert_says_the_same(answer["error"], str(refused.value))
+
+
+def fields_of_config(often: list[int]) -> list[dict[str, Any]]:
+    """Return fields of generation_config.json, which are options of a generation, too.
+
+    They keep a generator from choosing the tokens that it chooses `often` near the beginning.
+    """
+    return [
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2, "repetition_penalty": 1.4},
+        {"bad_words_ids": [[often[0]], often[1:3], [2], [0, often[1]], *([token] for token in often[3:])]},
+        {"min_length": 22},
+        {"min_new_tokens": 20, "forced_eos_token_id": [2, 9]},
+        {"forced_bos_token_id": 30, "begin_suppress_tokens": often},
+        {"begin_suppress_tokens": list(range(3, 2_000)), "forced_eos_token_id": 2},
+        {"suppress_tokens": often, "min_length": 9, "no_repeat_ngram_size": 3},
+    ]
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])
+def test_constraints_choose_the_tokens_of_python_as_options_and_as_defaults(
+    built: Build, demo: Demo, tmp_path: Path, task: str
+) -> None:
+    folder = demo(task, **({"optimize": "none"} if task == "text2text-generation" else {}))
+    generate = generator(folder, provider="cpu", threads=1)
+    rows = generate.tokens([generate._tokens_from_text(text) for text in PROMPTS], max_new_tokens=24)
+    often = sorted({token for (row,) in rows for token in row.tokens[1:4]} - {2})
+    usual_options: dict[str, Any] = {"max_new_tokens": 24, "stop_token_ids": [2, *often[-2:]]}
+    usual = generate(PROMPTS, **usual_options)
+    for place, fields in enumerate(fields_of_config(often)):
+        expected = generate(PROMPTS, **usual_options, **fields)
+        assert ask(built, folder, PROMPTS, **usual_options, **fields) == expected
+        changed = with_defaults(folder, tmp_path / str(place), fields)
+        assert ask(built, changed, PROMPTS, **usual_options) == expected
+        assert generator(changed, provider="cpu", threads=1)(PROMPTS, **usual_options) == expected
+        assert expected != usual, fields
+    idle = with_defaults(folder, tmp_path / "idle", {"temperature": 0.5, "length_penalty": 2.0})
+    assert ask(built, idle, PROMPTS, **usual_options) == usual
+
+
+def with_defaults(folder: Path, copy: Path, defaults: dict[str, Any]) -> Path:
+    """Return a copy of a bundle whose manifest sets these options."""
+    shutil.copytree(folder, copy)
+    document = json.loads((copy / "rpln.json").read_text(encoding="utf-8"))
+    document["generation"]["defaults"] = defaults
+    (copy / "rpln.json").write_text(json.dumps(document), encoding="utf-8")
+    return copy
+
+
+def test_beams_that_the_checkpoint_sets_are_refused_with_the_way_to_go_on(
+    built: Build, demo: Demo, tmp_path: Path
+) -> None:
+    folder = with_defaults(demo("text-generation"), tmp_path / "beams", {"num_beams": 4, "no_repeat_ngram_size": 2})
+    (refused,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="cpu", threads=1)
+    assert refused["code"] == InputError.exit_code
+    assert {"num_beams", "4", "checkpoint"} <= words_of(refused["error"])
+    assert "num_beams=1" in refused["error"]
+    request = {"inputs": PROMPTS, "options": {}}
+    (answers,) = built.ask("answer", folder, [request], provider="cpu", threads=1, num_beams=1)
+    assert answers == generator(folder, provider="cpu", threads=1, num_beams=1)(PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        {"unknown": 1},
+        {"temperature": -1.0},
+        {"num_return_sequences": 3},
+        {"suppress_tokens": [1_000_000]},
+        {"do_sample": True, "num_beams": 2},
+        {"top_k": 2**40},
+        [],
+    ],
+    ids=str,
+)
+def test_defaults_that_cannot_be_are_refused_when_the_bundle_opens(
+    built: Build, demo: Demo, tmp_path: Path, defaults: Any
+) -> None:
+    folder = with_defaults(demo("text-generation"), tmp_path / "bundle", defaults)
+    with pytest.raises(ManifestError) as refused:
+        generator(folder, provider="cpu")
+    answer = ask(built, folder, "a")
+    assert answer["code"] == ManifestError.exit_code
     assert_says_the_same(answer["error"], str(refused.value))
 
 
