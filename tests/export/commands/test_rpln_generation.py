@@ -1,8 +1,10 @@
 """`rpln run` on a bundle that generates text prints the text as it comes, or JSON at the end."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -69,6 +71,18 @@ def test_several_answers_are_shown_at_the_end(folder: str) -> None:
     table = rpln("run", folder, TEXTS[0], *arguments)
     assert table.exit_code == 0
     assert "generated_text" in table.stdout
+
+
+def test_beams_that_the_checkpoint_sets_are_shown_at_the_end(folder: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "bundle"))
+    document = json.loads((copy / "rpln.json").read_text(encoding="utf-8"))
+    document["generation"]["defaults"] = {"num_beams": 3}
+    (copy / "rpln.json").write_text(json.dumps(document), encoding="utf-8")
+    result = rpln("run", copy, TEXTS[0], "--json", "--max-new-tokens", 5)
+    assert json.loads(result.stdout) == [generator(folder)(TEXTS[0], num_beams=3, max_new_tokens=5)]
+    assert rpln("run", copy, TEXTS[0], "--max-new-tokens", 5).exit_code == 0
+    greedy = rpln("run", copy, TEXTS[0], "--max-new-tokens", 5, "--option", "num_beams=1")
+    assert greedy.stdout == f"{generator(folder)(TEXTS[0], max_new_tokens=5)[0]['generated_text']}\n"
 
 
 def test_json_holds_every_answer(folder: str) -> None:

@@ -1,6 +1,7 @@
 """What generation_config.json may set gives the tokens of transformers' `generate`, as an option and as a default."""
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,11 @@ import numpy as np
 import pytest
 
 from rpln_runtime import Generated, Generator, InputError, ManifestError, generator
+from rpln_runtime._version import __version__
 from rpln_runtime.manifest import write_manifest
+from rpln_runtime.triton.parts import VERSION_PARAMETER
+from rpln_runtime.triton.plan import make_plan
+from rpln_runtime.triton.steps.generator import BUNDLE, GeneratorStep
 from tests.runtime.decoders import BOS, EOS, DecoderBundle, assert_same_sequences, copy_decoder, reference
 
 NEW = 16
@@ -165,6 +170,7 @@ def test_samples_keep_to_the_constraints(causal_lm: DecoderBundle, continue_: Ge
 
 # -- defaults ----------------------------------------------------------------------------------------------------------
 
+TEXTS = ("Ada", "The dog")
 SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_k": 30, "top_p": 0.9, "min_p": 0.01}
 BEAMS: dict[str, Any] = {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "num_return_sequences": 2}
 
@@ -227,7 +233,8 @@ def test_options_that_do_not_go_together_with_defaults_are_refused(
 
 def test_options_that_exclude_every_token_are_refused(causal_lm: DecoderBundle, continue_: Generator) -> None:
     everything = list(range(causal_lm.manifest.vocab_size))
-    for options in ({}, {"do_sample": True}):
+    modes: list[dict[str, Any]] = [{}, {"do_sample": True}]
+    for options in modes:
         with pytest.raises(InputError, match=r"exclude every token.* suppress_tokens"):
             continue_.tokens([[5]], suppress_tokens=everything, **options)
 
@@ -242,6 +249,35 @@ def test_a_generator_opened_with_options_keeps_them_before_the_defaults(
     assert (generate.options.num_beams, generate.options.length_penalty) == (3, 2.0)
     assert generate._options({"num_beams": 2}).num_beams == 2
     assert generate._options({}).num_beams == 3
+
+
+def texts_of(step: GeneratorStep, options: dict[str, Any]) -> list[list[str]]:
+    """Return what a model of Triton sends for each of TEXTS, a text for each sequence."""
+    found: dict[tuple[int, int], str] = {}
+
+    def send(prompt: int, sequence: int, piece: str) -> None:
+        found[prompt, sequence] = found.get((prompt, sequence), "") + piece
+
+    step(TEXTS, options, send)
+    return [[text for (prompt, _), text in sorted(found.items()) if prompt == place] for place in range(len(TEXTS))]
+
+
+def test_a_server_answers_with_the_defaults_and_takes_the_options_of_requests(
+    causal_lm: DecoderBundle, tmp_path: Path
+) -> None:
+    assert causal_lm.manifest.generation is not None
+    generation = dataclasses.replace(causal_lm.manifest.generation, defaults=BEAMS, max_new_tokens=5)
+    folder = copy_decoder(causal_lm, tmp_path, generation=generation).folder
+    plan = make_plan(folder, name=None, batch_size=None, buckets=None, options={"length_penalty": 0.5}, engine=None)
+    shutil.copytree(folder, tmp_path / "1" / BUNDLE)
+    parameters = {"provider": "cpu", "batch_size": "8", "options": json.dumps(plan.options)}
+    step = GeneratorStep(tmp_path / "1", {**parameters, VERSION_PARAMETER: __version__})
+    generate = generator(folder, return_full_text=False, **plan.options)
+    for options in ({}, {"num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0}):
+        answers = generate(TEXTS, **options)
+        assert texts_of(step, options) == [[answer["generated_text"] for answer in row] for row in answers]
+    with pytest.raises(InputError, match=r"num_beams is 4.* num_beams=1"):
+        step(["Ada"], {"do_sample": True}, lambda *_: None)
 
 
 @pytest.mark.parametrize(
