@@ -16,7 +16,7 @@ from rpln_runtime.manifest import write_manifest
 from rpln_runtime.triton.parts import VERSION_PARAMETER
 from rpln_runtime.triton.plan import make_plan
 from rpln_runtime.triton.steps.generator import BUNDLE, GeneratorStep
-from tests.runtime.decoders import BOS, EOS, DecoderBundle, assert_same_sequences, copy_decoder, reference
+from tests.runtime.decoders import EOS, DecoderBundle, assert_same_sequences, copy_decoder, reference
 
 NEW = 16
 LENGTHS = (1, 4, 9, 2)
@@ -48,7 +48,7 @@ COMPARED = [
 def fields_of(name: str, usual: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return options of `generate`, chosen so that they change the tokens that it chooses without them, `usual`."""
     first, second = sorted({row[0] for row in usual}), next(token for token in usual[-1][3:] if token != EOS)
-    words = [[row[2]] for row in usual if row[2] != EOS][:2] + [row[4:6] for row in usual] + [[BOS, usual[0][0]]]
+    words = [[row[2]] for row in usual if row[2] != EOS][:2] + [row[4:6] for row in usual]
     often = sorted({token for row in usual for token in row[1:4]} - {EOS})
     rows: dict[str, dict[str, Any]] = {
         "no_repeat_ngram_size=1": {"no_repeat_ngram_size": 1},

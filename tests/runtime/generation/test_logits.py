@@ -86,6 +86,13 @@ def test_all_in_the_order_of_transformers() -> None:
         assert 1 < np.isfinite(found).sum(axis=1).max() < 60
 
 
+def test_one_token_is_enough_to_complete_a_bad_word_of_two() -> None:
+    # As in transformers 5.23; 4.57 asks for two tokens before it.
+    process = LogitsProcessor(GenerationOptions(bad_words_ids=[[3, 5]]), stops=(), limit=100, vocab_size=VOCAB)
+    found = process(np.zeros((2, VOCAB), np.float32), [Earlier([3], []), Earlier([4], [])])
+    assert np.argwhere(np.isinf(found)).tolist() == [[0, 5]]
+
+
 def test_what_is_off_changes_nothing() -> None:
     options, scores = GenerationOptions(do_sample=True, top_k=0), random_logits(0)
     assert np.array_equal(ours.warp(processed(scores, random_tokens(0), options), options), scores)
