@@ -19,7 +19,7 @@ from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.external_data import NotOnnxError, external_files
 from rpln_runtime.facts import contradiction
-from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, range_of_field
+from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, range_of_field
 from rpln_runtime.replacing import recover
 
 SCHEMA_VERSION: Final = 3
@@ -191,6 +191,25 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sentences:
+    """How texts become vectors, as in sentence-transformers.
+
+    Attributes:
+        poolings: how the graph pools the hidden states of a text's tokens to its `sentence_embedding`; empty if it
+            gives the hidden states themselves.
+        max_length: the number of tokens that a text is cut to, special tokens and prompt included. None means that a
+            text that is too long is refused.
+        prompts: the texts that can be put before a text, by name.
+        default_prompt: the name of the prompt that is put there if the user chooses none; None for no prompt.
+    """
+
+    poolings: tuple[str, ...]
+    max_length: int | None
+    prompts: dict[str, str]
+    default_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """The checkpoint that was exported.
 
@@ -229,6 +248,7 @@ class Manifest:
         validation: the summary of the comparison with PyTorch.
         generation: what a decoder's steps need; None for other tasks.
         optimization: how the forms of the graphs were chosen; None if nothing was chosen.
+        sentences: how texts become vectors; None where neither the checkpoint nor the user said so.
         files: all files of the bundle but the manifest.
         schema_version: the version of the manifest's schema.
     """
@@ -252,6 +272,7 @@ class Manifest:
     validation: Json
     generation: Generation | None = None
     optimization: Optimization | None = None
+    sentences: Sentences | None = None
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -425,13 +446,13 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
 
 
 def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
-    names = [field.name for field in dataclasses.fields(row)]
-    if not isinstance(value, dict) or value.keys() != set(names):
+    names = {field.name for field in dataclasses.fields(row)}
+    if not isinstance(value, dict) or not names - OPTIONAL_FIELDS <= value.keys() <= names:
         found = sorted(value) if isinstance(value, dict) else value
         raise TypeError(f"{where} holds {shown(found)}, expected {sorted(names)}")
     hints = get_type_hints(row)
-    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names}
-    for name in names:
+    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
+    for name in value:
         _check_range(name, value[name], f"{where}.{name}")
     return row(**fields)
 
