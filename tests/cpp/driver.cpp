@@ -120,7 +120,8 @@ Json facts_of_tasks() {
 Json facts_of_tensors() {
   Json rows = Json::array();
   for (const auto& fact : rpln::detail::facts) {
-    rows.push_back({{"name", fact.name}, {"shapes", fact.shapes}, {"integers", fact.integers}, {"tasks", fact.tasks}});
+    rows.push_back({{"name", fact.name}, {"shapes", fact.shapes}, {"integers", fact.integers}, {"tasks", fact.tasks},
+                    {"instead", fact.instead}});
   }
   return Json{{"rows", rows},
               {"floats", rpln::detail::float_dtypes},
@@ -137,6 +138,7 @@ Json facts_of_limits() {
   const rpln::limits::Range other = rpln::limits::range_of_field("another");
   return Json{{"documents", documents},
               {"ranges", ranges},
+              {"optional_fields", rpln::limits::optional_fields},
               {"others", Json::array({other.minimum, other.maximum})},
               {"path", rpln::limits::most_path_bytes},
               {"name", rpln::limits::most_name_bytes}};

@@ -12,7 +12,14 @@ from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, FLOATS, STAN
 from rpln_runtime.generation.cache import CROSS, PAST, PRESENT
 from rpln_runtime.generation.generator import BATCH_SIZE
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, RANGES, range_of_field
+from rpln_runtime.limits import (
+    DOCUMENTS,
+    MOST_NAME_BYTES,
+    MOST_PATH_BYTES,
+    OPTIONAL_FIELDS,
+    RANGES,
+    range_of_field,
+)
 from rpln_runtime.manifest import (
     SCHEMA_VERSION,
     Axis,
@@ -21,6 +28,7 @@ from rpln_runtime.manifest import (
     Graph,
     Manifest,
     Optimization,
+    Sentences,
     TensorSpec,
 )
 from rpln_runtime.postprocess import POSTPROCESS
@@ -37,7 +45,7 @@ from rpln_runtime.tasks import (
 )
 from tests.cpp.building import Build
 
-ROWS = (Manifest, Graph, TensorSpec, Axis, BundleFile, Optimization, Generation)
+ROWS = (Manifest, Graph, TensorSpec, Axis, BundleFile, Optimization, Generation, Sentences)
 """The rows of a manifest that hold integers."""
 
 
@@ -101,6 +109,7 @@ def test_the_limits_of_documents_are_those_of_python(facts: dict[str, Any]) -> N
     assert found["ranges"] == {
         name: [limits.minimum, limits.maximum] for name, limits in RANGES.items() if name in read
     }
+    assert set(found["optional_fields"]) == OPTIONAL_FIELDS
     others = range_of_field("another")
     assert found["others"] == [others.minimum, others.maximum]
     assert (found["path"], found["name"]) == (MOST_PATH_BYTES, MOST_NAME_BYTES)

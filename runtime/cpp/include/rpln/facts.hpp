@@ -24,20 +24,21 @@ using Texts = std::vector<std::string>;
 
 inline const Texts float_dtypes{"float32", "float16", "bfloat16"};
 // The names of sizes that a bundle fixes. In a manifest an integer stands for each.
-inline const Texts fixed_sizes{"num_labels", "vocab_size",          "hidden_size",      "encoder_hidden_size",
-                               "head_size",  "num_attention_heads", "num_hidden_layers"};
+inline const Texts fixed_sizes{"num_labels", "vocab_size", "hidden_size", "embedding_size", "encoder_hidden_size",
+                               "head_size", "num_attention_heads", "num_hidden_layers"};
 // The task whose manifest describes the vocabulary of the encoder, which need not be that of the logits.
 inline constexpr std::string_view encoder_decoder = "text2text-generation";
 // The variants that run before a decoder, and do not give the outputs of the task.
 inline const Texts standalone_variants{"encoder", "cross"};
 
 // What holds for a tensor in every bundle. `shapes` are the shapes that it may have: names of dynamic axes, sizes, and
-// names in `fixed_sizes`. `tasks` are those whose graphs give this output.
+// names in `fixed_sizes`. `tasks` are those whose graphs give this output, or the one named by `instead`.
 struct Fact {
   std::string name;
   std::vector<Texts> shapes;
   bool integers = false;
   Texts tasks;
+  std::string instead = {};
 };
 
 inline const std::vector<Texts> id_shapes{
@@ -81,7 +82,9 @@ inline const std::vector<Fact> facts{
     {"last_hidden_state",
      {{"batch", "sequence", "hidden_size"}, {"batch", "encoder_sequence", "encoder_hidden_size"}},
      false,
-     {"feature-extraction"}},
+     {"feature-extraction"},
+     "sentence_embedding"},
+    {"sentence_embedding", {{"batch", "embedding_size"}}, false, {}},
     {"logits",
      {{"batch", "sequence", "vocab_size"}, {"masked_tokens", "vocab_size"}, {"batch", "masks", "vocab_size"}},
      false,
@@ -156,7 +159,7 @@ class Contradiction {
     }
     for (const Fact& fact : facts) {
       const bool needed = holds(fact.tasks, manifest_.task) && !holds(standalone_variants, graph.variant);
-      if (needed && !graph.output(fact.name)) {
+      if (needed && !graph.output(fact.name) && !graph.output(fact.instead)) {
         return where + ".outputs has no tensor of the name " + in_quotes(fact.name) +
                ", expected one in each graph for the task " + manifest_.task;
       }

@@ -4,11 +4,13 @@
 // A struct lists its fields with RPLN_FIELDS.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -64,6 +66,7 @@ struct Schema {
     Row row;
     std::size_t known = 0;
     Row::visit(row, [&](const char* key, auto& field) {
+      if (!value.contains(key) && is_optional(key)) return;
       if (!value.contains(key)) throw SchemaError(where + " has no field " + in_quotes(key));
       using Field = std::remove_reference_t<decltype(field)>;
       field = Schema<Field>::read(value[key], where + "." + key);
@@ -75,6 +78,11 @@ struct Schema {
   }
 
  private:
+  static bool is_optional(std::string_view key) {
+    const auto& fields = limits::optional_fields;
+    return std::find(fields.begin(), fields.end(), key) != fields.end();
+  }
+
   static std::string unknown_field(Row& row, const Json& value) {
     for (const auto& [name, _] : value.items()) {
       bool known = false;
