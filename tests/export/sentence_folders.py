@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 with warnings.catch_warnings():
     # Version 6 has moved its modules, and warns of the old names, which are the only ones that both versions have.
     warnings.simplefilter("ignore")
-    from sentence_transformers.models import Dense, Pooling, Transformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 
 POOLINGS: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """The poolings of the library."""
@@ -44,6 +44,11 @@ def dense(size: int, out: int, **options: Any) -> Any:
         for parameter in layer.parameters():
             parameter.normal_(0, 0.2, generator=generator)
     return layer
+
+
+def normalize() -> Any:
+    """Return a Normalize module."""
+    return Normalize()
 
 
 def make_old(folder: Path, **network_settings: Any) -> Path:

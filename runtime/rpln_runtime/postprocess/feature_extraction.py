@@ -65,6 +65,8 @@ class FeatureExtraction(Postprocess[np.ndarray]):
                 )
         if self.truncation is not None:
             check_boolean("truncation", self.truncation)
+        if self.prompt is not None and not isinstance(self.prompt, str):
+            raise InputError(f"prompt is {self.prompt!r}, expected a text.")
         if self.prompt is not None and self.prompt_name is not None:
             raise InputError("prompt and prompt_name both choose what is put before a text. Leave out one of them.")
         if self.prompt_name is not None:
