@@ -248,7 +248,7 @@ def _network_settings(folder: Path) -> SentencePlan:
     """Return a plan with the settings of the network in `folder`."""
     path = next((folder / name for name in NETWORK_SETTINGS if (folder / name).is_file()), folder / NETWORK_SETTINGS[0])
     fields = _fields(path, optional=True)
-    _check_fields(fields, path, known={"max_seq_length", "do_lower_case", "unpad_inputs", *_FIXED}, fixed=_FIXED)
+    _check_fields(fields, path, known={"max_seq_length", "do_lower_case", "unpad_inputs"}, fixed=_FIXED)
     return SentencePlan(
         max_length=_size(fields, "max_seq_length", path),
         lower_case=_value(fields, "do_lower_case", bool, path) or False,

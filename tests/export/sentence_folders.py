@@ -42,7 +42,7 @@ def dense(size: int, out: int, **options: Any) -> Any:
     generator = torch.Generator().manual_seed(out)
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.normal_(0, 0.2, generator=generator)
+            parameter.normal_(0, 0.05, generator=generator)
     return layer
 
 
