@@ -4,6 +4,7 @@ Names of tasks and tensors are those of transformers' pipelines and of Optimum. 
 task needs besides its row.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,6 +107,11 @@ class Task:
     def generates(self) -> bool:
         """Whether the task generates text, token by token."""
         return self.postprocess is None
+
+    def answering(self, given: Iterable[str]) -> list[str]:
+        """Return the names of the outputs that answers are made of, among all that a graph has: `given`."""
+        own = (*self.outputs, *self.outputs_instead)
+        return [tensor.name for tensor in own if tensor.name in set(given)]
 
 
 def _logits(*axes: str | int) -> Tensor:
