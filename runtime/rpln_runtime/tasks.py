@@ -110,8 +110,8 @@ class Task:
 
     def answering(self, given: Iterable[str]) -> list[str]:
         """Return the names of the outputs that answers are made of, among all that a graph has: `given`."""
-        own = (*self.outputs, *self.outputs_instead)
-        return [tensor.name for tensor in own if tensor.name in set(given)]
+        known = set(given)
+        return [tensor.name for tensor in (*self.outputs, *self.outputs_instead) if tensor.name in known]
 
 
 def _logits(*axes: str | int) -> Tensor:
