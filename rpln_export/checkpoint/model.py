@@ -9,7 +9,7 @@ from rpln_export.checkpoint.ties import tie_as_chosen
 from rpln_export.checkpoint.unexpected import check_unexpected
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_model import HEADS, check_finite
+from rpln_model import HEADS, RobertaPreLayerNormModel, check_finite
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.errors import CheckpointError
 from rpln_model.weights import local_folder, weight_files
@@ -41,6 +41,7 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
         )
     tie_as_chosen(model, plan)
     if plan.sentences and plan.sentences.poolings:
+        assert isinstance(model, RobertaPreLayerNormModel)
         model = sentence_encoder_from_plan(model, plan.sentences)
     check_finite(model)
     return model, left_out

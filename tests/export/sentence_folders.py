@@ -1,5 +1,6 @@
 """Folders of sentence-transformers around a tiny checkpoint: written by the library, and as its old versions wrote."""
 
+import importlib
 import json
 import logging
 import shutil
@@ -13,9 +14,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 with warnings.catch_warnings():
-    # Version 6 has moved its modules, and warns of the old names, which are the only ones that both versions have.
+    # Version 6 has moved its modules, and warns of the old name, which is the only one that both versions have.
     warnings.simplefilter("ignore")
-    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+    modules: Any = importlib.import_module("sentence_transformers.models")
 
 POOLINGS: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """The poolings of the library."""
@@ -27,10 +28,10 @@ def save_sentences(
     folder: Path, checkpoint: Path, *, poolings: Sequence[str], layers: Sequence[Any] = (), **settings: Any
 ) -> Path:
     """Let the library save `checkpoint` with these poolings, `layers`, and `settings` of SentenceTransformer."""
-    network = Transformer(str(checkpoint))
+    network = modules.Transformer(str(checkpoint))
     size = network.model.config.hidden_size
     model = SentenceTransformer(
-        modules=[network, Pooling(size, pooling_mode=tuple(poolings)), *layers], device="cpu", **settings
+        modules=[network, modules.Pooling(size, pooling_mode=tuple(poolings)), *layers], device="cpu", **settings
     )
     model.save(str(folder))
     return folder
@@ -38,7 +39,7 @@ def save_sentences(
 
 def dense(size: int, out: int, **options: Any) -> Any:
     """Return a Dense module with weights wide enough to tell values apart."""
-    layer = Dense(size, out, **options)
+    layer = modules.Dense(size, out, **options)
     generator = torch.Generator().manual_seed(out)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -48,21 +49,21 @@ def dense(size: int, out: int, **options: Any) -> Any:
 
 def normalize() -> Any:
     """Return a Normalize module."""
-    return Normalize()
+    return modules.Normalize()
 
 
 def make_old(folder: Path, **network_settings: Any) -> Path:
     """Write `folder` anew as version 2 did: the network in a folder of its own, other names, a pickle of weights."""
-    modules = json.loads((folder / "modules.json").read_text())
+    listed = json.loads((folder / "modules.json").read_text())
     network = folder / "0_Transformer"
     network.mkdir()
     for path in folder.iterdir():
         if path.is_file() and path.name not in {"modules.json", "config_sentence_transformers.json"}:
             shutil.move(path, network)
-    modules[0]["path"] = network.name
-    for module in modules:
+    listed[0]["path"] = network.name
+    for module in listed:
         module["type"] = OLD_TYPES + module["type"].rpartition(".")[2]
-    change(folder / "modules.json", lambda _: modules)
+    change(folder / "modules.json", lambda _: listed)
     change(network / "sentence_bert_config.json", lambda _: network_settings)
     change(
         folder / "1_Pooling" / "config.json",

@@ -268,9 +268,7 @@ def test_what_is_not_supported_is_refused_before_any_work(folders: Folders, tmp_
 def test_a_dense_without_its_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
     shutil.copytree(folders("layered"), tmp_path / "copy")
     change(tmp_path / "copy" / "2_Dense" / "config.json", entry(bias=False))
-    with pytest.raises(
-        CheckpointError, match=r"(?s)weights in .*2_Dense do not fit its config\.json .*linear\.bias"
-    ):
+    with pytest.raises(CheckpointError, match=r"(?s)weights in .*2_Dense do not fit its config\.json .*linear\.bias"):
         load_model(make_plan(str(tmp_path / "copy")))
 
 
