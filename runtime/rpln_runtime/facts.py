@@ -139,6 +139,22 @@ def _contradictions(manifest: "Manifest") -> Iterator[str]:
             for place, spec in enumerate(specs):
                 yield from _contradictions_of_tensor(f"{where}.{side}[{place}]", spec, graph, manifest)
         yield from _missing_outputs(where, graph, manifest)
+    yield from _contradictions_of_sentences(manifest)
+
+
+def _contradictions_of_sentences(manifest: "Manifest") -> Iterator[str]:
+    sentences = manifest.sentences
+    poolings = sentences.poolings if sentences else ()
+    vectors = any(spec.name == "sentence_embedding" for graph in manifest.graphs for spec in graph.outputs)
+    if vectors != bool(poolings):
+        yield (
+            f"the manifest.sentences.poolings holds {len(poolings)} names, expected some if a graph gives "
+            "'sentence_embedding', and none otherwise"
+        )
+    if sentences and sentences.default_prompt not in (None, *sentences.prompts):
+        yield (
+            f"the manifest.sentences.default_prompt is {sentences.default_prompt!r}, expected one of prompts or null"
+        )
 
 
 def _missing_outputs(where: str, graph: "Graph", manifest: "Manifest") -> Iterator[str]:

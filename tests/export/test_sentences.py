@@ -5,6 +5,7 @@ The tolerance is that of fp32 answers elsewhere: the values reach about 6, where
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +19,8 @@ from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import make_plan
 from rpln_model import CheckpointError
-from rpln_runtime import InputError, pipeline
-from rpln_runtime.manifest import read_manifest
+from rpln_runtime import InputError, ManifestError, pipeline
+from rpln_runtime.manifest import read_manifest, write_manifest
 from tests.export.sentence_folders import POOLINGS, change, dense, encoded, make_old, normalize, save_sentences
 
 TASK: Final = "feature-extraction"
@@ -167,6 +168,26 @@ def test_a_bundle_is_proven_again(folders: Folders, bundles: Folders) -> None:
     finally:
         weights.write_bytes(content)
     assert "which has other weights" in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (None, "sentences.poolings holds 0 names, expected some"),
+        ({"poolings": ()}, "sentences.poolings holds 0 names, expected some"),
+        ({"default_prompt": "mine"}, "sentences.default_prompt is 'mine', expected one of prompts"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(
+    bundles: Folders, tmp_path: Path, changes: dict[str, Any] | None, words: str
+) -> None:
+    shutil.copytree(bundles("old"), tmp_path / "copy")
+    manifest = read_manifest(tmp_path / "copy")
+    assert manifest.sentences is not None
+    sentences = None if changes is None else replace(manifest.sentences, **changes)
+    write_manifest(tmp_path / "copy", replace(manifest, sentences=sentences))
+    with pytest.raises(ManifestError, match=words):
+        read_manifest(tmp_path / "copy")
 
 
 def change_a_weight(path: Path) -> None:

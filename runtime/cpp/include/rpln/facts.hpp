@@ -145,10 +145,25 @@ class Contradiction {
       const std::string where = "the manifest.graphs[" + std::to_string(index) + "]";
       if (const std::string reason = of_graph(where, manifest_.graphs[index]); !reason.empty()) return reason;
     }
-    return {};
+    return of_sentences();
   }
 
  private:
+  [[nodiscard]] std::string of_sentences() const {
+    const Sentences sentences = manifest_.sentences.value_or(Sentences{});
+    const bool vectors = std::any_of(manifest_.graphs.begin(), manifest_.graphs.end(),
+                                     [](const Graph& graph) { return graph.output("sentence_embedding") != nullptr; });
+    if (vectors == sentences.poolings.empty()) {
+      return "the manifest.sentences.poolings holds " + std::to_string(sentences.poolings.size()) +
+             " names, expected some if a graph gives \"sentence_embedding\", and none otherwise";
+    }
+    if (sentences.default_prompt && sentences.prompts.count(*sentences.default_prompt) == 0) {
+      return "the manifest.sentences.default_prompt is " + in_quotes(*sentences.default_prompt) +
+             ", expected one of prompts or null";
+    }
+    return {};
+  }
+
   [[nodiscard]] std::string of_graph(const std::string& where, const Graph& graph) const {
     for (const auto* side : {&graph.inputs, &graph.outputs}) {
       const std::string list = where + (side == &graph.inputs ? ".inputs[" : ".outputs[");
