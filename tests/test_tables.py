@@ -53,7 +53,7 @@ LIMITS = {
     "masked_tokens": (0, None),
 }
 """The limit of every dynamic axis, in a bundle that has all graphs of a network of the default sizes."""
-DERIVED = {"head_size", "encoder_hidden_size"}
+DERIVED = {"head_size", "encoder_hidden_size", "embedding_size"}
 """Sizes that follow from a config without being a field of it."""
 SAME_GRAPH = {"decode": "with-past"}
 """Variants that share their graph with another one. tests/graphs/test_golden.py checks this."""
@@ -63,7 +63,7 @@ EVERY_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
 def tensors_of(task: Task) -> Iterator[Tensor]:
-    yield from (*task.inputs, *task.optional_inputs, *task.outputs, *task.optional_outputs)
+    yield from (*task.inputs, *task.optional_inputs, *task.outputs, *task.optional_outputs, *task.outputs_instead)
 
 
 def pass_files() -> dict[str, list[type[CountingPass]]]:

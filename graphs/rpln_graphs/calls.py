@@ -33,7 +33,7 @@ class GraphCall(nn.Module):
     their id from `mask_token_id` of the model's config.
 
     Attributes:
-        model: one of rpln_model's heads, or an EncoderStage.
+        model: one of rpln_model's heads, a SentenceEncoder, or an EncoderStage.
         inputs: the rows of the inputs.
         outputs: the rows of the outputs.
         layers: the number of the network's layers.
@@ -116,8 +116,8 @@ class GraphCall(nn.Module):
             return int(config.num_attention_heads) - len(gone)
         if axis == "head_size":
             return int(config.hidden_size // config.num_attention_heads)
-        if axis == "encoder_hidden_size":
-            return int(self.model.encoder_hidden_size)
+        if axis in {"encoder_hidden_size", "embedding_size"}:
+            return int(getattr(self.model, axis))
         return int(getattr(config, axis))
 
 

@@ -29,6 +29,8 @@ INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
+SENTENCE_FILES: Final = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "[0-9]_*/*")
+"""The files of sentence-transformers: its own, and the folders of modules, such as 0_Transformer and 1_Pooling."""
 _MOST_NAME_BYTES: Final = 255
 
 # Buffers that transformers saved until version 4.31. They hold no weights.
@@ -58,7 +60,7 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
     if not isinstance(source, str) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
         problem = "is a file" if folder.exists() else "does not exist"
         raise CheckpointError(f"{source} {problem}. Expected a folder with {CONFIG} and weights, or a hub id.")
-    configs = (CONFIG, GENERATION_CONFIG, ADAPTER)
+    configs = (CONFIG, GENERATION_CONFIG, ADAPTER, *SENTENCE_FILES)
     snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
     if not list(snapshot.glob("model*.safetensors")):
         snapshot = _download(source, revision, [*configs, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])

@@ -20,7 +20,7 @@ from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_model.composition import PLAIN
 from rpln_model.config import padding_row, usable_length
 from rpln_model.weights import GENERATION_CONFIG, local_folder
-from rpln_runtime.manifest import Manifest
+from rpln_runtime.manifest import Manifest, Sentences
 from rpln_runtime.tasks import TASKS
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
@@ -90,7 +90,22 @@ def manifest_from_export(
         versions=tool_versions(),
         validation={},
         generation=plan.generation,
+        sentences=_sentences(plan, checkpoint.tokenizer),
         optimization=choice.record,
+    )
+
+
+def _sentences(plan: ExportPlan, tokenizer: Any) -> Sentences | None:
+    """Return how texts become vectors. Without a length of its own, the checkpoint has that of its tokenizer."""
+    sentences = plan.sentences
+    if sentences is None:
+        return None
+    lengths = [sentences.max_length or int(tokenizer.model_max_length), usable_length(plan.config)]
+    return Sentences(
+        poolings=sentences.poolings,
+        max_length=min(lengths) if sentences.truncates else None,
+        prompts=dict(sentences.prompts),
+        default_prompt=sentences.default_prompt,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from rpln_export.checkpoint.byte_pairs import byte_pairs_from_tokenizer
 from rpln_export.checkpoint.model import load_model, source_from_plan
+from rpln_export.checkpoint.sentences import lower_texts
 from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.text import BytePairs
@@ -42,6 +43,8 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
     ConfigError for broken weights.
     """
     tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
+    if plan.sentences and plan.sentences.lower_case:
+        lower_texts(tokenizer)
     model, left_out = load_model(plan)
     return Checkpoint(
         model=model,

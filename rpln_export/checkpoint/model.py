@@ -4,11 +4,12 @@ import hashlib
 from typing import Any
 
 from rpln_export.checkpoint.quiet import quiet_transformers
+from rpln_export.checkpoint.sentences import sentence_encoder_from_plan
 from rpln_export.checkpoint.ties import tie_as_chosen
 from rpln_export.checkpoint.unexpected import check_unexpected
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_model import HEADS, check_finite
+from rpln_model import HEADS, RobertaPreLayerNormModel, check_finite
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.errors import CheckpointError
 from rpln_model.weights import local_folder, weight_files
@@ -39,15 +40,21 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
             "weights in their place."
         )
     tie_as_chosen(model, plan)
+    if plan.sentences and plan.sentences.poolings:
+        assert isinstance(model, RobertaPreLayerNormModel)
+        model = sentence_encoder_from_plan(model, plan.sentences)
     check_finite(model)
     return model, left_out
 
 
 def source_from_plan(plan: ExportPlan) -> Source:
-    """Return the checkpoint's name and the SHA-256 of its weight files, in the order of their names."""
+    """Return the checkpoint's name and the SHA-256 of its weight files, in the order of their names.
+
+    Those of layers behind the pooling come last.
+    """
     digest = hashlib.sha256()
     files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
-    for path in files:
+    for path in (*files, *(plan.sentences.weight_files if plan.sentences else ())):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return Source(name=plan.name, sha256=digest.hexdigest())

@@ -133,6 +133,16 @@ _PATH: Final = click.Path(path_type=Path)
         "finds the mask tokens) or positions (an input says where they are).",
     ),
     cloup.option(
+        "--pooling",
+        cls=TableOption,
+        rows=table_option.poolings,
+        default="",
+        callback=names,
+        help="How the graph pools the hidden states of a text's tokens to one vector, for feature-extraction: {rows}; "
+        "several, separated by commas, are joined. none gives all hidden states. [default: what modules.json of "
+        "sentence-transformers says, otherwise none]",
+    ),
+    cloup.option(
         "--trace",
         cls=TableOption,
         rows=table_option.trace_methods,
@@ -213,6 +223,7 @@ def export_command(
     outputs: Sequence[str],
     variants: Sequence[str],
     logits: str | None,
+    pooling: Sequence[str],
     trace: str,
     with_tokenizer: bool,
     optimize: str,
@@ -254,6 +265,7 @@ def export_command(
             calibration=calibration,
             variants=variants,
             logits=logits,
+            pooling=pooling,
             is_decoder=is_decoder,
             allow_random_head=allow_random_head,
             ignore_unexpected=ignore_unexpected,

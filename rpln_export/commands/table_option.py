@@ -73,6 +73,14 @@ def variants() -> Iterable[str]:
     return DECODERS
 
 
+def poolings() -> Iterable[str]:
+    """Return the names of the ways to pool hidden states."""
+    from rpln_export.plan.choices import NONE
+    from rpln_model.sentences import POOLINGS
+
+    return (*POOLINGS, NONE)
+
+
 def trace_methods() -> Iterable[str]:
     """Return the names of the ways to trace a network's layers."""
     from rpln_graphs.trace_methods import TRACE_METHODS

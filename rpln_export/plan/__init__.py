@@ -4,7 +4,8 @@ A plan that exists can be carried out, as far as configurations and options tell
 raises a PlanError or a DestinationError then:
 
 - whether the checkpoint has weights for the task's head, weights that have no place in the network, and two tables
-  where the config says one: only its weights tell (rpln_export.checkpoint.model, unexpected and ties);
+  where the config says one, and whether those of a Dense of sentence-transformers fit: only the weights tell
+  (rpln_export.checkpoint.model, unexpected, ties and sentences);
 - whether the tokenizer has a mask token, fits the vocabulary, and can be written into a graph: only the tokenizer
   tells, which may have to be fetched first (rpln_export.checkpoint.tokenizer, byte_pairs and planned_graphs);
 - whether the destination can be written and has room: that depends on the moment and on the size of the weights

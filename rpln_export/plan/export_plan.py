@@ -23,6 +23,7 @@ from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limi
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import check_calibration, checked_opset, io_dtype_from_name
 from rpln_export.plan.remote_code import check_remote_code
+from rpln_export.plan.sentences import SentencePlan, network_folder, sentences_from_choice
 from rpln_export.plan.targets import TARGETS, Target
 from rpln_export.plan.task import task_from_choice
 from rpln_export.plan.text_graph import check_text_graph
@@ -34,6 +35,7 @@ from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import Limits
 from rpln_graphs.trace_methods import REPEAT, TRACE_METHODS
 from rpln_model.composition import Composition, load_composition
+from rpln_model.weights import weight_files
 from rpln_runtime.manifest import Axis, Generation
 from rpln_runtime.tasks import Task, Tensor
 
@@ -65,6 +67,7 @@ class ExportPlan:
         generation: the ids, lengths and options of a task that generates; None for other tasks.
         unsupported_generation: the fields of generation_config.json with which transformers may write other texts than
             the bundle, by name.
+        sentences: how texts become vectors, if the checkpoint or the user says so; otherwise None.
         opset: the version of ONNX's operators.
         trace: the row of TRACE_METHODS, which says how many layers are traced.
         io_dtype: the type of float inputs and outputs.
@@ -94,6 +97,7 @@ class ExportPlan:
     graphs: tuple[GraphPlan, ...]
     generation: Generation | None
     unsupported_generation: Mapping[str, Any]
+    sentences: SentencePlan | None
     opset: int
     trace: str
     io_dtype: ir.DataType
@@ -170,7 +174,7 @@ class ExportPlan:
         if self.origin:
             return self.origin.name
         embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
-        return embedded.get(self.source) or Path(os.path.normpath(Path(self.source).absolute())).name
+        return embedded.get(self.source) or _name(self.source)
 
 
 def make_plan(
@@ -190,6 +194,7 @@ def make_plan(
     calibration: Path | None = None,
     variants: Sequence[str] = (),
     logits: str | None = None,
+    pooling: Sequence[str] = (),
     is_decoder: bool = False,
     allow_random_head: bool = False,
     ignore_unexpected: bool = False,
@@ -223,6 +228,7 @@ def make_plan(
         calibration: a file of texts to measure ranges on.
         variants: names of a decoder's graphs; none means the default.
         logits: a row of LOGITS; None means the default.
+        pooling: rows of POOLINGS whose vectors the graph joins, or NONE; none means as the checkpoint says.
         is_decoder: whether the network is to be read as a decoder.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
         ignore_unexpected: whether weights that the network has no place for are left out; otherwise the export refuses
@@ -241,13 +247,19 @@ def make_plan(
     or ConfigError for a source that cannot be read or does not fit together.
     """
     require_extra("cpu")
-    source = checkpoint or str(default_for_task(task).folder)
+    named = checkpoint or str(default_for_task(task).folder)
+    inner = network_folder(named, revision=revision)
+    if inner is not None:
+        origin = origin or Origin(name=_name(named), files=tuple(weight_files(inner)))
+        tokenizer = str(inner) if tokenizer in {None, named} else tokenizer
+    source = str(inner or named)
     check_no_adapter(source, revision=revision)
     composition = load_composition(source, revision=revision)
     check_remote_code(composition, source)
     if tie is not None:
         composition.decoder.tie_word_embeddings = tie
     chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
+    sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, named, revision=revision)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
@@ -263,12 +275,19 @@ def make_plan(
         recipe=recipe,
         destination=destination or Path(),
         graphs=graph_plans(
-            chosen_task, composition, variants=variant_names, inputs=inputs, outputs=outputs, logits=logits
+            chosen_task,
+            composition,
+            variants=variant_names,
+            inputs=inputs,
+            outputs=outputs,
+            logits=logits,
+            pooled=bool(sentences and sentences.poolings),
         ),
         generation=generation_from_checkpoint(source, composition, chosen_task, generating)
         if chosen_task.generates
         else None,
         unsupported_generation=unsupported_fields(generating),
+        sentences=sentences,
         opset=checked_opset(opset),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
@@ -308,6 +327,11 @@ def _check(plan: ExportPlan, *, workload_given: bool) -> None:
     if plan.with_tokenizer:
         check_text_graph(plan.task, plan.recipe, plan.graphs)
     check_engines(plan.engines, described_graphs(plan.graphs, plan.axes, opset=plan.opset), plan.axes)
+
+
+def _name(source: str) -> str:
+    """Return the last part of a folder or hub id."""
+    return Path(os.path.normpath(Path(source).absolute())).name
 
 
 def _default_destination(plan: ExportPlan) -> Path:

@@ -63,10 +63,12 @@ def graph_plans(
     inputs: Sequence[str],
     outputs: Sequence[str],
     logits: str | None,
+    pooled: bool = False,
 ) -> tuple[GraphPlan, ...]:
     """Return the graphs that were asked for, or the task's default one, and after them the encoder's, if there is one.
 
-    Raises PlanError for a variant, an input, an output or a choice of logits that the task does not offer.
+    If they are `pooled`, they give one vector for each text in place of the task's own outputs. Raises PlanError for a
+    variant, an input, an output or a choice of logits that the task does not offer.
     """
     chosen = _chosen_variants(task, variants)
     optional = choose_all(task.optional_outputs, outputs, f"output of {task.name}")
@@ -79,7 +81,8 @@ def graph_plans(
     graphs = []
     for variant in chosen:
         shared_inputs = (*_graph_inputs(task, inputs, composition.decoder, variant), *asked.inputs)
-        shared_outputs = (*(asked.outputs or task.outputs), *optional)
+        own_outputs = task.outputs_instead if pooled else asked.outputs or task.outputs
+        shared_outputs = (*own_outputs, *optional)
         graphs.append(
             GraphPlan(
                 variant=variant,

@@ -7,6 +7,7 @@ from rpln_export.checkpoint.conversion import Readable, as_transformers
 from rpln_export.checkpoint.model import load_model, source_from_plan
 from rpln_export.checkpoint.planned_graphs import planned_graphs_from_model
 from rpln_export.errors import ValidationError
+from rpln_export.plan.choices import NONE
 from rpln_export.plan.defaults import default_for_task
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.graphs import logits_of_graph
@@ -72,10 +73,18 @@ def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | No
         ),
         variants=[graph.variant for graph in graphs],
         logits=logits_of_graph(graphs[0], task),
+        pooling=_pooling(manifest),
         is_decoder=task.generates,
         tie=tie,
         ignore_unexpected=True,  # the export has refused or reported such weights of this checkpoint
     )
+
+
+def _pooling(manifest: Manifest) -> tuple[str, ...]:
+    """Return the choice of --pooling that a bundle was exported with; none where the task offers none."""
+    if manifest.sentences and manifest.sentences.poolings:
+        return manifest.sentences.poolings
+    return (NONE,) if TASKS[manifest.task].outputs_instead else ()
 
 
 def _ties(folder: Path) -> bool:

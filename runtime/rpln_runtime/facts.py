@@ -37,6 +37,7 @@ FIXED_SIZES: Final = (
     NUM_LABELS,
     VOCAB_SIZE,
     "hidden_size",
+    "embedding_size",
     "encoder_hidden_size",
     "head_size",
     "num_attention_heads",
@@ -59,12 +60,14 @@ class Fact:
         integers: whether its dtype is int64; otherwise it is one of FLOATS.
         tasks: the tasks whose graphs give this output, all but those in STANDALONE. Empty for a tensor that a graph
             need not have, in any task.
+        instead: the name of an output that a graph may give in place of this one; empty if there is none.
     """
 
     name: str
     shapes: tuple[Shape, ...]
     integers: bool = False
     tasks: tuple[str, ...] = ()
+    instead: str = ""
 
 
 _HEADS: Final = "num_attention_heads"
@@ -96,7 +99,8 @@ FACTS: Final = (
         ),
     ),
     Fact(name="cross_attentions", shapes=((BATCH, _HEADS, SEQUENCE, ENCODER_SEQUENCE),)),
-    Fact(name="last_hidden_state", shapes=_STATES, tasks=("feature-extraction",)),
+    Fact(name="last_hidden_state", shapes=_STATES, tasks=("feature-extraction",), instead="sentence_embedding"),
+    Fact(name="sentence_embedding", shapes=((BATCH, "embedding_size"),)),
     Fact(
         name="logits",
         shapes=((*TOKENS, VOCAB_SIZE), (MASKED_TOKENS, VOCAB_SIZE), (BATCH, MASK_AXIS, VOCAB_SIZE)),
@@ -135,12 +139,29 @@ def _contradictions(manifest: "Manifest") -> Iterator[str]:
             for place, spec in enumerate(specs):
                 yield from _contradictions_of_tensor(f"{where}.{side}[{place}]", spec, graph, manifest)
         yield from _missing_outputs(where, graph, manifest)
+    yield from _contradictions_of_sentences(manifest)
+
+
+def _contradictions_of_sentences(manifest: "Manifest") -> Iterator[str]:
+    sentences = manifest.sentences
+    poolings = sentences.poolings if sentences else ()
+    vectors = any(spec.name == "sentence_embedding" for graph in manifest.graphs for spec in graph.outputs)
+    if vectors != bool(poolings):
+        yield (
+            f"the manifest.sentences.poolings holds {len(poolings)} names, expected some if a graph gives "
+            "'sentence_embedding', and none otherwise"
+        )
+    if sentences and sentences.default_prompt not in (None, *sentences.prompts):
+        yield (
+            f"the manifest.sentences.default_prompt is {sentences.default_prompt!r}, expected one of prompts or null"
+        )
 
 
 def _missing_outputs(where: str, graph: "Graph", manifest: "Manifest") -> Iterator[str]:
     given = {spec.name for spec in graph.outputs}
     for fact in FACTS:
-        if manifest.task in fact.tasks and graph.variant not in STANDALONE and fact.name not in given:
+        expected = manifest.task in fact.tasks and graph.variant not in STANDALONE
+        if expected and given.isdisjoint({fact.name, fact.instead}):
             yield (
                 f"{where}.outputs has no tensor of the name {fact.name!r}, expected one in each graph for the task "
                 f"{manifest.task}"

@@ -193,6 +193,25 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sentences:
+    """How texts become vectors, as in sentence-transformers.
+
+    Attributes:
+        poolings: how the graph pools the hidden states of a text's tokens to its `sentence_embedding`; empty if it
+            gives the hidden states themselves.
+        max_length: the number of tokens that a text is cut to, special tokens and prompt included. None means that a
+            text that is too long is refused.
+        prompts: the texts that can be put before a text, by name.
+        default_prompt: the name of the prompt that is put there if the user chooses none; None for no prompt.
+    """
+
+    poolings: tuple[str, ...]
+    max_length: int | None
+    prompts: dict[str, str]
+    default_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """The checkpoint that was exported.
 
@@ -231,6 +250,7 @@ class Manifest:
         validation: the summary of the comparison with PyTorch.
         generation: what a decoder's steps need; None for other tasks.
         optimization: how the forms of the graphs were chosen; None if nothing was chosen.
+        sentences: how texts become vectors; None where neither the checkpoint nor the user said so.
         files: all files of the bundle but the manifest.
         schema_version: the version of the manifest's schema.
     """
@@ -254,6 +274,7 @@ class Manifest:
     validation: Json
     generation: Generation | None = None
     optimization: Optimization | None = None
+    sentences: Sentences | None = None
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 

@@ -83,7 +83,7 @@ class Pipeline:
         self._task = task
         self._batch_size = batch_size
         # Other outputs that the graph may have, such as hidden states, are not computed.
-        self._outputs = [tensor.name for tensor in task.outputs]
+        self._outputs = task.answering(spec.name for spec in session.graph.outputs)
 
     def __call__(self, inputs: Any = None, /, *, batch_size: int | None = None, **named: Any) -> Any:
         """Return the answer for one item, or a list with an answer for each of several items.

@@ -4,6 +4,7 @@ Names of tasks and tensors are those of transformers' pipelines and of Optimum. 
 task needs besides its row.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,6 +86,7 @@ class Task:
         encoders: the variants that run once, before a decoder's steps. The first is the default.
         optional_inputs: inputs that a graph has if the user asks for them.
         optional_outputs: outputs that a graph has if the user asks for them.
+        outputs_instead: outputs that a graph has in place of `outputs` if the user or the checkpoint asks for them.
         single_texts: whether an item of the task is a single text, so that a graph can tokenize it (`rpln-export
             --with-tokenizer`).
     """
@@ -98,12 +100,18 @@ class Task:
     encoders: tuple[str, ...] = ()
     optional_inputs: tuple[Tensor, ...] = ()
     optional_outputs: tuple[Tensor, ...] = ()
+    outputs_instead: tuple[Tensor, ...] = ()
     single_texts: bool = False
 
     @property
     def generates(self) -> bool:
         """Whether the task generates text, token by token."""
         return self.postprocess is None
+
+    def answering(self, given: Iterable[str]) -> list[str]:
+        """Return the names of the outputs that answers are made of, among all that a graph has: `given`."""
+        known = set(given)
+        return [tensor.name for tensor in (*self.outputs, *self.outputs_instead) if tensor.name in known]
 
 
 def _logits(*axes: str | int) -> Tensor:
@@ -143,6 +151,8 @@ LAST_LOGITS: Final = _logits(BATCH, 1, "vocab_size")
 """The logits at the last position. Logits at every position would be a third of a small decoder's work."""
 ALL_LOGITS: Final = _logits(*TOKENS, "vocab_size")
 """The logits at every position."""
+SENTENCE_EMBEDDING: Final = Tensor(name="sentence_embedding", axes=(BATCH, "embedding_size"))
+"""One vector for each text, which the graph pools from the hidden states of its tokens."""
 MASKED_LOGITS: Final = _logits(MASKED_TOKENS, "vocab_size")
 """The logits at the mask tokens, which the graph finds in `input_ids` by itself."""
 MASKED_POSITIONS: Final = Tensor(name="masked_positions", axes=(BATCH, MASK_AXIS), dtype=INT64)
@@ -168,6 +178,7 @@ _ROWS: Final = (
         outputs=(Tensor(name="last_hidden_state", axes=(*TOKENS, "hidden_size")),),
         optional_inputs=_optional_inputs(*TOKENS),
         optional_outputs=(Tensor(name="pooler_output", axes=(BATCH, "hidden_size")), *_internals(BATCH)),
+        outputs_instead=(SENTENCE_EMBEDDING,),
         postprocess="feature_extraction",
         single_texts=True,
     ),

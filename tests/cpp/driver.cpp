@@ -120,7 +120,8 @@ Json facts_of_tasks() {
 Json facts_of_tensors() {
   Json rows = Json::array();
   for (const auto& fact : rpln::detail::facts) {
-    rows.push_back({{"name", fact.name}, {"shapes", fact.shapes}, {"integers", fact.integers}, {"tasks", fact.tasks}});
+    rows.push_back({{"name", fact.name}, {"shapes", fact.shapes}, {"integers", fact.integers}, {"tasks", fact.tasks},
+                    {"instead", fact.instead}});
   }
   return Json{{"rows", rows},
               {"floats", rpln::detail::float_dtypes},

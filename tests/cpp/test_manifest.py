@@ -98,6 +98,9 @@ def test_every_altered_field_is_refused_and_its_place_is_named(built: Build, fol
             note="",
         )
     )
+    document["sentences"] = dataclasses.asdict(
+        python.Sentences(poolings=(), max_length=20, prompts={"query": "Who? "}, default_prompt="query")
+    )
     document["files"] = small_files(folder)
     path.write_text(json.dumps(document), encoding="utf-8")
     assert message_of_python(folder) is None

@@ -1,6 +1,8 @@
 """The C++ runtime gives the answers, logits and errors of Python's, on bundles of the embedded checkpoints."""
 
+import dataclasses
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from rpln_runtime import InputError, load, pipeline
 from rpln_runtime.batching import feeds_from_encodings
+from rpln_runtime.manifest import Sentences, read_manifest, write_manifest
 from rpln_runtime.tokenization import Tokenizer, truncate
 from tests.cpp.building import Build
 from tests.cpp.messages import assert_says_the_same, words_of
@@ -105,6 +108,32 @@ def test_answers_of_fp16_and_other_forms_of_logits_equal_those_of_python(built: 
         filler = demo("fill-mask", logits=form)
         (answer,) = built.ask("answer", filler, [{"inputs": MASKED, "options": {}}], threads=1, batch_size=3)
         assert_same(answer, pipeline(filler, provider="cpu", threads=1)(MASKED))
+
+
+def test_vectors_of_texts_equal_those_of_python(built: Build, demo: Demo, tmp_path: Path) -> None:
+    folder = tmp_path / "prompted"
+    shutil.copytree(demo("feature-extraction", pooling=("mean", "max")), folder)
+    manifest = read_manifest(folder)
+    sentences = Sentences(
+        poolings=("mean", "max"), max_length=20, prompts={"query": "Who? ", "none": ""}, default_prompt="query"
+    )
+    write_manifest(folder, dataclasses.replace(manifest, sentences=sentences))
+    ours = pipeline(folder, provider="cpu", threads=1)
+    for options in ({}, {"prompt_name": "none"}, {"prompt": "É ", "normalize": True}, {"truncation": None}):
+        (answer,) = built.ask("answer", folder, [{"inputs": TEXTS, "options": options}], provider="cpu", threads=1)
+        assert_same(answer, [vector.tolist() for vector in ours(TEXTS, **options)])
+    wrong: tuple[dict[str, Any], ...] = (
+        {"pooling": "mean"},
+        {"prompt_name": "passage"},
+        {"prompt": "a", "prompt_name": "none"},
+        {"truncation": False},
+    )
+    for options in wrong:
+        with pytest.raises(InputError) as refused:
+            ours(TEXTS[-1:], **options)
+        (answer,) = built.ask("answer", folder, [{"inputs": TEXTS[-1:], "options": options}], threads=1)
+        assert answer["code"] == InputError.exit_code
+        assert_says_the_same(answer["error"], str(refused.value))
 
 
 def test_places_in_bytes_are_those_in_characters(built: Build, demo: Demo) -> None:

@@ -28,6 +28,7 @@ from rpln_runtime.manifest import (
     Graph,
     Manifest,
     Optimization,
+    Sentences,
     TensorSpec,
 )
 from rpln_runtime.postprocess import POSTPROCESS
@@ -44,7 +45,7 @@ from rpln_runtime.tasks import (
 )
 from tests.cpp.building import Build
 
-ROWS = (Manifest, Graph, TensorSpec, Axis, BundleFile, Optimization, Generation)
+ROWS = (Manifest, Graph, TensorSpec, Axis, BundleFile, Optimization, Generation, Sentences)
 """The rows of a manifest that hold integers."""
 
 

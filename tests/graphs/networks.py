@@ -21,6 +21,7 @@ from rpln_graphs.trace import DEFAULT_OPSET, trace_model
 from rpln_graphs.variants import VARIANTS
 from rpln_model import HEADS
 from rpln_model.config import padding_row, updated_config
+from rpln_model.sentences import Dense, Normalize, SentenceEncoder
 from rpln_runtime.tasks import (
     ALL_LOGITS,
     BATCH,
@@ -120,10 +121,13 @@ def trace_task(
     all_logits: bool = False,
     opset: int = DEFAULT_OPSET,
     seed: int = 0,
+    poolings: Sequence[str] = (),
     **fields: Any,
 ) -> Network:
-    """Trace a graph of a tiny model of the task: see `trace_variant`."""
+    """Trace a graph of a tiny model of the task: see `trace_variant`. With `poolings`, it gives vectors of texts."""
     model = tiny_model(TASKS[name], seed=seed, **fields)
+    if poolings:
+        model = sentence_encoder(model, poolings)
     return trace_variant(
         model, TASKS[name], variant, inputs=inputs, outputs=outputs, all_logits=all_logits, opset=opset
     )
@@ -144,6 +148,13 @@ def trace_variant(
     return Network(call=call, graph=trace_model(call.model, call.inputs, call.outputs, opset=opset))
 
 
+def sentence_encoder(network: Any, poolings: Sequence[str]) -> Any:
+    """Return `network` with these poolings and layers behind them: a Dense of 20 values with tanh, and Normalize."""
+    torch.manual_seed(0)
+    dense = Dense(len(poolings) * network.config.hidden_size, 20, bias=True, activation=nn.Tanh())
+    return SentenceEncoder(network, poolings=poolings, layers=[dense, Normalize()]).eval()
+
+
 def graph_call(
     model: Any,
     task: Task,
@@ -162,6 +173,8 @@ def graph_call(
     chosen = [optional[name] for name in inputs if name not in added]
     handed = [tensor for tensor in task.inputs if ENCODER_SEQUENCE in tensor.axes]
     returned = [ALL_LOGITS if all_logits and tensor == LAST_LOGITS else tensor for tensor in task.outputs]
+    if isinstance(model, SentenceEncoder):
+        returned = [*task.outputs_instead]
     returned += [optional[name] for name in outputs]
     return GraphCall(
         getattr(model, "decoder", model) if task.encoders else model,

@@ -17,7 +17,7 @@ from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config
 from tests.graphs.formulas import formulas_of
-from tests.graphs.networks import Network, copied, tiny_model, trace_variant
+from tests.graphs.networks import Network, copied, tiny_model, trace_task, trace_variant
 from tests.graphs.snapshots import text_from_model
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -30,7 +30,10 @@ ROWS = [
     for recipe in RECIPES
     if variant not in SAME_AS
 ]
+TEXT = ("input_ids", "attention_mask")
 IN_FORMS = "token-classification"
+POOLED = "feature-extraction.pooled"
+"""A graph that pools by mean and by maximum, with a Dense and a Normalize behind it."""
 FORM_ROWS = [name for name in FORMS if name != STANDARD.name]
 
 
@@ -52,9 +55,12 @@ def one_layer(task: str, variant: str) -> Network:
 def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, GraphTraits]:
     """Return a graph in the standard form, and its traits for the formulas."""
     network = one_layer(task, variant)
+    return rewritten(network, formulas_of(network, task, variant), recipe)
+
+
+def rewritten(network: Network, formulas: GraphTraits, recipe: str) -> tuple[ir.Model, GraphTraits]:
     graph, row = copied(network.graph), RECIPES[recipe]
     batches = [case.feeds for case in network.stress_cases()]
-    formulas = formulas_of(network, task, variant)
     apply_recipe(
         graph,
         row,
@@ -83,6 +89,14 @@ def test_graphs_are_as_they_were(task: str, variant: str, recipe: str, refresh_g
     compare(f"{task}.{variant}.{recipe}", graph, refresh=refresh_golden)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_graphs_that_pool_are_as_they_were(recipe: str, refresh_golden: bool) -> None:
+    network = trace_task("feature-extraction", num_hidden_layers=1, inputs=TEXT, poolings=("mean", "max"))
+    graph, _ = rewritten(network, GraphTraits(layers=1), recipe)
+
+    compare(f"{POOLED}.{recipe}", graph, refresh=refresh_golden)
+
+
 @pytest.mark.parametrize("form", FORM_ROWS)
 def test_forms_are_as_they_were(form: str, refresh_golden: bool) -> None:
     graph, formulas = written(IN_FORMS, "full", "fp32")
@@ -93,6 +107,7 @@ def test_forms_are_as_they_were(form: str, refresh_golden: bool) -> None:
 def test_no_golden_graph_is_left_over() -> None:
     names = {f"{task}.{variant}.{recipe}.txt" for task, variant, recipe in ROWS}
     names |= {f"{IN_FORMS}.full.fp32.{form}.txt" for form in FORM_ROWS}
+    names |= {f"{POOLED}.{recipe}.txt" for recipe in RECIPES}
 
     assert {path.name for path in GOLDEN.iterdir()} <= names
 

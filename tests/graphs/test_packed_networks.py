@@ -25,6 +25,7 @@ from rpln_graphs.passes.select_rows import SelectRows
 from rpln_graphs.recipes import FOLDS, RECIPES, apply_recipe
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import random_mask
+from rpln_model.sentences import POOLINGS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.fusions import applied, count, reasons
 from tests.graphs.networks import PAD, USABLE_LENGTH, Network, copied, trace_task
@@ -44,6 +45,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "one token type": {"name": "token-classification", "inputs": TOKENS[:2], "type_vocab_size": 1},
     "internals": {"name": "token-classification", "outputs": INTERNALS},
     "pooled": {"name": "feature-extraction", "outputs": ("pooler_output",)},
+    "vectors of texts": {"name": "feature-extraction", "poolings": tuple(POOLINGS)},
     "internals of choices": {"name": "multiple-choice", "outputs": INTERNALS},
     "embeddings given": {"name": "question-answering", "inputs": EMBEDDED},
     "embeddings of choices given": {"name": "multiple-choice", "inputs": EMBEDDED},

@@ -9,14 +9,16 @@ import pytest
 
 from rpln_runtime.tasks import TASKS
 from rpln_runtime.triton import write_repository
-from tests.triton.networks import ToyBundle, make_positions_bundle, make_toy_bundle
+from tests.triton.networks import ToyBundle, make_positions_bundle, make_toy_bundle, make_vectors_bundle
 from tests.triton.server import Server, triton_server
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
 STAMP = ENVIRONMENT / ".installed"
 POSITIONS = "fill-mask-positions"
 """The name, in these tests, of fill-mask with a graph that is told where the mask tokens are."""
-ENCODERS = (*(task for task, row in TASKS.items() if row.postprocess), POSITIONS)
+VECTORS = "vectors-of-texts"
+"""The name of feature-extraction with a graph that gives one vector for each text."""
+ENCODERS = (*(task for task, row in TASKS.items() if row.postprocess), POSITIONS, VECTORS)
 BUCKETS = (16, 32, 64)
 
 
@@ -27,7 +29,8 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ToyBu
     @cache
     def bundle_of(name: str) -> ToyBundle:
         folder = tmp_path_factory.mktemp(name)
-        return make_positions_bundle(folder) if name == POSITIONS else make_toy_bundle(folder, name)
+        special = {POSITIONS: make_positions_bundle, VECTORS: make_vectors_bundle}
+        return special[name](folder) if name in special else make_toy_bundle(folder, name)
 
     return bundle_of
 

@@ -16,8 +16,8 @@ import onnx
 from onnx import numpy_helper
 from onnx.parser import parse_model
 
-from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest, write_manifest
-from rpln_runtime.tasks import LOGITS_AT_POSITIONS, MASKED_POSITIONS, TASKS
+from rpln_runtime.manifest import Graph, Manifest, Sentences, TensorSpec, read_manifest, write_manifest
+from rpln_runtime.tasks import LOGITS_AT_POSITIONS, MASKED_POSITIONS, SENTENCE_EMBEDDING, TASKS
 from tests.runtime.bundles import LABELS, make_manifest, make_tokenizer
 
 HIDDEN = 8
@@ -93,6 +93,20 @@ def make_positions_bundle(folder: Path) -> ToyBundle:
     graph = dataclasses.replace(graph, inputs=(*graph.inputs, places), outputs=(logits,))
     axes = manifest.axes | {"masks": manifest.axes["batch"]}
     return _write(folder, files, dataclasses.replace(manifest, graphs=(graph,), axes=axes), AT_POSITIONS)
+
+
+def make_vectors_bundle(folder: Path) -> ToyBundle:
+    """Write a bundle for feature-extraction whose graph pools, with a prompt, and a length that texts are cut to."""
+    files, vocab_size = tokenizer_files()
+    manifest = make_manifest(_Config(vocab_size=vocab_size, labels=LABELS), TASKS["feature-extraction"])
+    (graph,) = manifest.graphs
+    vector = TensorSpec(name=SENTENCE_EMBEDDING.name, dtype="float32", shape=("batch", HIDDEN))
+    sentences = Sentences(
+        poolings=("mean",), max_length=20, prompts={"query": "Is this: ", "none": ""}, default_prompt="query"
+    )
+    graph = dataclasses.replace(graph, outputs=(vector,))
+    manifest = dataclasses.replace(manifest, graphs=(graph,), sentences=sentences)
+    return _write(folder, files, manifest, "sentence_embedding = Squeeze(C, tokens)")
 
 
 def _write(folder: Path, files: dict[str, bytes], manifest: Manifest, head: str) -> ToyBundle:

@@ -13,7 +13,7 @@ from rpln_runtime import pipeline
 from tests.runtime.bundles import CORPUS, LABELS
 from tests.runtime.comparison import LONG_TEXT, TEXTS
 from tests.triton.clients import Infer, RefusedError, grpc_inputs, infer_grpc, infer_http, texts
-from tests.triton.conftest import POSITIONS
+from tests.triton.conftest import POSITIONS, VECTORS
 from tests.triton.networks import ToyBundle
 from tests.triton.server import Server
 
@@ -80,6 +80,11 @@ ASKED = {
     ],
 }
 ASKED[POSITIONS] = ASKED["fill-mask"]
+ASKED[VECTORS] = [
+    *(Asking(item=text) for text in (*TEXTS, LONG_TEXT)),
+    Asking(item=PASSAGE, options={"prompt_name": "none", "normalize": True}),
+    Asking(item="A text.", options={"prompt": "Who? "}),
+]
 
 
 @PROTOCOLS

@@ -26,8 +26,8 @@ from rpln_graphs.rewriting.ranges import SAFE_RANGE, Ranges
 
 FLOAT: Final = ir.DataType.FLOAT
 FLOAT_OPERATORS: Final = {
-    ir.DataType.FLOAT16: frozenset({"Softmax"}),
-    ir.DataType.BFLOAT16: frozenset({"Softmax", "Einsum"}),  # ONNX's Einsum takes no bf16
+    ir.DataType.FLOAT16: frozenset({"Softmax", "ReduceL2"}),
+    ir.DataType.BFLOAT16: frozenset({"Softmax", "ReduceL2", "Einsum"}),  # ONNX's Einsum takes no bf16
 }
 """Operators that stay fp32 (rule 1)."""
 CACHED: Final = re.compile(r"(past_key_values|present|cross_key_values)\.(\d+\.(?:key|value))")

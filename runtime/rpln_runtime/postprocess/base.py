@@ -90,8 +90,8 @@ class Postprocess(ABC, Generic[Scores]):
         """Return what the caller gets: the answer for a single item, or the list of answers."""
         return answers[0] if single else answers
 
-    def fit(self, encoding: Encoding, *, truncation: bool) -> Encoding:
-        """Return `encoding`, cut to the usable length if `truncation` allows it.
+    def fit(self, encoding: Encoding, *, truncation: bool, max_length: int | None = None) -> Encoding:
+        """Return `encoding`, cut to `max_length` tokens if `truncation` allows it; None means the usable length.
 
         Raises InputError if it is too long and must not be cut.
         """
@@ -101,7 +101,7 @@ class Postprocess(ABC, Generic[Scores]):
                 f"a text has {len(encoding)} tokens, but the limit of this model is {limit}: shorten it, or pass "
                 "truncation=True to cut it."
             )
-        return truncate(encoding, limit)
+        return truncate(encoding, min(limit, max_length or limit))
 
 
 def check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:

@@ -79,7 +79,7 @@ class RepositoryPlan:
     @property
     def answered(self) -> tuple[TensorSpec, ...]:
         """The outputs of the graph that answers are made from."""
-        names = {tensor.name for tensor in TASKS[self.manifest.task].outputs}
+        names = TASKS[self.manifest.task].answering(spec.name for spec in self.graph.outputs)
         return tuple(spec for spec in self.graph.outputs if spec.name in names)
 
 

@@ -24,20 +24,21 @@ using Texts = std::vector<std::string>;
 
 inline const Texts float_dtypes{"float32", "float16", "bfloat16"};
 // The names of sizes that a bundle fixes. In a manifest an integer stands for each.
-inline const Texts fixed_sizes{"num_labels", "vocab_size",          "hidden_size",      "encoder_hidden_size",
-                               "head_size",  "num_attention_heads", "num_hidden_layers"};
+inline const Texts fixed_sizes{"num_labels", "vocab_size", "hidden_size", "embedding_size", "encoder_hidden_size",
+                               "head_size", "num_attention_heads", "num_hidden_layers"};
 // The task whose manifest describes the vocabulary of the encoder, which need not be that of the logits.
 inline constexpr std::string_view encoder_decoder = "text2text-generation";
 // The variants that run before a decoder, and do not give the outputs of the task.
 inline const Texts standalone_variants{"encoder", "cross"};
 
 // What holds for a tensor in every bundle. `shapes` are the shapes that it may have: names of dynamic axes, sizes, and
-// names in `fixed_sizes`. `tasks` are those whose graphs give this output.
+// names in `fixed_sizes`. `tasks` are those whose graphs give this output, or the one named by `instead`.
 struct Fact {
   std::string name;
   std::vector<Texts> shapes;
   bool integers = false;
   Texts tasks;
+  std::string instead = {};
 };
 
 inline const std::vector<Texts> id_shapes{
@@ -81,7 +82,9 @@ inline const std::vector<Fact> facts{
     {"last_hidden_state",
      {{"batch", "sequence", "hidden_size"}, {"batch", "encoder_sequence", "encoder_hidden_size"}},
      false,
-     {"feature-extraction"}},
+     {"feature-extraction"},
+     "sentence_embedding"},
+    {"sentence_embedding", {{"batch", "embedding_size"}}, false, {}},
     {"logits",
      {{"batch", "sequence", "vocab_size"}, {"masked_tokens", "vocab_size"}, {"batch", "masks", "vocab_size"}},
      false,
@@ -142,10 +145,25 @@ class Contradiction {
       const std::string where = "the manifest.graphs[" + std::to_string(index) + "]";
       if (const std::string reason = of_graph(where, manifest_.graphs[index]); !reason.empty()) return reason;
     }
-    return {};
+    return of_sentences();
   }
 
  private:
+  [[nodiscard]] std::string of_sentences() const {
+    const Sentences sentences = manifest_.sentences.value_or(Sentences{});
+    const bool vectors = std::any_of(manifest_.graphs.begin(), manifest_.graphs.end(),
+                                     [](const Graph& graph) { return graph.output("sentence_embedding") != nullptr; });
+    if (vectors == sentences.poolings.empty()) {
+      return "the manifest.sentences.poolings holds " + std::to_string(sentences.poolings.size()) +
+             " names, expected some if a graph gives \"sentence_embedding\", and none otherwise";
+    }
+    if (sentences.default_prompt && sentences.prompts.count(*sentences.default_prompt) == 0) {
+      return "the manifest.sentences.default_prompt is " + in_quotes(*sentences.default_prompt) +
+             ", expected one of prompts or null";
+    }
+    return {};
+  }
+
   [[nodiscard]] std::string of_graph(const std::string& where, const Graph& graph) const {
     for (const auto* side : {&graph.inputs, &graph.outputs}) {
       const std::string list = where + (side == &graph.inputs ? ".inputs[" : ".outputs[");
@@ -156,7 +174,7 @@ class Contradiction {
     }
     for (const Fact& fact : facts) {
       const bool needed = holds(fact.tasks, manifest_.task) && !holds(standalone_variants, graph.variant);
-      if (needed && !graph.output(fact.name)) {
+      if (needed && !graph.output(fact.name) && !graph.output(fact.instead)) {
         return where + ".outputs has no tensor of the name " + in_quotes(fact.name) +
                ", expected one in each graph for the task " + manifest_.task;
       }

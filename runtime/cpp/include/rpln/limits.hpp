@@ -62,7 +62,7 @@ inline constexpr std::array<Range, 21> ranges{{
 }};
 
 // The fields that older bundles lack. Where they are missing, they have the values that their structs begin with.
-inline constexpr std::array<std::string_view, 1> optional_fields{"defaults"};
+inline constexpr std::array<std::string_view, 2> optional_fields{"defaults", "sentences"};
 
 // Returns the integers that the field `name` may hold: those of 64 bits where the table says nothing.
 inline Range range_of_field(std::string_view name) {

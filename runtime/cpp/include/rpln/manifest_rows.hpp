@@ -129,6 +129,15 @@ struct Generation {
               max_length, defaults)
 };
 
+struct Sentences {
+  std::vector<std::string> poolings;
+  std::optional<std::int64_t> max_length;
+  std::map<std::string, std::string> prompts;
+  std::optional<std::string> default_prompt;
+
+  RPLN_FIELDS(poolings, max_length, prompts, default_prompt)
+};
+
 struct Source {
   std::string name;
   std::string sha256;
@@ -156,12 +165,13 @@ struct Manifest {
   std::map<std::string, Json> validation;
   std::optional<Generation> generation;
   std::optional<Optimization> optimization;
+  std::optional<Sentences> sentences;
   std::vector<BundleFile> files;
   std::int64_t schema_version = rpln::schema_version;
 
   RPLN_FIELDS(task, graphs, axes, usable_length, vocab_size, type_vocab_size, pad_token_id, mask_token_id,
               problem_type, labels, precision, recipe, passes, target, source, versions, validation, generation,
-              optimization, files, schema_version)
+              optimization, sentences, files, schema_version)
 
   [[nodiscard]] bool lists_file(std::string_view path) const {
     for (const BundleFile& file : files) {

@@ -52,8 +52,11 @@ class TaskRunner final : public Runner {
       : session_(folder, manifest, options), tokenizer_(Tokenizer::from_bundle(folder, *manifest)) {
     for (const std::string& output : Task::outputs) {
       const TensorSpec* spec = session_.graph().output(output);
+      const Fact* fact = fact_from_name(output, manifest->task);
+      if (!spec && fact) spec = session_.graph().output(fact->instead);
       if (!spec) throw ManifestError(session_.graph().path + " gives no " + output + ". Export the checkpoint again.");
       specs_.push_back(*spec);
+      outputs_.push_back(spec->name);
     }
   }
 
@@ -89,7 +92,7 @@ class TaskRunner final : public Runner {
       BatchRows own;
       for (const std::size_t row : batch) own.push_back(&rows[row]);
       const Feeds feeds = feeds_from_rows(own, session_.graph(), manifest);
-      const std::vector<Output> outputs = session_.run(feeds, Task::outputs);
+      const std::vector<Output> outputs = session_.run(feeds, outputs_);
       std::size_t masks_before = 0;
       for (std::size_t at = 0; at < batch.size(); ++at) {
         const std::size_t masks = masks_of(*own[at], manifest).size();
@@ -108,6 +111,7 @@ class TaskRunner final : public Runner {
   Session session_;
   Tokenizer tokenizer_;
   std::vector<TensorSpec> specs_;
+  Names outputs_;
 };
 
 // A task that generates text token by token.

@@ -77,15 +77,16 @@ inline void check_fields(const Json& item, const Names& fields, std::size_t requ
   if (!fits) throw InputError("an item has the fields " + join(keys) + expected);
 }
 
-// Cuts `encoding` to the usable length of the model where `truncation` allows it. Otherwise throws InputError for an
-// encoding that is longer.
-inline Encoding fit(const Encoding& encoding, const Manifest& manifest, bool truncation) {
+// Cuts `encoding` to `max_length` where `truncation` allows it, or else to the usable length of the model. Otherwise
+// throws InputError for an encoding that is longer than that.
+inline Encoding fit(const Encoding& encoding, const Manifest& manifest, bool truncation,
+                    std::optional<std::int64_t> max_length = std::nullopt) {
   if (static_cast<std::int64_t>(encoding.size()) > manifest.usable_length && !truncation) {
     throw InputError("a text has " + std::to_string(encoding.size()) + " tokens, the limit of this model is " +
                      std::to_string(manifest.usable_length) +
                      ": shorten it, or set the option truncation to true to leave out the rest.");
   }
-  return truncate(encoding, manifest.usable_length);
+  return truncate(encoding, std::min(manifest.usable_length, max_length.value_or(manifest.usable_length)));
 }
 
 inline void softmax(float* values, std::size_t count) {
