@@ -19,7 +19,7 @@ from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.external_data import NotOnnxError, external_files
 from rpln_runtime.facts import contradiction
-from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, range_of_field
+from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, range_of_field
 from rpln_runtime.replacing import recover
 
 SCHEMA_VERSION: Final = 3
@@ -128,8 +128,11 @@ class Candidate:
         variant: the variant of the graph.
         form: the name of the form.
         provider: the provider that ran it.
-        speedup: how many times as fast it is as the standard form on the first provider; None if it was not measured.
+        speedup: how many times as fast it is as the standard form on the first provider, as the median of the rounds;
+            None if it was not measured.
         outcome: whether it was chosen or only measured, or why it was not measured.
+        speedup_low: the lower end of the interval that the true speedup lies in; None if it was not measured.
+        speedup_high: the upper end of that interval.
     """
 
     variant: str
@@ -137,6 +140,8 @@ class Candidate:
     provider: str
     speedup: float | None
     outcome: str
+    speedup_low: float | None = None
+    speedup_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,11 +201,14 @@ class Source:
 
     Attributes:
         name: the name of its folder, or its hub id.
-        sha256: the SHA-256 over its weight files, in hexadecimal.
+        sha256: the SHA-256 over its weight files, in hexadecimal; those of an adapter and its description count, too.
+        adapter: the type of the peft adapter that was merged and the name of the network that it was merged into; None
+            if there was none.
     """
 
     name: str
     sha256: str
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -425,13 +433,13 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
 
 
 def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
-    names = [field.name for field in dataclasses.fields(row)]
-    if not isinstance(value, dict) or value.keys() != set(names):
+    names = {field.name for field in dataclasses.fields(row)}
+    if not isinstance(value, dict) or not names - OPTIONAL_FIELDS <= value.keys() <= names:
         found = sorted(value) if isinstance(value, dict) else value
         raise TypeError(f"{where} holds {shown(found)}, expected {sorted(names)}")
     hints = get_type_hints(row)
-    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names}
-    for name in names:
+    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
+    for name in value:
         _check_range(name, value[name], f"{where}.{name}")
     return row(**fields)
 

@@ -38,9 +38,10 @@ def print_optimization(optimization: "Optimization") -> None:
     console = make_console()
     rows = [row for row in optimization.candidates if row.speedup is not None]
     if rows:
-        table = Table("graph", "form", "runs on", "speed", "")
+        table = Table("graph", "form", "runs on", "speed", "interval", "")
         for row in rows:
-            table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", row.outcome)
+            interval = f"{row.speedup_low:.2f} to {row.speedup_high:.2f}"
+            table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", interval, row.outcome)
         console.print(table)
     console.print(f"target {optimization.target}: {optimization.note}", soft_wrap=True)
 

@@ -68,4 +68,14 @@ inline Range range_of_field(std::string_view name) {
   return {name, std::numeric_limits<std::int64_t>::min(), most};
 }
 
+// The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their structs.
+inline constexpr std::array<std::string_view, 3> optional_fields{{"adapter", "speedup_high", "speedup_low"}};
+
+inline bool is_optional_field(std::string_view name) {
+  for (const std::string_view optional : optional_fields) {
+    if (optional == name) return true;
+  }
+  return false;
+}
+
 }  // namespace rpln::limits

@@ -64,7 +64,10 @@ struct Schema {
     Row row;
     std::size_t known = 0;
     Row::visit(row, [&](const char* key, auto& field) {
-      if (!value.contains(key)) throw SchemaError(where + " has no field " + in_quotes(key));
+      if (!value.contains(key)) {
+        if (limits::is_optional_field(key)) return;
+        throw SchemaError(where + " has no field " + in_quotes(key));
+      }
       using Field = std::remove_reference_t<decltype(field)>;
       field = Schema<Field>::read(value[key], where + "." + key);
       check_range(value[key], key, where + "." + key);
