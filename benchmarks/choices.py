@@ -1,15 +1,15 @@
-"""Exports one checkpoint many times, half of them beside a process that burns a core, and counts the forms chosen.
+"""Chooses the form of one checkpoint many times, half of them beside a process that burns a core, and counts.
 
-A choice is good if it is the same every time: gains that come and go with other work on the machine are no gains. The
-results go to benchmarks/results/choices.md.
+A choice is good if it is the same every time: gains that come and go with other work on the machine are no gains. What
+an export does before it measures gives the same graph each time, so that it is done once. The results go to
+benchmarks/results/choices.md.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +18,24 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.machine import describe_machine, versions_of
+from rpln_export.checkpoint.model import load_model
+from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
+from rpln_export.forms.choice import CHOSEN, choose_forms, measure_forms
+from rpln_export.forms.graph_forms import GraphForms
+from rpln_export.plan.export_plan import ExportPlan, make_plan
+from rpln_graphs.rewriting.base import Context
+from rpln_graphs.trace import trace_model
 
 RESULTS: Final = Path(__file__).with_name("results") / "choices.md"
-EXPORTS: Final = 20
+CHOICES: Final = 20
 TASK: Final = "token-classification"
 BURN: Final = "while True: pass"
-"""What the process beside an export does."""
+"""What the process beside a measurement does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """What one export chose: where the graph runs, in which form, with which threads, and what it measured."""
+    """A choice: where the graph runs, in which form, with which threads, what was measured, and beside what."""
 
     burning: bool
     load: float
@@ -39,22 +46,33 @@ class Made:
 
 
 def main() -> None:
-    """Export, calm and busy in turn, and write the table after each export."""
+    """Choose, calm and busy in turn, and write the table after each choice."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--exports", type=int, default=EXPORTS)
+    parser.add_argument("--choices", type=int, default=CHOICES)
     parser.add_argument("--checkpoint", help="a folder; by default the embedded tagger")
     arguments = parser.parse_args()
+    plan = make_plan(arguments.checkpoint, task=TASK)
+    graph = _graph(plan)
     made: list[Made] = []
-    for number in range(arguments.exports):
+    for number in range(arguments.choices):
         burning = number % 2 == 1
-        with tempfile.TemporaryDirectory() as folder, _burner(burning):
-            made.append(_export(arguments.checkpoint, Path(folder) / "out", burning=burning))
+        with _burner(burning=burning):
+            made.append(_choice(plan, graph, burning=burning))
         print(made[-1], flush=True)
-        RESULTS.write_text(_markdown(made, arguments.checkpoint), encoding="utf-8")
+        RESULTS.write_text(_markdown(made, plan.name), encoding="utf-8")
+
+
+def _graph(plan: ExportPlan) -> GraphForms:
+    """Return the graph of the plan, traced and folded."""
+    (planned,) = planned_graphs_from_model(plan, load_model(plan)[0])
+    model = trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs)
+    for fold in plan.folds:
+        fold.configure(model, Context())(model)
+    return GraphForms(TracedGraph(planned=planned, model=model), plan)
 
 
 @contextmanager
-def _burner(burning: bool) -> Iterator[None]:  # noqa: FBT001 - one name says what it is
+def _burner(*, burning: bool) -> Iterator[None]:
     """Let another process keep one core busy meanwhile, if `burning`."""
     if not burning:
         yield
@@ -66,62 +84,56 @@ def _burner(burning: bool) -> Iterator[None]:  # noqa: FBT001 - one name says wh
             process.kill()
 
 
-def _export(checkpoint: str | None, folder: Path, *, burning: bool) -> Made:
-    """Export in a process of its own and return what it chose."""
-    command = [sys.executable, "-m", "rpln_export.cli", *([checkpoint] if checkpoint else [])]
-    command += ["--task", TASK, "-o", str(folder), "--engine", "none"]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - this project's command
-    load = os.getloadavg()[0]
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    optimization = report["optimization"]
-    rows = [row for row in optimization["candidates"] if row["speedup"] is not None]
-    (chosen,) = [row for row in rows if row["outcome"] == "chosen"]
-    threads = "every core" if optimization["threads"] is None else str(optimization["threads"])
+def _choice(plan: ExportPlan, graph: GraphForms, *, burning: bool) -> Made:
+    """Measure as an export does, and return what is chosen."""
+    begun = time.perf_counter()
+    record = choose_forms(plan, [graph], measure_forms(plan, [graph], lambda *_: None)).record
+    seconds = time.perf_counter() - begun
+    (chosen,) = [row for row in record.candidates if row.outcome == CHOSEN]
+    threads = "every core" if record.threads is None else str(record.threads)
     return Made(
         burning=burning,
-        load=load,
-        chosen=f"{chosen['form']} on {chosen['provider']}",
-        threads=f"{threads}, {'spinning' if optimization['spinning'] else 'waiting'}",
+        load=os.getloadavg()[0],
+        chosen=f"{chosen.form} on {chosen.provider}",
+        threads=f"{threads}, {'spinning' if record.spinning else 'waiting'}",
         speeds=", ".join(
-            f"{row['form']} on {row['provider']} {row['speedup']:.2f} ({row['speedup_low']:.2f} to "
-            f"{row['speedup_high']:.2f})"
-            for row in rows
-            if (row["form"], row["provider"]) != ("standard", "cpu")
+            f"{row.form} on {row.provider} {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f})"
+            for row in record.candidates
+            if row.speedup is not None and (row.form, row.provider) != ("standard", "cpu")
         ),
-        seconds=sum(step["seconds"] for step in report["steps"] if step["name"] == "optimize"),
+        seconds=seconds,
     )
 
 
-def _markdown(made: Sequence[Made], checkpoint: str | None) -> str:
+def _markdown(made: Sequence[Made], name: str) -> str:
     machine = describe_machine(threads=os.cpu_count() or 1)
+    versions = versions_of(("onnxruntime", "openvino"))
     forms = Counter(row.chosen for row in made).most_common()
     threads = Counter(row.threads for row in made).most_common()
     burning = sum(row.burning for row in made)
-    lines = [
-        "# Choices of twenty exports" if len(made) == EXPORTS else f"# Choices of {len(made)} exports",
-        "",
-        f"`python -m benchmarks.choices`: exports of {Path(checkpoint).name if checkpoint else 'the embedded tagger'} "
-        f"in turn, {burning} of them beside a process that burns a core.",
-        "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; "
-        + ", ".join(f"{name} {version}" for name, version in versions_of(("onnxruntime", "openvino")).items())
-        + ".",
-        "",
-        f"- The same form in {forms[0][1]} of {len(made)}: {', '.join(f'{name}: {count}' for name, count in forms)}.",
-        f"- Threads: {', '.join(f'{name}: {count}' for name, count in threads)}.",
-        "",
-        "The load is the number of processes that want to run, as the system counts them after each export. The speeds "
-        "are medians with their intervals, relative to the standard form on ONNX Runtime.",
-        "",
-        "| export | beside | load | chosen | threads | speeds | seconds to measure |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
+    rows = "\n".join(
         f"| {number} | {'a burnt core' if row.burning else ''} | {row.load:.1f} | {row.chosen} | {row.threads} | "
         f"{row.speeds} | {row.seconds:.0f} |"
         for number, row in enumerate(made, 1)
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    return f"""# {len(made)} choices of a form
+
+`python -m benchmarks.choices`: the form of {name} was chosen {len(made)} times, {burning} of them beside a process that
+burns a core.
+
+{machine["processor"]}, {machine["cores"]} cores, {machine["system"]};
+{", ".join(f"{package} {version}" for package, version in versions.items())}.
+
+- The same form {forms[0][1]} times of {len(made)}: {", ".join(f"{form}: {count}" for form, count in forms)}.
+- Threads: {", ".join(f"{setting}: {count}" for setting, count in threads)}.
+
+The load is the number of processes that want to run, as the system counted them at the end. The speeds are medians with
+their intervals, relative to the standard form on ONNX Runtime.
+
+| choice | beside | load | chosen | threads | speeds | seconds |
+|---|---|---|---|---|---|---|
+{rows}
+"""
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ class Report:
         destination: the folder of the bundle.
         parameters: the number of the model's parameters.
         left_out: the names of weights of the checkpoint that the network has no place for.
+        adapter: the adapter that was merged, as the manifest's `source` names it; None if there was none.
         sizes: the bytes of each file, without the manifest and the report itself.
         graphs: the graphs.
         tolerance: what the recipe accepts.
@@ -128,6 +129,7 @@ class Report:
     destination: str
     parameters: int
     left_out: Sequence[str]
+    adapter: str | None
     sizes: Mapping[str, int]
     graphs: Sequence[GraphReport]
     tolerance: Tolerance
@@ -184,6 +186,7 @@ def report_from_export(
         destination=str(plan.destination),
         parameters=parameters,
         left_out=left_out,
+        adapter=str(plan.adapter) if plan.adapter else None,
         sizes=_sizes(folder),
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,

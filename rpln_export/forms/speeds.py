@@ -33,9 +33,11 @@ class Speed:
     def is_ahead_of(self, other: "Speed") -> bool:
         """Return whether this contender takes the place of another, both relative to the same reference.
 
-        It has to be faster by more than MARGIN and by more than both intervals.
+        Its interval has to lie beyond the other's and beyond MARGIN, and its lead has to be more than its interval is
+        wide: on a busy machine, slow phases may come several rounds in a row, and then an interval is too narrow.
         """
-        return self.low > max(MARGIN * other.median, other.high)
+        beyond = self.low > max(MARGIN * other.median, other.high)
+        return beyond and self.median - other.median > self.high - self.low
 
     @property
     def is_settled(self) -> bool:

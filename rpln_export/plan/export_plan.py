@@ -10,7 +10,7 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
-from rpln_export.plan.adapter import check_no_adapter
+from rpln_export.plan.adapter import Adapter, adapter_from_source
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import DEFAULTS, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
@@ -53,9 +53,10 @@ class ExportPlan:
     """One export, as far as it can be planned before the checkpoint's weights are read.
 
     Attributes:
-        source: the checkpoint, as a folder or a hub id.
+        source: the checkpoint, as a folder or a hub id; where there is an adapter, the network that it belongs to.
+        adapter: the peft adapter that is merged into the network; None where there is none.
         origin: the checkpoint that the user named, where `source` was converted from it.
-        revision: the branch, tag or commit of a hub id.
+        revision: the branch, tag or commit of the hub id in `source`.
         composition: the configurations of the checkpoint's networks.
         task: the row of TASKS.
         recipe: the row of RECIPES, which says how the precision is made.
@@ -82,6 +83,7 @@ class ExportPlan:
     """
 
     source: str
+    adapter: Adapter | None
     origin: Origin | None
     revision: str | None
     composition: Composition
@@ -165,6 +167,8 @@ class ExportPlan:
         """The checkpoint's name: the last part of its file, folder or hub id."""
         if self.origin:
             return self.origin.name
+        if self.adapter:
+            return self.adapter.name
         embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
         return embedded.get(self.source) or Path(os.path.normpath(Path(self.source).absolute())).name
 
@@ -238,12 +242,15 @@ def make_plan(
     """
     require_extra("cpu")
     source = checkpoint or str(default_for_task(task).folder)
-    check_no_adapter(source, revision=revision)
-    composition = load_composition(source, revision=revision)
+    adapter = adapter_from_source(source, revision=revision)
+    own_tokenizer = source
+    if adapter:
+        source, revision, own_tokenizer = adapter.base, adapter.base_revision, adapter.tokenizer
+    composition = load_composition(adapter.config if adapter else source, revision=revision)
     check_remote_code(composition, source)
     if tie is not None:
         composition.decoder.tie_word_embeddings = tie
-    chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
+    chosen_task = task_from_choice(task or (adapter and adapter.task), composition, source, is_decoder=is_decoder)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
@@ -251,6 +258,7 @@ def make_plan(
     variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
     plan = ExportPlan(
         source=source,
+        adapter=adapter,
         origin=origin,
         revision=revision,
         composition=composition,
@@ -264,7 +272,7 @@ def make_plan(
         opset=checked_opset(opset),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
-        tokenizer=tokenizer or source,
+        tokenizer=tokenizer or own_tokenizer,
         calibration=calibration,
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,

@@ -19,6 +19,8 @@ def print_report(report: "Report") -> None:
     """Print how the export was proven, how the form was chosen, where the bundle is, and what it took."""
     print_comparisons(report.comparisons)
     console = make_console()
+    if report.adapter:
+        console.print(f"merged: {report.adapter}", soft_wrap=True)
     if report.left_out:
         console.print(f"left out (--ignore-unexpected): {weights_in_words(report.left_out)}", soft_wrap=True)
     for graph in report.graphs:

@@ -146,7 +146,9 @@ def test_an_interval_of_few_rounds_is_wider_than_their_range() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "ahead"),
     [
-        ((1.10, 1.05, 1.15), (1.0, 1.0, 1.0), True),
+        ((1.10, 1.06, 1.14), (1.0, 1.0, 1.0), True),
+        ((1.15, 1.04, 1.33), (1.0, 1.0, 1.0), False),  # the interval is wider than the lead
+        ((3.00, 2.60, 3.50), (1.0, 1.0, 1.0), True),
         ((1.10, 1.02, 1.20), (1.0, 1.0, 1.0), False),  # the interval holds less than the margin
         ((1.03, 1.03, 1.03), (1.0, 1.0, 1.0), False),
         ((1.20, 1.18, 1.22), (1.10, 1.05, 1.19), False),  # the intervals overlap
