@@ -246,11 +246,12 @@ def make_plan(
     own_tokenizer = source
     if adapter:
         source, revision, own_tokenizer = adapter.base, adapter.base_revision, adapter.tokenizer
+        task = task or adapter.task
     composition = load_composition(adapter.config if adapter else source, revision=revision)
     check_remote_code(composition, source)
     if tie is not None:
         composition.decoder.tie_word_embeddings = tie
-    chosen_task = task_from_choice(task or (adapter and adapter.task), composition, source, is_decoder=is_decoder)
+    chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)

@@ -49,14 +49,15 @@ def train(base: Path, folder: Path, task: str, config: peft.PeftConfig, **fields
         for weight in adapted.parameters():
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape, generator=draw) * 0.1)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return peft.PeftModel.from_pretrained(kind.from_pretrained(base, **fields), folder).eval()
 
 
 def answer(model: Any) -> torch.Tensor:
     with torch.no_grad():
         outputs = model(input_ids=IDS, attention_mask=MASK)
-    return outputs.logits if "logits" in outputs else outputs.last_hidden_state
+    logits: torch.Tensor = outputs.logits
+    return logits
 
 
 def merged(folder: Path, **choices: Any) -> Any:
