@@ -48,15 +48,16 @@ def merge_adapter(model: Any, adapter: Adapter, plan: ExportPlan) -> Any:
             config.inference_mode = True
             adapted = peft.get_peft_model(model, config)
             found = peft.set_peft_model_state_dict(adapted, weights)
-            _check_whole(found, peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[adapter.kind], adapter)
-            return adapted.merge_and_unload().eval()
-    except (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ImportError) as error:
+            merged = adapted.merge_and_unload().eval()
+    except Exception as error:  # peft checks hardly any field of the file before it computes with it
         reason = str(error).partition("\n")[0]
         raise PlanError(
             f"the adapter in {adapter.folder} does not fit {type(model).__name__} of {adapter.base} "
             f"({type(error).__name__}: {reason}). Name the --task that it was trained for, and check "
             f"base_model_name_or_path in {ADAPTER}."
         ) from error
+    _check_whole(found, peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[adapter.kind], adapter)
+    return merged
 
 
 def _check_head(model: Any, weights: dict[str, Any], plan: ExportPlan) -> None:

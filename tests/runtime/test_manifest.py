@@ -17,7 +17,6 @@ from rpln_runtime.manifest import (
     Graph,
     Manifest,
     Optimization,
-    Optimization,
     Source,
     TensorSpec,
     read_manifest,

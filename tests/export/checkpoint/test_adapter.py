@@ -255,6 +255,7 @@ def test_what_is_more_than_weights_is_refused_by_its_field(adapter: Path, field:
         ({"target_modules": ["no_such_module"]}, "does not fit"),
         ({"target_modules": ["query"]}, "has weights without a place in the network"),
         ({"target_modules": ["query", "value", "key"]}, "lacks weights"),
+        ({"target_modules": "("}, "does not fit"),
         ({"r": 8}, "does not fit"),
         ({"r": "many"}, "does not fit"),
     ],
