@@ -190,9 +190,9 @@ def folder_to_check(source: Location, options: Mapping[str, Any], *, ignore_adap
     """Return the folder of the checkpoint that `from_pretrained` reads with these options, fetched if need be.
 
     Returns None if there is no folder (a state dict is given), if an option makes transformers fetch or choose other
-    files, and for the folder of an adapter, which names the checkpoint that it was trained on, unless it is to be
-    ignored. Raises CheckpointError
-    if neither a folder nor a model on the hub or in its cache has this name, and for an adapter without peft.
+    files, and for the folder of an adapter, which names the checkpoint that it was trained on, unless `ignore_adapter`
+    is set. Raises CheckpointError if neither a folder nor a model on the hub or in its cache has this name, and for an
+    adapter without peft.
     """
     if source is None or any(options.get(name) for name in _UNCHECKED):
         return None

@@ -29,7 +29,7 @@ INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
-TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json")
+VOCABULARIES: Final = ("tokenizer.json", "vocab.json")
 _MOST_NAME_BYTES: Final = 255
 
 # Buffers that transformers saved until version 4.31. They hold no weights.
@@ -62,7 +62,9 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
     configs = (CONFIG, GENERATION_CONFIG, ADAPTER)
     snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
     if (snapshot / ADAPTER).is_file():
-        snapshot = _download(source, revision, [*_ADAPTER_WEIGHTS, *TOKENIZER_FILES])
+        snapshot = _download(
+            source, revision, [*_ADAPTER_WEIGHTS, *VOCABULARIES, "merges.txt", "tokenizer_config.json"]
+        )
     if not list(snapshot.glob("model*.safetensors")):
         snapshot = _download(source, revision, [*configs, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])
     return snapshot

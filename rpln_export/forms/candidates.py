@@ -24,9 +24,9 @@ from rpln_runtime.manifest import Candidate
 from rpln_runtime.session import DEFAULT_PROVIDER
 
 SECONDS: Final = 30.0
-"""The most seconds that measuring the graphs of an export takes: at base size the other steps take about as long.
+"""The most seconds that measuring the graphs of an export takes: whoever waits for an export would not wait longer.
 
-A calm machine needs a few, for its intervals are soon narrow. A candidate that has begun by then gets its fewest
+A calm machine needs fewer, for its intervals are soon narrow. A candidate that has begun by then gets its fewest
 rounds, and settings of threads are measured after that.
 """
 OUT_OF_TIME: Final = f"not measured, because the {SECONDS:.0f} seconds for measuring were over"
@@ -39,7 +39,7 @@ FEW_CORES: Final = 4
 """The fewest cores on which half as many threads as cores is worth a measurement."""
 MEASURED: Final = "measured"
 """The outcome of a candidate that was measured."""
-UNCLEAR: Final = "measured, but the machine was too busy to tell"
+UNCLEAR: Final = "measured, but the machine was too busy, or the time too short, to tell"
 """The outcome of a candidate that may be faster than the standard form or not, as far as was measured."""
 
 

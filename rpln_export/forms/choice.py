@@ -228,7 +228,9 @@ def _note(plan: ExportPlan, measurements: Measurements) -> str:
         return measurements.why_not
     parts = [f"the fastest form on this machine, measured on the workload {plan.workload.name}"]
     if unclear := [f"{row.form} on {row.provider}" for row in measurements.candidates if row.outcome == UNCLEAR]:
-        parts.append(f"the machine was too busy to tell whether others are faster ({', '.join(unclear)})")
+        parts.append(
+            f"the machine was too busy, or the time too short, to tell whether others are faster ({', '.join(unclear)})"
+        )
     if measurements.threads_note:
         parts.append(f"threads: {measurements.threads_note}")
     return "; ".join(parts)

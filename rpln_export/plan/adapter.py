@@ -3,6 +3,7 @@
 The network lies beside the adapter, or elsewhere, where `base_model_name_or_path` of adapter_config.json says.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
 from rpln_model.checkpoints import read_fields
-from rpln_model.weights import ADAPTER, CONFIG, TOKENIZER_FILES, adapter_file, has_weights, is_file_name, local_folder
+from rpln_model.weights import ADAPTER, CONFIG, VOCABULARIES, adapter_file, has_weights, is_file_name, local_folder
 from rpln_runtime.documents import shown
 from rpln_runtime.limits import MOST_PATH_BYTES
 
@@ -61,7 +62,7 @@ class Adapter:
     base_revision: str | None
 
     def __str__(self) -> str:
-        return f"{self.kind}, merged into {Path(self.base).absolute().name}"
+        return f"{self.kind}, merged into {name_of_source(self.base)}"
 
     @property
     def config(self) -> str:
@@ -71,7 +72,7 @@ class Adapter:
     @property
     def tokenizer(self) -> str:
         """The folder or hub id of the tokenizer: the adapter's folder, if it has one."""
-        return str(self.folder) if any((self.folder / name).is_file() for name in TOKENIZER_FILES) else self.base
+        return str(self.folder) if any((self.folder / name).is_file() for name in VOCABULARIES) else self.base
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -82,26 +83,30 @@ class Adapter:
 def adapter_from_source(source: str, *, revision: str | None) -> Adapter | None:
     """Return the adapter in the folder or hub id `source`, alone or beside its network; None if there is none.
 
-    Raises PlanError for an adapter that cannot be merged, that names no network, or one with an adapter of its own,
-    MissingExtraError without peft,
-    and CheckpointError for an adapter_config.json that is broken or names a network that is not there.
+    Raises PlanError for an adapter that cannot be merged, that names no network, or one with an adapter of its own;
+    MissingExtraError without peft; and CheckpointError for an adapter_config.json that is broken or names a network
+    that is not there.
     """
     folder = local_folder(source, revision=revision)
     if not (folder / ADAPTER).is_file():
         return None
     require_extra("peft")
     fields = read_fields(folder / ADAPTER, cure="copy the adapter again")
-    kind = fields.get("peft_type")
     _check_mergeable(source, fields)
     base, base_revision = (source, revision) if has_weights(folder) else _base(folder, fields)
     return Adapter(
-        name=Path(source).absolute().name,
+        name=name_of_source(source),
         folder=folder,
-        kind=str(kind),
+        kind=str(fields["peft_type"]),
         task=TASKS_BY_TYPE.get(str(fields.get("task_type"))),
         base=base,
         base_revision=base_revision,
     )
+
+
+def name_of_source(source: str) -> str:
+    """Return the last part of a folder or hub id."""
+    return Path(os.path.normpath(Path(source).absolute())).name
 
 
 def _check_mergeable(source: str, fields: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The plan of an export: what to export and how, checked before any work."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
-from rpln_export.plan.adapter import Adapter, adapter_from_source
+from rpln_export.plan.adapter import Adapter, adapter_from_source, name_of_source
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import DEFAULTS, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
@@ -170,7 +169,7 @@ class ExportPlan:
         if self.adapter:
             return self.adapter.name
         embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
-        return embedded.get(self.source) or Path(os.path.normpath(Path(self.source).absolute())).name
+        return embedded.get(self.source) or name_of_source(self.source)
 
 
 def make_plan(
