@@ -15,7 +15,6 @@ import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from rpln_export.checkpoint.loading import load_checkpoint
 from rpln_export.checkpoint.model import load_model, source_from_plan
 from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import PlanError
@@ -190,10 +189,13 @@ def adapter(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
     return change(tmp_path / "adapter", base_model_name_or_path="../base")
 
 
-def test_the_base_is_found_and_lends_its_tokenizer(adapter: Path) -> None:
+def test_the_base_is_found_and_lends_its_tokenizer(adapter: Path, tmp_path: Path) -> None:
     plan = make_plan(str(adapter))
     assert (plan.name, plan.source) == ("adapter", str(adapter / "../base"))
-    assert load_checkpoint(plan).source.adapter == "LORA, merged into base"
+    result = CliRunner().invoke(export_command, [str(adapter), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    source = read_manifest(tmp_path / "out").source
+    assert (source.name, source.adapter) == ("adapter", "LORA, merged into base")
 
     shutil.copy(adapter.parent / "base" / "tokenizer.json", adapter)
     assert make_plan(str(adapter)).tokenizer == str(adapter)
