@@ -117,11 +117,15 @@ class Network(PreTrainedModel):
 
     @classmethod
     def load_with_info(cls, source: Location, *args: Any, **options: Any) -> tuple[Self, LoadingInfo]:
-        """Do what `from_pretrained` does, and always return the loading info, too."""
+        """Do what `from_pretrained` does, and always return the loading info, too.
+
+        With the option `ignore_adapter`, the weights in the folder are loaded without the peft adapter beside them.
+        """
+        ignore_adapter = options.pop("ignore_adapter", False)
         dtype = options.pop("dtype", None) or options.pop("torch_dtype", None) or torch.float32
         options |= {"dtype": dtype, "output_loading_info": True}
         load: Any = super().from_pretrained
-        folder = folder_to_check(source, options)
+        folder = folder_to_check(source, options, ignore_adapter=ignore_adapter)
         if folder is None:
             model, info = load(source, *args, **options)
             return model, info
@@ -131,7 +135,7 @@ class Network(PreTrainedModel):
             check_generation_config(folder)
         in_files = read_files(folder)
         found = named_as_in_network(in_files, folder=folder)
-        if found.keys() == in_files.keys():
+        if found.keys() == in_files.keys() and not ignore_adapter:
             model, info = load(folder, *args, **options | {"ignore_mismatched_sizes": True})
         else:
             model, info = cls._load_tensors(found, folder, *args, **options | {"ignore_mismatched_sizes": True})
@@ -182,17 +186,18 @@ class Network(PreTrainedModel):
             raise CheckpointError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 
-def folder_to_check(source: Location, options: Mapping[str, Any]) -> Path | None:
+def folder_to_check(source: Location, options: Mapping[str, Any], *, ignore_adapter: bool = False) -> Path | None:
     """Return the folder of the checkpoint that `from_pretrained` reads with these options, fetched if need be.
 
     Returns None if there is no folder (a state dict is given), if an option makes transformers fetch or choose other
-    files, and for the folder of an adapter, which names the checkpoint that it was trained on. Raises CheckpointError
-    if neither a folder nor a model on the hub or in its cache has this name, and for an adapter without peft.
+    files, and for the folder of an adapter, which names the checkpoint that it was trained on, unless `ignore_adapter`
+    is set. Raises CheckpointError if neither a folder nor a model on the hub or in its cache has this name, and for an
+    adapter without peft.
     """
     if source is None or any(options.get(name) for name in _UNCHECKED):
         return None
     folder = local_folder(source, revision=options.get("revision"))
-    if not (folder / ADAPTER).is_file():
+    if ignore_adapter or not (folder / ADAPTER).is_file():
         return folder
     if not is_peft_available():
         raise CheckpointError(

@@ -31,6 +31,7 @@ GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
 SENTENCE_FILES: Final = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "[0-9]_*/*")
 """The files of sentence-transformers: its own, and the folders of modules, such as 0_Transformer and 1_Pooling."""
+VOCABULARIES: Final = ("tokenizer.json", "vocab.json")
 _MOST_NAME_BYTES: Final = 255
 
 # Buffers that transformers saved until version 4.31. They hold no weights.
@@ -62,6 +63,10 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
         raise CheckpointError(f"{source} {problem}. Expected a folder with {CONFIG} and weights, or a hub id.")
     configs = (CONFIG, GENERATION_CONFIG, ADAPTER, *SENTENCE_FILES)
     snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
+    if (snapshot / ADAPTER).is_file():
+        snapshot = _download(
+            source, revision, [*_ADAPTER_WEIGHTS, *VOCABULARIES, "merges.txt", "tokenizer_config.json"]
+        )
     if not list(snapshot.glob("model*.safetensors")):
         snapshot = _download(source, revision, [*configs, "pytorch_model*.bin", f"{PICKLE}{INDEX_SUFFIX}"])
     return snapshot
@@ -123,6 +128,34 @@ def read_files(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def read_adapter(folder: Path) -> dict[str, Tensor]:
+    """Return every tensor of the peft adapter in `folder` by its name in the file, mapped and not yet in memory.
+
+    Raises CheckpointError where `adapter_file` does, and if the file is truncated, corrupt or unsafe.
+    """
+    path = adapter_file(folder)
+    return _ADAPTER_WEIGHTS[path.name](path)
+
+
+def adapter_file(folder: Path) -> Path:
+    """Return the file with the weights of the peft adapter in `folder`: safetensors if there are any.
+
+    Raises CheckpointError if there is none.
+    """
+    for name in _ADAPTER_WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} holds {ADAPTER}, but no weights of the adapter; expected {' or '.join(_ADAPTER_WEIGHTS)}. Copy or "
+        "download the adapter again."
+    )
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether there are weights of a network in `folder`, as safetensors or a pickle, in one file or in more."""
+    return any((folder / f"{name}{end}").is_file() for name in _READERS for end in ("", INDEX_SUFFIX))
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the files that the weights of the checkpoint are read from, sorted. Other files are not used.
 
@@ -173,14 +206,14 @@ def _shards(index: Path) -> list[Path]:
     if not names:
         raise CheckpointError(f"{index} names no file with weights; copy or download the checkpoint again")
     for name in names:
-        if Path(name).name != name or name in ("", ".", "..") or not _is_file_name(name):
+        if Path(name).name != name or name in ("", ".", "..") or not is_file_name(name):
             raise CheckpointError(f"{index} names {name[:300]!r}; a shard must be a file in the same folder")
         if not (index.parent / name).is_file():
             raise CheckpointError(f"{index} names {name}, which is not in the folder; copy or download it again")
     return [index.parent / name for name in names]
 
 
-def _is_file_name(name: str) -> bool:
+def is_file_name(name: str) -> bool:
     """Whether a file can be called so: file systems take 255 bytes, and neither a NUL nor half of a surrogate pair."""
     try:
         return len(name.encode()) <= _MOST_NAME_BYTES and "\0" not in name
@@ -243,4 +276,8 @@ def _corrupt(path: Path, error: Exception) -> CheckpointError:
 _READERS: Final[dict[str, Callable[[Path], dict[str, Tensor]]]] = {
     SAFETENSORS: _read_safetensors,
     PICKLE: _read_pickle,
+}
+_ADAPTER_WEIGHTS: Final[dict[str, Callable[[Path], dict[str, Tensor]]]] = {
+    "adapter_model.safetensors": _read_safetensors,
+    "adapter_model.bin": _read_pickle,
 }

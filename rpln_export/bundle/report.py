@@ -139,6 +139,7 @@ class Report:
         destination: the folder of the bundle.
         parameters: the number of the model's parameters.
         left_out: the names of weights of the checkpoint that the network has no place for.
+        adapter: the adapter that was merged, as the manifest's `source` names it; None if there was none.
         generation: what the bundle makes of generation_config.json; None for a task that generates no text.
         sizes: the bytes of each file, without the manifest and the report itself.
         graphs: the graphs.
@@ -159,6 +160,7 @@ class Report:
     destination: str
     parameters: int
     left_out: Sequence[str]
+    adapter: str | None
     generation: GenerationReport | None
     sizes: Mapping[str, int]
     graphs: Sequence[GraphReport]
@@ -216,6 +218,7 @@ def report_from_export(
         destination=str(plan.destination),
         parameters=parameters,
         left_out=left_out,
+        adapter=str(plan.adapter) if plan.adapter else None,
         generation=_generation_report(plan),
         sizes=_sizes(folder),
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],

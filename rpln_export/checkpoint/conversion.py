@@ -47,7 +47,8 @@ class Readable:
     Attributes:
         source: its folder or hub id; None for the embedded default.
         origin: the checkpoint that `source` was converted from, if it was.
-        tokenizer: where its own tokenizer is expected; None for checkpoints of fairseq, which have none.
+        tokenizer: where its own tokenizer is expected, if that is not `source`; None for files of fairseq, which have
+            none, and for checkpoints that were not converted.
     """
 
     source: str | None
@@ -67,7 +68,7 @@ def as_transformers(
     source = checkpoint and _named_by_its_folder(checkpoint)
     path = _foreign(source, revision) if source else None
     if source is None or path is None:
-        yield Readable(source=source, origin=None, tokenizer=source)
+        yield Readable(source=source, origin=None, tokenizer=None)
         return
     with _temporary_folder(beside) as folder:
         with quiet_transformers():

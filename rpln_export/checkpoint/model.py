@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from rpln_export.checkpoint.adapter import merge_adapter, supplied_by_adapter
 from rpln_export.checkpoint.quiet import quiet_transformers
 from rpln_export.checkpoint.sentences import sentence_encoder_from_plan
 from rpln_export.checkpoint.ties import tie_as_chosen
@@ -19,16 +20,21 @@ from rpln_runtime.manifest import Source
 def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
     """Return the task's model with the checkpoint's weights, in fp32 and eval mode, and the names of those left out.
 
-    Weights are left out only where the plan ignores those that the network has no place for. Raises PlanError for such
-    weights otherwise, and when the checkpoint lacks the head that the task's outputs depend on, unless the plan allows
-    a random head; and rpln_model's CheckpointError when weights below the head are missing, broken, or not finite.
+    An adapter is merged into the model. Weights are left out only where the plan ignores those that the network has no
+    place for. Raises PlanError for such weights otherwise, for an adapter that does not fit, and when the checkpoint
+    lacks the head that the task's outputs depend on, unless the plan allows a random head; and rpln_model's
+    CheckpointError when weights below the head are missing, broken, or not finite.
     """
     with quiet_transformers():
         model, info = HEADS[plan.task.architecture].from_pretrained(
-            plan.source, config=plan.composition.config, revision=plan.revision, output_loading_info=True
+            plan.source,
+            config=plan.composition.config,
+            revision=plan.revision,
+            output_loading_info=True,
+            ignore_adapter=plan.adapter is not None,
         )
     left_out = check_unexpected(info["unexpected_keys"], plan)
-    found = set(info["missing_keys"])
+    found = set(info["missing_keys"]) - supplied_by_adapter(plan)
     missing = [name for name in model.state_dict() if name in found and not _is_unused(name, plan)]
     if body := [name for name in missing if not _is_in_head(name)]:
         raise CheckpointError(f"{plan.name} is incomplete: it lacks {', '.join(body)}. Fetch it or save it again.")
@@ -40,6 +46,8 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
             "weights in their place."
         )
     tie_as_chosen(model, plan)
+    if plan.adapter:
+        model = merge_adapter(model, plan.adapter, plan)
     if plan.sentences and plan.sentences.poolings:
         assert isinstance(model, RobertaPreLayerNormModel)
         model = sentence_encoder_from_plan(model, plan.sentences)
@@ -50,14 +58,20 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
 def source_from_plan(plan: ExportPlan) -> Source:
     """Return the checkpoint's name and the SHA-256 of its weight files, in the order of their names.
 
-    Those of layers behind the pooling come last.
+    The files of an adapter come after those of the network: its weights, and the description that says how they are
+    merged. Those of layers behind the pooling come last.
     """
     digest = hashlib.sha256()
     files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
-    for path in (*files, *(plan.sentences.weight_files if plan.sentences else ())):
+    adapter = plan.adapter
+    for path in (
+        *files,
+        *(adapter.files if adapter else ()),
+        *(plan.sentences.weight_files if plan.sentences else ()),
+    ):
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return Source(name=plan.name, sha256=digest.hexdigest())
+    return Source(name=plan.name, sha256=digest.hexdigest(), adapter=str(adapter) if adapter else None)
 
 
 def _is_in_head(name: str) -> bool:

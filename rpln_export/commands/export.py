@@ -43,8 +43,8 @@ _PATH: Final = click.Path(path_type=Path)
 @cloup.argument(
     "checkpoint",
     required=False,
-    help="A folder, an id on the Hugging Face hub, or a .pt file of fairseq. [default: the embedded checkpoint of "
-    "the task]",
+    help="A folder, an id on the Hugging Face hub, or a .pt file of fairseq. An adapter of peft is merged into its "
+    "network. [default: the embedded checkpoint of the task]",
 )
 @cloup.option_group(
     "Checkpoint",

@@ -11,7 +11,8 @@ from typing import Final
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.workloads import workload_feeds
 from rpln_export.forms.graph_forms import GraphForms
-from rpln_export.forms.timing import NOISE, Run, speedup
+from rpln_export.forms.speeds import REFERENCE, Speed
+from rpln_export.forms.timing import Run, measure_speed
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
 from rpln_graphs.save import save_graphs
@@ -22,10 +23,11 @@ from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.manifest import Candidate
 from rpln_runtime.session import DEFAULT_PROVIDER
 
-SECONDS: Final = 50.0
-"""The most seconds that measuring the graphs of an export takes.
+SECONDS: Final = 30.0
+"""The most seconds that measuring the graphs of an export takes: whoever waits for an export would not wait longer.
 
-A candidate that has begun by then is measured to its end, and settings of threads are measured after that.
+A calm machine needs fewer, for its intervals are soon narrow. A candidate that has begun by then gets its fewest
+rounds, and settings of threads are measured after that.
 """
 OUT_OF_TIME: Final = f"not measured, because the {SECONDS:.0f} seconds for measuring were over"
 """The outcome of a candidate that there was no time for."""
@@ -37,6 +39,8 @@ FEW_CORES: Final = 4
 """The fewest cores on which half as many threads as cores is worth a measurement."""
 MEASURED: Final = "measured"
 """The outcome of a candidate that was measured."""
+UNCLEAR: Final = "measured, but the machine was too busy, or the time too short, to tell"
+"""The outcome of a candidate that may be faster than the standard form or not, as far as was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,10 @@ class Settings:
 
     threads: int | None = None
     spinning: bool | None = None
+
+    def __str__(self) -> str:
+        threads = "one thread for each core" if self.threads is None else f"{self.threads} threads"
+        return f"{threads}, {'spinning' if self.spinning else 'waiting'} when idle"
 
 
 DEFAULT_SETTINGS: Final = Settings()
@@ -83,47 +91,49 @@ def measure_candidates(
     entries = entries_from_plan(planned, plan)
     measured = [entry for entry in entries if entry.reason is None]
     forms = dict.fromkeys([STANDARD, *(entry.form for entry in measured)])
-    results: dict[Entry, float | str] = {}
+    results: dict[Entry, Speed | str] = {}
     deadline = time.monotonic() + seconds
     with temporary_folder() as folder:
         with writing_copies(folder):
             save_graphs({f"{form.name}.onnx": graph.written(form) for form in forms}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
         reference = _runs(planned, plan, folder, baseline)
-        for entry in sorted(measured, key=lambda entry: list(FORMS).index(entry.form.name)):
+        ordered = sorted(measured, key=lambda entry: list(FORMS).index(entry.form.name))
+        for done, entry in enumerate(ordered):
+            left = deadline - time.monotonic()
             if entry == baseline:
-                results[entry] = 1.0
-            elif time.monotonic() > deadline:
+                results[entry] = REFERENCE
+            elif left <= 0:
                 results[entry] = OUT_OF_TIME
             else:
-                results[entry] = _speedup(planned, plan, folder, entry, reference, seconds=seconds / len(measured) / 2)
+                share = left / (len(ordered) - done)
+                results[entry] = _speed(planned, plan, folder, entry, reference, seconds=share)
             advance()
     return [_candidate(planned, entry, results.get(entry, entry.reason or "")) for entry in entries]
 
 
-def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> Settings:
-    """Return the settings of ONNX Runtime's threads that run a graph fastest on the CPU.
+def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[Settings, str]:
+    """Return the settings of ONNX Runtime's threads that run a graph fastest on the CPU, and how fast others are.
 
-    By default, idle threads do not spin. Other settings are returned where they are faster by more than noise.
+    By default, idle threads do not spin. Other settings are returned where they are ahead as a form has to be.
     """
-    no_spin, others = Settings(spinning=False), _other_settings()
+    default = Settings(spinning=False)
+    others = _other_settings()
     entry = Entry(provider=DEFAULT_PROVIDER, form=form)
     planned = graph.planned
+    best, best_speed = default, REFERENCE
+    measured: list[str] = []
     with temporary_folder() as folder:
         with writing_copies(folder):
             save_graphs({f"{form.name}.onnx": graph.written(form)}, folder)
-        reference = _runs(planned, plan, folder, entry, no_spin)
-        speeds = [
-            speedup(
-                reference,
-                _runs(planned, plan, folder, entry, settings),
-                seconds=SETTINGS_SECONDS / len(others),
-                pause=SETTINGS_PAUSE,
-            )
-            for settings in others
-        ]
-    gain, fastest = max(zip(speeds, others, strict=True), key=lambda pair: pair[0])
-    return fastest if gain > 1 + NOISE else no_spin
+        reference = _runs(planned, plan, folder, entry, default)
+        for settings in others:
+            runs = _runs(planned, plan, folder, entry, settings)
+            speed = measure_speed(reference, runs, seconds=SETTINGS_SECONDS / len(others), pause=SETTINGS_PAUSE)
+            measured.append(f"{settings}: {speed}")
+            if speed.is_ahead_of(best_speed):
+                best, best_speed = settings, speed
+    return best, f"{best}; against {default}, {', '.join(measured)}"
 
 
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
@@ -170,25 +180,31 @@ def _runs(
     ]
 
 
-def _speedup(
+def _speed(
     planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, reference: Sequence[Run], *, seconds: float
-) -> float | str:
+) -> Speed | str:
     """Return how many times as fast as the reference an entry is, or else why it does not run."""
     try:
         runs = _runs(planned, plan, folder, entry)
     except (MissingExtraError, ManifestError, ProviderError) as error:
         return str(error)
-    return speedup(reference, runs, seconds=seconds)
+    return measure_speed(reference, runs, seconds=seconds)
 
 
-def _candidate(planned: PlannedGraph, entry: Entry, result: float | str) -> Candidate:
+def _candidate(planned: PlannedGraph, entry: Entry, result: Speed | str) -> Candidate:
     """Return the manifest's row of an entry; `result` is its speed, or why it has none."""
+    if isinstance(result, str):
+        return Candidate(
+            variant=planned.name, form=entry.form.name, provider=entry.provider, speedup=None, outcome=result
+        )
     return Candidate(
         variant=planned.name,
         form=entry.form.name,
         provider=entry.provider,
-        speedup=None if isinstance(result, str) else result,
-        outcome=result if isinstance(result, str) else MEASURED,
+        speedup=result.median,
+        speedup_low=result.low,
+        speedup_high=result.high,
+        outcome=UNCLEAR if result.is_unclear else MEASURED,
     )
 
 

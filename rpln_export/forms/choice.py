@@ -1,7 +1,7 @@
 """The choice of each graph's form: the fastest that was measured, or the target's default if nothing can be measured.
 
 Every bundle holds the graph in standard operators. Another form gets a file beside it only if it is faster than the
-standard form by more than noise.
+standard form by more than the measurement is uncertain (`rpln_export.forms.speeds`).
 """
 
 import dataclasses
@@ -16,13 +16,14 @@ from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.forms.candidates import (
     DEFAULT_SETTINGS,
     SECONDS,
+    UNCLEAR,
     Settings,
     entries_from_plan,
     measure_candidates,
     measure_settings,
 )
 from rpln_export.forms.graph_forms import GraphForms
-from rpln_export.forms.timing import NOISE
+from rpln_export.forms.speeds import Speed
 from rpln_export.plan.choices import AUTO, NONE
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
@@ -44,12 +45,14 @@ class Measurements:
     Attributes:
         candidates: the candidates of all graphs, as the manifest lists them.
         settings: the settings of ONNX Runtime's threads that suit its fastest form of the first graph.
+        threads_note: what was measured of these settings; empty where nothing was.
         why_not: why nothing was measured; empty where something was.
         refused: why the target's default form is not taken, where nothing was measured; empty where it may be taken.
     """
 
     candidates: tuple[Candidate, ...] = ()
     settings: Settings = DEFAULT_SETTINGS
+    threads_note: str = ""
     why_not: str = ""
     refused: str = ""
 
@@ -69,7 +72,7 @@ class Measurements:
     def fastest(self, variant: str, provider: str) -> Candidate | None:
         """Return the fastest candidate for a graph on a provider; None where none runs.
 
-        It is the standard form where nothing is faster by more than noise.
+        It is the standard form where nothing is clearly faster.
         """
         rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
         return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
@@ -137,7 +140,8 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     best = measurements.fastest(graphs[0].planned.name, DEFAULT_PROVIDER)
     if measurements.provider != DEFAULT_PROVIDER or best is None:
         return measurements
-    return dataclasses.replace(measurements, settings=measure_settings(graphs[0], FORMS[best.form], plan))
+    settings, note = measure_settings(graphs[0], FORMS[best.form], plan)
+    return dataclasses.replace(measurements, settings=settings, threads_note=note)
 
 
 def choose_forms(plan: ExportPlan, graphs: Sequence[GraphForms], measurements: Measurements) -> Choice:
@@ -220,13 +224,29 @@ def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
 def _note(plan: ExportPlan, measurements: Measurements) -> str:
     if measurements.refused:
         return f"the standard form, because the default form {plan.form.name} is {measurements.refused}"
-    return measurements.why_not or f"the fastest form on this machine, measured on the workload {plan.workload.name}"
+    if measurements.why_not:
+        return measurements.why_not
+    parts = [f"the fastest form on this machine, measured on the workload {plan.workload.name}"]
+    if unclear := [f"{row.form} on {row.provider}" for row in measurements.candidates if row.outcome == UNCLEAR]:
+        parts.append(
+            f"the machine was too busy, or the time too short, to tell whether others are faster ({', '.join(unclear)})"
+        )
+    if measurements.threads_note:
+        parts.append(f"threads: {measurements.threads_note}")
+    return "; ".join(parts)
 
 
 def _fastest(rows: Iterable[Candidate]) -> Candidate | None:
-    """Return the first row that no later row beats by more than noise; None where nothing was measured."""
+    """Return the first measured row that no later one is clearly ahead of; None where nothing was measured."""
     best: Candidate | None = None
     for row in rows:
-        if row.speedup is not None and (best is None or row.speedup > (best.speedup or 0.0) * (1 + NOISE)):
+        if row.speedup is not None and (best is None or _speed(row).is_ahead_of(_speed(best))):
             best = row
     return best
+
+
+def _speed(row: Candidate) -> Speed:
+    assert row.speedup is not None
+    assert row.speedup_low is not None
+    assert row.speedup_high is not None
+    return Speed(median=row.speedup, low=row.speedup_low, high=row.speedup_high)

@@ -1,45 +1,50 @@
-"""How much faster one way to run a graph is than another: both are run in turn, with pauses between the runs."""
+"""Measures how much faster one way to run a graph is than another: both are run in turn, with pauses between the runs.
 
-import statistics
+`rpln_export.forms.speeds` says what the times mean and how many rounds are needed.
+"""
+
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-ROUNDS: Final = 5
-"""The most rounds that are made."""
+from rpln_export.forms.speeds import LEAST_ROUNDS, MOST_ROUNDS, Speed, speed_from_ratios
+
 PAUSE: Final = 0.005
 """Seconds before each run. Idle threads of the run before it may still spin and slow it down."""
-NOISE: Final = 0.05
-"""The share of a speed that is noise: of two ways that differ by no more, neither counts as faster."""
-GIVE_UP_BELOW: Final = 0.7
-"""The speed, relative to the reference, below which a candidate is not measured any further."""
 
 Run = Callable[[], object]
 
 
-def speedup(reference: Sequence[Run], candidate: Sequence[Run], *, seconds: float, pause: float = PAUSE) -> float:
-    """Return how many times as fast as `reference` a `candidate` is: the ratio of the summed medians of their runs.
+def measure_speed(reference: Sequence[Run], contender: Sequence[Run], *, seconds: float, pause: float = PAUSE) -> Speed:
+    """Return how many times as fast as `reference` a `contender` is.
 
-    Both hold the same runs in the same order. Each is run once without timing. Then all are run in rounds, until there
-    are ROUNDS of them or `seconds` are over, at least once. Before each run there is a pause of `pause` seconds.
+    Both hold the same runs in the same order. Each is run once without timing. Then all are run in rounds until the
+    speed is settled, there are MOST_ROUNDS of them, or `seconds` are over; at least LEAST_ROUNDS. A round gives one
+    ratio, of the sums of the times. Its pairs change their order from round to round, so that neither side always
+    comes second. Before each run there is a pause of `pause` seconds.
     """
-    for run in (*reference, *candidate):
+    for run in (*reference, *contender):
         run()
     started = time.perf_counter()
-    rounds: list[list[tuple[float, float]]] = []
-    pairs = list(zip(reference, candidate, strict=True))
-    while len(rounds) < ROUNDS and (not rounds or time.perf_counter() - started < seconds):
-        rounds.append([(_timed(one, pause), _timed(other, pause)) for one, other in pairs])
-        if _ratio(rounds) < GIVE_UP_BELOW:
-            break
-    return _ratio(rounds)
+    pairs = list(zip(reference, contender, strict=True))
+    ratios: list[float] = []
+    while True:
+        ratios.append(_ratio(pairs, pause, turned=len(ratios) % 2 == 1))
+        if len(ratios) < LEAST_ROUNDS:
+            continue
+        speed = speed_from_ratios(ratios)
+        if speed.is_settled or len(ratios) == MOST_ROUNDS or time.perf_counter() - started >= seconds:
+            return speed
 
 
-def _ratio(rounds: Sequence[Sequence[tuple[float, float]]]) -> float:
-    """Return the summed medians of the first runs over those of the second, in seconds by round and pair of runs."""
-    runs = list(zip(*rounds, strict=True))
-    first, second = (sum(statistics.median(pair[side] for pair in pairs) for pairs in runs) for side in range(2))
-    return float(first / second)
+def _ratio(pairs: Sequence[tuple[Run, Run]], pause: float, *, turned: bool) -> float:
+    """Return the seconds of the first runs of all pairs over those of the second; `turned` runs the second first."""
+    sides = (1, 0) if turned else (0, 1)
+    sums = [0.0, 0.0]
+    for pair in pairs:
+        for side in sides:
+            sums[side] += _timed(pair[side], pause)
+    return sums[0] / sums[1]
 
 
 def _timed(run: Run, pause: float) -> float:

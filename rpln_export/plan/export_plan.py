@@ -1,6 +1,5 @@
 """The plan of an export: what to export and how, checked before any work."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
-from rpln_export.plan.adapter import check_no_adapter
+from rpln_export.plan.adapter import Adapter, adapter_from_source, name_of_source
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import DEFAULTS, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
@@ -56,9 +55,10 @@ class ExportPlan:
     """One export, as far as it can be planned before the checkpoint's weights are read.
 
     Attributes:
-        source: the checkpoint, as a folder or a hub id.
+        source: the checkpoint, as a folder or a hub id; where there is an adapter, the network that it belongs to.
+        adapter: the peft adapter that is merged into the network; None where there is none.
         origin: the checkpoint that the user named, where `source` was converted from it.
-        revision: the branch, tag or commit of a hub id.
+        revision: the branch, tag or commit of the hub id in `source`.
         composition: the configurations of the checkpoint's networks.
         task: the row of TASKS.
         recipe: the row of RECIPES, which says how the precision is made.
@@ -88,6 +88,7 @@ class ExportPlan:
     """
 
     source: str
+    adapter: Adapter | None
     origin: Origin | None
     revision: str | None
     composition: Composition
@@ -173,8 +174,10 @@ class ExportPlan:
         """The checkpoint's name: the last part of its file, folder or hub id."""
         if self.origin:
             return self.origin.name
+        if self.adapter:
+            return self.adapter.name
         embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
-        return embedded.get(self.source) or _name(self.source)
+        return embedded.get(self.source) or name_of_source(self.source)
 
 
 def make_plan(
@@ -250,11 +253,15 @@ def make_plan(
     named = checkpoint or str(default_for_task(task).folder)
     inner = network_folder(named, revision=revision)
     if inner is not None:
-        origin = origin or Origin(name=_name(named), files=tuple(weight_files(inner)))
+        origin = origin or Origin(name=name_of_source(named), files=tuple(weight_files(inner)))
         tokenizer = str(inner) if tokenizer in {None, named} else tokenizer
-    source = str(inner or named)
-    check_no_adapter(source, revision=revision)
-    composition = load_composition(source, revision=revision)
+    source, source_revision = str(inner or named), revision
+    adapter = adapter_from_source(source, revision=revision)
+    own_tokenizer = source
+    if adapter:
+        source, source_revision, own_tokenizer = adapter.base, adapter.base_revision, adapter.tokenizer
+        task = task or adapter.task
+    composition = load_composition(adapter.config if adapter else source, revision=source_revision)
     check_remote_code(composition, source)
     if tie is not None:
         composition.decoder.tie_word_embeddings = tie
@@ -264,12 +271,13 @@ def make_plan(
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
-    generating = read_generation_config(source, revision=revision) if chosen_task.generates else {}
+    generating = read_generation_config(source, revision=source_revision) if chosen_task.generates else {}
     variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
     plan = ExportPlan(
         source=source,
+        adapter=adapter,
         origin=origin,
-        revision=revision,
+        revision=source_revision,
         composition=composition,
         task=chosen_task,
         recipe=recipe,
@@ -291,7 +299,7 @@ def make_plan(
         opset=checked_opset(opset),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
-        tokenizer=tokenizer or source,
+        tokenizer=tokenizer or own_tokenizer,
         calibration=calibration,
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,
@@ -327,11 +335,6 @@ def _check(plan: ExportPlan, *, workload_given: bool) -> None:
     if plan.with_tokenizer:
         check_text_graph(plan.task, plan.recipe, plan.graphs)
     check_engines(plan.engines, described_graphs(plan.graphs, plan.axes, opset=plan.opset), plan.axes)
-
-
-def _name(source: str) -> str:
-    """Return the last part of a folder or hub id."""
-    return Path(os.path.normpath(Path(source).absolute())).name
 
 
 def _default_destination(plan: ExportPlan) -> Path:

@@ -34,7 +34,8 @@ def revalidate(
         with steps.step("load"):
             manifest = read_manifest(folder)
             readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
-            plan = _plan_from_bundle(manifest, readable, revision, tie=_ties(folder))
+            tie = None if manifest.source.adapter else _ties(folder)  # an adapter may have made two tables of one
+            plan = _plan_from_bundle(manifest, readable, revision, tie=tie)
             if source_from_plan(plan).sha256 != manifest.source.sha256:
                 raise ValidationError(_other_checkpoint(folder, manifest, checkpoint or plan.name))
             model, _ = load_model(plan)
@@ -57,7 +58,7 @@ def _other_checkpoint(folder: Path, manifest: Manifest, named: str) -> str:
     )
 
 
-def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None, *, tie: bool) -> ExportPlan:
+def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None, *, tie: bool | None) -> ExportPlan:
     """Return the plan that the bundle's graphs were exported by, as far as its manifest tells."""
     task = TASKS[manifest.task]
     graphs = [graph for graph in manifest.graphs if graph.variant in task.variants]

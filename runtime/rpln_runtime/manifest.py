@@ -128,8 +128,11 @@ class Candidate:
         variant: the variant of the graph.
         form: the name of the form.
         provider: the provider that ran it.
-        speedup: how many times as fast it is as the standard form on the first provider; None if it was not measured.
+        speedup: how many times as fast it is as the standard form on the first provider, as the median of the rounds;
+            None if it was not measured.
         outcome: whether it was chosen or only measured, or why it was not measured.
+        speedup_low: the lower end of the interval that the true speedup lies in; None if it was not measured.
+        speedup_high: the upper end of that interval.
     """
 
     variant: str
@@ -137,6 +140,8 @@ class Candidate:
     provider: str
     speedup: float | None
     outcome: str
+    speedup_low: float | None = None
+    speedup_high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +222,14 @@ class Source:
 
     Attributes:
         name: the name of its folder, or its hub id.
-        sha256: the SHA-256 over its weight files, in hexadecimal.
+        sha256: the SHA-256 over its weight files, in hexadecimal; those of an adapter and its description count, too.
+        adapter: the type of the peft adapter that was merged and the name of the network that it was merged into; None
+            if there was none.
     """
 
     name: str
     sha256: str
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,16 +246,28 @@ TABLE = (
         says=("auto_map: AutoModel: modeling_mine.MyModel)", "Remove auto_map"),
     ),
     Bad(
-        id="adapter-beside-its-base",
-        spoil=write("adapter_config.json", b'{"base_model_name_or_path": "org/base", "peft_type": "LORA"}'),
+        id="adapter-that-cannot-be-merged",
+        spoil=write("adapter_config.json", b'{"base_model_name_or_path": "org/base", "peft_type": "PROMPT_TUNING"}'),
         code=NOT_AS_ASKED,
-        says=("an adapter of peft (adapter_config.json) for org/base", "merge_and_unload()"),
+        says=("an adapter of peft of type PROMPT_TUNING, which cannot be merged", "LORA"),
+    ),
+    Bad(
+        id="adapter-without-weights",
+        spoil=write("adapter_config.json", b'{"peft_type": "LORA", "target_modules": ["query"]}'),
+        code=BROKEN_CHECKPOINT,
+        says=("adapter_config.json, but no weights of the adapter", "adapter_model.safetensors"),
     ),
     Bad(
         id="adapter-alone",
-        spoil=lambda folder: [remove("*")(folder), write("adapter_config.json", b"{")(folder)],
+        spoil=lambda folder: [remove("*")(folder), write("adapter_config.json", b'{"peft_type": "LORA"}')(folder)],
         code=NOT_AS_ASKED,
-        says=("an adapter of peft (adapter_config.json), which is not exported", "merge_and_unload()"),
+        says=("no network that it belongs to: base_model_name_or_path in adapter_config.json is None",),
+    ),
+    Bad(
+        id="adapter-damaged",
+        spoil=write("adapter_config.json", b"{"),
+        code=BROKEN_CHECKPOINT,
+        says=("adapter_config.json is not valid JSON", "copy the adapter again"),
     ),
     # The weights
     Bad(id="no-weights", spoil=remove("*.safetensors"), code=BROKEN_CHECKPOINT, says=("no weights", WEIGHTS)),

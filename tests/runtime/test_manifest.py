@@ -12,9 +12,11 @@ from rpln_runtime.limits import DOCUMENTS, Document
 from rpln_runtime.manifest import (
     MANIFEST_NAME,
     Axis,
+    Candidate,
     Generation,
     Graph,
     Manifest,
+    Optimization,
     Source,
     TensorSpec,
     read_manifest,
@@ -105,6 +107,20 @@ def drop(*keys: str | int) -> Callable[[Any], None]:
     return change
 
 
+def test_fields_that_older_bundles_lack_have_their_defaults(folder: Path) -> None:
+    row = Candidate(variant="full", form="fused", provider="cpu", speedup=1.5, outcome="chosen")
+    optimization = Optimization(
+        target="cpu", workload="latency", provider="cpu", threads=None, spinning=None, candidates=(row,), note=""
+    )
+    write_manifest(folder, dataclasses.replace(MANIFEST, optimization=optimization))
+    written = read_manifest(folder)
+    for field in ("speedup_low", "speedup_high"):
+        edit(folder, drop("optimization", "candidates", 0, field))
+    edit(folder, drop("source", "adapter"))
+
+    assert read_manifest(folder) == written
+
+
 PATH = ("files", 1, "path")
 LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
 
@@ -143,9 +159,9 @@ LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
             put("graphs", 0, "inputs", 0, "shape", 0, value=[]),
             r"graphs\[0\]\.inputs\[0\]\.shape\[0\] is \[\], expected str \| int",
         ),
-        (put("source", value=7), r"the manifest\.source holds 7, expected \['name', 'sha256'\]\."),
-        (drop("source", "name"), r"the manifest\.source holds \['sha256'\], expected \['name', 'sha256'\]\."),
-        (put("source", "date", value="today"), r"holds \['date', 'name', 'sha256'\], expected \['name', 'sha256'\]\."),
+        (put("source", value=7), r"the manifest\.source holds 7, expected \['adapter', 'name', 'sha256'\]\."),
+        (drop("source", "name"), r"the manifest\.source holds \['adapter', 'sha256'\], expected \['adapter', 'name', "),
+        (put("source", "date", value="today"), r"source holds \['adapter', 'date', 'name', 'sha256'\], expected \['ad"),
         (drop("axes", "sequence"), r"axes sequence of 'model\.onnx'"),
         (put("pad_token_id", value=10**30), r"the manifest\.pad_token_id is 10{30}, expected integers from 0 to 2147"),
         (put("pad_token_id", value=-1), r"the manifest\.pad_token_id is -1, expected integers from 0 "),

@@ -19,6 +19,8 @@ def print_report(report: "Report") -> None:
     """Print how the export was proven, how the form was chosen, where the bundle is, and what it took."""
     print_comparisons(report.comparisons)
     console = make_console()
+    if report.adapter:
+        console.print(f"merged: {report.adapter}", soft_wrap=True)
     if report.left_out:
         console.print(f"left out (--ignore-unexpected): {weights_in_words(report.left_out)}", soft_wrap=True)
     for sentence in report.generation.sentences if report.generation else ():
@@ -40,9 +42,10 @@ def print_optimization(optimization: "Optimization") -> None:
     console = make_console()
     rows = [row for row in optimization.candidates if row.speedup is not None]
     if rows:
-        table = Table("graph", "form", "runs on", "speed", "")
+        table = Table("graph", "form", "runs on", "speed", "interval", "")
         for row in rows:
-            table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", row.outcome)
+            interval = f"{row.speedup_low:.2f} to {row.speedup_high:.2f}"
+            table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", interval, row.outcome)
         console.print(table)
     console.print(f"target {optimization.target}: {optimization.note}", soft_wrap=True)
 

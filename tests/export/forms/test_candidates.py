@@ -14,6 +14,7 @@ from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_fr
 from rpln_export.forms import candidates
 from rpln_export.forms.candidates import OUT_OF_TIME, Settings, measure_candidates, measure_settings
 from rpln_export.forms.graph_forms import GraphForms
+from rpln_export.forms.speeds import Speed
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_graphs.errors import GraphError
 from rpln_graphs.forms import STANDARD
@@ -42,7 +43,12 @@ def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def speeds(monkeypatch: pytest.MonkeyPatch, *made_up: float) -> None:
     left = iter(made_up)
-    monkeypatch.setattr(candidates, "speedup", lambda *_, **__: next(left))
+    monkeypatch.setattr(candidates, "measure_speed", lambda *_, **__: clear(next(left)))
+
+
+def clear(median: float) -> Speed:
+    """Return a speed whose interval is narrow."""
+    return Speed(median=median, low=median * 0.99, high=median * 1.01)
 
 
 @pytest.mark.usefixtures("no_openvino")
@@ -73,8 +79,8 @@ def test_every_form_is_measured_and_what_is_not_installed_says_so(
 def test_candidates_without_time_left_are_listed_as_not_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, graph = racer
     speeds(monkeypatch, 3.0)
-    # The clock is read once at the start, and before each candidate except the standard form.
-    clock = iter([0.0, 1.0, 1.0, *[100.0] * 20])
+    # The clock is read once at the start, and before each candidate.
+    clock = iter([0.0, 1.0, 1.0, 1.0, *[100.0] * 20])
     monkeypatch.setattr(candidates, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
     rows = measure_candidates(graph, plan, seconds=50, advance=lambda: None)
@@ -87,7 +93,7 @@ def test_candidates_without_time_left_are_listed_as_not_measured(racer: Racer, m
     ("cores", "gains", "best"),
     [
         (2, [1.2], Settings(spinning=True)),
-        (2, [1.04], Settings(spinning=False)),
+        (2, [1.035], Settings(spinning=False)),
         (8, [1.1, 1.3], Settings(threads=4, spinning=False)),
         (8, [1.3, 1.1], Settings(spinning=True)),
         (8, [0.9, 0.8], Settings(spinning=False)),
@@ -100,7 +106,10 @@ def test_idle_threads_do_not_spin_unless_that_is_faster(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     speeds(monkeypatch, *gains)
 
-    assert measure_settings(graph, STANDARD, plan) == best
+    chosen, note = measure_settings(graph, STANDARD, plan)
+
+    assert chosen == best
+    assert all(f"{gain:.2f} ({gain * 0.99:.2f} to {gain * 1.01:.2f})" in note for gain in gains)
 
 
 def test_a_disk_without_room_for_copies_is_named(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,15 +61,23 @@ inline constexpr std::array<Range, 21> ranges{{
     {"passes", 0, most},
 }};
 
-// The fields that older bundles lack. Where they are missing, they have the values that their structs begin with.
-inline constexpr std::array<std::string_view, 2> optional_fields{"defaults", "sentences"};
-
 // Returns the integers that the field `name` may hold: those of 64 bits where the table says nothing.
 inline Range range_of_field(std::string_view name) {
   for (const Range& range : ranges) {
     if (range.field == name) return range;
   }
   return {name, std::numeric_limits<std::int64_t>::min(), most};
+}
+
+// The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their structs.
+inline constexpr std::array<std::string_view, 5> optional_fields{
+    {"adapter", "defaults", "sentences", "speedup_high", "speedup_low"}};
+
+inline bool is_optional_field(std::string_view name) {
+  for (const std::string_view optional : optional_fields) {
+    if (optional == name) return true;
+  }
+  return false;
 }
 
 }  // namespace rpln::limits

@@ -98,8 +98,10 @@ struct Candidate {
   std::string provider;
   std::optional<double> speedup;
   std::string outcome;
+  std::optional<double> speedup_low;
+  std::optional<double> speedup_high;
 
-  RPLN_FIELDS(variant, form, provider, speedup, outcome)
+  RPLN_FIELDS(variant, form, provider, speedup, outcome, speedup_low, speedup_high)
 };
 
 struct Optimization {
@@ -141,8 +143,9 @@ struct Sentences {
 struct Source {
   std::string name;
   std::string sha256;
+  std::optional<std::string> adapter;
 
-  RPLN_FIELDS(name, sha256)
+  RPLN_FIELDS(name, sha256, adapter)
 };
 
 struct Manifest {

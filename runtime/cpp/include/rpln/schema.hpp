@@ -66,8 +66,10 @@ struct Schema {
     Row row;
     std::size_t known = 0;
     Row::visit(row, [&](const char* key, auto& field) {
-      if (!value.contains(key) && is_optional(key)) return;
-      if (!value.contains(key)) throw SchemaError(where + " has no field " + in_quotes(key));
+      if (!value.contains(key)) {
+        if (limits::is_optional_field(key)) return;
+        throw SchemaError(where + " has no field " + in_quotes(key));
+      }
       using Field = std::remove_reference_t<decltype(field)>;
       field = Schema<Field>::read(value[key], where + "." + key);
       check_range(value[key], key, where + "." + key);
@@ -78,11 +80,6 @@ struct Schema {
   }
 
  private:
-  static bool is_optional(std::string_view key) {
-    const auto& fields = limits::optional_fields;
-    return std::find(fields.begin(), fields.end(), key) != fields.end();
-  }
-
   static std::string unknown_field(Row& row, const Json& value) {
     for (const auto& [name, _] : value.items()) {
       bool known = false;
