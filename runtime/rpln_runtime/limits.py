@@ -92,6 +92,9 @@ RANGES: Final = {
 }
 """The integers of a manifest by the name of their field, which means the same in every object."""
 
+OPTIONAL_FIELDS: Final = frozenset({"token_types", "truncation_side"})
+"""The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their rows."""
+
 
 def range_of_field(name: str) -> Range:
     """Return the integers that the field `name` may hold: those of 64 bits where RANGES says nothing."""

@@ -18,8 +18,8 @@ from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.external_data import NotOnnxError, external_files
-from rpln_runtime.facts import contradiction
-from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, range_of_field
+from rpln_runtime.facts import RIGHT, contradiction
+from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, range_of_field
 from rpln_runtime.replacing import recover
 
 SCHEMA_VERSION: Final = 3
@@ -229,6 +229,10 @@ class Manifest:
         validation: the summary of the comparison with PyTorch.
         generation: what a decoder's steps need; None for other tasks.
         optimization: how the forms of the graphs were chosen; None if nothing was chosen.
+        truncation_side: the side from which a text that is too long is cut, "right" or "left". Windows over it are laid
+            from the other side.
+        token_types: whether the graph gets the token types that the tokenizer gives; otherwise they are 0, as with
+            transformers if the tokenizer's `model_input_names` lack "token_type_ids".
         files: all files of the bundle but the manifest.
         schema_version: the version of the manifest's schema.
     """
@@ -252,6 +256,8 @@ class Manifest:
     validation: Json
     generation: Generation | None = None
     optimization: Optimization | None = None
+    truncation_side: str = RIGHT
+    token_types: bool = True
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
@@ -425,13 +431,13 @@ def value_from_json(hint: Any, value: Any, where: str) -> Any:
 
 
 def _dataclass_from_json(row: Any, value: Any, where: str) -> Any:
-    names = [field.name for field in dataclasses.fields(row)]
-    if not isinstance(value, dict) or value.keys() != set(names):
+    names = {field.name for field in dataclasses.fields(row)}
+    if not isinstance(value, dict) or not names - OPTIONAL_FIELDS <= value.keys() <= names:
         found = sorted(value) if isinstance(value, dict) else value
         raise TypeError(f"{where} holds {shown(found)}, expected {sorted(names)}")
     hints = get_type_hints(row)
-    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in names}
-    for name in names:
+    fields = {name: value_from_json(hints[name], value[name], f"{where}.{name}") for name in value}
+    for name in value:
         _check_range(name, value[name], f"{where}.{name}")
     return row(**fields)
 

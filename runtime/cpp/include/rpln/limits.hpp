@@ -1,6 +1,7 @@
 // What a bundle's documents hold at most. tests/cpp/test_tasks.py compares these tables with rpln_runtime/limits.py.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -66,6 +67,13 @@ inline Range range_of_field(std::string_view name) {
     if (range.field == name) return range;
   }
   return {name, std::numeric_limits<std::int64_t>::min(), most};
+}
+
+// The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their structs.
+inline constexpr std::array<std::string_view, 2> optional_fields{{"token_types", "truncation_side"}};
+
+inline bool is_optional(std::string_view name) {
+  return std::find(optional_fields.begin(), optional_fields.end(), name) != optional_fields.end();
 }
 
 }  // namespace rpln::limits

@@ -85,7 +85,7 @@ inline Encoding fit(const Encoding& encoding, const Manifest& manifest, bool tru
                      std::to_string(manifest.usable_length) +
                      ": shorten it, or set the option truncation to true to leave out the rest.");
   }
-  return truncate(encoding, manifest.usable_length);
+  return truncate(encoding, manifest.usable_length, manifest.truncation_side);
 }
 
 inline void softmax(float* values, std::size_t count) {

@@ -62,7 +62,8 @@ class TokenClassification {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    return windows(context_.tokenizer.encode(text_from_json(item)), context_.manifest.usable_length, stride_);
+    const Encoding encoding = context_.tokenizer.encode(text_from_json(item));
+    return windows(encoding, context_.manifest.usable_length, stride_, context_.manifest.truncation_side);
   }
 
   [[nodiscard]] Scores score(const Row& row) const {
