@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rpln_export.checkpoint.loading import Checkpoint
 from rpln_export.checkpoint.tokenizer import save_tokenizer
+from rpln_export.checkpoint.tokenizer_file import TOKEN_TYPES
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
@@ -91,6 +92,8 @@ def manifest_from_export(
         validation={},
         generation=plan.generation,
         optimization=choice.record,
+        truncation_side=checkpoint.tokenizer.truncation_side,
+        token_types=TOKEN_TYPES in checkpoint.tokenizer.model_input_names,
     )
 
 

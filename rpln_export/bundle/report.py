@@ -109,6 +109,8 @@ class Report:
         destination: the folder of the bundle.
         parameters: the number of the model's parameters.
         left_out: the names of weights of the checkpoint that the network has no place for.
+        tokenizer_notes: sentences about what the tokenizer does otherwise than a version of transformers, or than its
+            file.
         sizes: the bytes of each file, without the manifest and the report itself.
         graphs: the graphs.
         tolerance: what the recipe accepts.
@@ -128,6 +130,7 @@ class Report:
     destination: str
     parameters: int
     left_out: Sequence[str]
+    tokenizer_notes: Sequence[str]
     sizes: Mapping[str, int]
     graphs: Sequence[GraphReport]
     tolerance: Tolerance
@@ -170,6 +173,7 @@ def report_from_export(
     *,
     parameters: int,
     left_out: Sequence[str],
+    tokenizer_notes: Sequence[str],
     proof: Proof,
     steps: Sequence[Step],
     choice: Choice,
@@ -184,6 +188,7 @@ def report_from_export(
         destination=str(plan.destination),
         parameters=parameters,
         left_out=left_out,
+        tokenizer_notes=tokenizer_notes,
         sizes=_sizes(folder),
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,

@@ -1,6 +1,9 @@
 """The C++ runtime gives the answers, logits and errors of Python's, on bundles of the embedded checkpoints."""
 
+import json
 import math
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,14 @@ import pytest
 
 from rpln_runtime import InputError, load, pipeline
 from rpln_runtime.batching import feeds_from_encodings
+from rpln_runtime.manifest import MANIFEST_NAME, write_manifest
+from rpln_runtime.tasks import TASKS
 from rpln_runtime.tokenization import Tokenizer, truncate
 from tests.cpp.building import Build
 from tests.cpp.messages import assert_says_the_same, words_of
+from tests.cpp.test_tokenizer import with_token_types
 from tests.cpp.texts import random_texts
+from tests.runtime.bundles import make_bundle
 
 Demo = Callable[..., Path]
 
@@ -39,6 +46,7 @@ CHOICES = [
     {"prompt": "It rained.", "choices": ["We got wet."]},
 ]
 MASKED = ["The old <mask> walked.", "<mask>", "He<mask> to the<mask> of the<mask>.", "Été <mask> 東京."]
+LONG_PAIRS = [{"text": "Hello.", "text_pair": TEXTS[-1]}, {"text": CONTEXT, "text_pair": TEXTS[-1]}]
 PAIRS = [{"text": "Hello."}, {"text": "Hello.", "text_pair": "Free money!"}, "Hello."]
 
 CASES: list[tuple[str, dict[str, Any], Any]] = [
@@ -105,6 +113,54 @@ def test_answers_of_fp16_and_other_forms_of_logits_equal_those_of_python(built: 
         filler = demo("fill-mask", logits=form)
         (answer,) = built.ask("answer", filler, [{"inputs": MASKED, "options": {}}], threads=1, batch_size=3)
         assert_same(answer, pipeline(filler, provider="cpu", threads=1)(MASKED))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "inputs"),
+    [
+        ("token-classification", {"stride": 3, "aggregation_strategy": "simple"}, TEXTS),
+        ("text-classification", {"truncation": True, "top_k": None}, [TEXTS[-1], *LONG_PAIRS]),
+        ("question-answering", {"max_seq_len": 40, "doc_stride": 7, "top_k": 2}, QUESTIONS),
+        ("feature-extraction", {"truncation": True}, TEXTS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_texts_that_are_cut_on_the_left_give_the_answers_of_python(
+    built: Build, demo: Demo, tmp_path: Path, task: str, options: dict[str, Any], inputs: Any
+) -> None:
+    folder = with_fields(demo(task), tmp_path / "left", truncation_side="left")
+    expected = pipeline(folder, provider="cpu", threads=1)(inputs, **options)
+    (answer,) = built.ask("answer", folder, [{"inputs": inputs, "options": options}], provider="cpu", threads=1)
+    assert_same(answer, expected)
+    with pytest.raises(AssertionError):  # the inputs are long enough for the side to show
+        assert_same(answer, pipeline(demo(task), provider="cpu", threads=1)(inputs, **options))
+
+
+@pytest.mark.parametrize("fed", [True, False], ids=["fed", "left out"])
+def test_token_types_are_fed_as_in_python(built: Build, tmp_path: Path, fed: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+        bundle = make_bundle(tmp_path / "made", TASKS["multiple-choice"])
+    path = bundle.folder / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    with_token_types(document)
+    path.write_text(json.dumps(document).replace('"type_id": 2', '"type_id": 1'), encoding="utf-8")
+    write_manifest(bundle.folder, bundle.manifest)
+    folder, other = (with_fields(bundle.folder, tmp_path / f"{value}", token_types=value) for value in (fed, not fed))
+    expected = pipeline(folder, provider="cpu", threads=1)(CHOICES)
+    (answer,) = built.ask("answer", folder, [{"inputs": CHOICES, "options": {}}], provider="cpu", threads=1)
+    assert_same(answer, expected)
+    with pytest.raises(AssertionError):
+        assert_same(answer, pipeline(other, provider="cpu", threads=1)(CHOICES))
+
+
+def with_fields(bundle: Path, folder: Path, **fields: Any) -> Path:
+    """Copy a bundle to `folder` with other fields in its manifest."""
+    shutil.copytree(bundle, folder)
+    path = folder / MANIFEST_NAME
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(document | fields), encoding="utf-8")
+    return folder
 
 
 def test_places_in_bytes_are_those_in_characters(built: Build, demo: Demo) -> None:
