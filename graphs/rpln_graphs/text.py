@@ -5,10 +5,10 @@
 The tokenizer's operator treats plain text as RoBERTa's byte-level BPE does. The rules rewrite the text before it, where
 the tokenizer does more or the operator does wrong:
 
-1. A space is put before a text, and before the text that follows a mask, if the tokenizer puts one there.
-2. The white space before a mask, or after it, is removed if it belongs to the mask.
-3. A mask becomes one character. Where tokens of several characters are possible, the operator loses the end of a text
+1. A mask becomes one character. Where tokens of several characters are possible, the operator loses the end of a text
    that looks like the beginning of such a token: the `b` of `a <b`.
+2. The white space before a mask, or after it, is removed if it belongs to the mask.
+3. A space is put before a text, and before the text that follows a mask, if the tokenizer puts one there.
 
 Source: onnxruntime-extensions 0.15, operators/tokenizer/bpe_kernels.cc and operators/text/string_regex_replace.cc.
 """
@@ -40,8 +40,8 @@ class BytePairs:
     `vocabulary` has the ids by token, those of the special tokens `<s>`, `<pad>` and `</s>` among them. `merges` are
     the pairs in their order, with a space between the two. `mask` is the mask token, or None if there is none, and
     `mask_takes_space_before` and `mask_takes_space_after` say whether the white space around it belongs to it.
-    `prefix_space` says whether a space is put before a text. `truncation_side`, "right" or "left", is the side from which
-    a text that is too long is cut.
+    `prefix_space` says whether a space is put before a text. `truncation_side`, "right" or "left", is the side from
+    which a text that is too long is cut.
     """
 
     vocabulary: Mapping[str, int]
@@ -120,13 +120,13 @@ class _Steps:
 
 def _rewritten(steps: _Steps, text: ir.Value, tokenizer: BytePairs) -> ir.Value:
     """Return the text rewritten by the rules in the module's docstring."""
-    rules = [(r"^([^ ])", r" \1")] if tokenizer.prefix_space else []  # rule 1
+    rules = []
     if tokenizer.mask is not None:
         before = f"{_SPACE}*" if tokenizer.mask_takes_space_before else ""
         after = f"{_SPACE}*" if tokenizer.mask_takes_space_after else ""
-        rules.append((f"{before}{tokenizer.mask}{after}", _MASK))  # rules 2 and 3
-    if tokenizer.mask is not None and tokenizer.prefix_space:
-        rules.append((f"({_MASK})([^ {_MASK}])", r"\1 \2"))  # rule 1
+        rules.append((f"{before}{tokenizer.mask}{after}", _MASK))  # rules 1 and 2
+    if tokenizer.prefix_space:
+        rules.append((f"(^|{_MASK})([^ {_MASK}])", r"\1 \2"))  # rule 3
     for pattern, replacement in rules:
         text = steps.add(
             "StringRegexReplace",

@@ -149,8 +149,8 @@ def windows(
     """Return windows over `encoding`, of at most `max_length` tokens, of which two neighbours share `stride` tokens.
 
     Only the tokens of one sequence are cut: 0 for the text, 1 for its pair. The other tokens are in every window. An
-    encoding that is short enough is its own only window. If `truncation_side` is "left", the last window is full and
-    the first one may be shorter, as with the tokenizers library; the windows are in the order of the text all the same.
+    encoding that is short enough is its own only window. If `truncation_side` is "left", they begin with the window at
+    the end of the text, as those of the tokenizers library do.
     Raises InputError if the other tokens leave room for no more than `stride` tokens.
     """
     if len(encoding) <= max_length:
@@ -166,7 +166,7 @@ def windows(
     before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(encoding))
     spans = [(start, min(start + room, len(inside))) for start in range(0, len(inside) - stride, room - stride)]
     if truncation_side == LEFT:
-        spans = [(len(inside) - end, len(inside) - start) for start, end in reversed(spans)]
+        spans = [(len(inside) - end, len(inside) - start) for start, end in spans]
     return [encoding.take(np.concatenate([before, inside[start:end], after])) for start, end in spans]
 
 

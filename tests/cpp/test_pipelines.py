@@ -118,7 +118,7 @@ def test_answers_of_fp16_and_other_forms_of_logits_equal_those_of_python(built: 
 @pytest.mark.parametrize(
     ("task", "options", "inputs"),
     [
-        ("token-classification", {"stride": 3, "aggregation_strategy": "simple"}, TEXTS),
+        *[("token-classification", {"stride": 3, "aggregation_strategy": s}, TEXTS) for s in ("none", "simple")],
         ("text-classification", {"truncation": True, "top_k": None}, [TEXTS[-1], *LONG_PAIRS]),
         ("question-answering", {"max_seq_len": 40, "doc_stride": 7, "top_k": 2}, QUESTIONS),
         ("feature-extraction", {"truncation": True}, TEXTS),
@@ -140,6 +140,7 @@ def test_texts_that_are_cut_on_the_left_give_the_answers_of_python(
 def test_token_types_are_fed_as_in_python(built: Build, tmp_path: Path, fed: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+        (tmp_path / "made").mkdir()
         bundle = make_bundle(tmp_path / "made", TASKS["multiple-choice"])
     path = bundle.folder / "tokenizer.json"
     document = json.loads(path.read_text(encoding="utf-8"))

@@ -66,9 +66,8 @@ inline std::pair<std::int64_t, std::int64_t> longest_first(std::int64_t first, s
 
 // Splits the tokens of `sequence` into windows. Every window has at most `max_length` tokens, with the special tokens
 // and the other sequence in each, and neighbouring windows share `stride` tokens. An encoding that is short enough is
-// one window. If `truncation_side` is "left", the last window is full and the first one may be shorter, as with the
-// tokenizers library; the windows are in the order of the text all the same. Throws InputError where the other tokens
-// leave room for `stride` tokens or fewer.
+// one window. If `truncation_side` is "left", they begin with the window at the end of the text, as those of the
+// tokenizers library do. Throws InputError where the other tokens leave room for `stride` tokens or fewer.
 inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_length, std::int64_t stride,
                                      std::string_view truncation_side, std::int32_t sequence = 0) {
   const auto length = static_cast<std::int64_t>(encoding.size());
@@ -92,7 +91,6 @@ inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_
     detail::append_tokens(window, encoding, part.begin, part.end);
     detail::append_tokens(window, encoding, inside.end, length);
   }
-  if (left) std::reverse(found.begin(), found.end());
   return found;
 }
 
