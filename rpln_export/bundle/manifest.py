@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_export.checkpoint.loading import Checkpoint
-from rpln_export.checkpoint.tokenizer import save_tokenizer
-from rpln_export.checkpoint.tokenizer_file import TOKEN_TYPES
+from rpln_export.checkpoint.tokenizer import feeds_token_types, save_tokenizer
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
@@ -93,7 +92,7 @@ def manifest_from_export(
         generation=plan.generation,
         optimization=choice.record,
         truncation_side=checkpoint.tokenizer.truncation_side,
-        token_types=TOKEN_TYPES in checkpoint.tokenizer.model_input_names,
+        token_types=feeds_token_types(checkpoint.tokenizer),
     )
 
 

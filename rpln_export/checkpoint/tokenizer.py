@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from rpln_export.checkpoint.tokenizer_file import (
     TOKEN_TYPES,
@@ -76,7 +76,7 @@ def _check_token_types(tokenizer: Any, source: str, type_vocab_size: int) -> Non
 
     The two have different defaults for `model_input_names`, but for the classes of RoBERTa, whose types are left out.
     """
-    if type_vocab_size < 2 or is_roberta(tokenizer) or "model_input_names" in tokenizer.init_kwargs:
+    if type_vocab_size < 2 or _states_token_types(tokenizer):
         return
     if any(tokenizer.backend_tokenizer.encode("a", "b").type_ids):
         raise PlanError(
@@ -85,6 +85,18 @@ def _check_token_types(tokenizer: Any, source: str, type_vocab_size: int) -> Non
             f'"model_input_names" to it: ["input_ids", "attention_mask"], and "{TOKEN_TYPES}" if the network was '
             "trained with them."
         )
+
+
+def feeds_token_types(tokenizer: Any) -> bool:
+    """Return whether the network gets the token types of `tokenizer`; otherwise they are 0.
+
+    Where versions of transformers disagree, there are only zeros, or the export was refused.
+    """
+    return TOKEN_TYPES in tokenizer.model_input_names or not _states_token_types(tokenizer)
+
+
+def _states_token_types(tokenizer: Any) -> bool:
+    return is_roberta(tokenizer) or "model_input_names" in tokenizer.init_kwargs
 
 
 def _mask_token(source: str) -> dict[str, AddedToken]:

@@ -64,7 +64,7 @@ def follow_file(tokenizer: Any, path: Path, source: str) -> tuple[Any, tuple[str
     if is_roberta(tokenizer):
         for part, name, default in SETTINGS:
             wanted = tokenizer.init_kwargs.get(name, default)
-            if (document[part] or {}).get(name, wanted) != wanted:
+            if (document.get(part) or {}).get(name, wanted) != wanted:
                 document[part][name] = wanted
                 notes.append(
                     f"{part}.{name} in {TOKENIZER_FILE} is overridden by {TOKENIZER_CONFIG}, as transformers does it: "
@@ -81,8 +81,8 @@ def follow_file(tokenizer: Any, path: Path, source: str) -> tuple[Any, tuple[str
     if "model" not in parts and same_tokens(tokenizer.backend_tokenizer, backend, types=types):
         return tokenizer, tuple(notes)
     notes.append(
-        f"transformers {transformers_version} reads the tokenizer of {source} in part ({', '.join(parts)} differ). The bundle "
-        f"does what {TOKENIZER_FILE} says."
+        f"transformers {transformers_version} does not take the {', '.join(parts)} of {source} from {TOKENIZER_FILE}, "
+        "and the bundle does."
     )
     return _tokenizer_from_backend(backend, tokenizer), tuple(notes)
 

@@ -115,19 +115,19 @@ def test_answers_of_fp16_and_other_forms_of_logits_equal_those_of_python(built: 
         assert_same(answer, pipeline(filler, provider="cpu", threads=1)(MASKED))
 
 
-@pytest.mark.parametrize(
-    ("task", "options", "inputs"),
-    [
-        *[("token-classification", {"stride": 3, "aggregation_strategy": s}, TEXTS) for s in ("none", "simple")],
-        ("text-classification", {"truncation": True, "top_k": None}, [TEXTS[-1], *LONG_PAIRS]),
-        ("question-answering", {"max_seq_len": 40, "doc_stride": 7, "top_k": 2}, QUESTIONS),
-        ("feature-extraction", {"truncation": True}, TEXTS),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
+LEFT_CASES: list[tuple[str, dict[str, Any], Any]] = [
+    *[("token-classification", {"stride": 3, "aggregation_strategy": s}, TEXTS) for s in ("none", "simple")],
+    ("text-classification", {"truncation": True, "top_k": None}, [TEXTS[-1], *LONG_PAIRS]),
+    ("question-answering", {"max_seq_len": 40, "doc_stride": 7, "top_k": 2}, QUESTIONS),
+    ("feature-extraction", {"truncation": True}, TEXTS),
+]
+
+
+@pytest.mark.parametrize("case", LEFT_CASES, ids=lambda case: case[0])
 def test_texts_that_are_cut_on_the_left_give_the_answers_of_python(
-    built: Build, demo: Demo, tmp_path: Path, task: str, options: dict[str, Any], inputs: Any
+    built: Build, demo: Demo, tmp_path: Path, case: tuple[str, dict[str, Any], Any]
 ) -> None:
+    task, options, inputs = case
     folder = with_fields(demo(task), tmp_path / "left", truncation_side="left")
     expected = pipeline(folder, provider="cpu", threads=1)(inputs, **options)
     (answer,) = built.ask("answer", folder, [{"inputs": inputs, "options": options}], provider="cpu", threads=1)

@@ -85,7 +85,7 @@ def bundled(checkpoint: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
 
 def tokens(tokenizer: Tokenizer) -> list[tuple[Any, ...]]:
     tokenizer.no_truncation()
-    found = [tokenizer.encode(*pair) for text in TEXTS for pair in ([text], [text, "The Cat"])]
+    found = [tokenizer.encode(text, pair) for text in TEXTS for pair in (None, "The Cat")]
     return [(row.ids, row.offsets, row.word_ids, row.sequence_ids) for row in found]
 
 
