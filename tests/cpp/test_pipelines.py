@@ -1,9 +1,9 @@
 """The C++ runtime gives the answers, logits and errors of Python's, on bundles of the embedded checkpoints."""
 
+import dataclasses
 import json
 import math
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,12 @@ import pytest
 
 from rpln_runtime import InputError, load, pipeline
 from rpln_runtime.batching import feeds_from_encodings
-from rpln_runtime.manifest import MANIFEST_NAME, write_manifest
-from rpln_runtime.tasks import TASKS
+from rpln_runtime.manifest import MANIFEST_NAME, files_of_folder
 from rpln_runtime.tokenization import Tokenizer, truncate
 from tests.cpp.building import Build
 from tests.cpp.messages import assert_says_the_same, words_of
 from tests.cpp.test_tokenizer import with_token_types
 from tests.cpp.texts import random_texts
-from tests.runtime.bundles import make_bundle
 
 Demo = Callable[..., Path]
 
@@ -136,23 +134,22 @@ def test_texts_that_are_cut_on_the_left_give_the_answers_of_python(
         assert_same(answer, pipeline(demo(task), provider="cpu", threads=1)(inputs, **options))
 
 
-@pytest.mark.parametrize("fed", [True, False], ids=["fed", "left out"])
-def test_token_types_are_fed_as_in_python(built: Build, tmp_path: Path, fed: bool) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
-        (tmp_path / "made").mkdir()
-        bundle = make_bundle(tmp_path / "made", TASKS["multiple-choice"])
-    path = bundle.folder / "tokenizer.json"
+def test_token_types_are_fed_or_left_out_as_in_python(built: Build, demo: Demo, tmp_path: Path) -> None:
+    """The network has one token type, so that it refuses the types of a pair if it gets them."""
+    typed = with_fields(demo("text-classification", inputs=("token_type_ids",)), tmp_path / "typed")
+    path = typed / "tokenizer.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     with_token_types(document)
-    path.write_text(json.dumps(document).replace('"type_id": 2', '"type_id": 1'), encoding="utf-8")
-    write_manifest(bundle.folder, bundle.manifest)
-    folder, other = (with_fields(bundle.folder, tmp_path / f"{value}", token_types=value) for value in (fed, not fed))
-    expected = pipeline(folder, provider="cpu", threads=1)(CHOICES)
-    (answer,) = built.ask("answer", folder, [{"inputs": CHOICES, "options": {}}], provider="cpu", threads=1)
-    assert_same(answer, expected)
-    with pytest.raises(AssertionError):
-        assert_same(answer, pipeline(other, provider="cpu", threads=1)(CHOICES))
+    path.write_text(json.dumps(document), encoding="utf-8")
+    files = [dataclasses.asdict(file) for file in files_of_folder(typed)]
+    folder = with_fields(typed, tmp_path / "fed", token_types=True, files=files)
+    (answer,) = built.ask("answer", folder, [{"inputs": PAIRS, "options": {}}], provider="cpu", threads=1)
+    with pytest.raises(InputError, match="token_type_ids") as refused:
+        pipeline(folder, provider="cpu", threads=1)(PAIRS)
+    assert_says_the_same(answer["error"], str(refused.value))
+    left_out = with_fields(folder, tmp_path / "left out", token_types=False)
+    (answer,) = built.ask("answer", left_out, [{"inputs": PAIRS, "options": {}}], provider="cpu", threads=1)
+    assert_same(answer, pipeline(left_out, provider="cpu", threads=1)(PAIRS))
 
 
 def with_fields(bundle: Path, folder: Path, **fields: Any) -> Path:
