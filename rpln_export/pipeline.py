@@ -167,6 +167,7 @@ def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: 
         folder,
         parameters=checkpoint.model.num_parameters(),
         left_out=checkpoint.left_out,
+        tokenizer_notes=checkpoint.notes,
         proof=attempt.proof,
         steps=steps.finished,
         choice=attempt.choice,

@@ -5,10 +5,10 @@
 The tokenizer's operator treats plain text as RoBERTa's byte-level BPE does. The rules rewrite the text before it, where
 the tokenizer does more or the operator does wrong:
 
-1. A space is put before a text, and before the text that follows a mask, if the tokenizer puts one there.
-2. The white space before a mask is removed.
-3. A mask becomes one character. Where tokens of several characters are possible, the operator loses the end of a text
+1. A mask becomes one character. Where tokens of several characters are possible, the operator loses the end of a text
    that looks like the beginning of such a token: the `b` of `a <b`.
+2. The white space before a mask, or after it, is removed if it belongs to the mask.
+3. A space is put before a text, and before the text that follows a mask, if the tokenizer puts one there.
 
 Source: onnxruntime-extensions 0.15, operators/tokenizer/bpe_kernels.cc and operators/text/string_regex_replace.cc.
 """
@@ -30,6 +30,7 @@ _MASK: Final = "\ufdd0"
 # White space in Unicode; in RE2, \s is white space in ASCII only.
 _SPACE: Final = r"[\t-\r\x{85}\p{Z}]"
 _TO_THE_LONGEST: Final = -1
+LEFT: Final = "left"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,20 +38,25 @@ class BytePairs:
     """RoBERTa's byte-level BPE.
 
     `vocabulary` has the ids by token, those of the special tokens `<s>`, `<pad>` and `</s>` among them. `merges` are
-    the pairs in their order, with a space between the two. `mask` is the mask token, or None if there is none.
-    `prefix_space` says whether a space is put before a text.
+    the pairs in their order, with a space between the two. `mask` is the mask token, or None if there is none, and
+    `mask_takes_space_before` and `mask_takes_space_after` say whether the white space around it belongs to it.
+    `prefix_space` says whether a space is put before a text. `truncation_side`, "right" or "left", is the side from
+    which a text that is too long is cut.
     """
 
     vocabulary: Mapping[str, int]
     merges: tuple[str, ...]
     mask: str | None
     prefix_space: bool
+    mask_takes_space_before: bool = True
+    mask_takes_space_after: bool = False
+    truncation_side: str = "right"
 
 
 def text_graph(model: ir.Model, tokenizer: BytePairs, *, usable_length: int) -> ir.Model:
     """Return a copy of `model` whose input is `text`, strings [batch], and whose outputs include TOKENS.
 
-    A text is cut to `usable_length` tokens, the last of which is its end token; shorter texts are padded at the end.
+    A text is cut to `usable_length` tokens, its start and its end token among them; others are padded at the end.
     The inputs of `model` are TOKENS and perhaps `token_type_ids`, which become 0, all int64 [batch, sequence]. The copy
     shares the weights.
     """
@@ -114,11 +120,13 @@ class _Steps:
 
 def _rewritten(steps: _Steps, text: ir.Value, tokenizer: BytePairs) -> ir.Value:
     """Return the text rewritten by the rules in the module's docstring."""
-    rules = [(r"^([^ ])", r" \1")] if tokenizer.prefix_space else []  # rule 1
+    rules = []
     if tokenizer.mask is not None:
-        rules.append((f"{_SPACE}*{tokenizer.mask}", _MASK))  # rules 2 and 3
-    if tokenizer.mask is not None and tokenizer.prefix_space:
-        rules.append((f"({_MASK})([^ {_MASK}])", r"\1 \2"))  # rule 1
+        before = f"{_SPACE}*" if tokenizer.mask_takes_space_before else ""
+        after = f"{_SPACE}*" if tokenizer.mask_takes_space_after else ""
+        rules.append((f"{before}{tokenizer.mask}{after}", _MASK))  # rules 1 and 2
+    if tokenizer.prefix_space:
+        rules.append((f"(^|{_MASK})([^ {_MASK}])", r"\1 \2"))  # rule 3
     for pattern, replacement in rules:
         text = steps.add(
             "StringRegexReplace",
@@ -146,6 +154,8 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: 
     ids = steps.add("RobertaTokenizer", [text], attributes, shape=uncut, domain=DOMAIN, others=2)
     mask = steps.nodes[-1].outputs[1]
     mask.dtype, mask.shape = ir.DataType.INT64, uncut
+    if tokenizer.truncation_side == LEFT:
+        return _last_tokens(steps, ids, mask, usable_length)
     start, last, end = steps.integers(0), steps.integers(usable_length - 1), steps.integers(usable_length)
     axis = steps.integers(1)
     cut_mask = steps.add("Slice", [mask, start, end, axis])
@@ -157,3 +167,19 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: 
     closing = steps.add("Where", [reached, steps.integers(vocabulary["</s>"]), kept], shape=column)
     before = steps.add("Slice", [ids, start, last, axis], shape=column)
     return steps.add("Concat", [before, closing], {"axis": 1}), cut_mask
+
+
+def _last_tokens(steps: _Steps, ids: ir.Value, mask: ir.Value, usable_length: int) -> tuple[ir.Value, ir.Value]:
+    """Return ids and mask of the start token and the last `usable_length` - 1 tokens of each text."""
+    axis = steps.integers(1)
+    cut = steps.add("Slice", [mask, steps.integers(0), steps.integers(usable_length), axis])
+    ones = steps.add("Add", [steps.add("Sub", [cut, cut]), steps.integers(1)])
+    places = steps.add("CumSum", [ones, axis], {"exclusive": 1})
+    column = ir.Shape([steps.shape[0], 1])
+    length = steps.add("ReduceSum", [mask, axis], {"keepdims": 1}, shape=column)
+    surplus = steps.add("Sub", [length, steps.integers(usable_length)], shape=column)
+    surplus = steps.add("Max", [surplus, steps.integers(0)], shape=column)
+    first = steps.add("Equal", [places, steps.integers(0)], dtype=ir.DataType.BOOL)
+    sources = steps.add("Where", [first, places, steps.add("Add", [places, surplus])])
+    kept_ids, kept_mask = (steps.add("GatherElements", [value, sources], {"axis": 1}) for value in (ids, mask))
+    return kept_ids, kept_mask

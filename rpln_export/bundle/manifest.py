@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_export.checkpoint.loading import Checkpoint
-from rpln_export.checkpoint.tokenizer import save_tokenizer
+from rpln_export.checkpoint.tokenizer import feeds_token_types, save_tokenizer
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
@@ -92,6 +92,8 @@ def manifest_from_export(
         generation=plan.generation,
         sentences=_sentences(plan, checkpoint.tokenizer),
         optimization=choice.record,
+        truncation_side=checkpoint.tokenizer.truncation_side,
+        token_types=feeds_token_types(checkpoint.tokenizer),
     )
 
 

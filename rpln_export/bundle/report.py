@@ -141,6 +141,8 @@ class Report:
         left_out: the names of weights of the checkpoint that the network has no place for.
         adapter: the adapter that was merged, as the manifest's `source` names it; None if there was none.
         generation: what the bundle makes of generation_config.json; None for a task that generates no text.
+        tokenizer_notes: sentences about what the tokenizer does otherwise than a version of transformers, or than its
+            file.
         sizes: the bytes of each file, without the manifest and the report itself.
         graphs: the graphs.
         tolerance: what the recipe accepts.
@@ -162,6 +164,7 @@ class Report:
     left_out: Sequence[str]
     adapter: str | None
     generation: GenerationReport | None
+    tokenizer_notes: Sequence[str]
     sizes: Mapping[str, int]
     graphs: Sequence[GraphReport]
     tolerance: Tolerance
@@ -204,6 +207,7 @@ def report_from_export(
     *,
     parameters: int,
     left_out: Sequence[str],
+    tokenizer_notes: Sequence[str],
     proof: Proof,
     steps: Sequence[Step],
     choice: Choice,
@@ -220,6 +224,7 @@ def report_from_export(
         left_out=left_out,
         adapter=str(plan.adapter) if plan.adapter else None,
         generation=_generation_report(plan),
+        tokenizer_notes=tokenizer_notes,
         sizes=_sizes(folder),
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,

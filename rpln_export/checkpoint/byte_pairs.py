@@ -45,7 +45,10 @@ def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
         vocabulary=document["model"]["vocab"] | {token: entry["id"] for token, entry in added.items()},
         merges=tuple(merges),
         mask="<mask>" if mask else None,
+        mask_takes_space_before=bool(mask and mask["lstrip"]),
+        mask_takes_space_after=bool(mask and mask["rstrip"]),
         prefix_space=bool(document["pre_tokenizer"]["add_prefix_space"]),
+        truncation_side=tokenizer.truncation_side,
     )
 
 
@@ -59,7 +62,7 @@ def _reasons(document: dict[str, Any], added: Mapping[str, dict[str, Any]]) -> I
             yield f"{part}.{name}={value!r}, expected {' or '.join(map(repr, accepted))}"
     if strangers := [token for token in added if token not in _SPECIAL]:
         yield f"tokens added to its vocabulary ({', '.join(strangers[:3])})"
-    if "<mask>" in added and not added["<mask>"]["lstrip"]:
-        yield "a mask token that does not take the space before it"
+    if added.get("<mask>", {}).get("single_word"):
+        yield "a mask token with single_word=True, expected False"
     if [document["post_processor"].get(name, [None])[0] for name in ("cls", "sep")] != ["<s>", "</s>"]:
         yield "other tokens around a text than <s> and </s>"

@@ -10,6 +10,8 @@ from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.text import BytePairs
 from rpln_runtime.manifest import Source
+from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,7 @@ class Checkpoint:
     Attributes:
         model: the task's model in eager torch, in fp32 and eval mode.
         tokenizer: a fast tokenizer of transformers.
+        notes: sentences about what the tokenizer does otherwise than a version of transformers, or than its file.
         source: the checkpoint's name and the SHA-256 of its weights.
         left_out: the names of weights that the network has no place for, where the plan ignores them.
         byte_pairs: the tokenizer as a graph from texts needs it; None where the plan asks for no such graph.
@@ -26,6 +29,7 @@ class Checkpoint:
 
     model: Any
     tokenizer: Any
+    notes: tuple[str, ...]
     source: Source
     left_out: tuple[str, ...]
     byte_pairs: BytePairs | None
@@ -42,7 +46,12 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
     Raises PlanError for a tokenizer or a head that is missing or does not fit, and rpln_model's CheckpointError or
     ConfigError for broken weights.
     """
-    tokenizer = load_tokenizer(plan.tokenizer, revision=plan.revision, vocab_size=plan.vocab_size)
+    tokenizer, notes = load_tokenizer(
+        plan.tokenizer,
+        revision=plan.revision,
+        vocab_size=plan.vocab_size,
+        type_vocab_size=plan.config.type_vocab_size if _takes_pairs(plan.task) else 1,
+    )
     if plan.sentences and plan.sentences.lower_case:
         lower_texts(tokenizer)
     model, left_out = load_model(plan)
@@ -50,6 +59,12 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
         model=model,
         left_out=left_out,
         tokenizer=tokenizer,
+        notes=notes,
         source=source_from_plan(plan),
         byte_pairs=byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None,
     )
+
+
+def _takes_pairs(task: Task) -> bool:
+    """Return whether an item of the task is a pair of texts, or may be one."""
+    return task.postprocess is not None and len(POSTPROCESS[task.postprocess].fields) > 1

@@ -34,7 +34,10 @@ def prove_text_graph(folder: Path, manifest: Manifest) -> None:
     mask = None if manifest.mask_token_id is None else tokenizer.token(manifest.mask_token_id)
     for texts in _batches(manifest.usable_length, mask):
         found = run(texts)
-        encodings = [truncate(tokenizer.encode(text), manifest.usable_length).ids for text in texts]
+        encodings = [
+            truncate(tokenizer.encode(text), manifest.usable_length, truncation_side=manifest.truncation_side).ids
+            for text in texts
+        ]
         ids = _padded(encodings, manifest.pad_token_id)
         real = _padded([np.ones_like(row) for row in encodings], 0)
         if not (np.array_equal(found["input_ids"], ids) and np.array_equal(found["attention_mask"], real)):

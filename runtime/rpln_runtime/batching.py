@@ -89,10 +89,11 @@ def feeds_from_encodings(encodings: Sequence[Encoding], graph: Graph, manifest: 
     pad = manifest.pad_token_id
     ids_BS = _padded([encoding.ids for encoding in encodings], pad)
     real_BS = ids_BS != pad
+    types_BS = _padded([encoding.type_ids for encoding in encodings], 0)
     arrays = {
         "input_ids": ids_BS,
         "attention_mask": _padded([np.ones_like(encoding.ids) for encoding in encodings], 0),
-        "token_type_ids": _padded([encoding.type_ids for encoding in encodings], 0),
+        "token_type_ids": types_BS if manifest.token_types else np.zeros_like(types_BS),
         # As RoBERTa: tokens are counted from pad_token_id + 1 on, and padding has the position pad_token_id.
         "position_ids": np.cumsum(real_BS, axis=1) * real_BS + pad,
         MASKED_POSITIONS.name: _padded([masks_of(encoding, manifest) for encoding in encodings], 0),

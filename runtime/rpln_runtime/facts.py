@@ -44,6 +44,10 @@ FIXED_SIZES: Final = (
     "num_hidden_layers",
 )
 """The names of sizes that a bundle fixes. In a manifest an integer stands for each."""
+RIGHT: Final = "right"
+LEFT: Final = "left"
+TRUNCATION_SIDES: Final = (RIGHT, LEFT)
+"""The sides from which a text that is too long may be cut."""
 ENCODER_DECODER: Final = "text2text-generation"
 """The task whose manifest describes the vocabulary of the encoder, which need not be that of the logits."""
 STANDALONE: Final = ("encoder", "cross")
@@ -128,6 +132,8 @@ def contradiction(manifest: "Manifest") -> str | None:
 
 
 def _contradictions(manifest: "Manifest") -> Iterator[str]:
+    if manifest.truncation_side not in TRUNCATION_SIDES:
+        yield f"the manifest.truncation_side is {manifest.truncation_side!r}, expected {' or '.join(TRUNCATION_SIDES)}"
     for name, axis in manifest.axes.items():
         if axis.maximum is not None and axis.minimum > axis.maximum:
             yield (

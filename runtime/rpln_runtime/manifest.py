@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.external_data import NotOnnxError, external_files
-from rpln_runtime.facts import contradiction
+from rpln_runtime.facts import RIGHT, contradiction
 from rpln_runtime.limits import MANIFEST, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, range_of_field
 from rpln_runtime.replacing import recover
 
@@ -259,6 +259,10 @@ class Manifest:
         generation: what a decoder's steps need; None for other tasks.
         optimization: how the forms of the graphs were chosen; None if nothing was chosen.
         sentences: how texts become vectors; None where neither the checkpoint nor the user said so.
+        truncation_side: the side from which a text that is too long is cut, "right" or "left". Windows over it are laid
+            from the other side.
+        token_types: whether the graph gets the token types that the tokenizer gives; otherwise they are 0, as with
+            transformers if the tokenizer's `model_input_names` lack "token_type_ids".
         files: all files of the bundle but the manifest.
         schema_version: the version of the manifest's schema.
     """
@@ -283,6 +287,8 @@ class Manifest:
     generation: Generation | None = None
     optimization: Optimization | None = None
     sentences: Sentences | None = None
+    truncation_side: str = RIGHT
+    token_types: bool = True
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.facts import LEFT, RIGHT
 from rpln_runtime.limits import DOCUMENTS, TOKENIZER
 from rpln_runtime.manifest import Manifest
 
@@ -142,12 +143,15 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
 
-def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int = 0) -> list[Encoding]:
+def windows(
+    encoding: Encoding, *, max_length: int, stride: int, sequence: int = 0, truncation_side: str = RIGHT
+) -> list[Encoding]:
     """Return windows over `encoding`, of at most `max_length` tokens, of which two neighbours share `stride` tokens.
 
     Only the tokens of one sequence are cut: 0 for the text, 1 for its pair. The other tokens are in every window. An
-    encoding that is short enough is its own only window. Raises InputError if the other tokens leave room for no more
-    than `stride` tokens.
+    encoding that is short enough is its own only window. If `truncation_side` is "left", they begin with the window at
+    the end of the text, as those of the tokenizers library do.
+    Raises InputError if the other tokens leave room for no more than `stride` tokens.
     """
     if len(encoding) <= max_length:
         return [encoding]
@@ -160,28 +164,28 @@ def windows(encoding: Encoding, *, max_length: int, stride: int, sequence: int =
             f"expected more than the stride of {stride}. Lower the stride, or shorten the other text."
         )
     before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(encoding))
-    return [
-        encoding.take(np.concatenate([before, inside[start : start + room], after]))
-        for start in range(0, len(inside) - stride, room - stride)
-    ]
+    spans = [(start, min(start + room, len(inside))) for start in range(0, len(inside) - stride, room - stride)]
+    if truncation_side == LEFT:
+        spans = [(len(inside) - end, len(inside) - start) for start, end in spans]
+    return [encoding.take(np.concatenate([before, inside[start:end], after])) for start, end in spans]
 
 
-def truncate(encoding: Encoding, max_length: int) -> Encoding:
+def truncate(encoding: Encoding, max_length: int, *, truncation_side: str = RIGHT) -> Encoding:
     """Return `encoding` cut to at most `max_length` tokens.
 
-    Special tokens stay, and other tokens are cut from the end. Of a pair, the longer text is cut first, as the strategy
-    "longest_first" of the tokenizers library does.
+    Special tokens stay, and other tokens are cut from the end, or from the start if `truncation_side` is "left". Of a
+    pair, the longer text is cut first, as the strategy "longest_first" of the tokenizers library does.
     """
     if len(encoding) <= max_length:
         return encoding
     first, second = (np.flatnonzero(encoding.sequences == sequence) for sequence in (0, 1))
     special = np.flatnonzero(encoding.sequences < 0)
     room = max_length - len(special)
-    if len(second) == 0:
-        kept = [first[:room]]
-    else:
-        lengths = _longest_first(len(first), len(second), room)
-        kept = [first[: lengths[0]], second[: lengths[1]]]
+    lengths = _longest_first(len(first), len(second), room) if len(second) else (min(len(first), room), 0)
+    kept = [
+        inside[len(inside) - length :] if truncation_side == LEFT else inside[:length]
+        for inside, length in zip((first, second), lengths, strict=True)
+    ]
     return encoding.take(np.sort(np.concatenate([special, *kept])))
 
 

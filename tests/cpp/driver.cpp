@@ -1,7 +1,7 @@
 // The program by which tests call the runtime. It takes a command and a path as arguments, and reads requests in JSON,
 // one a line. It answers each with a line.
 //
-//   driver tokenize TOKENIZER.JSON   "text" or ["text", "pair"]           -> [[id, start, end, byte start, ...], ...]
+//   driver tokenize TOKENIZER.JSON   "text" or ["text", "pair"]           -> [[id, start, end, byte start, ..., type], ...]
 //   driver decode   TOKENIZER.JSON   {"ids": [...], "skip": true}         -> "text"
 //   driver words    (none)           "text"                               -> the bytes of each word, before it is encoded
 //   driver open     (none)           "folder"                             -> the manifest's task
@@ -29,7 +29,7 @@ Json json_from_encoding(const rpln::Encoding& encoding) {
   Json rows = Json::array();
   for (const rpln::Token& token : encoding) {
     rows.push_back({token.id, token.characters.begin, token.characters.end, token.bytes.begin, token.bytes.end,
-                    token.word, token.sequence, token.position});
+                    token.word, token.sequence, token.position, token.type});
   }
   return rows;
 }
@@ -127,7 +127,8 @@ Json facts_of_tensors() {
               {"floats", rpln::detail::float_dtypes},
               {"fixed_sizes", rpln::detail::fixed_sizes},
               {"standalone", rpln::detail::standalone_variants},
-              {"encoder_decoder", rpln::detail::encoder_decoder}};
+              {"encoder_decoder", rpln::detail::encoder_decoder},
+              {"truncation_sides", rpln::detail::truncation_sides}};
 }
 
 Json facts_of_limits() {

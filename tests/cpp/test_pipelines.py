@@ -1,6 +1,7 @@
 """The C++ runtime gives the answers, logits and errors of Python's, on bundles of the embedded checkpoints."""
 
 import dataclasses
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,11 @@ import pytest
 
 from rpln_runtime import InputError, load, pipeline
 from rpln_runtime.batching import feeds_from_encodings
-from rpln_runtime.manifest import Sentences, read_manifest, write_manifest
+from rpln_runtime.manifest import MANIFEST_NAME, Sentences, files_of_folder, read_manifest, write_manifest
 from rpln_runtime.tokenization import Tokenizer, truncate
 from tests.cpp.building import Build
 from tests.cpp.messages import assert_says_the_same, words_of
+from tests.cpp.test_tokenizer import with_token_types
 from tests.cpp.texts import random_texts
 
 Demo = Callable[..., Path]
@@ -42,6 +44,7 @@ CHOICES = [
     {"prompt": "It rained.", "choices": ["We got wet."]},
 ]
 MASKED = ["The old <mask> walked.", "<mask>", "He<mask> to the<mask> of the<mask>.", "Été <mask> 東京."]
+LONG_PAIRS = [{"text": "Hello.", "text_pair": TEXTS[-1]}, {"text": CONTEXT, "text_pair": TEXTS[-1]}]
 PAIRS = [{"text": "Hello."}, {"text": "Hello.", "text_pair": "Free money!"}, "Hello."]
 
 CASES: list[tuple[str, dict[str, Any], Any]] = [
@@ -134,6 +137,54 @@ def test_vectors_of_texts_equal_those_of_python(built: Build, demo: Demo, tmp_pa
         (answer,) = built.ask("answer", folder, [{"inputs": TEXTS[-1:], "options": options}], threads=1)
         assert answer["code"] == InputError.exit_code
         assert_says_the_same(answer["error"], str(refused.value))
+
+
+LEFT_CASES: list[tuple[str, dict[str, Any], Any]] = [
+    *[("token-classification", {"stride": 3, "aggregation_strategy": s}, TEXTS) for s in ("none", "simple")],
+    ("text-classification", {"truncation": True, "top_k": None}, [TEXTS[-1], *LONG_PAIRS]),
+    ("question-answering", {"max_seq_len": 40, "doc_stride": 7, "top_k": 2}, QUESTIONS),
+    ("feature-extraction", {"truncation": True}, TEXTS),
+]
+
+
+@pytest.mark.parametrize("case", LEFT_CASES, ids=lambda case: case[0])
+def test_texts_that_are_cut_on_the_left_give_the_answers_of_python(
+    built: Build, demo: Demo, tmp_path: Path, case: tuple[str, dict[str, Any], Any]
+) -> None:
+    task, options, inputs = case
+    folder = with_fields(demo(task), tmp_path / "left", truncation_side="left")
+    expected = pipeline(folder, provider="cpu", threads=1)(inputs, **options)
+    (answer,) = built.ask("answer", folder, [{"inputs": inputs, "options": options}], provider="cpu", threads=1)
+    assert_same(answer, expected)
+    with pytest.raises(AssertionError):  # the inputs are long enough for the side to show
+        assert_same(answer, pipeline(demo(task), provider="cpu", threads=1)(inputs, **options))
+
+
+def test_token_types_are_fed_or_left_out_as_in_python(built: Build, demo: Demo, tmp_path: Path) -> None:
+    """The network has one token type, so that it refuses the types of a pair if it gets them."""
+    typed = with_fields(demo("text-classification", inputs=("token_type_ids",)), tmp_path / "typed")
+    path = typed / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    with_token_types(document)
+    path.write_text(json.dumps(document), encoding="utf-8")
+    files = [dataclasses.asdict(file) for file in files_of_folder(typed)]
+    folder = with_fields(typed, tmp_path / "fed", token_types=True, files=files)
+    (answer,) = built.ask("answer", folder, [{"inputs": PAIRS, "options": {}}], provider="cpu", threads=1)
+    with pytest.raises(InputError, match="token_type_ids") as refused:
+        pipeline(folder, provider="cpu", threads=1)(PAIRS)
+    assert_says_the_same(answer["error"], str(refused.value))
+    left_out = with_fields(folder, tmp_path / "left out", token_types=False)
+    (answer,) = built.ask("answer", left_out, [{"inputs": PAIRS, "options": {}}], provider="cpu", threads=1)
+    assert_same(answer, pipeline(left_out, provider="cpu", threads=1)(PAIRS))
+
+
+def with_fields(bundle: Path, folder: Path, **fields: Any) -> Path:
+    """Copy a bundle to `folder` with other fields in its manifest."""
+    shutil.copytree(bundle, folder)
+    path = folder / MANIFEST_NAME
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(document | fields), encoding="utf-8")
+    return folder
 
 
 def test_places_in_bytes_are_those_in_characters(built: Build, demo: Demo) -> None:

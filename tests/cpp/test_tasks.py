@@ -8,18 +8,11 @@ import pytest
 
 from rpln_runtime import pipelines
 from rpln_runtime.engines.providers import PROVIDERS
-from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, FLOATS, STANDALONE
+from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, FLOATS, STANDALONE, TRUNCATION_SIDES
 from rpln_runtime.generation.cache import CROSS, PAST, PRESENT
 from rpln_runtime.generation.generator import BATCH_SIZE
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.limits import (
-    DOCUMENTS,
-    MOST_NAME_BYTES,
-    MOST_PATH_BYTES,
-    OPTIONAL_FIELDS,
-    RANGES,
-    range_of_field,
-)
+from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, RANGES, range_of_field
 from rpln_runtime.manifest import (
     SCHEMA_VERSION,
     Axis,
@@ -99,6 +92,7 @@ def test_the_facts_of_tensors_are_those_of_python(facts: dict[str, Any]) -> None
         "fixed_sizes": list(FIXED_SIZES),
         "standalone": list(STANDALONE),
         "encoder_decoder": ENCODER_DECODER,
+        "truncation_sides": list(TRUNCATION_SIDES),
     }
 
 

@@ -63,6 +63,15 @@ def of_a_decoder(document: dict[str, Any]) -> None:
     }
 
 
+def with_token_types(document: dict[str, Any]) -> None:
+    """Give the tokens of a pair's second text, and the special tokens around them, another type."""
+    of_a_decoder(document)
+    start, *texts = document["post_processor"]["pair"]
+    end = {"SpecialToken": {"id": "<s>", "type_id": 2}}
+    texts[1]["Sequence"]["type_id"] = 1
+    document["post_processor"]["pair"] = [start, *texts, end]
+
+
 CHANGES: tuple[Change, ...] = (
     no_change,
     without_prefix,
@@ -71,6 +80,7 @@ CHANGES: tuple[Change, ...] = (
     whole_words_first,
     with_unknown,
     of_a_decoder,
+    with_token_types,
 )
 
 
@@ -97,11 +107,11 @@ def assert_equal(build: Build, path: Path, texts: list[Any]) -> None:
         theirs = tokenizer.encode(*pair)
         # Where each character begins in UTF-8. Special tokens have the offsets (0, 0) and belong to no text.
         starts = {index: list(accumulate((len(c.encode()) for c in own), initial=0)) for index, own in enumerate(pair)}
-        columns = zip(theirs.ids, theirs.offsets, theirs.word_ids, theirs.sequence_ids, strict=True)
+        columns = zip(theirs.ids, theirs.offsets, theirs.word_ids, theirs.sequence_ids, theirs.type_ids, strict=True)
         expected = []
-        for position, (token, (start, end), word, sequence) in enumerate(columns):
+        for position, (token, (start, end), word, sequence, kind) in enumerate(columns):
             in_bytes = [starts[sequence][start], starts[sequence][end]] if sequence is not None else [0, 0]
-            numbers = [-1 if word is None else word, -1 if sequence is None else sequence, position]
+            numbers = [-1 if word is None else word, -1 if sequence is None else sequence, position, kind]
             expected.append([token, start, end, *in_bytes, *numbers])
         assert rows == expected, repr(text[:100])
 
@@ -113,7 +123,9 @@ def test_tokens_equal_those_of_the_library(built: Build, tmp_path: Path, change:
     assert_equal(built, path, random_texts(count, seed=CHANGES.index(change)))
 
 
-@pytest.mark.parametrize("change", [no_change, without_prefix, of_a_decoder], ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change", [no_change, without_prefix, of_a_decoder, with_token_types], ids=lambda change: change.__name__
+)
 def test_pairs_equal_those_of_the_library(built: Build, tmp_path: Path, change: Change) -> None:
     texts = random_texts(1_000, seed=17)
     assert_equal(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from rpln_graphs.text import DOMAIN, BytePairs, text_graph
+from rpln_runtime.facts import LEFT, RIGHT
 from tests.graphs.text_graphs import model_from_text
 from tests.text_graphs import TextGraph, needs_operators
 
@@ -33,13 +34,13 @@ agraph (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask,
 """
 
 
-def make_tokenizer(*, prefix_space: bool) -> Tokenizer:
+def make_tokenizer(*, prefix_space: bool, lstrip: bool = True, rstrip: bool = False) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=330,
-        special_tokens=[*SPECIAL, AddedToken("<mask>", lstrip=True, normalized=False)],
+        special_tokens=[*SPECIAL, AddedToken("<mask>", lstrip=lstrip, rstrip=rstrip, normalized=False)],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -48,10 +49,18 @@ def make_tokenizer(*, prefix_space: bool) -> Tokenizer:
     return tokenizer
 
 
-def byte_pairs(tokenizer: Tokenizer, *, prefix_space: bool) -> BytePairs:
-    model = json.loads(tokenizer.to_str())["model"]
-    merges = tuple(" ".join(pair) for pair in model["merges"])
-    return BytePairs(vocabulary=model["vocab"], merges=merges, mask="<mask>", prefix_space=prefix_space)
+def byte_pairs(tokenizer: Tokenizer, *, prefix_space: bool, truncation_side: str = RIGHT) -> BytePairs:
+    document = json.loads(tokenizer.to_str())
+    mask = document["added_tokens"][-1]
+    return BytePairs(
+        vocabulary=document["model"]["vocab"],
+        merges=tuple(" ".join(pair) for pair in document["model"]["merges"]),
+        mask="<mask>",
+        prefix_space=prefix_space,
+        mask_takes_space_before=mask["lstrip"],
+        mask_takes_space_after=mask["rstrip"],
+        truncation_side=truncation_side,
+    )
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["as-it-is", "prefix-space"])
@@ -61,8 +70,8 @@ def both(request: pytest.FixtureRequest) -> tuple[Tokenizer, TextGraph]:
     return tokenizer, made_graph(tokenizer, prefix_space=request.param)
 
 
-def made_graph(tokenizer: Tokenizer, *, prefix_space: bool) -> TextGraph:
-    pairs = byte_pairs(tokenizer, prefix_space=prefix_space)
+def made_graph(tokenizer: Tokenizer, *, prefix_space: bool, truncation_side: str = RIGHT) -> TextGraph:
+    pairs = byte_pairs(tokenizer, prefix_space=prefix_space, truncation_side=truncation_side)
     model = text_graph(model_from_text(TOKENS_ONLY), pairs, usable_length=USABLE_LENGTH)
     return TextGraph(ir.to_proto(model).SerializeToString())
 
@@ -88,6 +97,39 @@ def test_ids_are_those_of_the_tokenizer(both: tuple[Tokenizer, TextGraph], text:
     tokenizer, graph = both
     assume(not any(token in text for token in SPECIAL))
     assert graph.ids(text) == cut(tokenizer.encode(text).ids)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(lstrip, rstrip, prefix) for lstrip, rstrip in [(False, False), (True, True)] for prefix in (False, True)],
+    ids=str,
+)
+def another_mask(request: pytest.FixtureRequest) -> tuple[Tokenizer, TextGraph]:
+    """Return a tokenizer whose mask takes no space, or those on both sides, and a graph that contains it."""
+    lstrip, rstrip, prefix = request.param
+    tokenizer = make_tokenizer(prefix_space=prefix, lstrip=lstrip, rstrip=rstrip)
+    return tokenizer, made_graph(tokenizer, prefix_space=prefix)
+
+
+@given(text=PIECES.map("".join))
+@example("The dog  <mask>  in London.")
+@example(" <mask> <mask>  <mask>b")
+@settings(max_examples=200, deadline=None)
+def test_spaces_belong_to_the_mask_as_the_tokenizer_says(another_mask: tuple[Tokenizer, TextGraph], text: str) -> None:
+    tokenizer, graph = another_mask
+    assert graph.ids(text) == cut(tokenizer.encode(text).ids)
+
+
+def test_texts_are_cut_on_the_left() -> None:
+    tokenizer = make_tokenizer(prefix_space=False)
+    graph = made_graph(tokenizer, prefix_space=False, truncation_side=LEFT)
+    texts = ["a", "The dog barked; " * 20, "", "naïve <mask>", "Q" * (USABLE_LENGTH - 2), "Q" * (USABLE_LENGTH - 1)]
+    wholes = [tokenizer.encode(text).ids for text in texts]
+    rows = [row if len(row) <= USABLE_LENGTH else [0, *row[1 - USABLE_LENGTH :]] for row in wholes]
+    found = graph(texts)
+    assert found["input_ids"].tolist() == [row + [1] * (USABLE_LENGTH - len(row)) for row in rows]
+    assert found["attention_mask"].tolist() == [[1] * len(row) + [0] * (USABLE_LENGTH - len(row)) for row in rows]
+    assert [graph.ids(text) for text in texts] == rows
 
 
 def test_texts_are_padded_behind_their_ends_and_cut(both: tuple[Tokenizer, TextGraph]) -> None:

@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rpln_runtime import InputError, ManifestError
+from rpln_runtime.facts import RIGHT, TRUNCATION_SIDES
 from rpln_runtime.manifest import read_manifest, write_manifest
 from rpln_runtime.tasks import TASKS
 from rpln_runtime.tokenization import Encoding, Tokenizer, truncate, windows
@@ -35,8 +36,11 @@ def assert_encodings_equal(ours: Encoding, theirs: Any, window: int, *, offsets:
         assert [tuple(row) for row in ours.offsets.tolist()] == theirs["offset_mapping"][window]
 
 
-def encode_with_transformers(tokenizer: Any, text: str, text_pair: str | None = None, **options: Any) -> Any:
+def encode_with_transformers(
+    tokenizer: Any, text: str, truncation_side: str = RIGHT, text_pair: str | None = None, **options: Any
+) -> Any:
     pairs = None if text_pair is None else [text_pair]
+    tokenizer.truncation_side = truncation_side
     return tokenizer(
         [text],
         pairs,
@@ -51,7 +55,7 @@ def encode_with_transformers(tokenizer: Any, text: str, text_pair: str | None = 
 def test_encodes_as_transformers_does(pair: tuple[Tokenizer, Any], text: str, text_pair: str | None) -> None:
     ours, theirs = pair
     encoding = ours.encode(text, text_pair)
-    assert_encodings_equal(encoding, encode_with_transformers(theirs, text, text_pair), 0)
+    assert_encodings_equal(encoding, encode_with_transformers(theirs, text, text_pair=text_pair), 0)
     assert encoding.type_ids.tolist() == [0] * len(encoding)
     assert encoding.positions.tolist() == list(range(len(encoding)))
     assert ours.decode(encoding.ids.tolist()) == theirs.decode(encoding.ids, clean_up_tokenization_spaces=False)
@@ -62,29 +66,34 @@ def test_what_the_file_says_of_truncation_and_padding_is_ignored(pair: tuple[Tok
     assert len(pair[0].encode(LONG_TEXT)) > 100
 
 
-@given(text=texts, max_length=st.integers(4, 40), stride=st.integers(0, 20))
-def test_windows_equal_transformers(pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int) -> None:
+@given(text=texts, max_length=st.integers(4, 40), stride=st.integers(0, 20), side=st.sampled_from(TRUNCATION_SIDES))
+def test_windows_equal_transformers(
+    pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int, side: str
+) -> None:
     assume(stride < max_length - 2)
-    ours = windows(pair[0].encode(text), max_length=max_length, stride=stride)
+    ours = windows(pair[0].encode(text), max_length=max_length, stride=stride, truncation_side=side)
     theirs = encode_with_transformers(
-        pair[1], text, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True
+        pair[1], text, side, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True
     )
     assert len(ours) == len(theirs["input_ids"])
     for window, encoding in enumerate(ours):
         # With add_prefix_space, tokenizers treats the first token of every window as the first one of the text.
-        assert_encodings_equal(encoding, theirs, window, offsets=window == 0 or not pair[1].add_prefix_space)
+        assert_encodings_equal(
+            encoding, theirs, window, offsets=encoding is at_the_start(ours, side) or not pair[1].add_prefix_space
+        )
 
 
-@given(context=texts, max_length=st.integers(12, 40), stride=st.integers(0, 20))
+@given(context=texts, max_length=st.integers(12, 40), stride=st.integers(0, 20), side=st.sampled_from(TRUNCATION_SIDES))
 def test_windows_of_a_pair_equal_transformers(
-    pair: tuple[Tokenizer, Any], context: str, max_length: int, stride: int
+    pair: tuple[Tokenizer, Any], context: str, max_length: int, stride: int, side: str
 ) -> None:
     encoding = pair[0].encode("Ada Lovelace", context)
     assume(stride < max_length - int((encoding.sequences != 1).sum()))
-    ours = windows(encoding, max_length=max_length, stride=stride, sequence=1)
+    ours = windows(encoding, max_length=max_length, stride=stride, sequence=1, truncation_side=side)
     theirs = encode_with_transformers(
         pair[1],
         "Ada Lovelace",
+        side,
         context,
         truncation="only_second",
         max_length=max_length,
@@ -93,28 +102,38 @@ def test_windows_of_a_pair_equal_transformers(
     )
     assert len(ours) == len(theirs["input_ids"])
     for window, encoding in enumerate(ours):
-        assert_encodings_equal(encoding, theirs, window, offsets=window == 0 or not pair[1].add_prefix_space)
+        assert_encodings_equal(
+            encoding, theirs, window, offsets=encoding is at_the_start(ours, side) or not pair[1].add_prefix_space
+        )
 
 
-@given(text=texts, max_length=st.integers(3, 40), stride=st.integers(0, 20))
+def at_the_start(found: list[Encoding], side: str) -> Encoding:
+    """Return the window with the start of the text."""
+    return found[0] if side == RIGHT else found[-1]
+
+
+@given(text=texts, max_length=st.integers(3, 40), stride=st.integers(0, 20), side=st.sampled_from(TRUNCATION_SIDES))
 def test_windows_hold_every_token_and_share_the_stride(
-    pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int
+    pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int, side: str
 ) -> None:
     whole = pair[0].encode(text)
     assume(stride < max_length - 2)
-    parts = [part.positions[1:-1].tolist() for part in windows(whole, max_length=max_length, stride=stride)]
+    found = windows(whole, max_length=max_length, stride=stride, truncation_side=side)
+    in_order = found if side == RIGHT else found[::-1]
+    parts = [part.positions[1:-1].tolist() for part in in_order]
     assert sorted({position for part in parts for position in part}) == list(range(1, len(whole) - 1))
     assert all(len(part) <= max_length - 2 for part in parts)
     assert all(before[len(before) - stride :] == after[:stride] for before, after in itertools.pairwise(parts))
 
 
-@given(text=texts, text_pair=st.none() | texts, max_length=st.integers(8, 60))
+@given(text=texts, text_pair=st.none() | texts, max_length=st.integers(8, 60), side=st.sampled_from(TRUNCATION_SIDES))
 def test_truncation_equals_transformers(
-    pair: tuple[Tokenizer, Any], text: str, text_pair: str | None, max_length: int
+    pair: tuple[Tokenizer, Any], text: str, text_pair: str | None, max_length: int, side: str
 ) -> None:
-    ours = truncate(pair[0].encode(text, text_pair), max_length)
-    theirs = encode_with_transformers(pair[1], text, text_pair, truncation=True, max_length=max_length)
-    assert_encodings_equal(ours, theirs, 0)
+    ours = truncate(pair[0].encode(text, text_pair), max_length, truncation_side=side)
+    theirs = encode_with_transformers(pair[1], text, side, text_pair, truncation=True, max_length=max_length)
+    # With add_prefix_space, tokenizers treats the first token that is left as the first one of the text.
+    assert_encodings_equal(ours, theirs, 0, offsets=side == RIGHT or not pair[1].add_prefix_space)
 
 
 @pytest.mark.parametrize(

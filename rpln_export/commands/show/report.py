@@ -25,6 +25,8 @@ def print_report(report: "Report") -> None:
         console.print(f"left out (--ignore-unexpected): {weights_in_words(report.left_out)}", soft_wrap=True)
     for sentence in report.generation.sentences if report.generation else ():
         console.print(sentence, soft_wrap=True)
+    for note in report.tokenizer_notes:
+        console.print(f"tokenizer: {note}", soft_wrap=True)
     for graph in report.graphs:
         if graph.rescaling:
             print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")

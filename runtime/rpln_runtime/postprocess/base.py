@@ -101,7 +101,7 @@ class Postprocess(ABC, Generic[Scores]):
                 f"a text has {len(encoding)} tokens, but the limit of this model is {limit}: shorten it, or pass "
                 "truncation=True to cut it."
             )
-        return truncate(encoding, min(limit, max_length or limit))
+        return truncate(encoding, min(limit, max_length or limit), truncation_side=self.manifest.truncation_side)
 
 
 def check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:

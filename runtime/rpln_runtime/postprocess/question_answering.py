@@ -103,7 +103,13 @@ class QuestionAnswering(Postprocess[WindowSpans]):
         max_length = self.max_seq_len or min(self.manifest.usable_length, 384)
         stride = min(max_length // 2, 128) if self.doc_stride is None else self.doc_stride
         encoding = self.tokenizer.encode(pair["question"], pair["context"])
-        return windows(encoding, max_length=max_length, stride=stride, sequence=_CONTEXT)
+        return windows(
+            encoding,
+            max_length=max_length,
+            stride=stride,
+            sequence=_CONTEXT,
+            truncation_side=self.manifest.truncation_side,
+        )
 
     def score(self, row: FinishedRow) -> WindowSpans:
         """Return the best spans of a window."""

@@ -141,7 +141,8 @@ class TokenClassification(Postprocess[np.ndarray]):
         """Return the tokens of each window over the text `item`."""
         limit = self.manifest.usable_length
         stride = limit // 4 if self.stride is None else self.stride
-        return windows(self.tokenizer.encode(item), max_length=limit, stride=stride)
+        encoding = self.tokenizer.encode(item)
+        return windows(encoding, max_length=limit, stride=stride, truncation_side=self.manifest.truncation_side)
 
     def score(self, row: FinishedRow) -> np.ndarray:
         """Return the probabilities of the labels, (tokens, labels)."""

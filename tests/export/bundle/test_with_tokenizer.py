@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from tokenizers import normalizers
+from tokenizers import normalizers, pre_tokenizers
 
 from rpln_export.bundle.text_graph import DESCRIPTION
 from rpln_export.checkpoint import loading
@@ -54,7 +54,8 @@ def runtime(folder: Path, texts: list[str]) -> dict[str, np.ndarray]:
     """Return what the runtime's tokenizer and session give for a batch."""
     manifest = read_manifest(folder)
     tokenizer = Tokenizer.from_bundle(folder, manifest)
-    rows = [truncate(tokenizer.encode(text), manifest.usable_length).ids for text in texts]
+    limit, side = manifest.usable_length, manifest.truncation_side
+    rows = [truncate(tokenizer.encode(text), limit, truncation_side=side).ids for text in texts]
     width = max(map(len, rows))
     ids = np.array([[*row, *[manifest.pad_token_id] * (width - len(row))] for row in rows])
     mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows])
@@ -195,6 +196,28 @@ def test_another_graph_is_found_by_validate(exported: Callable[..., Export], tmp
     assert "model.text.onnx gives other logits than model.onnx" in result.stderr
 
 
+def test_a_mask_without_its_space_and_the_side_of_truncation_are_honoured(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "text-classification")
+    for name, change in (("tokenizer.json", keep_the_space), ("tokenizer_config.json", cut_on_the_left)):
+        document = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+        change(document)
+        (checkpoint / name).write_text(json.dumps(document), encoding="utf-8")
+    result = export(checkpoint, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    same(tmp_path / "out", TEXTS)
+    tokenizer = Tokenizer.from_bundle(tmp_path / "out", read_manifest(tmp_path / "out"))
+    assert tokenizer.token(tokenizer.encode("a <mask>").ids[2]) == "Ġ"
+
+
+def keep_the_space(document: dict[str, Any]) -> None:
+    document["added_tokens"][4]["lstrip"] = False
+
+
+def cut_on_the_left(document: dict[str, Any]) -> None:
+    document.pop("added_tokens_decoder", None)
+    document["truncation_side"] = "left"
+
+
 # refusals
 
 
@@ -229,6 +252,11 @@ def whole_words(tokenizer: Any) -> None:
     tokenizer.backend_tokenizer.model.ignore_merges = True
 
 
+def more_digits(tokenizer: Any) -> None:
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), backend.pre_tokenizer])
+
+
 def more_tokens(tokenizer: Any) -> None:
     tokenizer.add_tokens(["<entity>"])
 
@@ -240,6 +268,7 @@ def more_tokens(tokenizer: Any) -> None:
         (whole_text, "has pre_tokenizer.use_regex=False, expected True"),
         (whole_words, "has model.ignore_merges=True, expected"),
         (more_tokens, "has tokens added to its vocabulary (<entity>)"),
+        (more_digits, "has pre_tokenizer.type='Sequence', expected 'ByteLevel'"),
     ],
 )
 def test_another_tokenizer_is_refused(tmp_path: Path, change: Callable[[Any], None], says: str) -> None:
@@ -248,10 +277,6 @@ def test_another_tokenizer_is_refused(tmp_path: Path, change: Callable[[Any], No
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     change(tokenizer)
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    path = tmp_path / "tokenizer" / "tokenizer_config.json"
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    # For a RobertaTokenizer, transformers 5 would read only the vocabulary and the merges.
-    path.write_text(json.dumps(fields | {"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8")
     result = export(checkpoint, tmp_path / "out", "--tokenizer", str(tmp_path / "tokenizer"))
     assert result.exit_code == PlanError.exit_code, result.output
     assert says in result.stderr

@@ -109,7 +109,7 @@ def test_the_mask_takes_the_space_before_it_without_a_tokenizer_json(
     (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *lines]) + "\n", encoding="utf-8")
     shutil.copy(checkpoint("fill-mask") / "config.json", tmp_path)
 
-    tokenizer = load_tokenizer(str(tmp_path), revision=None, vocab_size=10_000)
+    tokenizer, _ = load_tokenizer(str(tmp_path), revision=None, vocab_size=10_000)
     ids = tokenizer("two <mask> x")["input_ids"]
 
     assert tokenizer.convert_ids_to_tokens(ids)[ids.index(tokenizer.mask_token_id) - 1] != "Ġ"

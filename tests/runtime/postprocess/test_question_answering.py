@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rpln_runtime import InputError, pipeline
 from rpln_runtime.postprocess.question_answering import best_spans
-from tests.runtime.bundles import CORPUS, Bundle
+from tests.runtime.bundles import CORPUS, Bundle, copy_bundle
 from tests.runtime.comparison import LONG_TEXT, assert_same, reference
 
 TASK = "question-answering"
@@ -51,6 +52,19 @@ def test_equals_transformers(
         ours, theirs = answer(item), hf_answer(**item, **options)
         assert isinstance(ours, dict) == ("top_k" not in options)
         assert_same(with_answers(ours), with_answers(theirs))
+
+
+@only_with_the_pipeline
+def test_windows_from_the_end_equal_transformers(
+    bundle_of: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(TASK)
+    monkeypatch.setattr(bundle.tokenizer, "truncation_side", "left")
+    answer, hf_answer = pipeline(copy_bundle(bundle, tmp_path, truncation_side="left")), reference(bundle, TASK)
+    for options in ({"max_seq_len": 40, "doc_stride": 5}, {"max_seq_len": 30, "doc_stride": 0}):
+        for item in ITEMS:
+            ours, theirs = answer(item, top_k=4, **options), hf_answer(**item, top_k=4, **options)
+            assert_same(with_answers(ours), with_answers(theirs))
 
 
 @only_with_the_pipeline

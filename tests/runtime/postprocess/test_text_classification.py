@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rpln_runtime import InputError, ManifestError, pipeline
+from rpln_runtime.facts import TRUNCATION_SIDES
 from rpln_runtime.postprocess.text_classification import sigmoid
 from tests.runtime.bundles import CORPUS, Bundle, copy_bundle
 from tests.runtime.comparison import LONG_TEXT, TEXTS, assert_same, reference
@@ -58,10 +59,14 @@ def test_the_problem_type_chooses_the_function(
     assert_same(ours, reference(bundle, TASK)(list(CORPUS), top_k=None))
 
 
+@pytest.mark.parametrize("side", TRUNCATION_SIDES)
 @pytest.mark.parametrize("pair", [None, "short", LONG_TEXT], ids=["single", "short pair", "long pair"])
-def test_truncation_equals_transformers(bundle: Bundle, pair: str | None) -> None:
+def test_truncation_equals_transformers(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: str | None, side: str
+) -> None:
+    monkeypatch.setattr(bundle.tokenizer, "truncation_side", side)
     item = {"text": LONG_TEXT} if pair is None else {"text": LONG_TEXT, "text_pair": pair}
-    ours = pipeline(bundle.folder, top_k=None, truncation=True)(item)
+    ours = pipeline(copy_bundle(bundle, tmp_path, truncation_side=side), top_k=None, truncation=True)(item)
     assert_same(ours, reference(bundle, TASK)(item, top_k=None, truncation=True))
 
 

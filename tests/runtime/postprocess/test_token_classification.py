@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rpln_runtime import InputError, pipeline
 from rpln_runtime.postprocess.token_classification import EntityGroup, Labelled, drop_overlaps, split_entities
-from tests.runtime.bundles import CORPUS, LABELS, USABLE_LENGTH, Bundle
+from tests.runtime.bundles import CORPUS, LABELS, USABLE_LENGTH, Bundle, copy_bundle
 from tests.runtime.comparison import LONG_TEXT, TEXTS, assert_same, reference
 
 TASK = "token-classification"
@@ -45,6 +46,18 @@ def test_windows_equal_transformers(bundle_of: Callable[..., Bundle], strategy: 
     for text in (LONG_TEXT, "x" * 200, "東京" * 60, CORPUS[0]):
         options: dict[str, Any] = {"aggregation_strategy": strategy, "stride": stride}
         assert_same(tag(text, **options), hf_tag(text, **options))
+
+
+@pytest.mark.parametrize("strategy", WINDOWED)
+def test_windows_from_the_end_equal_transformers(
+    bundle_of: Callable[..., Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    bundle = bundle_of(TASK)
+    monkeypatch.setattr(bundle.tokenizer, "truncation_side", "left")
+    tag, hf_tag = pipeline(copy_bundle(bundle, tmp_path, truncation_side="left")), reference(bundle, TASK)
+    for stride in (0, 16):
+        options: dict[str, Any] = {"aggregation_strategy": strategy, "stride": stride}
+        assert_same(tag(LONG_TEXT, **options), hf_tag(LONG_TEXT, **options))
 
 
 @pytest.mark.parametrize("strategy", WINDOWED)

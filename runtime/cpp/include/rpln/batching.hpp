@@ -164,7 +164,9 @@ inline Tensor tensor_from_rows(const BatchRows& rows, const TensorSpec& spec, co
   if (std::optional<Tensor> ones = ones_of_fixed(spec)) return *std::move(ones);
   if (spec.name == "input_ids") return padded(rows, pad, [](const Token& token) { return token.id; });
   if (spec.name == "attention_mask") return padded(rows, 0, [](const Token&) { return std::int64_t{1}; });
-  if (spec.name == "token_type_ids") return padded(rows, 0, [](const Token&) { return std::int64_t{0}; });
+  if (spec.name == "token_type_ids") {
+    return padded(rows, 0, [&](const Token& token) { return manifest.token_types ? token.type : std::int64_t{0}; });
+  }
   if (spec.name == "position_ids") return positions_from_rows(rows, pad);
   if (spec.name == names::masked_positions) return masked_positions_from_rows(rows, manifest);
   throw InputError("the graph takes " + in_quotes(spec.name) +

@@ -26,6 +26,8 @@ inline const Texts float_dtypes{"float32", "float16", "bfloat16"};
 // The names of sizes that a bundle fixes. In a manifest an integer stands for each.
 inline const Texts fixed_sizes{"num_labels", "vocab_size", "hidden_size", "embedding_size", "encoder_hidden_size",
                                "head_size", "num_attention_heads", "num_hidden_layers"};
+// The sides from which a text that is too long may be cut.
+inline const Texts truncation_sides{"right", "left"};
 // The task whose manifest describes the vocabulary of the encoder, which need not be that of the logits.
 inline constexpr std::string_view encoder_decoder = "text2text-generation";
 // The variants that run before a decoder, and do not give the outputs of the task.
@@ -135,6 +137,10 @@ class Contradiction {
 
   // Returns what does not fit and what was expected there; empty if everything fits.
   [[nodiscard]] std::string find() const {
+    if (!holds(truncation_sides, manifest_.truncation_side)) {
+      return "the manifest.truncation_side is " + in_quotes(manifest_.truncation_side) + ", expected " +
+             join(truncation_sides, " or ");
+    }
     for (const auto& [name, axis] : manifest_.axes) {
       if (axis.maximum && axis.minimum > *axis.maximum) {
         return "the manifest.axes." + name + ".minimum is " + std::to_string(axis.minimum) +

@@ -1,6 +1,7 @@
 // What a bundle's documents hold at most. tests/cpp/test_tasks.py compares these tables with rpln_runtime/limits.py.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -70,14 +71,11 @@ inline Range range_of_field(std::string_view name) {
 }
 
 // The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their structs.
-inline constexpr std::array<std::string_view, 5> optional_fields{
-    {"adapter", "defaults", "sentences", "speedup_high", "speedup_low"}};
+inline constexpr std::array<std::string_view, 7> optional_fields{
+    {"adapter", "defaults", "sentences", "speedup_high", "speedup_low", "token_types", "truncation_side"}};
 
-inline bool is_optional_field(std::string_view name) {
-  for (const std::string_view optional : optional_fields) {
-    if (optional == name) return true;
-  }
-  return false;
+inline bool is_optional(std::string_view name) {
+  return std::find(optional_fields.begin(), optional_fields.end(), name) != optional_fields.end();
 }
 
 }  // namespace rpln::limits

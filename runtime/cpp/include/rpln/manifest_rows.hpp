@@ -169,12 +169,14 @@ struct Manifest {
   std::optional<Generation> generation;
   std::optional<Optimization> optimization;
   std::optional<Sentences> sentences;
+  std::string truncation_side = "right";
+  bool token_types = true;
   std::vector<BundleFile> files;
   std::int64_t schema_version = rpln::schema_version;
 
   RPLN_FIELDS(task, graphs, axes, usable_length, vocab_size, type_vocab_size, pad_token_id, mask_token_id,
               problem_type, labels, precision, recipe, passes, target, source, versions, validation, generation,
-              optimization, sentences, files, schema_version)
+              optimization, sentences, truncation_side, token_types, files, schema_version)
 
   [[nodiscard]] bool lists_file(std::string_view path) const {
     for (const BundleFile& file : files) {

@@ -1,4 +1,5 @@
-// Reads JSON as a C++ type, strictly: a struct has all of its fields and no others, and every value is of its type.
+// Reads JSON as a C++ type, strictly: a struct has all of its fields, except that those in limits::optional_fields may be
+// missing, and no others, and every value is of its type.
 //
 // Schema<T>::read(value, where) returns a T. `where` is the place of the value in the document, which messages name.
 // A struct lists its fields with RPLN_FIELDS.
@@ -66,10 +67,8 @@ struct Schema {
     Row row;
     std::size_t known = 0;
     Row::visit(row, [&](const char* key, auto& field) {
-      if (!value.contains(key)) {
-        if (limits::is_optional_field(key)) return;
-        throw SchemaError(where + " has no field " + in_quotes(key));
-      }
+      if (!value.contains(key) && limits::is_optional(key)) return;
+      if (!value.contains(key)) throw SchemaError(where + " has no field " + in_quotes(key));
       using Field = std::remove_reference_t<decltype(field)>;
       field = Schema<Field>::read(value[key], where + "." + key);
       check_range(value[key], key, where + "." + key);

@@ -86,7 +86,8 @@ inline Encoding fit(const Encoding& encoding, const Manifest& manifest, bool tru
                      std::to_string(manifest.usable_length) +
                      ": shorten it, or set the option truncation to true to leave out the rest.");
   }
-  return truncate(encoding, std::min(manifest.usable_length, max_length.value_or(manifest.usable_length)));
+  const std::int64_t most = std::min(manifest.usable_length, max_length.value_or(manifest.usable_length));
+  return truncate(encoding, most, manifest.truncation_side);
 }
 
 inline void softmax(float* values, std::size_t count) {

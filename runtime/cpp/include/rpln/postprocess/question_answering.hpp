@@ -58,7 +58,7 @@ class QuestionAnswering {
     }
     const std::string_view question = text_from_json(item["question"]);
     const Encoding encoding = context_.tokenizer.encode(question, text_from_json(item["context"]));
-    return windows(encoding, max_length_, stride_, in_context);
+    return windows(encoding, max_length_, stride_, context_.manifest.truncation_side, in_context);
   }
 
   [[nodiscard]] Scores score(const Row& row) const {

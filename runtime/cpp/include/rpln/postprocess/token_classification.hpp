@@ -62,7 +62,8 @@ class TokenClassification {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    return windows(context_.tokenizer.encode(text_from_json(item)), context_.manifest.usable_length, stride_);
+    const Encoding encoding = context_.tokenizer.encode(text_from_json(item));
+    return windows(encoding, context_.manifest.usable_length, stride_, context_.manifest.truncation_side);
   }
 
   [[nodiscard]] Scores score(const Row& row) const {
@@ -112,7 +113,9 @@ class TokenClassification {
 
   // A token that is in two windows keeps its scores from the window in which it is farther from the ends.
   [[nodiscard]] Json tokens_from_windows(std::string_view text, const Case<Scores>& one) const {
-    const auto count = static_cast<std::size_t>(one.encodings.back().back().position) + 1;
+    // The end of the text is in the last window, or in the first one if texts are cut on the left.
+    const std::int32_t last = std::max(one.encodings.front().back().position, one.encodings.back().back().position);
+    const auto count = static_cast<std::size_t>(last) + 1;
     const std::size_t labels = context_.manifest.labels.size();
     Encoding whole(count);
     Scores scores(count * labels);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "rpln/errors.hpp"
@@ -27,9 +28,10 @@ struct Token {
   std::int32_t word = -1;     // the number of the word that the token is part of; -1 for special tokens
   std::int32_t sequence = -1; // 0 for tokens of the text, 1 for tokens of its pair, -1 for special tokens around them
   std::int32_t position = 0;  // the place of the token in the whole encoding, from which windows are cut
+  std::int64_t type = 0;      // the token type
 };
 
-// The tokens of one text or pair, or a window of them. There are no token types, because RoBERTa has only one.
+// The tokens of one text or pair, or a window of them.
 using Encoding = std::vector<Token>;
 
 inline std::vector<std::int64_t> ids_of(const Encoding& encoding) {
@@ -64,9 +66,10 @@ inline std::pair<std::int64_t, std::int64_t> longest_first(std::int64_t first, s
 
 // Splits the tokens of `sequence` into windows. Every window has at most `max_length` tokens, with the special tokens
 // and the other sequence in each, and neighbouring windows share `stride` tokens. An encoding that is short enough is
-// one window. Throws InputError where the other tokens leave room for `stride` tokens or fewer.
+// one window. If `truncation_side` is "left", they begin with the window at the end of the text, as those of the
+// tokenizers library do. Throws InputError where the other tokens leave room for `stride` tokens or fewer.
 inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_length, std::int64_t stride,
-                                     std::int32_t sequence = 0) {
+                                     std::string_view truncation_side, std::int32_t sequence = 0) {
   const auto length = static_cast<std::int64_t>(encoding.size());
   if (length <= max_length) return {encoding};
   const Span inside = detail::span_of(encoding, sequence);
@@ -78,18 +81,22 @@ inline std::vector<Encoding> windows(const Encoding& encoding, std::int64_t max_
                      std::to_string(others) + " other tokens are in each: expected more than the stride of " +
                      std::to_string(stride) + ". Lower the stride, or shorten the other text.");
   }
+  const bool left = truncation_side == "left";
   std::vector<Encoding> found;
   for (std::int64_t start = inside.begin; start < inside.end - stride; start += room - stride) {
+    Span part{start, std::min(start + room, inside.end)};
+    if (left) part = {inside.begin + inside.end - part.end, inside.begin + inside.end - part.begin};
     Encoding& window = found.emplace_back();
     detail::append_tokens(window, encoding, 0, inside.begin);
-    detail::append_tokens(window, encoding, start, std::min(start + room, inside.end));
+    detail::append_tokens(window, encoding, part.begin, part.end);
     detail::append_tokens(window, encoding, inside.end, length);
   }
   return found;
 }
 
-// Cuts `encoding` to `max_length` tokens, from the end of the longer text. Special tokens stay.
-inline Encoding truncate(const Encoding& encoding, std::int64_t max_length) {
+// Cuts `encoding` to `max_length` tokens, the longer text first: from its end, or from its start if `truncation_side` is
+// "left". Special tokens stay.
+inline Encoding truncate(const Encoding& encoding, std::int64_t max_length, std::string_view truncation_side) {
   const auto length = static_cast<std::int64_t>(encoding.size());
   if (length <= max_length) return encoding;
   const Span first = detail::span_of(encoding, 0);
@@ -98,12 +105,16 @@ inline Encoding truncate(const Encoding& encoding, std::int64_t max_length) {
   const auto [first_kept, second_kept] = second.size() == 0
                                              ? std::pair(std::min(first.size(), room), std::int64_t{0})
                                              : detail::longest_first(first.size(), second.size(), room);
+  const auto kept_of = [&](const Span& span, std::int64_t count) {
+    return truncation_side == "left" ? Span{span.end - count, span.end} : Span{span.begin, span.begin + count};
+  };
+  const Span inside_first = kept_of(first, first_kept);
+  const Span inside_second = kept_of(second, second_kept);
+  const auto holds = [](const Span& span, std::int64_t at) { return span.begin <= at && at < span.end; };
   Encoding kept;
   for (std::int64_t at = 0; at < length; ++at) {
     const Token& token = encoding[static_cast<std::size_t>(at)];
-    const bool cut = (token.sequence == 0 && at >= first.begin + first_kept) ||
-                     (token.sequence == 1 && at >= second.begin + second_kept);
-    if (!cut) kept.push_back(token);
+    if (token.sequence < 0 || holds(inside_first, at) || holds(inside_second, at)) kept.push_back(token);
   }
   return kept;
 }

@@ -181,9 +181,11 @@ class Tokenizer {
     encoding.reserve((texts[0].size() + texts[1].size()) / 3 + parts.size());
     for (const detail::TemplatePart& part : parts) {
       if (part.sequence < 0) {
-        encoding.push_back({part.special, {}, {}, -1, -1, 0});
+        encoding.push_back({part.special, {}, {}, -1, -1, 0, part.type});
       } else {
+        const std::size_t first = encoding.size();
         add_text(encoding, texts[static_cast<std::size_t>(part.sequence)], part.sequence);
+        for (std::size_t at = first; at < encoding.size(); ++at) encoding[at].type = part.type;
       }
     }
     std::int32_t position = 0;
@@ -285,7 +287,7 @@ class Tokenizer {
       const bool prefix = first && leading == 1 && file_->keeps_first_space;
       trim(progress.text, bytes, characters, prefix ? 0 : to_signed(leading), to_signed(trailing));
     }
-    progress.encoding.push_back({id, characters, bytes, progress.word, progress.sequence, 0});
+    progress.encoding.push_back({id, characters, bytes, progress.word, progress.sequence, 0, 0});
   }
 
   static void trim(std::string_view text, Span& bytes, Span& characters, std::int64_t leading, std::int64_t trailing) {

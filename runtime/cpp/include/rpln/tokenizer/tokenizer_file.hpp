@@ -20,10 +20,12 @@
 
 namespace rpln::detail {
 
-// A part of an encoding: the text where `sequence` is 0, its pair where it is 1, and otherwise a special token.
+// A part of an encoding: the text where `sequence` is 0, its pair where it is 1, and otherwise a special token. `type` is
+// the token type of its tokens.
 struct TemplatePart {
   std::int64_t special;
   std::int32_t sequence;
+  std::int64_t type = 0;
 };
 
 using Template = std::vector<TemplatePart>;
@@ -87,7 +89,7 @@ class TokenizerReader {
     // Its sign decides how an integer is kept: one that is not negative has no sign, and up to 64 bits.
     const auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int32_t>::max());
     if (!value.is_number_unsigned() || value.get<std::uint64_t>() > most) {
-      throw Error("a token has the id " + value.dump() + ", expected an integer from 0 to " + std::to_string(most));
+      throw Error("a token has the id or type " + value.dump() + ", expected an integer from 0 to " + std::to_string(most));
     }
     return static_cast<std::int32_t>(value.get<std::uint64_t>());
   }
@@ -197,13 +199,13 @@ class TokenizerReader {
     for (const TokenizerJson& row : rows) {
       const bool is_text = row.contains("Sequence");
       const TokenizerJson& part = row.at(is_text ? "Sequence" : "SpecialToken");
-      if (part.value("type_id", 0) != 0) throw Error("it has token types, expected none");
+      const std::int64_t type = absent(part, "type_id") ? 0 : id_from(part["type_id"]);
       const auto name = part.at("id").get<std::string>();
       if (is_text) {
-        parts.push_back({0, name == "A" ? 0 : 1});
+        parts.push_back({0, name == "A" ? 0 : 1, type});
         continue;
       }
-      for (const TokenizerJson& id : special_tokens.at(name).at("ids")) parts.push_back({id_from(id), -1});
+      for (const TokenizerJson& id : special_tokens.at(name).at("ids")) parts.push_back({id_from(id), -1, type});
     }
     return parts;
   }
