@@ -273,7 +273,8 @@ def test_a_server_answers_with_the_defaults_and_takes_the_options_of_requests(
     parameters = {"provider": "cpu", "batch_size": "8", "options": json.dumps(plan.options)}
     step = GeneratorStep(tmp_path / "1", {**parameters, VERSION_PARAMETER: __version__})
     generate = generator(folder, return_full_text=False, **plan.options)
-    for options in ({}, {"num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0}):
+    requests: list[dict[str, Any]] = [{}, {"num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0}]
+    for options in requests:
         answers = generate(TEXTS, **options)
         assert texts_of(step, options) == [[answer["generated_text"] for answer in row] for row in answers]
     with pytest.raises(InputError, match=r"num_beams is 4.* num_beams=1"):
