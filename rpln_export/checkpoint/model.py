@@ -1,6 +1,8 @@
 """The checkpoint's model in eager torch, refused where it lacks weights that the task needs."""
 
 import hashlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rpln_export.checkpoint.adapter import merge_adapter, supplied_by_adapter
@@ -61,17 +63,20 @@ def source_from_plan(plan: ExportPlan) -> Source:
     The files of an adapter come after those of the network: its weights, and the description that says how they are
     merged. Those of layers behind the pooling come last.
     """
-    digest = hashlib.sha256()
     files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
-    adapter = plan.adapter
-    for path in (
-        *files,
-        *(adapter.files if adapter else ()),
-        *(plan.sentences.weight_files if plan.sentences else ()),
-    ):
+    adapter, sentences = plan.adapter, plan.sentences
+    added = (*(adapter.files if adapter else ()), *(sentences.weight_files if sentences else ()))
+    sha256 = sha256_of_weights((*files, *added))
+    return Source(name=plan.name, sha256=sha256, adapter=str(adapter) if adapter else None)
+
+
+def sha256_of_weights(files: Iterable[Path]) -> str:
+    """Return the SHA-256 over the files of a checkpoint's weights, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in files:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return Source(name=plan.name, sha256=digest.hexdigest(), adapter=str(adapter) if adapter else None)
+    return digest.hexdigest()
 
 
 def _is_in_head(name: str) -> bool:

@@ -54,6 +54,12 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ],
     ("token-classification", {"ignore_labels": ["NOUN", "."], "stride": 3, "aggregation_strategy": "simple"}, TEXTS),
     ("token-classification", {"ignore_labels": []}, TEXTS[0]),
+    ("token-classification", {"is_split_into_words": True, "ignore_labels": []}, TEXTS[0].split()),
+    (
+        "token-classification",
+        {"is_split_into_words": True, "delimiter": " – ", "aggregation_strategy": "first", "stride": 3},
+        [TEXTS[3].split(), ["He", "", " ", "<mask>", "New York", "été"], [], TEXTS[-1].split()],
+    ),
     ("text-classification", {"truncation": True}, [*TEXTS, *PAIRS]),
     ("text-classification", {"truncation": True}, TEXTS[0]),
     ("text-classification", {"top_k": None, "truncation": True}, TEXTS),
@@ -258,6 +264,9 @@ BAD_ITEMS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
         ("a", {"stride": 256}),
         (5, {}),
         ([5], {}),
+        ("a", {"is_split_into_words": True}),
+        ([["a", 5]], {"is_split_into_words": True}),
+        (["a"], {"is_split_into_words": True, "delimiter": 5}),
     ],
     "text-classification": [
         (TEXTS[-1], {}),

@@ -73,6 +73,9 @@ def _item(record: Mapping[str, Any], fields: Sequence[ItemField]) -> Any:
     for field in fields:
         if field.name not in parts and not field.optional:
             raise InputError(f"it has no field {field.name!r}")
+    for field in fields:
+        if field.several and not isinstance(parts.get(field.name, []), list):
+            raise InputError(f"its {field.name!r} is a {type(parts[field.name]).__name__}, expected a list of texts")
     for name, part in parts.items():
         _check_text(name, part)
     return item_from_parts(parts)
@@ -91,12 +94,10 @@ def _object_from_line(line: bytes) -> dict[str, Any]:
 
 
 def _check_text(name: str, part: Any) -> None:
-    """Raise InputError unless a part is a text, or a list of texts, and none of them is empty."""
+    """Raise InputError unless a part is a text, or a list of texts. Whether it may be empty is the task's matter."""
     for text in part if isinstance(part, list) else [part]:
         if not isinstance(text, str):
             raise InputError(f"its {name!r} is a {type(text).__name__}, expected a text")
-        if not text.strip():
-            raise InputError(f"its {name!r} is empty")
 
 
 def _kept(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """OpenVINO's own runtime as an engine, on the CPU. It runs many encoders faster than ONNX Runtime."""
 
+import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,9 +13,19 @@ import numpy as np
 
 from rpln_runtime.engines.base import Shapes
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
+from rpln_runtime.external_data import NotOnnxError, external_files
 
-_PRECISION: Final = "f32"
-"""The type that OpenVINO computes in. By default it would choose bf16 on some CPUs, whatever the graph says."""
+CAPACITY: Final = "CPU_RUNTIME_CACHE_CAPACITY"
+"""OpenVINO's option for how many kernels it keeps that it prepared for the sizes of earlier batches."""
+CACHE: Final = 512
+"""The limit that is set: with OpenVINO's own of 5,000, memory grows over thousands of batches of different sizes."""
+OPTIONS = {
+    # By default OpenVINO would compute in bf16 on some CPUs, whatever the graph says.
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+    CAPACITY: str(CACHE),
+}
+"""The options that every graph is compiled with."""
 
 
 class OpenVinoEngine:
@@ -33,12 +47,13 @@ class OpenVinoEngine:
             import openvino
         except ImportError as error:
             raise MissingExtraError(f"OpenVINO is not installed ({error}). Run: {install}") from error
-        options = {"INFERENCE_PRECISION_HINT": _PRECISION, "PERFORMANCE_HINT": "LATENCY"}
+        options = dict(OPTIONS)
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            self._compiled = openvino.Core().compile_model(str(path), "CPU", options)
-        except RuntimeError as error:
+            with _weights_beside(path) as beside:
+                self._compiled = openvino.Core().compile_model(str(beside), "CPU", options)
+        except (RuntimeError, NotOnnxError, OSError) as error:
             raise ManifestError(
                 f"OpenVINO {openvino.__version__} cannot compile {path}: {error}. "
                 f"Choose provider='cpu', or update it: {install} --upgrade"
@@ -84,6 +99,27 @@ class OpenVinoEngine:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         return self._requests.own
+
+
+@contextmanager
+def _weights_beside(path: Path) -> Iterator[Path]:
+    """Yield the path of the ONNX file with its weights beside it, which is `path` itself unless these are links.
+
+    OpenVINO follows no links that leave the folder, as the hub's cache has them. Weights that are such links get a name
+    in a temporary folder, or a copy if that is on another device.
+    """
+    linked = [name for name in external_files(path) if Path(name).name == name and (path.parent / name).is_symlink()]
+    if not linked:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for name in (path.name, *linked):
+            real, own = os.path.realpath(path.parent / name), Path(folder, name)
+            try:
+                own.hardlink_to(real)
+            except OSError:
+                shutil.copyfile(real, own)
+        yield Path(folder, path.name)
 
 
 def _shape(partial: Any) -> tuple[int | None, ...] | None:

@@ -3,7 +3,7 @@
 Shapes: P prompts, E tokens of the longest encoder sequence, H hidden size of the encoder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Generation
-from rpln_runtime.options import check_integer
+from rpln_runtime.options import check_integer, plain
 from rpln_runtime.session import Session
 
 Prompts: TypeAlias = Sequence[Sequence[int]]
@@ -95,7 +95,8 @@ def check_tokens(inputs: Prompts, vocab_size: int) -> Prompts:
 
     Raises InputError for a prompt that is not a list, and for a token that is not in the vocabulary.
     """
-    rows = [np.asarray(row).tolist() for row in inputs]
+    given = plain(inputs)
+    rows = [np.asarray(row).tolist() for row in given] if isinstance(given, Iterable) else [given]
     for row in rows:
         if not isinstance(row, list):
             raise InputError(f"a prompt is {row!r}, expected a list of token ids: pass a list of such lists.")
