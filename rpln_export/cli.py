@@ -14,7 +14,7 @@ from rpln_export.commands.export import export_command
 from rpln_export.commands.inspect import inspect_command
 from rpln_export.commands.optimize import optimize_command
 from rpln_export.commands.run import run_command
-from rpln_export.commands.settings import HELP
+from rpln_export.commands.settings import HELP, ProgramOfCommands
 from rpln_export.commands.triton import triton_command
 from rpln_export.commands.user_errors import INTERRUPTED
 from rpln_export.commands.validate import validate_command
@@ -30,7 +30,7 @@ _SECTIONS: Final = (
 )
 
 
-@cloup.group(sections=_SECTIONS, context_settings=HELP)
+@cloup.group(cls=ProgramOfCommands, sections=_SECTIONS, context_settings=HELP)
 @cloup.version_option(__version__)
 def rpln_command() -> None:
     """Run, inspect and validate bundles that rpln-export made, and check this machine."""

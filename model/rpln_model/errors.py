@@ -4,6 +4,7 @@ RplnModelError
   ConfigError
   ModelInputError
   CheckpointError
+    CheckpointNotFoundError
 
 `exit_code` is the exit code of a command that ends with the exception.
 """
@@ -25,3 +26,9 @@ class ModelInputError(RplnModelError, ValueError):
 
 class CheckpointError(RplnModelError, RuntimeError):
     """Raised for weights or a configuration that cannot be found, read, written or put into the model."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """Raised for a name that is neither a folder nor a model on the hub or in its cache."""
+
+    exit_code = 2

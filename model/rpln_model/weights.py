@@ -18,7 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from rpln_model.errors import CheckpointError
+from rpln_model.errors import CheckpointError, CheckpointNotFoundError
 from rpln_model.hub import uses_cache_only
 from rpln_model.json_files import read_json
 from rpln_model.names import network_name
@@ -49,15 +49,17 @@ def local_folder(source: str | os.PathLike[str], *, revision: str | None) -> Pat
     """Return the folder of a checkpoint: `source` itself, or the folder of that id in the local cache of the hub.
 
     Files that are missing are downloaded, unless HF_HUB_OFFLINE is set or the hub cannot be reached; safetensors are
-    preferred to pickles. Raises CheckpointError if neither a folder nor a model on the hub or in its cache has this
-    name.
+    preferred to pickles. Raises CheckpointNotFoundError if neither a folder nor a model on the hub or in its cache has
+    this name, and CheckpointError for a file.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
     if not isinstance(source, str) or folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        problem = "is a file" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{source} {problem}. Expected a folder with {CONFIG} and weights, or a hub id.")
+        expected = f"Expected a folder with {CONFIG} and weights, or a hub id."
+        if folder.exists():
+            raise CheckpointError(f"{source} is a file. {expected}")
+        raise CheckpointNotFoundError(f"{source} does not exist. {expected}")
     configs = (CONFIG, GENERATION_CONFIG, ADAPTER)
     snapshot = _download(source, revision, [*configs, "model*.safetensors", f"{SAFETENSORS}{INDEX_SUFFIX}"])
     if not list(snapshot.glob("model*.safetensors")):
@@ -74,7 +76,7 @@ def _download(model_id: str, revision: str | None, patterns: list[str]) -> Path:
         )
     except (OSError, HFValidationError, EntryNotFoundError) as error:  # the hub raises only these
         at = f" at revision {revision}" if revision else ""
-        raise CheckpointError(
+        raise CheckpointNotFoundError(
             f"{model_id!r}{at} is neither a folder here nor a model that could be fetched from the hub or its cache "
             f"({type(error).__name__}: {error}). Check the name, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN."
         ) from error

@@ -1,6 +1,8 @@
 """The checkpoint's model in eager torch, refused where it lacks weights that the task needs."""
 
 import hashlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rpln_export.checkpoint.quiet import quiet_transformers
@@ -45,12 +47,17 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
 
 def source_from_plan(plan: ExportPlan) -> Source:
     """Return the checkpoint's name and the SHA-256 of its weight files, in the order of their names."""
-    digest = hashlib.sha256()
     files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
+    return Source(name=plan.name, sha256=sha256_of_weights(files))
+
+
+def sha256_of_weights(files: Iterable[Path]) -> str:
+    """Return the SHA-256 over the files of a checkpoint's weights, in hexadecimal."""
+    digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return Source(name=plan.name, sha256=digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _is_in_head(name: str) -> bool:

@@ -13,7 +13,7 @@ from rpln_export._version import __version__
 from rpln_export.commands import table_option
 from rpln_export.commands.engine_options import engine_options
 from rpln_export.commands.fairseq_options import fairseq_options
-from rpln_export.commands.settings import HELP
+from rpln_export.commands.settings import HELP, Program
 from rpln_export.commands.table_option import TableOption
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
@@ -39,7 +39,7 @@ Exit codes: 0 done; 1 any other error; 2 not possible as asked; 3 input that the
 _PATH: Final = click.Path(path_type=Path)
 
 
-@cloup.command(epilog=EXAMPLES, context_settings=HELP)
+@cloup.command(cls=Program, epilog=EXAMPLES, context_settings=HELP)
 @cloup.argument(
     "checkpoint",
     required=False,

@@ -1,5 +1,6 @@
 """`rpln run`: answer texts with a bundle."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from rpln_export.commands.values import item_from_fields, pairs
 
 @cloup.command("run", context_settings=HELP, short_help="Answer texts with a bundle.")
 @cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
-@cloup.argument("texts", nargs=-1, help="The texts to answer, each an item of its own.")
+@cloup.argument(
+    "texts",
+    nargs=-1,
+    help="The texts to answer, each an item of its own. - stands for the lines of the standard input.",
+)
 @cloup.option(
     "--field",
     "fields",
@@ -56,15 +61,18 @@ def run_command(
     rpln run tagger "The dog barked."
     rpln run reader --field question="Who barked?" --field context="The dog barked."
     rpln run chooser --field prompt="It rained." --field choices="I got wet." --field choices="I slept."
+    head -n 3 texts.txt | rpln run tagger -
     rpln run writer "It rained" --max-new-tokens 50 --option do_sample=true --option top_p=0.9
     """
     with user_errors(interrupted="\nInterrupted."):
         from rpln_export.commands.show.answers import print_answers, print_streams, to_json
         from rpln_runtime import Generator, pipeline
-        from rpln_runtime.command_line import value_from_text
+        from rpln_runtime.command_line import texts_from_arguments, value_from_text
 
         if bool(texts) == bool(fields):
-            raise click.UsageError("give either one or more texts, or --field NAME=VALUE.")
+            raise click.UsageError(
+                "give either one or more texts, - for those on the standard input, or --field NAME=VALUE."
+            )
         answer = pipeline(folder, provider=provider)
         _check_items(
             ["text"] if isinstance(answer, Generator) else [field.name for field in answer.postprocess.fields],
@@ -75,12 +83,12 @@ def run_command(
             chosen["max_new_tokens"] = max_new_tokens
         several = any(chosen.get(name, 1) != 1 for name in ("num_beams", "num_return_sequences"))
         if isinstance(answer, Generator) and texts and not (as_json or several):
-            print_streams(answer, texts, chosen)
+            print_streams(answer, texts_from_arguments(texts), chosen)
             return
-        items = list(texts) if texts else [item_from_fields(fields)]
+        items = list(texts_from_arguments(texts)) if texts else [item_from_fields(fields)]
         answers = [answer(item, **chosen) for item in items]
         if as_json:
-            click.echo(to_json(answers))
+            click.echo(to_json(answers), file=sys.stdout)
         else:
             print_answers(items, answers)
 

@@ -1,9 +1,57 @@
-"""How every command shows its help: as wide as the terminal up to 110 columns, options in groups."""
+"""What the programs have in common: how help is shown, hints after mistakes, and what cannot be printed."""
 
-from typing import Final
+from typing import Any, Final
 
+import click
 import cloup
+
+from rpln_runtime.command_line import printing
 
 HELP: Final = cloup.Context.settings(
     formatter_settings=cloup.HelpFormatter.settings(max_width=110, col1_max_width=34), show_constraints=False
 )
+"""Help is as wide as the terminal up to 110 columns, with options in groups."""
+
+
+_COMMANDS_ELSEWHERE: Final = {"export": "To export a checkpoint, run: rpln-export CHECKPOINT"}
+"""What to say of a command that another program is, or has."""
+_OPTIONS_ELSEWHERE: Final = {
+    **dict.fromkeys(("--model", "-m"), "Name the checkpoint without an option: rpln-export CHECKPOINT"),
+    "--int8": "int8 is planned and not there yet. What there is: --fp16 and --bf16, or fp32 without them.",
+}
+"""What to say of an option that people expect of an exporter."""
+
+
+class Program(cloup.Command):
+    """A program of one command, whose output reaches stdout or is missed with a sentence (see `printing`)."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments of the command line. Raises click.UsageError, with a hint for options in the table."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if (hint := _OPTIONS_ELSEWHERE.get(error.option_name)) is None:
+                raise
+            raise click.UsageError(f"{error.message} {hint}", ctx) from error
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the program on the arguments of the command line."""
+        with printing():
+            return super().main(*arguments, **options)
+
+
+class ProgramOfCommands(cloup.Group):
+    """A program of several commands. What it prints goes as with `Program`."""
+
+    def handle_bad_command_name(
+        self, bad_name: str, valid_names: list[str], error: click.UsageError
+    ) -> click.UsageError:
+        """Return the error for a command that does not exist, with a hint for those in the table."""
+        if (hint := _COMMANDS_ELSEWHERE.get(bad_name)) is not None:
+            return click.UsageError(f"{error.message} {hint}", error.ctx)
+        return super().handle_bad_command_name(bad_name, valid_names, error)
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command that the arguments of the command line name."""
+        with printing():
+            return super().main(*arguments, **options)

@@ -25,6 +25,7 @@ FEATURES: Final[dict[str, Callable[[GraphPlan, Any], bool]]] = {
     traits.CACHE: lambda graph, _: graph.variant.cache,
     traits.HEAD_MASK: lambda graph, _: "head_mask" in _inputs(graph),
     traits.INPUTS_EMBEDS: lambda graph, _: "inputs_embeds" in _inputs(graph),
+    traits.UNSCALED: lambda _, config: config.hidden_size == config.num_attention_heads,
     traits.TOKEN_TYPES: lambda graph, _: "token_type_ids" in _inputs(graph),
     traits.LAST_TOKEN: lambda graph, _: LAST_LOGITS in graph.outputs,
     traits.MASKED_TOKENS: lambda graph, _: MASKED_LOGITS in graph.outputs or MASKED_POSITIONS in graph.inputs,

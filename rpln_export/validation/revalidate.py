@@ -4,10 +4,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rpln_export.checkpoint.conversion import Readable, as_transformers
+from rpln_export.checkpoint.finding import find_checkpoint
 from rpln_export.checkpoint.model import load_model, source_from_plan
 from rpln_export.checkpoint.planned_graphs import planned_graphs_from_model
 from rpln_export.errors import ValidationError
-from rpln_export.plan.defaults import default_for_task
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.graphs import logits_of_graph
 from rpln_export.steps import Silent, Steps, Watcher
@@ -24,18 +24,19 @@ def revalidate(
 ) -> Proof:
     """Prove that the bundle in `folder` still equals its `checkpoint`, and return the proof.
 
-    `checkpoint` is a folder, a file of fairseq or a hub id, at `revision`; None means the embedded one of the bundle's
-    task. Raises ManifestError for a broken bundle, and ValidationError for another checkpoint than the bundle's and for
-    a graph that differs.
+    `checkpoint` is a folder, a file of fairseq or a hub id, at `revision`; None means the one that the manifest names.
+    Raises ManifestError for a broken bundle, PlanError if the checkpoint is not found, and ValidationError for another
+    checkpoint than the bundle's and for a graph that differs.
     """
     steps = Steps(watcher or Silent())
     with ExitStack() as stack:
         with steps.step("load"):
             manifest = read_manifest(folder)
+            checkpoint = checkpoint or str(find_checkpoint(folder, manifest.source))
             readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
             plan = _plan_from_bundle(manifest, readable, revision, tie=_ties(folder))
             if source_from_plan(plan).sha256 != manifest.source.sha256:
-                raise ValidationError(_other_checkpoint(folder, manifest, checkpoint or plan.name))
+                raise ValidationError(_other_checkpoint(folder, manifest, checkpoint))
             model, _ = load_model(plan)
         with steps.step("validate") as advance:
             planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=manifest.mask_token_id)
@@ -49,10 +50,9 @@ def revalidate(
 def _other_checkpoint(folder: Path, manifest: Manifest, named: str) -> str:
     """Return the message for a checkpoint whose weights are not those that the bundle was made from."""
     own = manifest.source
-    embedded = own.name == default_for_task(manifest.task).name
     return (
         f"{folder} was made from {own.name} (SHA-256 of its weights: {own.sha256[:8]}...), but you compared it with "
-        f"{named}, which has other weights. Run: rpln validate {folder}{'' if embedded else f' {own.name}'}"
+        f"{named}, which has other weights. Run: rpln validate {folder} {own.name}"
     )
 
 

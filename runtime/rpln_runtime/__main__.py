@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from rpln_runtime._version import __version__
-from rpln_runtime.command_line import exit_code_of, option_from_text
+from rpln_runtime.command_line import exit_code_of, option_from_text, texts_from_arguments
 from rpln_runtime.corpus import WINDOW, Progress, run_corpus
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.pipelines import pipeline
@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="answer texts and print the answers as JSON")
     run.set_defaults(command=_run)
     run.add_argument("folder")
-    run.add_argument("texts", metavar="text", nargs="+")
+    run.add_argument("texts", metavar="text", nargs="+", help="a text, or - for the lines of the standard input")
     batch = commands.add_parser("batch", help="answer a file of JSON lines; if it is killed, the same command goes on")
     batch.set_defaults(command=_batch)
     for name in ("folder", "source", "output"):
@@ -59,7 +59,7 @@ def _run(chosen: argparse.Namespace) -> None:
         batch_size=chosen.batch_size,
         **dict(map(option_from_text, chosen.options)),
     )
-    answers = [answer(text) for text in chosen.texts]
+    answers = [answer(text) for text in texts_from_arguments(chosen.texts)]
     text = json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
     sys.stdout.write(f"{text}\n")
 

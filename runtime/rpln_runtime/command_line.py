@@ -1,8 +1,12 @@
-"""Helpers of all commands: they read options that are given as text, and turn errors and signals into exit codes."""
+"""Helpers of all commands: they read what is given as text, print, and turn errors and signals into exit codes."""
 
+import codecs
+import io
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from rpln_runtime.documents import document_from_bytes
@@ -12,6 +16,13 @@ from rpln_runtime.limits import OTHER
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C: 128 plus the number of the signal SIGINT, as shells have it."""
 
+UNPRINTED: Final = 9
+"""The exit code where stdout cannot be written, which is that of a destination that cannot be written."""
+STANDARD_INPUT: Final = "-"
+"""The argument that stands for the lines of the standard input."""
+
+_ESCAPES: Final = "rpln-escapes"
+"""The name that the codecs module knows `_escaped` by."""
 _PYTHON: Final = {"True": "true", "False": "false", "None": "null"}
 """The constants of Python that JSON spells in another way, so that `--option truncation=True` works as well."""
 
@@ -32,6 +43,71 @@ def option_from_text(text: str) -> tuple[str, Any]:
     return name, value_from_text(value)
 
 
+def texts_from_arguments(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield the texts that `arguments` are, with the lines of the standard input in the place of STANDARD_INPUT.
+
+    Raises InputError for input that is not in the encoding of the standard input.
+    """
+    for argument in arguments:
+        if argument != STANDARD_INPUT:
+            yield argument
+            continue
+        try:
+            yield from (line.removesuffix("\n") for line in sys.stdin)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"the standard input is not {error.encoding} ({error.reason} at byte {error.start}): convert it, or "
+                "set PYTHONIOENCODING to its encoding."
+            ) from error
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Let everything that a program prints in the block reach stdout, or say why it does not.
+
+    Characters that the encoding of stdout lacks are printed as JSON's escapes, so that JSON stays JSON. If the reader
+    of a pipe is gone, the program ends in silence, with exit code 1. If stdout cannot be written, as on a full disk, a
+    line on stderr says so, and the exit code is UNPRINTED.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_ESCAPES)
+    try:
+        yield
+    except SystemExit:
+        _write_to_stdout("")
+        raise
+    except OSError:
+        _write_to_stdout("\n")  # tells whether it is stdout that fails: a long text that failed is not kept
+        raise
+    _write_to_stdout("")
+
+
+def _write_to_stdout(text: str) -> None:
+    """Write `text` and what is left in the buffer. Exit if that fails, and drop it: the interpreter would try again."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        sys.stderr.write(f"Error: stdout cannot be written ({error}). Free space there, or send it elsewhere.\n")
+        sys.exit(UNPRINTED)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """Return the escapes of JSON for the characters that cannot be encoded, as an error handler of `codecs` does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)), error.end
+
+
+codecs.register_error(_ESCAPES, _escaped)
+
+
 def interrupt_on_signals() -> None:
     """Let SIGTERM and SIGHUP interrupt this process as Ctrl-C does, so that it cleans up: it raises KeyboardInterrupt.
 
@@ -47,11 +123,12 @@ def exit_code_of(command: Callable[[], None], *, interrupted: str) -> int:
     """Run `command` and return the exit code of the program.
 
     An RplnError is printed on stderr, and its exit code is returned. Ctrl-C, SIGTERM and SIGHUP print `interrupted` and
-    return INTERRUPTED.
+    return INTERRUPTED. What happens to text that cannot be printed is said in `printing`.
     """
     interrupt_on_signals()
     try:
-        command()
+        with printing():
+            command()
     except RplnError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code

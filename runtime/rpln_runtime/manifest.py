@@ -2,12 +2,14 @@
 
 It describes the graphs, how to feed them, and how they were made and validated. Reading it checks its schema, that it
 agrees with itself and with what is known of its task (`rpln_runtime.facts`), that no path leads out of the folder, and
-the size and SHA-256 of every file that it lists, the files of the graphs' weights among them.
+the size and SHA-256 of every file that it lists, the files of the graphs' weights among them. Links out of the folder
+are followed only where the Hugging Face hub's cache has them, from a snapshot into its blobs.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -259,8 +261,9 @@ class Manifest:
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """Read `rpln.json` in `folder`, check it and the files that it lists, and return the manifest.
 
-    Sizes of files are always compared; with `verify`, so is the SHA-256 of each. Raises ManifestError for a folder that
-    is not a complete bundle of this version, or whose files were altered.
+    Sizes of files are always compared; with `verify`, so is the SHA-256 of each, and without it, that of links into the
+    hub's cache alone. Raises ManifestError for a folder that is not a complete bundle of this version, or whose files
+    were altered.
     """
     path = _path_of_manifest(folder)
     manifest = _manifest_from_file(path)
@@ -280,6 +283,7 @@ def _path_of_manifest(folder: Path) -> Path:
             recover(folder)  # the bundle may lie beside its place, where a process died while it replaced it
     if not path.is_file():
         raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
+    _leads_into_cache(path, folder)
     return path
 
 
@@ -360,8 +364,7 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
             f"most {MOST_PATH_BYTES:,}, and at most {MOST_NAME_BYTES} in each part. Do not use this bundle."
         )
     path = folder / parts
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ManifestError(f"{path} is a link out of the folder {folder}. Do not use this bundle.")
+    linked = _leads_into_cache(path, folder)
     if not path.is_file():
         raise ManifestError(f"{path} is missing. Copy the whole bundle, or export the checkpoint again.")
     if path.stat().st_size != file.size:
@@ -369,8 +372,22 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
             f"{path} has {path.stat().st_size:,} bytes, the manifest says {file.size:,}: a truncated or altered copy. "
             "Copy the bundle again."
         )
-    if verify and bundle_file_from_path(folder, path) != file:
+    if (verify or linked) and bundle_file_from_path(folder, path) != file:
         raise ManifestError(f"{path} differs from what was exported (SHA-256). Copy the bundle again.")
+
+
+def _leads_into_cache(path: Path, folder: Path) -> bool:
+    """Return whether `path` leads from `folder`, a snapshot in the Hugging Face hub's cache, into the blobs there.
+
+    The folder `snapshots/REVISION` of that cache has links to the files in `blobs`, beside `snapshots`. Raises
+    ManifestError for a path that leads to any other place outside the folder.
+    """
+    real, snapshot = (Path(os.path.realpath(each)) for each in (path, folder))
+    if real.is_relative_to(snapshot):
+        return False
+    if snapshot.parent.name == "snapshots" and real.parent == snapshot.parent.parent / "blobs":
+        return True
+    raise ManifestError(f"{path} is a link out of the folder {folder}. Do not use this bundle.")
 
 
 def _check_external_data(folder: Path, manifest: Manifest) -> None:

@@ -1,8 +1,38 @@
 """Checks of options. The message of every refusal names the option, its value, and what was expected."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from rpln_runtime.errors import InputError
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with numpy's scalars and arrays as Python's own values and lists, in lists and mappings, too."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def path_from_value(name: str, value: object) -> Path:
+    """Return the path that the argument `name` has as its `value`. Raises InputError for a value that is no path."""
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise InputError(f"{name} is {shown_kind(value)}, expected a path as a str or a pathlib.Path.")
+
+
+def shown_kind(value: object) -> str:
+    """Return what `value` is, for a message: None, bytes with the way to a text, or its type."""
+    if value is None:
+        return "None"
+    if isinstance(value, bytes | bytearray):
+        return f"{type(value).__name__} (a text is what their .decode() returns)"
+    return f"of type {type(value).__name__}"
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """Pipelines: the tokenizer, the graph and the post-processing of a bundle behind one call. Text in, answers out."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +16,19 @@ from rpln_runtime.batching import (
 )
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
-from rpln_runtime.generation.generator import generator
+from rpln_runtime.generation.generator import open_generator
 from rpln_runtime.manifest import read_manifest
-from rpln_runtime.options import check_integer
+from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options, item_from_parts
-from rpln_runtime.session import Session, load
+from rpln_runtime.session import Session, open_session, reopening
 from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
 
 _BATCH_SIZE: Final = 32
 """The most rows in a batch where the user says nothing."""
+_NOTHING: Final = object()
+"""The inputs of a call without any, which None is not."""
 
 
 def pipeline(
@@ -55,58 +58,93 @@ def pipeline(
         tag("Ada Lovelace lived in London.")
         tag(["One text.", "Another."], aggregation_strategy="none")
     """
-    manifest = read_manifest(Path(folder), verify=verify)
+    path, batch_size, options = path_from_value("folder", folder), plain(batch_size), plain(options)
+    manifest = read_manifest(path, verify=verify)
     task = _task_from_name(manifest.task)
     if task.postprocess is None:
         size = GENERATED_ROWS if batch_size is None else batch_size
-        return generator(folder, provider=provider, threads=threads, batch_size=size, verify=False, **options)
-    session = load(folder, provider=provider, threads=threads, verify=False)
-    tokenizer = Tokenizer.from_bundle(Path(folder), manifest)
+        return open_generator(
+            path, manifest, provider=provider, threads=threads, batch_size=size, verify=verify, **options
+        )
+    session = open_session(path, manifest, provider=provider, threads=threads, verify=verify)
+    tokenizer = Tokenizer.from_bundle(path, manifest)
     row = POSTPROCESS[task.postprocess]
     check_options(row, options, task.name)
     postprocess = row(manifest=session.manifest, tokenizer=tokenizer, **options)
-    return Pipeline(session, postprocess, task, batch_size=_BATCH_SIZE if batch_size is None else batch_size)
+    return Pipeline(
+        session,
+        postprocess,
+        task,
+        batch_size=_BATCH_SIZE if batch_size is None else batch_size,
+        reopen=partial(
+            pipeline,
+            path.absolute(),
+            provider=provider,
+            threads=threads,
+            batch_size=batch_size,
+            verify=verify,
+            **options,
+        ),
+    )
 
 
 class Pipeline:
     """A bundle that is open for its task, which `pipeline` returns: call it with texts. Threads may share it.
+
+    Pickling it keeps the folder and the options alone: the copy, in this process or another, opens the bundle again.
 
     Attributes:
         session: the graph.
         postprocess: the post-processing, which has the options of the task as attributes.
     """
 
-    def __init__(self, session: Session, postprocess: Postprocess[Any], task: Task, *, batch_size: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        postprocess: Postprocess[Any],
+        task: Task,
+        *,
+        batch_size: int,
+        reopen: "Callable[[], Pipeline] | None" = None,
+    ) -> None:
+        """Put the parts together. `reopen` opens the pipeline again; without it, the pipeline cannot be pickled."""
         check_integer("batch_size", batch_size, minimum=1)
         self.session = session
         self.postprocess = postprocess
         self._task = task
         self._batch_size = batch_size
+        self._reopen = reopen
         # Other outputs that the graph may have, such as hidden states, are not computed.
         self._outputs = [tensor.name for tensor in task.outputs]
 
-    def __call__(self, inputs: Any = None, /, *, batch_size: int | None = None, **named: Any) -> Any:
+    def __reduce__(self) -> "tuple[Callable[[], Pipeline], tuple[()]]":
+        """Return what pickle keeps. Raises TypeError for a pipeline that was not opened from a folder."""
+        return reopening(self._reopen, "pipeline")
+
+    def __call__(self, inputs: Any = _NOTHING, /, *, batch_size: int | None = None, **named: Any) -> Any:
         """Return the answer for one item, or a list with an answer for each of several items.
 
         Args:
             inputs: an item, or a list of items. An item is a text, or a mapping with the fields of the task, such as
-                "question" and "context".
+                "question" and "context"; with `is_split_into_words`, it is a list of words.
             batch_size: the most rows in a batch of this call. None means the pipeline's own.
             **named: options of the task for this call; without `inputs`, also the fields of a single item.
 
         Raises InputError for an item that the task does not take, an unknown option, and a value that is out of range.
         """
-        batch_size = self._batch_size if batch_size is None else batch_size
+        batch_size = self._batch_size if batch_size is None else plain(batch_size)
         check_integer("batch_size", batch_size, minimum=1)
         postprocess = self.postprocess
-        if inputs is None:
+        named = plain(named)
+        if inputs is _NOTHING:
             inputs = item_from_parts(
                 {field.name: named.pop(field.name) for field in postprocess.fields if field.name in named}
             )
         if named:
             check_options(type(postprocess), named, self._task.name)
             postprocess = dataclasses.replace(postprocess, **named)
-        single = isinstance(inputs, str | Mapping)
+        inputs = plain(inputs)
+        single = postprocess.is_item(inputs)
         items = [inputs] if single else _listed(inputs)
         encodings = [postprocess.encode(item) for item in items]
         scores = iter(self._scores([row for rows in encodings for row in rows], postprocess, batch_size))
@@ -142,6 +180,6 @@ def _task_from_name(name: str) -> Task:
 
 
 def _listed(inputs: Any) -> list[Any]:
-    if not isinstance(inputs, Iterable):
-        raise InputError(f"inputs are of type {type(inputs).__name__}, expected a text, a mapping, or a list of these.")
-    return list(inputs)
+    if not isinstance(inputs, Iterable) or isinstance(inputs, bytes | bytearray):
+        raise InputError(f"the input is {shown_kind(inputs)}, expected a text, a mapping, or a list of these.")
+    return [plain(item) for item in inputs]

@@ -1,6 +1,7 @@
 """Sessions: one graph of a bundle on one provider, with numpy arrays in and numpy arrays out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Graph, Manifest, read_manifest
-from rpln_runtime.options import check_integer
+from rpln_runtime.options import check_integer, path_from_value, plain
 from rpln_runtime.outputs import check_outputs
 
 DEFAULT_PROVIDER: Final = "cpu"
@@ -50,17 +51,16 @@ def load(
     cannot run the graph, MissingExtraError where the provider's package is not installed, and InputError for a value of
     `threads` that is out of range.
     """
-    if threads is not None:
-        check_integer("threads", threads, minimum=1)
-    folder = Path(folder)
+    path = path_from_value("folder", folder)
     return open_session(
-        folder,
-        read_manifest(folder, verify=verify),
+        path,
+        read_manifest(path, verify=verify),
         provider=provider,
         threads=threads,
         spinning=spinning,
         variant=variant,
         rewritten=rewritten,
+        verify=verify,
     )
 
 
@@ -73,8 +73,25 @@ def open_session(
     spinning: bool | None = None,
     variant: str | None = None,
     rewritten: bool = True,
+    verify: bool = True,
 ) -> "Session":
-    """Open a graph of the bundle in `folder`, which `manifest` describes. Other arguments and errors: see `load`."""
+    """Open a graph of the bundle in `folder`, which `manifest` describes. Other arguments and errors: see `load`.
+
+    The files of the bundle are not compared with the manifest here; `verify` says whether a copy of the session is.
+    """
+    threads = plain(threads)
+    if threads is not None:
+        check_integer("threads", threads, minimum=1)
+    reopen = partial(
+        load,
+        folder.absolute(),
+        provider=provider,
+        threads=threads,
+        spinning=spinning,
+        variant=variant,
+        rewritten=rewritten,
+        verify=verify,
+    )
     graph = _graph_from_variant(manifest, variant)
     measured = manifest.optimization
     provider = provider or default_provider(manifest)
@@ -89,7 +106,7 @@ def open_session(
     path = graph.path_for(provider) if rewritten else graph.path
     bundle = Bundle(folder, manifest, graph)
     engine = open_engine(folder / path, provider=provider, threads=threads, spinning=spinning, bundle=bundle)
-    return Session(manifest, graph, engine, provider=provider)
+    return Session(manifest, graph, engine, provider=provider, reopen=reopen)
 
 
 def default_provider(manifest: Manifest) -> str:
@@ -100,18 +117,34 @@ def default_provider(manifest: Manifest) -> str:
 class Session:
     """A graph that is loaded and ready to run, which `load` returns. Threads may share it.
 
+    Pickling it keeps the folder and the options alone: the copy, in this process or another, opens the bundle again.
+
     Attributes:
         manifest: the description of the bundle.
         graph: the description of the graph: names, dtypes and axes of its inputs and outputs.
         provider: the name of the provider that runs the graph.
     """
 
-    def __init__(self, manifest: Manifest, graph: Graph, engine: Engine, *, provider: str) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        graph: Graph,
+        engine: Engine,
+        *,
+        provider: str,
+        reopen: "Callable[[], Session] | None" = None,
+    ) -> None:
+        """Wrap an engine that has loaded `graph`. `reopen` opens the session again; without it, none can be pickled."""
         _check_signature(engine, graph, graph.path_for(provider))
         self.manifest = manifest
         self.graph = graph
         self.provider = provider
         self._engine = engine
+        self._reopen = reopen
+
+    def __reduce__(self) -> "tuple[Callable[[], Session], tuple[()]]":
+        """Return what pickle keeps. Raises TypeError for a session that was not opened from a folder."""
+        return reopening(self._reopen, "session")
 
     @property
     def onnx_session(self) -> Any:
@@ -168,6 +201,13 @@ class Session:
             if name not in known:
                 raise InputError(f"unknown output {name!r}: the graph gives {', '.join(known)}.")
         return known if outputs is None else outputs
+
+
+def reopening(reopen: "Callable[[], Any] | None", kind: str) -> "tuple[Callable[[], Any], tuple[()]]":
+    """Return what pickle keeps of what `reopen` opened. Raises TypeError, which names the `kind` of it, for None."""
+    if reopen is None:
+        raise TypeError(f"this {kind} was not opened from a folder, so it cannot be pickled. Open it where it is used.")
+    return reopen, ()
 
 
 def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:

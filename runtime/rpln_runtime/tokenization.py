@@ -1,7 +1,9 @@
 """Text to token ids by the `tokenizer.json` of a bundle, with character offsets, and windows over long texts."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +12,7 @@ import numpy as np
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.limits import DOCUMENTS, TOKENIZER
 from rpln_runtime.manifest import Manifest
+from rpln_runtime.options import shown_kind
 
 if TYPE_CHECKING:
     import tokenizers
@@ -103,7 +106,30 @@ class Tokenizer:
         """
         for part in (text,) if pair is None else (text, pair):
             _check_text(part)
-        encoding = self._encoding(text, pair)
+        return self._encoding(text, pair)
+
+    def encode_words(self, words: Sequence[str], *, delimiter: str) -> Encoding:
+        """Return the tokens of each of the `words`, with special tokens, as transformers does it for split words.
+
+        Offsets are those in the text of the words with the `delimiter` between them. Raises InputError as `encode`.
+        """
+        for word in words:
+            _check_text(word)
+        encoding = self._encoding(list(words), None, is_pretokenized=True)
+        lengths = [len(word) + len(delimiter) for word in words]
+        # The place of each word in the text. Special tokens, whose word is -1, have none: the last entry is theirs.
+        starts = np.array([*itertools.accumulate(lengths, initial=0)])
+        starts[-1] = 0
+        return replace(encoding, offsets=encoding.offsets + starts[encoding.words][:, np.newaxis])
+
+    @cached_property
+    def takes_words(self) -> bool:
+        """Whether words that are given one by one become the tokens that they have in a text with spaces."""
+        return np.array_equal(self.encode("a a").ids, self.encode_words(["a", "a"], delimiter=" ").ids)
+
+    def _encoding(self, text: str | list[str], pair: str | None, *, is_pretokenized: bool = False) -> Encoding:
+        """Return the tokens of a text or of words. Raises ManifestError where tokenizers fails."""
+        encoding = self._backend_encoding(text, pair, is_pretokenized=is_pretokenized)
         return Encoding(
             ids=np.array(encoding.ids, np.int64),
             type_ids=np.array(encoding.type_ids, np.int64),
@@ -113,10 +139,12 @@ class Tokenizer:
             positions=np.arange(len(encoding.ids)),
         )
 
-    def _encoding(self, text: str, pair: str | None) -> "tokenizers.Encoding":
+    def _backend_encoding(
+        self, text: str | list[str], pair: str | None, *, is_pretokenized: bool
+    ) -> "tokenizers.Encoding":
         """Return the encoding of tokenizers. Raises ManifestError where it fails, which is not for a text's sake."""
         try:
-            return self._backend.encode(text, pair)
+            return self._backend.encode(text, pair, is_pretokenized=is_pretokenized)
         except BaseException as error:
             if not _is_of_tokenizers(error):
                 raise
@@ -199,7 +227,7 @@ def _is_of_tokenizers(error: BaseException) -> bool:
 
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
-        raise InputError(f"a text is of type {type(text).__name__}, expected str.")
+        raise InputError(f"a text is {shown_kind(text)}, expected a str.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -14,6 +14,7 @@ from rpln_runtime import manifest as python
 from rpln_runtime.errors import ManifestError
 from tests.cpp.building import Build
 from tests.cpp.messages import assert_says_the_same, place_of, words_of
+from tests.hub_cache import SPOILS, snapshot_of
 
 Demo = Callable[..., Path]
 
@@ -169,6 +170,24 @@ def test_paths_that_leave_the_folder_or_lead_nowhere_are_refused(built: Build, f
     assert json.dumps(path)[1:-1] in message
     if path != "loop":  # versions of Python differ here
         assert message_of_python(folder) is not None
+
+
+def test_a_snapshot_in_the_cache_of_the_hub_is_read(built: Build, folder: Path, tmp_path: Path) -> None:
+    snapshot = snapshot_of(folder, tmp_path / "hub")
+    assert message_of_cpp(built, snapshot) is None
+    blob = Path(os.path.realpath(snapshot / "model.onnx"))
+    blob.write_bytes(blob.read_bytes()[:-1] + b"\x00")
+    assert_refused_by_both(built, snapshot)
+
+
+@pytest.mark.parametrize("name", [python.MANIFEST_NAME, "model.onnx"])
+@pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
+def test_a_link_to_any_other_place_is_refused(
+    built: Build, folder: Path, tmp_path: Path, spoil: Callable[[Path, str], None], name: str
+) -> None:
+    spoil(snapshot_of(folder, tmp_path / "hub"), name)
+    (snapshot,) = (path.parent for path in (tmp_path / "hub").rglob(python.MANIFEST_NAME))
+    assert_refused_by_both(built, snapshot)
 
 
 def alter(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -48,6 +48,12 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ],
     ("token-classification", {"ignore_labels": ["NOUN", "."], "stride": 3, "aggregation_strategy": "simple"}, TEXTS),
     ("token-classification", {"ignore_labels": []}, TEXTS[0]),
+    ("token-classification", {"is_split_into_words": True, "ignore_labels": []}, TEXTS[0].split()),
+    (
+        "token-classification",
+        {"is_split_into_words": True, "delimiter": " – ", "aggregation_strategy": "first", "stride": 3},
+        [TEXTS[3].split(), ["He", "", " ", "<mask>", "New York", "été"], [], TEXTS[-1].split()],
+    ),
     ("text-classification", {"truncation": True}, [*TEXTS, *PAIRS]),
     ("text-classification", {"truncation": True}, TEXTS[0]),
     ("text-classification", {"top_k": None, "truncation": True}, TEXTS),

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from rpln_export.cli import export_command
+from rpln_model.errors import CheckpointNotFoundError
 from tests.export.checkpoints import make_tokenizer
 
 Spoil = Callable[[Path], object]
@@ -109,7 +110,7 @@ TABLE = (
         id="unknown-task",
         options=("--task", "tokenclassification"),
         code=NOT_AS_ASKED,
-        says=("unknown task 'tokenclassification'", *ALL_TASKS),
+        says=("unknown task 'tokenclassification'", *ALL_TASKS, "Did you mean 'token-classification'?"),
     ),
     Bad(
         id="wrong-head",
@@ -387,7 +388,7 @@ def test_a_checkpoint_that_is_not_there_is_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.bin").write_bytes(b"")
     result = CliRunner().invoke(export_command, [source, "--task", "fill-mask"])
-    assert result.exit_code == BROKEN_CHECKPOINT
+    assert result.exit_code == (BROKEN_CHECKPOINT if source == "file.bin" else CheckpointNotFoundError.exit_code)
     assert [part for part in says if part not in result.stderr] == []
     assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
 

@@ -1,7 +1,8 @@
 """(Q K^T) s -> (Q s) K^T: the scale 1/sqrt(d) goes into weight and bias of the query projection, at export.
 
 This is exact where sqrt(d) is a power of two (head sizes 16 and 64); elsewhere weights are rounded once. With relative
-positions the scale also multiplies their scores, so it stays where it is.
+positions the scale also multiplies their scores, so it stays where it is. Heads of size 1 have the scale 1, which no
+traced graph multiplies by.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ import onnx_ir as ir
 
 from rpln_graphs.rewriting.folding import FoldingPass, drop
 from rpln_graphs.rewriting.projections import Projection, projection_from_result, scale_projection
-from rpln_graphs.rewriting.traits import RELATIVE_POSITIONS, GraphTraits
+from rpln_graphs.rewriting.traits import RELATIVE_POSITIONS, UNSCALED, GraphTraits
 from rpln_graphs.rewriting.values import constant_operand, maker, other_operand, sole_reader, tensor_of
 
 OTHER_PRODUCT: Final = "it scales more than the product of queries and keys"
@@ -24,6 +25,7 @@ class FoldQueryScale(FoldingPass):
 
     unless: ClassVar[Mapping[str, str]] = {
         RELATIVE_POSITIONS: "the scale also multiplies the scores of relative positions",
+        UNSCALED: "their scale is 1",
     }
 
     def formula(self, traits: GraphTraits) -> int:
@@ -31,8 +33,8 @@ class FoldQueryScale(FoldingPass):
         return traits.attentions
 
     def expected(self, traits: GraphTraits) -> int:
-        """Return the formula's count, without self-attentions if the graph has a feature in `unless`."""
-        return traits.attentions_except(of_self=self.unless)
+        """Return the formula's count, without the attentions that a feature in `unless` makes exceptions."""
+        return traits.attentions_except(of_self=self.unless, of_cross={UNSCALED})
 
     def candidates(self, model: ir.Model) -> Iterable[ir.Node]:
         """Yield the Muls that scale scores on their way into a Softmax, before a mask is added."""

@@ -22,6 +22,7 @@ LAST_TOKEN: Final = "a head that reads the last token"
 MASKED_TOKENS: Final = "a head that reads the masked tokens"
 HIDDEN_STATES: Final = "hidden_states as an output"
 TOKEN_TYPES: Final = "token_type_ids as an input"
+UNSCALED: Final = "heads of size 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Answers as tables or as JSON, and generated text while it is generated."""
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,15 +34,18 @@ def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
         console.print(table)
 
 
-def print_streams(generator: "Generator", texts: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Print each text, followed by what is generated for it as soon as it is there."""
+def print_streams(generator: "Generator", texts: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Print each text, followed by what is generated for it as soon as it is there.
+
+    stdout is named, since click would write UTF-8 to one that takes ASCII only.
+    """
     for text in texts:
         pieces = generator.stream(text, **options)
         if options.get("return_full_text") is not False:
-            click.secho(text, bold=True, nl=not generator.continues_prompts)
+            click.secho(text, bold=True, nl=not generator.continues_prompts, file=sys.stdout)
         for piece in pieces:
-            click.echo(piece, nl=False)
-        click.echo()
+            click.echo(piece, nl=False, file=sys.stdout)
+        click.echo(file=sys.stdout)
 
 
 def _cell(value: Any) -> str:

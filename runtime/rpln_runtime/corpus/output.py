@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -106,6 +106,20 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     finally:
         with _refusals(path):  # closing writes what is still in a buffer, which may fail, too
             keep.close()
+
+
+def check_apart(source: Path, output: Path) -> None:
+    """Raise OutputError if `source` is the file `output`, or one that is written beside it, by whatever name or link.
+
+    The messages for a file that exists already would otherwise advise to remove the input.
+    """
+    for written in (output, _beside(output, PART), _beside(output, JOURNAL)):
+        with suppress(OSError):  # a file that does not exist is no other
+            if source.samefile(written):
+                same = (
+                    "is the output, too" if written == output else f"is {written}, which is written beside the output"
+                )
+                raise OutputError(f"the input {source} {same}. Choose another output; the input is left as it is.")
 
 
 def start_again(path: Path) -> str:

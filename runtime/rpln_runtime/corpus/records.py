@@ -91,12 +91,10 @@ def _object_from_line(line: bytes) -> dict[str, Any]:
 
 
 def _check_text(name: str, part: Any) -> None:
-    """Raise InputError unless a part is a text, or a list of texts, and none of them is empty."""
+    """Raise InputError unless a part is a text, or a list of texts. Whether it may be empty is the task's matter."""
     for text in part if isinstance(part, list) else [part]:
         if not isinstance(text, str):
             raise InputError(f"its {name!r} is a {type(text).__name__}, expected a text")
-        if not text.strip():
-            raise InputError(f"its {name!r} is empty")
 
 
 def _kept(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 from rpln_runtime.corpus.on_ray import answer_windows_on_ray
 from rpln_runtime.corpus.opening import Opening
-from rpln_runtime.corpus.output import OutputError, open_output, start_again
+from rpln_runtime.corpus.output import OutputError, check_apart, open_output, start_again
 from rpln_runtime.corpus.progress import Progress
 from rpln_runtime.corpus.reading import Span, Windows, digest_of_start, read_windows
 from rpln_runtime.corpus.records import AnswerItems, Record, answer_lines
 from rpln_runtime.errors import InputError
-from rpln_runtime.options import check_choice, check_integer
+from rpln_runtime.options import check_choice, check_integer, path_from_value, plain
 from rpln_runtime.postprocess.base import ItemField
 
 WINDOW: Final = 1024
@@ -71,8 +71,9 @@ def run_corpus(
         on_progress: a function that is told how far the run is.
 
     Returns how many lines there are and how many of them hold an error. Raises what `pipeline` raises, and OutputError
-    for an output that exists already, or that was begun with other arguments or from another input.
+    for an output that is the input or exists already, or that was begun with other arguments or from another input.
     """
+    window, actors = plain(window), plain(actors)
     check_integer("window", window, minimum=1)
     check_choice("on_error", on_error, (STOP, RECORD))
     if actors is not None:
@@ -80,19 +81,20 @@ def run_corpus(
         if not ray:
             raise InputError(f"actors is {actors}, which has no effect without Ray. Pass ray=True (--ray), too.")
     opening = Opening(
-        folder=Path(folder),
+        folder=path_from_value("folder", folder),
         provider=provider,
-        threads=threads,
-        batch_size=batch_size,
+        threads=plain(threads),
+        batch_size=plain(batch_size),
         verify=verify,
-        options=options or {},
+        options=plain(options or {}),
     )
     # Even if Ray answers, the bundle is opened here first, so that a broken one is reported at once.
     answer, fields = opening.open()
+    source, output = path_from_value("source", source), path_from_value("output", output)
     return answer_file(
-        Path(source),
-        Path(output),
-        partial(answer_windows_on_ray, source=Path(source), opening=opening, actors=actors)
+        source,
+        output,
+        partial(answer_windows_on_ray, source=source, opening=opening, actors=actors)
         if ray
         else partial(answer_windows, answer=answer, fields=fields),
         run={**opening.identity(), "window": window},
@@ -118,6 +120,7 @@ def answer_file(
     on_progress: OnProgress,
 ) -> Progress:
     """Answer the windows of `source` by `answers` and write `output`. `run` describes the run, as in `open_output`."""
+    check_apart(source, output)
     with _open_source(source) as file, open_output(output, run) as out:
         size = source.stat().st_size
         on_progress(out.progress, size)

@@ -1,7 +1,11 @@
 """OpenVINO's own runtime as an engine, on the CPU. It runs many encoders faster than ONNX Runtime."""
 
+import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +13,7 @@ import numpy as np
 
 from rpln_runtime.engines.base import Shapes
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
+from rpln_runtime.external_data import NotOnnxError, external_files
 
 _PRECISION: Final = "f32"
 """The type that OpenVINO computes in. By default it would choose bf16 on some CPUs, whatever the graph says."""
@@ -37,8 +42,9 @@ class OpenVinoEngine:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            self._compiled = openvino.Core().compile_model(str(path), "CPU", options)
-        except RuntimeError as error:
+            with _weights_beside(path) as beside:
+                self._compiled = openvino.Core().compile_model(str(beside), "CPU", options)
+        except (RuntimeError, NotOnnxError, OSError) as error:
             raise ManifestError(
                 f"OpenVINO {openvino.__version__} cannot compile {path}: {error}. "
                 f"Choose provider='cpu', or update it: {install} --upgrade"
@@ -84,6 +90,27 @@ class OpenVinoEngine:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
         return self._requests.own
+
+
+@contextmanager
+def _weights_beside(path: Path) -> Iterator[Path]:
+    """Yield the path of the ONNX file with its weights beside it, which is `path` itself unless these are links.
+
+    OpenVINO follows no links that leave the folder, as the hub's cache has them. Weights that are such links get a name
+    in a temporary folder, or a copy if that is on another device.
+    """
+    linked = [name for name in external_files(path) if Path(name).name == name and (path.parent / name).is_symlink()]
+    if not linked:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (path.name, *linked):
+            real, own = os.path.realpath(path.parent / name), Path(folder, name)
+            try:
+                own.hardlink_to(real)
+            except OSError:
+                shutil.copyfile(real, own)
+        yield Path(folder, path.name)
 
 
 def _shape(partial: Any) -> tuple[int | None, ...] | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
 
@@ -16,8 +17,8 @@ from rpln_runtime.generation.sequences import Generated
 from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.generation.streaming import TextStream, TextStreams
 from rpln_runtime.manifest import Manifest, read_manifest
-from rpln_runtime.options import check_integer
-from rpln_runtime.session import default_provider, load
+from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
+from rpln_runtime.session import default_provider, open_session, reopening
 from rpln_runtime.tokenization import Tokenizer
 
 BATCH_SIZE: Final = 8
@@ -66,18 +67,40 @@ def generator(
         go_on("The old man")
         go_on(["One prompt", "Another"], do_sample=True, seed=7)
     """
+    path = path_from_value("folder", folder)
+    return open_generator(
+        path,
+        read_manifest(path, verify=verify),
+        provider=provider,
+        threads=threads,
+        batch_size=batch_size,
+        verify=verify,
+        **options,
+    )
+
+
+def open_generator(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    provider: str | None,
+    threads: int | None,
+    batch_size: int,
+    verify: bool,
+    **options: Any,
+) -> "Generator":
+    """Open the bundle in `folder`, which `manifest` describes and which was verified. For the rest, see `generator`."""
+    batch_size = plain(batch_size)
     check_integer("batch_size", batch_size, minimum=1)
-    folder = Path(folder)
-    manifest = read_manifest(folder, verify=verify)
     if manifest.generation is None:
         raise InputError(
             f"{folder} is a bundle for {manifest.task}, whose manifest says nothing of generating text: expected the "
             "bundle of a decoder. Open other bundles with pipeline() or load()."
         )
-    provider = provider or default_provider(manifest)
-    decoder = decoder_variants(manifest, takes_empty=provider_row(provider).takes_empty)
+    chosen = provider or default_provider(manifest)
+    decoder = decoder_variants(manifest, takes_empty=provider_row(chosen).takes_empty)
     sessions = {
-        variant: load(folder, provider=provider, threads=threads, variant=variant, verify=False)
+        variant: open_session(folder, manifest, provider=chosen, threads=threads, variant=variant, verify=verify)
         for variant in dict.fromkeys([*decoder, *encoder_variants(manifest)])
     }
     return Generator(
@@ -87,11 +110,22 @@ def generator(
         tokenizer=Tokenizer.from_bundle(folder, manifest),
         batch_size=batch_size,
         options=_replace(GenerationOptions(), options),
+        reopen=partial(
+            generator,
+            folder.absolute(),
+            provider=provider,
+            threads=threads,
+            batch_size=batch_size,
+            verify=verify,
+            **options,
+        ),
     )
 
 
 class Generator:
     """A decoder that is open for generating text, which `generator` returns: call it with texts. Threads may share it.
+
+    Pickling it keeps the folder and the options alone: the copy, in this process or another, opens the bundle again.
 
     Attributes:
         manifest: the description of the bundle.
@@ -107,14 +141,21 @@ class Generator:
         tokenizer: Tokenizer,
         batch_size: int,
         options: GenerationOptions,
+        reopen: "Callable[[], Generator] | None" = None,
     ) -> None:
+        """Put the parts together. `reopen` opens the generator again; without it, the generator cannot be pickled."""
         self.manifest = manifest
         self.options = options
         self._decoder = decoder
         self._sources = sources
         self._tokenizer = tokenizer
         self._batch_size = batch_size
+        self._reopen = reopen
         self._check(options)
+
+    def __reduce__(self) -> "tuple[Callable[[], Generator], tuple[()]]":
+        """Return what pickle keeps. Raises TypeError for a generator that was not opened from a folder."""
+        return reopening(self._reopen, "generator")
 
     @property
     def continues_prompts(self) -> bool:
@@ -152,11 +193,10 @@ class Generator:
         if callback is not None and not callable(callback):
             raise InputError(f"callback is {callback!r}, expected a function.")
         chosen = self._options(options)
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        if not isinstance(texts, Sequence | EncoderStates):
-            raise InputError(
-                f"inputs are of type {type(inputs).__name__}, expected a text, a list of texts or EncoderStates."
-            )
+        given: Any = plain(inputs)
+        texts: Any = [given] if isinstance(given, str) else given
+        if not isinstance(texts, Sequence | EncoderStates) or isinstance(texts, bytes | bytearray):
+            raise InputError(f"the input is {shown_kind(given)}, expected a text, a list of texts or EncoderStates.")
         tokens = texts if isinstance(texts, EncoderStates) else [self._tokens_from_text(text) for text in texts]
         if callback is None:
             found = self._generate(tokens, chosen, None)
@@ -169,7 +209,7 @@ class Generator:
             [GeneratedText(generated_text=head + self._text_from_tokens(one.tokens)) for one in sequences]
             for head, sequences in zip(heads, found, strict=True)
         ]
-        return answers[0] if isinstance(inputs, str) else answers
+        return answers[0] if isinstance(given, str) else answers
 
     def tokens(
         self,
@@ -203,7 +243,7 @@ class Generator:
         chosen = self._options(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
             raise InputError("a stream gives one sequence: expected num_beams=1 and num_return_sequences=1.")
-        tokens = inputs if isinstance(inputs, EncoderStates) else [self._tokens_from_text(inputs)]
+        tokens = inputs if isinstance(inputs, EncoderStates) else [self._tokens_from_text(plain(inputs))]
         job = self._job(tokens, chosen)
         if len(job.request.contexts) > 1:
             raise InputError(f"a stream takes one prompt, but hidden_states has {len(job.request.contexts)}.")
@@ -289,4 +329,4 @@ def _replace(options: GenerationOptions, changes: Mapping[str, Any]) -> Generati
     for name in changes:
         if name not in known:
             raise InputError(f"unknown option {name!r} of a generation: expected one of {', '.join(known)}.")
-    return dataclasses.replace(options, **changes)
+    return dataclasses.replace(options, **plain(changes))

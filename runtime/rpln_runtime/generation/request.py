@@ -5,7 +5,7 @@ Shapes: P prompts, E tokens of the longest encoder sequence, H hidden size of th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.inputs import check_feeds
 from rpln_runtime.manifest import Generation
-from rpln_runtime.options import check_integer
+from rpln_runtime.options import check_integer, plain
 from rpln_runtime.session import Session
 
 Prompts: TypeAlias = Sequence[Sequence[int]]
@@ -95,13 +95,14 @@ def check_tokens(inputs: Prompts, vocab_size: int) -> Prompts:
 
     Raises InputError for a prompt that is not a list, and for a token that is not in the vocabulary.
     """
-    rows = [np.asarray(row).tolist() for row in inputs]
-    for row in rows:
+    rows: Any = plain(inputs)
+    for row in rows if isinstance(rows, list) else [rows]:
         if not isinstance(row, list):
             raise InputError(f"a prompt is {row!r}, expected a list of token ids: pass a list of such lists.")
     for token in (token for row in rows for token in row):
         check_integer("a prompt's token", token, minimum=0, maximum=vocab_size - 1)
-    return rows
+    prompts: Prompts = rows
+    return prompts
 
 
 def _request_from_prompts(prompts: Prompts, bos_token_id: int | None) -> Request:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Manifest
-from rpln_runtime.options import check_boolean
+from rpln_runtime.options import check_boolean, shown_kind
 from rpln_runtime.tokenization import Encoding, Tokenizer, truncate
 
 Scores = TypeVar("Scores")
@@ -70,6 +70,10 @@ class Postprocess(ABC, Generic[Scores]):
     tokenizer: Tokenizer
 
     fields: ClassVar[tuple[ItemField, ...]] = (TEXT_FIELD,)
+
+    def is_item(self, inputs: Any) -> bool:
+        """Return whether the `inputs` of a call are one item, and not a list of items."""
+        return isinstance(inputs, str | Mapping)
 
     @abstractmethod
     def encode(self, item: Any) -> list[Encoding]:
@@ -134,7 +138,7 @@ def fields_from_item(item: Any, fields: Sequence[ItemField]) -> dict[str, Any]:
     names = [field.name for field in fields]
     expected = "a mapping with " + ", ".join(map(repr, names))
     if not isinstance(item, Mapping):
-        raise InputError(f"an item is of type {type(item).__name__}, expected {expected}.")
+        raise InputError(f"an item is {shown_kind(item)}, expected {expected}.")
     missing = [field.name for field in fields if field.name not in item and not field.optional]
     unknown = [name for name in item if name not in names]
     if missing or unknown:

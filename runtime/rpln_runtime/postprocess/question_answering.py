@@ -1,8 +1,12 @@
 """Question answering: the parts of a context that answer a question.
 
-The answers equal those of transformers' QuestionAnsweringPipeline (4.57; 5.x has none), with three differences. With
-top_k = 1 an item gets a dict, and otherwise a list. A list of one item gets a list of one answer. If a context has
-fewer spans than top_k, the answer has fewer, too, where transformers adds empty ones of score 0.
+The answers equal those of transformers' QuestionAnsweringPipeline (4.57; 5.x has none), with these differences:
+
+- With top_k = 1 an item gets a dict, and otherwise a list. A list of one item gets a list of one answer.
+- If a context has fewer spans than top_k, the answer has fewer, too, where transformers adds empty ones of score 0.
+- Offsets in later windows are those of the whole context. With a tokenizer that has add_prefix_space, an answer of
+  transformers at the start of a later window begins with the space before it, and counts as another answer than the
+  same words elsewhere; so its score may differ, too.
 """
 
 from dataclasses import dataclass

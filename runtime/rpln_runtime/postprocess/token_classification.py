@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict
 import numpy as np
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.options import check_choice, check_integer
+from rpln_runtime.options import check_choice, check_integer, shown_kind
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, softmax
 from rpln_runtime.tokenization import Encoding, join_encodings, windows
 
@@ -124,11 +124,17 @@ class TokenClassification(Postprocess[np.ndarray]):
             highest mean, or the one with the highest score.
         ignore_labels: labels that are left out of the answer.
         stride: how many tokens two windows over a long text share. None means a quarter of the usable length.
+        is_split_into_words: whether an item is a list of words instead of a text. No token then reaches over words, and
+            the text that offsets are counted in is the words joined by the delimiter. The tokenizer must put a space
+            before a text (add_prefix_space), as transformers demands it, too.
+        delimiter: what stands between two words in that text.
     """
 
     aggregation_strategy: str = "none"
     ignore_labels: Sequence[str] = ("O",)
     stride: int | None = None
+    is_split_into_words: bool = False
+    delimiter: str = " "
 
     def __post_init__(self) -> None:
         check_choice("aggregation_strategy", self.aggregation_strategy, _STRATEGIES)
@@ -136,12 +142,32 @@ class TokenClassification(Postprocess[np.ndarray]):
             raise InputError(f"ignore_labels is {self.ignore_labels!r}, expected a list of labels.")
         if self.stride is not None:
             check_integer("stride", self.stride, minimum=0, maximum=self.manifest.usable_length - 1)
+        if not isinstance(self.delimiter, str):
+            raise InputError(f"delimiter is {self.delimiter!r}, expected a str.")
+        if self.is_split_into_words and not self.tokenizer.takes_words:
+            raise InputError(
+                "is_split_into_words needs a tokenizer that puts a space before a text (add_prefix_space), which that "
+                'of this bundle does not. Pass " ".join(words) instead of the words.'
+            )
+
+    def is_item(self, inputs: Any) -> bool:
+        """Return whether the `inputs` of a call are one item: a text or, if texts come in words, a list of words."""
+        if not self.is_split_into_words:
+            return super().is_item(inputs)
+        return isinstance(inputs, list) and all(isinstance(word, str) for word in inputs)
 
     def encode(self, item: Any) -> list[Encoding]:
-        """Return the tokens of each window over the text `item`."""
+        """Return the tokens of each window over the text or the words `item`."""
         limit = self.manifest.usable_length
         stride = limit // 4 if self.stride is None else self.stride
-        return windows(self.tokenizer.encode(item), max_length=limit, stride=stride)
+        return windows(self._encoding(item), max_length=limit, stride=stride)
+
+    def _encoding(self, item: Any) -> Encoding:
+        if not self.is_split_into_words:
+            return self.tokenizer.encode(item)
+        if not isinstance(item, list):
+            raise InputError(f"with is_split_into_words, an item is {shown_kind(item)}, expected a list of words.")
+        return self.tokenizer.encode_words(item, delimiter=self.delimiter)
 
     def score(self, row: FinishedRow) -> np.ndarray:
         """Return the probabilities of the labels, (tokens, labels)."""
@@ -149,12 +175,13 @@ class TokenClassification(Postprocess[np.ndarray]):
 
     def answer(self, finished: FinishedItem[np.ndarray]) -> list[TokenEntity] | list[EntityGroup]:
         """Return the tokens or entities of the text, in order."""
+        text = self.delimiter.join(finished.item) if self.is_split_into_words else finished.item
         if self.aggregation_strategy == "none":
-            return self._tokens(finished.item, *merge_windows(finished.encodings, finished.scores))
+            return self._tokens(text, *merge_windows(finished.encodings, finished.scores))
         groups = [
             group
             for encoding, scores in zip(finished.encodings, finished.scores, strict=True)
-            for group in self._groups(finished.item, encoding, scores)
+            for group in self._groups(text, encoding, scores)
         ]
         return drop_overlaps(groups) if len(finished.encodings) > 1 else groups
 

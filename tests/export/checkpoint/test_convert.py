@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import DestinationError, PlanError
-from rpln_model.errors import CheckpointError
+from rpln_model.errors import CheckpointError, CheckpointNotFoundError
 from rpln_runtime.manifest import read_manifest
 from tests.export.checkpoints import make_checkpoint
 from tests.fairseq_files import CLASSIFIER, MASKED_LM, NO_EMBEDDING_NORM, TOLERANCE, VOCABULARY, expected, expected_ids
@@ -236,7 +236,7 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
         (CLASSIFIER, ["--task", "token-classification"], PlanError.exit_code),
         (CLASSIFIER, ["--task", "nonsense"], PlanError.exit_code),
         (MASKED_LM, ["--dict", "nowhere", *VOCABULARY[2:]], PlanError.exit_code),
-        ("nowhere/at/all", [], CheckpointError.exit_code),
+        ("nowhere/at/all", [], CheckpointNotFoundError.exit_code),
     ],
 )
 def test_what_cannot_be_converted_leaves_nothing(checkpoint: object, options: Any, code: int, tmp_path: Path) -> None:

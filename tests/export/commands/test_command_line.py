@@ -95,6 +95,28 @@ def subclasses(error: Any) -> list[Any]:
     return [error, *(deeper for one in error.__subclasses__() for deeper in subclasses(one))]
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "says"),
+    [
+        (
+            rpln_command,
+            ["export", "x"],
+            "No such command 'export'. To export a checkpoint, run: rpln-export CHECKPOINT",
+        ),
+        (export_command, ["--model", "x"], "No such option '--model'. Name the checkpoint without an option"),
+        (export_command, ["-m", "x"], "No such option '-m'. Name the checkpoint without an option"),
+        (export_command, ["x", "--int8"], "int8 is planned and not there yet. What there is: --fp16 and --bf16"),
+        (export_command, ["--task", "text-clasification"], "Did you mean 'text-classification'?"),
+        (export_command, ["--fp17"], "No such option '--fp17'. Did you mean '--fp16'?"),
+        (rpln_command, ["inspec"], "Did you mean 'inspect'?"),
+    ],
+)
+def test_what_people_expect_of_an_exporter_has_a_hint(command: Any, arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(command, arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in " ".join(result.stderr.split())
+
+
 def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from rpln_export.cli import export_command; export_command(['--help'], standalone_mode=False)"
     done = subprocess.run(

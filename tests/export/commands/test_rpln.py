@@ -11,8 +11,9 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner, Result
 
+from rpln_export.checkpoint.finding import find_checkpoint
 from rpln_export.cli import rpln_command
-from rpln_export.errors import ValidationError
+from rpln_export.errors import PlanError, ValidationError
 from rpln_runtime import pipeline
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.manifest import read_manifest, write_manifest
@@ -172,6 +173,41 @@ def test_another_checkpoint_is_refused(bundle: Export, tmp_path: Path) -> None:
     assert result.exit_code == ValidationError.exit_code
     assert str(other) in result.stderr
     assert f"rpln validate {bundle.folder} {bundle.checkpoint.name}" in result.stderr
+
+
+def test_the_checkpoint_that_the_manifest_names_is_found(
+    bundle: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = read_manifest(bundle.folder).source
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    snapshots = cache / f"models--org--{source.name}" / "snapshots"
+    places = [tmp_path / "here" / source.name, tmp_path / source.name, snapshots / ("5" * 40)]
+
+    with pytest.raises(PlanError, match=rf"made from {source.name} .*neither in this folder, nor beside .* CHECKPOINT"):
+        find_checkpoint(bundle.folder, source)
+    for place in reversed(places):
+        shutil.copytree(bundle.checkpoint, place)
+        assert find_checkpoint(bundle.folder, source).resolve() == place
+    for place in places:
+        (place / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(ValidationError, match=rf"{source.name}, .*{places[2]} has other weights, or none"):
+        find_checkpoint(bundle.folder, source)
+    shutil.copytree(bundle.checkpoint, snapshots / ("6" * 40))  # another revision of the same model
+    result = rpln("validate", bundle.folder)
+    assert (result.exit_code, "logits" in result.stdout) == (0, True), result.output
+
+
+def test_a_checkpoint_that_is_gone_is_a_sentence(
+    bundle: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    result = rpln("validate", bundle.folder)
+    assert result.exit_code == PlanError.exit_code
+    assert f"Run: rpln validate {bundle.folder} CHECKPOINT" in result.stderr
 
 
 def alter_graph(folder: Path) -> None:

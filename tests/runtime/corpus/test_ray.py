@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ print(json.dumps(told))
 """
 
 
-def write_corpus(path: Path, texts: list[str]) -> None:
+def write_corpus(path: Path, texts: Sequence[str | None]) -> None:
     path.write_text("".join(json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(texts)))
 
 
@@ -59,7 +59,7 @@ def ray_runs(bundle_of: Callable[..., Bundle], tmp_path_factory: pytest.TempPath
     work = tmp_path_factory.mktemp("ray")
     texts = [CORPUS[n % 4] * (1 + n % 3) for n in range(30)]
     write_corpus(work / "good", texts)
-    write_corpus(work / "bad", [*texts[:21], "", *texts[22:]])
+    write_corpus(work / "bad", [*texts[:21], None, *texts[22:]])
     write_corpus(work / "empty", [])
     command = [sys.executable, "-c", ON_RAY, str(bundle_of("token-classification").folder), str(work)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -89,7 +89,7 @@ def test_a_bad_line_stops_the_actors_and_one_process_goes_on_from_there(
     work, told = ray_runs
     *lines, message = told["stopped"]
     assert lines == [0, 4, 8, 12, 16, 20]
-    assert f"{work / 'bad'}, line 22: its 'text' is empty" in message
+    assert f"{work / 'bad'}, line 22: its 'text' is a NoneType" in message
     resumed: list[int] = []
     run_corpus(
         bundle_of("token-classification").folder,

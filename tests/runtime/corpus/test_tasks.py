@@ -127,8 +127,8 @@ def test_a_text_that_is_too_long_is_an_error_unless_it_may_be_cut(
 
 
 def test_another_bundle_does_not_go_on(bundle_of: Callable[..., Bundle], tmp_path: Path) -> None:
-    source = write_corpus(tmp_path / "in", [*TEXTS, ""])
-    with pytest.raises(InputError, match="line 8: its 'text' is empty"):
+    source = write_corpus(tmp_path / "in", [*TEXTS, ["no text"]])
+    with pytest.raises(InputError, match="line 8: a text is of type list"):
         run_corpus(bundle_of("token-classification").folder, source, tmp_path / "out")
     with pytest.raises(OutputError, match="another bundle"):
         run_corpus(bundle_of("text-classification").folder, source, tmp_path / "out")

@@ -181,3 +181,49 @@ def test_overlaps_are_dropped_as_transformers_does(groups: list[EntityGroup]) ->
     kept, hf_pipeline = drop_overlaps(groups), cast(Any, transformers.TokenClassificationPipeline)
     assert kept == hf_pipeline.aggregate_overlapping_entities(None, groups)
     assert all(before["end"] <= after["start"] for before, after in itertools.pairwise(kept))
+
+
+WORDS = ("New York", "is", "", " ", "naïve", "<mask>", "don't", "東京", "x" * 30, "London,")
+
+
+@pytest.mark.parametrize("delimiter", [" ", "", " – "])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_split_words_equal_transformers(bundle_of: Callable[..., Bundle], strategy: str, delimiter: str) -> None:
+    bundle = bundle_of(TASK, add_prefix_space=True)
+    tag = pipeline(bundle.folder, aggregation_strategy=strategy, ignore_labels=[], is_split_into_words=True)
+    for words in (list(WORDS), CORPUS[0].split(), ["one"]):
+        theirs = reference(bundle, TASK)(
+            words,
+            aggregation_strategy=strategy,
+            ignore_labels=[],
+            is_split_into_words=True,
+            delimiter=delimiter,
+        )
+        assert_same(tag(words, delimiter=delimiter), theirs[0] if isinstance(theirs[0], list) else theirs)
+    lists = [list(WORDS), [], CORPUS[1].split()]
+    assert_same(tag(lists), [tag(words) for words in lists])
+    assert tag([]) == []
+
+
+def test_split_words_are_read_in_windows(bundle_of: Callable[..., Bundle]) -> None:
+    folder = bundle_of(TASK, add_prefix_space=True).folder
+    # Where every word ends at a space and holds none, the words have the tokens of the text.
+    words = [word for word in LONG_TEXT.split() if word.isalpha()]
+    tag = pipeline(folder, ignore_labels=[], aggregation_strategy="first")
+    assert_same(tag(words, is_split_into_words=True), tag(" ".join(words)))
+
+
+def test_split_words_need_a_tokenizer_that_puts_a_space_before_a_text(bundle_of: Callable[..., Bundle]) -> None:
+    tag = pipeline(bundle_of(TASK).folder)
+    with pytest.raises(InputError, match=r'add_prefix_space.*Pass " "\.join\(words\)'):
+        tag(["one", "two"], is_split_into_words=True)
+    tag = pipeline(bundle_of(TASK, add_prefix_space=True).folder, is_split_into_words=True)
+    for inputs, says in (
+        ("one two", "an item is of type str, expected a list of words|the input is of type str"),
+        (["one", None], "an item is of type str, expected a list of words"),
+        ([["one", 2]], "a text is of type int, expected a str"),
+    ):
+        with pytest.raises(InputError, match=says):
+            tag(inputs)
+    with pytest.raises(InputError, match="delimiter is 3, expected a str"):
+        tag(["one"], delimiter=3)

@@ -1,7 +1,8 @@
 // rpln.json, the contract between exporter and runtime: what a bundle holds and how to feed it.
 //
 // Reading a manifest checks its schema, that it agrees with itself and with what is known of its task (facts.hpp), that
-// no path leaves the folder, and size and SHA-256 of every file it names, the files of weights among them.
+// no path leaves the folder, and size and SHA-256 of every file it names, the files of weights among them. Links out of
+// the folder are followed only where the Hugging Face hub's cache has them, from a snapshot into its blobs.
 // The tests leave out and alter each field, and see that both runtimes refuse the same documents at the same place.
 #pragma once
 
@@ -44,6 +45,20 @@ inline bool lies_in(const fs::path& path, const fs::path& folder) {
   return !failed && std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end()).first == outer.end();
 }
 
+// Whether `path` leads from `folder`, a snapshot in the Hugging Face hub's cache, into the blobs there: the folder
+// snapshots/REVISION has links to the files in `blobs`, beside `snapshots`. Throws ManifestError for a path that leads to
+// any other place outside the folder.
+inline bool leads_into_cache(const fs::path& path, const fs::path& folder) {
+  if (lies_in(path, folder)) return false;
+  std::error_code failed;
+  const fs::path real = fs::weakly_canonical(path, failed);
+  const fs::path snapshots = failed ? fs::path() : fs::weakly_canonical(folder, failed).parent_path();
+  if (!failed && snapshots.filename() == "snapshots" && real.parent_path() == snapshots.parent_path() / "blobs") {
+    return true;
+  }
+  throw ManifestError(path.string() + " is a link that leaves the folder " + folder.string() + ". Do not use it.");
+}
+
 // Whether a path, or a part of it, has more bytes than a file system takes.
 inline bool too_long(const std::string& path) {
   if (path.size() > limits::most_path_bytes) return true;
@@ -65,9 +80,7 @@ inline void check_file(const fs::path& folder, const BundleFile& file, bool veri
                         std::to_string(limits::most_name_bytes) + " in each part. Do not use it.");
   }
   const fs::path path = folder / file.path;
-  if (!lies_in(path, folder)) {
-    throw ManifestError(path.string() + " is a link that leaves the folder " + folder.string() + ". Do not use it.");
-  }
+  const bool linked = leads_into_cache(path, folder);
   std::error_code failed;
   if (!fs::is_regular_file(path, failed)) {
     throw ManifestError(path.string() + " is missing. Copy the whole bundle, or export the checkpoint again.");
@@ -78,7 +91,7 @@ inline void check_file(const fs::path& folder, const BundleFile& file, bool veri
     throw ManifestError(path.string() + " has " + std::to_string(size) + " bytes, the manifest says " +
                         std::to_string(file.size) + ": a truncated or altered copy. Copy the bundle again.");
   }
-  if (verify && sha256_of_file(path) != file.sha256) {
+  if ((verify || linked) && sha256_of_file(path) != file.sha256) {
     throw ManifestError(path.string() + " differs from what was exported (SHA-256). Copy the bundle again.");
   }
 }
@@ -157,8 +170,8 @@ inline Manifest manifest_from_json(const Json& document, const fs::path& path) {
 
 }  // namespace detail
 
-// Reads and checks `folder`/rpln.json, and with `verify` the SHA-256 of every file that it names. Throws ManifestError
-// for a bundle that is missing, altered, or of another version.
+// Reads and checks `folder`/rpln.json, and with `verify` the SHA-256 of every file that it names; without it, that of
+// links into the hub's cache alone. Throws ManifestError for a bundle that is missing, altered, or of another version.
 inline Manifest read_manifest(const std::filesystem::path& folder, bool verify = true) {
   const std::filesystem::path path = folder / manifest_name;
   std::error_code failed;
@@ -166,6 +179,7 @@ inline Manifest read_manifest(const std::filesystem::path& folder, bool verify =
     throw ManifestError(folder.string() + " holds no " + manifest_name +
                         ": expected a bundle. Make one with rpln-export.");
   }
+  (void)detail::leads_into_cache(path, folder);
   Manifest manifest = detail::manifest_from_json(detail::json_from_file(path), path);
   for (const BundleFile& file : manifest.files) detail::check_file(folder, file, verify);
   for (const Graph& graph : manifest.graphs) detail::check_graph(path, graph, manifest);

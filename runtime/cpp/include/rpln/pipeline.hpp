@@ -1,6 +1,7 @@
 // Text in, answers out: the tokenizer, batches, graph and post-processing of a bundle behind one call.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -219,21 +220,29 @@ class Pipeline {
   [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
 
   // Answers one item, or each item of a list. An item is a text, or an object with the fields of the task, such as
-  // question and context. `options` are for this call alone.
+  // question and context; with the option is_split_into_words, it is a list of words. `options` are for this call
+  // alone.
   //
   // Throws InputError for an item that this task does not take and for an unknown option.
   Json operator()(const Json& inputs, const Json& options = Json::object()) const {
-    const bool single = inputs.is_string() || inputs.is_object();
+    Json merged = options_;
+    merged.update(options);
+    const bool single = inputs.is_string() || inputs.is_object() || is_in_words(inputs, merged);
     if (!single && !inputs.is_array()) {
       throw InputError("the inputs are " + detail::kind_of(inputs) +
                        ", expected a text, an object, or a list of these.");
     }
-    Json merged = options_;
-    merged.update(options);
     return runner_->run(single ? Json::array({inputs}) : inputs, single, merged, batch_size_);
   }
 
  private:
+  // Whether the inputs are one item that is split into words, as the options say.
+  static bool is_in_words(const Json& inputs, const Json& options) {
+    const auto is_text = [](const Json& word) { return word.is_string(); };
+    return options.value("is_split_into_words", Json()) == true && inputs.is_array() &&
+           std::all_of(inputs.begin(), inputs.end(), is_text);
+  }
+
   std::shared_ptr<const Manifest> manifest_;
   Json options_;
   std::int64_t batch_size_ = 0;

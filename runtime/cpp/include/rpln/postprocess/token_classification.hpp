@@ -40,7 +40,8 @@ class TokenClassification {
   using Scores = std::vector<float>;  // the probabilities of the labels, an array (tokens, labels)
   static constexpr std::string_view name = "token-classification";
 
-  static inline const Names options{"aggregation_strategy", "ignore_labels", "stride"};
+  static inline const Names options{"aggregation_strategy", "ignore_labels", "stride", "is_split_into_words",
+                                     "delimiter"};
   static inline const Names outputs{"logits"};
   static inline const Names fields{"text"};
 
@@ -57,12 +58,21 @@ class TokenClassification {
     }
     const std::int64_t limit = context.manifest.usable_length;
     stride_ = given.optional_integer("stride", 0, limit - 1).value_or(limit / 4);
+    in_words_ = given.boolean("is_split_into_words", false);
+    if (given.has("delimiter")) delimiter_ = given.text("delimiter");
+    if (in_words_ && !context.tokenizer.takes_words()) {
+      throw InputError(
+          "is_split_into_words needs a tokenizer that puts a space before a text (add_prefix_space), which that of "
+          "this bundle does not. Give the words as a text, with spaces between them.");
+    }
   }
 
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    return windows(context_.tokenizer.encode(text_from_json(item)), context_.manifest.usable_length, stride_);
+    const Encoding encoding = in_words_ ? context_.tokenizer.encode_words(words_from_json(item), delimiter_)
+                                        : context_.tokenizer.encode(text_from_json(item));
+    return windows(encoding, context_.manifest.usable_length, stride_);
   }
 
   [[nodiscard]] Scores score(const Row& row) const {
@@ -75,7 +85,7 @@ class TokenClassification {
   }
 
   [[nodiscard]] Json answer(const Case<Scores>& one) const {
-    const std::string_view text = text_from_json(one.item);
+    const std::string text = in_words_ ? joined(words_from_json(one.item)) : std::string(text_from_json(one.item));
     if (strategy_ == "none") return tokens_from_windows(text, one);
     std::vector<EntityGroup> groups;
     for (std::size_t at = 0; at < one.encodings.size(); ++at) {
@@ -97,6 +107,22 @@ class TokenClassification {
 
  private:
   using Tokens = std::vector<ScoredToken>;
+
+  static std::vector<std::string> words_from_json(const Json& item) {
+    if (!item.is_array()) {
+      throw InputError("with is_split_into_words, an item is " + kind_of(item) + ", expected a list of words.");
+    }
+    std::vector<std::string> words;
+    for (const Json& word : item) words.emplace_back(text_from_json(word));
+    return words;
+  }
+
+  // Returns the text that the places of split words are counted in.
+  [[nodiscard]] std::string joined(const std::vector<std::string>& words) const {
+    std::string text;
+    for (const std::string& word : words) text += (&word == words.data() ? "" : delimiter_) + word;
+    return text;
+  }
 
   [[nodiscard]] std::size_t label_of(const ScoredToken& token) const {
     return index_of_highest(token.scores.data(), token.scores.size());
@@ -267,6 +293,8 @@ class TokenClassification {
   std::string strategy_;
   std::vector<std::string> ignored_{"O"};
   std::int64_t stride_ = 0;
+  bool in_words_ = false;
+  std::string delimiter_ = " ";
 };
 
 }  // namespace rpln::detail

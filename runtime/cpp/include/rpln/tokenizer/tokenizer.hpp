@@ -58,6 +58,29 @@ class Tokenizer {
     return encode_parts({text, pair}, file_->pair);
   }
 
+  // Encodes each of the `words` with special tokens around all of them, as transformers does it for split words. Places
+  // are those in the text of the words with the `delimiter` between them.
+  [[nodiscard]] Encoding encode_words(const std::vector<std::string>& words, std::string_view delimiter) const {
+    for (const std::string& word : words) utf8::check(word);
+    return encode_template(file_->single, [&](Encoding& encoding, const detail::TemplatePart& part) {
+      Span start;  // where the word begins: in characters and in bytes
+      for (std::size_t at = 0; at < words.size(); ++at) {
+        const std::size_t first = encoding.size();
+        add_text(encoding, words[at], part.sequence);
+        for (std::size_t token = first; token < encoding.size(); ++token) {
+          shift(encoding[token].characters, start.begin);
+          shift(encoding[token].bytes, start.end);
+          encoding[token].word = static_cast<std::int32_t>(at);
+        }
+        start.begin += to_signed(utf8::count_characters(words[at]) + utf8::count_characters(delimiter));
+        start.end += to_signed(words[at].size() + delimiter.size());
+      }
+    });
+  }
+
+  // Whether words that are given one by one become the tokens that they have in a text with spaces.
+  [[nodiscard]] bool takes_words() const { return ids_of(encode("a a")) == ids_of(encode_words({"a", "a"}, " ")); }
+
   // Returns the text of `ids`.
   [[nodiscard]] std::string decode(const std::vector<std::int64_t>& ids, bool skip_special_tokens = false) const {
     std::vector<std::string_view> tokens;
@@ -177,13 +200,27 @@ class Tokenizer {
   [[nodiscard]] Encoding encode_parts(const std::array<std::string_view, 2>& texts,
                                       const detail::Template& parts) const {
     for (const std::string_view text : texts) utf8::check(text);
+    return encode_template(parts, [&](Encoding& encoding, const detail::TemplatePart& part) {
+      const std::string_view text = texts[static_cast<std::size_t>(part.sequence)];
+      encoding.reserve(encoding.size() + text.size() / 3 + parts.size());
+      add_text(encoding, text, part.sequence);
+    });
+  }
+
+  static void shift(Span& span, std::int64_t by) {
+    span.begin += by;
+    span.end += by;
+  }
+
+  // Encodes a template, in which `add` adds the tokens of each part that is no special token.
+  template <class Add>
+  [[nodiscard]] static Encoding encode_template(const detail::Template& parts, const Add& add) {
     Encoding encoding;
-    encoding.reserve((texts[0].size() + texts[1].size()) / 3 + parts.size());
     for (const detail::TemplatePart& part : parts) {
       if (part.sequence < 0) {
         encoding.push_back({part.special, {}, {}, -1, -1, 0});
       } else {
-        add_text(encoding, texts[static_cast<std::size_t>(part.sequence)], part.sequence);
+        add(encoding, part);
       }
     }
     std::int32_t position = 0;
