@@ -15,8 +15,17 @@ from rpln_runtime.engines.base import Shapes
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.external_data import NotOnnxError, external_files
 
-_PRECISION: Final = "f32"
-"""The type that OpenVINO computes in. By default it would choose bf16 on some CPUs, whatever the graph says."""
+CAPACITY: Final = "CPU_RUNTIME_CACHE_CAPACITY"
+"""OpenVINO's option for how many kernels it keeps that it prepared for the sizes of earlier batches."""
+CACHE: Final = 512
+"""The limit that is set: with OpenVINO's own of 5,000, memory grows over thousands of batches of different sizes."""
+OPTIONS = {
+    # By default OpenVINO would compute in bf16 on some CPUs, whatever the graph says.
+    "INFERENCE_PRECISION_HINT": "f32",
+    "PERFORMANCE_HINT": "LATENCY",
+    CAPACITY: str(CACHE),
+}
+"""The options that every graph is compiled with."""
 
 
 class OpenVinoEngine:
@@ -38,7 +47,7 @@ class OpenVinoEngine:
             import openvino
         except ImportError as error:
             raise MissingExtraError(f"OpenVINO is not installed ({error}). Run: {install}") from error
-        options = {"INFERENCE_PRECISION_HINT": _PRECISION, "PERFORMANCE_HINT": "LATENCY"}
+        options = dict(OPTIONS)
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         try:

@@ -3,9 +3,9 @@
 Shapes: P prompts, E tokens of the longest encoder sequence, H hidden size of the encoder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -95,14 +95,14 @@ def check_tokens(inputs: Prompts, vocab_size: int) -> Prompts:
 
     Raises InputError for a prompt that is not a list, and for a token that is not in the vocabulary.
     """
-    rows: Any = plain(inputs)
-    for row in rows if isinstance(rows, list) else [rows]:
+    given = plain(inputs)
+    rows = [np.asarray(row).tolist() for row in given] if isinstance(given, Iterable) else [given]
+    for row in rows:
         if not isinstance(row, list):
             raise InputError(f"a prompt is {row!r}, expected a list of token ids: pass a list of such lists.")
     for token in (token for row in rows for token in row):
         check_integer("a prompt's token", token, minimum=0, maximum=vocab_size - 1)
-    prompts: Prompts = rows
-    return prompts
+    return rows
 
 
 def _request_from_prompts(prompts: Prompts, bos_token_id: int | None) -> Request:

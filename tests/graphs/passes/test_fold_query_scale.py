@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.passes.fold_query_scale import OTHER_PRODUCT, OTHER_QUERIES, READ_UNSCALED, FoldQueryScale
-from rpln_graphs.rewriting.traits import RELATIVE_POSITIONS, GraphTraits
+from rpln_graphs.rewriting.traits import RELATIVE_POSITIONS, UNSCALED, GraphTraits
 from tests.graphs.decoders import translating
 from tests.graphs.folded import applied, apply, change, distance, refused
 from tests.graphs.networks import trace_task
@@ -145,3 +145,5 @@ def test_relative_positions_keep_their_scale(task: str, position: str, folded: i
 
 def test_the_formula_of_an_encoder() -> None:
     assert FoldQueryScale().expected(GraphTraits(layers=12)) == 12
+    unscaled = GraphTraits(layers=12, cross_attention=True, features=frozenset({UNSCALED}))
+    assert FoldQueryScale().expected(unscaled) == 0
