@@ -50,7 +50,7 @@ def test_a_bad_line_ends_the_command_or_is_recorded(bundle: Path, tmp_path: Path
     (tmp_path / "in").write_text('{"text": "A <mask>."}\n{"text": ""}\n{"text": "No mask."}\n')
     result = batch(bundle, tmp_path / "in", tmp_path / "out")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert f"{tmp_path / 'in'}, line 2: its 'text' is empty" in result.stderr
+    assert f"{tmp_path / 'in'}, line 2: a text has no <mask> among its 2 tokens" in result.stderr
     result = batch(bundle, tmp_path / "in", tmp_path / "out", "--on-error", "record")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out'}: 3 lines, 2 of them errors\n")
     kinds = [list(json.loads(line)) for line in (tmp_path / "out").read_text().splitlines()]
