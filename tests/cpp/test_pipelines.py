@@ -184,6 +184,9 @@ BAD_ITEMS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
         ("a", {"stride": 256}),
         (5, {}),
         ([5], {}),
+        ("a", {"is_split_into_words": True}),
+        ([["a", 5]], {"is_split_into_words": True}),
+        (["a"], {"is_split_into_words": True, "delimiter": 5}),
     ],
     "text-classification": [
         (TEXTS[-1], {}),

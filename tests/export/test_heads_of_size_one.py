@@ -1,6 +1,7 @@
 """Heads of size 1 export in every form: their scale is 1, so that there is none to fold."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,7 +16,7 @@ from tests.sharing import made_once, shared_folder
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint with as many heads as features."""
-    sizes = {"hidden_size": 8, "num_attention_heads": 8, "num_hidden_layers": 1}
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_attention_heads": 8, "num_hidden_layers": 1}
 
     def make(folder: Path) -> None:
         folder.mkdir()

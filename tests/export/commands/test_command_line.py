@@ -107,7 +107,6 @@ def subclasses(error: Any) -> list[Any]:
         (export_command, ["-m", "x"], "No such option '-m'. Name the checkpoint without an option"),
         (export_command, ["x", "--int8"], "int8 is planned and not there yet. What there is: --fp16 and --bf16"),
         (export_command, ["--task", "text-clasification"], "Did you mean 'text-classification'?"),
-        (export_command, ["--fp17"], "No such option '--fp17'. Did you mean '--fp16'?"),
         (rpln_command, ["inspec"], "Did you mean 'inspect'?"),
     ],
 )
