@@ -113,7 +113,7 @@ def check_apart(source: Path, output: Path) -> None:
 
     The messages for a file that exists already would otherwise advise to remove the input.
     """
-    for written in (output, _beside(output, PART), _beside(output, JOURNAL)):
+    for written in (output, *(_beside(output, suffix) for suffix in (PART, JOURNAL) if output.name)):
         with suppress(OSError):  # a file that does not exist is no other
             if source.samefile(written):
                 same = (
