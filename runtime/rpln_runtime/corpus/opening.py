@@ -43,7 +43,7 @@ class Opening:
             verify=self.verify,
             **self.options,
         )
-        return opened, (TEXT_FIELD,) if isinstance(opened, Generator) else opened.postprocess.fields
+        return opened, (TEXT_FIELD,) if isinstance(opened, Generator) else opened.postprocess.item_fields()
 
     @property
     def device(self) -> str:

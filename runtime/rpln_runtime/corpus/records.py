@@ -73,6 +73,9 @@ def _item(record: Mapping[str, Any], fields: Sequence[ItemField]) -> Any:
     for field in fields:
         if field.name not in parts and not field.optional:
             raise InputError(f"it has no field {field.name!r}")
+    for field in fields:
+        if field.several and not isinstance(parts.get(field.name, []), list):
+            raise InputError(f"its {field.name!r} is a {type(parts[field.name]).__name__}, expected a list of texts")
     for name, part in parts.items():
         _check_text(name, part)
     return item_from_parts(parts)

@@ -73,6 +73,7 @@ def run_corpus(
     Returns how many lines there are and how many of them hold an error. Raises what `pipeline` raises, and OutputError
     for an output that is the input or exists already, or that was begun with other arguments or from another input.
     """
+    source, output = path_from_value("source", source), path_from_value("output", output)
     window, actors = plain(window), plain(actors)
     check_integer("window", window, minimum=1)
     check_choice("on_error", on_error, (STOP, RECORD))
@@ -90,7 +91,6 @@ def run_corpus(
     )
     # Even if Ray answers, the bundle is opened here first, so that a broken one is reported at once.
     answer, fields = opening.open()
-    source, output = path_from_value("source", source), path_from_value("output", output)
     return answer_file(
         source,
         output,

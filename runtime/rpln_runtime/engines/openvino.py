@@ -112,7 +112,7 @@ def _weights_beside(path: Path) -> Iterator[Path]:
     if not linked:
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name in (path.name, *linked):
             real, own = os.path.realpath(path.parent / name), Path(folder, name)
             try:

@@ -71,6 +71,10 @@ class Postprocess(ABC, Generic[Scores]):
 
     fields: ClassVar[tuple[ItemField, ...]] = (TEXT_FIELD,)
 
+    def item_fields(self) -> tuple[ItemField, ...]:
+        """Return the parts of an item, as the options have them."""
+        return self.fields
+
     def is_item(self, inputs: Any) -> bool:
         """Return whether the `inputs` of a call are one item, and not a list of items."""
         return isinstance(inputs, str | Mapping)

@@ -18,7 +18,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer, shown_kind
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, softmax
+from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, ItemField, Postprocess, softmax
 from rpln_runtime.tokenization import Encoding, join_encodings, windows
 
 
@@ -150,11 +150,15 @@ class TokenClassification(Postprocess[np.ndarray]):
                 'of this bundle does not. Pass " ".join(words) instead of the words.'
             )
 
+    def item_fields(self) -> tuple[ItemField, ...]:
+        """Return the only part of an item: a text or, if texts come in words, a list of words."""
+        return (ItemField(name="text", several=self.is_split_into_words),)
+
     def is_item(self, inputs: Any) -> bool:
         """Return whether the `inputs` of a call are one item: a text or, if texts come in words, a list of words."""
         if not self.is_split_into_words:
             return super().is_item(inputs)
-        return isinstance(inputs, list) and all(isinstance(word, str) for word in inputs)
+        return isinstance(inputs, str) or (isinstance(inputs, list) and all(isinstance(word, str) for word in inputs))
 
     def encode(self, item: Any) -> list[Encoding]:
         """Return the tokens of each window over the text or the words `item`."""

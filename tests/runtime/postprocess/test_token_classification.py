@@ -1,5 +1,7 @@
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpln_runtime import InputError, pipeline
+from rpln_runtime.corpus import run_corpus
 from rpln_runtime.postprocess.token_classification import EntityGroup, Labelled, drop_overlaps, split_entities
 from tests.runtime.bundles import CORPUS, LABELS, USABLE_LENGTH, Bundle
 from tests.runtime.comparison import LONG_TEXT, TEXTS, assert_same, reference
@@ -205,6 +208,18 @@ def test_split_words_equal_transformers(bundle_of: Callable[..., Bundle], strate
     assert tag([]) == []
 
 
+def test_split_words_of_a_corpus_are_lists(bundle_of: Callable[..., Bundle], tmp_path: Path) -> None:
+    folder = bundle_of(TASK, add_prefix_space=True).folder
+    items = [CORPUS[0].split(), CORPUS[1], ["one"], []]
+    (tmp_path / "in").write_text("".join(json.dumps({"text": item}) + "\n" for item in items))
+    options = {"is_split_into_words": True, "ignore_labels": []}
+    run_corpus(folder, tmp_path / "in", tmp_path / "out", options=options, window=2, on_error="record")
+    found = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert found[1] == {"error": "its 'text' is a str, expected a list of texts"}
+    answers = pipeline(folder, **options)([items[0], *items[2:]])
+    assert_same([found[place]["answer"] for place in (0, 2, 3)], answers)
+
+
 def test_split_words_are_read_in_windows(bundle_of: Callable[..., Bundle]) -> None:
     folder = bundle_of(TASK, add_prefix_space=True).folder
     # Where every word ends at a space and holds none, the words have the tokens of the text.
@@ -219,7 +234,8 @@ def test_split_words_need_a_tokenizer_that_puts_a_space_before_a_text(bundle_of:
         tag(["one", "two"], is_split_into_words=True)
     tag = pipeline(bundle_of(TASK, add_prefix_space=True).folder, is_split_into_words=True)
     for inputs, says in (
-        ("one two", "an item is of type str, expected a list of words|the input is of type str"),
+        ("one two", "an item is of type str, expected a list of words"),
+        ("", "an item is of type str, expected a list of words"),
         (["one", None], "an item is of type str, expected a list of words"),
         ([["one", 2]], "a text is of type int, expected a str"),
     ):
