@@ -120,7 +120,7 @@ def test_truncation_equals_transformers(
 @pytest.mark.parametrize(
     ("text", "facts"),
     [
-        (None, "NoneType.* str"),
+        (None, "None.* str"),
         (b"bytes", "bytes.* str"),
         ("ab\udc80", "Unicode at character 2 .*surrogates not allowed"),
     ],

@@ -212,7 +212,7 @@ def test_split_words_of_a_corpus_are_lists(bundle_of: Callable[..., Bundle], tmp
     folder = bundle_of(TASK, add_prefix_space=True).folder
     items = [CORPUS[0].split(), CORPUS[1], ["one"], []]
     (tmp_path / "in").write_text("".join(json.dumps({"text": item}) + "\n" for item in items))
-    options = {"is_split_into_words": True, "ignore_labels": []}
+    options: dict[str, Any] = {"is_split_into_words": True, "ignore_labels": []}
     run_corpus(folder, tmp_path / "in", tmp_path / "out", options=options, window=2, on_error="record")
     found = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert found[1] == {"error": "its 'text' is a str, expected a list of texts"}
