@@ -157,7 +157,7 @@ def test_tokens_that_are_no_ids_are_refused(continue_: Generator, token: Any) ->
 
 @pytest.mark.parametrize("inputs", [{"text": "Ada"}, 7, None, iter(["Ada"])])
 def test_inputs_that_are_no_texts_are_refused(continue_: Generator, inputs: Any) -> None:
-    with pytest.raises(InputError, match=r"inputs .*EncoderStates"):
+    with pytest.raises(InputError, match=r"the input is .*EncoderStates"):
         continue_(inputs)
 
 
