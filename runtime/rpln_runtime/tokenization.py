@@ -178,8 +178,8 @@ def windows(
 
     Only the tokens of one sequence are cut: 0 for the text, 1 for its pair. The other tokens are in every window. An
     encoding that is short enough is its own only window. If `truncation_side` is "left", they begin with the window at
-    the end of the text, as those of the tokenizers library do.
-    Raises InputError if the other tokens leave room for no more than `stride` tokens.
+    the end of the text, as those of the tokenizers library do. Raises InputError if the other tokens leave room for no
+    more than `stride` tokens.
     """
     if len(encoding) <= max_length:
         return [encoding]
