@@ -78,10 +78,11 @@ def test_arguments_are_refused_with_their_exit_codes(
 
 
 def test_an_output_that_exists_has_the_exit_code_of_a_destination(bundle: Path, tmp_path: Path) -> None:
-    source = write_corpus(tmp_path / "in", 1)
-    result = batch(bundle, source, source)
-    assert (result.exit_code, "exists already" in result.stderr) == (9, True)
-    assert len(source.read_text().splitlines()) == 1
+    source, taken = write_corpus(tmp_path / "in", 1), write_corpus(tmp_path / "out", 2)
+    for output, says in ((taken, "exists already"), (source, "is the output, too")):
+        result = batch(bundle, source, output)
+        assert (result.exit_code, says in result.stderr) == (9, True)
+    assert [len(path.read_text().splitlines()) for path in (source, taken)] == [1, 2]
 
 
 def read_terminal(descriptor: int, seen: bytearray) -> None:
