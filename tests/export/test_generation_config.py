@@ -180,12 +180,12 @@ def test_each_field_of_transformers_has_one_place_in_the_table() -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"sequence_bias": [[[5], -2.0]], "guidance_scale": 1.5}, {"sequence_bias", "guidance_scale"}),
-        ({"typical_p": 1.0, "num_beam_groups": 1, "guidance_scale": 1.0, "use_cache": False}, set()),
-        ({"do_sample": True, "num_beams": 4, "temperature": 0.5}, {"num_beams"}),
-        ({"of_a_later_version": 3}, {"of_a_later_version"}),
+        ({"sequence_bias": [[[5], -2.0]], "guidance_scale": 1.5}, ["sequence_bias", "guidance_scale"]),
+        ({"typical_p": 1.0, "num_beam_groups": 1, "guidance_scale": 1.0, "use_cache": False}, []),
+        ({"do_sample": True, "num_beams": 4, "temperature": 0.5}, ["num_beams"]),
+        ({"of_a_later_version": 3}, ["of_a_later_version"]),
     ],
     ids=str,
 )
-def test_fields_that_may_change_texts_are_named(fields: dict[str, Any], expected: set[str]) -> None:
-    assert unsupported_fields(fields).keys() == expected
+def test_fields_that_may_change_texts_are_named(fields: dict[str, Any], expected: list[str]) -> None:
+    assert sorted(unsupported_fields(fields)) == sorted(expected)
