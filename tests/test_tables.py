@@ -27,12 +27,12 @@ from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.variants import VARIANTS
-from rpln_model import HEADS, json_files
+from rpln_model import HEADS, json_files, sentences
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, STANDALONE, fact_from_name
 from rpln_runtime.limits import DOCUMENTS, OTHER
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.tasks import TASKS, Task, Tensor
+from rpln_runtime.tasks import POOLINGS, TASKS, Task, Tensor
 from rpln_runtime.triton.interfaces import INTERFACES
 
 TESTS = Path(__file__).parent
@@ -339,6 +339,10 @@ def test_every_graph_of_a_task_is_golden_by_every_recipe() -> None:
     }
 
     assert wanted - {path.name for path in (TESTS / "graphs" / "golden").iterdir()} == set(), "make golden writes them"
+
+
+def test_every_pooling_has_a_function() -> None:
+    assert tuple(sentences.POOLINGS) == POOLINGS
 
 
 def test_the_json_files_of_checkpoints_have_the_limits_of_a_bundles() -> None:

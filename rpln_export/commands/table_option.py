@@ -76,7 +76,7 @@ def variants() -> Iterable[str]:
 def poolings() -> Iterable[str]:
     """Return the names of the ways to pool hidden states."""
     from rpln_export.plan.choices import NONE
-    from rpln_model.sentences import POOLINGS
+    from rpln_runtime.tasks import POOLINGS
 
     return (*POOLINGS, NONE)
 

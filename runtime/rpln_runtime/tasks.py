@@ -147,6 +147,8 @@ def _internals(batch: str) -> tuple[Tensor, ...]:
 
 DECODERS: Final = ("with-past", "full", "prefill", "decode")
 """The variants of a decoder: rows of `rpln_graphs.variants.VARIANTS`."""
+POOLINGS: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""The ways to pool hidden states to one vector: rows of `rpln_model.sentences.POOLINGS`."""
 LAST_LOGITS: Final = _logits(BATCH, 1, "vocab_size")
 """The logits at the last position. Logits at every position would be a third of a small decoder's work."""
 ALL_LOGITS: Final = _logits(*TOKENS, "vocab_size")

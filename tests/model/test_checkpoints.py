@@ -17,6 +17,7 @@ from transformers import modeling_utils
 from rpln_model import CheckpointError, RobertaPreLayerNormForTokenClassification
 from rpln_model.base import RobertaPreLayerNormPreTrainedModel
 from rpln_model.config import updated_config
+from rpln_model.errors import CheckpointNotFoundError
 from rpln_model.hub import uses_cache_only
 from tests.model.references import (
     HIDDEN,
@@ -340,7 +341,7 @@ def test_a_hub_id_that_is_nowhere_is_a_checkpoint_error(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(CheckpointError, match=f"'{source}'.* revision v2") as error:
+    with pytest.raises(CheckpointNotFoundError, match=f"'{source}'.* revision v2") as error:
         SINGLE_HEADS[TAGGER].from_pretrained(source, revision="v2")
     assert "HF_HUB_OFFLINE" in str(error.value)
-    assert error.value.exit_code == 7
+    assert error.value.exit_code == 2

@@ -81,6 +81,7 @@ def test_a_full_disk_is_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = arguments_of(name)
+    capsys.readouterr()
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert run(rpln_command, arguments) == UNPRINTED
