@@ -19,7 +19,7 @@ from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_model.composition import PLAIN
 from rpln_model.config import padding_row, usable_length
-from rpln_model.weights import GENERATION_CONFIG, local_folder
+from rpln_model.weights import GENERATION_CONFIG
 from rpln_runtime.manifest import Manifest, Sentences
 from rpln_runtime.tasks import TASKS
 
@@ -36,7 +36,7 @@ def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
     config = type(own).from_dict(own.to_dict())
     config.architectures = [_architecture(plan)]
     config.save_pretrained(folder)
-    stated = local_folder(plan.source, revision=plan.revision) / GENERATION_CONFIG
+    stated = plan.source.network_folder / GENERATION_CONFIG
     if plan.task.generates and stated.is_file():
         shutil.copyfile(stated, folder / GENERATION_CONFIG)
     save_tokenizer(tokenizer, folder)

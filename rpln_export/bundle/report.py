@@ -222,7 +222,7 @@ def report_from_export(
         destination=str(plan.destination),
         parameters=parameters,
         left_out=left_out,
-        adapter=str(plan.adapter) if plan.adapter else None,
+        adapter=str(plan.source.adapter) if plan.source.adapter else None,
         generation=_generation_report(plan),
         tokenizer_notes=tokenizer_notes,
         sizes=_sizes(folder),

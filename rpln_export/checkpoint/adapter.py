@@ -10,7 +10,6 @@ from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
 from rpln_export.plan.adapter import Adapter
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_model.checkpoints import read_fields
 from rpln_model.names import listed
 from rpln_model.weights import ADAPTER, read_adapter
 
@@ -24,7 +23,8 @@ _DESCRIPTIVE: Final = frozenset({"auto_mapping", "peft_version"})
 
 def supplied_by_adapter(plan: ExportPlan) -> set[str]:
     """Return the names of weights that the plan's adapter brings whole, such as those of a head that it trained."""
-    return {name.removeprefix(_PREFIX) for name in read_adapter(plan.adapter.folder)} if plan.adapter else set()
+    adapter = plan.source.adapter
+    return {name.removeprefix(_PREFIX) for name in read_adapter(adapter.folder)} if adapter else set()
 
 
 def merge_adapter(model: Any, adapter: Adapter, plan: ExportPlan) -> Any:
@@ -34,13 +34,12 @@ def merge_adapter(model: Any, adapter: Adapter, plan: ExportPlan) -> Any:
     from now on, in the plan's config, too. Raises PlanError for an adapter of another network or of a later peft.
     """
     peft: Any = require_extra("peft")
-    fields = read_fields(adapter.folder / ADAPTER, cure="copy the adapter again")
     weights = read_adapter(adapter.folder)
     _check_head(model, weights, plan)
     if plan.config.tie_word_embeddings and any(part in f".{name}" for name in weights for part in _TIED):
         _untie(model, plan)
     kind = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[adapter.kind]
-    _check_fields(fields, {field.name for field in dataclasses.fields(kind)}, adapter)
+    _check_fields(adapter, {field.name for field in dataclasses.fields(kind)})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on ties, which are dealt with here, and on what is checked here
@@ -81,8 +80,8 @@ def _untie(model: Any, plan: ExportPlan) -> None:
             config.tie_word_embeddings = False
 
 
-def _check_fields(fields: dict[str, Any], known: set[str], adapter: Adapter) -> None:
-    unknown = sorted(name for name, value in fields.items() if value and name not in known | _DESCRIPTIVE)
+def _check_fields(adapter: Adapter, known: set[str]) -> None:
+    unknown = sorted(name for name, value in adapter.fields.items() if value and name not in known | _DESCRIPTIVE)
     if unknown:
         raise PlanError(
             f"{adapter.folder / ADAPTER} holds {', '.join(unknown)}, which the installed peft does not know for "

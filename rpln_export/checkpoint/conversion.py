@@ -15,7 +15,8 @@ from rpln_export.checkpoint.quiet import quiet_transformers
 from rpln_export.checkpoint.tokenizer import save_tokenizer
 from rpln_export.destination import check_writable, published, temporary_beside
 from rpln_export.errors import DestinationError, PlanError
-from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, Origin
+from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX
+from rpln_export.plan.source import Origin
 from rpln_graphs.temporary import temporary_folder
 from rpln_model.checkpoints import load_config
 from rpln_model.config import usable_length

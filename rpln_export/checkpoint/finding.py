@@ -17,9 +17,10 @@ from rpln_runtime.manifest import Manifest
 def find_checkpoint(bundle: Path, manifest: Manifest) -> Path:
     """Return the checkpoint that the bundle in the folder `bundle` was made from, as its manifest says.
 
-    It is looked for among the embedded checkpoints, in this folder, beside the bundle, and in every revision in the
-    hub's cache. Raises PlanError if none has the name, and ValidationError if those that have it hold other weights.
-    Where the SHA-256 covers an adapter or the layers behind a pooling, too, the caller has to compare it.
+    It is looked for among the embedded checkpoints, in the current folder, beside the bundle, and in every revision in
+    the hub's cache. Raises PlanError if none has the name, and ValidationError if those that have it hold other
+    weights. Where the SHA-256 may cover more than the network (an adapter, or Dense layers), the first checkpoint of
+    the name is returned, and the caller has to compare the SHA-256.
     """
     source = manifest.source
     places = list(dict.fromkeys(path for path in _places(bundle, source.name) if path.exists()))
@@ -31,8 +32,10 @@ def find_checkpoint(bundle: Path, manifest: Manifest) -> Path:
     made = f"{bundle} was made from {source.name} (SHA-256 of its weights: {source.sha256[:8]}...)"
     run = f"Run: rpln validate {bundle} CHECKPOINT"
     if places:
-        raise ValidationError(f"{made}, but {', '.join(map(str, places))} has other weights, or none. {run}")
-    raise PlanError(f"{made}, which is neither in this folder, nor beside the bundle, nor in the hub's cache. {run}")
+        raise ValidationError(f"{made}, but these weights are not in {', '.join(map(str, places))}. {run}")
+    raise PlanError(
+        f"{made}, which is neither in the current folder, nor beside the bundle, nor in the hub's cache. {run}"
+    )
 
 
 def _places(bundle: Path, name: str) -> Iterator[Path]:

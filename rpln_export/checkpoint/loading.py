@@ -48,7 +48,7 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
     """
     tokenizer, notes = load_tokenizer(
         plan.tokenizer,
-        revision=plan.revision,
+        revision=plan.source.revision,
         vocab_size=plan.vocab_size,
         type_vocab_size=plan.config.type_vocab_size if _takes_pairs(plan.task) else 1,
     )

@@ -15,7 +15,6 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_model import HEADS, RobertaPreLayerNormModel, check_finite
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.errors import CheckpointError
-from rpln_model.weights import local_folder, weight_files
 from rpln_runtime.manifest import Source
 
 
@@ -29,11 +28,11 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
     """
     with quiet_transformers():
         model, info = HEADS[plan.task.architecture].from_pretrained(
-            plan.source,
+            plan.source.network,
             config=plan.composition.config,
-            revision=plan.revision,
+            revision=plan.source.revision,
             output_loading_info=True,
-            ignore_adapter=plan.adapter is not None,
+            ignore_adapter=plan.source.adapter is not None,
         )
     left_out = check_unexpected(info["unexpected_keys"], plan)
     found = set(info["missing_keys"]) - supplied_by_adapter(plan)
@@ -48,8 +47,8 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
             "weights in their place."
         )
     tie_as_chosen(model, plan)
-    if plan.adapter:
-        model = merge_adapter(model, plan.adapter, plan)
+    if plan.source.adapter:
+        model = merge_adapter(model, plan.source.adapter, plan)
     if plan.sentences and plan.sentences.poolings:
         assert isinstance(model, RobertaPreLayerNormModel)
         model = sentence_encoder_from_plan(model, plan.sentences)
@@ -63,10 +62,9 @@ def source_from_plan(plan: ExportPlan) -> Source:
     The files of an adapter come after those of the network: its weights, and the description that says how they are
     merged. Those of layers behind the pooling come last.
     """
-    files = plan.origin.files if plan.origin else weight_files(local_folder(plan.source, revision=plan.revision))
-    adapter, sentences = plan.adapter, plan.sentences
+    adapter, sentences = plan.source.adapter, plan.sentences
     added = (*(adapter.files if adapter else ()), *(sentences.weight_files if sentences else ()))
-    sha256 = sha256_of_weights((*files, *added))
+    sha256 = sha256_of_weights((*plan.source.network_files, *added))
     return Source(name=plan.name, sha256=sha256, adapter=str(adapter) if adapter else None)
 
 

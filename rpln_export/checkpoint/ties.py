@@ -7,7 +7,7 @@ import torch
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_model.base import BASE_MODEL_PREFIX
-from rpln_model.weights import local_folder, read_weights
+from rpln_model.weights import read_weights
 
 _PROJECTION: Final = "lm_head.decoder.weight"
 _WORDS: Final = f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight"
@@ -35,7 +35,7 @@ def tie_as_chosen(model: Any, plan: ExportPlan) -> None:
 
 def _second_table(plan: ExportPlan) -> str | None:
     """Return the name of a projection in the checkpoint that differs from the word embeddings beside it, or None."""
-    weights = read_weights(local_folder(plan.source, revision=plan.revision))
+    weights = read_weights(plan.source.network_folder)
     for name, projection in weights.items():
         words = weights.get(f"{name.removesuffix(_PROJECTION)}{_WORDS}")
         if name.endswith(_PROJECTION) and words is not None and not torch.equal(projection, words):

@@ -105,7 +105,7 @@ def _mask_token(source: str) -> dict[str, AddedToken]:
     transformers 5 forgets it for folders without a tokenizer.json.
     """
     folder = Path(source)
-    if not folder.is_dir() or (folder / "tokenizer.json").is_file() or not (folder / "vocab.json").is_file():
+    if not folder.is_dir() or (folder / TOKENIZER_FILE).is_file() or not (folder / "vocab.json").is_file():
         return {}
     return {"mask_token": AddedToken("<mask>", lstrip=True, normalized=False, special=True)}
 
@@ -151,4 +151,4 @@ def _system_errors() -> Iterator[None]:
         found = re.search(r"\(os error (\d+)\)", str(error))
         if type(error) is not Exception or found is None:
             raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), "tokenizer.json") from error
+        raise OSError(int(found[1]), os.strerror(int(found[1])), TOKENIZER_FILE) from error

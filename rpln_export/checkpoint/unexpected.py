@@ -15,7 +15,7 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.encoder import RobertaPreLayerNormModel
 from rpln_model.names import listed
-from rpln_model.weights import local_folder, read_weights
+from rpln_model.weights import read_weights
 
 HARMLESS: Final = {
     "the pooler, which only pooler_output reads": r"pooler\.dense\.(weight|bias)",
@@ -102,7 +102,7 @@ def _is_harmless(name: str) -> bool:
 
 def _has_head(plan: ExportPlan) -> bool:
     """Return whether the checkpoint is one of a network with a head: what lies beside its base model is the head."""
-    names = read_weights(local_folder(plan.source, revision=plan.revision))
+    names = read_weights(plan.source.network_folder)
     return any(name.startswith(f"{BASE_MODEL_PREFIX}.") for name in names)
 
 

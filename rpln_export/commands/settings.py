@@ -14,16 +14,16 @@ HELP: Final = cloup.Context.settings(
 
 
 _COMMANDS_ELSEWHERE: Final = {"export": "To export a checkpoint, run: rpln-export CHECKPOINT"}
-"""What to say of a command that another program is, or has."""
+"""The hints for commands that `rpln` lacks because another program does their work."""
 _OPTIONS_ELSEWHERE: Final = {
     **dict.fromkeys(("--model", "-m"), "Name the checkpoint without an option: rpln-export CHECKPOINT"),
-    "--int8": "int8 is planned and not there yet. What there is: --fp16 and --bf16, or fp32 without them.",
+    "--int8": "int8 is planned, but not there yet. Choose --fp16 or --bf16, or neither for fp32.",
 }
-"""What to say of an option that people expect of an exporter."""
+"""The hints for options that other exporters have and `rpln-export` lacks."""
 
 
 class Program(cloup.Command):
-    """A program of one command, whose output reaches stdout or is missed with a sentence (see `printing`)."""
+    """A program of one command. It says so if its output cannot be written to stdout, as `printing` describes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the arguments of the command line. Raises click.UsageError, with a hint for options in the table."""
@@ -41,7 +41,7 @@ class Program(cloup.Command):
 
 
 class ProgramOfCommands(cloup.Group):
-    """A program of several commands. What it prints goes as with `Program`."""
+    """A program of several commands. It says so if its output cannot be written to stdout, as a `Program` does."""
 
     def handle_bad_command_name(
         self, bad_name: str, valid_names: list[str], error: click.UsageError

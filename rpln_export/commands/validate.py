@@ -15,8 +15,8 @@ from rpln_export.commands.user_errors import user_errors
 @cloup.argument(
     "checkpoint",
     required=False,
-    help="The checkpoint that the bundle was made from. [default: the one of its name and SHA-256 that is "
-    "embedded, in this folder, beside the bundle or in the hub's cache]",
+    help="The checkpoint that the bundle was made from. [default: the one that its manifest names, if "
+    "it is embedded, in the current folder, beside the bundle or in the hub's cache]",
 )
 @cloup.option("--revision", help="The branch, tag or commit of a hub id.")
 @cloup.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")

@@ -62,6 +62,8 @@ class Settings:
 
 DEFAULT_SETTINGS: Final = Settings()
 """The settings where nothing was measured."""
+WAITING: Final = Settings(spinning=False)
+"""The settings that forms are measured with and other settings are compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +119,22 @@ def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[S
 
     By default, idle threads do not spin. Other settings are returned where they are ahead as a form has to be.
     """
-    default = Settings(spinning=False)
     others = _other_settings()
     entry = Entry(provider=DEFAULT_PROVIDER, form=form)
     planned = graph.planned
-    best, best_speed = default, REFERENCE
+    best, best_speed = WAITING, REFERENCE
     measured: list[str] = []
     with temporary_folder() as folder:
         with writing_copies(folder):
             save_graphs({f"{form.name}.onnx": graph.written(form)}, folder)
-        reference = _runs(planned, plan, folder, entry, default)
+        reference = _runs(planned, plan, folder, entry)
         for settings in others:
             runs = _runs(planned, plan, folder, entry, settings)
             speed = measure_speed(reference, runs, seconds=SETTINGS_SECONDS / len(others), pause=SETTINGS_PAUSE)
             measured.append(f"{settings}: {speed}")
             if speed.is_ahead_of(best_speed):
                 best, best_speed = settings, speed
-    return best, f"{best}; against {default}, {', '.join(measured)}"
+    return best, f"{best}; against {WAITING}, {', '.join(measured)}"
 
 
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
@@ -159,13 +160,9 @@ def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) 
 
 
 def _runs(
-    planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, settings: Settings | None = None
+    planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, settings: Settings = WAITING
 ) -> list[Run]:
-    """Return a function for each batch of the workload, which runs the saved form of `entry` on it.
-
-    Idle threads do not spin, unless `settings` say so.
-    """
-    settings = settings or Settings(spinning=False)
+    """Return a function for each batch of the workload, which runs the saved form of `entry` on it with `settings`."""
     engine = open_engine(
         folder / f"{entry.form.name}.onnx",
         provider=entry.provider,

@@ -3,13 +3,14 @@
 The network lies beside the adapter, or elsewhere, where `base_model_name_or_path` of adapter_config.json says.
 """
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
+from rpln_export.plan.defaults import name_of_checkpoint
 from rpln_model.checkpoints import read_fields
 from rpln_model.weights import ADAPTER, CONFIG, VOCABULARIES, adapter_file, has_weights, is_file_name, local_folder
 from rpln_runtime.documents import shown
@@ -46,23 +47,29 @@ class Adapter:
     """A peft adapter and the network that it is merged into.
 
     Attributes:
-        name: the name of its folder, or of its hub id.
         folder: where its files are.
-        kind: its type, one of MERGEABLE.
-        task: the task that it was trained for; None where it does not say.
+        fields: what its adapter_config.json says.
         base: the folder or hub id of the network.
         base_revision: the branch, tag or commit, where `base` is a hub id.
     """
 
-    name: str
     folder: Path
-    kind: str
-    task: str | None
+    fields: Mapping[str, Any]
     base: str
     base_revision: str | None
 
     def __str__(self) -> str:
-        return f"{self.kind}, merged into {name_of_source(self.base)}"
+        return f"{self.kind}, merged into {name_of_checkpoint(self.base)}"
+
+    @property
+    def kind(self) -> str:
+        """Its type, one of MERGEABLE."""
+        return str(self.fields["peft_type"])
+
+    @property
+    def task(self) -> str | None:
+        """The task that it was trained for; None where it does not say."""
+        return TASKS_BY_TYPE.get(str(self.fields.get("task_type")))
 
     @property
     def config(self) -> str:
@@ -94,19 +101,7 @@ def adapter_from_source(source: str, *, revision: str | None) -> Adapter | None:
     fields = read_fields(folder / ADAPTER, cure="copy the adapter again")
     _check_mergeable(source, fields)
     base, base_revision = (source, revision) if has_weights(folder) else _base(folder, fields)
-    return Adapter(
-        name=name_of_source(source),
-        folder=folder,
-        kind=str(fields["peft_type"]),
-        task=TASKS_BY_TYPE.get(str(fields.get("task_type"))),
-        base=base,
-        base_revision=base_revision,
-    )
-
-
-def name_of_source(source: str) -> str:
-    """Return the last part of a folder or hub id."""
-    return Path(os.path.normpath(Path(source).absolute())).name
+    return Adapter(folder=folder, fields=fields, base=base, base_revision=base_revision)
 
 
 def _check_mergeable(source: str, fields: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """DEFAULTS: one row per task with the checkpoint that is exported when the user names none."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,3 +42,9 @@ DEFAULTS: Final = {
 def default_for_task(task: str | None) -> Default:
     """Return the embedded checkpoint of a task; for None, the part-of-speech tagger."""
     return DEFAULTS.get(task or "", TAGGER)
+
+
+def name_of_checkpoint(source: str) -> str:
+    """Return the last part of a folder or hub id; for the folder of an embedded checkpoint, the name of its row."""
+    embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
+    return embedded.get(source) or Path(os.path.normpath(Path(source).absolute())).name

@@ -9,9 +9,8 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
-from rpln_export.plan.adapter import Adapter, adapter_from_source, name_of_source
 from rpln_export.plan.choices import AUTO, NONE, choose
-from rpln_export.plan.defaults import DEFAULTS, default_for_task
+from rpln_export.plan.defaults import default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
 from rpln_export.plan.generation import generation_from_checkpoint
 from rpln_export.plan.generation_config import read_generation_config, unsupported_fields
@@ -22,7 +21,8 @@ from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limi
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import check_calibration, checked_opset, io_dtype_from_name
 from rpln_export.plan.remote_code import check_remote_code
-from rpln_export.plan.sentences import SentencePlan, network_folder, sentences_from_choice
+from rpln_export.plan.sentences import SentencePlan, sentences_from_choice
+from rpln_export.plan.source import CheckpointSource, Origin, source_from_checkpoint
 from rpln_export.plan.targets import TARGETS, Target
 from rpln_export.plan.task import task_from_choice
 from rpln_export.plan.text_graph import check_text_graph
@@ -34,7 +34,6 @@ from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import Limits
 from rpln_graphs.trace_methods import REPEAT, TRACE_METHODS
 from rpln_model.composition import Composition, load_composition
-from rpln_model.weights import weight_files
 from rpln_runtime.manifest import Axis, Generation
 from rpln_runtime.tasks import Task, Tensor
 
@@ -43,22 +42,11 @@ FAIRSEQ_SUFFIX: Final = ".pt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """The checkpoint that the user named, if it was converted before: its name, and the files that hold its weights."""
-
-    name: str
-    files: tuple[Path, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
     """One export, as far as it can be planned before the checkpoint's weights are read.
 
     Attributes:
-        source: the checkpoint, as a folder or a hub id; where there is an adapter, the network that it belongs to.
-        adapter: the peft adapter that is merged into the network; None where there is none.
-        origin: the checkpoint that the user named, where `source` was converted from it.
-        revision: the branch, tag or commit of the hub id in `source`.
+        source: where the parts of the checkpoint are.
         composition: the configurations of the checkpoint's networks.
         task: the row of TASKS.
         recipe: the row of RECIPES, which says how the precision is made.
@@ -87,10 +75,7 @@ class ExportPlan:
         unfolded_because: why the exact folds are left out, where nobody asked for that.
     """
 
-    source: str
-    adapter: Adapter | None
-    origin: Origin | None
-    revision: str | None
+    source: CheckpointSource
     composition: Composition
     task: Task
     recipe: Recipe
@@ -172,12 +157,7 @@ class ExportPlan:
     @property
     def name(self) -> str:
         """The checkpoint's name: the last part of its file, folder or hub id."""
-        if self.origin:
-            return self.origin.name
-        if self.adapter:
-            return self.adapter.name
-        embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
-        return embedded.get(self.source) or name_of_source(self.source)
+        return self.source.name
 
 
 def make_plan(
@@ -251,33 +231,22 @@ def make_plan(
     """
     require_extra("cpu")
     named = checkpoint or str(default_for_task(task).folder)
-    inner = network_folder(named, revision=revision)
-    if inner is not None:
-        origin = origin or Origin(name=name_of_source(named), files=tuple(weight_files(inner)))
-        tokenizer = str(inner) if tokenizer in {None, named} else tokenizer
-    source, source_revision = str(inner or named), revision
-    adapter = adapter_from_source(source, revision=revision)
-    own_tokenizer = source
-    if adapter:
-        source, source_revision, own_tokenizer = adapter.base, adapter.base_revision, adapter.tokenizer
-        task = task or adapter.task
-    composition = load_composition(adapter.config if adapter else source, revision=source_revision)
-    check_remote_code(composition, source)
+    source = source_from_checkpoint(named, origin=origin, revision=revision)
+    composition = load_composition(source.config, revision=source.revision)
+    check_remote_code(composition, source.network)
     if tie is not None:
         composition.decoder.tie_word_embeddings = tie
-    chosen_task = task_from_choice(task, composition, source, is_decoder=is_decoder)
-    sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, named, revision=revision)
+    trained_for = source.adapter.task if source.adapter else None
+    chosen_task = task_from_choice(task or trained_for, composition, source.network, is_decoder=is_decoder)
+    sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, source.folder)
     recipe = choose(RECIPES, precision, "precision")
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
-    generating = read_generation_config(source, revision=source_revision) if chosen_task.generates else {}
+    generating = read_generation_config(source.network_folder) if chosen_task.generates else {}
     variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
     plan = ExportPlan(
         source=source,
-        adapter=adapter,
-        origin=origin,
-        revision=source_revision,
         composition=composition,
         task=chosen_task,
         recipe=recipe,
@@ -291,7 +260,7 @@ def make_plan(
             logits=logits,
             pooled=bool(sentences and sentences.poolings),
         ),
-        generation=generation_from_checkpoint(source, composition, chosen_task, generating)
+        generation=generation_from_checkpoint(source.network, composition, chosen_task, generating)
         if chosen_task.generates
         else None,
         unsupported_generation=unsupported_fields(generating),
@@ -299,7 +268,7 @@ def make_plan(
         opset=checked_opset(opset),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
-        tokenizer=tokenizer or own_tokenizer,
+        tokenizer=source.tokenizer if tokenizer in {None, named} else tokenizer,
         calibration=calibration,
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,

@@ -4,10 +4,11 @@ FIELDS_OF_MANIFEST, OPTIONS, EXACT and NEUTRAL are one table, which says what be
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from rpln_export.errors import PlanError
-from rpln_model.weights import GENERATION_CONFIG, local_folder
+from rpln_model.weights import GENERATION_CONFIG
 from rpln_runtime.documents import DocumentError, read_document
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation.defaults import check_defaults
@@ -71,12 +72,12 @@ NEUTRAL: Final[Mapping[str, Any]] = {
 """The values with which fields that are not supported change no token. Other fields have none, but for null."""
 
 
-def read_generation_config(source: str, *, revision: str | None) -> dict[str, Any]:
-    """Return the fields of generation_config.json that are not null; empty without that file.
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """Return the fields of generation_config.json in `folder` that are not null; empty without that file.
 
     Raises PlanError for a file that is not a JSON object.
     """
-    path = local_folder(source, revision=revision) / GENERATION_CONFIG
+    path = folder / GENERATION_CONFIG
     if not path.is_file():
         return {}
     try:

@@ -14,7 +14,7 @@ from transformers import RobertaPreLayerNormConfig
 from rpln_export.errors import PlanError
 from rpln_export.plan.choices import NONE, choose
 from rpln_model.sentences import POOLINGS
-from rpln_model.weights import local_folder, weight_files
+from rpln_model.weights import weight_files
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.limits import OTHER
 from rpln_runtime.tasks import Task
@@ -106,22 +106,18 @@ class SentencePlan:
         return [path for layer in self.layers if isinstance(layer, DenseLayer) for path in weight_files(layer.folder)]
 
 
-def network_folder(source: str, *, revision: str | None) -> Path | None:
-    """Return the folder of the network, if modules.json says that it is another one than `source`; otherwise None.
+def network_folder(folder: Path) -> Path:
+    """Return the folder of the network: the one in `folder` that modules.json names, or else `folder` itself.
 
-    Raises PlanError for a modules.json that cannot be read.
+    Raises PlanError for a modules.json that cannot be read or lists what is not supported.
     """
-    folder = local_folder(source, revision=revision)
-    if not (folder / MODULES).is_file():
-        return None
-    network = _modules(folder)[0].folder
-    return None if network == folder else network
+    return _modules(folder)[0].folder if (folder / MODULES).is_file() else folder
 
 
 def sentences_from_choice(
-    pooling: Sequence[str], task: Task, config: RobertaPreLayerNormConfig, source: str, *, revision: str | None
+    pooling: Sequence[str], task: Task, config: RobertaPreLayerNormConfig, folder: Path
 ) -> SentencePlan | None:
-    """Return how texts become vectors: as the folder of `source` says, with the poolings that were asked for.
+    """Return how texts become vectors: as the checkpoint in `folder` says, with the poolings that were asked for.
 
     Returns None for a task that makes no vectors, and for a folder that is none of sentence-transformers' if nothing
     was asked for. Raises PlanError for what is not supported, which names the module and its file.
@@ -130,7 +126,6 @@ def sentences_from_choice(
         if pooling:
             raise PlanError(f"--pooling is an option of feature-extraction, but the task is {task.name}. Leave it out.")
         return None
-    folder = local_folder(source, revision=revision)
     plan = _plan_from_folder(folder) if (folder / MODULES).is_file() else None
     if pooling:
         chosen = () if tuple(pooling) == (NONE,) else tuple(map(_pooling, dict.fromkeys(pooling)))

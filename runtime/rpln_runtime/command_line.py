@@ -77,7 +77,8 @@ def printing() -> Iterator[None]:
         _write_to_stdout("")
         raise
     except OSError:
-        _write_to_stdout("\n")  # tells whether it is stdout that fails: a long text that failed is not kept
+        # Writing again shows whether it was stdout that failed. A text that failed is not always kept in the buffer.
+        _write_to_stdout("\n")
         raise
     _write_to_stdout("")
 

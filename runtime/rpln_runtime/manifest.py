@@ -224,7 +224,8 @@ class Source:
 
     Attributes:
         name: the name of its folder, or its hub id.
-        sha256: the SHA-256 over its weight files, in hexadecimal; those of an adapter and its description count, too.
+        sha256: the SHA-256 over its weight files, in hexadecimal. After those of the network come those of
+            an adapter, with its adapter_config.json, and those of Dense layers.
         adapter: the type of the peft adapter that was merged and the name of the network that it was merged into; None
             if there was none.
     """

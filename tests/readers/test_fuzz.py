@@ -139,7 +139,7 @@ def read_config_of(content: bytes, folder: Path) -> object:
 
 def read_generating(content: bytes, folder: Path) -> object:
     (folder / "generation_config.json").write_bytes(content)
-    fields = read_generation_config(str(folder), revision=None)
+    fields = read_generation_config(folder)
     unsupported_fields(fields)
     return generation_from_checkpoint(str(folder), COMPOSITION, TASKS["text-generation"], fields)
 

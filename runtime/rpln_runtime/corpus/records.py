@@ -12,6 +12,7 @@ from typing import Any, Final
 from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
 from rpln_runtime.limits import MOST_LINE_BYTES, OTHER
+from rpln_runtime.options import shown_kind
 from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 AnswerItems = Callable[[list[Any]], Sequence[Any]]
@@ -75,7 +76,7 @@ def _item(record: Mapping[str, Any], fields: Sequence[ItemField]) -> Any:
             raise InputError(f"it has no field {field.name!r}")
     for field in fields:
         if field.several and not isinstance(parts.get(field.name, []), list):
-            raise InputError(f"its {field.name!r} is a {type(parts[field.name]).__name__}, expected a list of texts")
+            raise InputError(f"its {field.name!r} is {shown_kind(parts[field.name])}, expected a list of texts")
     for name, part in parts.items():
         _check_text(name, part)
     return item_from_parts(parts)
@@ -97,7 +98,7 @@ def _check_text(name: str, part: Any) -> None:
     """Raise InputError unless a part is a text, or a list of texts. Whether it may be empty is the task's matter."""
     for text in part if isinstance(part, list) else [part]:
         if not isinstance(text, str):
-            raise InputError(f"its {name!r} is a {type(text).__name__}, expected a text")
+            raise InputError(f"its {name!r} is {shown_kind(text)}, expected a text")
 
 
 def _kept(record: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rpln_runtime.generation.logits import log_softmax
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.generation.processors import Earlier, LogitsProcessor
+from rpln_runtime.generation.processors import Earlier, LogitsProcessor, check_choice_is_left
 from rpln_runtime.generation.sequences import Generated
 from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
@@ -91,8 +91,9 @@ class BeamSearch:
         """Choose the beams of the next step.
 
         `scores_KV` are the log-probabilities of the next tokens. Returns the new token of each beam, (K), and the index
-        of the beam that it continues, (K).
+        of the beam that it continues, (K). Raises InputError if the options exclude all tokens of all beams.
         """
+        check_choice_is_left(scores_KV.max())
         beams, vocab_size = scores_KV.shape
         totals = (scores_KV + self._open_scores[:, None]).ravel()
         best = _best(totals, self._kept)

@@ -41,11 +41,13 @@ class GenerationOptions:
         seed: the seed of the random numbers. With a seed, a prompt gets the same text in every batch.
         repetition_penalty: what the logits of earlier tokens, those of the prompt included, are divided by; negative
             logits are multiplied by it.
-        no_repeat_ngram_size: how many tokens in a row may not come twice, those of the prompt included. 0 means that
-            any may. With an encoder, its text is no part of the prompt.
-        bad_words_ids: sequences of tokens that do not come up in the new text.
-        min_length: the least tokens of a prompt and its new text together: until then, no stop token is chosen.
-        min_new_tokens: the least new tokens: until then, no stop token is chosen. None means that `min_length` counts.
+        no_repeat_ngram_size: no sequence of this many tokens comes twice in a prompt and its new text. 0 means that any
+            may. The text that an encoder reads is no part of the prompt.
+        bad_words_ids: sequences of tokens that the new text does not contain.
+        min_length: the smallest number of tokens that a prompt and its new text have together: until then, no stop
+            token is chosen.
+        min_new_tokens: the smallest number of new tokens: until then, no stop token is chosen. With None, `min_length`
+            has an effect.
         forced_bos_token_id: the token that follows a prompt of one token, such as the start token of an
             encoder-decoder.
         forced_eos_token_id: the token that is the last one where `max_new_tokens` ends a text, or a list of such
@@ -152,7 +154,7 @@ def tokens_of_option(value: Any) -> list[Any]:
 
 
 def check_option(name: str, value: object) -> None:
-    """Raise InputError if `value` is none that the option `name` may have, whatever the other options are."""
+    """Raise InputError if the option `name` may not have this `value`, whatever the other options are."""
     CHECKS[name](name, value)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from rpln_runtime.errors import InputError
 from rpln_runtime.generation.options import GenerationOptions
 
 _EXCLUDED: Final = np.float32(-np.inf)
@@ -95,6 +96,15 @@ class LogitsProcessor:
         logits_V[self._suppressed] = _EXCLUDED
         if new == (1 if forced is not None and len(row.prompt) == 1 else 0):
             logits_V[self._first] = _EXCLUDED
+
+
+def check_choice_is_left(highest: np.ndarray) -> None:
+    """Raise InputError if one of these highest logits, of rows or of all rows, excludes its token."""
+    if (highest == _EXCLUDED).any():
+        raise InputError(
+            "the options of the generation exclude every token. Look at suppress_tokens, bad_words_ids and "
+            "no_repeat_ngram_size."
+        )
 
 
 def penalize_repetition(logits_V: np.ndarray, tokens_T: np.ndarray, penalty: float) -> None:

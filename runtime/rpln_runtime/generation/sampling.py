@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rpln_runtime.errors import InputError
 from rpln_runtime.generation.logits import warp
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.generation.processors import Earlier, LogitsProcessor
+from rpln_runtime.generation.processors import Earlier, LogitsProcessor, check_choice_is_left
 from rpln_runtime.generation.sequences import GrowingSequence
 from rpln_runtime.generation.steps import GenerationSteps
 from rpln_runtime.generation.stopping import Stopping
@@ -59,11 +58,7 @@ def choose(logits_RV: np.ndarray, rows: Sequence[GrowingSequence], options: Gene
 
     Raises InputError if the options exclude all tokens of a row.
     """
-    if (logits_RV.max(axis=1) == -np.inf).any():
-        raise InputError(
-            "the options of the generation exclude every token. Look at suppress_tokens, bad_words_ids and "
-            "no_repeat_ngram_size."
-        )
+    check_choice_is_left(logits_RV.max(axis=1))
     if not options.do_sample:
         return np.asarray(logits_RV.argmax(axis=1))
     warped_RV = warp(logits_RV, options)

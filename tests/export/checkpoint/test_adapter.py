@@ -191,7 +191,7 @@ def adapter(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
 
 def test_the_base_is_found_and_lends_its_tokenizer(adapter: Path, tmp_path: Path) -> None:
     plan = make_plan(str(adapter))
-    assert (plan.name, plan.source) == ("adapter", str(adapter / "../base"))
+    assert (plan.name, plan.source.network) == ("adapter", str(adapter / "../base"))
     result = CliRunner().invoke(export_command, [str(adapter), "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     source = read_manifest(tmp_path / "out").source

@@ -329,7 +329,7 @@ def test_each_method_is_run_over_every_case_and_reported_for_every_output() -> N
 
 def test_eager_outputs_have_the_names_of_the_graph(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     plan = make_plan(str(checkpoint("fill-mask")), outputs=["hidden_states", "attentions"])
-    model = HEADS[plan.task.architecture].from_pretrained(plan.source)
+    model = HEADS[plan.task.architecture].from_pretrained(plan.source.network)
     ids = torch.arange(5, 11).reshape(2, 3)
     with torch.inference_mode():
         result = model(ids, output_hidden_states=True, output_attentions=True)

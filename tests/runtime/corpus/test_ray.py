@@ -89,7 +89,7 @@ def test_a_bad_line_stops_the_actors_and_one_process_goes_on_from_there(
     work, told = ray_runs
     *lines, message = told["stopped"]
     assert lines == [0, 4, 8, 12, 16, 20]
-    assert f"{work / 'bad'}, line 22: its 'text' is a NoneType" in message
+    assert f"{work / 'bad'}, line 22: its 'text' is None" in message
     resumed: list[int] = []
     run_corpus(
         bundle_of("token-classification").folder,

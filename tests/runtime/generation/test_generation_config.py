@@ -233,7 +233,7 @@ def test_options_that_do_not_go_together_with_defaults_are_refused(
 
 def test_options_that_exclude_every_token_are_refused(causal_lm: DecoderBundle, continue_: Generator) -> None:
     everything = list(range(causal_lm.manifest.vocab_size))
-    modes: list[dict[str, Any]] = [{}, {"do_sample": True}]
+    modes: list[dict[str, Any]] = [{}, {"do_sample": True}, {"num_beams": 2}]
     for options in modes:
         with pytest.raises(InputError, match=r"exclude every token.* suppress_tokens"):
             continue_.tokens([[5]], suppress_tokens=everything, **options)

@@ -227,7 +227,7 @@ def test_split_words_of_a_corpus_are_lists(bundle_of: Callable[..., Bundle], tmp
     options: dict[str, Any] = {"is_split_into_words": True, "ignore_labels": []}
     run_corpus(folder, tmp_path / "in", tmp_path / "out", options=options, window=2, on_error="record")
     found = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
-    assert found[1] == {"error": "its 'text' is a str, expected a list of texts"}
+    assert found[1] == {"error": "its 'text' is of type str, expected a list of texts"}
     answers = pipeline(folder, **options)([items[0], *items[2:]])
     assert_same([found[place]["answer"] for place in (0, 2, 3)], answers)
 

@@ -14,7 +14,8 @@
 
 namespace rpln {
 
-// Made like this, they are these values. Generator::options gives those that the bundle's checkpoint sets, too.
+// The options of generating text, with their defaults. Generator::options puts what the bundle's checkpoint sets in the
+// place of the defaults.
 struct GenerationOptions {
   std::optional<std::int64_t> max_new_tokens;  // none: the checkpoint's own number, or else 20, as far as there is room
   bool do_sample = false;
