@@ -144,11 +144,11 @@ def _save(
     """Write the graphs to the bundle's folder, in place of those of an earlier attempt, and return the manifest."""
     for earlier in folder.glob("*.onnx*"):
         earlier.unlink()
+    manifest = manifest_from_export(plan, checkpoint, graphs, choice)
     models = _models(graphs, choice)
-    models |= text_graphs(plan, checkpoint.byte_pairs, models, choice)
+    models |= text_graphs(plan, checkpoint.byte_pairs, models, choice, longest_text=manifest.longest_text)
     save_graphs(models, folder)
     write_text_graph_description(folder, models)
-    manifest = manifest_from_export(plan, checkpoint, graphs, choice)
     return dataclasses.replace(manifest, files=files_of_folder(folder))
 
 

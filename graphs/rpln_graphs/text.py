@@ -1,6 +1,6 @@
 """input_ids, attention_mask -> text: a graph that tokenizes its input itself, by operators of onnxruntime-extensions.
 
-    text -> StringRegexReplace, one for each rule -> RobertaTokenizer -> cut to the usable length -> the graph as it was
+    text -> StringRegexReplace, one for each rule -> RobertaTokenizer -> cut to the longest text -> the graph as it was
 
 The tokenizer's operator treats plain text as RoBERTa's byte-level BPE does. The rules rewrite the text before it, where
 the tokenizer does more or the operator does wrong:
@@ -53,10 +53,10 @@ class BytePairs:
     truncation_side: str = "right"
 
 
-def text_graph(model: ir.Model, tokenizer: BytePairs, *, usable_length: int) -> ir.Model:
+def text_graph(model: ir.Model, tokenizer: BytePairs, *, longest_text: int) -> ir.Model:
     """Return a copy of `model` whose input is `text`, strings [batch], and whose outputs include TOKENS.
 
-    A text is cut to `usable_length` tokens, its start and its end token among them; others are padded at the end.
+    A text is cut to `longest_text` tokens, its start and its end token among them; others are padded at the end.
     The inputs of `model` are TOKENS and perhaps `token_type_ids`, which become 0, all int64 [batch, sequence]. The copy
     shares the weights.
     """
@@ -67,7 +67,7 @@ def text_graph(model: ir.Model, tokenizer: BytePairs, *, usable_length: int) -> 
     assert shape is not None
     text = ir.val(TEXT, ir.DataType.STRING, ir.Shape([shape[0]]))
     steps = _Steps(nodes=[], shape=shape)
-    ids, mask = _tokens(steps, _rewritten(steps, text, tokenizer), tokenizer, usable_length)
+    ids, mask = _tokens(steps, _rewritten(steps, text, tokenizer), tokenizer, longest_text)
     made = dict(zip(TOKENS, (ids, mask), strict=True))
     if "token_type_ids" in taken:
         made["token_type_ids"] = steps.add("Sub", [ids, ids])
@@ -139,8 +139,8 @@ def _rewritten(steps: _Steps, text: ir.Value, tokenizer: BytePairs) -> ir.Value:
     return text
 
 
-def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: int) -> tuple[ir.Value, ir.Value]:
-    """Return ids and mask of the text, at most `usable_length` tokens each."""
+def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, longest_text: int) -> tuple[ir.Value, ir.Value]:
+    """Return ids and mask of the text, at most `longest_text` tokens each."""
     vocabulary = dict(tokenizer.vocabulary)
     added = {} if tokenizer.mask is None else {"added_token": f"{_MASK}={vocabulary[tokenizer.mask]}"}
     attributes = {
@@ -155,8 +155,8 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: 
     mask = steps.nodes[-1].outputs[1]
     mask.dtype, mask.shape = ir.DataType.INT64, uncut
     if tokenizer.truncation_side == LEFT:
-        return _last_tokens(steps, ids, mask, usable_length)
-    start, last, end = steps.integers(0), steps.integers(usable_length - 1), steps.integers(usable_length)
+        return _last_tokens(steps, ids, mask, longest_text)
+    start, last, end = steps.integers(0), steps.integers(longest_text - 1), steps.integers(longest_text)
     axis = steps.integers(1)
     cut_mask = steps.add("Slice", [mask, start, end, axis])
     # If a text is as long as can be, its last token has to be the end token.
@@ -169,15 +169,15 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, usable_length: 
     return steps.add("Concat", [before, closing], {"axis": 1}), cut_mask
 
 
-def _last_tokens(steps: _Steps, ids: ir.Value, mask: ir.Value, usable_length: int) -> tuple[ir.Value, ir.Value]:
-    """Return ids and mask of the start token and the last `usable_length` - 1 tokens of each text."""
+def _last_tokens(steps: _Steps, ids: ir.Value, mask: ir.Value, longest_text: int) -> tuple[ir.Value, ir.Value]:
+    """Return ids and mask of the start token and the last `longest_text` - 1 tokens of each text."""
     axis = steps.integers(1)
-    cut = steps.add("Slice", [mask, steps.integers(0), steps.integers(usable_length), axis])
+    cut = steps.add("Slice", [mask, steps.integers(0), steps.integers(longest_text), axis])
     ones = steps.add("Add", [steps.add("Sub", [cut, cut]), steps.integers(1)])
     places = steps.add("CumSum", [ones, axis], {"exclusive": 1})
     column = ir.Shape([steps.shape[0], 1])
     length = steps.add("ReduceSum", [mask, axis], {"keepdims": 1}, shape=column)
-    surplus = steps.add("Sub", [length, steps.integers(usable_length)], shape=column)
+    surplus = steps.add("Sub", [length, steps.integers(longest_text)], shape=column)
     surplus = steps.add("Max", [surplus, steps.integers(0)], shape=column)
     first = steps.add("Equal", [places, steps.integers(0)], dtype=ir.DataType.BOOL)
     sources = steps.add("Where", [first, places, steps.add("Add", [places, surplus])])

@@ -20,18 +20,19 @@ DESCRIPTION: Final = "model.text.json"
 
 
 def text_graphs(
-    plan: ExportPlan, tokenizer: BytePairs | None, models: Mapping[str, ir.Model], choice: Choice
+    plan: ExportPlan, tokenizer: BytePairs | None, models: Mapping[str, ir.Model], choice: Choice, *, longest_text: int
 ) -> dict[str, ir.Model]:
     """Return the graph from texts, by its file; nothing without a `tokenizer`.
 
-    It is the one of `models` that ONNX Runtime runs on the CPU, with the tokenizer in front.
+    It is the one of `models` that ONNX Runtime runs on the CPU, with the tokenizer in front. It cuts texts to
+    `longest_text` tokens.
     """
     if tokenizer is None:
         return {}
     (graph,) = plan.graphs
     rewritten = choice.rewritten[graph.variant.name]
     path = next((row.path for row in rewritten if DEFAULT_PROVIDER in row.providers), graph.path)
-    return {TEXT_GRAPH: text_graph(models[path], tokenizer, usable_length=plan.limits.usable_length)}
+    return {TEXT_GRAPH: text_graph(models[path], tokenizer, longest_text=longest_text)}
 
 
 def write_text_graph_description(folder: Path, models: Mapping[str, ir.Model]) -> None:

@@ -17,6 +17,8 @@ _PREFIX: Final = "base_model.model."
 """What the names in an adapter's file begin with; the network's own names follow."""
 _TIED: Final = (".word_embeddings.", ".lm_head.decoder.")
 """What is in the names of weights that an adapter changes in one of two tied places."""
+_MOST_LINES: Final = 3
+"""The most lines of peft's message that ours holds."""
 _DESCRIPTIVE: Final = frozenset({"auto_mapping", "peft_version"})
 """Fields of adapter_config.json that change nothing."""
 
@@ -49,11 +51,12 @@ def merge_adapter(model: Any, adapter: Adapter, plan: ExportPlan) -> Any:
             found = peft.set_peft_model_state_dict(adapted, weights)
             merged = adapted.merge_and_unload().eval()
     except Exception as error:  # peft checks hardly any field of the file before it computes with it
-        reason = str(error).partition("\n")[0]
+        # torch's message names the weights and their shapes in its further lines.
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:_MOST_LINES])
         raise PlanError(
             f"the adapter in {adapter.folder} does not fit {type(model).__name__} of {adapter.base} "
             f"({type(error).__name__}: {reason}). Name the --task that it was trained for, and check "
-            f"base_model_name_or_path in {ADAPTER}."
+            f"base_model_name_or_path and the other fields of {ADAPTER}."
         ) from error
     _check_whole(found, peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[adapter.kind], adapter)
     return merged

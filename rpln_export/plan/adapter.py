@@ -12,6 +12,7 @@ from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
 from rpln_export.plan.defaults import name_of_checkpoint
 from rpln_model.checkpoints import read_fields
+from rpln_model.errors import CheckpointNotFoundError
 from rpln_model.weights import ADAPTER, CONFIG, VOCABULARIES, adapter_file, has_weights, is_file_name, local_folder
 from rpln_runtime.documents import shown
 from rpln_runtime.limits import MOST_PATH_BYTES
@@ -131,7 +132,14 @@ def _base(folder: Path, fields: dict[str, Any]) -> tuple[str, str | None]:
     here = folder / named  # an absolute path stays as it is
     base = str(here) if here.is_dir() else named
     base_revision = revision if isinstance(revision, str) else None
-    if (local_folder(base, revision=base_revision) / ADAPTER).is_file():
+    try:
+        base_folder = local_folder(base, revision=base_revision)
+    except CheckpointNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"the network of the adapter in {folder} is not there: {error} It is named by base_model_name_or_path in "
+            f"{ADAPTER}; correct it there, or copy the network's weights and {CONFIG} beside the adapter."
+        ) from error
+    if (base_folder / ADAPTER).is_file():
         raise PlanError(
             f"{folder} holds an adapter of peft for {base}, which holds an adapter itself. Merge that one first, with "
             "merge_and_unload() of peft, and save the result in its place."

@@ -9,6 +9,7 @@ from rpln_model.checkpoints import check_generation_fields
 from rpln_model.composition import Composition
 from rpln_model.config import padding_row
 from rpln_model.weights import GENERATION_CONFIG
+from rpln_runtime.limits import range_of_field
 from rpln_runtime.manifest import Generation
 from rpln_runtime.tasks import Task
 
@@ -50,10 +51,14 @@ def generation_from_checkpoint(
 
 
 def _length(chosen: Mapping[str, Any], name: str) -> int | None:
-    """Return the entry called `name`, or None if it is left open. Raises PlanError unless it is a positive integer."""
+    """Return the entry called `name`, or None if it is left open. Raises PlanError unless a manifest can hold it."""
     value = chosen.get(name)
-    if value is not None and not (type(value) is int and value > 0):
-        raise PlanError(f"{name} is {value!r}, but must be a positive integer. Correct it in {GENERATION_CONFIG}.")
+    limits = range_of_field(name)
+    if value is not None and not (type(value) is int and limits.minimum <= value <= limits.maximum):
+        raise PlanError(
+            f"{name} is {value!r}, expected an integer from {limits.minimum} to {limits.maximum}. Correct it in "
+            f"{GENERATION_CONFIG}."
+        )
     return value
 
 

@@ -32,10 +32,10 @@ def prove_text_graph(folder: Path, manifest: Manifest) -> None:
     session, run = open_session(folder, manifest, provider=DEFAULT_PROVIDER), _opened(folder / TEXT_GRAPH)
     tokenizer = Tokenizer.from_bundle(folder, manifest)
     mask = None if manifest.mask_token_id is None else tokenizer.token(manifest.mask_token_id)
-    for texts in _batches(manifest.usable_length, mask):
+    for texts in _batches(manifest.longest_text, mask):
         found = run(texts)
         encodings = [
-            truncate(tokenizer.encode(text), manifest.usable_length, truncation_side=manifest.truncation_side).ids
+            truncate(tokenizer.encode(text), manifest.longest_text, truncation_side=manifest.truncation_side).ids
             for text in texts
         ]
         ids = _padded(encodings, manifest.pad_token_id)
@@ -53,16 +53,16 @@ def prove_text_graph(folder: Path, manifest: Manifest) -> None:
                 )
 
 
-def _batches(usable_length: int, mask: str | None) -> Iterator[list[str]]:
+def _batches(longest_text: int, mask: str | None) -> Iterator[list[str]]:
     """Yield batches of texts.
 
     They hold prose and code together, single texts, a text that is too long beside one that is not, and mask tokens.
     """
     texts = DEFAULT_TEXTS.read_text(encoding="utf-8").splitlines()
-    short = [text[: 2 * usable_length] for text in texts]
+    short = [text[: 2 * longest_text] for text in texts]
     yield short
     yield from ([text] for text in ("", " a", "a <b", "naïve café 東京 😀"))
-    yield [" ".join([*texts] * usable_length)[: 20 * usable_length], "a"]
+    yield [" ".join([*texts] * longest_text)[: 20 * longest_text], "a"]
     if mask is not None:
         yield [f"a {mask} of {mask}{mask}b", f"{mask} c <", f"d{mask}"]
 

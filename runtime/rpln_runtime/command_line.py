@@ -46,14 +46,19 @@ def option_from_text(text: str) -> tuple[str, Any]:
 def texts_from_arguments(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the texts that `arguments` are, with the lines of the standard input in the place of STANDARD_INPUT.
 
-    Raises InputError for input that is not in the encoding of the standard input.
+    Raises InputError where the standard input is closed, or is not in its encoding.
     """
     for argument in arguments:
         if argument != STANDARD_INPUT:
             yield argument
             continue
+        if sys.stdin is None:
+            raise InputError(f"the standard input is closed, and {STANDARD_INPUT} stands for its lines: open it.")
         try:
-            yield from (line.removesuffix("\n") for line in sys.stdin)
+            for number, line in enumerate(sys.stdin):
+                # Files of Windows may begin with a byte order mark, and their lines end in two characters.
+                text = line if number else line.removeprefix("\ufeff")
+                yield text.removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:
             raise InputError(
                 f"the standard input is not {error.encoding} ({error.reason} at byte {error.start}): convert it, or "

@@ -4,6 +4,7 @@ What is refused is what one of the two runtimes could not read: nlohmann-json in
 and no half of a surrogate pair, and Python has no limit to the size of integers.
 """
 
+import codecs
 import json
 import math
 import reprlib
@@ -12,6 +13,7 @@ from typing import Any, Final, NoReturn
 
 from rpln_runtime.limits import DOCUMENTS
 
+_BYTE_ORDER_MARKS: Final = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxlevel = 1
 _SHORT.maxlist = _SHORT.maxdict = 40
@@ -41,6 +43,8 @@ def document_from_bytes(content: bytes, kind: str) -> Any:
     limits = DOCUMENTS[kind]
     if len(content) > limits.size:
         raise DocumentError(f"it has more than {limits.size:,} bytes")
+    if content.startswith(_BYTE_ORDER_MARKS):
+        raise DocumentError("it begins with a byte order mark, expected UTF-8 without one")
     try:
         value = _DECODER.decode(content.decode())
     except RecursionError as error:

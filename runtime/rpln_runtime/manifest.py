@@ -295,6 +295,12 @@ class Manifest:
     files: tuple[BundleFile, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
 
+    @property
+    def longest_text(self) -> int:
+        """The number of tokens that a text which is too long is cut to, where the user says nothing."""
+        of_sentences = self.sentences.max_length if self.sentences else None
+        return self.usable_length if of_sentences is None else of_sentences
+
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """Read `rpln.json` in `folder`, check it and the files that it lists, and return the manifest.

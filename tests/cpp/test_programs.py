@@ -32,7 +32,8 @@ def test_the_program_answers_texts_fields_and_lines(built: Build, demo: Demo) ->
     assert (found.returncode, found.stderr) == (0, "")
     for line, text in zip(found.stdout.splitlines(), (SENTENCE, "Another."), strict=True):
         assert_same(json.loads(line), tag(text))
-    found = run(built, tagger, *option, lines=f'{SENTENCE}\n"A \\u00e9."\n["One.", "Two."]\n')
+    # Lines as an editor of Windows writes them: behind a byte order mark, and with two characters at their ends.
+    found = run(built, tagger, *option, lines=f'\ufeff{SENTENCE}\r\n"A \\u00e9."\n["One.", "Two."]\r\n')
     for line, item in zip(found.stdout.splitlines(), (SENTENCE, "A é.", ["One.", "Two."]), strict=True):
         assert_same(json.loads(line), tag(item))
     choices = ["He slept.", "He sailed."]

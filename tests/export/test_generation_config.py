@@ -15,6 +15,7 @@ import transformers
 from click.testing import CliRunner, Result
 
 from rpln_export.cli import export_command
+from rpln_export.errors import PlanError
 from rpln_export.plan.defaults import DEFAULTS
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.generation_config import EXACT, FIELDS_OF_MANIFEST, NEUTRAL, OPTIONS, unsupported_fields
@@ -161,6 +162,14 @@ def test_the_export_says_what_is_honoured_and_what_is_not(exported_with: Callabl
         assert [name for name in unsupported if f"{name} {unsupported[name]}" not in warning] == []
         assert [name for name in honoured if f"{name} {honoured[name]}" not in said] == []
         assert "output_scores" not in text
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "max_length"])
+def test_lengths_that_no_manifest_holds_are_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    source = Path(shutil.copytree(DEFAULTS["text-generation"].folder, tmp_path / "checkpoint"))
+    write_fields(source, {name: 2**31})
+    with pytest.raises(PlanError, match=f"{name} is 2147483648, expected an integer from 1 to 2147483647"):
+        make_plan(str(source))
 
 
 # -- the table of fields -----------------------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ from rpln_export.checkpoint.model import load_model
 from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import make_plan
+from rpln_export.plan.text_graph import TEXT_GRAPH
 from rpln_model import CheckpointError
 from rpln_runtime import InputError, ManifestError, pipeline
 from rpln_runtime.manifest import read_manifest, write_manifest
 from tests.export.sentence_folders import POOLINGS, change, dense, encoded, make_old, normalize, save_sentences
+from tests.text_graphs import TextGraph, needs_operators
 
 TASK: Final = "feature-extraction"
 TOLERANCE: Final = 1e-5
@@ -110,6 +112,13 @@ def test_prompts_are_those_of_encode(folders: Folders, bundles: Folders, options
     found = np.stack(pipeline(bundles("joined"))(list(TEXTS), **options))
     assert np.abs(found - expected).max() <= TOLERANCE
     assert np.abs(found - default).max() > 100 * TOLERANCE
+
+
+@needs_operators
+def test_the_graph_from_texts_cuts_them_where_encode_does(folders: Folders, tmp_path: Path) -> None:
+    export(folders("joined"), tmp_path / "out", "--with-tokenizer", "--optimize", "none")
+    found = TextGraph(tmp_path / "out" / TEXT_GRAPH)(TEXTS)["sentence_embedding"]
+    assert np.abs(found - encoded(folders("joined"), TEXTS, prompt="")).max() <= TOLERANCE
 
 
 def test_hidden_states_are_left_as_they_are_if_asked_for(folders: Folders, bundles: Folders, tmp_path: Path) -> None:

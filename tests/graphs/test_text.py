@@ -72,7 +72,7 @@ def both(request: pytest.FixtureRequest) -> tuple[Tokenizer, TextGraph]:
 
 def made_graph(tokenizer: Tokenizer, *, prefix_space: bool, truncation_side: str = RIGHT) -> TextGraph:
     pairs = byte_pairs(tokenizer, prefix_space=prefix_space, truncation_side=truncation_side)
-    model = text_graph(model_from_text(TOKENS_ONLY), pairs, usable_length=USABLE_LENGTH)
+    model = text_graph(model_from_text(TOKENS_ONLY), pairs, longest_text=USABLE_LENGTH)
     return TextGraph(ir.to_proto(model).SerializeToString())
 
 
@@ -160,7 +160,7 @@ agraph (int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask)
 }
 """)
     tokenizer = byte_pairs(make_tokenizer(prefix_space=False), prefix_space=False)
-    result = text_graph(model, tokenizer, usable_length=USABLE_LENGTH)
+    result = text_graph(model, tokenizer, longest_text=USABLE_LENGTH)
     assert result.graph.initializers["table"].const_value is model.graph.initializers["table"].const_value
     assert [value.name for value in model.graph.inputs] == ["input_ids", "attention_mask"]
     assert [value.name for value in result.graph.outputs] == ["y", "input_ids", "attention_mask"]

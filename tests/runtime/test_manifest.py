@@ -219,6 +219,14 @@ def test_what_is_no_json_is_refused(folder: Path, content: bytes) -> None:
         read_manifest(folder)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_named(folder: Path, encoding: str) -> None:
+    path = folder / MANIFEST_NAME
+    path.write_text(path.read_text(encoding="utf-8"), encoding=encoding)
+    with pytest.raises(ManifestError, match="byte order mark, expected UTF-8 without one"):
+        read_manifest(folder)
+
+
 @pytest.mark.parametrize("content", ["null", "[]", "7", '"text"', "{}"])
 def test_json_that_is_no_manifest_is_refused(folder: Path, content: str) -> None:
     (folder / MANIFEST_NAME).write_text(content)

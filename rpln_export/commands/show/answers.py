@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from rpln_export.commands.show.console import make_console
+from rpln_runtime.errors import RplnError
 
 if TYPE_CHECKING:
     from rpln_runtime import Generator
@@ -43,8 +44,12 @@ def print_streams(generator: "Generator", texts: Iterable[str], options: Mapping
         pieces = generator.stream(text, **options)
         if options.get("return_full_text") is not False:
             click.secho(text, bold=True, nl=not generator.continues_prompts, file=sys.stdout)
-        for piece in pieces:
-            click.echo(piece, nl=False, file=sys.stdout)
+        try:
+            for piece in pieces:
+                click.echo(piece, nl=False, file=sys.stdout)
+        except RplnError:
+            click.echo(file=sys.stdout)  # so that the message begins a line
+            raise
         click.echo(file=sys.stdout)
 
 

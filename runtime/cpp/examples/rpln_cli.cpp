@@ -82,7 +82,11 @@ void answer_all(const rpln::Pipeline& pipeline, const Arguments& arguments) {
   if (!arguments.fields.empty()) print(pipeline(arguments.fields));
   for (const std::string& text : arguments.texts) print(pipeline(text));
   if (!arguments.fields.empty() || !arguments.texts.empty()) return;
-  for (std::string line; std::getline(std::cin, line);) {
+  bool first = true;
+  for (std::string line; std::getline(std::cin, line); first = false) {
+    // Files of Windows may begin with a byte order mark, and their lines end in two characters.
+    if (first && line.compare(0, 3, "\xEF\xBB\xBF") == 0) line.erase(0, 3);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
     const rpln::Json item = value_from_text(line);
     print(pipeline(item.is_structured() || item.is_string() ? item : rpln::Json(line)));
   }

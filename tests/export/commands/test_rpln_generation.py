@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_runtime import Generator, InputError, generator
+from rpln_runtime.manifest import read_manifest
 from tests.export.conftest import Export
 
 TEXTS = ("The dog", "Ada Lovelace wrote")
@@ -123,6 +124,14 @@ def test_an_interrupt_leaves_the_text_so_far(folder: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(Generator, "stream", interrupted)
     result = rpln("run", folder, TEXTS[0])
     assert (result.exit_code, result.stdout, result.stderr) == (INTERRUPTED, "The dog barked", "\nInterrupted.\n")
+
+
+def test_an_error_behind_the_prompt_begins_a_line(folder: str) -> None:
+    every = list(range(read_manifest(Path(folder)).vocab_size))
+    result = rpln("run", folder, TEXTS[0], "--option", f"suppress_tokens={every}")
+    assert result.exit_code == InputError.exit_code
+    assert result.stdout == f"{TEXTS[0]}\n"
+    assert "exclude every token" in result.stderr
 
 
 def test_the_option_is_listed() -> None:

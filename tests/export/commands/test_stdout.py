@@ -134,10 +134,14 @@ def test_a_dash_stands_for_the_lines_of_the_standard_input(
     folder = exported("text-classification").folder
     expected = pipeline(folder)(["First.", "A dog barked.", "", "It slept.", "Last."])
     for program, options in ((rpln_command, ["--json"]), (runtime_program.main, [])):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A dog barked.\r\n\nIt slept."), "utf-8"))
+        lines = io.BytesIO(b"\xef\xbb\xbfA dog barked.\r\n\nIt slept.")  # as an editor of Windows may write them
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(lines, "utf-8", newline="\n"))  # as sys.stdin is on Linux
         assert run(program, ["run", str(folder), "First.", "-", "Last.", *options]) == 0
         answers = json.loads(capsys.readouterr().out)
         assert [label for (label,) in answers] == expected
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A dog\xff barked."), "utf-8"))
         assert run(program, ["run", str(folder), "-"]) == 3
         assert "the standard input is not utf-8 (invalid start byte at byte 5)" in capsys.readouterr().err
+        monkeypatch.setattr(sys, "stdin", None)  # as after <&- in a shell
+        assert run(program, ["run", str(folder), "-"]) == 3
+        assert "the standard input is closed" in capsys.readouterr().err

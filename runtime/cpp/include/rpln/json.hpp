@@ -47,7 +47,11 @@ inline void check_depth(std::string_view text, std::size_t most) {
 template <class Value>
 Value value_from_text(std::string_view text, const limits::Document& kind) {
   if (text.size() > kind.size) throw DocumentError("it has more than " + std::to_string(kind.size) + " bytes");
-  if (text.substr(0, 3) == "\xEF\xBB\xBF") throw DocumentError("it begins with a byte order mark");
+  for (const std::string_view mark : {"\xEF\xBB\xBF", "\xFF\xFE", "\xFE\xFF"}) {
+    if (text.substr(0, mark.size()) == mark) {
+      throw DocumentError("it begins with a byte order mark, expected UTF-8 without one");
+    }
+  }
   check_depth(text, kind.depth);
   try {
     return Value::parse(text);
