@@ -300,9 +300,31 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """Read `rpln.json` in `folder`, check it and the files that it lists, and return the manifest.
 
     Sizes of files are always compared; with `verify`, so is the SHA-256 of each, and without it, that of links into the
-    hub's cache alone. Raises ManifestError for a folder that is not a complete bundle of this version, or whose files
-    were altered.
+    hub's cache alone. Where another folder takes the place of this one meanwhile, that one is read. Raises
+    ManifestError for a folder that is not a complete bundle of this version, or whose files were altered.
     """
+    before = _identity(folder)
+    try:
+        manifest = _read_once(folder, verify=verify)
+    except (ManifestError, OSError):
+        if _identity(folder) == before:
+            raise
+    else:
+        if _identity(folder) == before:
+            return manifest
+    return _read_once(folder, verify=verify)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells the folder from one that takes its place; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read_once(folder: Path, *, verify: bool) -> Manifest:
     path = _path_of_manifest(folder)
     manifest = _manifest_from_file(path)
     for file in manifest.files:
