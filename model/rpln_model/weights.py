@@ -229,6 +229,14 @@ def is_file_name(name: str) -> bool:
         return False
 
 
+def is_file_path(path: str) -> bool:
+    """Whether a file can have this path: each of its parts can be a name, and the whole is no longer than systems take.
+
+    Python's questions about any other path end in an OSError or a ValueError instead of an answer.
+    """
+    return len(path.encode(errors="replace")) <= _MOST_PATH_BYTES and all(map(is_file_name, path.split("/")))
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:

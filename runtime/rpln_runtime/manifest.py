@@ -210,12 +210,15 @@ class Sentences:
             text that is too long is refused.
         prompts: the texts that can be put before a text, by name.
         default_prompt: the name of the prompt that is put there if the user chooses none; None for no prompt.
+        include_prompt: whether the tokens of a prompt are pooled, too. Otherwise no prompt can be put before a text,
+            because the graph pools all tokens.
     """
 
     poolings: tuple[str, ...]
     max_length: int | None
     prompts: dict[str, str]
     default_prompt: str | None
+    include_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

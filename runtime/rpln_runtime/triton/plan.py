@@ -167,9 +167,9 @@ def _check_encoder(plan: RepositoryPlan) -> None:
     task = row(manifest=manifest, tokenizer=Tokenizer.from_bundle(plan.folder, manifest), **plan.options)
     if task.item_fields() != plan.fields:
         raise InputError(
-            f"with the options {', '.join(plan.options)}, an item has other parts than the inputs that a repository has "
-            f"for {manifest.task} ({', '.join(field.name for field in plan.fields)}). Leave out the option that changes "
-            "items."
+            f"with the options {', '.join(plan.options)}, an item has other parts than the inputs that a repository "
+            f"has for {manifest.task} ({', '.join(field.name for field in plan.fields)}). Leave out the option that "
+            "changes items."
         )
 
 
