@@ -195,7 +195,9 @@ def test_words_cannot_be_the_items_of_a_repository(tagger: Path, tmp_path: Path)
     bundle = shutil.copytree(tagger, tmp_path / "bundle")
     make_tokenizer(bundle, add_prefix_space=True)  # without it, the option is refused everywhere
     write_manifest(bundle, read_manifest(tagger))
-    with pytest.raises(InputError, match=r"is_split_into_words, an item has other parts than .*classification \(text\)"):
+    with pytest.raises(
+        InputError, match=r"is_split_into_words, an item has other parts than .*classification \(text\)"
+    ):
         write_repository(bundle, tmp_path / "repository", options={"is_split_into_words": True})
     assert write_repository(bundle, tmp_path / "repository", name="tagger", options={"is_split_into_words": False})
 
