@@ -39,7 +39,7 @@ def merge_adapter(model: Any, adapter: Adapter, plan: ExportPlan) -> Any:
     peft: Any = require_extra("peft")
     weights = read_adapter(adapter.folder)
     _check_head(model, weights, plan)
-    _check_ranks(fields, weights, adapter)
+    _check_ranks(adapter, weights)
     if plan.config.tie_word_embeddings and any(part in f".{name}" for name in weights for part in _TIED):
         _untie(model, plan)
     kind = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[adapter.kind]
@@ -75,14 +75,14 @@ def _check_head(model: Any, weights: dict[str, Any], plan: ExportPlan) -> None:
             )
 
 
-def _check_ranks(fields: dict[str, Any], weights: dict[str, Any], adapter: Adapter) -> None:
+def _check_ranks(adapter: Adapter, weights: dict[str, Any]) -> None:
     """Raise PlanError for a rank that no matrix of the adapter has: peft would take memory for it all the same.
 
     A rank of LoKr may be larger. It then stands for whole matrices.
     """
     largest = max((size for weight in weights.values() for size in weight.shape), default=0)
     for name in _RANKS if adapter.kind != "LOKR" else ():
-        value = fields.get(name)
+        value = adapter.fields.get(name)
         ranks = value.values() if isinstance(value, dict) else [value]
         if any(isinstance(rank, int | float) and rank > largest for rank in ranks):
             raise PlanError(

@@ -148,9 +148,9 @@ def read_sentence_file(name: str) -> Callable[[bytes, Path], object]:
             (folder / other).write_text(json.dumps(document), encoding="utf-8")
         (folder / name).write_bytes(content)
         (folder / "2_Dense" / "model.safetensors").write_bytes(save(DENSE_WEIGHTS))
-        network_folder(str(folder), revision=None)
+        network_folder(folder)
         task = TASKS["feature-extraction"]
-        plan = sentences_from_choice([], task, PLAN.config, str(folder), revision=None)
+        plan = sentences_from_choice([], task, PLAN.config, folder)
         return plan and sentence_encoder_from_plan(NETWORK, plan)
 
     return read
