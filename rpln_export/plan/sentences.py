@@ -296,7 +296,7 @@ def _dense(folder: Path) -> DenseLayer:
     if None in sizes:
         raise PlanError(f"{path} lacks in_features or out_features. Save the model again.")
     activation = fields.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise PlanError(
             f"{path} has the activation_function {shown(activation)}, which is not supported: expected one of "
             f"{', '.join(ACTIVATIONS)}."

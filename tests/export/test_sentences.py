@@ -243,6 +243,11 @@ REFUSED: Final[dict[str, tuple[str, Callable[[Any], Any], str]]] = {
         entry(activation_function="os.system"),
         r"2_Dense/config\.json has the activation_function 'os\.system', which is not supported",
     ),
+    "an activation that is none": (
+        "2_Dense/config.json",
+        entry(activation_function=[]),
+        "activation_function \\[\\], whi",
+    ),
     "another size": ("2_Dense/config.json", entry(in_features=31), "in_features 31, but the vectors of .* have 192"),
     "no size": ("2_Dense/config.json", entry(out_features=None), "lacks in_features or out_features"),
     "a size that is none": ("2_Dense/config.json", entry(out_features=-1), "out_features -1, expected a positive"),
