@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import huggingface_hub
 import pytest
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 
 from rpln_model.weights import local_folder
 
