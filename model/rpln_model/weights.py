@@ -29,10 +29,16 @@ INDEX_SUFFIX: Final = ".index.json"
 CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 ADAPTER: Final = "adapter_config.json"
-SENTENCE_FILES: Final = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", "[0-9]_*/*")
-"""The files of sentence-transformers: its own, and the folders of modules, such as 0_Transformer and 1_Pooling."""
+SENTENCE_FILES: Final = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    *(f"[0-9]_*/*.{ending}" for ending in ("json", "txt", "safetensors", "bin")),
+)
+"""The files of sentence-transformers: its own, and those of modules, in folders such as 0_Transformer and 1_Pooling."""
 VOCABULARIES: Final = ("tokenizer.json", "vocab.json")
 _MOST_NAME_BYTES: Final = 255
+_MOST_PATH_BYTES: Final = 1024
 
 # Buffers that transformers saved until version 4.31. They hold no weights.
 OLD_BUFFERS: Final = ("embeddings.position_ids", "embeddings.token_type_ids")
@@ -221,6 +227,14 @@ def is_file_name(name: str) -> bool:
         return len(name.encode()) <= _MOST_NAME_BYTES and "\0" not in name
     except UnicodeEncodeError:
         return False
+
+
+def is_file_path(path: str) -> bool:
+    """Whether a file can have this path: each of its parts can be a name, and the whole is no longer than systems take.
+
+    Python's questions about any other path end in an OSError or a ValueError instead of an answer.
+    """
+    return len(path.encode(errors="replace")) <= _MOST_PATH_BYTES and all(map(is_file_name, path.split("/")))
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -108,6 +108,7 @@ def _sentences(plan: ExportPlan, tokenizer: Any) -> Sentences | None:
         max_length=min(lengths) if sentences.truncates else None,
         prompts=dict(sentences.prompts),
         default_prompt=sentences.default_prompt,
+        include_prompt=sentences.include_prompt,
     )
 
 

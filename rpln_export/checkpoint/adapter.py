@@ -12,6 +12,7 @@ from rpln_export.plan.adapter import Adapter
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_model.names import listed
 from rpln_model.weights import ADAPTER, read_adapter
+from rpln_runtime.documents import shown
 
 _PREFIX: Final = "base_model.model."
 """What the names in an adapter's file begin with; the network's own names follow."""
@@ -21,6 +22,8 @@ _MOST_LINES: Final = 3
 """The most lines of peft's message that ours holds."""
 _DESCRIPTIVE: Final = frozenset({"auto_mapping", "peft_version"})
 """Fields of adapter_config.json that change nothing."""
+_RANKS: Final = ("r", "init_r", "rank_pattern")
+"""Fields of adapter_config.json with the ranks of matrices that peft makes before it compares them with the weights."""
 
 
 def supplied_by_adapter(plan: ExportPlan) -> set[str]:
@@ -38,6 +41,7 @@ def merge_adapter(model: Any, adapter: Adapter, plan: ExportPlan) -> Any:
     peft: Any = require_extra("peft")
     weights = read_adapter(adapter.folder)
     _check_head(model, weights, plan)
+    _check_ranks(adapter, weights)
     if plan.config.tie_word_embeddings and any(part in f".{name}" for name in weights for part in _TIED):
         _untie(model, plan)
     kind = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[adapter.kind]
@@ -71,6 +75,22 @@ def _check_head(model: Any, weights: dict[str, Any], plan: ExportPlan) -> None:
                 f"the adapter of {plan.name} brings a {name} of shape {tuple(given.shape)}, but the config asks for "
                 f"{tuple(weight.shape)}. If it was trained for other labels, copy the network's config.json beside "
                 f"{ADAPTER} and name them there (id2label)."
+            )
+
+
+def _check_ranks(adapter: Adapter, weights: dict[str, Any]) -> None:
+    """Raise PlanError for a rank that no matrix of the adapter has: peft would take memory for it all the same.
+
+    A rank of LoKr may be larger. It then stands for whole matrices.
+    """
+    largest = max((size for weight in weights.values() for size in weight.shape), default=0)
+    for name in _RANKS if adapter.kind != "LOKR" else ():
+        value = adapter.fields.get(name)
+        ranks = value.values() if isinstance(value, dict) else [value]
+        if any(isinstance(rank, int | float) and rank > largest for rank in ranks):
+            raise PlanError(
+                f"{adapter.folder / ADAPTER} has {name} {shown(value)}, but no axis of the adapter's weights is larger "
+                f"than {largest}. Copy the adapter again."
             )
 
 

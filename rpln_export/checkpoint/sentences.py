@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from tokenizers import normalizers
 from torch import nn
 
@@ -25,15 +26,17 @@ def sentence_encoder_from_plan(network: RobertaPreLayerNormModel, plan: Sentence
 def _layer(layer: Layer) -> nn.Module:
     if not isinstance(layer, DenseLayer):
         return Normalize()
-    dense = Dense(
-        layer.in_features,
-        layer.out_features,
-        bias=layer.bias,
-        activation=getattr(nn, layer.activation)(),
-        residual=layer.residual,
-    )
+    with torch.device("meta"):  # its file may ask for any size: memory is taken by the weights that are there
+        dense = Dense(
+            layer.in_features,
+            layer.out_features,
+            bias=layer.bias,
+            activation=getattr(nn, layer.activation)(),
+            residual=layer.residual,
+        )
+    weights = {name: tensor.float() for name, tensor in read_files(layer.folder).items()}
     try:
-        dense.load_state_dict({name: tensor.float() for name, tensor in read_files(layer.folder).items()})
+        dense.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise CheckpointError(
             f"the weights in {layer.folder} do not fit its config.json ({error}). Fetch them or save them again."

@@ -13,9 +13,8 @@ from rpln_export.extras import require_extra
 from rpln_export.plan.defaults import name_of_checkpoint
 from rpln_model.checkpoints import read_fields
 from rpln_model.errors import CheckpointNotFoundError
-from rpln_model.weights import ADAPTER, CONFIG, VOCABULARIES, adapter_file, has_weights, is_file_name, local_folder
+from rpln_model.weights import ADAPTER, CONFIG, VOCABULARIES, adapter_file, has_weights, is_file_path, local_folder
 from rpln_runtime.documents import shown
-from rpln_runtime.limits import MOST_PATH_BYTES
 
 MERGEABLE: Final = ("ADALORA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "OFT", "VERA")
 """The types of adapters that become a part of the network's weights.
@@ -123,7 +122,7 @@ def _check_mergeable(source: str, fields: dict[str, Any]) -> None:
 def _base(folder: Path, fields: dict[str, Any]) -> tuple[str, str | None]:
     """Return the network that an adapter without one beside it names, and its revision."""
     named, revision = fields.get("base_model_name_or_path"), fields.get("revision")
-    if not isinstance(named, str) or not named or not _can_be_path(named):
+    if not isinstance(named, str) or not named or not is_file_path(named):
         raise PlanError(
             f"{folder} holds an adapter of peft, but no network that it belongs to: base_model_name_or_path in "
             f"{ADAPTER} is {shown(named)}. Write the network's folder or hub id there, or copy its weights and "
@@ -145,7 +144,3 @@ def _base(folder: Path, fields: dict[str, Any]) -> tuple[str, str | None]:
             "merge_and_unload() of peft, and save the result in its place."
         )
     return base, base_revision
-
-
-def _can_be_path(named: str) -> bool:
-    return len(named) <= MOST_PATH_BYTES and all(is_file_name(part) for part in named.split("/"))

@@ -14,7 +14,7 @@ from transformers import RobertaPreLayerNormConfig
 from rpln_export.errors import PlanError
 from rpln_export.plan.choices import NONE, choose
 from rpln_model.sentences import POOLINGS
-from rpln_model.weights import weight_files
+from rpln_model.weights import is_file_path, weight_files
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.limits import OTHER
 from rpln_runtime.tasks import Task
@@ -89,6 +89,7 @@ class SentencePlan:
         lower_case: whether texts are lower-cased.
         prompts: the texts that can be put before a text, by name.
         default_prompt: the name of the prompt that is put there if the user chooses none.
+        include_prompt: whether the tokens of a prompt are pooled, too. Otherwise no prompt can be put before a text.
     """
 
     poolings: tuple[str, ...] = ()
@@ -99,6 +100,7 @@ class SentencePlan:
     lower_case: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    include_prompt: bool = True
 
     @property
     def weight_files(self) -> list[Path]:
@@ -174,7 +176,7 @@ def _modules(root: Path) -> list[_Module]:
 
 def _kind(type_name: str, path: Path) -> str:
     """Return the name of a module's class, which may be in another Python module from version to version."""
-    package, *_, name = type_name.split(".")
+    package, name = type_name.partition(".")[0], type_name.rpartition(".")[2]
     if package != "sentence_transformers" or name not in {_NETWORK, _POOLING, *_LAYERS}:
         raise PlanError(
             f"{path} lists the module {type_name}, which is not supported: expected {_NETWORK}, {_POOLING}, "
@@ -186,7 +188,7 @@ def _kind(type_name: str, path: Path) -> str:
 def _inside(root: Path, path: str) -> Path:
     """Return the folder `path` of `root`. Raises PlanError for one that leads out of it."""
     parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in path or "\0" in path:
+    if parts.is_absolute() or ".." in parts.parts or "\\" in path or not is_file_path(path):
         raise PlanError(
             f"{root / MODULES} has the path {shown(path)}, which is not in the folder. Do not use this model."
         )
@@ -203,14 +205,21 @@ def _plan_from_folder(root: Path) -> SentencePlan:
             f"{root / SETTINGS} has the default_prompt_name {settings.default_prompt!r}, expected one of "
             f"{', '.join(prompts)}. Correct it there."
         )
+    poolings, include_prompt = _poolings(pooling.folder / MODULE_CONFIG)
+    if any(prompts.values()) and not include_prompt:
+        raise PlanError(
+            f"{pooling.folder / MODULE_CONFIG} has include_prompt false, which is not supported beside the prompts in "
+            f"{root / SETTINGS}. Set it to true, which gives other vectors, or remove the prompts."
+        )
     return replace(
         _network_settings(network.folder),
-        poolings=_poolings(pooling.folder / MODULE_CONFIG),
+        poolings=poolings,
         layers=tuple(_LAYERS[layer.kind](layer.folder) for layer in layers),
         embedding_size=settings.truncate_dim,
         truncates=True,
         prompts=prompts,
         default_prompt=settings.default_prompt,
+        include_prompt=include_prompt,
     )
 
 
@@ -258,20 +267,20 @@ _FIXED: Final = {
 """The settings of the network that have one value that is supported."""
 
 
-def _poolings(path: Path) -> tuple[str, ...]:
-    """Return the poolings that the file of a Pooling module names."""
+def _poolings(path: Path) -> tuple[tuple[str, ...], bool]:
+    """Return the poolings that the file of a Pooling module names, and whether they include the tokens of a prompt."""
     fields = _fields(path)
     _check_fields(
         fields,
         path,
-        known={"embedding_dimension", "word_embedding_dimension", "pooling_mode", *_OLD_POOLINGS},
-        fixed={"include_prompt": True},
+        known={"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt", *_OLD_POOLINGS},
+        fixed={},
     )
     given = fields.get("pooling_mode") or [name for key, name in _OLD_POOLINGS.items() if fields.get(key)] or "mean"
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) and name in POOLINGS for name in names):
         raise PlanError(f"{path} has the pooling_mode {shown(given)}, expected any of {', '.join(POOLINGS)}.")
-    return tuple(names)
+    return tuple(names), _value(fields, "include_prompt", bool, path) is not False
 
 
 def _dense(folder: Path) -> DenseLayer:
@@ -287,7 +296,7 @@ def _dense(folder: Path) -> DenseLayer:
     if None in sizes:
         raise PlanError(f"{path} lacks in_features or out_features. Save the model again.")
     activation = fields.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise PlanError(
             f"{path} has the activation_function {shown(activation)}, which is not supported: expected one of "
             f"{', '.join(ACTIVATIONS)}."

@@ -95,7 +95,16 @@ RANGES: Final = {
 """The integers of a manifest by the name of their field, which means the same in every object."""
 
 OPTIONAL_FIELDS: Final = frozenset(
-    {"adapter", "defaults", "sentences", "speedup_high", "speedup_low", "token_types", "truncation_side"}
+    {
+        "adapter",
+        "defaults",
+        "include_prompt",
+        "sentences",
+        "speedup_high",
+        "speedup_low",
+        "token_types",
+        "truncation_side",
+    }
 )
 """The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their rows."""
 

@@ -210,12 +210,15 @@ class Sentences:
             text that is too long is refused.
         prompts: the texts that can be put before a text, by name.
         default_prompt: the name of the prompt that is put there if the user chooses none; None for no prompt.
+        include_prompt: whether the tokens of a prompt are pooled, too. Otherwise no prompt can be put before a text,
+            because the graph pools all tokens.
     """
 
     poolings: tuple[str, ...]
     max_length: int | None
     prompts: dict[str, str]
     default_prompt: str | None
+    include_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,9 +309,31 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """Read `rpln.json` in `folder`, check it and the files that it lists, and return the manifest.
 
     Sizes of files are always compared; with `verify`, so is the SHA-256 of each, and without it, that of links into the
-    hub's cache alone. Raises ManifestError for a folder that is not a complete bundle of this version, or whose files
-    were altered.
+    hub's cache alone. Where another folder takes the place of this one meanwhile, that one is read. Raises
+    ManifestError for a folder that is not a complete bundle of this version, or whose files were altered.
     """
+    before = _identity(folder)
+    try:
+        manifest = _read_once(folder, verify=verify)
+    except (ManifestError, OSError):
+        if _identity(folder) == before:
+            raise
+    else:
+        if _identity(folder) == before:
+            return manifest
+    return _read_once(folder, verify=verify)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells the folder from one that takes its place; None if there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read_once(folder: Path, *, verify: bool) -> Manifest:
     path = _path_of_manifest(folder)
     manifest = _manifest_from_file(path)
     for file in manifest.files:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
 from tests.cpp.building import Build
 from tests.cpp.texts import random_texts
+from tests.readers.manifests import manifest_with_all_fields
 
 SECONDS = int(os.environ.get("RPLN_FUZZ_SECONDS", "5"))
 """How long each target runs."""
@@ -34,8 +34,9 @@ def write_texts(folder: Path) -> None:
 
 def write_manifests(folder: Path) -> None:
     (folder / "small").write_text(json.dumps(manifest()), encoding="utf-8")
-    shutil.copyfile(SMALL / "rpln.json", folder / "tagger")
-    shutil.copyfile(SMALL.with_name("text-generation") / "rpln.json", folder / "decoder")
+    for task in ("token-classification", "text-generation"):
+        document = manifest_with_all_fields(SMALL.with_name(task))
+        (folder / task).write_text(json.dumps(document), encoding="utf-8")
 
 
 def write_tokenizers(folder: Path) -> None:

@@ -138,11 +138,22 @@ def test_vectors_of_texts_equal_those_of_python(built: Build, demo: Demo, tmp_pa
         {"truncation": False},
     )
     for options in wrong:
-        with pytest.raises(InputError) as refused:
-            ours(TEXTS[-1:], **options)
-        (answer,) = built.ask("answer", folder, [{"inputs": TEXTS[-1:], "options": options}], threads=1)
-        assert answer["code"] == InputError.exit_code
-        assert_says_the_same(answer["error"], str(refused.value))
+        assert_refused_alike(built, folder, options)
+
+    silent = dataclasses.replace(sentences, default_prompt=None, include_prompt=False)
+    write_manifest(folder, dataclasses.replace(manifest, sentences=silent))
+    for options in ({"prompt": "a"}, {"prompt_name": "query"}):
+        assert_refused_alike(built, folder, options)
+    (answer,) = built.ask("answer", folder, [{"inputs": TEXTS, "options": {"prompt_name": "none"}}], threads=1)
+    assert_same(answer, [vector.tolist() for vector in ours(TEXTS, prompt_name="none")])
+
+
+def assert_refused_alike(built: Build, folder: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as refused:
+        pipeline(folder, provider="cpu", threads=1)(TEXTS[-1:], **options)
+    (answer,) = built.ask("answer", folder, [{"inputs": TEXTS[-1:], "options": options}], threads=1)
+    assert answer["code"] == InputError.exit_code
+    assert_says_the_same(answer["error"], str(refused.value))
 
 
 LEFT_CASES: list[tuple[str, dict[str, Any], Any]] = [

@@ -222,6 +222,8 @@ REFUSED: Final[dict[str, tuple[str, Callable[[Any], Any], str]]] = {
         r"modules\.json lists the module sentence_transformers\.models\.LSTM, which is not supported",
     ),
     "code of the folder": ("modules.json", of_module(1, type="mine.Pooling"), r"lists the module mine\.Pooling"),
+    "a class without a package": ("modules.json", of_module(1, type="Pooling"), "lists the module Pooling, which is"),
+    "a path too long": ("modules.json", of_module(1, path="a" * 300), "which is not in the folder"),
     "another order": (
         "modules.json",
         lambda old: [old[0], old[2], old[1]],
@@ -235,7 +237,11 @@ REFUSED: Final[dict[str, tuple[str, Callable[[Any], Any], str]]] = {
         entry(pooling_mode="median"),
         "pooling_mode 'median', expected any of",
     ),
-    "pooling without the prompt": ("1_Pooling/config.json", entry(include_prompt=False), "include_prompt False"),
+    "pooling without the prompt": (
+        "1_Pooling/config.json",
+        entry(include_prompt="no"),
+        "include_prompt 'no', expected true or false",
+    ),
     "an unknown field": (
         "1_Pooling/config.json",
         entry(window=3),
@@ -245,6 +251,11 @@ REFUSED: Final[dict[str, tuple[str, Callable[[Any], Any], str]]] = {
         "2_Dense/config.json",
         entry(activation_function="os.system"),
         r"2_Dense/config\.json has the activation_function 'os\.system', which is not supported",
+    ),
+    "an activation that is none": (
+        "2_Dense/config.json",
+        entry(activation_function=[]),
+        "activation_function \\[\\], whi",
     ),
     "another size": ("2_Dense/config.json", entry(in_features=31), "in_features 31, but the vectors of .* have 192"),
     "no size": ("2_Dense/config.json", entry(out_features=None), "lacks in_features or out_features"),
@@ -295,10 +306,32 @@ def test_what_is_not_supported_is_refused_before_any_work(folders: Folders, tmp_
     assert str(tmp_path / "copy") in str(refused.value)
 
 
+def test_a_pooling_without_the_prompt_is_exported_where_there_are_no_prompts(folders: Folders, tmp_path: Path) -> None:
+    folder, bundle = Path(shutil.copytree(folders("layered"), tmp_path / "copy")), tmp_path / "bundle"
+    change(folder / "1_Pooling" / "config.json", entry(include_prompt=False))
+    export(folder, bundle)
+    expected = encoded(folder, TEXTS)
+    found = np.stack(pipeline(bundle, prompt_name="query")(list(TEXTS)))  # one of those that are empty
+    assert np.abs(found - expected).max() <= TOLERANCE
+    with pytest.raises(InputError, match="leaves the tokens of a prompt out of its vectors"):
+        pipeline(bundle, prompt="Who? ")
+
+    change(folder / "config_sentence_transformers.json", entry(prompts={"query": "Who? "}))
+    with pytest.raises(PlanError, match="include_prompt false, which is not supported beside the prompts"):
+        make_plan(str(folder))
+
+
 def test_a_dense_without_its_weights_is_refused(folders: Folders, tmp_path: Path) -> None:
     shutil.copytree(folders("layered"), tmp_path / "copy")
     change(tmp_path / "copy" / "2_Dense" / "config.json", entry(bias=False))
     with pytest.raises(CheckpointError, match=r"(?s)weights in .*2_Dense do not fit its config\.json .*linear\.bias"):
+        load_model(make_plan(str(tmp_path / "copy")))
+
+
+def test_a_dense_of_a_size_beyond_all_memory_is_refused(folders: Folders, tmp_path: Path) -> None:
+    shutil.copytree(folders("layered"), tmp_path / "copy")
+    change(tmp_path / "copy" / "2_Dense" / "config.json", entry(out_features=2**31 - 1))
+    with pytest.raises(CheckpointError, match=r"weights in .*2_Dense do not fit its config\.json"):
         load_model(make_plan(str(tmp_path / "copy")))
 
 

@@ -1,12 +1,13 @@
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rpln_runtime import ManifestError
+from rpln_runtime import ManifestError, manifest
 from rpln_runtime.external_data import external_files
 from rpln_runtime.limits import DOCUMENTS, Document
 from rpln_runtime.manifest import (
@@ -22,6 +23,7 @@ from rpln_runtime.manifest import (
     read_manifest,
     write_manifest,
 )
+from rpln_runtime.replacing.exchange import exchange
 
 MANIFEST = Manifest(
     task="token-classification",
@@ -312,3 +314,24 @@ def test_a_file_that_is_no_onnx_is_refused(folder: Path, content: bytes) -> None
     write_manifest(folder, MANIFEST)
     with pytest.raises(ManifestError, match=r"model\.onnx is no ONNX file"):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "config.json"])
+@pytest.mark.parametrize("moment", ["_check_file", "_check_external_data"])
+def test_a_bundle_that_is_exchanged_while_it_is_read_is_read_once_more(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, file: str
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / file).write_bytes(GRAPH + GRAPH)  # of another size, or not in the older one
+    write_manifest(other, dataclasses.replace(MANIFEST, labels=("D", "E", "F")))
+    check = getattr(manifest, moment)
+    left = [None]
+
+    def exchanged_before(*arguments: Any, **options: Any) -> None:
+        if left:
+            left.pop()
+            exchange(folder, other)
+        check(*arguments, **options)
+
+    monkeypatch.setattr(manifest, moment, exchanged_before)
+    assert read_manifest(folder).labels == ("D", "E", "F")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from rpln_runtime.tasks import MASKED_LOGITS
 from rpln_runtime.triton import RepositoryDestinationError, check_repository, publishing, write_repository
 from rpln_runtime.triton.__main__ import main
 from rpln_runtime.triton.buckets import default_buckets
+from tests.runtime.bundles import make_tokenizer
 from tests.triton.conftest import ENCODERS
 from tests.triton.networks import ToyBundle, make_toy_bundle
 
@@ -187,6 +189,17 @@ def test_choices_are_checked(tagger: Path, tmp_path: Path, choices: dict[str, An
     with pytest.raises(InputError, match=message):
         write_repository(tagger, tmp_path / "repository", **choices)
     assert not any(tmp_path.iterdir())
+
+
+def test_words_cannot_be_the_items_of_a_repository(tagger: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(tagger, tmp_path / "bundle")
+    make_tokenizer(bundle, add_prefix_space=True)  # without it, the option is refused everywhere
+    write_manifest(bundle, read_manifest(tagger))
+    with pytest.raises(
+        InputError, match=r"is_split_into_words, an item has other parts than .*classification \(text\)"
+    ):
+        write_repository(bundle, tmp_path / "repository", options={"is_split_into_words": True})
+    assert write_repository(bundle, tmp_path / "repository", name="tagger", options={"is_split_into_words": False})
 
 
 def test_a_graph_that_cannot_be_joined_is_refused(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> None:

@@ -71,6 +71,11 @@ class FeatureExtraction(Postprocess[np.ndarray]):
             raise InputError("prompt and prompt_name both choose what is put before a text. Leave out one of them.")
         if self.prompt_name is not None:
             check_choice("prompt_name", self.prompt_name, tuple(self._sentences.prompts))
+        if self._prompt and not self._sentences.include_prompt:
+            raise InputError(
+                "the checkpoint of this bundle leaves the tokens of a prompt out of its vectors, which the graph "
+                "cannot. Give no prompt."
+            )
 
     def encode(self, item: Any) -> list[Encoding]:
         """Return the tokens of the text `item`, behind the prompt."""

@@ -164,7 +164,13 @@ def _check_encoder(plan: RepositoryPlan) -> None:
         check_fit(plan.engine, plan.buckets, plan.batch_size)
     row = POSTPROCESS[str(TASKS[manifest.task].postprocess)]
     check_options(row, plan.options, manifest.task)
-    row(manifest=manifest, tokenizer=Tokenizer.from_bundle(plan.folder, manifest), **plan.options)
+    task = row(manifest=manifest, tokenizer=Tokenizer.from_bundle(plan.folder, manifest), **plan.options)
+    if task.item_fields() != plan.fields:
+        raise InputError(
+            f"with the options {', '.join(plan.options)}, an item has other parts than the inputs that a repository "
+            f"has for {manifest.task} ({', '.join(field.name for field in plan.fields)}). Leave out the option that "
+            "changes items."
+        )
 
 
 def _check_tensors(graph: Graph) -> None:

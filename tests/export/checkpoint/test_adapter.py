@@ -263,6 +263,8 @@ def test_what_is_more_than_weights_is_refused_by_its_field(adapter: Path, field:
         ({"target_modules": "("}, "does not fit"),
         ({"r": 8}, "size mismatch for"),
         ({"r": "many"}, "does not fit"),
+        ({"r": 10**9}, "r 1000000000, but no axis of the adapter's weights is larger than 32"),
+        ({"rank_pattern": {"query": 10**9}}, "rank_pattern {'query': 1000000000}, but no axis"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(adapter: Path, fields: dict[str, Any], words: str) -> None:

@@ -75,6 +75,22 @@ def test_short_contexts_with_a_prefix_space_equal_transformers(bundle: Bundle) -
             assert_same(with_answers(answer(item)), with_answers(hf_answer(**item, top_k=5)))
 
 
+@only_with_the_pipeline
+@pytest.mark.parametrize("align_to_words", [True, False])
+def test_answers_at_the_start_of_a_later_window_begin_with_a_space_in_transformers_alone(
+    bundle_of: Callable[..., Bundle], align_to_words: bool
+) -> None:
+    bundle = bundle_of(TASK, add_prefix_space=True)
+    options: dict[str, Any] = {"top_k": 100, "max_seq_len": 40, "doc_stride": 5, "align_to_words": align_to_words}
+    item = {"question": QUESTIONS[0], "context": LONG_TEXT}
+
+    def begins_with_space(answers: Any) -> list[str]:
+        return [one["answer"] for one in answers if LONG_TEXT[one["start"]] == " " and one["score"] > 0]
+
+    assert begins_with_space(reference(bundle, TASK)(**item, **options))
+    assert not begins_with_space(pipeline(bundle.folder, **options)(item))
+
+
 def test_answers_are_parts_of_the_context(bundle: Bundle) -> None:
     for answers, item in zip(pipeline(bundle.folder, top_k=9)(ITEMS), ITEMS, strict=True):
         assert answers

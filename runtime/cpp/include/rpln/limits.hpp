@@ -71,8 +71,9 @@ inline Range range_of_field(std::string_view name) {
 }
 
 // The fields of a manifest that older bundles lack. Where they are missing, they have the defaults of their structs.
-inline constexpr std::array<std::string_view, 7> optional_fields{
-    {"adapter", "defaults", "sentences", "speedup_high", "speedup_low", "token_types", "truncation_side"}};
+inline constexpr std::array<std::string_view, 8> optional_fields{
+    {"adapter", "defaults", "include_prompt", "sentences", "speedup_high", "speedup_low", "token_types",
+     "truncation_side"}};
 
 inline bool is_optional(std::string_view name) {
   return std::find(optional_fields.begin(), optional_fields.end(), name) != optional_fields.end();

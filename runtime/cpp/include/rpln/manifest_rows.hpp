@@ -136,8 +136,9 @@ struct Sentences {
   std::optional<std::int64_t> max_length;
   std::map<std::string, std::string> prompts;
   std::optional<std::string> default_prompt;
+  bool include_prompt = true;
 
-  RPLN_FIELDS(poolings, max_length, prompts, default_prompt)
+  RPLN_FIELDS(poolings, max_length, prompts, default_prompt, include_prompt)
 };
 
 struct Source {

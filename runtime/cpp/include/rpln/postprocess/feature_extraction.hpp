@@ -74,6 +74,16 @@ class FeatureExtraction {
 
   // Returns the text that is put before each text.
   [[nodiscard]] std::string prompt(const Options& given) const {
+    std::string text = chosen_prompt(given);
+    if (!text.empty() && !sentences_.include_prompt) {
+      throw InputError(
+          "the checkpoint of this bundle leaves the tokens of a prompt out of its vectors, which the graph cannot. "
+          "Give no prompt.");
+    }
+    return text;
+  }
+
+  [[nodiscard]] std::string chosen_prompt(const Options& given) const {
     const bool own = !given.value("prompt").is_null();
     const bool named = !given.value("prompt_name").is_null();
     if (own && named) {
