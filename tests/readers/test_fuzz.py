@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -360,7 +361,7 @@ READERS: Final = {
     "workload": Reader(inputs=lambda: documents([[12, 40], [33, 7]]), read=read_workload, refusals=PlanError),
 } | {
     f"{name} of sentence-transformers": Reader(
-        inputs=lambda name=name: documents(SENTENCES[name]),
+        inputs=partial(documents, SENTENCES[name]),
         read=read_sentence_file(name),
         refusals=(PlanError, CheckpointError),
     )
