@@ -1,5 +1,6 @@
 """Loading: a checkpoint's model, its tokenizer, and where both come from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,19 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
         model=model,
         left_out=left_out,
         tokenizer=tokenizer,
-        notes=notes,
+        notes=(*notes, *_notes_on_prompts(plan)),
         source=source_from_plan(plan),
         byte_pairs=byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None,
     )
+
+
+def _notes_on_prompts(plan: ExportPlan) -> Iterator[str]:
+    """Yield a sentence if texts get a prompt by default, but not in the graph from texts."""
+    if plan.with_tokenizer and plan.sentences and plan.sentences.prompts.get(plan.sentences.default_prompt or ""):
+        yield (
+            "The graph from texts puts no prompt before them: begin each text with the prompt "
+            f"{plan.sentences.default_prompt!r}, which is the default."
+        )
 
 
 def _takes_pairs(task: Task) -> bool:

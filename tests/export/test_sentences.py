@@ -91,9 +91,10 @@ def bundles(folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Folde
     return bundle
 
 
-def export(source: Path, folder: Path, *options: str) -> None:
+def export(source: Path, folder: Path, *options: str) -> str:
     result = CliRunner().invoke(export_command, [str(source), "-o", str(folder), *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    return result.output
 
 
 @pytest.mark.parametrize("name", ANSWERING)
@@ -116,7 +117,8 @@ def test_prompts_are_those_of_encode(folders: Folders, bundles: Folders, options
 
 @needs_operators
 def test_the_graph_from_texts_cuts_them_where_encode_does(folders: Folders, tmp_path: Path) -> None:
-    export(folders("joined"), tmp_path / "out", "--with-tokenizer", "--optimize", "none")
+    output = export(folders("joined"), tmp_path / "out", "--with-tokenizer", "--optimize", "none")
+    assert "puts no prompt before them" in output
     found = TextGraph(tmp_path / "out" / TEXT_GRAPH)(TEXTS)["sentence_embedding"]
     assert np.abs(found - encoded(folders("joined"), TEXTS, prompt="")).max() <= TOLERANCE
 
