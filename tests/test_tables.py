@@ -27,10 +27,10 @@ from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.variants import VARIANTS
-from rpln_model import HEADS, json_files, sentences
+from rpln_model import HEADS, json_files, sentences, weights
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, STANDALONE, fact_from_name
-from rpln_runtime.limits import DOCUMENTS, OTHER
+from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, OTHER
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.tasks import POOLINGS, TASKS, Task, Tensor
 from rpln_runtime.triton.interfaces import INTERFACES
@@ -345,6 +345,7 @@ def test_every_pooling_has_a_function() -> None:
     assert tuple(sentences.POOLINGS) == POOLINGS
 
 
-def test_the_json_files_of_checkpoints_have_the_limits_of_a_bundles() -> None:
+def test_the_files_of_checkpoints_have_the_limits_of_those_of_bundles() -> None:
     limits = DOCUMENTS[OTHER]
     assert (limits.size, limits.depth) == (json_files.MOST_BYTES, json_files.MOST_DEPTH)
+    assert (MOST_NAME_BYTES, MOST_PATH_BYTES) == (weights._MOST_NAME_BYTES, weights._MOST_PATH_BYTES)

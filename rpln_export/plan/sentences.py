@@ -276,7 +276,8 @@ def _poolings(path: Path) -> tuple[tuple[str, ...], bool]:
         known={"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt", *_OLD_POOLINGS},
         fixed={},
     )
-    given = fields.get("pooling_mode") or [name for key, name in _OLD_POOLINGS.items() if fields.get(key)] or "mean"
+    old = [name for key, name in _OLD_POOLINGS.items() if _value(fields, key, bool, path)]
+    given = fields.get("pooling_mode") or old or "mean"
     names = [given] if isinstance(given, str) else given
     if not isinstance(names, list) or not all(isinstance(name, str) and name in POOLINGS for name in names):
         raise PlanError(f"{path} has the pooling_mode {shown(given)}, expected any of {', '.join(POOLINGS)}.")
@@ -292,9 +293,6 @@ def _dense(folder: Path) -> DenseLayer:
         known={"in_features", "out_features", "bias", "activation_function", "use_residual"},
         fixed={"module_input_name": _EMBEDDING, "module_output_name": _EMBEDDING},
     )
-    sizes = [_size(fields, name, path) for name in ("in_features", "out_features")]
-    if None in sizes:
-        raise PlanError(f"{path} lacks in_features or out_features. Save the model again.")
     activation = fields.get("activation_function", "torch.nn.modules.activation.Tanh")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise PlanError(
@@ -303,9 +301,9 @@ def _dense(folder: Path) -> DenseLayer:
         )
     return DenseLayer(
         folder=folder,
-        in_features=sizes[0] or 0,
-        out_features=sizes[1] or 0,
-        bias=fields.get("bias", True) is not False,
+        in_features=_needed_size(fields, "in_features", path),
+        out_features=_needed_size(fields, "out_features", path),
+        bias=_value(fields, "bias", bool, path) is not False,
         activation=ACTIVATIONS[activation],
         residual=_value(fields, "use_residual", bool, path) or False,
     )
@@ -377,6 +375,14 @@ def _size(fields: Mapping[str, Any], name: str, path: Path) -> int | None:
     value: int | None = _value(fields, name, int, path)
     if value is not None and not 0 < value < 2**31:
         raise PlanError(f"{path} has {name} {shown(value)}, expected a positive integer.")
+    return value
+
+
+def _needed_size(fields: Mapping[str, Any], name: str, path: Path) -> int:
+    """Return the field `name`. Raises PlanError unless it is a positive integer."""
+    value = _size(fields, name, path)
+    if value is None:
+        raise PlanError(f"{path} has no {name}, expected a positive integer. Save the model again.")
     return value
 
 

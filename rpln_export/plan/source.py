@@ -1,4 +1,4 @@
-"""Where the parts of a checkpoint are: its network, its tokenizer, and an adapter that is merged into the network."""
+"""Finds the parts of a checkpoint: its network, its tokenizer, and an adapter that is merged into the network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSource:
-    """Where the parts of a checkpoint are.
+    """A checkpoint that the user named, with the places of its parts.
 
     Attributes:
         named: the folder or hub id that the export was given.

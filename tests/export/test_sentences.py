@@ -260,7 +260,13 @@ REFUSED: Final[dict[str, tuple[str, Callable[[Any], Any], str]]] = {
         "activation_function \\[\\], whi",
     ),
     "another size": ("2_Dense/config.json", entry(in_features=31), "in_features 31, but the vectors of .* have 192"),
-    "no size": ("2_Dense/config.json", entry(out_features=None), "lacks in_features or out_features"),
+    "no size": ("2_Dense/config.json", entry(out_features=None), "has no out_features, expected a positive"),
+    "a bias that is none": ("2_Dense/config.json", entry(bias="no"), "bias 'no', expected true or false"),
+    "a switch that is none": (
+        "1_Pooling/config.json",
+        entry(pooling_mode_max_tokens="no"),
+        "pooling_mode_max_tokens 'no', expected true or false",
+    ),
     "a size that is none": ("2_Dense/config.json", entry(out_features=-1), "out_features -1, expected a positive"),
     "another input": (
         "2_Dense/config.json",
