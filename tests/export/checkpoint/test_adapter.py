@@ -201,6 +201,20 @@ def test_the_base_is_found_and_lends_its_tokenizer(adapter: Path, tmp_path: Path
     assert make_plan(str(adapter)).tokenizer == str(adapter)
 
 
+def test_adapter_and_base_on_the_hub_have_revisions_of_their_own(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = merged(adapter).state_dict()
+    change(adapter, base_model_name_or_path="someone/base", revision="v2")
+    hub = {("someone/adapter", "v1"): adapter, ("someone/base", "v2"): adapter.parent / "base"}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, *, revision, **_: str(hub[name, revision]))
+    plan = make_plan("someone/adapter", revision="v1")
+    assert (plan.name, plan.source.network, plan.source.revision) == ("adapter", "someone/base", "v2")
+    found = load_model(plan)[0].state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_the_digest_is_of_the_base_the_adapter_and_its_description(adapter: Path) -> None:
     def digest() -> str:
         return source_from_plan(make_plan(str(adapter))).sha256
