@@ -25,7 +25,7 @@ from benchmarks.encoder_bundles import Workshop
 from benchmarks.encoder_cases import CASES, Network, small
 from benchmarks.encoders import chosen_in_words
 from benchmarks.machine import describe_machine, versions_of
-from rpln_export.feeds.texts import DEFAULT_TEXTS
+from rpln_export.plan.calibration import DEFAULT_TEXTS
 from rpln_runtime.corpus import run_corpus
 
 RESULTS: Final = Path(__file__).with_name("results")

@@ -3,7 +3,8 @@
 RplnError (rpln_runtime)
 ├── PlanError          2  an export that cannot be done as asked
 ├── DestinationError   9  a place that cannot be written
-└── ValidationError   10  a graph that differs from eager torch
+├── ValidationError   10  a graph that differs from eager torch
+└── QuantizationError 12  a quantized graph that does not pass the gate
 """
 
 from rpln_runtime.errors import RplnError
@@ -25,3 +26,9 @@ class ValidationError(RplnError):
     """A graph differs from eager torch by more than its recipe tolerates."""
 
     exit_code = 10
+
+
+class QuantizationError(RplnError):
+    """No quantized form of a graph is as accurate as the user asked for."""
+
+    exit_code = 12

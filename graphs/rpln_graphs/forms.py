@@ -18,6 +18,9 @@ from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
+from rpln_graphs.passes.quantize_attention import QuantizeAttention
+from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
+from rpln_graphs.passes.quantize_products import QuantizeProducts
 from rpln_graphs.rewriting.base import Context, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -32,12 +35,19 @@ class Form:
         passes: the passes that make it from the standard form, in order.
         standard: whether all of its operators are ONNX's own.
         packs: whether it computes real tokens only, and no padding.
+        accurate_as: the name of another form whose rounding this one shares; empty where it has its own.
     """
 
     name: str
     passes: tuple[type[ExplainingPass], ...] = ()
     standard: bool = True
     packs: bool = False
+    accurate_as: str = ""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether activations are rounded with scales that are measured beforehand."""
+        return any(kind.quantized for kind in self.passes)
 
 
 STANDARD: Final = Form(name="standard")
@@ -58,15 +68,39 @@ _ROWS: Final = (
 FORMS: Final = {row.name: row for row in _ROWS}
 """The forms by name. Those that gained most in measurements come first, because the time to measure may run out."""
 
+_STATIC: Final = (QuantizeProducts, QuantizeAttention)
+_INT8_ROWS: Final = (
+    Form(name="static", passes=_STATIC),
+    Form(name="static-packed", passes=(*_STATIC, PackTokens), packs=True, accurate_as="static"),
+    Form(name="static-products", passes=(QuantizeProducts,)),
+    Form(
+        name="static-products-packed",
+        passes=(QuantizeProducts, PackTokens),
+        packs=True,
+        accurate_as="static-products",
+    ),
+    Form(name="dynamic", passes=(QuantizeDynamically,)),
+    Form(name="dynamic-packed", passes=(QuantizeDynamically, PackTokens), packs=True, accurate_as="dynamic"),
+)
 
-def write_form(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool = False) -> ir.Model:
+INT8_FORMS: Final = {row.name: row for row in _INT8_ROWS}
+"""The forms of int8 graphs by name. The first of several that are as fast as each other is taken."""
+
+ALL_FORMS: Final = {**FORMS, **INT8_FORMS}
+"""Every form by name."""
+
+
+def write_form(
+    model: ir.Model, form: Form, traits: GraphTraits, *, context: Context | None = None, allow_partial: bool = False
+) -> ir.Model:
     """Return a copy of `model` in another form, which shares the weights.
 
-    Raises PassError if a pass fuses less than its formula says, unless `allow_partial` is set.
+    `context` holds the quantizers that a quantized form needs. Raises PassError if a pass fuses less than its formula
+    says, unless `allow_partial` is set.
     """
     written = model.clone()
     for kind in form.passes:
-        step = kind.configure(written, Context())
+        step = kind.configure(written, context or Context())
         step(written)
         shortage = shortage_from_model(written, step, traits)
         if shortage is not None and not allow_partial:

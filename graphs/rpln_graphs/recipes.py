@@ -1,12 +1,13 @@
 """RECIPES: one row per precision: its folds and passes in their order, and the tolerance that the result must meet."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import onnx_ir as ir
 
+from rpln_graphs.forms import FORMS, INT8_FORMS, Form
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
@@ -34,6 +35,7 @@ class Recipe:
         tolerance: the limits that validation accepts.
         target: the row of TARGETS that the graph is written for, unless the user names another.
         note: a remark of the report on how such a graph was proven; empty if there is none.
+        forms: the forms that its graphs may have, by name. model.onnx has the first one.
     """
 
     name: str
@@ -44,6 +46,22 @@ class Recipe:
     tolerance: Tolerance
     target: str
     note: str = ""
+    forms: Mapping[str, Form] = field(default_factory=lambda: FORMS)
+
+    @property
+    def standard(self) -> Form:
+        """The form of model.onnx."""
+        return next(iter(self.forms.values()))
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether products of the layers are computed with integers."""
+        return self.stores_in == ir.DataType.INT8
+
+    @property
+    def measures(self) -> bool:
+        """Whether texts are run to measure how far values reach."""
+        return self.lowers or self.quantizes
 
     @property
     def lowers(self) -> bool:
@@ -75,6 +93,27 @@ FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, 
 """The tolerance of fp16, whose numbers have 10 bits behind the first."""
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 """The tolerance of bf16, whose numbers have 7 bits behind the first."""
+INT8_TOLERANCE: Final = RangeTolerance(difference=0.25, argmax_agreement=0.9, resolution=2.0**-5)
+"""The tolerance of int8 on inputs that no text looks like, such as random tokens. What counts is the gate: the
+agreement on texts."""
+DYNAMIC: Final = frozenset({"dynamic", "dynamic-packed"})
+"""The forms whose scales come from the batch."""
+
+
+def _int8(name: str, forms: Mapping[str, Form]) -> Recipe:
+    return Recipe(
+        name=name,
+        computes_in=ir.DataType.FLOAT,
+        stores_in=ir.DataType.INT8,
+        folds=FOLDS,
+        passes=(),
+        tolerance=INT8_TOLERANCE,
+        target="cpu",
+        note="int8 is an approximation: what was compared are inputs of every kind, against a wide tolerance. How well "
+        "it does on texts was measured when it was quantized.",
+        forms=forms,
+    )
+
 
 RECIPES: Final = {
     row.name: row
@@ -111,6 +150,9 @@ RECIPES: Final = {
             note="ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding "
             "copy was: the same graph, computing in fp32 and rounding to bf16 after every operator.",
         ),
+        _int8("int8", INT8_FORMS),
+        _int8("int8-static", {name: form for name, form in INT8_FORMS.items() if name not in DYNAMIC}),
+        _int8("int8-dynamic", {name: form for name, form in INT8_FORMS.items() if name in DYNAMIC}),
     )
 }
 

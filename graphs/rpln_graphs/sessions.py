@@ -1,4 +1,4 @@
-"""onnx_ir model -> onnxruntime session without optimizations, which computes the graph node for node."""
+"""onnx_ir model -> onnxruntime session: without optimizations, node for node as written, or with all of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,19 +21,40 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
     """
     import onnxruntime
 
-    path = folder / "model.onnx"
-    with writing_copies(folder):
-        ir.save(model, path, external_data="model.onnx.data")
-    options = onnxruntime.SessionOptions()
+    options = _options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    # The session runs a few dozen times. Packed weights would need memory beside the graph's own, and idle threads that
-    # spin would slow down whatever runs next.
+    # The session runs a few dozen times. Packed weights would need memory beside the graph's own.
     options.add_session_config_entry("session.disable_prepacking", "1")
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False
     # The default order runs readers late, so that a graph with a probe behind each value would keep all values.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    return _session(model, folder, options)
+
+
+def optimized_session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":
+    """Save `model` to `folder` and return a session that runs it on CPU with all of ONNX Runtime's optimizations.
+
+    The folder may be deleted afterwards. Raises GraphError if it cannot be written.
+    """
+    return _session(model, folder, _options())
+
+
+def _options() -> "onnxruntime.SessionOptions":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Idle threads that spin would slow down whatever runs next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _session(model: ir.Model, folder: Path, options: "onnxruntime.SessionOptions") -> "onnxruntime.InferenceSession":
+    import onnxruntime
+
+    path = folder / "model.onnx"
+    with writing_copies(folder):
+        ir.save(model, path, external_data="model.onnx.data")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

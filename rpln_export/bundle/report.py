@@ -20,7 +20,7 @@ from rpln_export.plan.graphs import GraphPlan
 from rpln_export.steps import Step
 from rpln_export.validation.comparison import TINY, Comparison
 from rpln_export.validation.proof import Proof
-from rpln_graphs.forms import FORMS
+from rpln_graphs.forms import ALL_FORMS
 from rpln_graphs.passes.lower_precision import KEPT_KEY
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
@@ -255,7 +255,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _form_report(path: str, graph: ir.Model, choice: Choice) -> FormReport:
     form = next(row.form for rows in choice.rewritten.values() for row in rows if row.path == path)
-    passes = [kind.__name__ for kind in FORMS[form].passes]
+    passes = [kind.__name__ for kind in ALL_FORMS[form].passes]
     refusals = refusals_from_model(graph)
     return FormReport(
         path=path,

@@ -33,7 +33,7 @@ Examples:
 Exit codes: 0 done; 1 any other error; 2 not possible as asked; 3 input that the graph cannot take;
   4 broken bundle; 5 provider not available; 6 extra not installed (the message names the pip command);
   7 broken checkpoint; 8 graph not made; 9 destination not written; 10 graph not equal to eager torch;
-  11 engine not built; 130 interrupted.
+  11 engine not built; 12 int8 not accurate enough; 130 interrupted.
 """
 
 _PATH: Final = click.Path(path_type=Path)
@@ -88,6 +88,14 @@ _PATH: Final = click.Path(path_type=Path)
     cloup.option("--fp16", is_flag=True, help="Short for --precision fp16: half precision, for CUDA and TensorRT."),
     cloup.option("--bf16", is_flag=True, help="Short for --precision bf16: bfloat16, for CUDA and TensorRT."),
     cloup.option(
+        "--int8",
+        is_flag=False,
+        flag_value="auto",
+        type=click.Choice(["auto", "static", "dynamic"]),
+        help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured beforehand, dynamic "
+        "takes them from each batch, and auto, which may be left out, the faster ones.",
+    ),
+    cloup.option(
         "--io-dtype",
         cls=TableOption,
         rows=table_option.io_dtypes,
@@ -99,8 +107,16 @@ _PATH: Final = click.Path(path_type=Path)
         "--calibration",
         type=_PATH,
         metavar="TEXTS.TXT",
-        help="A file of texts, one on each line, on which the ranges of fp16 and bf16 graphs are measured. "
-        "[default: built-in texts]",
+        help="A file of texts like those that the model will read, on which the ranges of int8, fp16 and bf16 graphs "
+        "are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: built-in "
+        "texts]",
+    ),
+    cloup.option(
+        "--min-agreement",
+        type=float,
+        metavar="SHARE",
+        help="The least share of decisions that an int8 graph must make as the fp32 network does, on calibration texts "
+        "that are held back. Layers that cost too much stay in fp32. [default: 0.99]",
     ),
 )
 @cloup.option_group(
@@ -167,7 +183,7 @@ _PATH: Final = click.Path(path_type=Path)
         "--target",
         cls=TableOption,
         rows=table_option.targets,
-        help="What the graph is to run on: {rows}. [default: cpu for fp32, cuda for fp16 and bf16]",
+        help="What the graph is to run on: {rows}. [default: cpu for fp32 and int8, cuda for fp16 and bf16]",
     ),
     cloup.option(
         "--workload",
@@ -216,8 +232,10 @@ def export_command(
     precision: str | None,
     fp16: bool,
     bf16: bool,
+    int8: str | None,
     io_dtype: str,
     calibration: Path | None,
+    min_agreement: float | None,
     opset: int | None,
     inputs: Sequence[str],
     outputs: Sequence[str],
@@ -251,7 +269,7 @@ def export_command(
             readable.source,
             origin=readable.origin,
             task=task,
-            precision=_precision(precision, fp16=fp16, bf16=bf16),
+            precision=_precision(precision, fp16=fp16, bf16=bf16, int8=int8),
             destination=output,
             revision=revision,
             inputs=inputs,
@@ -263,6 +281,7 @@ def export_command(
                 tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary, beside=beside)
             ),
             calibration=calibration,
+            min_agreement=min_agreement,
             variants=variants,
             logits=logits,
             pooling=pooling,
@@ -287,9 +306,11 @@ def export_command(
             print_report(report)
 
 
-def _precision(name: str | None, *, fp16: bool, bf16: bool) -> str:
+def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None) -> str:
     """Return the one precision that was asked for."""
-    asked = [*([name] if name else []), *(["fp16"] if fp16 else []), *(["bf16"] if bf16 else [])]
+    quantized = "int8" if int8 == "auto" else f"int8-{int8}"
+    choices = {name: name, "fp16": fp16, "bf16": bf16, quantized: int8}
+    asked = [precision for precision, given in choices.items() if given]
     if len(asked) > 1:
-        raise click.UsageError("--precision, --fp16 and --bf16 all name a precision. Give only one of them.")
-    return asked[0] if asked else "fp32"
+        raise click.UsageError("--precision, --fp16, --bf16 and --int8 all name a precision. Give only one of them.")
+    return asked[0] or "fp32" if asked else "fp32"

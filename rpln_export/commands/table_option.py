@@ -48,8 +48,9 @@ def forms() -> Iterable[str]:
 def optimizations() -> Iterable[str]:
     """Return what --optimize takes: auto, none, and the names of the forms."""
     from rpln_export.plan.choices import AUTO, NONE
+    from rpln_graphs.forms import ALL_FORMS
 
-    return (AUTO, NONE, *forms())
+    return (AUTO, NONE, *ALL_FORMS)
 
 
 def targets() -> Iterable[str]:

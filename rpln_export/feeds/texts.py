@@ -1,7 +1,6 @@
 """The inputs of a graph for one text: a batch of one row without padding."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,9 +20,6 @@ from rpln_runtime.tasks import (
     TOTAL,
     Tensor,
 )
-
-DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
-"""The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
 
 _AS_LONG_AS_THE_TEXT: Final = (SEQUENCE, TOTAL, ENCODER_SEQUENCE, MASK_AXIS)
 """The axes that have a place for each token of the text."""

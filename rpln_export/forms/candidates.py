@@ -14,7 +14,7 @@ from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.speeds import REFERENCE, Speed
 from rpln_export.forms.timing import Run, measure_speed
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
+from rpln_graphs.forms import STANDARD, Form, reasons_without_effect
 from rpln_graphs.save import save_graphs
 from rpln_graphs.sessions import writing_copies
 from rpln_graphs.temporary import temporary_folder
@@ -83,8 +83,8 @@ def measure_candidates(
 ) -> list[Candidate]:
     """Measure the candidates for one graph of the plan in about `seconds`, and return all with their outcomes.
 
-    They are measured in the order of FORMS. The reference is the standard form on the target's first provider.
-    `advance` is called after each candidate.
+    They are measured in the order of the recipe's forms. The reference is the graph before any form, on the target's
+    first provider: the standard form, in fp32 where forms are quantized. `advance` is called after each candidate.
 
     Raises PassError for a form that fuses less than its formula says, ProviderError or MissingExtraError where the
     target's first provider does not run here, and GraphError where the disk has no room for the graphs.
@@ -100,7 +100,7 @@ def measure_candidates(
             save_graphs({f"{form.name}.onnx": graph.written(form) for form in forms}, folder)
         baseline = Entry(provider=next(iter(plan.target.providers)), form=STANDARD)
         reference = _runs(planned, plan, folder, baseline)
-        ordered = sorted(measured, key=lambda entry: list(FORMS).index(entry.form.name))
+        ordered = sorted(measured, key=lambda entry: list(plan.recipe.forms).index(entry.form.name))
         for done, entry in enumerate(ordered):
             left = deadline - time.monotonic()
             if entry == baseline:
@@ -140,9 +140,10 @@ def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[S
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
     """Return the candidates for a graph: each form of the plan's target, on each of its providers."""
     return [
-        Entry(provider=provider, form=FORMS[form], reason=_reason(FORMS[form], provider, planned, plan))
-        for provider, forms in plan.target.providers.items()
-        for form in forms
+        Entry(provider=provider, form=form, reason=_reason(form, provider, planned, plan))
+        for provider, names in plan.target.providers.items()
+        for name, form in plan.recipe.forms.items()
+        if name in names
     ]
 
 

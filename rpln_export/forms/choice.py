@@ -26,7 +26,7 @@ from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.speeds import Speed
 from rpln_export.plan.choices import AUTO, NONE
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
+from rpln_graphs.forms import STANDARD, Form, reasons_without_effect
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.errors import MissingExtraError, ProviderError
 from rpln_runtime.manifest import Candidate, Optimization, Rewritten
@@ -48,6 +48,7 @@ class Measurements:
         threads_note: what was measured of these settings; empty where nothing was.
         why_not: why nothing was measured; empty where something was.
         refused: why the target's default form is not taken, where nothing was measured; empty where it may be taken.
+        standard: the name of the form of model.onnx.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -55,6 +56,7 @@ class Measurements:
     threads_note: str = ""
     why_not: str = ""
     refused: str = ""
+    standard: str = STANDARD.name
 
     @property
     def provider(self) -> str:
@@ -75,7 +77,7 @@ class Measurements:
         It is the standard form where nothing is clearly faster.
         """
         rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
-        return _fastest(sorted(rows, key=lambda row: row.form != STANDARD.name))
+        return _fastest(sorted(rows, key=lambda row: row.form != self.standard))
 
     def without_fastest(self, provider: str, reason: str) -> "Measurements":
         """Return the measurements without the fastest candidates on a provider, which were refused for `reason`."""
@@ -83,7 +85,7 @@ class Measurements:
             return dataclasses.replace(self, refused=reason)
         fastest = [row for row in self.fastest_candidates if row.provider == provider]
         # Where one of several graphs is in another form, graphs in the standard form are not the reason.
-        fastest = [row for row in fastest if row.form != STANDARD.name] or fastest
+        fastest = [row for row in fastest if row.form != self.standard] or fastest
         return dataclasses.replace(
             self,
             candidates=tuple(
@@ -136,11 +138,11 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
         return Measurements(
             why_not=f"{_default_form(plan)}; nothing was measured, because this target does not run here: {because}"
         )
-    measurements = Measurements(candidates=tuple(candidates))
+    measurements = Measurements(candidates=tuple(candidates), standard=plan.recipe.standard.name)
     best = measurements.fastest(graphs[0].planned.name, DEFAULT_PROVIDER)
     if measurements.provider != DEFAULT_PROVIDER or best is None:
         return measurements
-    settings, note = measure_settings(graphs[0], FORMS[best.form], plan)
+    settings, note = measure_settings(graphs[0], plan.recipe.forms[best.form], plan)
     return dataclasses.replace(measurements, settings=settings, threads_note=note)
 
 
@@ -152,8 +154,8 @@ def choose_forms(plan: ExportPlan, graphs: Sequence[GraphForms], measurements: M
     models: dict[str, ir.Model] = {}
     rewritten: dict[str, tuple[Rewritten, ...]] = {}
     for graph in graphs:
-        rows = _rewritten(graph.planned.plan.path, _forms(plan, graph.planned, measurements))
-        models |= {row.path: graph.written(FORMS[row.form]) for row in rows}
+        rows = _rewritten(graph.planned.plan.path, _forms(plan, graph.planned, measurements), plan.recipe.standard)
+        models |= {row.path: graph.written(plan.recipe.forms[row.form]) for row in rows}
         rewritten[graph.planned.name] = rows
     return Choice(form=_form_of_files(plan), models=models, rewritten=rewritten, record=_record(plan, measurements))
 
@@ -174,7 +176,7 @@ def _form_of_files(plan: ExportPlan) -> str:
     """Return what the manifest calls the form of model.onnx itself."""
     if plan.optimize == NONE:
         return NONE
-    return (plan.form if plan.target.compiled else STANDARD).name
+    return (plan.form if plan.target.compiled else plan.recipe.standard).name
 
 
 def _forms(plan: ExportPlan, planned: PlannedGraph, measurements: Measurements) -> dict[str, Form]:
@@ -183,17 +185,18 @@ def _forms(plan: ExportPlan, planned: PlannedGraph, measurements: Measurements) 
         return {}
     if measurements.candidates:
         fastest = {provider: measurements.fastest(planned.name, provider) for provider in plan.target.providers}
-        return {provider: FORMS[row.form] for provider, row in fastest.items() if row is not None}
-    form = STANDARD if measurements.refused else plan.form
-    without_effect = form is not STANDARD and reasons_without_effect(form, planned.traits)
-    return {next(iter(plan.target.providers)): STANDARD if without_effect else form}
+        return {provider: plan.recipe.forms[row.form] for provider, row in fastest.items() if row is not None}
+    standard = plan.recipe.standard
+    form = standard if measurements.refused else plan.form
+    without_effect = form is not standard and reasons_without_effect(form, planned.traits)
+    return {next(iter(plan.target.providers)): standard if without_effect else form}
 
 
-def _rewritten(path: str, forms: Mapping[str, Form]) -> tuple[Rewritten, ...]:
-    """Return a file for each form but the standard one, with all providers that run it."""
+def _rewritten(path: str, forms: Mapping[str, Form], standard: Form) -> tuple[Rewritten, ...]:
+    """Return a file for each form but the `standard` one, with all providers that run it."""
     providers: dict[str, tuple[str, ...]] = {}
     for provider, form in forms.items():
-        if form is not STANDARD:
+        if form is not standard:
             providers[form.name] = (*providers.get(form.name, ()), provider)
     return tuple(Rewritten(path=_path(path, names[0]), form=form, providers=names) for form, names in providers.items())
 

@@ -1,6 +1,6 @@
 """The plan of an export: what to export and how, checked before any work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +9,7 @@ import onnx_ir as ir
 from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.extras import require_extra
+from rpln_export.plan.calibration import check_calibration
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
@@ -19,7 +20,8 @@ from rpln_export.plan.graphs import GraphPlan, compiled_variants, graph_plans
 from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limits_from_composition
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
-from rpln_export.plan.precision import check_calibration, checked_opset, io_dtype_from_name
+from rpln_export.plan.precision import checked_opset, io_dtype_from_name
+from rpln_export.plan.quantization import agreement_from_choice, check_quantization
 from rpln_export.plan.remote_code import check_remote_code
 from rpln_export.plan.sentences import SentencePlan, sentences_from_choice
 from rpln_export.plan.source import CheckpointSource, Origin, source_from_checkpoint
@@ -61,6 +63,7 @@ class ExportPlan:
         io_dtype: the type of float inputs and outputs.
         tokenizer: the folder or hub id of the tokenizer.
         calibration: the user's file of texts to measure ranges on.
+        min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
         ignore_unexpected: whether weights that the network has no place for are left out.
         tie: whether a language model projects onto its word embeddings, where the user chose.
@@ -89,6 +92,7 @@ class ExportPlan:
     io_dtype: ir.DataType
     tokenizer: str
     calibration: Path | None
+    min_agreement: float
     allow_random_head: bool
     ignore_unexpected: bool
     tie: bool | None
@@ -150,6 +154,20 @@ class ExportPlan:
         """Whether nobody asked for the folds, so that the export may do without them."""
         return self.optimize == AUTO and bool(self.folds) and not self.pack_padding
 
+    def with_forms(self, names: Collection[str]) -> "ExportPlan":
+        """Return this plan with these forms only, and those that share their accuracy.
+
+        Where this leaves out the form that would be taken unmeasured, another one takes its place.
+        """
+        forms = {name: form for name, form in self.recipe.forms.items() if (form.accurate_as or name) in names}
+        recipe = replace(self.recipe, forms=forms)
+        form = (
+            self.form
+            if self.form.name in forms
+            else next(row for row in forms.values() if row.packs == self.form.packs)
+        )
+        return replace(self, recipe=recipe, form=form)
+
     def without_folds(self, because: str) -> "ExportPlan":
         """Return this plan without the exact folds."""
         return replace(self, optimize=NONE, unfolded_because=because)
@@ -175,6 +193,7 @@ def make_plan(
     io_dtype: str = "fp32",
     tokenizer: str | None = None,
     calibration: Path | None = None,
+    min_agreement: float | None = None,
     variants: Sequence[str] = (),
     logits: str | None = None,
     pooling: Sequence[str] = (),
@@ -209,6 +228,8 @@ def make_plan(
         io_dtype: the type of float inputs and outputs, as in IO_DTYPES.
         tokenizer: a folder or hub id; None means the checkpoint's own.
         calibration: a file of texts to measure ranges on.
+        min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does; None
+            means DEFAULT_AGREEMENT.
         variants: names of a decoder's graphs; none means the default.
         logits: a row of LOGITS; None means the default.
         pooling: rows of POOLINGS whose vectors the graph joins, or NONE; none means as the checkpoint says.
@@ -270,11 +291,12 @@ def make_plan(
         io_dtype=io_dtype_from_name(io_dtype, recipe),
         tokenizer=source.tokenizer if tokenizer in {None, named} else tokenizer,
         calibration=calibration,
+        min_agreement=agreement_from_choice(min_agreement, recipe),
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,
         tie=tie,
         optimize=optimize,
-        form=form_from_choice(optimize, chosen_target, pack_padding=pack_padding),
+        form=form_from_choice(optimize, chosen_target, recipe, pack_padding=pack_padding),
         target=chosen_target,
         workload=workload_from_choice(workload, workload_file),
         pack_padding=pack_padding,
@@ -291,6 +313,7 @@ def _check(plan: ExportPlan, *, workload_given: bool) -> None:
     if has_labels(plan.task):
         labels_from_config(plan.config, plan.name)
     check_calibration(plan.calibration, plan.recipe)
+    check_quantization(plan.recipe, plan.task, plan.target)
     check_optimization(
         plan.optimize,
         plan.target,

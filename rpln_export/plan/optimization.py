@@ -12,20 +12,22 @@ from rpln_export.errors import PlanError
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.targets import Target
 from rpln_export.plan.workloads import DEFAULT_WORKLOAD, WORKLOADS, Workload, workload_from_file
-from rpln_graphs.forms import FORMS, STANDARD, Form, reasons_without_effect
+from rpln_graphs.forms import STANDARD, Form, reasons_without_effect
 from rpln_graphs.recipes import Recipe
 from rpln_graphs.rewriting.traits import GraphTraits
 
 
-def form_from_choice(optimize: str, target: Target, *, pack_padding: bool) -> Form:
-    """Return the form that the user named, or the default one of the `target`.
+def form_from_choice(optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool) -> Form:
+    """Return the form that the user named, or the default one of the `target` for the `recipe`.
 
     Raises PlanError for a name that is no form's.
     """
-    form = choose({AUTO: None, NONE: STANDARD, **FORMS}, optimize, "--optimize")
+    form = choose({AUTO: None, NONE: recipe.standard, **recipe.forms}, optimize, "--optimize")
     if form is not None:
         return form
-    return FORMS["packed"] if pack_padding else target.default
+    if pack_padding:
+        return next(form for form in recipe.forms.values() if form.packs)
+    return recipe.standard if recipe.quantizes else target.default
 
 
 def workload_from_choice(name: str | None, path: Path | None) -> Workload:
@@ -42,7 +44,7 @@ def check_optimization(
 
     `generates` says whether the task generates text, and `workload_given` whether the user named a workload.
     """
-    form = choose({AUTO: None, NONE: None, **FORMS}, optimize, "--optimize")
+    form = choose({AUTO: None, NONE: None, **recipe.forms}, optimize, "--optimize")
     if target.compiled and (pack_padding or (form is not None and (form.packs or not form.standard))):
         raise PlanError(
             f"--target {target.name} needs a model.onnx in which all operators are standard and no shape depends on "

@@ -1,6 +1,4 @@
-"""The precision of an export, and the choices that go with it: types of inputs and outputs, calibration, the opset."""
-
-from pathlib import Path
+"""The precision of an export, and the choices that go with it: types of inputs and outputs, the opset."""
 
 import onnx_ir as ir
 
@@ -8,24 +6,6 @@ from rpln_export.errors import PlanError
 from rpln_export.plan.choices import choose
 from rpln_graphs.recipes import IO_DTYPES, Recipe
 from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
-
-
-def check_calibration(path: Path | None, recipe: Recipe) -> None:
-    """Refuse calibration texts that cannot be read, or that nothing is measured on. Raises PlanError."""
-    if path is None:
-        return
-    if not recipe.lowers:
-        raise PlanError(
-            "--calibration goes with --fp16 or --bf16, but an fp32 export measures no ranges. Leave it out."
-        )
-    try:
-        texts = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(
-            f"{path} cannot be read ({error}). --calibration takes a text file in UTF-8, one example a line."
-        ) from error
-    if not texts.strip():
-        raise PlanError(f"{path} is empty. --calibration takes a text file in UTF-8, one example a line.")
 
 
 def io_dtype_from_name(name: str, recipe: Recipe) -> ir.DataType:

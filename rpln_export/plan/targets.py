@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from rpln_graphs.forms import FORMS, STANDARD, Form
+from rpln_graphs.forms import ALL_FORMS, FORMS, INT8_FORMS, STANDARD, Form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,10 @@ TARGETS: Final = {
         Target(
             name="cpu",
             providers={
-                "cpu": tuple(FORMS),
-                # OpenVINO fuses by itself; the other forms in standard operators have gained nothing there.
-                "openvino": ("standard", "packed"),
+                "cpu": tuple(ALL_FORMS),
+                # OpenVINO fuses by itself; the other forms in standard operators have gained nothing there. It computes
+                # in integers only what has scales of its own.
+                "openvino": ("standard", "packed", *(name for name, form in INT8_FORMS.items() if form.calibrated)),
             },
             default=STANDARD,
             because="fused operators have gained nothing on CPUs",

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rpln_export.checkpoint.planned_graphs import PlannedGraph, TracedGraph
-from rpln_export.feeds.texts import DEFAULT_TEXTS
+from rpln_export.plan.calibration import calibration_texts
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.decoding import RunGraph
 from rpln_export.validation.graphs_under_test import GraphUnderTest
@@ -31,7 +31,7 @@ def rewrites_from_graphs(
     tokenized by `tokenizer`.
     """
     encoders = {graph.planned.name: graph.model for graph in traced if graph.planned.is_encoder}
-    texts = list(_ids_from_texts(tokenizer, plan))
+    texts = list(ids_from_texts(tokenizer, plan))
 
     def measure(planned: PlannedGraph, model: ir.Model) -> Ranges:
         runs = {} if planned.is_encoder else {name: _run_model(encoder) for name, encoder in encoders.items()}
@@ -56,13 +56,15 @@ def _feeds(
                 yield under_test.full_feeds(case, planned, runs)
 
 
-def _ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:
-    """Yield the token ids of each line of the plan's calibration texts, cut to what all of its networks take."""
+def ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:
+    """Yield the token ids of each of the plan's calibration texts, in windows of what all of its networks take."""
     limit = min(limits.usable_length for limits in (plan.limits, plan.memory_limits) if limits is not None)
-    for line in (plan.calibration or DEFAULT_TEXTS).read_text(encoding="utf-8").splitlines():
-        ids = np.array(tokenizer(line, truncation=True, max_length=limit)["input_ids"][:limit], dtype=np.int64)
-        if ids.size:
-            yield ids
+    for text in calibration_texts(plan.calibration):
+        windows = tokenizer(text.text, text.pair, truncation=True, max_length=limit, return_overflowing_tokens=True)
+        for window in windows["input_ids"]:
+            ids = np.array(window[:limit], dtype=np.int64)
+            if ids.size:
+                yield ids
 
 
 def _run_model(graph: ir.Model) -> RunGraph:

@@ -17,6 +17,7 @@ from torch import nn
 
 from rpln_export.validation.comparison import Array, torch_feeds
 from rpln_graphs.calls import GraphCall
+from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.rewriting.residual_stream import ELSEWHERE
 from rpln_graphs.rewriting.values import contents, maker, number
@@ -41,7 +42,11 @@ GELUS: Final[Mapping[Activation, str]] = {ACTIVATIONS["gelu"]: EXACT, ACTIVATION
 
 CLOSE: Final = 1e-5
 """The relative difference up to which two scales are equal in fp32."""
-RESOLUTIONS: Final[Mapping[ir.DataType | None, float]] = {ir.DataType.FLOAT16: 2.0**-11, ir.DataType.BFLOAT16: 2.0**-8}
+RESOLUTIONS: Final[Mapping[ir.DataType | None, float]] = {
+    ir.DataType.FLOAT16: 2.0**-11,
+    ir.DataType.BFLOAT16: 2.0**-8,
+    ir.DataType.INT8: 2.0**-8,
+}
 """The relative error of a rounding in the types that a graph's weights may have. Two of them are accepted."""
 
 
@@ -177,11 +182,17 @@ def _folded_scale(standard: ir.Model, path: str, module: AttentionHeads, norm: n
 
 
 def _initializer(graph: ir.Model, path: str) -> Array | None:
-    """Return the weight that the state dict has under `path`; a weight that was turned has another ending."""
-    for value in graph.graph.initializers.values():
-        name = (value.name or "").removesuffix(".T")
+    """Return the weight that the state dict has under `path`.
+
+    A weight that was turned has another ending, and so has a quantized one, whose floats are returned.
+    """
+    initializers = graph.graph.initializers
+    for value in initializers.values():
+        stored = (value.name or "").removesuffix(QUANTIZED)
+        name = stored.removesuffix(".T")
         if name and f".{path}".endswith(f".{name}"):
-            return contents(value)
+            array = contents(value)
+            return array if array is None or stored == value.name else array * contents(initializers[stored + SCALE])
     return None
 
 

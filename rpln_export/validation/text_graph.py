@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rpln_export.errors import ValidationError
 from rpln_export.extras import require_extra
-from rpln_export.feeds.texts import DEFAULT_TEXTS
+from rpln_export.plan.calibration import DEFAULT_TEXTS
 from rpln_export.plan.text_graph import EXTRA, TEXT_GRAPH
 from rpln_graphs.text import TEXT
 from rpln_runtime.manifest import Manifest

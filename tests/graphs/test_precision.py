@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import nn
 
-from rpln_export.feeds.texts import DEFAULT_TEXTS
+from rpln_export.plan.calibration import DEFAULT_TEXTS
 from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
 from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.emulate import rounding_copy

@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Self
 
 import onnx_ir as ir
 
+from rpln_graphs.quantization.quantizers import Quantizers
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
 
@@ -30,8 +31,9 @@ IN_FLOAT32: Final = "its scores exceed the range of fp16 and are computed in fp3
 OUTLYING_SCALE: Final = "its scale is so far from 1 that values without it would be lost in fp16"
 PARTLY_FLOAT32: Final = "some of its values exceed the range of fp16 and are computed in fp32"
 LOWER_STATISTICS: Final = "the fused operator would compute the statistics of LayerNorm in fp16"
-CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWER_STATISTICS})
-"""Reasons that depend on weights and types, which no formula knows: such a refusal counts like a rewrite."""
+KEPT_FOR_ACCURACY: Final = "its block stays in fp32, because the accuracy that was asked for needs that"
+CONCESSIONS: Final = frozenset({IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWER_STATISTICS, KEPT_FOR_ACCURACY})
+"""Reasons that depend on weights, types and data, which no formula knows: such a refusal counts like a rewrite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +44,15 @@ class Context:
         dtype: the type that the graph is to compute in.
         io_dtype: the type of float inputs and outputs.
         ranges: the ranges of values; empty for passes that are not `calibrated`.
+        quantizers: the quantizers of activations; empty for passes that are not `quantized`.
+        kept: the blocks of layers that are not quantized.
     """
 
     dtype: ir.DataType = ir.DataType.FLOAT
     io_dtype: ir.DataType = ir.DataType.FLOAT
     ranges: Ranges = field(default_factory=dict)
+    quantizers: Quantizers = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +71,11 @@ class Refusal:
 class CountingPass(ir.passes.InPlacePass, abc.ABC):
     """A pass that counts the places it changed.
 
-    A `calibrated` pass needs the ranges of the graph's values.
+    A `calibrated` pass needs the ranges of the graph's values, and a `quantized` one the quantizers of its activations.
     """
 
     calibrated: ClassVar[bool] = False
+    quantized: ClassVar[bool] = False
 
     @classmethod
     def configure(cls, model: ir.Model, context: Context) -> Self:

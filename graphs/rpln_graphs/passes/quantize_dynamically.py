@@ -1,0 +1,91 @@
+"""x W -> Cast(MatMulInteger(DynamicQuantizeLinear(x), W)) scale: products in 8 bits, scales from the batch itself.
+
+Rules:
+1. An activation is rounded to uint8 by DynamicQuantizeLinear, in every run anew, with one scale for the whole batch.
+   Products that read the same activation share it. What a text gets thus depends a little on the texts beside it.
+2. A weight is stored in int8, with one scale for each output channel.
+3. The product of integers becomes a float before the bias is added. ONNX Runtime fuses all of that into one operator.
+4. A product stays as it is if its block is in Context.kept.
+"""
+
+from typing import Self
+
+import onnx_ir as ir
+
+from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
+from rpln_graphs.quantization.products import LayerProduct, layer_products, number_of_products
+from rpln_graphs.quantization.quantizers import quantized_weight, scales_of_weight
+from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context, ExplainingPass, refused
+from rpln_graphs.rewriting.initializers import initializer_from_array
+from rpln_graphs.rewriting.nodes import cast_node, insert_behind, set_type, take_place, typed_node
+from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.rewriting.values import tensor_of
+
+
+class QuantizeDynamically(ExplainingPass):
+    """A pass that quantizes products without ranges measured beforehand, and counts them."""
+
+    def __init__(self, *, kept: frozenset[str] = frozenset()) -> None:
+        self.kept = kept
+
+    @classmethod
+    def configure(cls, model: ir.Model, context: Context) -> Self:
+        return cls(kept=context.kept)
+
+    def formula(self, traits: GraphTraits) -> int:
+        """Return the number of products in the layers."""
+        return number_of_products(traits)
+
+    def rewrite(self, model: ir.Model) -> int:
+        products = layer_products(model)
+        left = [product for product in products if product.block in self.kept]
+        rounded: dict[ir.Value, ir.Node] = {}
+        for product in (product for product in products if product not in left):
+            if product.activation not in rounded:
+                rounded[product.activation] = _rounding(model.graph, product.activation)
+            _quantize(model.graph, product, rounded[product.activation])
+        self.record(model, [refused(product.matmul, KEPT_FOR_ACCURACY) for product in left])
+        return len(products) - len(left)
+
+
+def _rounding(graph: ir.Graph, value: ir.Value) -> ir.Node:
+    """Put a DynamicQuantizeLinear behind the node that computes `value`, and return it (rule 1)."""
+    name = value.name or ""
+    node = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=f"{name}.DynamicQuantizeLinear")
+    endings = {QUANTIZED: value.shape, SCALE: (), ".zero_point": ()}
+    for output, (ending, shape) in zip(node.outputs, endings.items(), strict=True):
+        set_type(output, ir.DataType.FLOAT if ending == SCALE else ir.DataType.UINT8, shape).name = name + ending
+    insert_behind(graph, value.producer(), [node])
+    return node
+
+
+def _quantize(graph: ir.Graph, product: LayerProduct, rounding: ir.Node) -> None:
+    """Let integers compute the product (rules 2 and 3)."""
+    old, weight = product.matmul.outputs[0], product.weight
+    name, result = weight.name or "", old.name or ""
+    array = tensor_of(weight).numpy()
+    scales = scales_of_weight(array)
+    integers, factors = (
+        initializer_from_array(name + QUANTIZED, quantized_weight(array, scales)),
+        initializer_from_array(name + SCALE, scales),
+    )
+    activation, scale, zero_point = rounding.outputs
+    summed = typed_node(
+        "MatMulInteger",
+        [activation, integers, zero_point],
+        name=f"{result}.integers",
+        dtype=ir.DataType.INT32,
+        shape=old.shape,
+    )
+    widened = cast_node(summed.outputs[0], ir.DataType.FLOAT, name=f"{result}.unscaled")
+    both = typed_node("Mul", [scale, factors], name=f"{result}.scale", dtype=ir.DataType.FLOAT, shape=factors.shape)
+    scaled = typed_node(
+        "Mul", [widened.outputs[0], both.outputs[0]], name=f"{result}.Mul", dtype=ir.DataType.FLOAT, shape=old.shape
+    )
+    graph.insert_before(product.matmul, [summed, widened, both, scaled])
+    take_place(scaled.outputs[0], old)
+    graph.remove(product.matmul, safe=True)
+    for constant in (integers, factors):
+        graph.register_initializer(constant)
+    if not weight.uses():
+        del graph.initializers[name]

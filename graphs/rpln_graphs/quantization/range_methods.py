@@ -1,0 +1,107 @@
+"""RANGE_METHODS: one row per way to choose the range of an activation from what was observed of it.
+
+A narrower range has finer steps, and clips what lies beyond it. Which of the two errors matters more depends on the
+network: the export tries all rows and takes the one with the least error on texts that it held back.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.quantization.observe import Observed
+from rpln_graphs.quantization.quantizers import Array, Quantizer, quantizer_from_range
+
+PERCENTILE: Final = 99.99
+"""The share of values, in per cent, that the percentile method does not clip."""
+SHARES: Final = tuple(np.linspace(1.0, 0.4, 25))
+"""The parts of the whole range that the methods which search for the best one try."""
+BINS: Final = 2048
+"""The bins of the distribution that the entropy is computed of."""
+SEARCHED: Final = 2**15
+"""The most values of a sample that a search looks at."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeMethod:
+    """A way to choose a range: its name, and the function that returns the range of an observed activation."""
+
+    name: str
+    choose: Callable[[Observed], Range]
+
+
+def whole_range(observed: Observed) -> Range:
+    """Return the extremes: nothing that was seen is clipped."""
+    return observed.low, observed.high
+
+
+def percentile_range(observed: Observed) -> Range:
+    """Return the range that all but the outermost values lie in, the same share of them on both sides."""
+    outside = (100.0 - PERCENTILE) / 2
+    low, high = np.percentile(observed.sample, [outside, 100.0 - outside])
+    return float(low), float(high)
+
+
+def least_squares_range(observed: Observed) -> Range:
+    """Return the part of the whole range with the least mean square of the rounding and clipping errors."""
+    sample = _thinned(observed.sample)
+
+    def error(low: float, high: float) -> float:
+        rounded = quantizer_from_range(low, high).rounded(sample)
+        return float(np.square(rounded - sample, dtype=np.float64).mean())
+
+    return min(_parts(observed), key=lambda part: error(*part))
+
+
+def entropy_range(observed: Observed) -> Range:
+    """Return the part of the whole range whose rounded values diverge least from the values, by Kullback and Leibler.
+
+    The distribution is smoothed where rounding leaves bins empty (S. Migacz, 8-bit inference with TensorRT, GTC 2017).
+    """
+    sample = _thinned(observed.sample)
+    edges = np.linspace(min(observed.low, 0.0), max(observed.high, 0.0), BINS + 1)
+    if not edges[-1] > edges[0]:
+        return whole_range(observed)
+    expected = np.histogram(sample, edges)[0] + 1e-3
+
+    def divergence(low: float, high: float) -> float:
+        quantizer = quantizer_from_range(low, high)
+        centres = (edges[:-1] + edges[1:]) / 2
+        levels = np.rint(np.clip(centres, low, high) / quantizer.scale).astype(np.int64)
+        levels -= levels.min()
+        mass, width = np.bincount(levels, expected), np.bincount(levels)
+        spread = (mass / np.maximum(width, 1))[levels]
+        return float(np.sum(expected * np.log(expected / spread)))
+
+    return min(_parts(observed), key=lambda part: divergence(*part))
+
+
+def _parts(observed: Observed) -> list[Range]:
+    """Return the ranges that are tried: the whole one, and parts of it."""
+    return [(observed.low * share, observed.high * share) for share in SHARES]
+
+
+def _thinned(sample: Array) -> Array:
+    return sample[:: max(1, sample.size // SEARCHED) | 1]
+
+
+RANGE_METHODS: Final = {
+    row.name: row
+    for row in (
+        RangeMethod(name="min-max", choose=whole_range),
+        RangeMethod(name="percentile", choose=percentile_range),
+        RangeMethod(name="mse", choose=least_squares_range),
+        RangeMethod(name="entropy", choose=entropy_range),
+    )
+}
+
+
+def quantizers_from_observed(
+    observed: Mapping[str, Observed], method: RangeMethod, *, dtype: ir.DataType = ir.DataType.UINT8
+) -> dict[str, Quantizer]:
+    """Return a quantizer for each observed activation, whose range `method` chooses."""
+    return {name: quantizer_from_range(*method.choose(seen), dtype) for name, seen in observed.items()}

@@ -1,0 +1,85 @@
+"""Calibration texts: what the ranges of values are measured on, from a file of the user's or the built-in one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rpln_export.errors import PlanError
+from rpln_graphs.recipes import Recipe
+from rpln_runtime.documents import DocumentError, document_from_bytes, shown
+from rpln_runtime.limits import OTHER
+
+DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
+"""The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
+EXPECTED: Final = (
+    '--calibration takes a text file in UTF-8 with one text on each line, or a .jsonl file with lines such as {"text": '
+    '"..."} or, for pairs of texts, {"text": "...", "text_pair": "..."}.'
+)
+"""The sentence that tells users what such a file holds."""
+FIELDS: Final = ("text", "text_pair")
+"""The fields of a line of JSON. The first one must be there."""
+FEWEST: Final = 4
+"""The fewest texts that int8 is calibrated on: one of them is held back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationText:
+    """A text, and the second one of a pair if there is one."""
+
+    text: str
+    pair: str | None = None
+
+
+def check_calibration(path: Path | None, recipe: Recipe) -> None:
+    """Refuse calibration texts that cannot be read, are too few, or that nothing is measured on. Raises PlanError."""
+    if path is None:
+        return
+    if not recipe.measures:
+        raise PlanError(
+            f"--calibration goes with --int8, --fp16 or --bf16, but an {recipe.name} export measures no ranges. Leave "
+            "it out."
+        )
+    texts = calibration_texts(path)
+    if recipe.quantizes and len(texts) < FEWEST:
+        raise PlanError(
+            f"{path} holds {len(texts)} texts, and int8 needs at least {FEWEST}: ranges are measured on most of them, "
+            "and checked on the others. 64 texts like those that the model will read are a good number."
+        )
+
+
+def calibration_texts(path: Path | None) -> list[CalibrationText]:
+    """Return the texts in the file `path`, or the built-in ones. Raises PlanError for a file that holds none."""
+    path = path or DEFAULT_TEXTS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
+    read = _text_from_json if path.suffix == ".jsonl" else _text_from_line
+    texts = [read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not texts:
+        raise PlanError(f"{path} is empty. {EXPECTED}")
+    return texts
+
+
+def _text_from_line(line: str, place: str) -> CalibrationText:  # noqa: ARG001 # any line is a text
+    return CalibrationText(text=line)
+
+
+def _text_from_json(line: str, place: str) -> CalibrationText:
+    try:
+        document = document_from_bytes(line.encode("utf-8"), OTHER)
+    except (DocumentError, UnicodeEncodeError) as error:
+        raise PlanError(f"{place}, is no JSON ({error}). {EXPECTED}") from error
+    if not isinstance(document, dict):
+        raise PlanError(f"{place}, is {shown(document)}, not an object. {EXPECTED}")
+    text, pair = (_field(document, name, place) for name in FIELDS)
+    if text is None:
+        raise PlanError(f"{place}, has no field 'text'. {EXPECTED}")
+    return CalibrationText(text=text, pair=pair)
+
+
+def _field(document: dict[str, Any], name: str, place: str) -> str | None:
+    value = document.get(name)
+    if value is not None and not isinstance(value, str):
+        raise PlanError(f"{place}: the field {name!r} is {shown(value)}, not a text. {EXPECTED}")
+    return value

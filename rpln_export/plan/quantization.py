@@ -1,0 +1,40 @@
+"""The choices of a quantized export: what its gate asks for, and where int8 runs."""
+
+from typing import Final
+
+from rpln_export.errors import PlanError
+from rpln_export.plan.targets import TARGETS, Target
+from rpln_graphs.recipes import Recipe
+from rpln_runtime.tasks import Task
+
+DEFAULT_AGREEMENT: Final = 0.99
+"""The share of equal decisions that the gate asks for unless the user does."""
+
+
+def agreement_from_choice(min_agreement: float | None, recipe: Recipe) -> float:
+    """Return the share of equal decisions that the gate asks for. Raises PlanError for one that is no share."""
+    if min_agreement is None:
+        return DEFAULT_AGREEMENT
+    if not recipe.quantizes:
+        raise PlanError(f"--min-agreement goes with --int8, but this is an {recipe.name} export. Leave it out.")
+    if not 0.0 <= min_agreement <= 1.0:
+        raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
+    return min_agreement
+
+
+def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:
+    """Refuse what cannot be computed in int8. Raises PlanError."""
+    if not recipe.quantizes:
+        return
+    if task.generates:
+        raise PlanError(
+            f"--int8 is for encoders; {task.name} is not quantized yet. Export it in fp32, or with --fp16 for a GPU."
+        )
+    if not any(name in recipe.forms for names in target.providers.values() for name in names):
+        able = [
+            name for name, row in TARGETS.items() if any(set(recipe.forms) & set(f) for f in row.providers.values())
+        ]
+        raise PlanError(
+            f"--int8 does not go with --target {target.name}: int8 graphs are written for {', '.join(able)}. Choose "
+            "another target or another precision."
+        )

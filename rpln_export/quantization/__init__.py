@@ -1,0 +1,1 @@
+"""Quantization of an export's graphs: ranges from calibration texts, and the gate that their accuracy must pass."""

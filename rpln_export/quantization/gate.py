@@ -1,0 +1,89 @@
+"""The gate: how accurate a quantized graph must be, and which blocks go back to fp32 until it is.
+
+All products are quantized first. If that is not accurate enough, every block is quantized alone to see how much it
+costs, and the most costly ones stay in fp32, until the gate holds.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from rpln_export.quantization.fidelity import Fidelity, Trial
+from rpln_graphs.forms import Form
+from rpln_graphs.quantization.products import layer_products
+from rpln_graphs.rewriting.base import Context
+
+MOST_KEPT: Final = 0.75
+"""The share of a network's blocks up to which they go back to fp32. Beyond that, int8 gains too little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What is asked of a quantized graph: `agreement` is the least share of decisions equal to those in fp32."""
+
+    agreement: float
+
+    def holds(self, fidelity: Fidelity) -> bool:
+        """Return whether a graph passes. Where a task decides nothing, every graph does."""
+        return fidelity.agreement is None or fidelity.agreement >= self.agreement
+
+    def __str__(self) -> str:
+        return f"at least {self.agreement:.1%} of the decisions equal to those in fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A point of the curve: the blocks that stayed in fp32, and what that made of the graph."""
+
+    kept: tuple[str, ...]
+    fidelity: Fidelity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """How a form came through the gate, or did not.
+
+    Attributes:
+        context: how it is quantized, at the last point.
+        curve: the points that were tried.
+        costs: how far the graph is off with one block alone quantized, by the block; empty if nothing had to stay.
+        holds: whether the gate holds at the last point.
+    """
+
+    context: Context
+    curve: Sequence[Point]
+    costs: Mapping[str, float]
+    holds: bool
+
+
+def pass_gate(
+    gate: Gate, trial: Trial, form: Form, context: Context, first: Fidelity, *, advance: Callable[[], None]
+) -> Passage:
+    """Return how `form` comes through the gate; `first` is its fidelity with all products quantized.
+
+    `advance` is called after every graph that is tried.
+    """
+    curve = [Point(kept=(), fidelity=first)]
+    if gate.holds(first):
+        return Passage(context=context, curve=curve, costs={}, holds=True)
+    blocks = list(dict.fromkeys(product.block for product in layer_products(trial.graph.model)))
+    costs: dict[str, float] = {}
+    for block in blocks:
+        costs[block] = trial.fidelity(form, replace(context, kept=frozenset(blocks) - {block})).rms
+        advance()
+    worst = sorted(blocks, key=lambda block: -costs[block])
+    for count in _counts(len(blocks)):
+        context = replace(context, kept=frozenset(worst[:count]))
+        curve.append(Point(kept=tuple(worst[:count]), fidelity=trial.fidelity(form, context)))
+        advance()
+        if gate.holds(curve[-1].fidelity):
+            break
+    return Passage(context=context, curve=curve, costs=costs, holds=gate.holds(curve[-1].fidelity))
+
+
+def _counts(blocks: int) -> Iterator[int]:
+    """Yield how many blocks stay in fp32: one more each time, and later more, up to MOST_KEPT of all."""
+    count = 1
+    while count <= blocks * MOST_KEPT:
+        yield count
+        count += max(1, count // 3)

@@ -1,0 +1,160 @@
+"""The decision how an export's graphs are quantized: ranges by the error on texts held back, then the gate."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rpln_export.checkpoint.planned_graphs import TracedGraph
+from rpln_export.errors import QuantizationError
+from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.quantization.fidelity import Fidelity, Trial
+from rpln_export.quantization.gate import Gate, Passage, pass_gate
+from rpln_export.validation.calibration import ids_from_texts
+from rpln_export.validation.graphs_under_test import GraphUnderTest
+from rpln_graphs.forms import Form
+from rpln_graphs.passes.quantize_attention import projected_for_scores
+from rpln_graphs.quantization.observe import Observed, observe
+from rpln_graphs.quantization.products import layer_products
+from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_from_observed
+from rpln_graphs.rewriting.base import Context
+
+ADVICE: Final = (
+    "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement, or "
+    "export without --int8."
+)
+HELD_BACK: Final = 4
+"""One of this many texts is held back: ranges are chosen, and the gate is asked, by the others' effect on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedForm:
+    """How a form was quantized.
+
+    Attributes:
+        form: the name of the form. Packed forms are quantized as the forms that they pack.
+        ranges: the row of RANGE_METHODS that its ranges come from; empty if they come from the batch.
+        tried: how faithful the graph is with each row of RANGE_METHODS.
+        passage: how it came through the gate.
+    """
+
+    form: str
+    ranges: str
+    tried: Mapping[str, Fidelity]
+    passage: Passage
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the form is refused; None if the gate holds."""
+        if self.passage.holds:
+            return None
+        return f"refused by the gate: {self.passage.curve[-1].fidelity}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """How one graph was quantized.
+
+    Attributes:
+        forms: how each form was, by its name.
+        measured: how many texts the ranges were measured on.
+        held_back: how many texts the forms were tried on.
+        gate: what was asked of them.
+    """
+
+    forms: Mapping[str, QuantizedForm] = field(default_factory=dict)
+    measured: int = 0
+    held_back: int = 0
+    gate: str = ""
+
+    @property
+    def contexts(self) -> dict[str, Context]:
+        """What is rounded and how, by the names of the forms that passed the gate."""
+        return {name: row.passage.context for name, row in self.forms.items() if row.passage.holds}
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Why the other forms are refused, by their names."""
+        return {name: row.refusal for name, row in self.forms.items() if row.refusal}
+
+
+def quantize(
+    graph: TracedGraph,
+    under_test: GraphUnderTest,
+    tokenizer: Any,
+    plan: ExportPlan,
+    *,
+    advance: Callable[[int, int], None],
+) -> Quantization:
+    """Return how the graph's forms are quantized. `advance` is told how many runs are done, and of how many at least.
+
+    Raises QuantizationError if no form of standard operators passes the gate.
+    """
+    cases = [under_test.case_from_ids(ids) for ids in ids_from_texts(tokenizer, plan)]
+    measured = [case for place, case in enumerate(cases) if place % HELD_BACK]
+    held_back = cases[::HELD_BACK]
+    forms = [form for form in plan.recipe.forms.values() if not form.accurate_as]
+    calibrated = any(form.calibrated for form in forms)
+    total = len(measured) * calibrated + sum(len(_methods(form)) for form in forms)
+    numbers = itertools.count(1)
+
+    def tick() -> None:
+        done = next(numbers)
+        advance(done, max(done, total))
+
+    observed = _observed(graph, under_test, measured, advance=tick) if calibrated else {}
+    trial = Trial(graph, under_test, held_back)
+    gate = Gate(agreement=plan.min_agreement)
+    rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
+    quantization = Quantization(
+        forms={row.form: row for row in rows}, measured=len(measured), held_back=len(held_back), gate=str(gate)
+    )
+    if not quantization.contexts:
+        raise QuantizationError(_refused(quantization))
+    return quantization
+
+
+def passing_forms(quantizations: Iterable[Quantization]) -> set[str]:
+    """Return the names of the forms in which all graphs pass the gate."""
+    return set.intersection(*(set(row.contexts) for row in quantizations))
+
+
+def _observed(
+    graph: TracedGraph, under_test: GraphUnderTest, cases: Iterable[Any], *, advance: Callable[[], None]
+) -> Mapping[str, Observed]:
+    """Return what is seen of the activations that may be rounded."""
+    names = [product.activation.name or "" for product in layer_products(graph.model)]
+    names += [node.outputs[0].name or "" for node in projected_for_scores(graph.model)]
+    feeds = (under_test.full_feeds(case, graph.planned, {}) for case in cases)
+    return observe(graph.model, names, feeds, advance=advance)
+
+
+def _quantized(
+    form: Form, trial: Trial, observed: Mapping[str, Observed], gate: Gate, *, advance: Callable[[], None]
+) -> QuantizedForm:
+    """Quantize a form with the ranges that serve it best, and let it through the gate if it may pass."""
+    contexts, tried = {}, {}
+    for name in _methods(form):
+        quantizers = quantizers_from_observed(observed, RANGE_METHODS[name]) if name else {}
+        contexts[name] = Context(quantizers=quantizers)
+        tried[name] = trial.fidelity(form, contexts[name])
+        advance()
+    best = min(tried, key=lambda name: tried[name].rms)
+    passage = pass_gate(gate, trial, form, contexts[best], tried[best], advance=advance)
+    return QuantizedForm(form=form.name, ranges=best, tried=tried, passage=passage)
+
+
+def _methods(form: Form) -> Sequence[str]:
+    """Return the rows of RANGE_METHODS that a form is tried with; an empty name for one that takes none."""
+    return list(RANGE_METHODS) if form.calibrated else [""]
+
+
+def _refused(quantization: Quantization) -> str:
+    """Return the message for graphs of which no form passes the gate."""
+    return "\n".join(
+        [
+            f"the gate does not hold, so nothing is published. Asked for: {quantization.gate}.",
+            *(f"  {name}: {reason}" for name, reason in quantization.refusals.items()),
+            ADVICE,
+        ]
+    )
