@@ -71,7 +71,8 @@ def entropy_range(observed: Observed) -> Range:
     def divergence(low: float, high: float) -> float:
         quantizer = quantizer_from_range(low, high)
         centres = (edges[:-1] + edges[1:]) / 2
-        levels = np.rint(np.clip(centres, low, high) / quantizer.scale).astype(np.int64)
+        clipped = np.clip(centres, min(low, 0.0), max(high, 0.0))
+        levels = np.rint(clipped / quantizer.scale).astype(np.int64)
         levels -= levels.min()
         mass, width = np.bincount(levels, expected), np.bincount(levels)
         spread = (mass / np.maximum(width, 1))[levels]
