@@ -40,12 +40,14 @@ class QuantizeDynamically(ExplainingPass):
         products = layer_products(model)
         left = [product for product in products if product.block in self.kept]
         rounded: dict[ir.Value, ir.Node] = {}
-        for product in (product for product in products if product not in left):
+        taken = [product for product in products if product not in left]
+        counted = sum(product.counted for product in taken)
+        for product in taken:
             if product.activation not in rounded:
                 rounded[product.activation] = _rounding(model.graph, product.activation)
             _quantize(model.graph, product, rounded[product.activation])
         self.record(model, [refused(product.matmul, KEPT_FOR_ACCURACY) for product in left])
-        return len(products) - len(left)
+        return counted
 
 
 def _rounding(graph: ir.Graph, value: ir.Value) -> ir.Node:

@@ -60,7 +60,7 @@ class QuantizeProducts(ExplainingPass):
                 rounded[product.activation] = insert_rounding(model.graph, product.activation, quantizer)
             product.matmul.replace_input_with(0, rounded[product.activation])
             _quantize_weight(model.graph, product)
-            quantized += 1
+            quantized += product.counted
         self.record(model, refusals)
         return quantized
 
