@@ -20,7 +20,7 @@ from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
-from rpln_graphs.tolerances import NoiseTolerance, RangeTolerance, Tolerance
+from rpln_graphs.tolerances import NoiseTolerance, RangeTolerance, RoundingTolerance, Tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,8 @@ FOLDS: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, FoldQueryScale, 
 """The folds of fp32 graphs: they are exact, and save work in every runtime."""
 FOLDS_OF_LOWER: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, SelectRows)
 """The folds of fp16 and bf16 graphs. They leave the weights of products as they are: runtimes for these types have the
-scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding.
+scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding. They
+are the folds of weights in blocks, too: a LayerNorm's scale would make the values of a block unequal.
 """
 
 SHARED: Final = {
@@ -96,25 +97,31 @@ FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, 
 """The tolerance of fp16, whose numbers have 10 bits behind the first."""
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 """The tolerance of bf16, whose numbers have 7 bits behind the first."""
-INT8_TOLERANCE: Final = RangeTolerance(difference=0.25, argmax_agreement=0.9, resolution=2.0**-5)
-"""The tolerance of int8 on inputs that no text looks like, such as random tokens. What counts is the gate: the
-agreement on texts."""
+ROUNDING_TOLERANCE: Final = RoundingTolerance(rms=2.0, largest=3.0, resolution=2.0**-10)
+"""The tolerance of int8 and int4: the same factors as in fp32, where runtimes round what the graph leaves in fp32."""
 _STATIC: Final = {name: form for name, form in INT8_FORMS.items() if form.calibrated}
 _DYNAMIC: Final = {name: form for name, form in INT8_FORMS.items() if not form.calibrated}
 
 
-def _quantized(name: str, forms: Mapping[str, Form], *, stores_in: ir.DataType, oldest_opset: int = 0) -> Recipe:
+def _quantized(
+    name: str,
+    forms: Mapping[str, Form],
+    *,
+    stores_in: ir.DataType = ir.DataType.INT8,
+    folds: tuple[type[CountingPass], ...] = FOLDS,
+    oldest_opset: int = 0,
+) -> Recipe:
     return Recipe(
         name=name,
         computes_in=ir.DataType.FLOAT,
         stores_in=stores_in,
         oldest_opset=oldest_opset,
-        folds=FOLDS,
+        folds=folds,
         passes=(),
-        tolerance=INT8_TOLERANCE,
+        tolerance=ROUNDING_TOLERANCE,
         target="cpu",
-        note="int8 is an approximation: what was compared are inputs of every kind, against a wide tolerance. How well "
-        "it does on texts was measured when it was quantized.",
+        note="A quantized graph is an approximation. What was compared here, on inputs of every kind, is whether it "
+        "rounds as it should; how good it is on texts was measured when it was quantized.",
         forms=forms,
     )
 
@@ -154,11 +161,11 @@ RECIPES: Final = {
             note="ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding "
             "copy was: the same graph, computing in fp32 and rounding to bf16 after every operator.",
         ),
-        _quantized("int8", INT8_FORMS, stores_in=ir.DataType.INT8),
-        _quantized("int8-static", _STATIC, stores_in=ir.DataType.INT8),
-        _quantized("int8-dynamic", _DYNAMIC, stores_in=ir.DataType.INT8),
-        _quantized("int8-weight-only", WEIGHTS_8, stores_in=ir.DataType.INT8, oldest_opset=OPSET),
-        _quantized("int4", WEIGHTS_4, stores_in=ir.DataType.INT4, oldest_opset=OPSET),
+        _quantized("int8", INT8_FORMS),
+        _quantized("int8-static", _STATIC),
+        _quantized("int8-dynamic", _DYNAMIC),
+        _quantized("int8-weight-only", WEIGHTS_8, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
+        _quantized("int4", WEIGHTS_4, stores_in=ir.DataType.INT4, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
     )
 }
 

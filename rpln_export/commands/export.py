@@ -93,8 +93,8 @@ _PATH: Final = click.Path(path_type=Path)
         flag_value="auto",
         type=click.Choice(["auto", "static", "dynamic", "weight-only"]),
         help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
-        "takes them from each batch, weight-only stores weights in 8 bits and computes in fp32; auto, which may be left "
-        "out, is the faster of static and dynamic for encoders, and weight-only for decoders.",
+        "takes them from each batch, weight-only stores weights in 8 bits and computes in fp32. auto, if nothing is "
+        "said, is the faster of static and dynamic for encoders, and weight-only for decoders.",
     ),
     cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
     cloup.option(

@@ -152,7 +152,7 @@ class ExportPlan:
     @property
     def may_leave_out_folds(self) -> bool:
         """Whether nobody asked for the folds, so that the export may do without them."""
-        return self.optimize == AUTO and bool(self.folds) and not self.pack_padding
+        return self.optimize == AUTO and bool(self.folds) and not self.pack_padding and not self.recipe.quantizes
 
     def with_forms(self, names: Collection[str]) -> "ExportPlan":
         """Return this plan with these forms only, and those that share their accuracy.

@@ -78,4 +78,4 @@ def floats_of_weight(integers: Array, scales: Array) -> Array:
     Its scales are [N], one for each column, or [blocks, N], one for each of the blocks that a column is cut into.
     """
     rows = np.atleast_2d(scales)
-    return integers.astype(np.float32) * np.repeat(rows, integers.shape[0] // rows.shape[0], axis=0)
+    return np.asarray(integers.astype(np.float32) * np.repeat(rows, integers.shape[0] // rows.shape[0], axis=0))
