@@ -4,7 +4,7 @@ The command has made the plan before (rpln_export.plan.export_plan). docs/archit
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from rpln_export.destination import check_destination, published
 from rpln_export.forms.choice import Choice, choose_forms, has_another_form, measure_forms
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_export.quantization.quantize import Quantization, passing_forms, quantize
+from rpln_export.quantization.quantize import Quantization, quantize
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.validation.calibration import rewrites_from_graphs
 from rpln_export.validation.graphs_under_test import GraphUnderTest, graphs_under_test_from_plan
@@ -53,7 +53,7 @@ class Attempt:
     choice: Choice
     manifest: Manifest
     proof: Proof
-    quantizations: Mapping[str, Quantization]
+    quantization: Quantization | None
 
 
 def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
@@ -112,12 +112,16 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
     """
     with steps.step("rewrite"):
         rewritten = _rewrite(plan, traced)
-    quantizations: Mapping[str, Quantization] = {}
+    quantization: Quantization | None = None
     if plan.recipe.quantizes:
         with steps.step("quantize") as advance:
-            quantizations = _quantize(plan, traced, rewritten, advance)
-        plan = plan.with_forms(passing_forms(quantizations.values()))
-    graphs = [_forms(graph, plan, quantizations) for graph in rewritten]
+            # The last graphs under test are those of the whole task.
+            quantization = quantize(
+                rewritten, traced.under_test[-1], traced.checkpoint.tokenizer, plan, advance=advance
+            )
+        plan = plan.with_forms(quantization.contexts)
+    contexts = quantization.contexts if quantization else {}
+    graphs = [GraphForms(graph, plan, contexts=contexts) for graph in rewritten]
     with steps.step("optimize") as advance:
         measurements = measure_forms(plan, graphs, advance)
     while True:
@@ -129,25 +133,8 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
             proof = prove(traced.under_test, folder, manifest, recipe=plan.recipe, advance=advance, models=models)
         refusal = proof.refusal
         if refusal is None or refusal.provider is None or not has_another_form(plan, measurements):
-            return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof, quantizations=quantizations)
+            return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof, quantization=quantization)
         measurements = measurements.without_fastest(refusal.provider, refusal.reason)
-
-
-def _quantize(
-    plan: ExportPlan,
-    traced: TracedCheckpoint,
-    graphs: Sequence[TracedGraph],
-    advance: Callable[[int, int], None],
-) -> dict[str, Quantization]:
-    """Return how each graph is quantized, by its name."""
-    (under_test,) = traced.under_test  # the plan refuses tasks of several graphs
-    tokenizer = traced.checkpoint.tokenizer
-    return {graph.planned.name: quantize(graph, under_test, tokenizer, plan, advance=advance) for graph in graphs}
-
-
-def _forms(graph: TracedGraph, plan: ExportPlan, quantizations: Mapping[str, Quantization]) -> GraphForms:
-    found = quantizations.get(graph.planned.name)
-    return GraphForms(graph, plan, contexts=None if found is None else found.contexts)
 
 
 def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[TracedGraph]:

@@ -15,12 +15,14 @@ from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
 from rpln_graphs.passes.fuse_embed_layer_norm import FuseEmbedLayerNorm
 from rpln_graphs.passes.fuse_fast_gelu import FuseFastGelu
 from rpln_graphs.passes.fuse_multi_head_attention import FuseMultiHeadAttention
+from rpln_graphs.passes.fuse_quantized_weights import FuseQuantizedWeights
 from rpln_graphs.passes.fuse_skip_layer_norm import FuseSkipLayerNorm
 from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.quantize_attention import QuantizeAttention
 from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
 from rpln_graphs.passes.quantize_products import QuantizeProducts
+from rpln_graphs.passes.quantize_weights import QuantizeWeightsTo4, QuantizeWeightsTo8
 from rpln_graphs.rewriting.base import Context, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -68,6 +70,15 @@ _ROWS: Final = (
 FORMS: Final = {row.name: row for row in _ROWS}
 """The forms by name. Those that gained most in measurements come first, because the time to measure may run out."""
 
+
+def _weight_forms(name: str, kind: type[ExplainingPass]) -> dict[str, Form]:
+    rows = (
+        Form(name=name, passes=(kind,)),
+        Form(name=f"{name}-fused", passes=(kind, FuseQuantizedWeights), standard=False, accurate_as=name),
+    )
+    return {row.name: row for row in rows}
+
+
 _STATIC: Final = (QuantizeProducts, QuantizeAttention)
 _INT8_ROWS: Final = (
     Form(name="static", passes=_STATIC),
@@ -86,7 +97,11 @@ _INT8_ROWS: Final = (
 INT8_FORMS: Final = {row.name: row for row in _INT8_ROWS}
 """The forms of int8 graphs by name. The first of several that are as fast as each other is taken."""
 
-ALL_FORMS: Final = {**FORMS, **INT8_FORMS}
+WEIGHTS_8: Final = _weight_forms("weights-8", QuantizeWeightsTo8)
+WEIGHTS_4: Final = _weight_forms("weights-4", QuantizeWeightsTo4)
+"""The forms of graphs with weights in 8 and 4 bits, and activations in fp32."""
+
+ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4}
 """Every form by name."""
 
 

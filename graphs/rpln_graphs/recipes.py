@@ -7,11 +7,12 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_graphs.forms import FORMS, INT8_FORMS, Form
+from rpln_graphs.forms import FORMS, INT8_FORMS, WEIGHTS_4, WEIGHTS_8, Form
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import LowerPrecision
+from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.passes.select_rows import SelectRows
@@ -19,7 +20,7 @@ from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
-from rpln_graphs.tolerances import NoiseTolerance, RangeTolerance, Tolerance
+from rpln_graphs.tolerances import NoiseTolerance, RangeTolerance, RoundingTolerance, Tolerance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class Recipe:
         target: the row of TARGETS that the graph is written for, unless the user names another.
         note: a remark of the report on how such a graph was proven; empty if there is none.
         forms: the forms that its graphs may have, by name. model.onnx has the first one.
+        oldest_opset: the oldest opset that has its operators; 0 where every supported one has them.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Recipe:
     target: str
     note: str = ""
     forms: Mapping[str, Form] = field(default_factory=lambda: FORMS)
+    oldest_opset: int = 0
 
     @property
     def standard(self) -> Form:
@@ -55,12 +58,12 @@ class Recipe:
 
     @property
     def quantizes(self) -> bool:
-        """Whether products of the layers are computed with integers."""
-        return self.stores_in == ir.DataType.INT8
+        """Whether weights of the layers are stored as integers."""
+        return self.stores_in in {ir.DataType.INT8, ir.DataType.INT4}
 
     @property
     def measures(self) -> bool:
-        """Whether texts are run to measure how far values reach."""
+        """Whether texts are run to measure how far values reach, or how accurate the graph is."""
         return self.lowers or self.quantizes
 
     @property
@@ -73,7 +76,8 @@ FOLDS: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, FoldQueryScale, 
 """The folds of fp32 graphs: they are exact, and save work in every runtime."""
 FOLDS_OF_LOWER: Final[tuple[type[CountingPass], ...]] = (FoldTokenTypes, SelectRows)
 """The folds of fp16 and bf16 graphs. They leave the weights of products as they are: runtimes for these types have the
-scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding.
+scale and the LayerNorm's affine in their fused operators anyway, and every fold of weights is one more rounding. They
+are the folds of weights in blocks, too: a LayerNorm's scale would make the values of a block unequal.
 """
 
 SHARED: Final = {
@@ -93,24 +97,31 @@ FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, 
 """The tolerance of fp16, whose numbers have 10 bits behind the first."""
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 """The tolerance of bf16, whose numbers have 7 bits behind the first."""
-INT8_TOLERANCE: Final = RangeTolerance(difference=0.25, argmax_agreement=0.9, resolution=2.0**-5)
-"""The tolerance of int8 on inputs that no text looks like, such as random tokens. What counts is the gate: the
-agreement on texts."""
-DYNAMIC: Final = frozenset({"dynamic", "dynamic-packed"})
-"""The forms whose scales come from the batch."""
+ROUNDING_TOLERANCE: Final = RoundingTolerance(rms=2.0, largest=3.0, resolution=2.0**-10)
+"""The tolerance of int8 and int4: the same factors as in fp32, where runtimes round what the graph leaves in fp32."""
+_STATIC: Final = {name: form for name, form in INT8_FORMS.items() if form.calibrated}
+_DYNAMIC: Final = {name: form for name, form in INT8_FORMS.items() if not form.calibrated}
 
 
-def _int8(name: str, forms: Mapping[str, Form]) -> Recipe:
+def _quantized(
+    name: str,
+    forms: Mapping[str, Form],
+    *,
+    stores_in: ir.DataType = ir.DataType.INT8,
+    folds: tuple[type[CountingPass], ...] = FOLDS,
+    oldest_opset: int = 0,
+) -> Recipe:
     return Recipe(
         name=name,
         computes_in=ir.DataType.FLOAT,
-        stores_in=ir.DataType.INT8,
-        folds=FOLDS,
+        stores_in=stores_in,
+        oldest_opset=oldest_opset,
+        folds=folds,
         passes=(),
-        tolerance=INT8_TOLERANCE,
+        tolerance=ROUNDING_TOLERANCE,
         target="cpu",
-        note="int8 is an approximation: what was compared are inputs of every kind, against a wide tolerance. How well "
-        "it does on texts was measured when it was quantized.",
+        note="A quantized graph is an approximation. What was compared here, on inputs of every kind, is whether it "
+        "rounds as it should; how good it is on texts was measured when it was quantized.",
         forms=forms,
     )
 
@@ -150,9 +161,11 @@ RECIPES: Final = {
             note="ONNX Runtime's CPU provider has no bf16 kernels, so the saved graph was not run here; the rounding "
             "copy was: the same graph, computing in fp32 and rounding to bf16 after every operator.",
         ),
-        _int8("int8", INT8_FORMS),
-        _int8("int8-static", {name: form for name, form in INT8_FORMS.items() if name not in DYNAMIC}),
-        _int8("int8-dynamic", {name: form for name, form in INT8_FORMS.items() if name in DYNAMIC}),
+        _quantized("int8", INT8_FORMS),
+        _quantized("int8-static", _STATIC),
+        _quantized("int8-dynamic", _DYNAMIC),
+        _quantized("int8-weight-only", WEIGHTS_8, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
+        _quantized("int4", WEIGHTS_4, stores_in=ir.DataType.INT4, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
     )
 }
 

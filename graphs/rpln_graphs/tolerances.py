@@ -22,7 +22,8 @@ class Yardstick:
 
     Attributes:
         reach: the largest magnitude of the output by eager torch.
-        noise: how far eager torch's own output is from the same computation in fp64; None where that is not measured.
+        noise: how far eager torch's own output is from the same computation in fp64; for quantized graphs, how far
+            rounding alone takes the output from eager torch; None where neither is measured.
     """
 
     reach: float
@@ -98,7 +99,44 @@ class RangeTolerance:
         )
 
 
-Tolerance = NoiseTolerance | RangeTolerance
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundingTolerance:
+    """The limits of quantized graphs: they may be a few times as far from eager torch as rounding makes them.
+
+    What rounding makes is measured: the same graph runs operator by operator, in fp32, with every rounding that is
+    written into it. How far that may be from eager torch is not for a tolerance to say, but for the gate, on texts.
+
+    Attributes:
+        rms: how many times the rms of that distance is accepted.
+        largest: how many times the largest of its differences is accepted.
+        resolution: what is accepted beyond that, relative to the output's reach.
+    """
+
+    rms: float
+    largest: float
+    resolution: float
+    wants_exact: ClassVar[bool] = False
+    relative_to_range: ClassVar[bool] = True
+    argmax_agreement: ClassVar[None] = None
+
+    def share(self, distance: Distance, yardstick: Yardstick, *, exact: bool) -> float:  # noqa: ARG002 # as above
+        """Return how large `distance` from eager torch is relative to what is accepted: at most 1 where it is."""
+        assert yardstick.noise is not None
+        floor = self.resolution * yardstick.reach
+        return max(
+            _ratio(distance.rms, self.rms * yardstick.noise.rms + floor),
+            _ratio(distance.largest, self.largest * yardstick.noise.largest + floor),
+        )
+
+    def in_words(self) -> str:
+        """Return what is accepted, as a clause."""
+        return (
+            f"a distance from eager torch of at most {self.rms:g} times that of the same graph computed operator by "
+            f"operator (rms; {self.largest:g} times in a single value), plus {self.resolution:.2g} of its range"
+        )
+
+
+Tolerance = NoiseTolerance | RangeTolerance | RoundingTolerance
 
 
 def _ratio(found: float, accepted: float) -> float:

@@ -91,10 +91,12 @@ _PATH: Final = click.Path(path_type=Path)
         "--int8",
         is_flag=False,
         flag_value="auto",
-        type=click.Choice(["auto", "static", "dynamic"]),
-        help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured beforehand, dynamic "
-        "takes them from each batch, and auto, which may be left out, the faster ones.",
+        type=click.Choice(["auto", "static", "dynamic", "weight-only"]),
+        help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
+        "takes them from each batch, weight-only stores weights in 8 bits and computes in fp32. auto, if nothing is "
+        "said, is the faster of static and dynamic for encoders, and weight-only for decoders.",
     ),
+    cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
     cloup.option(
         "--io-dtype",
         cls=TableOption,
@@ -233,6 +235,7 @@ def export_command(
     fp16: bool,
     bf16: bool,
     int8: str | None,
+    int4: bool,
     io_dtype: str,
     calibration: Path | None,
     min_agreement: float | None,
@@ -269,7 +272,7 @@ def export_command(
             readable.source,
             origin=readable.origin,
             task=task,
-            precision=_precision(precision, fp16=fp16, bf16=bf16, int8=int8),
+            precision=_precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4),
             destination=output,
             revision=revision,
             inputs=inputs,
@@ -306,11 +309,13 @@ def export_command(
             print_report(report)
 
 
-def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None) -> str:
+def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None, int4: bool) -> str:
     """Return the one precision that was asked for."""
     quantized = "int8" if int8 == "auto" else f"int8-{int8}"
-    choices = {name: name, "fp16": fp16, "bf16": bf16, quantized: int8}
+    choices = {name: name, "fp16": fp16, "bf16": bf16, quantized: int8, "int4": int4}
     asked = [precision for precision, given in choices.items() if given]
     if len(asked) > 1:
-        raise click.UsageError("--precision, --fp16, --bf16 and --int8 all name a precision. Give only one of them.")
+        raise click.UsageError(
+            "--precision, --fp16, --bf16, --int8 and --int4 all name a precision. Give only one of them."
+        )
     return asked[0] or "fp32" if asked else "fp32"

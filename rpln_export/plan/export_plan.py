@@ -21,7 +21,7 @@ from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limits_from_composition
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import checked_opset, io_dtype_from_name
-from rpln_export.plan.quantization import agreement_from_choice, check_quantization
+from rpln_export.plan.quantization import agreement_from_choice, check_quantization, recipe_from_choice
 from rpln_export.plan.remote_code import check_remote_code
 from rpln_export.plan.sentences import SentencePlan, sentences_from_choice
 from rpln_export.plan.source import CheckpointSource, Origin, source_from_checkpoint
@@ -30,7 +30,7 @@ from rpln_export.plan.task import task_from_choice
 from rpln_export.plan.text_graph import check_text_graph
 from rpln_export.plan.workloads import Workload
 from rpln_graphs.forms import Form
-from rpln_graphs.recipes import RECIPES, Recipe
+from rpln_graphs.recipes import Recipe
 from rpln_graphs.rewriting.base import CountingPass
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.stress import Limits
@@ -152,7 +152,7 @@ class ExportPlan:
     @property
     def may_leave_out_folds(self) -> bool:
         """Whether nobody asked for the folds, so that the export may do without them."""
-        return self.optimize == AUTO and bool(self.folds) and not self.pack_padding
+        return self.optimize == AUTO and bool(self.folds) and not self.pack_padding and not self.recipe.quantizes
 
     def with_forms(self, names: Collection[str]) -> "ExportPlan":
         """Return this plan with these forms only, and those that share their accuracy.
@@ -260,7 +260,7 @@ def make_plan(
     trained_for = source.adapter.task if source.adapter else None
     chosen_task = task_from_choice(task or trained_for, composition, source.network, is_decoder=is_decoder)
     sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, source.folder)
-    recipe = choose(RECIPES, precision, "precision")
+    recipe = recipe_from_choice(precision, chosen_task)
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
@@ -286,7 +286,7 @@ def make_plan(
         else None,
         unsupported_generation=unsupported_fields(generating),
         sentences=sentences,
-        opset=checked_opset(opset),
+        opset=checked_opset(opset, recipe),
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
         tokenizer=source.tokenizer if tokenizer in {None, named} else tokenizer,

@@ -18,9 +18,14 @@ def io_dtype_from_name(name: str, recipe: Recipe) -> ir.DataType:
     return dtype
 
 
-def checked_opset(opset: int | None) -> int:
+def checked_opset(opset: int | None, recipe: Recipe) -> int:
     """Return `opset`, or for None the default one. Raises PlanError for an opset that is not supported."""
-    chosen = DEFAULT_OPSET if opset is None else opset
+    chosen = max(DEFAULT_OPSET, recipe.oldest_opset) if opset is None else opset
     if not OLDEST_OPSET <= chosen <= NEWEST_OPSET:
         raise PlanError(f"opset {chosen} is not supported: choose one from {OLDEST_OPSET} to {NEWEST_OPSET}.")
+    if chosen < recipe.oldest_opset:
+        raise PlanError(
+            f"--opset {chosen} has no operator for the weights of {recipe.name}: choose opset {recipe.oldest_opset} or "
+            "newer, or leave --opset out."
+        )
     return chosen

@@ -3,12 +3,25 @@
 from typing import Final
 
 from rpln_export.errors import PlanError
+from rpln_export.plan.choices import choose
 from rpln_export.plan.targets import TARGETS, Target
-from rpln_graphs.recipes import Recipe
+from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_runtime.tasks import Task
 
 DEFAULT_AGREEMENT: Final = 0.99
 """The share of equal decisions that the gate asks for unless the user does."""
+
+WEIGHT_ONLY: Final = ("int8-weight-only", "int4")
+"""The recipes that leave activations as they are. Steps of a decoder read few rows, so that weights are what counts."""
+
+
+def recipe_from_choice(precision: str, task: Task) -> Recipe:
+    """Return the row of RECIPES called `precision`; of int8, the row that suits the task.
+
+    Raises PlanError for a name that is no row's.
+    """
+    recipe = choose(RECIPES, precision, "precision")
+    return RECIPES[WEIGHT_ONLY[0]] if recipe.name == "int8" and task.generates else recipe
 
 
 def agreement_from_choice(min_agreement: float | None, recipe: Recipe) -> float:
@@ -16,7 +29,9 @@ def agreement_from_choice(min_agreement: float | None, recipe: Recipe) -> float:
     if min_agreement is None:
         return DEFAULT_AGREEMENT
     if not recipe.quantizes:
-        raise PlanError(f"--min-agreement goes with --int8, but this is an {recipe.name} export. Leave it out.")
+        raise PlanError(
+            f"--min-agreement goes with --int8 and --int4, but this is an {recipe.name} export. Leave it out."
+        )
     if not 0.0 <= min_agreement <= 1.0:
         raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
     return min_agreement
@@ -26,9 +41,10 @@ def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:
     """Refuse what cannot be computed in int8. Raises PlanError."""
     if not recipe.quantizes:
         return
-    if task.generates:
+    if task.generates and recipe.name not in WEIGHT_ONLY:
         raise PlanError(
-            f"--int8 is for encoders; {task.name} is not quantized yet. Export it in fp32, or with --fp16 for a GPU."
+            f"--int8 {recipe.name.removeprefix('int8-')} is for encoders, but {task.name} generates text. Use --int8 "
+            "weight-only or --int4."
         )
     if not any(name in recipe.forms for names in target.providers.values() for name in names):
         able = [

@@ -47,25 +47,30 @@ class Fidelity:
 
 
 class Trial:
-    """A graph whose quantized forms are tried on texts, one after another.
+    """Graphs whose quantized forms are tried on texts, one after another.
 
     Attributes:
-        graph: the graph, in fp32.
-        under_test: the graph beside eager torch.
+        graphs: the graphs that compute an answer together, in fp32.
+        under_test: these graphs beside eager torch.
         cases: the texts that forms are tried on.
     """
 
-    def __init__(self, graph: TracedGraph, under_test: GraphUnderTest, cases: Sequence[Any]) -> None:
-        self.graph = graph
+    def __init__(self, graphs: Sequence[TracedGraph], under_test: GraphUnderTest, cases: Sequence[Any]) -> None:
+        self.graphs = [graph for graph in graphs if graph.planned in under_test.planned_graphs]
         self.under_test = under_test
         self.cases = cases
-        self._outputs = graph_outputs(graph.planned.compared, graph.planned.call.layers)
+        last = under_test.planned_graphs[-1]
+        self._outputs = graph_outputs(last.compared, last.call.layers)
         self._expected = [under_test.eager(case) for case in cases]
 
     def fidelity(self, form: Form, context: Context) -> Fidelity:
-        """Return how faithful the graph is in `form`, quantized as `context` says, run as ONNX Runtime runs it."""
-        written = write_form(self.graph.model, form, self.graph.planned.traits, context=context)
-        run = self.under_test.runner({self.graph.planned.name: _run_optimized(written)})
+        """Return how faithful the graphs are in `form`, quantized as `context` says, run as ONNX Runtime runs them."""
+        run = self.under_test.runner(
+            {
+                graph.planned.name: _run_optimized(write_form(graph.model, form, graph.planned.traits, context=context))
+                for graph in self.graphs
+            }
+        )
         found = [run(case) for case in self.cases]
         rows = [self._fidelity(name, tensor, found) for name, tensor in self._outputs.items()]
         return Fidelity(

@@ -66,7 +66,7 @@ def pass_gate(
     curve = [Point(kept=(), fidelity=first)]
     if gate.holds(first):
         return Passage(context=context, curve=curve, costs={}, holds=True)
-    blocks = list(dict.fromkeys(product.block for product in layer_products(trial.graph.model)))
+    blocks = list(dict.fromkeys(product.block for graph in trial.graphs for product in layer_products(graph.model)))
     costs: dict[str, float] = {}
     for block in blocks:
         costs[block] = trial.fidelity(form, replace(context, kept=frozenset(blocks) - {block})).rms

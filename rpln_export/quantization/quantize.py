@@ -1,8 +1,8 @@
 """The decision how an export's graphs are quantized: ranges by the error on texts held back, then the gate."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rpln_export.checkpoint.planned_graphs import TracedGraph
@@ -53,19 +53,19 @@ class QuantizedForm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """How one graph was quantized.
+    """How the graphs of an export were quantized.
 
     Attributes:
         forms: how each form was, by its name.
-        measured: how many texts the ranges were measured on.
+        measured: how many texts the ranges were measured on; 0 where nothing had to be measured.
         held_back: how many texts the forms were tried on.
         gate: what was asked of them.
     """
 
-    forms: Mapping[str, QuantizedForm] = field(default_factory=dict)
-    measured: int = 0
-    held_back: int = 0
-    gate: str = ""
+    forms: Mapping[str, QuantizedForm]
+    measured: int
+    held_back: int
+    gate: str
 
     @property
     def contexts(self) -> dict[str, Context]:
@@ -79,31 +79,32 @@ class Quantization:
 
 
 def quantize(
-    graph: TracedGraph,
+    graphs: Sequence[TracedGraph],
     under_test: GraphUnderTest,
     tokenizer: Any,
     plan: ExportPlan,
     *,
     advance: Callable[[int, int], None],
 ) -> Quantization:
-    """Return how the graph's forms are quantized. `advance` is told how many runs are done, and of how many at least.
+    """Return how the forms of the graphs, which compute an answer together, are quantized.
 
-    Raises QuantizationError if no form of standard operators passes the gate.
+    `advance` is told how many runs are done, and of how many at least. Raises QuantizationError if no form passes the
+    gate.
     """
     cases = [under_test.case_from_ids(ids) for ids in ids_from_texts(tokenizer, plan)]
-    measured = [case for place, case in enumerate(cases) if place % HELD_BACK]
-    held_back = cases[::HELD_BACK]
     forms = [form for form in plan.recipe.forms.values() if not form.accurate_as]
     calibrated = any(form.calibrated for form in forms)
-    total = len(measured) * calibrated + sum(len(_methods(form)) for form in forms)
+    measured = [case for place, case in enumerate(cases) if place % HELD_BACK] if calibrated else []
+    held_back = cases[::HELD_BACK] if calibrated else cases
+    total = len(measured) + sum(len(_methods(form)) for form in forms)
     numbers = itertools.count(1)
 
     def tick() -> None:
         done = next(numbers)
         advance(done, max(done, total))
 
-    observed = _observed(graph, under_test, measured, advance=tick) if calibrated else {}
-    trial = Trial(graph, under_test, held_back)
+    observed = _observed(graphs, under_test, measured, advance=tick)
+    trial = Trial(graphs, under_test, held_back)
     gate = Gate(agreement=plan.min_agreement)
     rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
     quantization = Quantization(
@@ -114,15 +115,13 @@ def quantize(
     return quantization
 
 
-def passing_forms(quantizations: Iterable[Quantization]) -> set[str]:
-    """Return the names of the forms in which all graphs pass the gate."""
-    return set.intersection(*(set(row.contexts) for row in quantizations))
-
-
 def _observed(
-    graph: TracedGraph, under_test: GraphUnderTest, cases: Iterable[Any], *, advance: Callable[[], None]
+    graphs: Sequence[TracedGraph], under_test: GraphUnderTest, cases: Sequence[Any], *, advance: Callable[[], None]
 ) -> Mapping[str, Observed]:
-    """Return what is seen of the activations that may be rounded."""
+    """Return what is seen of the activations that may be rounded. Only tasks with a single graph round activations."""
+    if not cases:
+        return {}
+    (graph,) = graphs
     names = [product.activation.name or "" for product in layer_products(graph.model)]
     names += [node.outputs[0].name or "" for node in projected_for_scores(graph.model)]
     feeds = (under_test.full_feeds(case, graph.planned, {}) for case in cases)

@@ -102,6 +102,7 @@ def compare(
     cases: Sequence[Case],
     tolerance: Tolerance,
     *,
+    rounding: Mapping[str, Distance] | None = None,
     advance: Callable[[], None],
 ) -> list[Comparison]:
     """Run every method over `cases`, one method after another, and compare each of `outputs` with `expected`.
@@ -119,9 +120,12 @@ def compare(
         outputs: the outputs by their names in the graph, each with the row of the task's table that it comes from.
         cases: the inputs.
         tolerance: says what is accepted, and which argmaxes are ties.
+        rounding: how far rounding alone takes each output of a quantized graph from eager torch.
         advance: is called after each case of each method.
     """
     yardsticks = {name: _yardstick(name, tensor, cases, expected) for name, tensor in outputs.items()}
+    for name, noise in (rounding or {}).items():
+        yardsticks[name] = replace(yardsticks[name], noise=noise)
     comparisons: list[Comparison] = []
     for method, opened in methods.items():
         run = opened()
@@ -138,6 +142,20 @@ def compare(
             advance()
         comparisons.extend(rows.values())
     return comparisons
+
+
+def distances(
+    run: Run, expected: Sequence[Reference], outputs: Mapping[str, Tensor], cases: Sequence[Case]
+) -> dict[str, Distance]:
+    """Return how far `run` takes each of `outputs` from eager torch, in the worst of the cases."""
+    found: dict[str, Distance] = {}
+    for case, reference in zip(cases, expected, strict=True):
+        arrays = run(case)
+        for name, tensor in outputs.items():
+            values = reference.values[name]
+            distance = distance_between(arrays[name], values, meaningful(tensor, case, values.shape))
+            found[name] = _larger(found.get(name), distance)
+    return found
 
 
 def reference_outputs(

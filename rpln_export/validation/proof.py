@@ -15,6 +15,7 @@ from rpln_export.validation.comparison import (
     Comparison,
     Run,
     compare,
+    distances,
     failed,
     graph_outputs,
     reference_outputs,
@@ -178,12 +179,19 @@ def _comparisons(
     with temporary_folder() as stored:
         sample = sample_from_cases(under_test.cases) if recipe.tolerance.wants_exact else []
         expected = reference_outputs(under_test.eager, under_test.cases, stored, sample=sample, advance=advance)
+        outputs = graph_outputs(last.compared, last.call.layers)
+        rounding = None
+        if recipe.quantizes:
+            standard = next(run_config for _, run_config in by_label.values() if not run_config.rewritten)
+            emulated = _runner(under_test, folder, EMULATION, standard)
+            rounding = distances(emulated, expected, outputs, under_test.cases)
         return compare(
             expected,
             {label: partial(_runner, under_test, folder, *how) for label, how in by_label.items()},
-            graph_outputs(last.compared, last.call.layers),
+            outputs,
             under_test.cases,
             recipe.tolerance,
+            rounding=rounding,
             advance=advance,
         )
 
@@ -259,6 +267,15 @@ def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph
     return lambda feeds: session.run({name: array.astype(dtypes[name]) for name, array in feeds.items()})
 
 
+def _open_emulation(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
+    """Return a function that runs a quantized graph operator by operator: it rounds where the graph says, in fp32."""
+    graph = ir.load(folder / run_config.path(variant))
+    with temporary_folder() as copies:
+        session = session_from_model(graph, copies)
+    names = [value.name or "" for value in graph.graph.outputs]
+    return lambda feeds: dict(zip(names, session.run(None, dict(feeds)), strict=True))
+
+
 def _open_rounding_copy(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
     """Return a function that runs the rounding copy of a graph (ROUNDING)."""
     graph = ir.load(folder / run_config.path(variant))
@@ -289,6 +306,10 @@ METHODS: Final = {
     RUNTIME: Method(open=_open_runtime, dtypes=frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})),
     ROUNDING: Method(open=_open_rounding_copy, dtypes=frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})),
 }
+
+
+EMULATION: Final = Method(open=_open_emulation, dtypes=frozenset({ir.DataType.FLOAT}))
+"""How quantized graphs are run to learn how far rounding alone takes them from eager torch."""
 
 
 def _counter(advance: Callable[[int, int], None], total: int) -> Callable[[], None]:

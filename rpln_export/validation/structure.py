@@ -19,6 +19,7 @@ from rpln_export.validation.comparison import Array, torch_feeds
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
+from rpln_graphs.quantization.quantizers import floats_of_weight
 from rpln_graphs.rewriting.residual_stream import ELSEWHERE
 from rpln_graphs.rewriting.values import contents, maker, number
 from rpln_model.activations import ACTIVATIONS, Activation
@@ -46,6 +47,7 @@ RESOLUTIONS: Final[Mapping[ir.DataType | None, float]] = {
     ir.DataType.FLOAT16: 2.0**-11,
     ir.DataType.BFLOAT16: 2.0**-8,
     ir.DataType.INT8: 2.0**-8,
+    ir.DataType.INT4: 2.0**-4,
 }
 """The relative error of a rounding in the types that a graph's weights may have. Two of them are accepted."""
 
@@ -192,7 +194,8 @@ def _initializer(graph: ir.Model, path: str) -> Array | None:
         name = stored.removesuffix(".T")
         if name and f".{path}".endswith(f".{name}"):
             array = contents(value)
-            return array if array is None or stored == value.name else array * contents(initializers[stored + SCALE])
+            scales = contents(initializers.get(stored + SCALE)) if stored != value.name else None
+            return array if array is None or scales is None else floats_of_weight(array, scales)
     return None
 
 

@@ -82,9 +82,7 @@ def test_a_folded_graph_computes_what_numpy_computes(form: str) -> None:
     written = form_of(task, form, folded, context_of(network(task), folded))
     evaluator = ReferenceEvaluator(ir.to_proto(written))
     names = [str(value.name) for value in written.graph.outputs]
-    expected = [
-        dict(zip(names, evaluator.run(None, feeds), strict=True)) for feeds in texts(network(task))
-    ]
+    expected = [dict(zip(names, evaluator.run(None, feeds), strict=True)) for feeds in texts(network(task))]
 
     assert differing(computed(task, written), expected) <= FLIPPED
 

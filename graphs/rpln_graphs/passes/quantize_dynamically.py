@@ -44,14 +44,16 @@ class QuantizeDynamically(ExplainingPass):
         left = [product for product in products if product.block in self.kept]
         rounded: dict[ir.Value, ir.Node] = {}
         weights: dict[ir.Value, StoredWeight] = {}
-        for product in (product for product in products if product not in left):
+        taken = [product for product in products if product not in left]
+        counted = sum(product.counted for product in taken)
+        for product in taken:
             if product.activation not in rounded:
                 rounded[product.activation] = _rounding(model.graph, product.activation)
             if product.weight not in weights:
                 weights[product.weight] = _stored(model.graph, product.weight)
             _quantize(model.graph, product, rounded[product.activation], weights[product.weight])
         self.record(model, [refused(product.matmul, KEPT_FOR_ACCURACY) for product in left])
-        return len(products) - len(left)
+        return counted
 
 
 def _rounding(graph: ir.Graph, value: ir.Value) -> ir.Node:

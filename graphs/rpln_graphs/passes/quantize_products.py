@@ -63,8 +63,8 @@ class QuantizeProducts(ExplainingPass):
             product.matmul.replace_input_with(0, rounded[product.activation])
             if product.weight not in weights:
                 weights[product.weight] = _insert_weight(model.graph, product)
-            _replace_weight(model.graph, product, weights[product.weight])
-            quantized += 1
+            replace_weight(model.graph, product, weights[product.weight])
+            quantized += product.counted
         self.record(model, refusals)
         return quantized
 
@@ -112,7 +112,7 @@ def _insert_weight(graph: ir.Graph, product: LayerProduct) -> ir.Node:
     return widened
 
 
-def _replace_weight(graph: ir.Graph, product: LayerProduct, widened: ir.Node) -> None:
+def replace_weight(graph: ir.Graph, product: LayerProduct, widened: ir.Node) -> None:
     """Let the product read the rounded weight, which takes the name of the other one when nothing else reads that."""
     weight = product.weight
     name = weight.name or ""

@@ -17,9 +17,12 @@ _IN_LAYER: Final = re.compile(r"(?P<layer>.*\blayer\.\d+)\.(?P<attention>attenti
 """The beginning of the names in a layer, as the network's modules are called."""
 FEED_FORWARD: Final = "feed_forward"
 """What the two products behind a layer's attentions are called together."""
-PRODUCTS_OF_ATTENTION: Final = 4
-"""Queries, keys, values, and the projection of what is attended to."""
-PRODUCTS_OF_FEED_FORWARD: Final = 2
+_MEMORY: Final = re.compile(r".*\.crossattention\.self\.(key|value)\.")
+"""The names of what projects an encoder's output to keys and values."""
+PRODUCTS_OF_LAYER: Final = 6
+"""Queries, keys, values, the projection of what is attended to, and two products of the feed-forward."""
+PRODUCTS_OF_CROSS_ATTENTION: Final = 2
+"""Queries, and the projection of what is attended to. Another graph may compute keys and values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,11 @@ class LayerProduct:
 
     matmul: ir.Node
     block: str
+
+    @property
+    def counted(self) -> bool:
+        """Whether formulas count the product."""
+        return counts(self.weight.name or "")
 
     @property
     def activation(self) -> ir.Value:
@@ -62,6 +70,15 @@ def block_of(name: str) -> str | None:
     return None if match is None else f"{match['layer']}.{match['attention'] or FEED_FORWARD}"
 
 
+def counts(name: str) -> bool:
+    """Return whether formulas count a product whose weight has this name.
+
+    The keys and values of a cross-attention are quantized, too, but which graph computes them differs.
+    """
+    return block_of(name) is not None and not _MEMORY.match(name)
+
+
 def number_of_products(traits: GraphTraits) -> int:
-    """Return the number of products in the layers of a graph with these traits."""
-    return PRODUCTS_OF_ATTENTION * traits.attentions + PRODUCTS_OF_FEED_FORWARD * traits.layers
+    """Return the number of products that are counted in the layers of a graph with these traits."""
+    crossing = traits.attentions - traits.layers
+    return PRODUCTS_OF_LAYER * traits.layers + PRODUCTS_OF_CROSS_ATTENTION * crossing

@@ -75,3 +75,12 @@ def scales_of_weight(weight: Array) -> Array:
 def quantized_weight(weight: Array, scales: Array) -> Array:
     """Return the int8 weight [K, N] that these scales of its columns give."""
     return np.clip(np.rint(weight / scales), -LARGEST_WEIGHT, LARGEST_WEIGHT).astype(np.int8)
+
+
+def floats_of_weight(integers: Array, scales: Array) -> Array:
+    """Return the floats that the integers [K, N] of a weight stand for, in fp32.
+
+    Its scales are [N], one for each column, or [blocks, N], one for each of the blocks that a column is cut into.
+    """
+    rows = np.atleast_2d(scales)
+    return np.asarray(integers.astype(np.float32) * np.repeat(rows, integers.shape[0] // rows.shape[0], axis=0))

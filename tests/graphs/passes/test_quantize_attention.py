@@ -34,7 +34,9 @@ g (float[b, s, 2] x) => (float[b, s, s] y, float[b, s, 2] {SELF}__key__Add)
 """
 QUERY, KEY, VALUE = (f"{ATTENTION}.self.{name}.Add" for name in ("query", "key", "value"))
 CONTEXT = Context(
-    quantizers={name: Quantizer(scale=scale, zero_point=128) for name, scale in ((QUERY, 0.5), (KEY, 1.0), (VALUE, 2.0))}
+    quantizers={
+        name: Quantizer(scale=scale, zero_point=128) for name, scale in ((QUERY, 0.5), (KEY, 1.0), (VALUE, 2.0))
+    }
 )
 FEEDS: Arrays = {"x": np.array([[[0.5, -1.0], [2.0, 300.0]]], dtype=np.float32)}
 FORM = Form(name="scores", passes=(QuantizeAttention,))
@@ -68,7 +70,10 @@ def test_what_the_graph_gives_out_is_not_rounded() -> None:
 
 @pytest.mark.parametrize(
     ("context", "reason"),
-    [(Context(quantizers=CONTEXT.quantizers, kept=frozenset({ATTENTION})), KEPT_FOR_ACCURACY), (Context(), NOT_MEASURED)],
+    [
+        (Context(quantizers=CONTEXT.quantizers, kept=frozenset({ATTENTION})), KEPT_FOR_ACCURACY),
+        (Context(), NOT_MEASURED),
+    ],
 )
 def test_an_attention_that_is_not_rounded_stays_as_it_is(context: Context, reason: str) -> None:
     before = model_from_text(GRAPH)

@@ -84,7 +84,10 @@ def test_the_last_product_stays_in_fp32() -> None:
 
 @pytest.mark.parametrize(
     ("context", "reason"),
-    [(Context(quantizers=CONTEXT.quantizers, kept=frozenset({ATTENTION})), KEPT_FOR_ACCURACY), (Context(), NOT_MEASURED)],
+    [
+        (Context(quantizers=CONTEXT.quantizers, kept=frozenset({ATTENTION})), KEPT_FOR_ACCURACY),
+        (Context(), NOT_MEASURED),
+    ],
 )
 def test_a_product_that_is_not_rounded_stays_as_it_is(context: Context, reason: str) -> None:
     before = model_from_text(LAYER)
@@ -182,9 +185,7 @@ ODD: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("form", ["static", "dynamic"])
 def test_an_unusual_network_is_quantized_like_others(name: str, form: str) -> None:
     made = odd_network(name)
-    after = write_form(
-        made.graph, INT8_FORMS[form], GraphTraits(layers=2), context=context_of(made, made.graph)
-    )
+    after = write_form(made.graph, INT8_FORMS[form], GraphTraits(layers=2), context=context_of(made, made.graph))
 
     plain = [case for case in made.stress_cases() if case.mask.shape[1] == 5]
     for case in plain[:3]:

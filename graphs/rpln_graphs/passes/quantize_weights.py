@@ -1,0 +1,99 @@
+"""x W -> x DequantizeLinear(W): weights of the layers in 8 or 4 bits, in blocks; activations stay as they are.
+
+Rules:
+1. A column of a weight is cut into blocks, each with a scale of its own. Blocks have a size that divides the weight's
+   rows and that ONNX Runtime's kernels take; a weight without one stays as it is.
+2. Products that share a weight share its DequantizeLinear. It has the name of the weight, by which other code finds it. It needs opset 21.
+3. A product stays as it is if its block of layers is in Context.kept.
+
+ONNX Runtime computes both nodes as one MatMulNBits.
+"""
+
+from typing import Any, ClassVar, Final, Self
+
+import ml_dtypes
+import onnx_ir as ir
+
+from rpln_graphs.passes.quantize_products import QUANTIZED, ROUNDED, SCALE, replace_weight
+from rpln_graphs.quantization.blocks import block_size, quantized_blocks
+from rpln_graphs.quantization.products import LayerProduct, layer_products, number_of_products
+from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context, ExplainingPass, refused
+from rpln_graphs.rewriting.initializers import initializer_from_array
+from rpln_graphs.rewriting.nodes import typed_node
+from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.rewriting.values import tensor_of
+
+OPSET: Final = 21
+"""The first opset in which DequantizeLinear takes blocks, and 4 bits."""
+
+
+class QuantizeWeights(ExplainingPass):
+    """A pass that quantizes the weights of products, and counts them. The rows below say in how many bits."""
+
+    bits: ClassVar[int]
+    dtype: ClassVar[Any]
+    largest_block: ClassVar[int]
+
+    def __init__(self, *, kept: frozenset[str] = frozenset()) -> None:
+        self.kept = kept
+
+    @classmethod
+    def configure(cls, model: ir.Model, context: Context) -> Self:
+        return cls(kept=context.kept)
+
+    def formula(self, traits: GraphTraits) -> int:
+        """Return the number of products in the layers."""
+        return number_of_products(traits)
+
+    def rewrite(self, model: ir.Model) -> int:
+        quantized, refusals = 0, []
+        weights: dict[ir.Value, ir.Node] = {}
+        for product in layer_products(model):
+            size = block_size(tensor_of(product.weight).shape.numpy()[0], self.largest_block)
+            if product.block in self.kept or size is None:
+                refusals.append(refused(product.matmul, KEPT_FOR_ACCURACY if size else NO_BLOCKS))
+                continue
+            if product.weight not in weights:
+                weights[product.weight] = self._insert_weight(model.graph, product, size)
+            replace_weight(model.graph, product, weights[product.weight])
+            quantized += product.counted
+        self.record(model, refusals)
+        return quantized
+
+    def _insert_weight(self, graph: ir.Graph, product: LayerProduct, size: int) -> ir.Node:
+        """Store the product's weight in integers, and return the node that makes floats of it (rules 1 and 2)."""
+        weight = product.weight
+        name = weight.name or ""
+        integers, scales = quantized_blocks(tensor_of(weight).numpy(), bits=self.bits, size=size)
+        constants = [
+            initializer_from_array(name + QUANTIZED, integers.astype(self.dtype)),
+            initializer_from_array(name + SCALE, scales),
+        ]
+        widened = typed_node(
+            "DequantizeLinear",
+            constants,
+            {"axis": 0, "block_size": size},
+            name=name + ROUNDED,
+            dtype=ir.DataType.FLOAT,
+            shape=weight.shape,
+        )
+        for constant in constants:
+            graph.register_initializer(constant)
+        graph.insert_before(product.matmul, widened)
+        return widened
+
+
+class QuantizeWeightsTo8(QuantizeWeights):
+    """Weights in 8 bits, in blocks of up to 128."""
+
+    bits = 8
+    dtype = "int8"
+    largest_block = 128
+
+
+class QuantizeWeightsTo4(QuantizeWeights):
+    """Weights in 4 bits, in blocks of up to 32."""
+
+    bits = 4
+    dtype = ml_dtypes.int4
+    largest_block = 32
