@@ -1,4 +1,4 @@
-"""Helpers for tests of int8: quantizers of tiny networks, graphs that are rounded by them, and an emulation in torch."""
+"""Helpers for tests of int8: quantizers of tiny networks, graphs rounded by them, and an emulation in torch."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -102,14 +102,14 @@ def rounded_rows(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _rounding_inputs(quantizers: Quantizers | None, name: str) -> Any:
-    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:  # noqa: ARG001
+    def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (_rounded(inputs[0], quantizers, name),)
 
     return hook
 
 
 def _rounding_output(quantizers: Quantizers | None, name: str) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    def hook(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return _rounded(output, quantizers, name)
 
     return hook

@@ -3,7 +3,8 @@
 Rules:
 1. A column of a weight is cut into blocks, each with a scale of its own. Blocks have a size that divides the weight's
    rows and that ONNX Runtime's kernels take; a weight without one stays as it is.
-2. Products that share a weight share its DequantizeLinear. It has the name of the weight, by which other code finds it. It needs opset 21.
+2. Products that share a weight share its DequantizeLinear, which has the name of the weight, by which other code finds
+   it. It needs opset 21.
 3. A product stays as it is if its block of layers is in Context.kept.
 
 ONNX Runtime computes both nodes as one MatMulNBits.

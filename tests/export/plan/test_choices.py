@@ -26,7 +26,7 @@ TASK = "token-classification"
 
 def test_two_precisions_are_refused() -> None:
     result = CliRunner().invoke(export_command, ["--fp16", "--bf16"])
-    assert (result.exit_code, "--precision, --fp16, --bf16 and --int8" in result.stderr) == (2, True)
+    assert (result.exit_code, "--precision, --fp16, --bf16, --int8 and --int4" in result.stderr) == (2, True)
 
 
 def test_calibration_of_an_fp32_export_is_refused(tmp_path: Path) -> None:

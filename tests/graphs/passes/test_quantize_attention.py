@@ -33,11 +33,8 @@ g (float[b, s, 2] x) => (float[b, s, s] y, float[b, s, 2] {SELF}__key__Add)
 }}
 """
 QUERY, KEY, VALUE = (f"{ATTENTION}.self.{name}.Add" for name in ("query", "key", "value"))
-CONTEXT = Context(
-    quantizers={
-        name: Quantizer(scale=scale, zero_point=128) for name, scale in ((QUERY, 0.5), (KEY, 1.0), (VALUE, 2.0))
-    }
-)
+SCALES = {QUERY: 0.5, KEY: 1.0, VALUE: 2.0}
+CONTEXT = Context(quantizers={name: Quantizer(scale=scale, zero_point=128) for name, scale in SCALES.items()})
 FEEDS: Arrays = {"x": np.array([[[0.5, -1.0], [2.0, 300.0]]], dtype=np.float32)}
 FORM = Form(name="scores", passes=(QuantizeAttention,))
 
