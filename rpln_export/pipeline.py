@@ -181,6 +181,7 @@ def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: 
         left_out=checkpoint.left_out,
         tokenizer_notes=checkpoint.notes,
         proof=attempt.proof,
+        quantization=attempt.quantization,
         steps=steps.finished,
         choice=attempt.choice,
         engines=engines,

@@ -17,6 +17,8 @@ from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.plan.graphs import GraphPlan
+from rpln_export.quantization.fidelity import Fidelity
+from rpln_export.quantization.quantize import Quantization, QuantizedForm
 from rpln_export.steps import Step
 from rpln_export.validation.comparison import TINY, Comparison
 from rpln_export.validation.proof import Proof
@@ -99,6 +101,63 @@ class FormReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TriedGraph:
+    """A quantized graph that was tried on texts.
+
+    Attributes:
+        ranges: the row of RANGE_METHODS that its ranges come from; empty if they come from the batch or there are none.
+        kept: the blocks of layers that stay in fp32.
+        rms: the root of the mean square of its differences from eager torch, relative to the output's range.
+        largest: the largest difference.
+        agreement: the share of decisions that are equal; None for a task that decides nothing.
+        decisions: how many decisions were compared.
+    """
+
+    ranges: str
+    kept: Sequence[str]
+    rms: float
+    largest: float
+    agreement: float | None
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedFormReport:
+    """How a form was quantized.
+
+    Attributes:
+        form: the name of the form.
+        tried: the graphs with all blocks quantized, one for each way to choose ranges.
+        curve: the graphs with more and more blocks in fp32; the last one is the form's.
+        costs: the rms with one block alone quantized, by the block; empty if nothing had to stay in fp32.
+        holds: whether the form passes the gate.
+    """
+
+    form: str
+    tried: Sequence[TriedGraph]
+    curve: Sequence[TriedGraph]
+    costs: Mapping[str, float]
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationReport:
+    """How the graphs were quantized.
+
+    Attributes:
+        measured: how many texts ranges were measured on.
+        held_back: how many texts the graphs were tried on.
+        gate: what was asked of them.
+        forms: the forms, packed ones left out, which are as accurate as the forms that they pack.
+    """
+
+    measured: int
+    held_back: int
+    gate: str
+    forms: Sequence[QuantizedFormReport]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationReport:
     """What the bundle makes of the checkpoint's generation_config.json.
 
@@ -148,6 +207,7 @@ class Report:
         tolerance: what the recipe accepts.
         comparisons: every comparison with eager torch.
         notes: sentences about how the comparisons were made.
+        quantization: how the graphs were quantized; None for other precisions.
         steps: the seconds and the peak memory of each step.
         forms: the graphs in other forms.
         optimization: how the forms were chosen.
@@ -170,6 +230,7 @@ class Report:
     tolerance: Tolerance
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
+    quantization: QuantizationReport | None
     steps: Sequence[Step]
     forms: Sequence[FormReport]
     optimization: Optimization
@@ -209,6 +270,7 @@ def report_from_export(
     left_out: Sequence[str],
     tokenizer_notes: Sequence[str],
     proof: Proof,
+    quantization: Quantization | None,
     steps: Sequence[Step],
     choice: Choice,
     engines: EnginesBuilt,
@@ -230,6 +292,7 @@ def report_from_export(
         tolerance=plan.recipe.tolerance,
         comparisons=proof.comparisons,
         notes=proof.notes,
+        quantization=None if quantization is None else _quantization_report(quantization),
         steps=steps,
         forms=[_form_report(path, graph, choice) for path, graph in choice.models.items()],
         optimization=choice.record,
@@ -242,6 +305,36 @@ def _generation_report(plan: ExportPlan) -> GenerationReport | None:
     if plan.generation is None:
         return None
     return GenerationReport(defaults=plan.generation.defaults, unsupported=plan.unsupported_generation)
+
+
+def _quantization_report(quantization: Quantization) -> QuantizationReport:
+    return QuantizationReport(
+        measured=quantization.measured,
+        held_back=quantization.held_back,
+        gate=quantization.gate,
+        forms=[_quantized_form(row) for row in quantization.forms.values()],
+    )
+
+
+def _quantized_form(row: QuantizedForm) -> QuantizedFormReport:
+    return QuantizedFormReport(
+        form=row.form,
+        tried=[_tried(fidelity, ranges=name) for name, fidelity in row.tried.items()],
+        curve=[_tried(point.fidelity, ranges=row.ranges, kept=point.kept) for point in row.passage.curve],
+        costs=row.passage.costs,
+        holds=row.passage.holds,
+    )
+
+
+def _tried(fidelity: Fidelity, *, ranges: str, kept: Sequence[str] = ()) -> TriedGraph:
+    return TriedGraph(
+        ranges=ranges,
+        kept=kept,
+        rms=fidelity.rms,
+        largest=fidelity.largest,
+        agreement=fidelity.agreement,
+        decisions=fidelity.decisions,
+    )
 
 
 def _in_words(options: Mapping[str, Any]) -> str:

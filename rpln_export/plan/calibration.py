@@ -11,6 +11,8 @@ from rpln_runtime.limits import OTHER
 
 DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 """The texts that ranges are measured on unless the user names others: prose, numbers, code and URLs, one a line."""
+TEXTS_OF_QUANTIZED: Final = Path(__file__).with_name("quantization.txt")
+"""These texts and more of them, since what is quantized is also tried on some that are held back."""
 EXPECTED: Final = (
     '--calibration takes a text file in UTF-8 with one text on each line, or a .jsonl file with lines such as {"text": '
     '"..."} or, for pairs of texts, {"text": "...", "text_pair": "..."}.'
@@ -39,7 +41,7 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
             f"--calibration goes with --int8, --fp16 or --bf16, but an {recipe.name} export measures no ranges. Leave "
             "it out."
         )
-    texts = calibration_texts(path)
+    texts = calibration_texts(path, recipe)
     if recipe.quantizes and len(texts) < FEWEST:
         raise PlanError(
             f"{path} holds {len(texts)} texts, and int8 needs at least {FEWEST}: ranges are measured on most of them, "
@@ -47,9 +49,9 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
         )
 
 
-def calibration_texts(path: Path | None) -> list[CalibrationText]:
-    """Return the texts in the file `path`, or the built-in ones. Raises PlanError for a file that holds none."""
-    path = path or DEFAULT_TEXTS
+def calibration_texts(path: Path | None, recipe: Recipe) -> list[CalibrationText]:
+    """Return the texts in the file `path`, or those that are built in. Raises PlanError for a file that holds none."""
+    path = path or (TEXTS_OF_QUANTIZED if recipe.quantizes else DEFAULT_TEXTS)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -59,7 +59,7 @@ def _feeds(
 def ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:
     """Yield the token ids of each of the plan's calibration texts, in windows of what all of its networks take."""
     limit = min(limits.usable_length for limits in (plan.limits, plan.memory_limits) if limits is not None)
-    for text in calibration_texts(plan.calibration):
+    for text in calibration_texts(plan.calibration, plan.recipe):
         windows = tokenizer(text.text, text.pair, truncation=True, max_length=limit, return_overflowing_tokens=True)
         for window in windows["input_ids"]:
             ids = np.array(window[:limit], dtype=np.int64)

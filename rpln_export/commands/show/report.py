@@ -10,7 +10,7 @@ from rpln_export.commands.show.engines import print_engines
 from rpln_model.names import weights_in_words
 
 if TYPE_CHECKING:
-    from rpln_export.bundle.report import Report, Rescaling
+    from rpln_export.bundle.report import QuantizationReport, Report, Rescaling
     from rpln_export.validation.comparison import Comparison
     from rpln_runtime.manifest import Optimization
 
@@ -30,6 +30,8 @@ def print_report(report: "Report") -> None:
     for graph in report.graphs:
         if graph.rescaling:
             print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")
+    if report.quantization:
+        print_quantization(report.quantization)
     print_optimization(report.optimization)
     if report.engines.engines:
         print_engines(report.engines.engines)
@@ -37,6 +39,19 @@ def print_report(report: "Report") -> None:
     seconds = ", ".join(f"{step.name} {step.seconds:.1f} s" for step in report.steps)
     size = sum(report.sizes.values())
     console.print(f"{report.destination}: {size / 1e6:,.1f} MB, {seconds}", soft_wrap=True)
+
+
+def print_quantization(quantization: "QuantizationReport") -> None:
+    """Print how accurate the quantized forms are on texts that were held back."""
+    console = make_console()
+    table = Table("form", "ranges", "blocks in fp32", "difference (rms)", "equal decisions", "gate")
+    for form in quantization.forms:
+        last = form.curve[-1]
+        equal = "" if last.agreement is None else f"{last.agreement:.2%} of {last.decisions:,}"
+        gate = "holds" if form.holds else "does not hold"
+        table.add_row(form.form, last.ranges, str(len(last.kept)), f"{last.rms:.2e}", equal, gate)
+    console.print(table)
+    console.print(f"gate, on {quantization.held_back} texts: {quantization.gate}", soft_wrap=True)
 
 
 def print_optimization(optimization: "Optimization") -> None:
