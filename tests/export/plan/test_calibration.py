@@ -11,6 +11,7 @@ from rpln_export.plan.calibration import (
     DEFAULT_TEXTS,
     EXPECTED,
     FEWEST,
+    TEXTS_OF_QUANTIZED,
     CalibrationText,
     calibration_texts,
     check_calibration,
@@ -20,6 +21,8 @@ from rpln_export.validation.calibration import ids_from_texts
 from rpln_graphs.recipes import RECIPES
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 
+INT8 = RECIPES["int8"]
+
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
@@ -28,21 +31,22 @@ def write(path: Path, text: str) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(PlanError) as refused:
-        calibration_texts(path)
+        calibration_texts(path, INT8)
     return str(refused.value)
 
 
 def test_each_line_is_a_text() -> None:
-    texts = calibration_texts(None)
-
-    assert [text.text for text in texts] == DEFAULT_TEXTS.read_text(encoding="utf-8").splitlines()
-    assert all(text.pair is None for text in texts)
+    for recipe, path in ((RECIPES["fp16"], DEFAULT_TEXTS), (INT8, TEXTS_OF_QUANTIZED)):
+        texts = calibration_texts(None, recipe)
+        assert [text.text for text in texts] == path.read_text(encoding="utf-8").splitlines()
+        assert all(text.pair is None for text in texts)
+    assert len(calibration_texts(None, INT8)) == 64
 
 
 def test_blank_lines_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "texts.txt", '\none\n  \n{"text": "two"}\n')
 
-    assert calibration_texts(path) == [CalibrationText(text="one"), CalibrationText(text='{"text": "two"}')]
+    assert calibration_texts(path, INT8) == [CalibrationText(text="one"), CalibrationText(text='{"text": "two"}')]
 
 
 def test_lines_of_json_hold_texts_and_pairs(tmp_path: Path) -> None:
@@ -54,7 +58,7 @@ def test_lines_of_json_hold_texts_and_pairs(tmp_path: Path) -> None:
     ]
     path = write(tmp_path / "texts.jsonl", "\n".join(lines))
 
-    assert calibration_texts(path) == [
+    assert calibration_texts(path, INT8) == [
         CalibrationText(text="é"),
         CalibrationText(text="Who?", pair="Ada."),
         CalibrationText(text="a"),

@@ -1,4 +1,4 @@
-"""Exports in int8, end to end: the embedded checkpoints answer as in fp32, and what is not accurate is not published."""
+"""Exports in int8, end to end: embedded checkpoints answer as in fp32; what is not accurate is not published."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from tests.export.conftest import Export
 Embedded = Callable[..., Path]
 
 MAILS = Path(__file__).parents[1] / "data" / "mails_test_sample.jsonl"
-PASSAGES = Path(__file__).parents[1] / "data" / "brown_test_sample.jsonl"
 TEXTS = [
     "The old man walked to the boat, and his crew watched the stars.",
     "Free money!!! Click http://example.com now & win 1,000,000 dollars.",
@@ -107,13 +106,15 @@ def test_a_bundle_says_what_it_is_and_is_smaller(embedded: Embedded) -> None:
 
     assert (manifest.recipe, manifest.graphs[0].form) == ("int8", "static")
     assert {name: manifest.passes[name] for name in ("QuantizeProducts", "QuantizeAttention")} == {
-        "QuantizeProducts": 24,
-        "QuantizeAttention": 8,
+        "QuantizeProducts": 6 * layers,
+        "QuantizeAttention": 2 * layers,
     }
     graph = onnx.load(folder / "model.onnx")
     assert {node.domain for node in graph.graph.node} == {""}
     onnx.checker.check_model(graph)
-    weights = 4 * (4 * 128 * 128 + 2 * 128 * 512)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, inner, layers = (config[f"{name}"] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
     # Weights, and a zero point for each of their columns.
     assert weights < integers_in(folder / "model.onnx") < 1.02 * weights
     assert (plain / "model.onnx").stat().st_size - (folder / "model.onnx").stat().st_size > 2.8 * weights
@@ -131,7 +132,7 @@ def test_the_commands_take_a_bundle(embedded: Embedded, tmp_path: Path) -> None:
     shown = run("inspect", folder)
     assert (shown.exit_code, "QuantizeLinear" in shown.output) == (0, True), shown.output
     answers = tmp_path / "answers.jsonl"
-    result = run("batch", folder, MAILS, "-o", answers, "--provider", "cpu")
+    result = run("batch", folder, MAILS, answers, "--provider", "cpu")
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == len(MAILS.read_text(encoding="utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""MatMul(x, DequantizeLinear(W)) with W in blocks -> MatMulNBits(x, W): bytes are laid out as the operator reads them."""
+"""MatMul(x, DequantizeLinear(W)) with W in blocks -> MatMulNBits(x, W): bytes lie as the operator reads them."""
 
 import numpy as np
 import pytest

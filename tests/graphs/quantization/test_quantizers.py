@@ -1,4 +1,4 @@
-"""Quantizers: 0 is exact, no value in the range is off by more than half a step, and integers stay within their type."""
+"""Quantizers: 0 is exact, no value in the range is off by more than half a step, integers stay within their type."""
 
 import numpy as np
 import onnx_ir as ir
