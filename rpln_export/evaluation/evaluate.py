@@ -1,0 +1,117 @@
+"""The metrics of a runner on examples, and how far two runners agree on them."""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rpln_export.evaluation.examples import Examples
+from rpln_export.evaluation.measures.base import Example
+from rpln_export.evaluation.rows import Outputs, Row, run_rows
+from rpln_export.evaluation.runners import Runner
+from rpln_graphs.tolerances import Distance
+
+FinishedRows = Iterable[tuple[int, Outputs]]
+"""The place of each row among all rows of the examples, and its outputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """The metrics of a network on examples.
+
+    Attributes:
+        metrics: the value of each metric by its name, the main metric first.
+        examples: the number of examples.
+        decisions: the decisions in each example, such as the labels of its words; empty where the task decides nothing.
+    """
+
+    metrics: Mapping[str, float]
+    examples: int
+    decisions: Sequence[Sequence[Hashable]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How many decisions two networks make on the same examples, and how many of them are equal."""
+
+    decisions: int
+    equal: int
+
+    @property
+    def share(self) -> float | None:
+        """The share of equal decisions; None where nothing is decided."""
+        return self.equal / self.decisions if self.decisions else None
+
+
+def evaluate(runner: Runner, examples: Examples, *, advance: Callable[[int, int], None] | None = None) -> Evaluation:
+    """Run `runner` on the examples and return its metrics.
+
+    `advance` is called with (done, total) as rows are run. Raises InputError where the examples determine no metric,
+    and what `run_rows` raises.
+    """
+    return evaluation_from_outputs(examples, counted(run_rows(runner, rows_of(examples)), examples, advance))
+
+
+def evaluation_from_outputs(examples: Examples, outputs: FinishedRows) -> Evaluation:
+    """Return the metrics of whatever computed `outputs`, which has each of `rows_of(examples)` once, in any order."""
+    measure, rows = examples.measure, rows_of(examples)
+    kept: list[Any] = [None] * len(rows)
+    for place, found in outputs:
+        kept[place] = measure.read(rows[place], found)
+    left = iter(kept)
+    predictions = measure.predictions(
+        [
+            Example(fields=fields, rows=own, kept=[next(left) for _ in own])
+            for fields, own in zip(examples.fields, examples.rows, strict=True)
+        ]
+    )
+    scores = measure.scores(examples.fields, predictions)
+    return Evaluation(
+        metrics={metric.name: scores[metric.name] for metric in measure.metrics},
+        examples=len(predictions),
+        decisions=[measure.decisions(prediction) for prediction in predictions],
+    )
+
+
+def rows_of(examples: Examples) -> list[Row]:
+    """Return the rows of all examples, in order."""
+    return [row for rows in examples.rows for row in rows]
+
+
+def agreement(one: Evaluation, other: Evaluation) -> Agreement:
+    """Return how many decisions are equal in two evaluations of the same examples."""
+    pairs = [
+        pair
+        for first, second in zip(one.decisions, other.decisions, strict=True)
+        for pair in zip(first, second, strict=True)
+    ]
+    return Agreement(decisions=len(pairs), equal=sum(first == second for first, second in pairs))
+
+
+def difference_of_outputs(one: FinishedRows, other: FinishedRows) -> Distance:
+    """Return the largest and the root mean square difference of two runs, over all values of all outputs.
+
+    Both have the same rows in the same order, so that only those of one batch are in memory. Values of padding are not
+    among them.
+    """
+    squares, count, largest = 0.0, 0, 0.0
+    for (place, first), (other_place, second) in zip(one, other, strict=True):
+        assert place == other_place
+        for name, values in first.items():
+            difference = np.abs(values.astype(np.float64) - second[name])
+            squares += float(np.square(difference).sum())
+            count += difference.size
+            largest = float(np.maximum(largest, difference.max(initial=0.0)))  # NaN remains NaN
+    return Distance(rms=float(np.sqrt(squares / count)) if count else 0.0, largest=largest)
+
+
+def counted(
+    outputs: FinishedRows, examples: Examples, advance: Callable[[int, int], None] | None
+) -> Iterator[tuple[int, Outputs]]:
+    """Yield `outputs` as they are, and tell `advance` how many there were."""
+    total = sum(map(len, examples.rows))
+    for done, finished in enumerate(outputs, start=1):
+        yield finished
+        if advance is not None:
+            advance(done, total)
