@@ -83,11 +83,15 @@ class Cloze(_Masks):
         assert mask is not None  # the post-processing sees to it
         parts = fields["text"].split(self.tokenizer.token(mask))
         if len(targets) != len(parts) - 1 or not targets:
-            raise InputError(f"it has {len(targets)} 'targets', expected one for each of the masks in 'text', {len(parts) - 1}")
+            raise InputError(
+                f"it has {len(targets)} 'targets', expected one for each of the masks in 'text', {len(parts) - 1}"
+            )
         filled = self.tokenizer.encode("".join(chain(*zip_longest(parts, targets, fillvalue=""))))
         whole = self.tokenizer.encode(fields["text"])
         masks = whole.ids == mask
         if len(filled) != len(whole) or (filled.ids != whole.ids)[~masks].any():
             raise InputError(f"its 'targets' {targets!r} are not a single token each, as a mask is")
         encoding = self.cut(whole, "'text'")
+        if not (encoding.ids == mask).any():
+            raise InputError("its 'text' has no mask in the part that is left when it is cut")
         return [Row(encoding=encoding, targets=filled.ids[encoding.positions[encoding.ids == mask]])]

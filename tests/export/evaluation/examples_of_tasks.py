@@ -60,7 +60,7 @@ EXAMPLES: Final[dict[str, list[Line]]] = {
 }
 """The examples by the name of the class in MEASURES."""
 
-FORMS: Final = {
+FORMS: Final[dict[str, dict[str, Any]]] = {
     "MultiLabel": {"problem_type": "multi_label_classification"},
     "Regression": {"problem_type": "regression", "id2label": {0: "SCORE"}, "label2id": {"SCORE": 0}},
     "Entities": {
