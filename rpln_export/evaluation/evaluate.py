@@ -11,6 +11,7 @@ from rpln_export.evaluation.measures.base import Example
 from rpln_export.evaluation.rows import Outputs, Row, run_rows
 from rpln_export.evaluation.runners import Runner
 from rpln_graphs.tolerances import Distance
+from rpln_runtime.tasks import Task
 
 FinishedRows = Iterable[tuple[int, Outputs]]
 """The place of each row among all rows of the examples, and its outputs."""
@@ -44,13 +45,26 @@ class Agreement:
         return self.equal / self.decisions if self.decisions else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputComparison:
+    """The outputs of two networks for the same rows, compared.
+
+    Attributes:
+        distance: the largest and the root mean square difference, over all values of all outputs.
+        agreement: how many argmaxes are equal, along the axis that an answer of the task takes the largest value of.
+    """
+
+    distance: Distance
+    agreement: Agreement
+
+
 def evaluate(runner: Runner, examples: Examples, *, advance: Callable[[int, int], None] | None = None) -> Evaluation:
     """Run `runner` on the examples and return its metrics.
 
     `advance` is called with (done, total) as rows are run. Raises InputError where the examples determine no metric,
     and what `run_rows` raises.
     """
-    return evaluation_from_outputs(examples, counted(run_rows(runner, rows_of(examples)), examples, advance))
+    return evaluation_from_outputs(examples, _counted(run_rows(runner, rows_of(examples)), examples, advance))
 
 
 def evaluation_from_outputs(examples: Examples, outputs: FinishedRows) -> Evaluation:
@@ -89,24 +103,33 @@ def agreement(one: Evaluation, other: Evaluation) -> Agreement:
     return Agreement(decisions=len(pairs), equal=sum(first == second for first, second in pairs))
 
 
-def difference_of_outputs(one: FinishedRows, other: FinishedRows) -> Distance:
-    """Return the largest and the root mean square difference of two runs, over all values of all outputs.
+def compare_outputs(task: Task, one: FinishedRows, other: FinishedRows) -> OutputComparison:
+    """Return how far the outputs of two runs of `task` are apart, which needs no right answers.
 
-    Both have the same rows in the same order, so that only those of one batch are in memory. Values of padding are not
-    among them.
+    Both have the same rows in the same order, so that no more than a batch of each is in memory. There are no values of
+    padding among them. A choice of several is no argmax here, since each choice is a row by itself.
     """
-    squares, count, largest = 0.0, 0, 0.0
+    axes = {tensor.name: tensor.decides_along for tensor in (*task.outputs, *task.outputs_instead)}
+    squares, largest = 0.0, 0.0
+    values = decisions = equal = 0
     for (place, first), (other_place, second) in zip(one, other, strict=True):
         assert place == other_place
-        for name, values in first.items():
-            difference = np.abs(values.astype(np.float64) - second[name])
+        for name, array in first.items():
+            difference = np.abs(array.astype(np.float64) - second[name])
             squares += float(np.square(difference).sum())
-            count += difference.size
+            values += difference.size
             largest = float(np.maximum(largest, difference.max(initial=0.0)))  # NaN remains NaN
-    return Distance(rms=float(np.sqrt(squares / count)) if count else 0.0, largest=largest)
+            axis = axes[name]
+            if axis is not None and array.shape[axis := axis - (axis > 0)] > 1:  # a row has no axis of the batch
+                same = array.argmax(axis) == second[name].argmax(axis)
+                decisions, equal = decisions + same.size, equal + int(same.sum())
+    return OutputComparison(
+        distance=Distance(rms=float(np.sqrt(squares / values)) if values else 0.0, largest=largest),
+        agreement=Agreement(decisions=decisions, equal=equal),
+    )
 
 
-def counted(
+def _counted(
     outputs: FinishedRows, examples: Examples, advance: Callable[[int, int], None] | None
 ) -> Iterator[tuple[int, Outputs]]:
     """Yield `outputs` as they are, and tell `advance` how many there were."""

@@ -36,31 +36,38 @@ def read_examples(path: Path, manifest: Manifest, tokenizer: Tokenizer, *, trunc
     With `truncation`, texts that are too long are cut. Raises InputError, with the line, for a file that cannot be
     read, is empty, or has an example that is not of the task, has a wrong field or an unknown label, or is too long.
     """
-    lines = _lines(path)
-    number, first = next(lines, (0, {}))
+    lines = list(_lines(path))
+    measure = _measure(path, lines, manifest)(manifest=manifest, tokenizer=tokenizer, truncation=truncation)
+    rows = []
+    for number, fields in lines:
+        try:
+            measure.check(fields)
+            rows.append(measure.rows(fields))
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {str(error).removesuffix('.')}.") from error
+    return Examples(measure=measure, fields=[fields for _, fields in lines], rows=rows)
+
+
+def _measure(path: Path, lines: Sequence[tuple[int, Fields]], manifest: Manifest) -> type[Measure[Any, Any]]:
+    """Return the row of MEASURES that fits the network and has the fields of the first line.
+
+    Raises InputError where there is none, and for an empty file.
+    """
     kinds = [kind for kind in MEASURES[manifest.task] if kind.fits(manifest)]
-    expected = ", or ".join(fields_in_words(kind.fields) for kind in kinds)
     if not kinds:
         raise InputError(
             f"{manifest.task} of the problem type {manifest.problem_type!r} with {len(manifest.labels)} labels has no "
-            "metric here."
+            f"metric here, so that {path} cannot be used."
         )
-    if not number:
+    expected = ", or ".join(fields_in_words(kind.fields) for kind in kinds)
+    if not lines:
         raise InputError(f"{path} is empty, expected a JSON object on each line, with {expected}.")
-    fitting = [kind for kind in kinds if {field.name for field in kind.fields if not field.optional} <= first.keys()]
-    if not fitting:
-        found = ", ".join(map(repr, first)) or "none"
-        raise InputError(f"{path}, line {number}: it has the fields {found}, but {manifest.task} needs {expected}.")
-    measure = fitting[0](manifest=manifest, tokenizer=tokenizer, truncation=truncation)
-    fields, rows = [], []
-    for place, line in ((number, first), *lines):
-        try:
-            measure.check(line)
-            rows.append(measure.rows(line))
-        except InputError as error:
-            raise InputError(f"{path}, line {place}: {str(error).removesuffix('.')}.") from error
-        fields.append(line)
-    return Examples(measure=measure, fields=fields, rows=rows)
+    number, first = lines[0]
+    for kind in kinds:
+        if {field.name for field in kind.fields if not field.optional} <= first.keys():
+            return kind
+    found = ", ".join(map(repr, first)) or "none"
+    raise InputError(f"{path}, line {number}: it has the fields {found}, but {manifest.task} needs {expected}.")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -42,7 +42,7 @@ class Metric:
 
     Attributes:
         name: the name in tables and in JSON.
-        is_share: whether it is from 0 to 1 and shown in percent.
+        is_share: whether 1 is the best value, and it is shown in percent. A correlation may be negative.
         higher_is_better: whether a larger value is a better one.
     """
 
@@ -115,9 +115,12 @@ class Measure(ABC, Generic[Kept, Prediction]):
     def scores(self, fields: Sequence[Fields], predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """Return the value of each metric, by its name. Raises InputError where the examples determine none."""
 
+    @abstractmethod
     def decisions(self, prediction: Prediction) -> Sequence[Hashable]:
-        """Return the decisions in a prediction, of which two networks may agree on some. Not every task decides."""
-        raise NotImplementedError
+        """Return the decisions in a prediction, such as the label of each word; nothing where the task decides nothing.
+
+        Two networks may agree on some of them.
+        """
 
     def cut(self, encoding: Encoding, what: str) -> Encoding:
         """Return `encoding`, cut to the usable length if that is allowed.

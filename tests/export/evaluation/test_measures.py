@@ -220,7 +220,7 @@ def test_masks_of_a_text(network: Callable[[str], Network]) -> None:
     found = []
     for line, names in zip(EXAMPLES[own.form], [["Ġthe"], ["Ġthe", "."]], strict=True):
         places = (own.encode(line["text"])["input_ids"][0] == own.tokenizer.mask_token_id).nonzero()
-        targets = [own.tokenizer.convert_tokens_to_ids(name) for name in names]
+        targets = [own.tokenizer.get_vocab()[name] for name in names]
         logits = own(line["text"]).logits[0]
         found += [nats_and_hit(logits[int(p)], target) for p, target in zip(places, targets, strict=True)]
     assert own.evaluate().metrics == expected_of_masks(found)
@@ -273,7 +273,8 @@ def test_texts_that_answer_texts(network: Callable[[str], Network]) -> None:
 
 def vector(own: Network, text: str) -> torch.Tensor:
     mean: torch.Tensor = own(text).last_hidden_state[0].mean(0)
-    return mean / mean.norm()
+    unit: torch.Tensor = mean / mean.norm()
+    return unit
 
 
 def test_similar_texts(network: Callable[[str], Network]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from rpln_export.evaluation.evaluate import (
     Evaluation,
     agreement,
-    difference_of_outputs,
+    compare_outputs,
     evaluate,
     evaluation_from_outputs,
     rows_of,
@@ -51,8 +51,10 @@ def test_a_bundle_has_the_figures_of_its_checkpoint(
     assert type(examples.measure).__name__ == form
     check_equal(evaluate(bundle, examples), evaluate(checkpoint, examples_for(checkpoint, form, tmp_path)))
     rows = rows_of(examples)
-    difference = difference_of_outputs(run_rows(bundle, rows), run_rows(checkpoint, rows))
-    assert 0 < difference.rms <= difference.largest < 1e-4
+    compared = compare_outputs(bundle.task, run_rows(bundle, rows), run_rows(checkpoint, rows))
+    assert 0 < compared.distance.rms <= compared.distance.largest < 1e-4
+    decides = task not in {"feature-extraction", "multiple-choice"}
+    assert compared.agreement.share == (1 if decides else None)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +99,8 @@ def test_fp16_has_nearly_the_same_figures(
     one, other = evaluate(half, examples), evaluate(full, examples)
     assert one.metrics == pytest.approx(other.metrics, rel=0.05)
     rows = rows_of(examples)
-    difference = difference_of_outputs(run_rows(half, rows), run_rows(full, rows))
-    assert 1e-6 < difference.rms < 0.02
+    compared = compare_outputs(full.task, run_rows(half, rows), run_rows(full, rows))
+    assert 1e-6 < compared.distance.rms < 0.02
 
 
 def test_functions_take_the_place_of_a_bundle(exported: Callable[..., Export], tmp_path: Path) -> None:
@@ -123,9 +125,30 @@ def test_functions_take_the_place_of_a_bundle(exported: Callable[..., Export], t
     found = agreement(changed, right)
     assert (found.decisions, found.equal) == (6, sum(row == [3] for row in right.decisions))
     rows = rows_of(examples)
-    difference = difference_of_outputs(run_rows(runner, rows), run_rows(bundle, rows))
-    assert difference.largest == pytest.approx(1000)
-    assert difference.rms == pytest.approx(1000 / np.sqrt(5))
+    compared = compare_outputs(runner.task, run_rows(runner, rows), run_rows(bundle, rows))
+    assert compared.distance.largest == pytest.approx(1000)
+    assert compared.distance.rms == pytest.approx(1000 / np.sqrt(5))
+    assert compared.agreement == found
+
+
+@pytest.mark.parametrize(("task", "form"), [("token-classification", "WordLabels"), ("question-answering", "Answers")])
+def test_outputs_agree_on_some_argmaxes_of_real_tokens(
+    exported: Callable[..., Export], task: str, form: str, tmp_path: Path
+) -> None:
+    runner = runner_from_bundle(exported(task).folder)
+    rows = rows_of(examples_for(runner, form, tmp_path))
+    right = [dict(outputs) for _, outputs in sorted(run_rows(runner, rows), key=lambda pair: pair[0])]
+    found = [{name: array.copy() for name, array in outputs.items()} for outputs in right]
+    changed = found[1][min(found[1])]
+    changed[changed.argmin(axis=0), *np.indices(changed.shape[1:])] += 100  # a token, for each label or none
+    compared = compare_outputs(runner.task, enumerate(right), enumerate(found))
+    expected = [
+        array.argmax(-1) == other[name].argmax(-1)
+        for one, other in zip(right, found, strict=True)
+        for name, array in one.items()
+    ]
+    assert compared.agreement.decisions == sum(same.size for same in expected)
+    assert compared.agreement.equal == sum(int(same.sum()) for same in expected) < compared.agreement.decisions
 
 
 def test_vectors_decide_nothing(exported: Callable[..., Export], tmp_path: Path) -> None:
