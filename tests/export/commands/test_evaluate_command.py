@@ -16,6 +16,7 @@ from tests.export.conftest import Export
 from tests.export.evaluation.examples_of_tasks import EXAMPLES
 
 SAMPLE = Path(__file__).parents[1] / "data" / "brown_test_sample.jsonl"
+FAIRSEQ = Path(__file__).parents[2] / "data" / "fairseq"
 USAGE = 2
 
 
@@ -78,6 +79,13 @@ def test_a_checkpoint_is_read_as_its_options_say(checkpoint: Callable[[str], Pat
     assert json.loads(result.stdout)["task"] == "fill-mask"
     result = evaluate(checkpoint("fill-mask"), examples, "--task", "text-classification")
     assert (result.exit_code, "lacks weights" in result.stderr) == (PlanError.exit_code, True)
+
+
+def test_a_checkpoint_of_fairseq_is_read_with_its_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text": "The dog barked."}))
+    vocabulary = ("--dict", FAIRSEQ / "dict.txt", "--bpe", FAIRSEQ / "encoder.json", FAIRSEQ / "vocab.bpe")
+    result = evaluate(FAIRSEQ / "masked_lm.pt", tmp_path / "x.jsonl", *vocabulary, "--json")
+    assert json.loads(result.stdout)["task"] == "fill-mask"
 
 
 def test_texts_are_cut_where_that_is_asked_for(exported: Callable[..., Export], tmp_path: Path) -> None:
