@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rpln_export.errors import ValidationError
 from rpln_export.evaluation.examples import Examples
 from rpln_export.evaluation.measures.base import Example
 from rpln_export.evaluation.rows import Outputs, Row, run_rows
@@ -61,17 +62,21 @@ class OutputComparison:
 def evaluate(runner: Runner, examples: Examples, *, advance: Callable[[int, int], None] | None = None) -> Evaluation:
     """Run `runner` on the examples and return its metrics.
 
-    `advance` is called with (done, total) as rows are run. Raises InputError where the examples determine no metric,
-    and what `run_rows` raises.
+    `advance` is called with (done, total) as rows are run. Raises what `run_rows` and `evaluation_from_outputs` raise.
     """
     return evaluation_from_outputs(examples, _counted(run_rows(runner, rows_of(examples)), examples, advance))
 
 
 def evaluation_from_outputs(examples: Examples, outputs: FinishedRows) -> Evaluation:
-    """Return the metrics of whatever computed `outputs`, which has each of `rows_of(examples)` once, in any order."""
+    """Return the metrics of whatever computed `outputs`, which has each of `rows_of(examples)` once, in any order.
+
+    Raises ValidationError for NaN and infinite values, and InputError where the examples determine no metric.
+    """
     measure, rows = examples.measure, rows_of(examples)
+    owners = [number for number, own in enumerate(examples.rows, start=1) for _ in own]
     kept: list[Any] = [None] * len(rows)
     for place, found in outputs:
+        _check_finite(found, owners[place])
         kept[place] = measure.read(rows[place], found)
     left = iter(kept)
     predictions = measure.predictions(
@@ -127,6 +132,16 @@ def compare_outputs(task: Task, one: FinishedRows, other: FinishedRows) -> Outpu
         distance=Distance(rms=float(np.sqrt(squares / values)) if values else 0.0, largest=largest),
         agreement=Agreement(decisions=decisions, equal=equal),
     )
+
+
+def _check_finite(outputs: Outputs, number: int) -> None:
+    """Raise ValidationError for outputs that hold NaN or infinity; `number` counts the examples from 1."""
+    for name, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise ValidationError(
+                f"{name!r} holds NaN or infinite values for example {number}, so that there is no metric. Look for the "
+                "reason in the weights, or choose a precision with a larger range."
+            )
 
 
 def _counted(

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
+from rpln_export.errors import ValidationError
 from rpln_export.evaluation.evaluate import (
     Evaluation,
     agreement,
@@ -23,8 +25,10 @@ from rpln_export.evaluation.runners import Runner, runner_from_bundle, runner_fr
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.session import load
+from tests.export.checkpoints import HIDDEN
 from tests.export.conftest import Export
 from tests.export.evaluation.examples_of_tasks import EXAMPLES, FORMS
+from tests.export.sentence_folders import dense, encoded, normalize, save_sentences
 
 CASES = [(task, kind.__name__) for task, kinds in MEASURES.items() for kind in kinds if kind.__name__ not in FORMS]
 
@@ -151,6 +155,18 @@ def test_outputs_agree_on_some_argmaxes_of_real_tokens(
     assert compared.agreement.equal == sum(int(same.sum()) for same in expected) < compared.agreement.decisions
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_have_no_metric(
+    exported: Callable[..., Export], value: float, tmp_path: Path
+) -> None:
+    runner = runner_from_bundle(exported("question-answering").folder)
+    examples = examples_for(runner, "Answers", tmp_path)
+    outputs = dict(run_rows(runner, rows_of(examples)))
+    outputs[1] = {name: np.full_like(array, value) for name, array in outputs[1].items() if name == "end_logits"}
+    with pytest.raises(ValidationError, match="'end_logits' holds NaN or infinite values for example 2, so that"):
+        evaluation_from_outputs(examples, outputs.items())
+
+
 def test_vectors_decide_nothing(exported: Callable[..., Export], tmp_path: Path) -> None:
     runner = runner_from_bundle(exported("feature-extraction").folder)
     found = evaluate(runner, examples_for(runner, "Retrieval", tmp_path))
@@ -176,3 +192,22 @@ def test_a_cache_that_numpy_has_no_type_for_is_refused(exported: Callable[..., E
     )
     with pytest.raises(InputError, match=r"'past_key_values.0.key' \(bfloat16\).* Export the checkpoint"):
         evaluate(runner, examples_for(runner, "Continuations", tmp_path))
+
+
+def test_a_folder_of_sentence_transformers_has_the_figures_of_its_encode(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = save_sentences(
+        tmp_path / "folder",
+        checkpoint("feature-extraction"),
+        poolings=["mean", "max"],
+        layers=[dense(2 * HIDDEN, 8), normalize()],
+        prompts={"query": "Is this: ", "passage": "Ada "},
+        default_prompt_name="passage",
+    )
+    runner = runner_from_checkpoint(str(folder))
+    lines = EXAMPLES["Similarity"]
+    first, second = (encoded(folder, [line[name] for line in lines]) for name in ("text1", "text2"))
+    expected = spearmanr([line["score"] for line in lines], (first * second).sum(axis=1).round(5)).statistic
+    found = evaluate(runner, examples_for(runner, "Similarity", tmp_path))
+    assert found.metrics == pytest.approx({"spearman": expected})
