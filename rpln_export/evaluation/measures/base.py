@@ -70,8 +70,8 @@ class Example(Generic[Kept]):
 class Measure(ABC, Generic[Kept, Prediction]):
     """How well a task is done on examples of one form.
 
-    A subclass for each form has `fields`, the fields of an example, and `metrics`, the main metric first. Where rows and
-    answers take more than tokenizing and an argmax, the post-processing of the pipeline makes them.
+    A subclass for each form has `fields`, the fields of an example, and `metrics`, the main metric first. Where rows
+    and answers take more than tokenizing and an argmax, the post-processing of the pipeline makes them.
 
     Attributes:
         manifest: the description of the graphs.
