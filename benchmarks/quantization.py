@@ -104,7 +104,7 @@ def main() -> None:
 
 def _encoders(folder: Path, arguments: argparse.Namespace) -> str:
     """Return the table of encoders: how many times as fast as fp32 each contender is, in each case."""
-    config = RobertaPreLayerNormConfig(num_labels=9, num_hidden_layers=arguments.layers, type_vocab_size=1)
+    config = RobertaPreLayerNormConfig(num_hidden_layers=arguments.layers, type_vocab_size=1)
     checkpoint = folder / "encoder"
     RobertaPreLayerNormForTokenClassification(config).save_pretrained(checkpoint)
     _tokenizer("token-classification").save_pretrained(checkpoint)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
-from rpln_export.checkpoint.loading import load_checkpoint
+from rpln_export.checkpoint.loading import Checkpoint, load_checkpoint
 from rpln_export.checkpoint.manifest import manifest_from_checkpoint
 from rpln_export.checkpoint.planned_graphs import PlannedGraph, planned_graphs_from_model
 from rpln_export.plan.export_plan import ExportPlan, make_plan
@@ -119,7 +119,14 @@ def runner_from_plan(plan: ExportPlan) -> Runner:
     """
     checkpoint = load_checkpoint(plan)
     planned_graphs = planned_graphs_from_model(plan, checkpoint.model, mask_token_id=checkpoint.tokenizer.mask_token_id)
-    manifest = manifest_from_checkpoint(
+    manifest = manifest_from_planned(plan, checkpoint, planned_graphs)
+    runs = {planned.name: eager_run(planned) for planned in planned_graphs}
+    return runner_from_functions(manifest, Tokenizer(checkpoint.tokenizer.backend_tokenizer), runs, provider=TORCH)
+
+
+def manifest_from_planned(plan: ExportPlan, checkpoint: Checkpoint, planned_graphs: Sequence[PlannedGraph]) -> Manifest:
+    """Return the manifest of graphs that are not saved, and that compute in fp32."""
+    return manifest_from_checkpoint(
         plan,
         checkpoint,
         tuple(_graph_from_planned(planned, plan) for planned in planned_graphs),
@@ -128,8 +135,6 @@ def runner_from_plan(plan: ExportPlan) -> Runner:
         versions={},
         optimization=None,
     )
-    runs = {planned.name: eager_run(planned) for planned in planned_graphs}
-    return runner_from_functions(manifest, Tokenizer(checkpoint.tokenizer.backend_tokenizer), runs, provider=TORCH)
 
 
 def runner_from_functions(
