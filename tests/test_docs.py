@@ -2,17 +2,21 @@
 
 On the pages in PAGES_THAT_RUN every block marked `python` is run, all blocks of a page in one namespace, in a folder
 with the bundles of BUNDLES. A block marked `text` directly after it is its expected output. Numbers may differ by 0.02.
+On the page about int8, the commands of blocks marked `sh` run as well, and make the bundles that its Python code opens.
 """
 
 import contextlib
 import dataclasses
 import io
 import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from rpln_export.cli import INTERRUPTED, export_command, rpln_command
 from rpln_export.pipeline import export
@@ -23,6 +27,7 @@ from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Postprocess
 from rpln_runtime.tasks import TASKS
 from tests.export.checkpoints import make_checkpoint
+from tests.export.conftest import do_not_measure, share_traces
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -116,8 +121,7 @@ def test_options_exist(page: Path) -> None:
 def test_every_option_of_an_export_is_explained() -> None:
     page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
     options = {option for option in COMMANDS["rpln-export"] if option.startswith("--")} - {"--help", "--version"}
-    # docs/precision.md explains this option.
-    assert sorted(option for option in options if option not in page) == ["--calibration"]
+    assert sorted(option for option in options if option not in page) == []
 
 
 def test_every_option_of_a_pipeline_is_explained() -> None:
@@ -191,3 +195,29 @@ def test_python_blocks_print_what_the_page_says(
         assert NUMBER.sub("#", printed.getvalue()) == NUMBER.sub("#", expected)
         numbers = [[float(number) for number in NUMBER.findall(text)] for text in (printed.getvalue(), expected)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
+
+
+# -- the page about int8 -----------------------------------------------------------------------------------------------
+
+QUANTIZATION = ROOT / "docs" / "quantization.md"
+MAILS = ROOT / "tests" / "export" / "data" / "mails_test_sample.jsonl"
+
+
+@pytest.mark.slow
+def test_the_tutorial_on_int8_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(MAILS, tmp_path / "mails.jsonl")
+    monkeypatch.chdir(tmp_path)
+    do_not_measure(monkeypatch)
+    share_traces(monkeypatch, {})
+    blocks = [code for language, code in FENCE.findall(QUANTIZATION.read_text(encoding="utf-8")) if language == "sh"]
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 4
+    for line in commands:
+        name, *arguments = shlex.split(line)
+        result = CliRunner().invoke({"rpln-export": export_command, "rpln": rpln_command}[name], arguments)
+        assert result.exit_code == 0, f"{line}: {result.output}"
+    for code, expected in blocks_with_output(QUANTIZATION):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, {})  # noqa: S102 - the project's own documentation
+        assert printed.getvalue() == expected

@@ -19,7 +19,7 @@ from rpln_export.plan.workloads import WORKLOADS
 from rpln_graphs import passes
 from rpln_graphs.calls import CACHED
 from rpln_graphs.decoding import decoding_cases
-from rpln_graphs.forms import FORMS
+from rpln_graphs.forms import ALL_FORMS, FORMS
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.recipes import RECIPES
 from rpln_graphs.rewriting.base import CountingPass
@@ -43,6 +43,7 @@ GENERATING = {"text-generation", "text2text-generation"}
 """Tasks that generate text in steps, so that no single output of a graph is the answer."""
 DECODER = "RobertaPreLayerNormForCausalLM"
 """The head whose graphs are the steps of an encoder-decoder."""
+QUANTIZED_FORMS = {name: form for name, form in ALL_FORMS.items() if name not in FORMS}
 LIMITS = {
     "batch": (1, None),
     "choices": (1, None),
@@ -69,12 +70,16 @@ def tensors_of(task: Task) -> Iterator[Tensor]:
 
 
 def pass_files() -> dict[str, list[type[CountingPass]]]:
-    """Return the modules that hold passes, each with the passes that it defines."""
+    """Return the modules that hold passes, each with the passes that it defines.
+
+    A pass that differs from another one of its module by its settings alone, as its subclass, is left out.
+    """
     found = {}
     for module in pkgutil.iter_modules(passes.__path__):
         path = f"{passes.__name__}.{module.name}"
         classes = inspect.getmembers(importlib.import_module(path), inspect.isclass)
-        found[module.name] = [kind for _, kind in classes if kind.__module__ == path and issubclass(kind, CountingPass)]
+        own = [kind for _, kind in classes if kind.__module__ == path and issubclass(kind, CountingPass)]
+        found[module.name] = [kind for kind in own if not any(base in own for base in kind.__bases__)]
     return found
 
 
@@ -246,15 +251,16 @@ def test_every_pass_says_what_is_there_before_and_after() -> None:
 def test_every_pass_is_used() -> None:
     used: set[type[CountingPass]] = set(CLEAN_UP)
     used |= {kind for recipe in RECIPES.values() for kind in (*recipe.folds, *recipe.passes)}
-    used |= {kind for form in FORMS.values() for kind in form.passes}
+    used |= {kind for form in ALL_FORMS.values() for kind in form.passes}
 
+    used |= {base for kind in used for base in kind.__bases__}
     assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe and no form"
 
 
 def test_every_target_names_forms_and_providers_that_there_are() -> None:
     for target in TARGETS.values():
         assert set(target.providers) <= set(PROVIDERS), target.name
-        assert {form for forms in target.providers.values() for form in forms} <= set(FORMS), target.name
+        assert {form for forms in target.providers.values() for form in forms} <= set(ALL_FORMS), target.name
         assert target.default in FORMS.values(), target.name
         assert target.default.standard or not target.compiled, target.name
     assert {recipe.target for recipe in RECIPES.values()} <= set(TARGETS)
@@ -270,6 +276,24 @@ def test_the_page_of_forms_has_every_form_target_and_workload() -> None:
     page = (ROOT / "docs" / "optimizing.md").read_text(encoding="utf-8")
 
     assert [name for name in (*FORMS, *TARGETS, *WORKLOADS) if f"`{name}`" not in page] == []
+
+
+def test_the_page_of_quantization_has_every_form_of_int8_and_int4() -> None:
+    page = (ROOT / "docs" / "quantization.md").read_text(encoding="utf-8")
+
+    assert [name for name in QUANTIZED_FORMS if f"`{name}`" not in page] == []
+
+
+def test_every_quantized_form_rounds_as_itself_or_as_another_that_does() -> None:
+    own = {name for name, form in QUANTIZED_FORMS.items() if not form.accurate_as}
+
+    assert {form.accurate_as for form in QUANTIZED_FORMS.values()} - {""} <= own
+    for form in QUANTIZED_FORMS.values():
+        if form.accurate_as:
+            assert (
+                form.passes[: len(QUANTIZED_FORMS[form.accurate_as].passes)] == QUANTIZED_FORMS[form.accurate_as].passes
+            )
+    assert {form for recipe in RECIPES.values() if recipe.quantizes for form in recipe.forms} == set(QUANTIZED_FORMS)
 
 
 def test_every_recipe_that_lowers_has_a_safe_range_and_a_note_on_its_proof() -> None:
@@ -337,7 +361,8 @@ def test_every_graph_of_a_task_is_golden_by_every_recipe() -> None:
         f"{task.name}.{SAME_GRAPH.get(variant, variant)}.{recipe}.txt"
         for task in TASKS.values()
         for variant in (*task.variants, *task.encoders)
-        for recipe in RECIPES
+        for recipe, row in RECIPES.items()
+        if not row.quantizes  # their graphs are those of fp32 until a form of int8 is written
     }
 
     assert wanted - {path.name for path in (TESTS / "graphs" / "golden").iterdir()} == set(), "make golden writes them"

@@ -17,7 +17,6 @@ _COMMANDS_ELSEWHERE: Final = {"export": "To export a checkpoint, run: rpln-expor
 """The hints for commands that `rpln` lacks because another program does their work."""
 _OPTIONS_ELSEWHERE: Final = {
     **dict.fromkeys(("--model", "-m"), "Name the checkpoint without an option: rpln-export CHECKPOINT"),
-    "--int8": "int8 is planned, but not there yet. Choose --fp16 or --bf16, or neither for fp32.",
 }
 """The hints for options that other exporters have and `rpln-export` lacks."""
 

@@ -3,15 +3,20 @@
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from rpln_export.errors import PlanError
 from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.graphs import GraphPlan
 from rpln_export.plan.profiles import check_profiles, profile_from_text, reason_not_compiled
+from rpln_graphs.recipes import RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS, Backend, EngineOptions, device_target
 from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.manifest import Axis, Graph, TensorSpec
 from rpln_runtime.tasks import Tensor
+
+NOT_QUANTIZED: Final = "int8 graphs are written for CPUs; engines of them are not built yet"
+"""Why a quantized export has no engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,10 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
                 "these options out, or choose another --engine."
             )
         return EnginePlan(why_not="none was asked for (--engine none)")
+    if precision in RECIPES and RECIPES[precision].quantizes:
+        if request.name != AUTO or request.has_details:
+            raise PlanError(f"{NOT_QUANTIZED}. Leave out the options of engines, or export with --fp16.")
+        return EnginePlan(why_not=NOT_QUANTIZED)
     backend = _installed() if request.name == AUTO else BACKENDS[request.name]
     if backend is None:
         if request.has_details:

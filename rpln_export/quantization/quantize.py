@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rpln_export.checkpoint.planned_graphs import TracedGraph
 from rpln_export.errors import QuantizationError
+from rpln_export.plan.choices import AUTO
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.quantization.fidelity import Fidelity, Trial
 from rpln_export.quantization.gate import Gate, Passage, pass_gate
@@ -96,7 +97,7 @@ def quantize(
     least. Raises QuantizationError if no form passes the gate.
     """
     cases = [under_test.case_from_ids(ids) for ids in ids_from_texts(tokenizer, plan)]
-    forms = [form for form in plan.recipe.forms.values() if not form.accurate_as]
+    forms = _tried(plan)
     calibrated = any(form.calibrated for form in forms)
     measured = [case for place, case in enumerate(cases) if place % HELD_BACK] if calibrated else []
     held_back = cases[::HELD_BACK] if calibrated else cases
@@ -121,6 +122,13 @@ def quantize(
     if not quantization.contexts:
         raise QuantizationError(_refused(quantization))
     return quantization
+
+
+def _tried(plan: ExportPlan) -> list[Form]:
+    """Return the forms that are quantized: all that round in a way of their own, or the one that the user named."""
+    wanted = plan.recipe.forms.values() if plan.optimize == AUTO else [plan.form]
+    names = {form.accurate_as or form.name for form in wanted}
+    return [form for name, form in plan.recipe.forms.items() if name in names]
 
 
 def _observed(

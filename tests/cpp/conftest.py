@@ -1,17 +1,13 @@
 """The build of the C++ runtime, and bundles of the embedded checkpoints, each made once a run."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rpln_export import pipeline
-from rpln_export.forms.choice import Measurements
-from rpln_export.plan.defaults import DEFAULTS
-from rpln_export.plan.export_plan import make_plan
 from tests.cpp.building import Build, build
-from tests.sharing import made_once, shared_folder
+from tests.embedded import embedded_bundle
 
 
 @pytest.fixture(scope="session")
@@ -23,19 +19,6 @@ def built(kept_folder: Path) -> Iterator[Build]:
 
 
 @pytest.fixture(scope="session")
-def demo(built: Build, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def demo(built: Build, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:  # comes first
     """Return a function that makes a bundle of a task's embedded checkpoint. Without the tools none is made."""
-    bundles = shared_folder(tmp_path_factory) / "cpp"
-
-    def demo(task: str, **choices: Any) -> Path:
-        name = "-".join([task, *(str(choice).replace("'", "") for choice in choices.values())])
-
-        def make(folder: Path) -> None:
-            with pytest.MonkeyPatch.context() as monkeypatch:
-                monkeypatch.setattr(pipeline, "measure_forms", lambda *_: Measurements(why_not="not in tests"))
-                plan = make_plan(str(DEFAULTS[task].folder), task=task, destination=folder, **choices)
-                pipeline.export(plan)
-
-        return made_once(bundles / name, make)
-
-    return demo
+    return partial(embedded_bundle, tmp_path_factory)

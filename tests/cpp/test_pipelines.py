@@ -119,6 +119,12 @@ def test_answers_of_fp16_and_other_forms_of_logits_equal_those_of_python(built: 
         assert_same(answer, pipeline(filler, provider="cpu", threads=1)(MASKED))
 
 
+def test_answers_of_int8_equal_those_of_python(built: Build, demo: Demo) -> None:
+    folder = demo("token-classification", precision="int8")
+    (answer,) = built.ask("answer", folder, [{"inputs": TEXTS, "options": {}}], provider="cpu", threads=1)
+    assert_same(answer, pipeline(folder, provider="cpu", threads=1)(TEXTS))
+
+
 def test_vectors_of_texts_equal_those_of_python(built: Build, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "prompted"
     shutil.copytree(demo("feature-extraction", pooling=("mean", "max")), folder)

@@ -9,12 +9,12 @@ Rules:
 The operator: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
 
-from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
 from rpln_graphs.quantization.products import block_of, counts, number_of_products
 from rpln_graphs.quantization.quantizers import Array
 from rpln_graphs.rewriting.base import NO_BLOCKS, ExplainingPass, refused
@@ -61,8 +61,8 @@ def _fuse(graph: ir.Graph, matmul: ir.Node, widened: ir.Node) -> None:
     bits = 4 if weight.dtype == ir.DataType.INT4 else 8
     rows, columns = tensor_of(weight).shape.numpy()
     stored = [
-        initializer_from_array(f"{name}.blocks", _laid_out(tensor_of(weight).numpy(), bits=bits, size=size)),
-        initializer_from_array(f"{name}.scales", np.ascontiguousarray(tensor_of(scales).numpy().T).reshape(-1)),
+        _stored(graph, f"{name}.blocks", lambda: _laid_out(tensor_of(weight).numpy(), bits=bits, size=size)),
+        _stored(graph, f"{name}.scales", lambda: np.ascontiguousarray(tensor_of(scales).numpy().T).reshape(-1)),
     ]
     attributes = {"K": rows, "N": columns, "bits": bits, "block_size": size, "accuracy_level": IN_INTEGERS}
     fused = ir.node("MatMulNBits", [operand(matmul, 0), *stored], attributes, domain=DOMAIN, name=matmul.name)
@@ -73,10 +73,15 @@ def _fuse(graph: ir.Graph, matmul: ir.Node, widened: ir.Node) -> None:
     graph.remove(matmul, safe=True)
     if not widened.outputs[0].uses():
         graph.remove(widened, safe=True)
-        for ending in (QUANTIZED, SCALE):
-            del graph.initializers[name + ending]
-    for constant in stored:
-        graph.register_initializer(constant)
+        for constant in (weight, scales):
+            del graph.initializers[constant.name or ""]
+
+
+def _stored(graph: ir.Graph, name: str, compute: Callable[[], Array]) -> ir.Value:
+    """Return the initializer called `name`, which is computed for the first of the products that share it."""
+    if name not in graph.initializers:
+        graph.register_initializer(initializer_from_array(name, compute()))
+    return graph.initializers[name]
 
 
 def _laid_out(integers: Array, *, bits: int, size: int) -> Array:

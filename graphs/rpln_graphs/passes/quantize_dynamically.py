@@ -3,7 +3,7 @@
 Rules:
 1. An activation is rounded to uint8 by DynamicQuantizeLinear, in every run anew, with one scale for the whole batch.
    Products that read the same activation share it. What a text gets thus depends a little on the texts beside it.
-2. A weight is stored in int8, with one scale for each output channel.
+2. A weight is stored in int8, with one scale for each output channel, once for all products that share it.
 3. The product of integers becomes a float before the bias is added. ONNX Runtime fuses all of that into one operator.
 4. A product stays as it is if its block is in Context.kept.
 """
@@ -20,6 +20,9 @@ from rpln_graphs.rewriting.initializers import initializer_from_array
 from rpln_graphs.rewriting.nodes import cast_node, insert_behind, set_type, take_place, typed_node
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.rewriting.values import tensor_of
+
+StoredWeight = tuple[ir.Value, ir.Value]
+"""A weight's integers [K, N], and the scales of its columns [N]."""
 
 
 class QuantizeDynamically(ExplainingPass):
@@ -40,12 +43,15 @@ class QuantizeDynamically(ExplainingPass):
         products = layer_products(model)
         left = [product for product in products if product.block in self.kept]
         rounded: dict[ir.Value, ir.Node] = {}
+        weights: dict[ir.Value, StoredWeight] = {}
         taken = [product for product in products if product not in left]
         counted = sum(product.counted for product in taken)
         for product in taken:
             if product.activation not in rounded:
                 rounded[product.activation] = _rounding(model.graph, product.activation)
-            _quantize(model.graph, product, rounded[product.activation])
+            if product.weight not in weights:
+                weights[product.weight] = _stored(model.graph, product.weight)
+            _quantize(model.graph, product, rounded[product.activation], weights[product.weight])
         self.record(model, [refused(product.matmul, KEPT_FOR_ACCURACY) for product in left])
         return counted
 
@@ -61,17 +67,25 @@ def _rounding(graph: ir.Graph, value: ir.Value) -> ir.Node:
     return node
 
 
-def _quantize(graph: ir.Graph, product: LayerProduct, rounding: ir.Node) -> None:
-    """Let integers compute the product (rules 2 and 3)."""
-    old, weight = product.matmul.outputs[0], product.weight
-    name, result = weight.name or "", old.name or ""
-    array = tensor_of(weight).numpy()
+def _stored(graph: ir.Graph, weight: ir.Value) -> StoredWeight:
+    """Store the weight in int8, and return its integers and scales (rule 2)."""
+    name, array = weight.name or "", tensor_of(weight).numpy()
     scales = scales_of_weight(array)
     integers, factors = (
         initializer_from_array(name + QUANTIZED, quantized_weight(array, scales)),
         initializer_from_array(name + SCALE, scales),
     )
+    for constant in (integers, factors):
+        graph.register_initializer(constant)
+    return integers, factors
+
+
+def _quantize(graph: ir.Graph, product: LayerProduct, rounding: ir.Node, stored: StoredWeight) -> None:
+    """Let integers compute the product (rule 3)."""
+    old, weight = product.matmul.outputs[0], product.weight
+    result = old.name or ""
     activation, scale, zero_point = rounding.outputs
+    integers, factors = stored
     summed = typed_node(
         "MatMulInteger",
         [activation, integers, zero_point],
@@ -87,7 +101,5 @@ def _quantize(graph: ir.Graph, product: LayerProduct, rounding: ir.Node) -> None
     graph.insert_before(product.matmul, [summed, widened, both, scaled])
     take_place(scaled.outputs[0], old)
     graph.remove(product.matmul, safe=True)
-    for constant in (integers, factors):
-        graph.register_initializer(constant)
     if not weight.uses():
-        del graph.initializers[name]
+        del graph.initializers[weight.name or ""]

@@ -3,8 +3,8 @@
 Rules:
 1. An activation has one scale and one zero point, measured beforehand (Context.quantizers). Products that read the same
    activation, such as queries, keys and values, share its QuantizeLinear.
-2. A weight is stored in int8, with one scale for each output channel. Its DequantizeLinear has the name of the weight,
-   by which other code finds it.
+2. A weight is stored in int8, with one scale for each output channel. Products that share a weight share its
+   DequantizeLinear, which has the name of the weight, by which other code finds it.
 3. A product stays as it is if its block is in Context.kept.
 
 Runtimes compute such a product with integers (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html).
@@ -26,7 +26,8 @@ from rpln_graphs.rewriting.values import tensor_of
 QUANTIZED: Final = ".quantized"
 SCALE: Final = ".scale"
 ZERO_POINT: Final = ".zero_point"
-"""The endings of the names of what a value is quantized with, and of its integers."""
+ROUNDED: Final = ".rounded"
+"""The endings of the names of a value's integers, of what it is quantized with, and of what the integers stand for."""
 NOT_MEASURED: Final = "the range of its activation was not measured"
 
 
@@ -50,6 +51,7 @@ class QuantizeProducts(ExplainingPass):
     def rewrite(self, model: ir.Model) -> int:
         quantized, refusals = 0, []
         rounded: dict[ir.Value, ir.Value] = {}
+        weights: dict[ir.Value, ir.Node] = {}
         for product in layer_products(model):
             quantizer = self.quantizers.get(product.activation.name or "")
             if product.block in self.kept or quantizer is None:
@@ -59,7 +61,9 @@ class QuantizeProducts(ExplainingPass):
             if product.activation not in rounded:
                 rounded[product.activation] = insert_rounding(model.graph, product.activation, quantizer)
             product.matmul.replace_input_with(0, rounded[product.activation])
-            _quantize_weight(model.graph, product)
+            if product.weight not in weights:
+                weights[product.weight] = _insert_weight(model.graph, product)
+            replace_weight(model.graph, product, weights[product.weight])
             quantized += product.counted
         self.record(model, refusals)
         return quantized
@@ -80,7 +84,7 @@ def insert_rounding(graph: ir.Graph, value: ir.Value, quantizer: Quantizer) -> i
     widened = typed_node(
         "DequantizeLinear",
         [narrowed.outputs[0], *constants],
-        name=f"{name}.rounded",
+        name=name + ROUNDED,
         dtype=ir.DataType.FLOAT,
         shape=value.shape,
     )
@@ -88,8 +92,8 @@ def insert_rounding(graph: ir.Graph, value: ir.Value, quantizer: Quantizer) -> i
     return widened.outputs[0]
 
 
-def _quantize_weight(graph: ir.Graph, product: LayerProduct) -> None:
-    """Store the product's weight in int8 (rule 2)."""
+def _insert_weight(graph: ir.Graph, product: LayerProduct) -> ir.Node:
+    """Store the product's weight in int8, and return the node that makes floats of it (rule 2)."""
     weight = product.weight
     name = weight.name or ""
     array = tensor_of(weight).numpy()
@@ -100,11 +104,19 @@ def _quantize_weight(graph: ir.Graph, product: LayerProduct) -> None:
         initializer_from_array(name + ZERO_POINT, np.zeros(scales.shape, dtype=np.int8)),
     ]
     widened = typed_node(
-        "DequantizeLinear", constants, {"axis": 1}, name=name, dtype=ir.DataType.FLOAT, shape=weight.shape
+        "DequantizeLinear", constants, {"axis": 1}, name=name + ROUNDED, dtype=ir.DataType.FLOAT, shape=weight.shape
     )
-    product.matmul.replace_input_with(1, widened.outputs[0])
-    if not weight.uses():
-        del graph.initializers[name]
     for constant in constants:
         graph.register_initializer(constant)
     graph.insert_before(product.matmul, widened)
+    return widened
+
+
+def replace_weight(graph: ir.Graph, product: LayerProduct, widened: ir.Node) -> None:
+    """Let the product read the rounded weight, which takes the name of the other one when nothing else reads that."""
+    weight = product.weight
+    name = weight.name or ""
+    product.matmul.replace_input_with(1, widened.outputs[0])
+    if not weight.uses():
+        del graph.initializers[name]
+        widened.name = widened.outputs[0].name = name

@@ -3,7 +3,8 @@
 Rules:
 1. A column of a weight is cut into blocks, each with a scale of its own. Blocks have a size that divides the weight's
    rows and that ONNX Runtime's kernels take; a weight without one stays as it is.
-2. The DequantizeLinear has the name of the weight, by which other code finds it. It needs opset 21.
+2. Products that share a weight share its DequantizeLinear, which has the name of the weight, by which other code finds
+   it. It needs opset 21.
 3. A product stays as it is if its block of layers is in Context.kept.
 
 ONNX Runtime computes both nodes as one MatMulNBits.
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Final, Self
 import ml_dtypes
 import onnx_ir as ir
 
-from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
+from rpln_graphs.passes.quantize_products import QUANTIZED, ROUNDED, SCALE, replace_weight
 from rpln_graphs.quantization.blocks import block_size, quantized_blocks
 from rpln_graphs.quantization.products import LayerProduct, layer_products, number_of_products
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context, ExplainingPass, refused
@@ -47,18 +48,21 @@ class QuantizeWeights(ExplainingPass):
 
     def rewrite(self, model: ir.Model) -> int:
         quantized, refusals = 0, []
+        weights: dict[ir.Value, ir.Node] = {}
         for product in layer_products(model):
             size = block_size(tensor_of(product.weight).shape.numpy()[0], self.largest_block)
             if product.block in self.kept or size is None:
                 refusals.append(refused(product.matmul, KEPT_FOR_ACCURACY if size else NO_BLOCKS))
                 continue
-            self._quantize(model.graph, product, size)
+            if product.weight not in weights:
+                weights[product.weight] = self._insert_weight(model.graph, product, size)
+            replace_weight(model.graph, product, weights[product.weight])
             quantized += product.counted
         self.record(model, refusals)
         return quantized
 
-    def _quantize(self, graph: ir.Graph, product: LayerProduct, size: int) -> None:
-        """Store the product's weight in integers (rules 1 and 2)."""
+    def _insert_weight(self, graph: ir.Graph, product: LayerProduct, size: int) -> ir.Node:
+        """Store the product's weight in integers, and return the node that makes floats of it (rules 1 and 2)."""
         weight = product.weight
         name = weight.name or ""
         integers, scales = quantized_blocks(tensor_of(weight).numpy(), bits=self.bits, size=size)
@@ -70,16 +74,14 @@ class QuantizeWeights(ExplainingPass):
             "DequantizeLinear",
             constants,
             {"axis": 0, "block_size": size},
-            name=name,
+            name=name + ROUNDED,
             dtype=ir.DataType.FLOAT,
             shape=weight.shape,
         )
-        graph.insert_before(product.matmul, widened)
-        product.matmul.replace_input_with(1, widened.outputs[0])
-        if not weight.uses():
-            del graph.initializers[name]
         for constant in constants:
             graph.register_initializer(constant)
+        graph.insert_before(product.matmul, widened)
+        return widened
 
 
 class QuantizeWeightsTo8(QuantizeWeights):

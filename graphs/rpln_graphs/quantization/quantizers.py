@@ -50,9 +50,14 @@ def quantizer_from_range(low: float, high: float, dtype: ir.DataType = ir.DataTy
     low, high = min(low, 0.0), max(high, 0.0)
     least, most = limits_of_type(dtype)
     if dtype == ir.DataType.INT8:
-        return Quantizer(scale=max(-low, high, TINY) / most, zero_point=0, dtype=dtype)
-    scale = float(np.float32(max((high - low) / (most - least), TINY)))
+        return Quantizer(scale=_scale(max(-low, high) / most), zero_point=0, dtype=dtype)
+    scale = _scale((high - low) / (most - least))
     return Quantizer(scale=scale, zero_point=int(np.clip(round(least - low / scale), least, most)), dtype=dtype)
+
+
+def _scale(step: float) -> float:
+    """Return the number of fp32 that is next to `step`, or the smallest scale."""
+    return float(np.float32(max(step, TINY)))
 
 
 def limits_of_type(dtype: ir.DataType) -> tuple[int, int]:

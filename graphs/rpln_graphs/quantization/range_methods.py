@@ -20,6 +20,8 @@ SHARES: Final = tuple(np.linspace(1.0, 0.4, 25))
 """The parts of the whole range that the methods which search for the best one try."""
 BINS: Final = 2048
 """The bins of the distribution that the entropy is computed of."""
+SMOOTHING: Final = 1e-3
+"""What is added to the count of each bin, so that none is empty."""
 SEARCHED: Final = 2**15
 """The most values of a sample that a search looks at."""
 
@@ -58,24 +60,28 @@ def least_squares_range(observed: Observed) -> Range:
 
 
 def entropy_range(observed: Observed) -> Range:
-    """Return the part of the whole range whose rounded values diverge least from the values, by Kullback and Leibler.
+    """Return the part of the whole range whose rounded values diverge least from the clipped ones (Kullback, Leibler).
 
-    The distribution is smoothed where rounding leaves bins empty (S. Migacz, 8-bit inference with TensorRT, GTC 2017).
+    What is clipped is counted at the ends of the range, where the rounded values have nothing that stands for it. So a
+    part costs what it clips, and gains finer steps (S. Migacz, 8-bit inference with TensorRT, GTC 2017).
     """
-    sample = _thinned(observed.sample)
     edges = np.linspace(min(observed.low, 0.0), max(observed.high, 0.0), BINS + 1)
     if not edges[-1] > edges[0]:
         return whole_range(observed)
-    expected = np.histogram(sample, edges)[0] + 1e-3
+    centres = (edges[:-1] + edges[1:]) / 2
+    counts = np.histogram(_thinned(observed.sample), edges)[0] + SMOOTHING
 
     def divergence(low: float, high: float) -> float:
-        quantizer = quantizer_from_range(low, high)
-        centres = (edges[:-1] + edges[1:]) / 2
-        levels = np.rint(np.clip(centres, low, high) / quantizer.scale).astype(np.int64)
+        below, above = centres < min(low, 0.0), centres > max(high, 0.0)
+        inside = ~(below | above)
+        clipped = counts[inside]
+        levels = np.rint(centres[inside] / quantizer_from_range(low, high).scale).astype(np.int64)
         levels -= levels.min()
-        mass, width = np.bincount(levels, expected), np.bincount(levels)
-        spread = (mass / np.maximum(width, 1))[levels]
-        return float(np.sum(expected * np.log(expected / spread)))
+        rounded = (np.bincount(levels, clipped) / np.maximum(np.bincount(levels), 1))[levels]
+        clipped[0] += counts[below].sum()
+        clipped[-1] += counts[above].sum()
+        expected, found = clipped / clipped.sum(), rounded / rounded.sum()
+        return float(np.sum(expected * np.log(expected / found)))
 
     return min(_parts(observed), key=lambda part: divergence(*part))
 

@@ -105,7 +105,6 @@ def subclasses(error: Any) -> list[Any]:
         ),
         (export_command, ["--model", "x"], "No such option '--model'. Name the checkpoint without an option"),
         (export_command, ["-m", "x"], "No such option '-m'. Name the checkpoint without an option"),
-        (export_command, ["x", "--int8"], "int8 is planned, but not there yet. Choose --fp16 or --bf16"),
         (export_command, ["--task", "text-clasification"], "Did you mean 'text-classification'?"),
         (rpln_command, ["inspec"], "Did you mean 'inspect'?"),
     ],

@@ -232,8 +232,8 @@ def test_on_a_machine_too_busy_to_tell_the_standard_form_stays_and_the_note_says
 def sabotage_form(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Break the forms with these names."""
 
-    def write(model: ir.Model, form: Form, traits: GraphTraits, *, allow_partial: bool) -> ir.Model:
-        written = write_form(model, form, traits, allow_partial=allow_partial)
+    def write(model: ir.Model, form: Form, traits: GraphTraits, **options: Any) -> ir.Model:
+        written = write_form(model, form, traits, **options)
         if form.name in names:
             scaled("encoder.layer.1.intermediate.dense.weight.T", 1.5)(written)
         return written

@@ -32,6 +32,8 @@ from tests.tensorrt import NEEDS_TENSORRT_RTX
 
 RTX = BACKENDS["tensorrt-rtx"]
 USAGE = 2
+QUANTIZED = [name for name, recipe in RECIPES.items() if recipe.quantizes]
+COMPILED = [name for name in RECIPES if name not in QUANTIZED]
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def test_other_gpus_are_refused(gpu: str) -> None:
 
 
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize("precision", RECIPES)
+@pytest.mark.parametrize("precision", COMPILED)
 def test_turing_takes_only_fp16(precision: str) -> None:
     if precision == "fp16":
         assert plan_of(precision=precision, gpus=["sm75"]).targets == ("sm75",)
@@ -159,7 +161,21 @@ def test_turing_takes_only_fp16(precision: str) -> None:
 
 
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize("precision", RECIPES)
+@pytest.mark.parametrize("precision", QUANTIZED)
+def test_engines_of_int8_are_not_built_yet(precision: str) -> None:
+    plan = plan_of("auto", precision)
+    assert (plan.backend, plan.required) == (None, False)
+    assert plan.why_not == "int8 graphs are written for CPUs; engines of them are not built yet"
+    for details in DETAILS:
+        assert "--fp16" in refusal("auto", precision, **details)
+    assert refusal("tensorrt-rtx", precision) == (
+        "int8 graphs are written for CPUs; engines of them are not built yet. Leave out the options of engines, or "
+        "export with --fp16."
+    )
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("precision", COMPILED)
 def test_the_default_targets_go_with_every_precision(precision: str) -> None:
     assert plan_of(precision=precision).targets == RTX.default_targets
 

@@ -1,0 +1,136 @@
+"""What goes with --int8 and --int4, and what is refused before any work, with what to do instead."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rpln_export.cli import export_command
+from rpln_export.errors import PlanError
+from rpln_export.plan.export_plan import ExportPlan, make_plan
+from rpln_export.plan.quantization import DEFAULT_AGREEMENT
+from rpln_graphs.forms import INT8_FORMS
+from rpln_graphs.passes.quantize_weights import OPSET
+from rpln_graphs.trace import DEFAULT_OPSET
+
+ENCODER = "token-classification"
+DECODER = "text-generation"
+Checkpoints = Callable[[str], Path]
+
+
+@pytest.fixture
+def plan(checkpoint: Checkpoints) -> Callable[..., ExportPlan]:
+    """Return a function that plans the export of a task's checkpoint in int8, with other choices."""
+
+    def plan(task: str = ENCODER, precision: str = "int8", **choices: object) -> ExportPlan:
+        return make_plan(str(checkpoint(task)), precision=precision, **choices)  # type: ignore[arg-type]
+
+    return plan
+
+
+def command(*options: str) -> str:
+    """Return what an export of the embedded tagger with these options says when it is refused."""
+    result = CliRunner().invoke(export_command, [*options, "--engine", "none"])
+    assert result.exit_code == 2, result.output
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        (["--int8"], "int8"),
+        (["--int8", "auto"], "int8"),
+        (["--int8", "static"], "int8-static"),
+        (["--int8", "dynamic"], "int8-dynamic"),
+        (["--int8", "weight-only"], "int8-weight-only"),
+        (["--int4"], "int4"),
+        (["--precision", "int8-static"], "int8-static"),
+    ],
+)
+def test_options_name_recipes(monkeypatch: pytest.MonkeyPatch, options: list[str], recipe: str) -> None:
+    made: list[str] = []
+
+    def planned(*_: object, precision: str, **__: object) -> None:
+        made.append(precision)
+        raise PlanError("enough")
+
+    monkeypatch.setattr("rpln_export.plan.export_plan.make_plan", planned)
+    command(*options)
+    assert made == [recipe]
+
+
+@pytest.mark.parametrize(
+    "options", [["--int8", "--fp16"], ["--int8", "static", "--precision", "fp32"], ["--int8", "--int4"]]
+)
+def test_two_precisions_are_refused(options: list[str]) -> None:
+    assert "--int8 and --int4 all name a precision" in command(*options)
+
+
+def test_another_kind_of_int8_is_refused() -> None:
+    assert "'auto', 'static', 'dynamic', 'weight-only'" in command("--int8", "fast")
+
+
+def test_forms_of_the_recipe_alone_may_be_named(plan: Callable[..., ExportPlan]) -> None:
+    assert plan().form.name == "static"
+    assert plan(precision="int8-dynamic").form.name == "dynamic"
+    assert plan(optimize="dynamic-packed").form.name == "dynamic-packed"
+    assert plan(precision="int8-static", optimize="static-packed").form.name == "static-packed"
+    assert plan(pack_padding=True).form.name == "static-packed"
+    for precision, form, named in (
+        ("int8", "packed", "static-packed"),
+        ("int8-static", "dynamic", "static-products"),
+        ("fp32", "static", "packed"),
+        ("int4", "weights-8", "weights-4"),
+    ):
+        with pytest.raises(PlanError, match=f"unknown --optimize '{form}': choose one of auto, none, .*{named}"):
+            plan(precision=precision, optimize=form)
+
+
+@pytest.mark.parametrize("target", ["cuda", "tensorrt", "portable"])
+def test_other_targets_than_cpus_are_refused(plan: Callable[..., ExportPlan], target: str) -> None:
+    with pytest.raises(PlanError, match=f"does not go with --target {target}: .* written for cpu"):
+        plan(target=target)
+    assert plan(target="cpu").target.name == "cpu"
+
+
+def test_types_of_inputs_stay_fp32(plan: Callable[..., ExportPlan]) -> None:
+    with pytest.raises(PlanError, match="fp16"):
+        plan(io_dtype="fp16")
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.01, float("nan")])
+def test_an_agreement_that_is_no_share_is_refused(plan: Callable[..., ExportPlan], share: float) -> None:
+    with pytest.raises(PlanError, match="is no share: give a number from 0 to 1"):
+        plan(min_agreement=share)
+
+
+def test_an_agreement_is_for_int8(plan: Callable[..., ExportPlan]) -> None:
+    assert plan().min_agreement == DEFAULT_AGREEMENT
+    assert plan(min_agreement=1.0).min_agreement == 1.0
+    assert "--min-agreement goes with --int8" in command("--min-agreement", "0.9")
+
+
+def test_decoders_get_weights_in_blocks(plan: Callable[..., ExportPlan]) -> None:
+    planned = plan(DECODER)
+    assert (planned.recipe.name, planned.form.name, planned.opset) == ("int8-weight-only", "weights-8", OPSET)
+    assert plan(DECODER, "int4").form.name == "weights-4"
+    for kind in ("static", "dynamic"):
+        with pytest.raises(
+            PlanError, match=rf"--int8 {kind} is for encoders, .* generates text. Use --int8 weight-only"
+        ):
+            plan(DECODER, f"int8-{kind}")
+
+
+def test_weights_in_blocks_need_an_opset_that_has_them(plan: Callable[..., ExportPlan]) -> None:
+    assert plan().opset == DEFAULT_OPSET
+    assert plan(precision="int4", opset=OPSET + 1).opset == OPSET + 1
+    with pytest.raises(PlanError, match=f"--opset {OPSET - 1} has no operator for the weights of int4: .* {OPSET}"):
+        plan(precision="int4", opset=OPSET - 1)
+
+
+def test_forms_that_do_not_pass_are_left_out_of_the_plan(plan: Callable[..., ExportPlan]) -> None:
+    left = plan().with_forms(["dynamic", "static-products"])
+    assert list(left.recipe.forms) == ["static-products", "static-products-packed", "dynamic", "dynamic-packed"]
+    assert left.form is left.recipe.standard is INT8_FORMS["static-products"]
+    assert plan(pack_padding=True).with_forms(["dynamic"]).form is INT8_FORMS["dynamic-packed"]

@@ -1,0 +1,170 @@
+"""Exports in int8, end to end: embedded checkpoints answer as in fp32; what is not accurate is not published."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+
+from rpln_export.cli import export_command, rpln_command
+from rpln_export.quantization import quantize
+from rpln_export.quantization.fidelity import Fidelity, Trial
+from rpln_runtime import pipeline
+from rpln_runtime.manifest import read_manifest
+from tests.embedded import embedded_bundle
+from tests.export.conftest import Export
+
+Embedded = Callable[..., Path]
+
+MAILS = Path(__file__).parents[1] / "data" / "mails_test_sample.jsonl"
+TEXTS = [
+    "The old man walked to the boat, and his crew watched the stars.",
+    "Free money!!! Click http://example.com now & win 1,000,000 dollars.",
+    "Dear colleagues, the meeting of the committee is on Thursday at ten.",
+    "I",
+    "The jury said it did find that many of the laws are outmoded. " * 5,
+]
+CONTEXT = "The jury praised the officers of the city. Mr. Berry, whose wife is ill, lives in Atlanta."
+ITEMS: dict[str, list[Any]] = {
+    "question-answering": [
+        {"question": "Who praised the officers?", "context": CONTEXT},
+        {"question": "Where does Mr. Berry live?", "context": CONTEXT},
+    ],
+    "multiple-choice": [
+        {"prompt": "The man walked to the boat.", "choices": ["He sailed away.", "The tax was raised."]},
+        {"prompt": "It rained.", "choices": ["We got wet.", "The number is even.", "He sold the company."]},
+    ],
+    "fill-mask": ["The old man <mask> to the boat.", "He lives in the <mask> of Atlanta."],
+}
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    return partial(embedded_bundle, tmp_path_factory)
+
+
+def integers_in(path: Path) -> int:
+    """Return how many weights of a graph are stored in int8, one element each."""
+    return sum(
+        int(np.prod(one.dims)) for one in onnx.load(path).graph.initializer if one.data_type == onnx.TensorProto.INT8
+    )
+
+
+def decided(task: str, answers: list[Any]) -> list[Any]:
+    """Return what a task's answers decide, without their scores."""
+    if task == "token-classification":
+        return [(token["word"], token["entity"]) for tokens in answers for token in tokens]
+    key = {"text-classification": "label", "question-answering": "answer", "fill-mask": "token_str"}
+    if task == "multiple-choice":
+        return [answer["index"] if "index" in answer else answer["choice"] for answer in answers]
+    return [(answer[0] if isinstance(answer, list) else answer)[key[task]] for answer in answers]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "question-answering", "multiple-choice", "fill-mask"])
+def test_answers_are_those_of_fp32(embedded: Embedded, task: str) -> None:
+    one, other = (
+        pipeline(embedded(task, **choice), provider="cpu", threads=1) for choice in ({}, {"precision": "int8"})
+    )
+    items = ITEMS.get(task, TEXTS)
+
+    assert decided(task, other(items)) == decided(task, one(items))
+
+
+def test_tags_are_those_of_fp32(embedded: Embedded) -> None:
+    task = "token-classification"
+    one, other = (
+        pipeline(embedded(task, **choice), provider="cpu", threads=1) for choice in ({}, {"precision": "int8"})
+    )
+    expected, found = (decided(task, pipe(TEXTS)) for pipe in (one, other))
+
+    assert np.mean([a == b for a, b in zip(expected, found, strict=True)]) >= 0.98
+
+
+def test_vectors_point_where_those_of_fp32_do(embedded: Embedded) -> None:
+    task = "feature-extraction"
+    one, other = (
+        np.array(
+            pipeline(embedded(task, **choice), provider="cpu", threads=1)(
+                TEXTS, pooling="mean", normalize=True, truncation=True
+            )
+        )
+        for choice in ({}, {"precision": "int8"})
+    )
+
+    assert (one * other).sum(-1).min() > 0.99
+    assert np.abs(one - other).max() > 1e-5
+
+
+def test_a_bundle_says_what_it_is_and_is_smaller(embedded: Embedded) -> None:
+    folder, plain = embedded("text-classification", precision="int8"), embedded("text-classification")
+    manifest = read_manifest(folder)
+
+    assert (manifest.recipe, manifest.graphs[0].form) == ("int8", "static")
+    assert {name: manifest.passes[name] for name in ("QuantizeProducts", "QuantizeAttention")} == {
+        "QuantizeProducts": 6 * layers,
+        "QuantizeAttention": 2 * layers,
+    }
+    graph = onnx.load(folder / "model.onnx")
+    assert {node.domain for node in graph.graph.node} == {""}
+    onnx.checker.check_model(graph)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, inner, layers = (config[f"{name}"] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
+    # Weights, and a zero point for each of their columns.
+    assert weights < integers_in(folder / "model.onnx") < 1.02 * weights
+    assert (plain / "model.onnx").stat().st_size - (folder / "model.onnx").stat().st_size > 2.8 * weights
+    assert list(folder.glob("*.data")) == []
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(rpln_command, [str(argument) for argument in arguments])
+
+
+def test_the_commands_take_a_bundle(embedded: Embedded, tmp_path: Path) -> None:
+    folder = embedded("text-classification", precision="int8")
+    proven = run("validate", folder)
+    assert proven.exit_code == 0, proven.output
+    shown = run("inspect", folder)
+    assert (shown.exit_code, "QuantizeLinear" in shown.output) == (0, True), shown.output
+    answers = tmp_path / "answers.jsonl"
+    result = run("batch", folder, MAILS, answers, "--provider", "cpu")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == len(MAILS.read_text(encoding="utf-8").splitlines())
+
+
+# -- what is not accurate ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_a_gate_that_cannot_be_met_publishes_nothing(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = Fidelity(rms=0.25, largest=0.5, decisions=10, agreeing=6)
+    monkeypatch.setattr(Trial, "fidelity", lambda *_: wrong)
+    arguments = [str(checkpoint("text-classification")), "--int8", "-o", str(tmp_path / "deep" / "out")]
+    result = CliRunner().invoke(export_command, arguments)
+
+    assert result.exit_code == 12
+    message = " ".join(result.stderr.split())
+    assert "the gate does not hold, so nothing is published" in message
+    assert "at least 99.0% of the decisions equal to those in fp32" in message
+    for form in ("static", "static-products", "dynamic"):
+        assert f"{form}: refused by the gate: {wrong}" in message
+    assert quantize.ADVICE in message
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_a_form_that_was_named_is_the_only_one_tried(exported: Callable[..., Export]) -> None:
+    export = exported("text-classification", "--int8", "--optimize", "dynamic-packed", "--min-agreement", "0")
+    manifest = read_manifest(export.folder)
+
+    assert manifest.graphs[0].form == "dynamic"
+    assert [row.form for row in manifest.graphs[0].rewritten] == ["dynamic-packed"]
+    assert "QuantizeDynamically" in manifest.passes

@@ -1,0 +1,135 @@
+"""x W -> x DequantizeLinear(W): weights in 8 or 4 bits, in blocks; and MatMulNBits, which computes both at once."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from rpln_graphs.forms import WEIGHTS_4, WEIGHTS_8, write_form
+from rpln_graphs.passes.fuse_quantized_weights import FuseQuantizedWeights
+from rpln_graphs.passes.quantize_weights import OPSET, QuantizeWeights, QuantizeWeightsTo4, QuantizeWeightsTo8
+from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context
+from tests.graphs.folded import refused
+from tests.graphs.formulas import formulas_of
+from tests.graphs.fusions import GRAPHS, count, traced
+from tests.graphs.networks import trace_task
+from tests.graphs.quantized import ATTENTION, quantized, texts
+from tests.graphs.text_graphs import Arrays, model_from_text, node_named, operators, run, values_of
+
+KINDS = [QuantizeWeightsTo8, QuantizeWeightsTo4]
+QUERY, KEY = (f"{ATTENTION}.self.{name}.weight.T" for name in ("query", "key"))
+RNG = np.random.default_rng(7)
+WEIGHT = RNG.standard_normal((48, 3)).astype(np.float32) * np.array([1, 100, 0], dtype=np.float32)
+FEEDS: Arrays = {"x": RNG.standard_normal((2, 5, 48)).astype(np.float32)}
+GRAPH = """
+g (float[b, s, 48] x) => (float[b, s, 3] y)
+<float[48, 3] encoder__layer__0__attention__self__query__weight__T = {{{query}}},
+ float[48, 3] encoder__layer__0__attention__self__key__weight__T = {{{query}}}>
+{{
+    queries = MatMul(x, encoder__layer__0__attention__self__query__weight__T)
+    keys = MatMul(x, encoder__layer__0__attention__self__{second}__weight__T)
+    y = Add(queries, keys)
+}}
+"""
+
+
+def graph(*, second: str = "key", weight: np.ndarray = WEIGHT) -> ir.Model:
+    text = GRAPH.format(query=", ".join(str(float(value)) for value in weight.ravel()), second=second)
+    return at_opset(model_from_text(text.replace("48", str(len(weight)))))
+
+
+def at_opset(model: ir.Model) -> ir.Model:
+    model.opset_imports[""] = OPSET
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_block_of_a_column_has_a_scale_of_its_own(kind: type[QuantizeWeights]) -> None:
+    after = quantized(graph(), Context(), kind)
+    integers, scales = (values_of(after.graph.initializers[QUERY + end]) for end in (".quantized", ".scale"))
+    stored = np.repeat(scales, 16, axis=0) * integers.astype(np.float32)
+
+    assert (integers.shape, scales.shape) == ((48, 3), (3, 3))  # 16 is the largest power of two that divides 48
+    most = 2 ** (kind.bits - 1) - 1
+    largest = np.abs(WEIGHT.reshape(3, 16, 3)).max(axis=1)
+    # A scale may clip the largest values a little, but never more than 30 per cent of them.
+    assert (scales <= largest / most + 1e-6).all()
+    assert (scales >= 0.7 * largest / most - 1e-6).all()
+    assert (np.abs(stored - WEIGHT) <= 0.31 * np.repeat(largest, 16, axis=0)).all()
+    assert (stored[:, 2] == 0).all()
+    assert np.allclose(run(after, FEEDS)["y"], 2 * FEEDS["x"] @ stored, atol=1e-3)
+    assert node_named(after, QUERY).op_type == "DequantizeLinear"
+    assert QUERY not in after.graph.initializers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fused_operator_computes_with_the_same_weights(kind: type[QuantizeWeights]) -> None:
+    plain = quantized(graph(), Context(), kind)
+    fused = quantized(graph(), Context(), kind, FuseQuantizedWeights)
+
+    assert operators(fused) == ["MatMulNBits", "MatMulNBits", "Add"]
+    assert (count(fused, kind), count(fused, FuseQuantizedWeights)) == (2, 2)
+    expected = run(plain, FEEDS)["y"]
+    # It rounds activations to 8 bits, so that it is a little off, but not as far as a wrong layout.
+    assert np.abs(run(fused, FEEDS)["y"] - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_that_share_a_weight_share_its_integers(kind: type[QuantizeWeights]) -> None:
+    one, shared = (
+        [quantized(graph(second=second), Context(), *passes) for passes in ([kind], [kind, FuseQuantizedWeights])]
+        for second in ("key", "query")
+    )
+
+    for two_weights, one_weight in zip(one, shared, strict=True):
+        assert count(one_weight, kind) == 2
+        assert len(one_weight.graph.initializers) == len(two_weights.graph.initializers) // 2 + 1  # the key's weight
+        np.testing.assert_allclose(run(one_weight, FEEDS)["y"], run(two_weights, FEEDS)["y"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "context", "reason"),
+    [
+        (WEIGHT, Context(kept=frozenset({ATTENTION})), KEPT_FOR_ACCURACY),
+        (WEIGHT[:40], Context(), NO_BLOCKS),  # 8 divides 40, and kernels take 16 or more
+    ],
+)
+def test_a_product_that_is_not_quantized_stays_as_it_is(weight: np.ndarray, context: Context, reason: str) -> None:
+    before = graph(weight=weight)
+    after = quantized(before, context, QuantizeWeightsTo8, FuseQuantizedWeights)
+
+    assert refused(after, QuantizeWeightsTo8) == {"queries": reason, "keys": reason}
+    assert refused(after, FuseQuantizedWeights) == {"queries": NO_BLOCKS, "keys": NO_BLOCKS}
+    assert operators(after) == operators(before)
+
+
+PRODUCTS = {"encoder": 0, "text2text-generation": 16}
+"""The products that are counted in the tiny networks' graphs: 6 in a layer, 2 more with cross-attention.
+
+The encoder of an encoder-decoder has 24 or 40 rows, of which no block of 16 is made.
+"""
+
+
+@pytest.mark.parametrize(("task", "variant"), GRAPHS)
+def test_every_product_of_a_network_is_quantized(task: str, variant: str) -> None:
+    made = traced(task, variant)
+    traits = formulas_of(made, task, variant)
+    expected = PRODUCTS.get(variant, PRODUCTS.get(task, 12))
+    for forms, kind in ((WEIGHTS_8, QuantizeWeightsTo8), (WEIGHTS_4, QuantizeWeightsTo4)):
+        standard, fused = (write_form(made.graph, form, traits) for form in forms.values())
+        assert count(standard, kind) == expected
+        assert count(fused, FuseQuantizedWeights) == expected
+        assert {node.domain for node in standard.graph} == {""}
+
+
+@pytest.mark.parametrize("forms", [WEIGHTS_8, WEIGHTS_4], ids=["8 bits", "4 bits"])
+def test_numpy_computes_the_same(forms: dict[str, object]) -> None:
+    task = "token-classification"
+    made = trace_task(task, opset=OPSET)
+    written = write_form(made.graph, next(iter(forms.values())), formulas_of(made, task, "full"))  # type: ignore[arg-type]
+    evaluator = ReferenceEvaluator(ir.to_proto(written))
+
+    for feeds in texts(made, 6):
+        (expected,) = evaluator.run(None, feeds)
+        np.testing.assert_allclose(run(written, feeds)["logits"], expected, rtol=0, atol=2e-5)
+        assert np.abs(made.eager(feeds)["logits"] - expected).max() > 1e-3
