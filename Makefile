@@ -12,7 +12,7 @@ DEMO_SENTENCE := The old man walked to the boat, and his crew watched the stars.
 # needs it.
 TESTS457 := $(wildcard tests/model tests/export/checkpoint/test_convert.py \
   tests/runtime/postprocess/test_question_answering.py tests/runtime/generation tests/optimum \
-  tests/export/checkpoint/test_tokenizer.py tests/training/test_decoder_checkpoints.py \
+  tests/export/checkpoint/test_tokenizer.py tests/export/evaluation/test_metrics.py tests/training/test_decoder_checkpoints.py \
   tests/training/test_encoder_checkpoints.py)
 # Some tests of every folder: tables, each pass, golden graphs, exports, and answers of pipelines.
 QUICK := tests/test_tables.py tests/test_imports.py tests/graphs/passes tests/graphs/rewriting tests/graphs/test_calls.py \

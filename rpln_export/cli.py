@@ -10,6 +10,7 @@ from rpln_export.commands.build import build_command
 from rpln_export.commands.convert import convert_command
 from rpln_export.commands.doctor import doctor_command
 from rpln_export.commands.engine import engine_command
+from rpln_export.commands.evaluate import evaluate_command
 from rpln_export.commands.export import export_command
 from rpln_export.commands.inspect import inspect_command
 from rpln_export.commands.optimize import optimize_command
@@ -24,7 +25,9 @@ __all__ = ["INTERRUPTED", "export_command", "rpln_command"]
 _SECTIONS: Final = (
     cloup.Section("Run a bundle", [run_command, batch_command, triton_command], is_sorted=False),
     cloup.Section(
-        "Inspect and check", [inspect_command, engine_command, validate_command, doctor_command], is_sorted=False
+        "Inspect and check",
+        [inspect_command, engine_command, validate_command, evaluate_command, doctor_command],
+        is_sorted=False,
     ),
     cloup.Section("Build and convert", [build_command, convert_command, optimize_command], is_sorted=False),
 )

@@ -23,7 +23,7 @@ class DestinationError(RplnError):
 
 
 class ValidationError(RplnError):
-    """A graph differs from eager torch by more than its recipe tolerates."""
+    """A graph differs from eager torch by more than its recipe tolerates, or gives values that are not finite."""
 
     exit_code = 10
 

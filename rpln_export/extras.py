@@ -96,6 +96,13 @@ _ROWS: Final = (
         cost="No adapter is merged into the network it belongs to.",
     ),
     Extra(
+        name="eval",
+        distribution="seqeval",
+        module="seqeval.metrics",
+        beside=("scikit-learn", "scipy"),
+        cost="No metric is computed (rpln eval).",
+    ),
+    Extra(
         name="optimum",
         distribution="optimum-onnx",
         module="optimum.onnxruntime",

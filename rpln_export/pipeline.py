@@ -21,6 +21,7 @@ from rpln_export.destination import check_destination, published
 from rpln_export.forms.choice import Choice, choose_forms, has_another_form, measure_forms
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.quantization.metric import EvaluationData
 from rpln_export.quantization.quantize import Quantization, quantize
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.validation.calibration import rewrites_from_graphs
@@ -38,11 +39,12 @@ SPACE_FACTOR: Final = 1.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracedCheckpoint:
-    """A checkpoint with its traced graphs, and the cases that prove a bundle of them."""
+    """A checkpoint with its traced graphs, the cases that prove a bundle of them, and any evaluation data."""
 
     checkpoint: Checkpoint
     graphs: Sequence[TracedGraph]
     under_test: Sequence[GraphUnderTest]
+    data: EvaluationData | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ def _space(plan: ExportPlan, parameters: int) -> int:
 def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:
     """Return an ONNX graph for each graph of the plan, and the stress set that they are proven on."""
     planned_graphs = planned_graphs_from_model(plan, checkpoint.model, mask_token_id=checkpoint.tokenizer.mask_token_id)
+    data = EvaluationData(plan.gate.data, plan, checkpoint, planned_graphs) if plan.gate.data else None
     graphs = [
         TracedGraph(
             planned=planned,
@@ -102,7 +105,7 @@ def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:
         for planned in planned_graphs
     ]
     under_test = graphs_under_test_from_plan(planned_graphs, plan)
-    return TracedCheckpoint(checkpoint=checkpoint, graphs=graphs, under_test=under_test)
+    return TracedCheckpoint(checkpoint=checkpoint, graphs=graphs, under_test=under_test, data=data)
 
 
 def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: Steps) -> Attempt:
@@ -117,7 +120,7 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         with steps.step("quantize") as advance:
             # The last graphs under test are those of the whole task.
             quantization = quantize(
-                rewritten, traced.under_test[-1], traced.checkpoint.tokenizer, plan, advance=advance
+                rewritten, traced.under_test[-1], traced.checkpoint.tokenizer, plan, data=traced.data, advance=advance
             )
         plan = plan.with_forms(quantization.contexts)
     contexts = quantization.contexts if quantization else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import EncoderDecoderConfig, PretrainedConfig, RobertaPreLayerNormConfig
 
+from rpln_export.evaluation.measures import MEASURES
 from rpln_export.extras import EXTRAS
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.graphs import LOGITS
@@ -34,6 +35,7 @@ from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, OTH
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.tasks import POOLINGS, TASKS, Task, Tensor
 from rpln_runtime.triton.interfaces import INTERFACES
+from tests.export.evaluation.examples_of_tasks import EXAMPLES
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -364,6 +366,19 @@ def test_every_graph_of_a_task_is_golden_by_every_recipe() -> None:
     }
 
     assert wanted - {path.name for path in (TESTS / "graphs" / "golden").iterdir()} == set(), "make golden writes them"
+
+
+def test_every_task_is_measured_by_classes_of_its_own_that_have_examples_and_rows_in_the_page() -> None:
+    assert list(MEASURES) == list(TASKS)
+    kinds = [kind for row in MEASURES.values() for kind in row]
+    assert len(kinds) == len(set(kinds))
+    assert set(EXAMPLES) == {kind.__name__ for kind in kinds}, "tests/export/evaluation/examples_of_tasks.py"
+    tests = (TESTS / "export" / "evaluation" / "test_measures.py").read_text(encoding="utf-8")
+    assert [kind.__name__ for kind in kinds if f'network("{kind.__name__}")' not in tests] == []
+    rows = [line.split("|") for line in (ROOT / "docs" / "evaluating.md").read_text(encoding="utf-8").splitlines()]
+    found = [tuple(re.findall(r"`(\w+)`", cell) for cell in row[2:4]) for row in rows if len(row) == 5]
+    expected = [([f.name for f in kind.fields], [m.name for m in kind.metrics]) for kind in kinds]
+    assert [pair for pair in found if pair != ([], [])] == expected
 
 
 def test_every_pooling_has_a_function() -> None:

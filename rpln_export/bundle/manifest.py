@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_export.checkpoint.loading import Checkpoint
-from rpln_export.checkpoint.tokenizer import feeds_token_types, save_tokenizer
+from rpln_export.checkpoint.manifest import manifest_from_checkpoint
+from rpln_export.checkpoint.tokenizer import save_tokenizer
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
-from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import value_limits
 from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
 from rpln_model.composition import PLAIN
-from rpln_model.config import padding_row, usable_length
 from rpln_model.weights import GENERATION_CONFIG
-from rpln_runtime.manifest import Manifest, Sentences
+from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import TASKS
 
 TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "tokenizers")
@@ -55,7 +54,6 @@ def manifest_from_export(
     plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice
 ) -> Manifest:
     """Return the manifest of a bundle with `graphs` and the forms of `choice`, without its files and validation."""
-    tokenized_for = plan.composition.encoder or plan.config  # the network that reads the tokenizer's ids
     described = tuple(
         dataclasses.replace(
             graph_from_model(
@@ -69,46 +67,14 @@ def manifest_from_export(
         )
         for graph in graphs
     )
-    tensors = [tensor for graph in described for tensor in (*graph.inputs, *graph.outputs)]
-    axes = {size for tensor in tensors for size in tensor.shape if isinstance(size, str)}
-    return Manifest(
-        task=plan.task.name,
-        graphs=described,
-        axes={axis: limits for axis, limits in sorted(plan.axes.items()) if axis in axes},
-        usable_length=usable_length(tokenized_for),
-        vocab_size=tokenized_for.vocab_size,
-        type_vocab_size=tokenized_for.type_vocab_size,
-        pad_token_id=padding_row(tokenized_for),
-        mask_token_id=checkpoint.tokenizer.mask_token_id,
-        problem_type=plan.config.problem_type,
-        labels=labels_from_config(plan.config, plan.name) if has_labels(plan.task) else (),
+    return manifest_from_checkpoint(
+        plan,
+        checkpoint,
+        described,
         precision=_precision(graphs),
-        recipe=plan.recipe.name,
         passes=_passes(graphs, choice),
-        target=plan.target.name,
-        source=checkpoint.source,
         versions=tool_versions(),
-        validation={},
-        generation=plan.generation,
-        sentences=_sentences(plan, checkpoint.tokenizer),
         optimization=choice.record,
-        truncation_side=checkpoint.tokenizer.truncation_side,
-        token_types=feeds_token_types(checkpoint.tokenizer),
-    )
-
-
-def _sentences(plan: ExportPlan, tokenizer: Any) -> Sentences | None:
-    """Return how texts become vectors. Without a length of its own, the checkpoint has that of its tokenizer."""
-    sentences = plan.sentences
-    if sentences is None:
-        return None
-    lengths = [sentences.max_length or int(tokenizer.model_max_length), usable_length(plan.config)]
-    return Sentences(
-        poolings=sentences.poolings,
-        max_length=min(lengths) if sentences.truncates else None,
-        prompts=dict(sentences.prompts),
-        default_prompt=sentences.default_prompt,
-        include_prompt=sentences.include_prompt,
     )
 
 

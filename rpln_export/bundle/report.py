@@ -111,6 +111,7 @@ class TriedGraph:
         largest: the largest difference.
         agreement: the share of decisions that are equal; None for a task that decides nothing.
         decisions: how many decisions were compared.
+        drop: by how many points the metric is worse than in fp32; None where it was not measured.
     """
 
     ranges: str
@@ -119,6 +120,7 @@ class TriedGraph:
     largest: float
     agreement: float | None
     decisions: int
+    drop: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +150,14 @@ class QuantizationReport:
         measured: how many texts ranges were measured on.
         held_back: how many texts the graphs were tried on.
         gate: what was asked of them.
+        metric: the metric and its value in fp32; empty if it was not measured.
         forms: the forms, packed ones left out, which are as accurate as the forms that they pack.
     """
 
     measured: int
     held_back: int
     gate: str
+    metric: str
     forms: Sequence[QuantizedFormReport]
 
 
@@ -312,6 +316,7 @@ def _quantization_report(quantization: Quantization) -> QuantizationReport:
         measured=quantization.measured,
         held_back=quantization.held_back,
         gate=quantization.gate,
+        metric=quantization.metric,
         forms=[_quantized_form(row) for row in quantization.forms.values()],
     )
 
@@ -334,6 +339,7 @@ def _tried(fidelity: Fidelity, *, ranges: str, kept: Sequence[str] = ()) -> Trie
         largest=fidelity.largest,
         agreement=fidelity.agreement,
         decisions=fidelity.decisions,
+        drop=fidelity.drop,
     )
 
 

@@ -120,6 +120,21 @@ _PATH: Final = click.Path(path_type=Path)
         help="The least share of decisions that an int8 graph must make as the fp32 network does, on calibration texts "
         "that are held back. Layers that cost too much stay in fp32. [default: 0.99]",
     ),
+    cloup.option(
+        "--eval",
+        "evaluation",
+        type=_PATH,
+        metavar="DATA.JSONL",
+        help="Examples with right answers, as rpln eval takes them. int8 and int4 graphs are measured by the task's "
+        "metric on them, too.",
+    ),
+    cloup.option(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="The most points that this metric may be worse by than in fp32: per cent of a share such as accuracy, or "
+        "of the value of another one, such as perplexity.",
+    ),
 )
 @cloup.option_group(
     "Graph",
@@ -239,6 +254,8 @@ def export_command(
     io_dtype: str,
     calibration: Path | None,
     min_agreement: float | None,
+    evaluation: Path | None,
+    max_drop: float | None,
     opset: int | None,
     inputs: Sequence[str],
     outputs: Sequence[str],
@@ -285,6 +302,8 @@ def export_command(
             ),
             calibration=calibration,
             min_agreement=min_agreement,
+            evaluation=evaluation,
+            max_drop=max_drop,
             variants=variants,
             logits=logits,
             pooling=pooling,

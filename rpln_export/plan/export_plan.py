@@ -21,7 +21,7 @@ from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limits_from_composition
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import checked_opset, io_dtype_from_name
-from rpln_export.plan.quantization import agreement_from_choice, check_quantization, recipe_from_choice
+from rpln_export.plan.quantization import GatePlan, check_quantization, gate_from_choices, recipe_from_choice
 from rpln_export.plan.remote_code import check_remote_code
 from rpln_export.plan.sentences import SentencePlan, sentences_from_choice
 from rpln_export.plan.source import CheckpointSource, Origin, source_from_checkpoint
@@ -63,7 +63,7 @@ class ExportPlan:
         io_dtype: the type of float inputs and outputs.
         tokenizer: the folder or hub id of the tokenizer.
         calibration: the user's file of texts to measure ranges on.
-        min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does.
+        gate: what is asked of the accuracy of quantized graphs.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
         ignore_unexpected: whether weights that the network has no place for are left out.
         tie: whether a language model projects onto its word embeddings, where the user chose.
@@ -92,7 +92,7 @@ class ExportPlan:
     io_dtype: ir.DataType
     tokenizer: str
     calibration: Path | None
-    min_agreement: float
+    gate: GatePlan
     allow_random_head: bool
     ignore_unexpected: bool
     tie: bool | None
@@ -194,6 +194,8 @@ def make_plan(
     tokenizer: str | None = None,
     calibration: Path | None = None,
     min_agreement: float | None = None,
+    evaluation: Path | None = None,
+    max_drop: float | None = None,
     variants: Sequence[str] = (),
     logits: str | None = None,
     pooling: Sequence[str] = (),
@@ -230,6 +232,8 @@ def make_plan(
         calibration: a file of texts to measure ranges on.
         min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does; None
             means DEFAULT_AGREEMENT.
+        evaluation: a file of examples with right answers, on which the task's metric of quantized graphs is measured.
+        max_drop: the most points that the metric may be worse by than in fp32.
         variants: names of a decoder's graphs; none means the default.
         logits: a row of LOGITS; None means the default.
         pooling: rows of POOLINGS whose vectors the graph joins, or NONE; none means as the checkpoint says.
@@ -291,7 +295,7 @@ def make_plan(
         io_dtype=io_dtype_from_name(io_dtype, recipe),
         tokenizer=source.tokenizer if tokenizer in {None, named} else tokenizer,
         calibration=calibration,
-        min_agreement=agreement_from_choice(min_agreement, recipe),
+        gate=gate_from_choices(recipe, min_agreement=min_agreement, data=evaluation, max_drop=max_drop),
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,
         tie=tie,

@@ -1,8 +1,11 @@
 """The choices of a quantized export: what its gate asks for, and where int8 runs."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from rpln_export.errors import PlanError
+from rpln_export.extras import require_extra
 from rpln_export.plan.choices import choose
 from rpln_export.plan.targets import TARGETS, Target
 from rpln_graphs.recipes import RECIPES, Recipe
@@ -24,17 +27,42 @@ def recipe_from_choice(precision: str, task: Task) -> Recipe:
     return RECIPES[WEIGHT_ONLY[0]] if recipe.name == "int8" and task.generates else recipe
 
 
-def agreement_from_choice(min_agreement: float | None, recipe: Recipe) -> float:
-    """Return the share of equal decisions that the gate asks for. Raises PlanError for one that is no share."""
-    if min_agreement is None:
-        return DEFAULT_AGREEMENT
-    if not recipe.quantizes:
-        raise PlanError(
-            f"--min-agreement goes with --int8 and --int4, but this is an {recipe.name} export. Leave it out."
-        )
-    if not 0.0 <= min_agreement <= 1.0:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePlan:
+    """What is asked of the accuracy of quantized graphs.
+
+    Attributes:
+        min_agreement: the least share of decisions that they must make as the fp32 network does.
+        data: the user's file of examples with right answers; None if there is none.
+        max_drop: the most points that the task's metric on these may be worse by; None where it is only shown.
+    """
+
+    min_agreement: float = DEFAULT_AGREEMENT
+    data: Path | None = None
+    max_drop: float | None = None
+
+
+def gate_from_choices(
+    recipe: Recipe, *, min_agreement: float | None, data: Path | None, max_drop: float | None
+) -> GatePlan:
+    """Return what the gate asks for. Raises PlanError for numbers that make no sense, and for a gate without need."""
+    given = {"--min-agreement": min_agreement, "--eval": data, "--max-drop": max_drop}
+    named = [option for option, value in given.items() if value is not None]
+    if named and not recipe.quantizes:
+        raise PlanError(f"{named[0]} goes with --int8 and --int4, but this is an {recipe.name} export. Leave it out.")
+    if min_agreement is not None and not 0.0 <= min_agreement <= 1.0:
         raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
-    return min_agreement
+    if max_drop is not None and data is None:
+        raise PlanError(
+            "--max-drop asks about a metric, which needs examples with right answers: name them with --eval."
+        )
+    if max_drop is not None and not max_drop >= 0.0:
+        raise PlanError(f"--max-drop {max_drop:g} is no number of points: give one from 0 on, such as 0.3.")
+    if data is not None:
+        require_extra("eval")
+    return GatePlan(
+        min_agreement=DEFAULT_AGREEMENT if min_agreement is None else min_agreement, data=data, max_drop=max_drop
+    )
 
 
 def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_export.checkpoint.planned_graphs import TracedGraph
+from rpln_export.quantization.metric import EvaluationData
 from rpln_export.validation.comparison import TINY, Array, distance_between, graph_outputs, meaningful
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import Form, write_form
@@ -29,12 +30,14 @@ class Fidelity:
         largest: the largest difference, relative to that range.
         decisions: how many argmaxes were compared.
         agreeing: how many of them are equal.
+        drop: by how many points the metric on evaluation data is worse than in fp32; None without such data.
     """
 
     rms: float
     largest: float
     decisions: int
     agreeing: int
+    drop: float | None = None
 
     @property
     def agreement(self) -> float | None:
@@ -43,7 +46,8 @@ class Fidelity:
 
     def __str__(self) -> str:
         decided = "" if self.agreement is None else f", {self.agreement:.2%} of {self.decisions} decisions equal"
-        return f"off by {self.rms:.2%} of the range (rms; at most {self.largest:.2%}){decided}"
+        dropped = "" if self.drop is None else f", the metric {self.drop:.2f} points worse"
+        return f"off by {self.rms:.2%} of the range (rms; at most {self.largest:.2%}){decided}{dropped}"
 
 
 class Trial:
@@ -53,24 +57,31 @@ class Trial:
         graphs: the graphs that compute an answer together, in fp32.
         under_test: these graphs beside eager torch.
         cases: the texts that forms are tried on.
+        data: evaluation data with right answers; None where the user gives none.
     """
 
-    def __init__(self, graphs: Sequence[TracedGraph], under_test: GraphUnderTest, cases: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[TracedGraph],
+        under_test: GraphUnderTest,
+        cases: Sequence[Any],
+        data: EvaluationData | None = None,
+    ) -> None:
         self.graphs = [graph for graph in graphs if graph.planned in under_test.planned_graphs]
         self.under_test = under_test
         self.cases = cases
+        self.data = data
         last = under_test.planned_graphs[-1]
         self._outputs = graph_outputs(last.compared, last.call.layers)
         self._expected = [under_test.eager(case) for case in cases]
 
     def fidelity(self, form: Form, context: Context) -> Fidelity:
         """Return how faithful the graphs are in `form`, quantized as `context` says, run as ONNX Runtime runs them."""
-        run = self.under_test.runner(
-            {
-                graph.planned.name: _run_optimized(write_form(graph.model, form, graph.planned.traits, context=context))
-                for graph in self.graphs
-            }
-        )
+        runs = {
+            graph.planned.name: _run_optimized(write_form(graph.model, form, graph.planned.traits, context=context))
+            for graph in self.graphs
+        }
+        run = self.under_test.runner(runs)
         found = [run(case) for case in self.cases]
         rows = [self._fidelity(name, tensor, found) for name, tensor in self._outputs.items()]
         return Fidelity(
@@ -78,6 +89,7 @@ class Trial:
             largest=max(row.largest for row in rows),
             decisions=sum(row.decisions for row in rows),
             agreeing=sum(row.agreeing for row in rows),
+            drop=None if self.data is None else self.data.drop(runs),
         )
 
     def _fidelity(self, name: str, tensor: Tensor, found: Sequence[Mapping[str, Array]]) -> Fidelity:

@@ -19,16 +19,24 @@ MOST_KEPT: Final = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """What is asked of a quantized graph: `agreement` is the least share of decisions equal to those in fp32."""
+    """What is asked of a quantized graph.
+
+    Attributes:
+        agreement: the least share of decisions equal to those in fp32.
+        drop: the most points that the metric may be worse by; None where it is not asked about.
+    """
 
     agreement: float
+    drop: float | None = None
 
     def holds(self, fidelity: Fidelity) -> bool:
-        """Return whether a graph passes. Where a task decides nothing, every graph does."""
-        return fidelity.agreement is None or fidelity.agreement >= self.agreement
+        """Return whether a graph passes. Where a task decides nothing, no decision can differ."""
+        agrees = fidelity.agreement is None or fidelity.agreement >= self.agreement
+        return agrees and (self.drop is None or fidelity.drop is None or fidelity.drop <= self.drop)
 
     def __str__(self) -> str:
-        return f"at least {self.agreement:.1%} of the decisions equal to those in fp32"
+        asked = f"at least {self.agreement:.1%} of the decisions equal to those in fp32"
+        return asked if self.drop is None else f"{asked}, and the metric at most {self.drop:g} points worse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

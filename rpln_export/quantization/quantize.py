@@ -11,6 +11,7 @@ from rpln_export.plan.choices import AUTO
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.quantization.fidelity import Fidelity, Trial
 from rpln_export.quantization.gate import Gate, Passage, pass_gate
+from rpln_export.quantization.metric import EvaluationData
 from rpln_export.validation.calibration import ids_from_texts
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import Form
@@ -21,8 +22,8 @@ from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_fro
 from rpln_graphs.rewriting.base import Context
 
 ADVICE: Final = (
-    "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement, or "
-    "export without --int8."
+    "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement or "
+    "--max-drop, or export in another precision."
 )
 HELD_BACK: Final = 4
 """One of this many texts is held back: ranges are chosen, and the gate is asked, by the others' effect on it."""
@@ -61,12 +62,14 @@ class Quantization:
         measured: how many texts the ranges were measured on; 0 where nothing had to be measured.
         held_back: how many texts the forms were tried on.
         gate: what was asked of them.
+        metric: the metric on evaluation data and its value in fp32, in words; empty if there are no such data.
     """
 
     forms: Mapping[str, QuantizedForm]
     measured: int
     held_back: int
     gate: str
+    metric: str = ""
 
     @property
     def contexts(self) -> dict[str, Context]:
@@ -85,12 +88,13 @@ def quantize(
     tokenizer: Any,
     plan: ExportPlan,
     *,
+    data: EvaluationData | None = None,
     advance: Callable[[int, int], None],
 ) -> Quantization:
     """Return how the forms of the graphs, which compute an answer together, are quantized.
 
-    `advance` is told how many runs are done, and of how many at least. Raises QuantizationError if no form passes the
-    gate.
+    `data` is the user's evaluation data, if there is any. `advance` is told how many runs are done, and of how many at
+    least. Raises QuantizationError if no form passes the gate.
     """
     cases = [under_test.case_from_ids(ids) for ids in ids_from_texts(tokenizer, plan)]
     forms = _tried(plan)
@@ -105,11 +109,15 @@ def quantize(
         advance(done, max(done, total))
 
     observed = _observed(graphs, under_test, measured, advance=tick)
-    trial = Trial(graphs, under_test, held_back)
-    gate = Gate(agreement=plan.min_agreement)
+    trial = Trial(graphs, under_test, held_back, data)
+    gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
     rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
     quantization = Quantization(
-        forms={row.form: row for row in rows}, measured=len(measured), held_back=len(held_back), gate=str(gate)
+        forms={row.form: row for row in rows},
+        measured=len(measured),
+        held_back=len(held_back),
+        gate=str(gate),
+        metric="" if data is None else f"{data.metric} on {data.path}: {data.before:.4f} in fp32",
     )
     if not quantization.contexts:
         raise QuantizationError(_refused(quantization))

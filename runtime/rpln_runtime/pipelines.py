@@ -1,7 +1,7 @@
 """Pipelines: the tokenizer, the graph and the post-processing of a bundle behind one call. Text in, answers out."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -60,7 +60,7 @@ def pipeline(
     """
     path, batch_size, options = path_from_value("folder", folder), plain(batch_size), plain(options)
     manifest = read_manifest(path, verify=verify)
-    task = _task_from_name(manifest.task)
+    task = task_from_name(manifest.task)
     if task.postprocess is None:
         size = GENERATED_ROWS if batch_size is None else batch_size
         return open_generator(
@@ -156,21 +156,34 @@ class Pipeline:
 
     def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any], batch_size: int) -> list[Any]:
         """Run all rows in batches, and return what the post-processing keeps of each, in the order of the rows."""
-        graph, manifest = self.session.graph, self.session.manifest
-        needed = [spec for spec in graph.outputs if spec.name in self._outputs]
-        budget = token_budget(needed, manifest.usable_length)
         scores: list[Any] = [None] * len(encodings)
-        costs = costs_from_encodings(encodings, needed, manifest)
-        batch_size = rows_within(self.session.profiles, batch_size, max(costs, default=1))
-        for batch in batches(costs, batch_size=batch_size, batch_tokens=budget):
-            rows = [encodings[index] for index in batch]
-            outputs = self.session.run(feeds_from_encodings(rows, graph, manifest), outputs=self._outputs)
-            for index, row in zip(batch, rows_from_outputs(outputs, rows, graph, manifest), strict=True):
-                scores[index] = postprocess.score(FinishedRow(encodings[index], row))
+        for index, row in run_encodings(self.session, encodings, outputs=self._outputs, batch_size=batch_size):
+            scores[index] = postprocess.score(row)
         return scores
 
 
-def _task_from_name(name: str) -> Task:
+def run_encodings(
+    session: Session, encodings: Sequence[Encoding], *, outputs: Sequence[str], batch_size: int = _BATCH_SIZE
+) -> Iterator[tuple[int, FinishedRow]]:
+    """Yield the place in `encodings` and the finished row of each, in batches of similar lengths, the longest first.
+
+    `outputs` are the names of the outputs to compute. The arrays of a row may be views of its batch's: copy what you
+    keep. Raises what `Session.run` raises.
+    """
+    graph, manifest = session.graph, session.manifest
+    needed = [spec for spec in graph.outputs if spec.name in outputs]
+    budget = token_budget(needed, manifest.usable_length)
+    costs = costs_from_encodings(encodings, needed, manifest)
+    batch_size = rows_within(session.profiles, batch_size, max(costs, default=1))
+    for batch in batches(costs, batch_size=batch_size, batch_tokens=budget):
+        rows = [encodings[index] for index in batch]
+        found = session.run(feeds_from_encodings(rows, graph, manifest), outputs=outputs)
+        for index, row in zip(batch, rows_from_outputs(found, rows, graph, manifest), strict=True):
+            yield index, FinishedRow(encodings[index], row)
+
+
+def task_from_name(name: str) -> Task:
+    """Return the row of TASKS called `name`. Raises ManifestError for the task of a bundle of a later version."""
     if name not in TASKS:
         raise ManifestError(
             f"the bundle's task is {name!r}, but this rpln-runtime knows only {', '.join(TASKS)}. "

@@ -44,14 +44,17 @@ def print_report(report: "Report") -> None:
 def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
-    table = Table("form", "ranges", "blocks in fp32", "difference (rms)", "equal decisions", "gate")
+    table = Table("form", "ranges", "blocks in fp32", "difference (rms)", "equal decisions", "metric worse by", "gate")
     for form in quantization.forms:
         last = form.curve[-1]
         equal = "" if last.agreement is None else f"{last.agreement:.2%} of {last.decisions:,}"
+        dropped = "" if last.drop is None else f"{last.drop:.2f} points"
         gate = "holds" if form.holds else "does not hold"
-        table.add_row(form.form, last.ranges, str(len(last.kept)), f"{last.rms:.2e}", equal, gate)
+        table.add_row(form.form, last.ranges, str(len(last.kept)), f"{last.rms:.2e}", equal, dropped, gate)
     console.print(table)
     console.print(f"gate, on {quantization.held_back} texts: {quantization.gate}", soft_wrap=True)
+    if quantization.metric:
+        console.print(quantization.metric, soft_wrap=True)
 
 
 def print_optimization(optimization: "Optimization") -> None:

@@ -87,9 +87,13 @@ class FillMask(Postprocess[Candidates]):
 
     def score(self, row: FinishedRow) -> Candidates:
         """Return the best tokens for every mask."""
-        logits = row.outputs["logits"]
-        probabilities = softmax(logits[self._masks(row.encoding)] if self._of_every_token else logits)
+        probabilities = softmax(self.logits_of_masks(row))
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
+
+    def logits_of_masks(self, row: FinishedRow) -> np.ndarray:
+        """Return the logits at every mask, (masks, vocabulary)."""
+        logits = row.outputs["logits"]
+        return logits[self._masks(row.encoding)] if self._of_every_token else logits
 
     def answer(self, finished: FinishedItem[Candidates]) -> list[Filling] | list[list[Filling]]:
         """Return the best tokens for the mask of the text. If it has several masks, return a list for each."""

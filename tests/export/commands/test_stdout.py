@@ -26,6 +26,8 @@ PRINTING = {
     "inspect": ["inspect", "BUNDLE"],
     "inspect --json": ["inspect", "BUNDLE", "--json"],
     "engine": ["engine", "BUNDLE", "--json"],
+    "eval": ["eval", "BUNDLE", "EXAMPLES"],
+    "eval --json": ["eval", "BUNDLE", "EXAMPLES", "--json"],
     "doctor": ["doctor", "--json"],
     "help": ["--help"],
     "version": ["--version"],
@@ -45,7 +47,9 @@ def arguments_of(exported: Callable[..., Export], tmp_path: Path) -> Callable[[s
     """Return a function that gives the arguments of a row of PRINTING, with a bundle and files in their places."""
     source = tmp_path / "in.jsonl"
     source.write_text(json.dumps({"text": TEXT}))
-    places = {"IN": source, "OUT": tmp_path / "out.jsonl", "REPOSITORY": tmp_path / "repository"}
+    examples = tmp_path / "examples.jsonl"
+    examples.write_text(json.dumps({"words": ["A", "dog"], "labels": ["O", "NOUN"]}))
+    places = {"IN": source, "EXAMPLES": examples, "OUT": tmp_path / "out.jsonl", "REPOSITORY": tmp_path / "repository"}
 
     def arguments(name: str) -> list[str]:
         bundle = exported("token-classification").folder if "BUNDLE" in PRINTING[name] else tmp_path

@@ -154,7 +154,7 @@ def test_a_driver_without_a_gpu_is_a_problem() -> None:
     assert (found.status, "580.65.06" in found.detail) == ("problem", True)
 
 
-@pytest.mark.parametrize("name", ["openvino", "tensorrt", "tensorrt-rtx", "ray", "triton", "optimum"])
+@pytest.mark.parametrize("name", ["openvino", "tensorrt", "tensorrt-rtx", "ray", "triton", "eval", "optimum"])
 def test_an_optional_part_is_missing_until_it_is_installed(name: str) -> None:
     extra = EXTRAS[name]
     absent = finding(CPU_MACHINE, extra.distribution)
