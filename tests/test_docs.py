@@ -8,9 +8,9 @@ On the page about int8, the commands of blocks marked `sh` run as well, and make
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,7 +205,9 @@ MAILS = ROOT / "tests" / "export" / "data" / "mails_test_sample.jsonl"
 
 @pytest.mark.slow
 def test_the_tutorial_on_int8_runs_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(MAILS, tmp_path / "mails.jsonl")
+    mails = [json.loads(line) for line in MAILS.read_text(encoding="utf-8").splitlines()]
+    labelled = [{"text": mail["text"], "label": "spam" if mail["spam"] else "ham"} for mail in mails]
+    (tmp_path / "mails.jsonl").write_text("\n".join(map(json.dumps, labelled)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     do_not_measure(monkeypatch)
     share_traces(monkeypatch, {})

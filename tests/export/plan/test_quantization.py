@@ -106,9 +106,22 @@ def test_an_agreement_that_is_no_share_is_refused(plan: Callable[..., ExportPlan
 
 
 def test_an_agreement_is_for_int8(plan: Callable[..., ExportPlan]) -> None:
-    assert plan().min_agreement == DEFAULT_AGREEMENT
-    assert plan(min_agreement=1.0).min_agreement == 1.0
+    assert plan().gate.min_agreement == DEFAULT_AGREEMENT
+    assert plan(min_agreement=1.0).gate.min_agreement == 1.0
     assert "--min-agreement goes with --int8" in command("--min-agreement", "0.9")
+
+
+def test_a_metric_needs_data_and_a_number_of_points(plan: Callable[..., ExportPlan], tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    gate = plan(evaluation=data, max_drop=0.3).gate
+    assert (gate.data, gate.max_drop, gate.min_agreement) == (data, 0.3, DEFAULT_AGREEMENT)
+    with pytest.raises(PlanError, match=r"--max-drop asks about a metric, .* name them with --eval"):
+        plan(max_drop=0.3)
+    for points in (-0.1, float("nan")):
+        with pytest.raises(PlanError, match="is no number of points: give one from 0 on"):
+            plan(evaluation=data, max_drop=points)
+    for option, value in (("--eval", str(data)), ("--max-drop", "0.3")):
+        assert f"{option} goes with --int8 and --int4" in command(option, value)
 
 
 def test_decoders_get_weights_in_blocks(plan: Callable[..., ExportPlan]) -> None:

@@ -12,12 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rpln_export.cli import export_command, rpln_command
+from rpln_export.pipeline import export
+from rpln_export.plan.defaults import DEFAULTS
+from rpln_export.plan.export_plan import make_plan
 from rpln_export.quantization import quantize
 from rpln_export.quantization.fidelity import Fidelity, Trial
 from rpln_runtime import pipeline
 from rpln_runtime.manifest import read_manifest
 from tests.embedded import embedded_bundle
-from tests.export.conftest import Export
+from tests.export.conftest import Export, share_traces
 
 Embedded = Callable[..., Path]
 
@@ -92,6 +95,16 @@ def test_tags_are_those_of_fp32(embedded: Embedded) -> None:
     assert np.mean([a == b for a, b in zip(expected, found, strict=True)]) >= 0.98
 
 
+def test_openvino_decides_as_onnx_runtime_does(embedded: Embedded) -> None:
+    """Both round where the graph says; OpenVINO computes LayerNorms and scores in an order of its own."""
+    task = "text-classification"
+    folder = embedded(task, precision="int8")
+    one, other = (pipeline(folder, provider=provider, threads=1)(TEXTS) for provider in ("cpu", "openvino"))
+
+    assert decided(task, other) == decided(task, one)
+    assert [row["score"] for row in other] == pytest.approx([row["score"] for row in one], abs=0.05)
+
+
 def test_vectors_point_where_those_of_fp32_do(embedded: Embedded) -> None:
     task = "feature-extraction"
     one, other = (
@@ -140,6 +153,34 @@ def test_the_commands_take_a_bundle(embedded: Embedded, tmp_path: Path) -> None:
     assert len(lines) == len(MAILS.read_text(encoding="utf-8").splitlines())
 
 
+def test_the_metric_of_the_gate_is_that_of_the_bundles(
+    embedded: Embedded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_traces(monkeypatch, {})
+    data = tmp_path / "mails.jsonl"
+    mails = [json.loads(line) for line in MAILS.read_text(encoding="utf-8").splitlines()]
+    # A third of the labels is wrong, so that the metric is far from its best value.
+    labels = ["spam" if mail["spam"] != (place % 3 == 0) else "ham" for place, mail in enumerate(mails)]
+    lines = [{"text": mail["text"], "label": label} for mail, label in zip(mails, labels, strict=True)]
+    data.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    plan = make_plan(
+        str(DEFAULTS["text-classification"].folder),
+        precision="int8-dynamic",
+        evaluation=data,
+        destination=tmp_path / "out",
+    )
+    quantization = export(plan).quantization
+    assert quantization is not None
+
+    plain, rounded = (
+        json.loads(run("eval", folder, data, "--json").stdout)["metrics"]["accuracy"]
+        for folder in (embedded("text-classification"), tmp_path / "out")
+    )
+    assert quantization.metric == f"accuracy on {data}: {plain:.4f} in fp32"
+    assert quantization.forms[0].curve[-1].drop == pytest.approx(100 * (plain - rounded))
+    assert 0.5 < plain < 0.8
+
+
 # -- what is not accurate ----------------------------------------------------------------------------------------------
 
 
@@ -164,8 +205,8 @@ def test_a_gate_that_cannot_be_met_publishes_nothing(
 
 @pytest.mark.usefixtures("traced_once")
 def test_a_form_that_was_named_is_the_only_one_tried(exported: Callable[..., Export]) -> None:
-    export = exported("text-classification", "--int8", "--optimize", "dynamic-packed", "--min-agreement", "0")
-    manifest = read_manifest(export.folder)
+    folder = exported("text-classification", "--int8", "--optimize", "dynamic-packed", "--min-agreement", "0").folder
+    manifest = read_manifest(folder)
 
     assert manifest.graphs[0].form == "dynamic"
     assert [row.form for row in manifest.graphs[0].rewritten] == ["dynamic-packed"]

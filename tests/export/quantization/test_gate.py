@@ -84,6 +84,18 @@ def test_a_gate_that_cannot_be_met_is_given_up_before_all_blocks_are_in_fp32(net
     assert len(found.context.kept) == MOST_KEPT * len(BLOCKS)
 
 
+def test_a_metric_that_drops_too_far_does_not_pass() -> None:
+    gate = Gate(agreement=0.99, drop=0.3)
+
+    def fidelity(drop: float | None, agreeing: int = 100) -> Fidelity:
+        return Fidelity(rms=0.01, largest=0.1, decisions=100, agreeing=agreeing, drop=drop)
+
+    assert [gate.holds(fidelity(drop)) for drop in (-1.0, 0.3, 0.31, float("nan"))] == [True, True, False, False]
+    assert not gate.holds(fidelity(0.0, agreeing=98))
+    assert Gate(agreement=0.99).holds(fidelity(50.0))
+    assert str(gate).endswith("equal to those in fp32, and the metric at most 0.3 points worse")
+
+
 def test_where_nothing_is_decided_every_graph_passes() -> None:
     vectors = Fidelity(rms=0.5, largest=0.9, decisions=0, agreeing=0)
 

@@ -18,7 +18,8 @@ def test_values_of_8_bits_are_shifted_block_by_block() -> None:
     after = quantized(graph(weight=np.repeat(COLUMN, 3, axis=1)), Context(), QuantizeWeightsTo8, FuseQuantizedWeights)
     blocks = values_of(after.graph.initializers[f"{QUERY}.blocks"])
 
-    assert (blocks.dtype, blocks.shape) == (np.uint8, (3, 1, 32))  # 32 rows are one block
+    assert blocks.dtype == np.uint8
+    assert blocks.shape == (3, 1, 32)  # 32 rows are one block
     assert blocks[0, 0].tolist() == [255, *[128] * 13, 64, 129, *[128] * 16]
     node = node_named(after, "queries")
     assert (node.domain, node.op_type) == (DOMAIN, "MatMulNBits")

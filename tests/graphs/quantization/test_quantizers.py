@@ -81,7 +81,8 @@ def test_each_column_of_a_weight_reaches_127_and_is_off_by_half_a_step_at_most(
     scales = scales_of_weight(weight)
     integers = quantized_weight(weight, scales)
 
-    assert (integers.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, (columns,))
+    assert [integers.dtype, scales.dtype] == [np.dtype("int8"), np.dtype("float32")]
+    assert scales.shape == (columns,)
     assert_array_equal(np.abs(integers.astype(int)).max(axis=0), np.full(columns, 127))
     assert (np.abs(floats_of_weight(integers, scales) - weight) <= 0.5001 * scales).all()
 
