@@ -27,11 +27,11 @@ from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.variants import VARIANTS
-from rpln_model import HEADS, json_files, sentences, weights
+from rpln_model import HEADS, config, json_files, sentences, weights
 from rpln_runtime.engines.providers import PROVIDERS
-from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, STANDALONE, fact_from_name
+from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, PROBLEM_TYPES, STANDALONE, fact_from_name
 from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, OTHER
-from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.postprocess import POSTPROCESS, text_classification
 from rpln_runtime.tasks import POOLINGS, TASKS, Task, Tensor
 from rpln_runtime.triton.interfaces import INTERFACES
 
@@ -339,6 +339,10 @@ def test_every_graph_of_a_task_is_golden_by_every_recipe() -> None:
     }
 
     assert wanted - {path.name for path in (TESTS / "graphs" / "golden").iterdir()} == set(), "make golden writes them"
+
+
+def test_every_problem_type_of_a_config_has_a_function() -> None:
+    assert set(config.PROBLEM_TYPES) == set(PROBLEM_TYPES) == set(text_classification._FUNCTION_OF_PROBLEM)
 
 
 def test_every_pooling_has_a_function() -> None:
