@@ -48,11 +48,15 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
     return partial(embedded_bundle, tmp_path_factory)
 
 
+def pipelines(embedded: Embedded, task: str) -> list[Any]:
+    """Return the pipelines of a task's bundles in fp32 and int8."""
+    return [pipeline(embedded(task, **choice), provider="cpu", threads=1) for choice in ({}, {"precision": "int8"})]
+
+
 def integers_in(path: Path) -> int:
     """Return how many weights of a graph are stored in int8, one element each."""
-    return sum(
-        int(np.prod(one.dims)) for one in onnx.load(path).graph.initializer if one.data_type == onnx.TensorProto.INT8
-    )
+    weights = [one for one in onnx.load(path).graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    return sum(int(np.prod(one.dims)) for one in weights)
 
 
 def decided(task: str, answers: list[Any]) -> list[Any]:
@@ -67,9 +71,7 @@ def decided(task: str, answers: list[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("task", ["text-classification", "question-answering", "multiple-choice", "fill-mask"])
 def test_answers_are_those_of_fp32(embedded: Embedded, task: str) -> None:
-    one, other = (
-        pipeline(embedded(task, **choice), provider="cpu", threads=1) for choice in ({}, {"precision": "int8"})
-    )
+    one, other = pipelines(embedded, task)
     items = ITEMS.get(task, TEXTS)
 
     assert decided(task, other(items)) == decided(task, one(items))
@@ -77,9 +79,7 @@ def test_answers_are_those_of_fp32(embedded: Embedded, task: str) -> None:
 
 def test_tags_are_those_of_fp32(embedded: Embedded) -> None:
     task = "token-classification"
-    one, other = (
-        pipeline(embedded(task, **choice), provider="cpu", threads=1) for choice in ({}, {"precision": "int8"})
-    )
+    one, other = pipelines(embedded, task)
     expected, found = (decided(task, pipe(TEXTS)) for pipe in (one, other))
 
     assert np.mean([a == b for a, b in zip(expected, found, strict=True)]) >= 0.98
@@ -88,12 +88,7 @@ def test_tags_are_those_of_fp32(embedded: Embedded) -> None:
 def test_vectors_point_where_those_of_fp32_do(embedded: Embedded) -> None:
     task = "feature-extraction"
     one, other = (
-        np.array(
-            pipeline(embedded(task, **choice), provider="cpu", threads=1)(
-                TEXTS, pooling="mean", normalize=True, truncation=True
-            )
-        )
-        for choice in ({}, {"precision": "int8"})
+        np.array(pipe(TEXTS, pooling="mean", normalize=True, truncation=True)) for pipe in pipelines(embedded, task)
     )
 
     assert (one * other).sum(-1).min() > 0.99
@@ -104,6 +99,9 @@ def test_a_bundle_says_what_it_is_and_is_smaller(embedded: Embedded) -> None:
     folder, plain = embedded("text-classification", precision="int8"), embedded("text-classification")
     manifest = read_manifest(folder)
 
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    hidden, inner, layers = (config[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
     assert (manifest.recipe, manifest.graphs[0].form) == ("int8", "static")
     assert {name: manifest.passes[name] for name in ("QuantizeProducts", "QuantizeAttention")} == {
         "QuantizeProducts": 6 * layers,
@@ -112,9 +110,6 @@ def test_a_bundle_says_what_it_is_and_is_smaller(embedded: Embedded) -> None:
     graph = onnx.load(folder / "model.onnx")
     assert {node.domain for node in graph.graph.node} == {""}
     onnx.checker.check_model(graph)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    hidden, inner, layers = (config[f"{name}"] for name in ("hidden_size", "intermediate_size", "num_hidden_layers"))
-    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
     # Weights, and a zero point for each of their columns.
     assert weights < integers_in(folder / "model.onnx") < 1.02 * weights
     assert (plain / "model.onnx").stat().st_size - (folder / "model.onnx").stat().st_size > 2.8 * weights
@@ -132,7 +127,7 @@ def test_the_commands_take_a_bundle(embedded: Embedded, tmp_path: Path) -> None:
     shown = run("inspect", folder)
     assert (shown.exit_code, "QuantizeLinear" in shown.output) == (0, True), shown.output
     answers = tmp_path / "answers.jsonl"
-    result = run("batch", folder, MAILS, answers, "--provider", "cpu")
+    result = run("batch", folder, MAILS, answers, "--provider", "cpu", "--option", "truncation=true")
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     assert len(lines) == len(MAILS.read_text(encoding="utf-8").splitlines())
