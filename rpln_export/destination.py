@@ -7,7 +7,7 @@ that behind, and the next export to the same destination removes it.
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ def check_destination(folder: Path, *, needed: int = 0) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise DestinationError(
-            f"{place} has {free / 1e6:,.0f} MB free, but the export needs about {needed / 1e6:,.0f} MB. "
+            f"{place} has {free / 1e6:,.1f} MB free, but the export needs about {needed / 1e6:,.1f} MB. "
             "Make room or choose another folder with -o."
         )
 
@@ -99,17 +99,28 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 def partial_file(path: Path) -> Iterator[Path]:
     """Yield a place for a file that is to become `path`, with files beside it where it has some; all are moved there.
 
-    Temporary files of the block lie beside it. After an exception, nothing is at `path`. Raises DestinationError.
+    Temporary files of the block lie beside it. After an exception, none of them is there. Raises DestinationError.
     """
     with _partial(path) as partial:
         try:
             with temporary_files_in(partial.temporary):
                 yield partial.new / path.name
             # The files that this one reads come before it.
-            for written in sorted(partial.new.iterdir(), key=lambda written: written.name == path.name):
-                written.rename(path.parent / written.name)
+            _move_files(sorted(partial.new.iterdir(), key=lambda written: written.name == path.name), path.parent)
         except OSError as error:
             raise _not_writable(path, error) from error
+
+
+def _move_files(files: Sequence[Path], folder: Path) -> None:
+    """Move all files to `folder`, or none of them."""
+    try:
+        for file in files:
+            file.rename(folder / file.name)
+    except BaseException:
+        for file in files:
+            if not file.exists():  # it was moved
+                (folder / file.name).unlink()
+        raise
 
 
 @contextmanager

@@ -28,11 +28,11 @@ from rpln_graphs.stages import EncoderStage
 from rpln_graphs.stress import Limits, stress_cases
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.variants import VARIANTS
-from rpln_model import HEADS, json_files, sentences, weights
+from rpln_model import HEADS, config, json_files, sentences, weights
 from rpln_runtime.engines.providers import PROVIDERS
-from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, STANDALONE, fact_from_name
+from rpln_runtime.facts import ENCODER_DECODER, FACTS, FIXED_SIZES, PROBLEM_TYPES, STANDALONE, fact_from_name
 from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, OTHER
-from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.postprocess import POSTPROCESS, text_classification
 from rpln_runtime.tasks import POOLINGS, TASKS, Task, Tensor
 from rpln_runtime.triton.interfaces import INTERFACES
 from tests.export.evaluation.examples_of_tasks import EXAMPLES
@@ -379,6 +379,10 @@ def test_every_task_is_measured_by_classes_of_its_own_that_have_examples_and_row
     found = [tuple(re.findall(r"`(\w+)`", cell) for cell in row[2:4]) for row in rows if len(row) == 5]
     expected = [([f.name for f in kind.fields], [m.name for m in kind.metrics]) for kind in kinds]
     assert [pair for pair in found if pair != ([], [])] == expected
+
+
+def test_every_problem_type_of_a_config_has_a_function() -> None:
+    assert set(config.PROBLEM_TYPES) == set(PROBLEM_TYPES) == set(text_classification._FUNCTION_OF_PROBLEM)
 
 
 def test_every_pooling_has_a_function() -> None:

@@ -29,7 +29,9 @@ def read_json(path: Path, *, cure: str) -> Any:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         value = _DECODER.decode(content.decode())
         _check_depth(value)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+    except (ValueError, RecursionError) as error:
         reason = f"more than {MOST_DEPTH} lists inside each other" if isinstance(error, RecursionError) else error
         raise CheckpointError(f"{path} is not valid JSON ({reason}). {cure}") from error
     return value

@@ -276,9 +276,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _corrupt(path: Path, error: Exception) -> CheckpointError:
-    with path.open("rb") as file:
-        if file.read(64).startswith(b"version https://git-lfs"):
-            return CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as unreadable:
+        return CheckpointError(f"{path} cannot be read ({unreadable.strerror}); check its permissions")
+    if start.startswith(b"version https://git-lfs"):
+        return CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
     if foreign := _FOREIGN_CLASS.search(str(error)):
         return CheckpointError(
             f"{path} is unsafe: its pickle calls for {foreign[1]}, which would run code. If you trust it, "

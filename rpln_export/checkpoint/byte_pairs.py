@@ -9,6 +9,7 @@ from rpln_export.extras import EXTRAS
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.plan.text_graph import EXTRA
 from rpln_graphs.text import BytePairs
+from rpln_model.config import padding_row
 
 _SPECIAL: Final = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
@@ -34,7 +35,8 @@ def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
     document = json.loads(tokenizer.backend_tokenizer.to_str())
     added = {token["content"]: token for token in document["added_tokens"]}
     mask = added.get("<mask>")
-    for reason in _reasons(document, added):
+    vocabulary = document["model"]["vocab"] | {token: entry["id"] for token, entry in added.items()}
+    for reason in (*_reasons(document, added), *_other_padding(vocabulary, padding_row(plan.config))):
         raise PlanError(
             f"--with-tokenizer needs RoBERTa's byte-level BPE, as {EXTRAS[EXTRA].distribution} has it, but the "
             f"tokenizer of {plan.name} has {reason}. Leave --with-tokenizer out, or name another tokenizer with "
@@ -42,7 +44,7 @@ def byte_pairs_from_tokenizer(tokenizer: Any, plan: ExportPlan) -> BytePairs:
         )
     merges = (pair if isinstance(pair, str) else " ".join(pair) for pair in document["model"]["merges"])
     return BytePairs(
-        vocabulary=document["model"]["vocab"] | {token: entry["id"] for token, entry in added.items()},
+        vocabulary=vocabulary,
         merges=tuple(merges),
         mask="<mask>" if mask else None,
         mask_takes_space_before=bool(mask and mask["lstrip"]),
@@ -66,3 +68,9 @@ def _reasons(document: dict[str, Any], added: Mapping[str, dict[str, Any]]) -> I
         yield "a mask token with single_word=True, expected False"
     if [document["post_processor"].get(name, [None])[0] for name in ("cls", "sep")] != ["<s>", "</s>"]:
         yield "other tokens around a text than <s> and </s>"
+
+
+def _other_padding(vocabulary: Mapping[str, int], row: int) -> Iterator[str]:
+    """Yield a reason if the operator, which pads with `<pad>`, does not pad with the `row` of the network."""
+    if vocabulary.get("<pad>") != row:
+        yield f"no token <pad> with the id {row}, which is the network's pad_token_id"

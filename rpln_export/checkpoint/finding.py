@@ -52,5 +52,5 @@ def _sha256(path: Path) -> str | None:
     """Return the SHA-256 of the weights in a folder, or in a file of fairseq; None where there are none."""
     try:
         return sha256_of_weights([path] if path.is_file() else weight_files(path))
-    except (CheckpointError, OSError):
+    except CheckpointError:
         return None

@@ -69,11 +69,17 @@ def source_from_plan(plan: ExportPlan) -> Source:
 
 
 def sha256_of_weights(files: Iterable[Path]) -> str:
-    """Return the SHA-256 over the files of a checkpoint's weights, in hexadecimal."""
+    """Return the SHA-256 over the files of a checkpoint's weights, in hexadecimal.
+
+    Raises CheckpointError for a file that cannot be read.
+    """
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        try:
+            with path.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
     return digest.hexdigest()
 
 

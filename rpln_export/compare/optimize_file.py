@@ -69,8 +69,9 @@ def optimize_file(source: Path, destination: Path, *, form: str, feeds: Path | N
     """
     row = choose(FORMS, form, "form")
     check_writable(destination)
-    if destination.exists():
-        raise DestinationError(f"{destination} exists already and is not replaced. Choose another file with -o.")
+    for path in (destination, destination.with_name(f"{destination.name}.data")):  # a large graph's weights
+        if path.exists():
+            raise DestinationError(f"{path} exists already and is not replaced. Choose another file with -o.")
     original = open_graph(source).model
     batches = [feeds_from_file(feeds)] if feeds else list(_random_batches(original, source))
     with partial_file(destination) as written:

@@ -29,11 +29,14 @@ class EvaluationData:
     """
 
     def __init__(self, path: Path, plan: ExportPlan, checkpoint: Checkpoint, graphs: list[PlannedGraph]) -> None:
-        """Read the examples in `path`. Raises InputError, which names the line, for those that do not fit the task."""
+        """Read the examples in `path`; texts that are too long are cut, for both networks alike.
+
+        Raises InputError, which names the line, for examples that do not fit the task.
+        """
         # The runtime switches padding and truncation off in the tokenizer that it is given.
         self._tokenizer = Tokenizer(copy.deepcopy(checkpoint.tokenizer.backend_tokenizer))
         self._manifest = manifest_from_planned(plan, checkpoint, graphs)
-        self._examples = read_examples(path, self._manifest, self._tokenizer)
+        self._examples = read_examples(path, self._manifest, self._tokenizer, truncation=True)
         self._metric = self._examples.measure.metrics[0]
         self.path = path
         self.metric: str = self._metric.name

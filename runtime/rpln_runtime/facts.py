@@ -20,6 +20,7 @@ from rpln_runtime.tasks import (
     MASKED_TOKENS,
     PAST,
     SEQUENCE,
+    TASKS,
     TOKENS,
     TOTAL,
 )
@@ -48,6 +49,8 @@ RIGHT: Final = "right"
 LEFT: Final = "left"
 TRUNCATION_SIDES: Final = (RIGHT, LEFT)
 """The sides from which a text that is too long may be cut."""
+PROBLEM_TYPES: Final = ("regression", "single_label_classification", "multi_label_classification")
+"""What `problem_type` may say of the labels of a text. It decides how scores are made of logits."""
 ENCODER_DECODER: Final = "text2text-generation"
 """The task whose manifest describes the vocabulary of the encoder, which need not be that of the logits."""
 STANDALONE: Final = ("encoder", "cross")
@@ -62,16 +65,14 @@ class Fact:
         name: the name of the tensor; in a series with a tensor for each layer, what stands before the layer's number.
         shapes: the shapes that it may have: names of dynamic axes, sizes, and names in FIXED_SIZES.
         integers: whether its dtype is int64; otherwise it is one of FLOATS.
-        tasks: the tasks whose graphs give this output, all but those in STANDALONE. Empty for a tensor that a graph
-            need not have, in any task.
-        instead: the name of an output that a graph may give in place of this one; empty if there is none.
+        tasks: the tasks whose graphs give this output, all but those in STANDALONE, or one of the task's
+            `outputs_instead`. Empty for a tensor that a graph need not have, in any task.
     """
 
     name: str
     shapes: tuple[Shape, ...]
     integers: bool = False
     tasks: tuple[str, ...] = ()
-    instead: str = ""
 
 
 _HEADS: Final = "num_attention_heads"
@@ -103,7 +104,7 @@ FACTS: Final = (
         ),
     ),
     Fact(name="cross_attentions", shapes=((BATCH, _HEADS, SEQUENCE, ENCODER_SEQUENCE),)),
-    Fact(name="last_hidden_state", shapes=_STATES, tasks=("feature-extraction",), instead="sentence_embedding"),
+    Fact(name="last_hidden_state", shapes=_STATES, tasks=("feature-extraction",)),
     Fact(name="sentence_embedding", shapes=((BATCH, "embedding_size"),)),
     Fact(
         name="logits",
@@ -134,6 +135,9 @@ def contradiction(manifest: "Manifest") -> str | None:
 def _contradictions(manifest: "Manifest") -> Iterator[str]:
     if manifest.truncation_side not in TRUNCATION_SIDES:
         yield f"the manifest.truncation_side is {manifest.truncation_side!r}, expected {' or '.join(TRUNCATION_SIDES)}"
+    if manifest.problem_type not in (None, *PROBLEM_TYPES):
+        expected = " or ".join(("null", *PROBLEM_TYPES))
+        yield f"the manifest.problem_type is {manifest.problem_type!r}, expected {expected}"
     for name, axis in manifest.axes.items():
         if axis.maximum is not None and axis.minimum > axis.maximum:
             yield (
@@ -165,9 +169,11 @@ def _contradictions_of_sentences(manifest: "Manifest") -> Iterator[str]:
 
 def _missing_outputs(where: str, graph: "Graph", manifest: "Manifest") -> Iterator[str]:
     given = {spec.name for spec in graph.outputs}
+    if graph.variant in STANDALONE or manifest.task not in TASKS:
+        return
+    instead = {tensor.name for tensor in TASKS[manifest.task].outputs_instead}
     for fact in FACTS:
-        expected = manifest.task in fact.tasks and graph.variant not in STANDALONE
-        if expected and given.isdisjoint({fact.name, fact.instead}):
+        if manifest.task in fact.tasks and given.isdisjoint({fact.name, *instead}):
             yield (
                 f"{where}.outputs has no tensor of the name {fact.name!r}, expected one in each graph for the task "
                 f"{manifest.task}"

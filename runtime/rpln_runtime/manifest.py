@@ -131,7 +131,7 @@ class Candidate:
         form: the name of the form.
         provider: the provider that ran it.
         speedup: how many times as fast it is as the standard form on the first provider, as the median of the rounds;
-            None if it was not measured.
+            None if it was not measured. Processor time decides on the CPU, unless it clearly takes longer.
         outcome: whether it was chosen or only measured, or why it was not measured.
         speedup_low: the lower end of the interval that the true speedup lies in; None if it was not measured.
         speedup_high: the upper end of that interval.
@@ -361,6 +361,8 @@ def _manifest_from_file(path: Path) -> Manifest:
     try:
         document = read_document(path, MANIFEST)
     except DocumentError as error:
+        if isinstance(error.__cause__, OSError):
+            raise _unreadable(path, error.__cause__) from error
         raise ManifestError(f"{path} is not valid JSON ({error}). Export the checkpoint again.") from error
     found = document.get("schema_version") if isinstance(document, dict) else None
     if found != SCHEMA_VERSION:
@@ -441,8 +443,16 @@ def _check_file(folder: Path, file: BundleFile, *, verify: bool) -> None:
             f"{path} has {path.stat().st_size:,} bytes, the manifest says {file.size:,}: a truncated or altered copy. "
             "Copy the bundle again."
         )
-    if (verify or linked) and bundle_file_from_path(folder, path) != file:
+    try:
+        differs = (verify or linked) and bundle_file_from_path(folder, path) != file
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if differs:
         raise ManifestError(f"{path} differs from what was exported (SHA-256). Copy the bundle again.")
+
+
+def _unreadable(path: Path, error: OSError) -> ManifestError:
+    return ManifestError(f"{path} cannot be read ({error.strerror}). Check its permissions.")
 
 
 def _leads_into_cache(path: Path, folder: Path) -> bool:

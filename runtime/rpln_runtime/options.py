@@ -3,11 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from rpln_runtime.errors import InputError
+
+LARGEST: Final = 2**63 - 1
+"""The largest integer of 64 bits, which is what C++ and the graphs compute in."""
 
 
 def plain(value: Any) -> Any:
@@ -53,9 +56,11 @@ def check_boolean(name: str, value: object) -> None:
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:
     """Raise InputError unless `value`, the value of the option `name`, is an integer from `minimum` to `maximum`.
 
-    Without a `maximum`, any integer from `minimum` on is accepted.
+    Without a `maximum`, the integers from `minimum` to LARGEST are accepted.
     """
-    if type(value) is int and minimum <= value and (maximum is None or value <= maximum):
+    most = LARGEST if maximum is None else maximum
+    if type(value) is int and minimum <= value <= most:
         return
-    upper = "or more" if maximum is None else f"to {maximum}"
+    too_large = type(value) is int and value > most
+    upper = f"to {most}" if maximum is not None or too_large else "or more"
     raise InputError(f"{name} is {value!r}, expected an integer, {minimum} {upper}.")

@@ -21,7 +21,7 @@ from rpln_runtime.manifest import read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options, item_from_parts
-from rpln_runtime.session import Session, open_session, reopening
+from rpln_runtime.session import Reopenable, Session, open_session
 from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
 
@@ -88,7 +88,7 @@ def pipeline(
     )
 
 
-class Pipeline:
+class Pipeline(Reopenable):
     """A bundle that is open for its task, which `pipeline` returns: call it with texts. Threads may share it.
 
     Pickling it keeps the folder and the options alone: the copy, in this process or another, opens the bundle again.
@@ -108,18 +108,14 @@ class Pipeline:
         reopen: "Callable[[], Pipeline] | None" = None,
     ) -> None:
         """Put the parts together. `reopen` opens the pipeline again; without it, the pipeline cannot be pickled."""
+        super().__init__(reopen)
         check_integer("batch_size", batch_size, minimum=1)
         self.session = session
         self.postprocess = postprocess
         self._task = task
         self._batch_size = batch_size
-        self._reopen = reopen
         # Other outputs that the graph may have, such as hidden states, are not computed.
         self._outputs = task.answering(spec.name for spec in session.graph.outputs)
-
-    def __reduce__(self) -> "tuple[Callable[[], Pipeline], tuple[()]]":
-        """Return what pickle keeps. Raises TypeError for a pipeline that was not opened from a folder."""
-        return reopening(self._reopen, "pipeline")
 
     def __call__(self, inputs: Any = _NOTHING, /, *, batch_size: int | None = None, **named: Any) -> Any:
         """Return the answer for one item, or a list with an answer for each of several items.

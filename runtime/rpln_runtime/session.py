@@ -114,7 +114,24 @@ def default_provider(manifest: Manifest) -> str:
     return manifest.optimization.provider if manifest.optimization else DEFAULT_PROVIDER
 
 
-class Session:
+class Reopenable:
+    """What is open from a folder. Pickling it keeps the call that opens it again."""
+
+    def __init__(self, reopen: "Callable[[], Any] | None") -> None:
+        """Let `reopen` be what pickle keeps; without it, this cannot be pickled."""
+        self._reopen = reopen
+
+    def __reduce__(self) -> "tuple[Callable[[], Any], tuple[()]]":
+        """Return what pickle keeps. Raises TypeError for what was not opened from a folder."""
+        if self._reopen is None:
+            kind = type(self).__name__.lower()
+            raise TypeError(
+                f"this {kind} was not opened from a folder, so it cannot be pickled. Open it where it is used."
+            )
+        return self._reopen, ()
+
+
+class Session(Reopenable):
     """A graph that is loaded and ready to run, which `load` returns. Threads may share it.
 
     Pickling it keeps the folder and the options alone: the copy, in this process or another, opens the bundle again.
@@ -135,16 +152,12 @@ class Session:
         reopen: "Callable[[], Session] | None" = None,
     ) -> None:
         """Wrap an engine that has loaded `graph`. `reopen` opens the session again; without it, none can be pickled."""
+        super().__init__(reopen)
         _check_signature(engine, graph, graph.path_for(provider))
         self.manifest = manifest
         self.graph = graph
         self.provider = provider
         self._engine = engine
-        self._reopen = reopen
-
-    def __reduce__(self) -> "tuple[Callable[[], Session], tuple[()]]":
-        """Return what pickle keeps. Raises TypeError for a session that was not opened from a folder."""
-        return reopening(self._reopen, "session")
 
     @property
     def onnx_session(self) -> Any:
@@ -201,13 +214,6 @@ class Session:
             if name not in known:
                 raise InputError(f"unknown output {name!r}: the graph gives {', '.join(known)}.")
         return known if outputs is None else outputs
-
-
-def reopening(reopen: "Callable[[], Any] | None", kind: str) -> "tuple[Callable[[], Any], tuple[()]]":
-    """Return what pickle keeps of what `reopen` opened. Raises TypeError, which names the `kind` of it, for None."""
-    if reopen is None:
-        raise TypeError(f"this {kind} was not opened from a folder, so it cannot be pickled. Open it where it is used.")
-    return reopen, ()
 
 
 def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:

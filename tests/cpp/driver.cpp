@@ -128,6 +128,7 @@ Json facts_of_tensors() {
               {"fixed_sizes", rpln::detail::fixed_sizes},
               {"standalone", rpln::detail::standalone_variants},
               {"encoder_decoder", rpln::detail::encoder_decoder},
+              {"problem_types", rpln::detail::problem_types},
               {"truncation_sides", rpln::detail::truncation_sides}};
 }
 

@@ -159,6 +159,7 @@ def test_a_seed_repeats_samples_in_any_batch(built: Build, demo: Demo) -> None:
         ("a", {"positions": "backward"}),
         ("a", {"min_new_tokens": 3, "min_length": 5}),
         ("a", {"no_repeat_ngram_size": -1}),
+        ("a", {"min_new_tokens": 2**63}),
         ("a", {"bad_words_ids": [[5], []]}),
         ("a", {"bad_words_ids": [5]}),
         ("a", {"suppress_tokens": [1_000_000]}),
@@ -175,6 +176,12 @@ def test_bad_prompts_and_options_are_refused(built: Build, demo: Demo, inputs: s
     answer = ask(built, folder, inputs, **options)
     assert answer["code"] == InputError.exit_code
     assert_says_the_same(answer["error"], str(refused.value))
+
+
+def test_integers_that_64_bits_do_not_hold_are_refused(built: Build, demo: Demo) -> None:
+    answer = ask(built, demo("text-generation"), "a", min_new_tokens=10**20)
+    assert answer["code"] == InputError.exit_code
+    assert {"min_new_tokens", str(2**63 - 1)} <= words_of(answer["error"])
 
 
 def fields_of_config(often: list[int]) -> list[dict[str, Any]]:

@@ -429,7 +429,7 @@ def test_a_disk_without_room_is_refused_before_the_trace(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     result = CliRunner().invoke(export_command, [str(checkpoint("fill-mask")), "-o", str(tmp_path / "out")])
     assert result.exit_code == DESTINATION
-    assert "0 MB free" in result.stderr
+    assert "0.0 MB free" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """Whatever is wrong with a checkpoint, one error says what, where and what to do. No code in a file is run."""
 
+import errno
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, RobertaConfig
 
-from rpln_model import CheckpointError, ConfigError, RplnModelError, check_finite
+from rpln_model import CheckpointError, ConfigError, RplnModelError, check_finite, weights
 from rpln_model.checkpoints import load_config
 from rpln_model.weights import read_weights
 from tests.model.references import HIDDEN, LENGTH, SINGLE_HEADS, names, own_model, random_ids, tiny_config
@@ -356,6 +357,21 @@ def test_the_ends_of_a_range_are_allowed(value: float, checkpoint: Path) -> None
 def test_a_path_to_no_folder_is_refused(source: str | Path, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         load_config(source)
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+def test_a_file_that_may_not_be_read_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(weights, "safe_open", lambda path, **_: refuse(path))
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read \(Permission denied\).* permissions"):
+        SINGLE_HEADS[TAGGER].from_pretrained(checkpoint)
 
 
 @pytest.mark.parametrize(("content", "message"), [("[1]", "holds no JSON object"), ("{", "is not valid JSON")])

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -190,6 +192,7 @@ LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
             r"shape is \[sequence, sequence, 3\], expected ",
         ),
         (put("graphs", 0, "outputs", 0, "name", value="scores"), r"graphs\[0\]\.outputs has no tensor .* 'logits'"),
+        (put("problem_type", value="ranking"), r"problem_type is 'ranking', expected null or regression or single_"),
         (put("axes", "sequence", "minimum", value=65), r"axes\.sequence\.minimum is 65, expected .* 64"),
     ],
 )
@@ -218,6 +221,20 @@ def test_an_altered_manifest_is_refused(folder: Path, change: Callable[[Any], No
 def test_what_is_no_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / MANIFEST_NAME).write_bytes(content)
     with pytest.raises(ManifestError, match=r"rpln\.json is not valid JSON .*[Ee]xport"):
+        read_manifest(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST_NAME, "model.onnx"])
+def test_a_file_that_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ManifestError, match=rf"{name} cannot be read \(Permission denied\).* permissions"):
         read_manifest(folder)
 
 

@@ -89,7 +89,7 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     """
     if not path.name:
         raise OutputError(f"{path} is a folder, expected the name of a file to write.")
-    with ExitStack() as files, _refusals(path):
+    with _refusals(path), ExitStack() as files:  # closing writes what is still in a buffer, which may fail, too
         journal = files.enter_context(_open_locked(_beside(path, JOURNAL)))
         if rows := _read_rows(journal):
             _check_run(rows[0], run, path, journal.name)
@@ -104,7 +104,7 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     try:
         yield Output(path, part, journal, progress, digest)
     finally:
-        with _refusals(path):  # closing writes what is still in a buffer, which may fail, too
+        with _refusals(path):
             keep.close()
 
 

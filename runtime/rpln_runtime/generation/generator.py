@@ -18,7 +18,7 @@ from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.generation.streaming import TextStream, TextStreams
 from rpln_runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
-from rpln_runtime.session import default_provider, open_session, reopening
+from rpln_runtime.session import Reopenable, default_provider, open_session
 from rpln_runtime.tokenization import Tokenizer
 
 BATCH_SIZE: Final = 8
@@ -123,7 +123,7 @@ def open_generator(
     )
 
 
-class Generator:
+class Generator(Reopenable):
     """A decoder that is open for generating text, which `generator` returns: call it with texts. Threads may share it.
 
     Pickling it keeps the folder and the options alone: the copy, in this process or another, opens the bundle again.
@@ -146,6 +146,7 @@ class Generator:
         reopen: "Callable[[], Generator] | None" = None,
     ) -> None:
         """Put the parts together. `reopen` opens the generator again; without it, the generator cannot be pickled."""
+        super().__init__(reopen)
         self.manifest = manifest
         self._given = options
         self._decoder = decoder
@@ -154,11 +155,6 @@ class Generator:
         self._batch_size = batch_size
         self._check_defaults()
         self.options = self._options({})
-        self._reopen = reopen
-
-    def __reduce__(self) -> "tuple[Callable[[], Generator], tuple[()]]":
-        """Return what pickle keeps. Raises TypeError for a generator that was not opened from a folder."""
-        return reopening(self._reopen, "generator")
 
     @property
     def continues_prompts(self) -> bool:

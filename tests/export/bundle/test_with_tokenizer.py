@@ -282,6 +282,14 @@ def test_another_tokenizer_is_refused(tmp_path: Path, change: Callable[[Any], No
     assert says in result.stderr
 
 
+def test_a_tokenizer_that_pads_with_another_token_is_refused(tmp_path: Path) -> None:
+    make_model("fill-mask", vocab_size=400, pad_token_id=5).save_pretrained(tmp_path / "checkpoint")
+    make_tokenizer(tmp_path / "checkpoint")
+    result = export(tmp_path / "checkpoint", tmp_path / "out")
+    assert result.exit_code == PlanError.exit_code, result.output
+    assert "has no token <pad> with the id 5" in result.stderr
+
+
 def test_without_the_library_the_command_is_named(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,19 @@ def test_random_tokens_are_refused(tmp_path: Path) -> None:
         load_tokenizer(str(checkpoint), revision=None, vocab_size=1000)
 
 
+def test_a_tokenizer_without_a_pad_token_answers_as_transformers_does(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "text-classification")
+    fields = {"pad_token": None, "tokenizer_class": "PreTrainedTokenizerFast"}
+    altered(checkpoint, lambda file: file["added_tokens"].pop(1), fields)
+    (checkpoint / "special_tokens_map.json").unlink(missing_ok=True)
+    assert AutoTokenizer.from_pretrained(checkpoint).pad_token is None
+    exported(checkpoint, tmp_path / "out")
+    texts = ["The dog barked and the cat slept.", "Ada"]  # the second is padded
+    answers = pipeline(tmp_path / "out", top_k=None)(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        assert_same_scores(answer, transformers_pipeline(checkpoint)(text, top_k=None))
+
+
 def test_the_side_of_truncation_is_in_the_manifest_and_what_the_bundle_says(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "text-classification")
     altered(checkpoint, CHANGES["normalizer"][0], {"truncation_side": "left"})

@@ -90,12 +90,14 @@ def test_what_a_pass_refuses_is_reported_with_its_reason(file: Path, tmp_path: P
     assert refusal["reason"]
 
 
-def test_a_file_that_is_there_is_not_written_over(file: Path, tmp_path: Path) -> None:
-    (tmp_path / "taken.onnx").write_text("mine")
+@pytest.mark.parametrize("name", ["taken.onnx", "taken.onnx.data"])
+def test_a_file_that_is_there_is_not_written_over(file: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
 
     result = optimize(file, "-o", tmp_path / "taken.onnx")
 
-    assert (result.exit_code, (tmp_path / "taken.onnx").read_text()) == (DESTINATION_ERROR, "mine")
+    assert (result.exit_code, (tmp_path / name).read_text()) == (DESTINATION_ERROR, "mine")
+    assert f"{name} exists already" in result.stderr
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_the_metric_of_the_gate_is_that_of_the_bundles(
     assert quantization is not None
 
     plain, rounded = (
-        json.loads(run("eval", folder, data, "--json").stdout)["metrics"]["accuracy"]
+        json.loads(run("eval", folder, data, "--truncate", "--json").stdout)["metrics"]["accuracy"]
         for folder in (embedded("text-classification"), tmp_path / "out")
     )
     assert quantization.metric == f"accuracy on {data}: {plain:.4f} in fp32"

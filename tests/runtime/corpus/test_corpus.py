@@ -330,11 +330,12 @@ def test_a_part_with_other_lines_of_the_same_size_is_refused(tmp_path: Path) -> 
     assert run(source, output).lines == len(TEXTS)
 
 
-def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("room", [0, 2_000])
+def test_a_full_disk_is_refused_when_files_close_too(tmp_path: Path, room: int) -> None:
     source = write_lines(tmp_path / "in", TEXTS * 20)
     resource = pytest.importorskip("resource", reason="Windows has no limits of a process")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(OutputError, match=r"out.* failed: .*too large"):
             run(source, tmp_path / "out")

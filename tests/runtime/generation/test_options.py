@@ -42,6 +42,8 @@ NUMBERS = r"0\.0001 to 10000"
         ({"do_sample": True, "seed": -1}, "seed is -1, .*0 or more"),
         ({"repetition_penalty": "2"}, f"repetition_penalty is '2', .*{NUMBERS}"),
         ({"num_beams": 0}, "num_beams is 0, .*1 or more"),
+        ({"min_new_tokens": 10**20}, "min_new_tokens is 10{20}, .*0 to 9223372036854775807"),
+        ({"min_length": 2**63}, "min_length is 9223372036854775808, .*0 to 9223372036854775807"),
         ({"num_beams": 2, "length_penalty": float("inf")}, "length_penalty is inf, .*-10 to 10"),
         ({"num_beams": 2, "early_stopping": "always"}, "early_stopping is 'always', .*True, False or 'never'"),
         ({"num_return_sequences": 0}, "num_return_sequences is 0, .*1 or more"),

@@ -28,6 +28,8 @@ inline const Texts fixed_sizes{"num_labels", "vocab_size", "hidden_size", "embed
                                "head_size", "num_attention_heads", "num_hidden_layers"};
 // The sides from which a text that is too long may be cut.
 inline const Texts truncation_sides{"right", "left"};
+// What `problem_type` may say of the labels of a text. It decides how scores are made of logits.
+inline const Texts problem_types{"regression", "single_label_classification", "multi_label_classification"};
 // The task whose manifest describes the vocabulary of the encoder, which need not be that of the logits.
 inline constexpr std::string_view encoder_decoder = "text2text-generation";
 // The variants that run before a decoder, and do not give the outputs of the task.
@@ -140,6 +142,10 @@ class Contradiction {
     if (!holds(truncation_sides, manifest_.truncation_side)) {
       return "the manifest.truncation_side is " + in_quotes(manifest_.truncation_side) + ", expected " +
              join(truncation_sides, " or ");
+    }
+    if (manifest_.problem_type && !holds(problem_types, *manifest_.problem_type)) {
+      return "the manifest.problem_type is " + in_quotes(*manifest_.problem_type) + ", expected null or " +
+             join(problem_types, " or ");
     }
     for (const auto& [name, axis] : manifest_.axes) {
       if (axis.maximum && axis.minimum > *axis.maximum) {

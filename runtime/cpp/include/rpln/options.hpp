@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,12 +15,20 @@
 
 namespace rpln::detail {
 
+// Whether a number is larger than the integers of 64 bits. The parser makes a fraction of one beyond 2^64.
+inline bool is_too_large(const Json& value) {
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max();
+  return value.is_number_float() && value.get<double>() >= 0x1p63;
+}
+
+// Throws InputError unless `value` is an integer from `minimum` to `maximum`, or else to the largest of 64 bits.
 inline void check_integer(const std::string& name, const Json& value, std::int64_t minimum,
                           std::optional<std::int64_t> maximum = std::nullopt) {
-  const bool fits = value.is_number_integer() && value.get<std::int64_t>() >= minimum &&
-                    (!maximum || value.get<std::int64_t>() <= *maximum);
+  const std::int64_t most = maximum.value_or(std::numeric_limits<std::int64_t>::max());
+  const bool fits = value.is_number_integer() && !is_too_large(value) && value.get<std::int64_t>() >= minimum &&
+                    value.get<std::int64_t>() <= most;
   if (fits) return;
-  const std::string upper = maximum ? "to " + std::to_string(*maximum) : "or more";
+  const std::string upper = maximum || is_too_large(value) ? "to " + std::to_string(most) : "or more";
   throw InputError(name + " is " + shown(value) + ", expected an integer, " + std::to_string(minimum) + " " +
                    upper + ".");
 }

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "rpln/errors.hpp"
+
 namespace rpln::detail {
 
 class Sha256 {
@@ -83,6 +85,7 @@ class Sha256 {
   std::uint64_t length_ = 0;
 };
 
+// Throws ManifestError for a file that cannot be read.
 inline std::string sha256_of_file(const std::filesystem::path& path) {
   Sha256 hash;
   std::ifstream stream(path, std::ios::binary);
@@ -90,6 +93,7 @@ inline std::string sha256_of_file(const std::filesystem::path& path) {
   while (stream.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), stream.gcount() > 0) {
     hash.update({buffer.data(), static_cast<std::size_t>(stream.gcount())});
   }
+  if (!stream.eof()) throw ManifestError(path.string() + " cannot be read. Check its permissions.");
   return hash.hex();
 }
 
