@@ -130,6 +130,8 @@ def test_numpy_computes_the_same(forms: dict[str, object]) -> None:
     evaluator = ReferenceEvaluator(ir.to_proto(written))
 
     for feeds in texts(made, 6):
-        expected = np.asarray(evaluator.run(None, feeds)[0])
+        found = evaluator.run(None, feeds)
+        assert isinstance(found, list)
+        expected = np.asarray(found[0])
         np.testing.assert_allclose(run(written, feeds)["logits"], expected, rtol=0, atol=2e-5)
         assert np.abs(made.eager(feeds)["logits"] - expected).max() > 1e-3
