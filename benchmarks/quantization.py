@@ -80,7 +80,8 @@ class Contender:
     @property
     def megabytes(self) -> float:
         """The size of the file and of the weights beside it, in MB."""
-        return sum(part.stat().st_size for part in self.path.parent.glob(f"{self.path.name}*")) / 1e6
+        weights = self.path.with_suffix(".bin")  # of OpenVINO's own format
+        return sum(part.stat().st_size for part in (self.path, weights) if part.exists()) / 1e6
 
 
 def main() -> None:

@@ -88,7 +88,8 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
 def _space(plan: ExportPlan, parameters: int) -> int:
     """Return the bytes that an export writes: a bundle and, to prove a type lower than fp32, a copy of it in fp32."""
     proven_in = 0 if plan.recipe.computes_in == ir.DataType.FLOAT else ir.DataType.FLOAT.itemsize
-    return int(parameters * (plan.recipe.stores_in.itemsize + proven_in) * SPACE_FACTOR)
+    stores_in = ir.DataType.FLOAT if plan.recipe.quantizes else plan.recipe.stores_in  # embeddings stay as they are
+    return int(parameters * (stores_in.itemsize + proven_in) * SPACE_FACTOR)
 
 
 def _trace(plan: ExportPlan, checkpoint: Checkpoint) -> TracedCheckpoint:

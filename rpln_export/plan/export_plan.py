@@ -231,7 +231,7 @@ def make_plan(
         tokenizer: a folder or hub id; None means the checkpoint's own.
         calibration: a file of texts to measure ranges on.
         min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does; None
-            means DEFAULT_AGREEMENT.
+            means DEFAULT_AGREEMENT, or AGREEMENT_OF_WORDS for a task that generates.
         evaluation: a file of examples with right answers, on which the task's metric of quantized graphs is measured.
         max_drop: the most points that the metric may be worse by than in fp32.
         variants: names of a decoder's graphs; none means the default.
@@ -295,7 +295,7 @@ def make_plan(
         io_dtype=io_dtype_from_name(io_dtype, recipe),
         tokenizer=source.tokenizer if tokenizer in {None, named} else tokenizer,
         calibration=calibration,
-        gate=gate_from_choices(recipe, min_agreement=min_agreement, data=evaluation, max_drop=max_drop),
+        gate=gate_from_choices(recipe, chosen_task, min_agreement=min_agreement, data=evaluation, max_drop=max_drop),
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,
         tie=tie,

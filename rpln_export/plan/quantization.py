@@ -13,6 +13,8 @@ from rpln_runtime.tasks import Task
 
 DEFAULT_AGREEMENT: Final = 0.99
 """The share of equal decisions that the gate asks for unless the user does."""
+AGREEMENT_OF_WORDS: Final = 0.9
+"""The same for tasks that generate text: each decision is one among thousands of words, several of which often fit."""
 
 WEIGHT_ONLY: Final = ("int8-weight-only", "int4")
 """The recipes that leave activations as they are. Steps of a decoder read few rows, so that weights are what counts."""
@@ -43,7 +45,7 @@ class GatePlan:
 
 
 def gate_from_choices(
-    recipe: Recipe, *, min_agreement: float | None, data: Path | None, max_drop: float | None
+    recipe: Recipe, task: Task, *, min_agreement: float | None, data: Path | None, max_drop: float | None
 ) -> GatePlan:
     """Return what the gate asks for. Raises PlanError for numbers that make no sense, and for a gate without need."""
     given = {"--min-agreement": min_agreement, "--eval": data, "--max-drop": max_drop}
@@ -60,9 +62,8 @@ def gate_from_choices(
         raise PlanError(f"--max-drop {max_drop:g} is no number of points: give one from 0 on, such as 0.3.")
     if data is not None:
         require_extra("eval")
-    return GatePlan(
-        min_agreement=DEFAULT_AGREEMENT if min_agreement is None else min_agreement, data=data, max_drop=max_drop
-    )
+    default = AGREEMENT_OF_WORDS if task.generates else DEFAULT_AGREEMENT
+    return GatePlan(min_agreement=default if min_agreement is None else min_agreement, data=data, max_drop=max_drop)
 
 
 def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:

@@ -75,8 +75,11 @@ class Trial:
         self._outputs = graph_outputs(last.compared, last.call.layers)
         self._expected = [under_test.eager(case) for case in cases]
 
-    def fidelity(self, form: Form, context: Context) -> Fidelity:
-        """Return how faithful the graphs are in `form`, quantized as `context` says, run as ONNX Runtime runs them."""
+    def fidelity(self, form: Form, context: Context, *, with_metric: bool = True) -> Fidelity:
+        """Return how faithful the graphs are in `form`, quantized as `context` says, run as ONNX Runtime runs them.
+
+        Without `with_metric`, evaluation data are left aside.
+        """
         runs = {
             graph.planned.name: _run_optimized(write_form(graph.model, form, graph.planned.traits, context=context))
             for graph in self.graphs
@@ -89,7 +92,7 @@ class Trial:
             largest=max(row.largest for row in rows),
             decisions=sum(row.decisions for row in rows),
             agreeing=sum(row.agreeing for row in rows),
-            drop=None if self.data is None else self.data.drop(runs),
+            drop=self.data.drop(runs) if self.data is not None and with_metric else None,
         )
 
     def _fidelity(self, name: str, tensor: Tensor, found: Sequence[Mapping[str, Array]]) -> Fidelity:

@@ -77,7 +77,8 @@ def pass_gate(
     blocks = list(dict.fromkeys(product.block for graph in trial.graphs for product in layer_products(graph.model)))
     costs: dict[str, float] = {}
     for block in blocks:
-        costs[block] = trial.fidelity(form, replace(context, kept=frozenset(blocks) - {block})).rms
+        alone = replace(context, kept=frozenset(blocks) - {block})
+        costs[block] = trial.fidelity(form, alone, with_metric=False).rms
         advance()
     worst = sorted(blocks, key=lambda block: -costs[block])
     for count in _counts(len(blocks)):

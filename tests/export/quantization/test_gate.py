@@ -31,7 +31,7 @@ class FakeTrial:
         self.turned = {name.replace("__", "."): number for name, number in turned.items()}
         self.contexts: list[Context] = []
 
-    def fidelity(self, form: Form, context: Context) -> Fidelity:
+    def fidelity(self, form: Form, context: Context, *, with_metric: bool = True) -> Fidelity:
         assert form is FORM
         self.contexts.append(context)
         wrong = sum(number for block, number in self.turned.items() if block not in context.kept)
