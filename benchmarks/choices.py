@@ -98,6 +98,7 @@ def _choice(plan: ExportPlan, graph: GraphForms, *, burning: bool) -> Made:
         threads=f"{threads}, {'spinning' if record.spinning else 'waiting'}",
         speeds=", ".join(
             f"{row.form} on {row.provider} {row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f})"
+            f"{''.join(row.outcome.partition(';')[1:])}"
             for row in record.candidates
             if row.speedup is not None and (row.form, row.provider) != ("standard", "cpu")
         ),
@@ -128,7 +129,8 @@ burns a core.
 - Threads: {", ".join(f"{setting}: {count}" for setting, count in threads)}.
 
 The load is the number of processes that want to run, as the system counted them at the end. The speeds are medians with
-their intervals, relative to the standard form on ONNX Runtime.
+their intervals, relative to the standard form on ONNX Runtime, by processor time; by elapsed time where that is clearly
+below 1. Where more is gained in elapsed time, it is added.
 
 | choice | beside | load | chosen | threads | speeds | seconds |
 |---|---|---|---|---|---|---|

@@ -112,7 +112,12 @@ def _encoders(folder: Path, arguments: argparse.Namespace) -> str:
     words = np.random.default_rng(0)
     texts = [_batch((int(words.integers(16, 128)),), words) for _ in range(CALIBRATED_ON)]
     contenders = _contenders(graph, texts, folder)
-    measured = {name: _times(contenders, _batch(lengths, words), arguments) for name, lengths in CASES.items()}
+    opened = {row.name: row.opened(row.path, arguments.threads) for row in contenders}
+    measured = {}
+    for name, lengths in CASES.items():
+        feeds = _batch(lengths, words)
+        measured[name] = _ratios({row: partial(run, feeds) for row, run in opened.items()}, rounds=arguments.rounds)
+        print(name, measured[name], flush=True)
     return _table("Encoder", contenders, measured)
 
 
@@ -250,12 +255,6 @@ def _open_openvino(path: Path, threads: int) -> Run:
 
 
 # -- measurement -----------------------------------------------------------------------------------------------------
-
-
-def _times(contenders: Sequence[Contender], feeds: Feeds, arguments: argparse.Namespace) -> dict[str, float]:
-    """Return how many times as fast as the first contender each is: the median of the ratios of all rounds."""
-    runs = {row.name: partial(row.opened(row.path, arguments.threads), feeds) for row in contenders}
-    return _ratios(runs, rounds=arguments.rounds)
 
 
 def _decoding_times(

@@ -11,7 +11,7 @@ from typing import Final
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.workloads import workload_feeds
 from rpln_export.forms.graph_forms import GraphForms
-from rpln_export.forms.speeds import REFERENCE, Speed
+from rpln_export.forms.speeds import REFERENCE, MeasuredSpeed
 from rpln_export.forms.timing import Run, measure_speed
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.forms import STANDARD, Form, reasons_without_effect
@@ -93,7 +93,7 @@ def measure_candidates(
     entries = entries_from_plan(planned, plan)
     measured = [entry for entry in entries if entry.reason is None]
     forms = dict.fromkeys([STANDARD, *(entry.form for entry in measured)])
-    results: dict[Entry, Speed | str] = {}
+    results: dict[Entry, MeasuredSpeed | str] = {}
     deadline = time.monotonic() + seconds
     with temporary_folder() as folder:
         with writing_copies(folder):
@@ -104,7 +104,7 @@ def measure_candidates(
         for done, entry in enumerate(ordered):
             left = deadline - time.monotonic()
             if entry == baseline:
-                results[entry] = REFERENCE
+                results[entry] = MeasuredSpeed(processor=REFERENCE, elapsed=REFERENCE)
             elif left <= 0:
                 results[entry] = OUT_OF_TIME
             else:
@@ -130,7 +130,8 @@ def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[S
         reference = _runs(planned, plan, folder, entry)
         for settings in others:
             runs = _runs(planned, plan, folder, entry, settings)
-            speed = measure_speed(reference, runs, seconds=SETTINGS_SECONDS / len(others), pause=SETTINGS_PAUSE)
+            share = SETTINGS_SECONDS / len(others)
+            speed = measure_speed(reference, runs, seconds=share, pause=SETTINGS_PAUSE).deciding
             measured.append(f"{settings}: {speed}")
             if speed.is_ahead_of(best_speed):
                 best, best_speed = settings, speed
@@ -180,30 +181,40 @@ def _runs(
 
 def _speed(
     planned: PlannedGraph, plan: ExportPlan, folder: Path, entry: Entry, reference: Sequence[Run], *, seconds: float
-) -> Speed | str:
+) -> MeasuredSpeed | str:
     """Return how many times as fast as the reference an entry is, or else why it does not run."""
     try:
         runs = _runs(planned, plan, folder, entry)
     except (MissingExtraError, ManifestError, ProviderError) as error:
         return str(error)
-    return measure_speed(reference, runs, seconds=seconds)
+    return measure_speed(reference, runs, seconds=seconds, on_cpu=PROVIDERS[entry.provider].device == "cpu")
 
 
-def _candidate(planned: PlannedGraph, entry: Entry, result: Speed | str) -> Candidate:
+def _candidate(planned: PlannedGraph, entry: Entry, result: MeasuredSpeed | str) -> Candidate:
     """Return the manifest's row of an entry; `result` is its speed, or why it has none."""
     if isinstance(result, str):
         return Candidate(
             variant=planned.name, form=entry.form.name, provider=entry.provider, speedup=None, outcome=result
         )
+    speed = result.deciding
     return Candidate(
         variant=planned.name,
         form=entry.form.name,
         provider=entry.provider,
-        speedup=result.median,
-        speedup_low=result.low,
-        speedup_high=result.high,
-        outcome=UNCLEAR if result.is_unclear else MEASURED,
+        speedup=speed.median,
+        speedup_low=speed.low,
+        speedup_high=speed.high,
+        outcome=_outcome(result),
     )
+
+
+def _outcome(measured: MeasuredSpeed) -> str:
+    """Return the outcome of a measurement. It says so if a candidate gains more in elapsed time than it is given."""
+    if measured.deciding.is_unclear:
+        return UNCLEAR
+    if measured.elapsed.is_ahead_of(measured.deciding):
+        return f"{MEASURED}; {measured.elapsed} in elapsed time"
+    return MEASURED
 
 
 def _other_settings() -> list[Settings]:

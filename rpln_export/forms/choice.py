@@ -215,13 +215,19 @@ def _record(plan: ExportPlan, measurements: Measurements) -> Optimization:
         threads=measurements.settings.threads,
         spinning=measurements.settings.spinning,
         candidates=tuple(
-            dataclasses.replace(row, outcome=CHOSEN if row.provider == measurements.provider else BEST_THERE)
+            dataclasses.replace(row, outcome=CHOSEN if row.provider == measurements.provider else _best_there(row))
             if row in measurements.fastest_candidates
             else row
             for row in measurements.candidates
         ),
         note=_note(plan, measurements),
     )
+
+
+def _best_there(row: Candidate) -> str:
+    """Return the outcome of the fastest candidate on another provider, with what it gains in elapsed time alone."""
+    _, semicolon, gain = row.outcome.partition(";")
+    return f"{BEST_THERE}{semicolon}{gain}"
 
 
 def _note(plan: ExportPlan, measurements: Measurements) -> str:

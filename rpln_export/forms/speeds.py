@@ -2,6 +2,10 @@
 
 Each round runs both ways one right after the other, so that what slows the machine down slows down both. The ratio of
 their times is what counts: its median over the rounds, and the interval that the true median lies in.
+
+Processor time decides, for it hardly depends on what else runs on the machine. Elapsed time does: threads that divide
+the work evenly and wait for each other are fast while each has a core to itself, and slow as soon as one has not, be it
+because of another process or of another request to the same server.
 """
 
 import math
@@ -16,7 +20,7 @@ CONFIDENCE: Final = 0.99
 """How sure an interval is. It is looked at after every round, so that 95% would be too little."""
 LEAST_ROUNDS: Final = 3
 """The fewest rounds that say anything about the noise."""
-MOST_ROUNDS: Final = 60
+MOST_ROUNDS: Final = 120
 """The rounds after which a machine counts as too busy to tell: more would narrow the interval only slowly."""
 NARROW: Final = 0.03
 """The width of an interval, relative to its median, at which no more rounds are needed."""
@@ -33,16 +37,22 @@ class Speed:
     def is_ahead_of(self, other: "Speed") -> bool:
         """Return whether this contender takes the place of another, both relative to the same reference.
 
-        Its interval has to lie beyond the other's and beyond MARGIN, and its lead has to be more than its interval is
-        wide: on a busy machine, slow phases may come several rounds in a row, and then an interval is too narrow.
+        Its interval has to lie beyond the other's and beyond MARGIN, and its lead has to be more than half of its
+        interval's width: on a busy machine, slow phases may come several rounds in a row, and then an interval is too
+        narrow.
         """
         beyond = self.low > max(MARGIN * other.median, other.high)
-        return beyond and self.median - other.median > self.high - self.low
+        return beyond and self.median - other.median > (self.high - self.low) / 2
 
     @property
     def is_settled(self) -> bool:
         """Whether more rounds are unlikely to change what is decided."""
-        return self.high <= MARGIN or self.high - self.low <= NARROW * self.median
+        return self.high <= MARGIN or self.is_narrow
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the interval is so narrow that no more rounds are needed."""
+        return self.high - self.low <= NARROW * self.median
 
     @property
     def is_unclear(self) -> bool:
@@ -55,6 +65,25 @@ class Speed:
 
 REFERENCE: Final = Speed(median=1.0, low=1.0, high=1.0)
 """The speed of the reference itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredSpeed:
+    """How many times as fast a contender is as the reference, by processor time and by elapsed time."""
+
+    processor: Speed
+    elapsed: Speed
+
+    @property
+    def deciding(self) -> Speed:
+        """The speed by processor time, or by elapsed time if the contender clearly takes longer than the reference."""
+        return self.elapsed if self.elapsed.high < REFERENCE.low else self.processor
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether more rounds are unlikely to change what is decided, be it by showing whether a gain takes longer."""
+        told = self.elapsed.low >= REFERENCE.low or self.elapsed.is_narrow
+        return self.processor.is_settled and (told or not self.processor.is_ahead_of(REFERENCE))
 
 
 def speed_from_ratios(ratios: Sequence[float]) -> Speed:

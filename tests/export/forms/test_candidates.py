@@ -1,5 +1,6 @@
 """Which forms are measured, in which order and for how long. Speeds are made up, so that no machine matters."""
 
+import dataclasses
 import errno
 import os
 import sys
@@ -12,14 +13,15 @@ import pytest
 from rpln_export.checkpoint.model import load_model
 from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
 from rpln_export.forms import candidates
-from rpln_export.forms.candidates import OUT_OF_TIME, Settings, measure_candidates, measure_settings
+from rpln_export.forms.candidates import MEASURED, OUT_OF_TIME, Settings, measure_candidates, measure_settings
 from rpln_export.forms.graph_forms import GraphForms
-from rpln_export.forms.speeds import Speed
+from rpln_export.forms.speeds import REFERENCE, MeasuredSpeed, Speed
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_graphs.errors import GraphError
 from rpln_graphs.forms import STANDARD
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.trace import trace_model
+from rpln_runtime.engines.providers import PROVIDERS
 
 TASK = "token-classification"
 Racer = tuple[ExportPlan, GraphForms]
@@ -41,9 +43,15 @@ def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
-def speeds(monkeypatch: pytest.MonkeyPatch, *made_up: float) -> None:
+def speeds(monkeypatch: pytest.MonkeyPatch, *made_up: float, elapsed: float | None = None) -> None:
+    """Let measurements give these speeds by processor time, and `elapsed`, or the same, by elapsed time."""
     left = iter(made_up)
-    monkeypatch.setattr(candidates, "measure_speed", lambda *_, **__: clear(next(left)))
+
+    def measure(*_: object, **__: object) -> MeasuredSpeed:
+        processor = clear(next(left))
+        return MeasuredSpeed(processor=processor, elapsed=clear(elapsed) if elapsed else processor)
+
+    monkeypatch.setattr(candidates, "measure_speed", measure)
 
 
 def clear(median: float) -> Speed:
@@ -73,6 +81,48 @@ def test_every_form_is_measured_and_what_is_not_installed_says_so(
     assert [row.speedup for row in others] == [None, None]
     assert all('pip install "rpln-runtime[openvino]"' in row.outcome for row in others)
     assert len(done) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "speedup", "outcome"),
+    [
+        (1.1, 1.1, MEASURED),
+        (1.12, 1.1, MEASURED),  # the intervals overlap
+        (1.4, 1.1, f"{MEASURED}; 1.40 (1.39 to 1.41) in elapsed time"),
+        (0.9, 0.9, MEASURED),
+    ],
+)
+@pytest.mark.usefixtures("no_openvino")
+def test_a_gain_in_elapsed_time_alone_is_told(
+    racer: Racer, monkeypatch: pytest.MonkeyPatch, elapsed: float, speedup: float, outcome: str
+) -> None:
+    plan, graph = racer
+    speeds(monkeypatch, *[1.1] * 5, elapsed=elapsed)
+
+    rows = measure_candidates(graph, plan, seconds=60, advance=lambda: None)
+
+    measured = {(row.speedup, row.outcome) for row in rows if row.provider == "cpu" and row.form != "standard"}
+    assert measured == {(speedup, outcome)}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.usefixtures("no_openvino")
+def test_processor_time_counts_only_where_the_processor_computes(
+    racer: Racer, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    plan, graph = racer
+    rows = {name: dataclasses.replace(row, device=device) for name, row in PROVIDERS.items()}
+    monkeypatch.setattr(candidates, "PROVIDERS", rows)
+    asked: set[object] = set()
+
+    def measure(*_: object, on_cpu: bool, **__: object) -> MeasuredSpeed:
+        asked.add(on_cpu)
+        return MeasuredSpeed(processor=REFERENCE, elapsed=REFERENCE)
+
+    monkeypatch.setattr(candidates, "measure_speed", measure)
+    measure_candidates(graph, plan, seconds=60, advance=lambda: None)
+
+    assert asked == {device == "cpu"}
 
 
 @pytest.mark.usefixtures("no_openvino")

@@ -20,7 +20,7 @@ from rpln_export.cli import export_command, rpln_command
 from rpln_export.errors import PlanError
 from rpln_export.forms import graph_forms
 from rpln_export.forms.candidates import UNCLEAR, Settings
-from rpln_export.forms.choice import Measurements
+from rpln_export.forms.choice import Measurements, choose_forms
 from rpln_export.forms.speeds import Speed
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.plan.workloads import WORKLOADS, workload_from_file
@@ -94,6 +94,16 @@ def test_another_provider_must_beat_the_best_form_on_the_cpu(speedup: float, pro
     rows = (candidate("standard", 1.0), candidate("fused", 1.2), candidate("standard", speedup, "openvino"))
 
     assert measurements(*rows).provider == provider
+
+
+def test_the_record_keeps_what_another_provider_gains_in_elapsed_time(checkpoint: Callable[[str], Path]) -> None:
+    gain = "; 1.30 (1.28 to 1.32) in elapsed time"
+    other = dataclasses.replace(candidate("standard", 1.0, "openvino"), outcome=f"measured{gain}")
+    rows = measurements(candidate("standard", 1.0), candidate("attention", 1.1), other)
+
+    record = choose_forms(make_plan(str(checkpoint(TASK)), task=TASK), [], rows).record
+
+    assert [row.outcome for row in record.candidates] == ["measured", "chosen", f"the fastest on its provider{gain}"]
 
 
 def test_the_first_graph_decides_on_the_provider() -> None:

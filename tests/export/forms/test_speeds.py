@@ -8,27 +8,56 @@ import numpy as np
 import pytest
 
 from rpln_export.forms import timing
-from rpln_export.forms.speeds import LEAST_ROUNDS, MOST_ROUNDS, REFERENCE, Speed, speed_from_ratios
+from rpln_export.forms.speeds import (
+    LEAST_ROUNDS,
+    MOST_ROUNDS,
+    REFERENCE,
+    MeasuredSpeed,
+    Speed,
+    speed_from_ratios,
+)
 
 RUNS = 200
 """How many measurements of a kind are made up."""
 
 
 class Clock:
-    """A clock that advances only when something works or sleeps."""
+    """The clocks of a process. They advance only when it works, waits or sleeps.
+
+    Attributes:
+        spinning: whether an idle thread keeps a processor busy while the process sleeps.
+    """
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.busy = 0.0
+        self.spinning = False
 
     def perf_counter(self) -> float:
         return self.now
 
+    def process_time(self) -> float:
+        return self.busy
+
     def sleep(self, seconds: float) -> None:
+        self.pass_time(seconds, threads=int(self.spinning))
+
+    def pass_time(self, seconds: float, *, threads: float = 1) -> None:
+        """Let time pass while this many threads are on a processor."""
         self.now += seconds
+        self.busy += seconds * threads
 
     def work(self, seconds: float, noise: Iterator[float]) -> Callable[[], None]:
         """Return a run that takes `seconds`, times what the noise says at that moment."""
-        return lambda: self.sleep(seconds * next(noise))
+        return lambda: self.pass_time(seconds * next(noise))
+
+    def wait(self, seconds: float, waiting: Iterator[float]) -> Callable[[], None]:
+        """Return a run that works for `seconds`, and waits for a processor as long as `waiting` says, times those."""
+
+        def run() -> None:
+            self.pass_time(seconds)
+            self.pass_time(seconds * next(waiting), threads=0)
+
+        return run
 
 
 @pytest.fixture
@@ -62,7 +91,7 @@ def measured(clock: Clock, gain: float, noise: Callable[..., Iterator[float]], s
     """Return the measured speed of a contender that is `gain` times as fast as its reference, under this noise."""
     factors = noise(np.random.default_rng(seed))
     reference, contender = clock.work(1.0, factors), clock.work(1.0 / gain, factors)
-    return timing.measure_speed([reference], [contender], seconds=1e9)
+    return timing.measure_speed([reference], [contender], seconds=1e9).deciding
 
 
 @pytest.mark.parametrize("noise", [calm, heavy_tailed, drifting, busy])
@@ -100,16 +129,82 @@ def test_without_noise_the_fewest_rounds_are_enough_and_pauses_do_not_count(cloc
 
     def run(name: str, seconds: float) -> None:
         runs.append(name)
-        clock.sleep(seconds)
+        clock.pass_time(seconds)
 
     reference = [lambda: run("a", 1.0), lambda: run("b", 3.0)]
     contender = [lambda: run("A", 0.5), lambda: run("B", 1.5)]
     speed = timing.measure_speed(reference, contender, seconds=1e9, pause=10.0)
 
-    assert (speed.median, speed.low, speed.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert speed.processor == speed.elapsed
+    assert (speed.elapsed.median, speed.elapsed.low, speed.elapsed.high) == pytest.approx((2.0, 2.0, 2.0))
     # Each runs once without timing. Then the pairs change their order from round to round.
     assert "".join(runs) == "abAB" + "aAbB" + "AaBb" + "aAbB"
     assert LEAST_ROUNDS == 3
+
+
+def test_waiting_for_a_processor_does_not_count(clock: Clock) -> None:
+    waiting = busy(np.random.default_rng(0))
+    speed = timing.measure_speed([clock.wait(1.1, waiting)], [clock.wait(1.0, waiting)], seconds=1e9)
+
+    assert speed.elapsed.high - speed.elapsed.low > 0.2
+    assert speed.deciding.median == pytest.approx(1.1)
+    assert speed.deciding.is_ahead_of(REFERENCE)
+
+
+def test_a_gain_that_takes_more_processor_time_is_none(clock: Clock) -> None:
+    speed = timing.measure_speed([lambda: clock.pass_time(1.3)], [lambda: clock.pass_time(1.0, threads=2)], seconds=1e9)
+
+    assert speed.elapsed.median == pytest.approx(1.3)
+    assert speed.deciding.median == pytest.approx(0.65)
+
+
+def test_who_clearly_takes_longer_is_slower_with_less_processor_time_too(clock: Clock) -> None:
+    speed = timing.measure_speed(
+        [lambda: clock.pass_time(1.0, threads=2)], [lambda: clock.pass_time(1.25)], seconds=1e9
+    )
+
+    assert speed.processor.median == pytest.approx(1.6)
+    assert speed.deciding.median == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("processor", "elapsed", "settled"),
+    [
+        ((1.10, 1.09, 1.11), (1.08, 1.00, 1.20), True),
+        ((1.10, 1.09, 1.11), (0.95, 0.85, 1.05), False),  # it may take longer
+        ((1.10, 1.09, 1.11), (0.70, 0.50, 0.90), False),  # it does, as far as a few rounds tell
+        ((1.10, 1.09, 1.11), (0.95, 0.94, 0.96), True),  # it does
+        ((0.80, 0.79, 0.81), (0.95, 0.85, 1.05), True),  # it loses in any case
+        ((1.10, 1.00, 1.20), (1.10, 1.09, 1.11), False),
+    ],
+)
+def test_a_gain_is_settled_when_elapsed_time_does_not_speak_against_it(
+    processor: tuple[float, float, float], elapsed: tuple[float, float, float], settled: bool
+) -> None:
+    speeds = [Speed(median=median, low=low, high=high) for median, low, high in (processor, elapsed)]
+    assert MeasuredSpeed(processor=speeds[0], elapsed=speeds[1]).is_settled == settled
+
+
+def test_threads_that_spin_after_a_run_take_processor_time(clock: Clock) -> None:
+    def run(*, spinning: bool) -> None:
+        clock.spinning = spinning
+        clock.pass_time(1.0)
+
+    speed = timing.measure_speed([lambda: run(spinning=False)], [lambda: run(spinning=True)], seconds=1e9, pause=1.0)
+
+    assert (speed.processor.median, speed.elapsed.median) == pytest.approx((0.5, 1.0))
+
+
+@pytest.mark.parametrize(("on_cpu", "fine"), [(False, True), (True, False)])
+def test_elapsed_time_decides_elsewhere_and_without_a_fine_clock(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, on_cpu: bool, fine: bool
+) -> None:
+    monkeypatch.setattr(timing, "HAS_FINE_CLOCK", fine)
+    spinning_host = [lambda: clock.pass_time(1.0, threads=2)]
+    speed = timing.measure_speed([lambda: clock.pass_time(1.3)], spinning_host, seconds=1e9, on_cpu=on_cpu)
+
+    assert speed.processor == speed.elapsed
+    assert speed.deciding.median == pytest.approx(1.3)
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.0, LEAST_ROUNDS), (1e9, MOST_ROUNDS)])
@@ -147,7 +242,8 @@ def test_an_interval_of_few_rounds_is_wider_than_their_range() -> None:
     ("one", "other", "ahead"),
     [
         ((1.10, 1.06, 1.14), (1.0, 1.0, 1.0), True),
-        ((1.15, 1.04, 1.33), (1.0, 1.0, 1.0), False),  # the interval is wider than the lead
+        ((1.15, 1.04, 1.33), (1.0, 1.0, 1.0), True),
+        ((1.15, 1.04, 1.36), (1.0, 1.0, 1.0), False),  # half of the interval is wider than the lead
         ((3.00, 2.60, 3.50), (1.0, 1.0, 1.0), True),
         ((1.10, 1.02, 1.20), (1.0, 1.0, 1.0), False),  # the interval holds less than the margin
         ((1.03, 1.03, 1.03), (1.0, 1.0, 1.0), False),
