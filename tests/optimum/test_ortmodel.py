@@ -19,11 +19,12 @@ from optimum.onnxruntime import (
 )
 from transformers import AutoTokenizer, pipeline
 
+from rpln_runtime import load
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.tasks import TASKS
 from tests.export.checkpoints import ENCODER_TASKS
 from tests.export.conftest import Export
-from tests.export.references import Feeds, Outputs, assert_close, assert_equal, reference
+from tests.export.references import Feeds, Outputs, assert_close, assert_equal, batches, reference
 from tests.optimum.conftest import MADE_BY_5X
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,6 +61,15 @@ def test_optimum_computes_what_torch_computes(
 ) -> None:
     export = exported(line, task, precision)
     compare(reference(export.checkpoint, task), task, run_optimum(export.folder, task))
+
+
+def test_optimum_computes_what_the_runtime_computes_in_int8(exported: Callable[..., Export]) -> None:
+    task = "token-classification"
+    export = exported("4.57", task, "int8", "--min-agreement", "0")
+    model = reference(export.checkpoint, task)
+    run, expected = run_optimum(export.folder, task), load(export.folder, provider="cpu").run
+    for feeds in batches(task, model.config):
+        np.testing.assert_allclose(run(feeds)["logits"], expected(feeds)["logits"], rtol=0, atol=1e-5)
 
 
 def test_a_pipeline_of_transformers_runs_on_a_bundle(exported: Callable[[str, str, str], Export]) -> None:

@@ -80,7 +80,13 @@ def test_outputs_are_those_of_the_runtime(exported: Callable[..., Export], task:
 
 @pytest.mark.parametrize(
     "options",
-    [["--fp16", "--optimize", "none"], ["--optimize", "fused"], ["--optimize", "packed"]],
+    [
+        ["--fp16", "--optimize", "none"],
+        ["--optimize", "fused"],
+        ["--optimize", "packed"],
+        ["--min-agreement", "0", "--int8", "static"],
+        ["--min-agreement", "0", "--int8", "dynamic"],
+    ],
     ids=lambda options: options[-1],
 )
 def test_every_form_of_a_graph_takes_texts(exported: Callable[..., Export], options: list[str]) -> None:
