@@ -143,6 +143,19 @@ def graph_from_model(model: ir.Model, *, variant: str, path: str, values: Mappin
     )
 
 
+def weights_from_model(model: ir.Model) -> dict[str, int]:
+    """Return how many bytes the graph's weights take in each type, by the type's name in numpy.
+
+    Numbers and vectors of integers are sizes, indices and zero points; they are no weights.
+    """
+    sizes: Counter[str] = Counter()
+    for value in model.graph.initializers.values():
+        weight = value.const_value
+        if weight is not None and (weight.dtype.is_floating_point() or len(weight.shape) > 1):
+            sizes[weight.dtype.numpy().name] += weight.nbytes
+    return dict(sizes.most_common())
+
+
 def precision_from_model(model: ir.Model) -> dict[str, int]:
     """Return how many bytes of the graph's weights are in each float type, by the type's name in numpy."""
     sizes: Counter[str] = Counter()

@@ -28,7 +28,7 @@ from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from_model
 from rpln_graphs.rewriting.ranges import FLOAT16_MAX
-from rpln_graphs.save import precision_from_model
+from rpln_graphs.save import weights_from_model
 from rpln_graphs.tolerances import Tolerance
 from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
@@ -375,7 +375,7 @@ def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
         path=plan.path,
         inputs=[value.name or "" for value in graph.graph.inputs],
         outputs=[value.name or "" for value in graph.graph.outputs],
-        weights=precision_from_model(graph),
+        weights=weights_from_model(graph),
         operators=_operators(graph),
         passes=counts_from_model(graph),
         rescaling=_rescaling_from_model(graph),

@@ -38,8 +38,8 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
         return
     if not recipe.measures:
         raise PlanError(
-            f"--calibration goes with --int8, --fp16 or --bf16, but an {recipe.name} export measures no ranges. Leave "
-            "it out."
+            "--calibration goes with --int8, --int4, --fp16 or --bf16, but an "
+            f"{recipe.name} export measures no ranges. Leave it out."
         )
     texts = calibration_texts(path, recipe)
     if recipe.quantizes and len(texts) < FEWEST:

@@ -135,7 +135,7 @@ def _attentions(graph: ir.Model, called: Called, folded: Mapping[str, float]) ->
     if len(nodes) != len(called.attentions):
         yield f"it computes {len(nodes)} attentions, and the network {len(called.attentions)}"
         return
-    close = max([CLOSE, *(2 * RESOLUTIONS.get(value.dtype, 0.0) for value in graph.graph.initializers.values())])
+    close = max(CLOSE, 2 * _resolution(graph))
     for node, (path, module) in zip(nodes, called.attentions.items(), strict=True):
         scale = _scale_of(node, module) * folded[path]
         if abs(scale - module.scale) > close * module.scale:  # never so for NaN: all scores are the same anyway
@@ -144,6 +144,13 @@ def _attentions(graph: ir.Model, called: Called, folded: Mapping[str, float]) ->
         expected = module.query.out_features // module.head_size
         if heads is not None and heads != expected:
             yield f"{node.name} has {heads} heads, and the network {expected}"
+
+
+def _resolution(graph: ir.Model) -> float:
+    """Return the relative error of a rounding in the coarsest type that the graph's weights have."""
+    typed = [RESOLUTIONS.get(value.dtype, 0.0) for value in graph.graph.initializers.values()]
+    packed = [2.0 ** -node.attributes.get_int("bits", 0) for node in graph.graph if node.op_type == "MatMulNBits"]
+    return max([0.0, *typed, *packed])
 
 
 def _scale_of(node: ir.Node, module: AttentionHeads) -> float:

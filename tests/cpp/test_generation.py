@@ -36,6 +36,13 @@ def ask(build: Build, folder: Path, inputs: Any, **options: Any) -> Any:
     return answer
 
 
+QUANTIZED = [
+    ("text-generation", "int8-weight-only", "weights-8"),
+    ("text-generation", "int4", "weights-4-fused"),
+    ("text2text-generation", "int4", "weights-4"),
+]
+
+
 @pytest.fixture(scope="session")
 def tiny_decoders(built: Build, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return bundles of one model, one for each kind of graph."""
@@ -77,6 +84,16 @@ def test_greedy_texts_of_the_embedded_model_equal_those_of_python(built: Build, 
     ]
     for options in several:
         assert ask(built, folder, PROMPTS, **options) == generate(PROMPTS, **options)
+
+
+@pytest.mark.parametrize(("task", "precision", "form"), QUANTIZED)
+def test_texts_of_quantized_decoders_equal_those_of_python(
+    built: Build, demo: Demo, task: str, precision: str, form: str
+) -> None:
+    folder = demo(task, precision=precision, optimize=form)
+    generate = generator(folder, provider="cpu", threads=1, max_new_tokens=16)
+
+    assert ask(built, folder, PROMPTS, max_new_tokens=16) == generate(PROMPTS)
 
 
 def test_texts_of_the_embedded_encoder_decoder_equal_those_of_python(built: Build, demo: Demo) -> None:

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from rpln_graphs import save
 from rpln_graphs.errors import GraphError
 from rpln_graphs.rewriting.initializers import initializer_from_array, transposed_initializer
-from rpln_graphs.save import graph_from_model, precision_from_model, save_graph
+from rpln_graphs.save import graph_from_model, precision_from_model, save_graph, weights_from_model
 from rpln_runtime.manifest import TensorSpec
 from tests.graphs.conftest import Traced
 from tests.graphs.networks import copied
@@ -157,3 +157,15 @@ def test_precision_is_read_off_the_weights() -> None:
     sizes = {"float32": 4 * (2 + 1 + 5000 + 600_000), "bfloat16": 2 * 65, "float16": 2 * 63}
 
     assert list(precision_from_model(model).items()) == list(sizes.items())  # the largest share first
+
+
+def test_weights_in_integers_are_counted_and_sizes_are_not() -> None:
+    integers = {
+        "bytes": np.zeros((8, 3), dtype=np.int8),
+        "halves": np.zeros((8, 3), dtype=ml_dtypes.int4),
+        "shape": np.array([1, 2, 3]),
+        "zero_point": np.zeros(3, dtype=np.int8),
+    }
+    model = with_initializers(model_from_text(SUM), integers)
+
+    assert {name: size for name, size in weights_from_model(model).items() if "int" in name} == {"int8": 24, "int4": 12}

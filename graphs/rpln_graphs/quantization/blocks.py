@@ -11,9 +11,9 @@ from rpln_graphs.quantization.quantizers import TINY, Array
 
 SMALLEST: Final = 16
 """The fewest values of a block that ONNX Runtime's kernels take."""
-SHARES: Final = tuple(np.linspace(1.0, 0.7, 13))
-"""The parts of a block's largest magnitude that its scale is tried for: clipping a little may cost less than coarse
-steps do."""
+SHARES: Final = tuple(np.linspace(1.15, 0.7, 19))
+"""The multiples of a block's scale that are tried: more than 1 leaves room for the other sign, and less than 1 clips a
+little, which may cost less than coarse steps do."""
 
 
 def block_size(rows: int, most: int) -> int | None:
@@ -25,20 +25,24 @@ def block_size(rows: int, most: int) -> int | None:
 def quantized_blocks(weight: Array, *, bits: int, size: int) -> tuple[Array, Array]:
     """Return the integers [K, N] in int8 and the scales [K / size, N] of a weight [K, N].
 
-    Each scale is the one among SHARES with the least mean square of its block's errors.
+    A scale may be negative: of the integers, the least one has the largest magnitude, and it may stand for a positive
+    extreme. Each scale is the one with the least mean square of its block's errors, among SHARES of the scale that lets
+    the least integer stand for the extreme.
     """
     rows, columns = weight.shape
     blocks = weight.reshape(rows // size, size, columns)
-    most = 2 ** (bits - 1) - 1
-    largest = np.abs(blocks).max(axis=1, keepdims=True)
-    best, scales = np.full_like(largest, np.inf), np.ones_like(largest)
+    least = -(2 ** (bits - 1))
+    places = np.abs(blocks).argmax(axis=1)[:, np.newaxis]
+    extremes = np.take_along_axis(blocks, places, axis=1)
+    best, scales = np.full_like(extremes, np.inf), np.ones_like(extremes)
     for share in SHARES:
-        tried = np.maximum(largest * np.float32(share) / most, TINY).astype(np.float32)
-        error = np.square(_rounded(blocks, tried, most) * tried - blocks).sum(axis=1, keepdims=True)
+        tried = (extremes * np.float32(share) / least).astype(np.float32)
+        tried = np.where(np.abs(tried) < TINY, np.float32(TINY), tried)
+        error = np.square(_rounded(blocks, tried, least) * tried - blocks).sum(axis=1, keepdims=True)
         scales, best = np.where(error < best, tried, scales), np.minimum(error, best)
-    integers = _rounded(blocks, scales, most).astype(np.int8).reshape(rows, columns)
+    integers = _rounded(blocks, scales, least).astype(np.int8).reshape(rows, columns)
     return integers, scales[:, 0].astype(np.float32)
 
 
-def _rounded(blocks: Array, scales: Array, most: int) -> Array:
-    return np.clip(np.rint(blocks / scales), -most - 1, most)
+def _rounded(blocks: Array, scales: Array, least: int) -> Array:
+    return np.clip(np.rint(blocks / scales), least, -least - 1)

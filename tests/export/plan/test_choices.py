@@ -32,7 +32,7 @@ def test_two_precisions_are_refused() -> None:
 def test_calibration_of_an_fp32_export_is_refused(tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("one\n", encoding="utf-8")
-    with pytest.raises(PlanError, match="--calibration goes with --int8, --fp16 or --bf16"):
+    with pytest.raises(PlanError, match="--calibration goes with --int8, --int4, --fp16 or --bf16"):
         make_plan(None, calibration=texts)
 
 

@@ -158,7 +158,12 @@ def test_an_export_of_another_network_is_refused(sabotaged: Sabotaged, change: C
         ("gelu_10", 20),
         ("laplace", 20),
         ("tanh", 20),
-        *(pytest.param(*case, marks=pytest.mark.full) for case in product(ACTIVATIONS, (17, 20))),
+        # Mish is an operator of opset 18 and newer, and the trace refuses older ones.
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in product(ACTIVATIONS, (17, 20))
+            if case != ("mish", 17)
+        ),
     ],
 )
 def test_sound_graphs_have_no_faults_with_any_activation(hidden_act: str, opset: int) -> None:

@@ -1,0 +1,97 @@
+"""Decoders whose weights are in blocks: they write nearly the texts of fp32, from files that are smaller."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from rpln_runtime import generator, load
+from rpln_runtime.manifest import read_manifest
+from tests.embedded import embedded_bundle
+
+Embedded = Callable[..., Path]
+
+PROMPTS = ["The old man walked to the", "In the city of Atlanta, the mayor", "She said that"]
+FORMS = [
+    ("int8-weight-only", "weights-8"),
+    ("int8-weight-only", "weights-8-fused"),
+    ("int4", "weights-4"),
+    ("int4", "weights-4-fused"),
+]
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
+    return partial(embedded_bundle, tmp_path_factory)
+
+
+def texts(folder: Path, prompts: list[str]) -> list[str]:
+    """Return what a bundle writes, 12 tokens after each prompt."""
+    answers = generator(folder, provider="cpu", threads=1, max_new_tokens=12)(prompts)
+    return [answer[0]["generated_text"] for answer in answers]
+
+
+# Greedy texts part for good at the first other word; in 4 bits that is soon.
+@pytest.mark.parametrize(("precision", "form"), FORMS[:2])
+def test_the_next_words_are_nearly_those_of_fp32(embedded: Embedded, precision: str, form: str) -> None:
+    folder = embedded("text-generation", precision=precision, optimize=form)
+    plain = embedded("text-generation")
+    equal = [
+        word == other
+        for text, another in zip(texts(plain, PROMPTS), texts(folder, PROMPTS), strict=True)
+        for word, other in zip(text.split(), another.split(), strict=False)
+    ]
+
+    assert np.mean(equal) >= 0.9
+
+
+@pytest.mark.parametrize(("precision", "form"), FORMS)
+def test_logits_are_near_those_of_fp32_but_not_the_same(embedded: Embedded, precision: str, form: str) -> None:
+    sessions = [
+        load(path, provider="cpu", threads=1)
+        for path in (embedded("text-generation"), embedded("text-generation", precision=precision, optimize=form))
+    ]
+    ids = np.arange(5, 29).reshape(1, -1)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(2, 26).reshape(1, -1)}
+    past = {
+        spec.name: np.zeros([1, int(spec.shape[1]), 0, int(spec.shape[3])], dtype=np.float32)
+        for spec in sessions[0].graph.inputs
+        if spec.name.startswith("past_key_values")
+    }
+    expected, found = (session.run({**feeds, **past}, outputs=["logits"])["logits"] for session in sessions)
+    difference = np.abs(found - expected).max() / np.abs(expected).max()
+
+    assert 1e-4 < difference < (0.02 if precision.startswith("int8") else 0.15)
+
+
+def test_weights_are_stored_in_standard_operators_and_few_bytes(embedded: Embedded) -> None:
+    sizes = []
+    for precision, form, kind in (
+        ("int8-weight-only", "weights-8", onnx.TensorProto.INT8),
+        ("int4", "weights-4", onnx.TensorProto.INT4),
+    ):
+        folder = embedded("text-generation", precision=precision, optimize=form)
+        graph = onnx.load(folder / "model.onnx")
+        onnx.checker.check_model(graph)
+        assert {node.domain for node in graph.graph.node} == {""}
+        assert (
+            sum(weight.data_type == kind for weight in graph.graph.initializer) == 6 * 4
+        )  # the products of four layers
+        assert read_manifest(folder).recipe == precision
+        sizes.append((folder / "model.onnx").stat().st_size)
+
+    plain = (embedded("text-generation") / "model.onnx").stat().st_size
+    assert plain > sizes[0] > sizes[1]
+
+
+def test_an_encoder_and_its_decoder_are_quantized_together(embedded: Embedded) -> None:
+    folder = embedded("text2text-generation", precision="int4", optimize="weights-4")
+    prompts = ["the old man walked to the boat in atlanta"]
+
+    assert texts(folder, prompts) == texts(embedded("text2text-generation"), prompts)
+    for path in sorted(folder.glob("*.onnx")):
+        weights = onnx.load(path).graph.initializer
+        assert any(weight.data_type == onnx.TensorProto.INT4 for weight in weights), path.name
