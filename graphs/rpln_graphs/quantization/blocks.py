@@ -11,7 +11,7 @@ from rpln_graphs.quantization.quantizers import TINY, Array
 
 SMALLEST: Final = 16
 """The fewest values of a block that ONNX Runtime's kernels take."""
-SHARES: Final = tuple(np.linspace(1.15, 0.7, 19))
+SHARES: Final = tuple(step / 40 for step in range(46, 27, -1))
 """The multiples of a block's scale that are tried: more than 1 leaves room for the other sign, and less than 1 clips a
 little, which may cost less than coarse steps do."""
 

@@ -10,7 +10,7 @@ from tests.graphs.passes.test_quantize_weights import QUERY, graph
 from tests.graphs.quantized import quantized
 from tests.graphs.text_graphs import node_named, values_of
 
-COLUMN = np.array([127.0] + [0.0] * 13 + [-64.0, 1.0] + [0.0] * 16, dtype=np.float32)[:, None]
+COLUMN = np.array([-128.0] + [0.0] * 13 + [64.0, 1.0] + [0.0] * 16, dtype=np.float32)[:, None]
 """One column of two blocks, the first of which has its scale at 1 in 8 bits."""
 
 
@@ -20,7 +20,7 @@ def test_values_of_8_bits_are_shifted_block_by_block() -> None:
 
     assert blocks.dtype == np.uint8
     assert blocks.shape == (3, 1, 32)  # 32 rows are one block
-    assert blocks[0, 0].tolist() == [255, *[128] * 13, 64, 129, *[128] * 16]
+    assert blocks[0, 0].tolist() == [0, *[128] * 13, 192, 129, *[128] * 16]
     node = node_named(after, "queries")
     assert (node.domain, node.op_type) == (DOMAIN, "MatMulNBits")
     assert after.opset_imports[DOMAIN] == 1
