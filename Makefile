@@ -102,6 +102,7 @@ bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## measure time and me
 	$(VENV)/bin/python -m benchmarks.cpp
 	$(VENV)/bin/python -m benchmarks.corpus
 	$(VENV)/bin/python -m benchmarks.engines
+	$(VENV)/bin/python -m benchmarks.quantization
 
 clean:  ## remove the environments, caches and the demo's bundle
 	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(VENV_GPU) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -22,7 +22,7 @@ from rpln_export.forms.choice import Choice, choose_forms, has_another_form, mea
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.quantization.metric import EvaluationData
-from rpln_export.quantization.quantize import Quantization, quantize
+from rpln_export.quantization.quantize import Quantization, check_quantized, quantize
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.validation.calibration import rewrites_from_graphs
 from rpln_export.validation.graphs_under_test import GraphUnderTest, graphs_under_test_from_plan
@@ -126,6 +126,8 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         plan = plan.with_forms(quantization.contexts)
     contexts = quantization.contexts if quantization else {}
     graphs = [GraphForms(graph, plan, contexts=contexts) for graph in rewritten]
+    if quantization is not None:
+        check_quantized(graphs[0].model, plan.recipe.standard)
     with steps.step("optimize") as advance:
         measurements = measure_forms(plan, graphs, advance)
     while True:

@@ -99,7 +99,7 @@ INT8_FORMS: Final = {row.name: row for row in _INT8_ROWS}
 
 WEIGHTS_8: Final = _weight_forms("weights-8", QuantizeWeightsTo8)
 WEIGHTS_4: Final = _weight_forms("weights-4", QuantizeWeightsTo4)
-"""The forms of graphs with weights in 8 and 4 bits, and activations in fp32."""
+"""The forms of graphs with weights in 8 and 4 bits, and no scales for activations."""
 
 ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4}
 """Every form by name."""

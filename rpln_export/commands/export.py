@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import cloup
@@ -33,10 +33,25 @@ Examples:
 Exit codes: 0 done; 1 any other error; 2 not possible as asked; 3 input that the graph cannot take;
   4 broken bundle; 5 provider not available; 6 extra not installed (the message names the pip command);
   7 broken checkpoint; 8 graph not made; 9 destination not written; 10 graph not equal to eager torch;
-  11 engine not built; 12 int8 not accurate enough; 130 interrupted.
+  11 engine not built; 12 int8 or int4 not accurate enough; 130 interrupted.
 """
 
 _PATH: Final = click.Path(path_type=Path)
+
+
+class _Int8(click.Choice[str]):
+    """The kinds of int8. --int8 takes the word behind it for one, which may have been meant as the checkpoint."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the kind called `value`, or say what to type if it is none."""
+        if value not in self.choices:
+            self.fail(
+                f"{value!r} is no kind of int8: choose one of {', '.join(self.choices)}. If it is the checkpoint, name "
+                f"it first: rpln-export {value} --int8",
+                param,
+                ctx,
+            )
+        return str(value)
 
 
 @cloup.command(cls=Program, epilog=EXAMPLES, context_settings=HELP)
@@ -91,9 +106,9 @@ _PATH: Final = click.Path(path_type=Path)
         "--int8",
         is_flag=False,
         flag_value="auto",
-        type=click.Choice(["auto", "static", "dynamic", "weight-only"]),
+        type=_Int8(["auto", "static", "dynamic", "weight-only"]),
         help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
-        "takes them from each batch, weight-only stores weights in 8 bits and computes in fp32. auto, if nothing is "
+        "takes them from each batch, weight-only stores weights in 8 bits alone. auto, if nothing is "
         "said, is the faster of static and dynamic for encoders, and weight-only for decoders.",
     ),
     cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
@@ -330,11 +345,16 @@ def export_command(
 
 def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None, int4: bool) -> str:
     """Return the one precision that was asked for."""
-    quantized = "int8" if int8 == "auto" else f"int8-{int8}"
-    choices = {name: name, "fp16": fp16, "bf16": bf16, quantized: int8, "int4": int4}
-    asked = [precision for precision, given in choices.items() if given]
+    given = [
+        (name or "", name is not None),
+        ("fp16", fp16),
+        ("bf16", bf16),
+        ("int8" if int8 == "auto" else f"int8-{int8}", int8 is not None),
+        ("int4", int4),
+    ]
+    asked = [precision for precision, is_given in given if is_given]
     if len(asked) > 1:
         raise click.UsageError(
             "--precision, --fp16, --bf16, --int8 and --int4 all name a precision. Give only one of them."
         )
-    return asked[0] or "fp32" if asked else "fp32"
+    return asked[0] if asked else "fp32"

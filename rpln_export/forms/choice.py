@@ -240,6 +240,9 @@ def _note(plan: ExportPlan, measurements: Measurements) -> str:
         parts.append(
             f"the machine was too busy, or the time too short, to tell whether others are faster ({', '.join(unclear)})"
         )
+    best = _fastest(row for row in measurements.fastest_candidates if row.provider == measurements.provider)
+    if best is not None and _speed(best).high < 1.0:
+        parts.append("every form that was measured is slower here than the graph in fp32")
     if measurements.threads_note:
         parts.append(f"threads: {measurements.threads_note}")
     return "; ".join(parts)

@@ -44,8 +44,8 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
     texts = calibration_texts(path, recipe)
     if recipe.quantizes and len(texts) < FEWEST:
         raise PlanError(
-            f"{path} holds {len(texts)} texts, and int8 needs at least {FEWEST}: ranges are measured on most of them, "
-            "and checked on the others. 64 texts like those that the model will read are a good number."
+            f"{path} holds {len(texts)} texts, and {recipe.name} needs at least {FEWEST}, on which quantized graphs "
+            "are tried. 64 texts like those that the model will read are a good number."
         )
 
 

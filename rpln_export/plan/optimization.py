@@ -20,13 +20,16 @@ from rpln_graphs.rewriting.traits import GraphTraits
 def form_from_choice(optimize: str, target: Target, recipe: Recipe, *, pack_padding: bool) -> Form:
     """Return the form that the user named, or the default one of the `target` for the `recipe`.
 
-    Raises PlanError for a name that is no form's.
+    Raises PlanError for a name that is no form's, and for a recipe that has no packed form where one is asked for.
     """
     form = choose({AUTO: None, NONE: recipe.standard, **recipe.forms}, optimize, "--optimize")
     if form is not None:
         return form
     if pack_padding:
-        return next(form for form in recipe.forms.values() if form.packs)
+        packed = next((form for form in recipe.forms.values() if form.packs), None)
+        if packed is None:
+            raise PlanError(f"--pack-padding does not go with {recipe.name}, which has no packed form. Leave it out.")
+        return packed
     return recipe.standard if recipe.quantizes else target.default
 
 

@@ -51,7 +51,7 @@ def gate_from_choices(
     given = {"--min-agreement": min_agreement, "--eval": data, "--max-drop": max_drop}
     named = [option for option, value in given.items() if value is not None]
     if named and not recipe.quantizes:
-        raise PlanError(f"{named[0]} goes with --int8 and --int4, but this is an {recipe.name} export. Leave it out.")
+        raise PlanError(f"{named[0]} goes with --int8 and --int4, but this export is in {recipe.name}. Leave it out.")
     if min_agreement is not None and not 0.0 <= min_agreement <= 1.0:
         raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
     if max_drop is not None and data is None:
@@ -80,6 +80,6 @@ def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:
             name for name, row in TARGETS.items() if any(set(recipe.forms) & set(f) for f in row.providers.values())
         ]
         raise PlanError(
-            f"--int8 does not go with --target {target.name}: int8 graphs are written for {', '.join(able)}. Choose "
-            "another target or another precision."
+            f"{recipe.name} does not go with --target {target.name}: its graphs are written for {', '.join(able)}. "
+            "Choose another target or another precision."
         )

@@ -19,6 +19,8 @@ from rpln_runtime.tasks import Tensor
 
 MASKED_OUT: Final = -np.inf
 """What takes the place of values that no decision is made among."""
+SEVERAL_LABELS: Final = "multi_label_classification"
+"""The problem type whose texts may have several labels: each of them is decided by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +68,17 @@ class Trial:
         under_test: GraphUnderTest,
         cases: Sequence[Any],
         data: EvaluationData | None = None,
+        *,
+        allow_partial: bool = False,
     ) -> None:
+        """Compute what eager torch says. With `allow_partial`, forms may round less than their formulas say."""
         self.graphs = [graph for graph in graphs if graph.planned in under_test.planned_graphs]
         self.under_test = under_test
         self.cases = cases
         self.data = data
+        self._allow_partial = allow_partial
         last = under_test.planned_graphs[-1]
+        self._several_labels = last.call.model.config.problem_type == SEVERAL_LABELS
         self._outputs = graph_outputs(last.compared, last.call.layers)
         self._expected = [under_test.eager(case) for case in cases]
 
@@ -81,44 +88,66 @@ class Trial:
         Without `with_metric`, evaluation data are left aside.
         """
         runs = {
-            graph.planned.name: _run_optimized(write_form(graph.model, form, graph.planned.traits, context=context))
+            graph.planned.name: _run_optimized(
+                write_form(graph.model, form, graph.planned.traits, context=context, allow_partial=self._allow_partial)
+            )
             for graph in self.graphs
         }
         run = self.under_test.runner(runs)
-        found = [run(case) for case in self.cases]
-        rows = [self._fidelity(name, tensor, found) for name, tensor in self._outputs.items()]
+        rows = {name: _Row() for name in self._outputs}
+        for case, expected in zip(self.cases, self._expected, strict=True):
+            found = run(case)
+            for name, tensor in self._outputs.items():
+                where = meaningful(tensor, case, expected[name].shape)
+                rows[name].note(found[name].astype(np.float32, copy=False), expected[name], where)
+                decided = self._decisions(tensor, expected[name], where)
+                if decided is not None:
+                    equal = decided == self._decisions(tensor, found[name], where)
+                    counted = where if self._several_labels else where.any(tensor.decides_along)
+                    rows[name].decisions += int(counted.sum())
+                    rows[name].agreeing += int(equal[counted].sum())
         return Fidelity(
-            rms=max(row.rms for row in rows),
-            largest=max(row.largest for row in rows),
-            decisions=sum(row.decisions for row in rows),
-            agreeing=sum(row.agreeing for row in rows),
+            rms=float(np.max([row.rms for row in rows.values()])),
+            largest=float(np.max([row.largest / row.reach for row in rows.values()])),
+            decisions=sum(row.decisions for row in rows.values()),
+            agreeing=sum(row.agreeing for row in rows.values()),
             drop=self.data.drop(runs) if self.data is not None and with_metric else None,
         )
 
-    def _fidelity(self, name: str, tensor: Tensor, found: Sequence[Mapping[str, Array]]) -> Fidelity:
-        """Return the differences of one output over all texts."""
-        reach, squares, values, largest, decisions, agreeing = TINY, 0.0, 0, 0.0, 0, 0
-        for case, expected, outputs in zip(self.cases, self._expected, found, strict=True):
-            where = meaningful(tensor, case, expected[name].shape)
-            distance = distance_between(outputs[name].astype(np.float32, copy=False), expected[name], where)
-            reach = max(reach, float(np.abs(expected[name][where]).max(initial=0.0)))
-            squares, values = squares + distance.rms**2 * int(where.sum()), values + int(where.sum())
-            largest = max(largest, distance.largest)
-            if tensor.decides_along is not None:
-                decided = where.any(tensor.decides_along)
-                equal = _decided(expected[name], where, tensor) == _decided(outputs[name], where, tensor)
-                decisions, agreeing = decisions + int(decided.sum()), agreeing + int(equal[decided].sum())
-        return Fidelity(
-            rms=float(np.sqrt(squares / max(values, 1))) / reach,
-            largest=largest / reach,
-            decisions=decisions,
-            agreeing=agreeing,
-        )
+    def _decisions(self, tensor: Tensor, values: Array, where: Array) -> Array | None:
+        """Return what a task decides by an output; None where it decides nothing, as where there is a single label."""
+        if tensor.decides_along is None:
+            return None
+        if self._several_labels:
+            return np.asarray(values > 0)
+        if values.shape[tensor.decides_along] == 1:
+            return None
+        return np.asarray(np.where(where, values, MASKED_OUT).argmax(tensor.decides_along))
 
 
-def _decided(values: Array, where: Array, tensor: Tensor) -> Array:
-    """Return the index of the largest value along the axis that the task decides along."""
-    return np.asarray(np.where(where, values, MASKED_OUT).argmax(tensor.decides_along))
+@dataclass(slots=True)
+class _Row:
+    """The differences of one output, case by case."""
+
+    reach: float = TINY
+    squares: float = 0.0
+    values: int = 0
+    largest: float = 0.0
+    decisions: int = 0
+    agreeing: int = 0
+
+    def note(self, found: Array, expected: Array, where: Array) -> None:
+        """Take the differences of one case into account."""
+        distance = distance_between(found, expected, where)
+        values = int(where.sum())
+        self.reach = max(self.reach, float(np.abs(expected[where]).max(initial=0.0)))
+        self.squares, self.values = self.squares + distance.rms**2 * values, self.values + values
+        self.largest = float(np.maximum(self.largest, distance.largest))  # a NaN stays
+
+    @property
+    def rms(self) -> float:
+        """The root of the mean square of all differences, relative to the output's reach."""
+        return float(np.sqrt(self.squares / max(self.values, 1))) / self.reach
 
 
 def _run_optimized(model: ir.Model) -> Callable[[Mapping[str, Array]], dict[str, Array]]:

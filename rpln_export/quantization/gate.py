@@ -4,6 +4,7 @@ All products are quantized first. If that is not accurate enough, every block is
 costs, and the most costly ones stay in fp32, until the gate holds.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,6 +32,8 @@ class Gate:
 
     def holds(self, fidelity: Fidelity) -> bool:
         """Return whether a graph passes. Where a task decides nothing, no decision can differ."""
+        if not math.isfinite(fidelity.rms):
+            return False
         agrees = fidelity.agreement is None or fidelity.agreement >= self.agreement
         return agrees and (self.drop is None or fidelity.drop is None or fidelity.drop <= self.drop)
 

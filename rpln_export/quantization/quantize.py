@@ -1,32 +1,37 @@
 """The decision how an export's graphs are quantized: ranges by the error on texts held back, then the gate."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import onnx_ir as ir
+
 from rpln_export.checkpoint.planned_graphs import TracedGraph
-from rpln_export.errors import QuantizationError
+from rpln_export.errors import PlanError, QuantizationError
+from rpln_export.plan.calibration import FEWEST
 from rpln_export.plan.choices import AUTO
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.quantization.fidelity import Fidelity, Trial
 from rpln_export.quantization.gate import Gate, Passage, pass_gate
 from rpln_export.quantization.metric import EvaluationData
-from rpln_export.validation.calibration import ids_from_texts
+from rpln_export.validation.calibration import windows_from_texts
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import Form
 from rpln_graphs.passes.quantize_attention import projected_for_scores
 from rpln_graphs.quantization.observe import Observed, observe
 from rpln_graphs.quantization.products import layer_products
 from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_from_observed
-from rpln_graphs.rewriting.base import Context
+from rpln_graphs.rewriting.base import Context, counts_from_model, refusals_from_model
 
 ADVICE: Final = (
     "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement or "
     "--max-drop, or export in another precision."
 )
 HELD_BACK: Final = 4
-"""One of this many texts is held back: ranges are chosen, and the gate is asked, by the others' effect on it."""
+"""One of this many texts is held back. Ranges are measured on the others; these decide which ranges are the best, and
+whether the gate holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +101,16 @@ def quantize(
     `data` is the user's evaluation data, if there is any. `advance` is told how many runs are done, and of how many at
     least. Raises QuantizationError if no form passes the gate.
     """
-    cases = [under_test.case_from_ids(ids) for ids in ids_from_texts(tokenizer, plan)]
+    texts = [[under_test.case_from_ids(ids) for ids in windows] for windows in windows_from_texts(tokenizer, plan)]
+    if len(texts) < FEWEST:
+        raise PlanError(
+            f"only {len(texts)} of the calibration texts have tokens, and {plan.recipe.name} needs at least {FEWEST}. "
+            "Give more of them with --calibration."
+        )
     forms = _tried(plan)
     calibrated = any(form.calibrated for form in forms)
-    measured = [case for place, case in enumerate(cases) if place % HELD_BACK] if calibrated else []
-    held_back = cases[::HELD_BACK] if calibrated else cases
+    measured = [case for place, text in enumerate(texts) if place % HELD_BACK for case in text] if calibrated else []
+    tried = texts[::HELD_BACK] if calibrated else texts
     total = len(measured) + sum(len(_methods(form)) for form in forms)
     numbers = itertools.count(1)
 
@@ -109,19 +119,32 @@ def quantize(
         advance(done, max(done, total))
 
     observed = _observed(graphs, under_test, measured, advance=tick)
-    trial = Trial(graphs, under_test, held_back, data)
+    cases = [case for text in tried for case in text]
+    trial = Trial(graphs, under_test, cases, data, allow_partial=plan.allow_partial)
     gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
     rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
     quantization = Quantization(
         forms={row.form: row for row in rows},
-        measured=len(measured),
-        held_back=len(held_back),
+        measured=len(texts) - len(tried) if calibrated else 0,
+        held_back=len(tried),
         gate=str(gate),
         metric="" if data is None else f"{data.metric} on {data.path}: {data.before:.4f} in fp32",
     )
     if not quantization.contexts:
         raise QuantizationError(_refused(quantization))
     return quantization
+
+
+def check_quantized(model: ir.Model, form: Form) -> None:
+    """Refuse a graph in which no product could be quantized. Raises QuantizationError with the reasons."""
+    counts, refusals = counts_from_model(model), refusals_from_model(model)
+    names = [kind.__name__ for kind in form.passes if kind.__name__ in counts]
+    if sum(counts[name] for name in names) == 0:
+        reasons = dict.fromkeys(refusal.reason for name in names for refusal in refusals.get(name, []))
+        raise QuantizationError(
+            f"no product of the network could be quantized: {'; '.join(reasons) or 'it has no layers'}. Export in "
+            "another precision."
+        )
 
 
 def _tried(plan: ExportPlan) -> list[Form]:
@@ -154,7 +177,7 @@ def _quantized(
         contexts[name] = Context(quantizers=quantizers)
         tried[name] = trial.fidelity(form, contexts[name])
         advance()
-    best = min(tried, key=lambda name: tried[name].rms)
+    best = min(tried, key=lambda name: tried[name].rms if math.isfinite(tried[name].rms) else math.inf)
     passage = pass_gate(gate, trial, form, contexts[best], tried[best], advance=advance)
     return QuantizedForm(form=form.name, ranges=best, tried=tried, passage=passage)
 
@@ -168,7 +191,7 @@ def _refused(quantization: Quantization) -> str:
     """Return the message for graphs of which no form passes the gate."""
     return "\n".join(
         [
-            f"the gate does not hold, so nothing is published. Asked for: {quantization.gate}.",
+            f"not as accurate as asked for, so nothing was published. The gate asks for {quantization.gate}.",
             *(f"  {name}: {reason}" for name, reason in quantization.refusals.items()),
             ADVICE,
         ]

@@ -57,14 +57,21 @@ def _feeds(
 
 
 def ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int64]]:
-    """Yield the token ids of each of the plan's calibration texts, in windows of what all of its networks take."""
+    """Yield the token ids of the windows of all calibration texts."""
+    return itertools.chain.from_iterable(windows_from_texts(tokenizer, plan))
+
+
+def windows_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield the token ids of each of the plan's calibration texts, in windows of what all of its networks take.
+
+    Texts without tokens are left out.
+    """
     limit = min(limits.usable_length for limits in (plan.limits, plan.memory_limits) if limits is not None)
     for text in calibration_texts(plan.calibration, plan.recipe):
         windows = tokenizer(text.text, text.pair, truncation=True, max_length=limit, return_overflowing_tokens=True)
-        for window in windows["input_ids"]:
-            ids = np.array(window[:limit], dtype=np.int64)
-            if ids.size:
-                yield ids
+        found = [np.array(window[:limit], dtype=np.int64) for window in windows["input_ids"] if window]
+        if found:
+            yield found
 
 
 def _run_model(graph: ir.Model) -> RunGraph:

@@ -180,20 +180,17 @@ def _comparisons(
         sample = sample_from_cases(under_test.cases) if recipe.tolerance.wants_exact else []
         expected = reference_outputs(under_test.eager, under_test.cases, stored, sample=sample, advance=advance)
         outputs = graph_outputs(last.compared, last.call.layers)
-        rounding = None
-        if recipe.quantizes:
-            standard = next(run_config for _, run_config in by_label.values() if not run_config.rewritten)
-            emulated = _runner(under_test, folder, EMULATION, standard)
+        compared = partial(compare, expected, outputs=outputs, cases=under_test.cases, tolerance=recipe.tolerance)
+        if not recipe.quantizes:
+            runners = {label: partial(_runner, under_test, folder, *how) for label, how in by_label.items()}
+            return compared(methods=runners, advance=advance)
+        rows: list[Comparison] = []
+        for label, (method, run_config) in by_label.items():
+            emulated = _runner(under_test, folder, EMULATION, run_config)
             rounding = distances(emulated, expected, outputs, under_test.cases)
-        return compare(
-            expected,
-            {label: partial(_runner, under_test, folder, *how) for label, how in by_label.items()},
-            outputs,
-            under_test.cases,
-            recipe.tolerance,
-            rounding=rounding,
-            advance=advance,
-        )
+            runner = partial(_runner, under_test, folder, method, run_config)
+            rows += compared(methods={label: runner}, rounding=rounding, advance=advance)
+        return rows
 
 
 def run_configs_from_manifest(manifest: Manifest) -> list["RunConfig"]:

@@ -16,7 +16,7 @@ def print_evaluation(name: str, runner: "Runner", examples: "Examples", evaluati
     """Print what was measured, and a table of the metrics. `name` is that of the bundle or checkpoint."""
     console = make_console()
     console.print(
-        f"{name}: {runner.manifest.task}, {runner.manifest.precision}, on {runner.provider}, "
+        f"{name}: {runner.manifest.task}, {runner.manifest.recipe}, on {runner.provider}, "
         f"{evaluation.examples:,} example{'s' if evaluation.examples > 1 else ''}",
         soft_wrap=True,
     )
@@ -31,7 +31,7 @@ def evaluation_to_json(runner: "Runner", evaluation: "Evaluation") -> dict[str, 
     """Return what was measured and its metrics. Shares are from 0 to 1."""
     return {
         "task": runner.manifest.task,
-        "precision": runner.manifest.precision,
+        "precision": runner.manifest.recipe,
         "provider": runner.provider,
         "examples": evaluation.examples,
         "metrics": dict(evaluation.metrics),

@@ -1,7 +1,7 @@
 """The most important parts of an export's report, as tables and lines."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from rpln_export.bundle.report import QuantizationReport, Report, Rescaling
     from rpln_export.validation.comparison import Comparison
     from rpln_runtime.manifest import Optimization
+
+
+FEW_DECISIONS: Final = 100
+"""The fewest decisions that tell 99% of equal ones from a little less."""
 
 
 def print_report(report: "Report") -> None:
@@ -53,6 +57,12 @@ def print_quantization(quantization: "QuantizationReport") -> None:
         table.add_row(form.form, last.ranges, str(len(last.kept)), f"{last.rms:.2e}", equal, dropped, gate)
     console.print(table)
     console.print(f"gate, on {quantization.held_back} texts: {quantization.gate}", soft_wrap=True)
+    decisions = max(form.curve[-1].decisions for form in quantization.forms)
+    if 0 < decisions < FEW_DECISIONS:
+        console.print(
+            f"{decisions} decisions tell little: give more texts with --calibration, or examples with --eval",
+            soft_wrap=True,
+        )
     if quantization.metric:
         console.print(quantization.metric, soft_wrap=True)
 

@@ -49,14 +49,14 @@ def test_the_embedded_tagger_has_the_same_figures_before_and_after_its_export(se
 
     before = json.loads(evaluate(DEFAULT_CHECKPOINT, sentences, "--json").stdout)
     words = sum(len(json.loads(line)["words"]) for line in sentences.read_text(encoding="utf-8").splitlines())
-    assert (before["task"], before["precision"], before["provider"]) == ("token-classification", "float32", "torch")
+    assert (before["task"], before["precision"], before["provider"]) == ("token-classification", "fp32", "torch")
     assert (before["examples"], words) == (180, 3948)
     # What tests/export/checkpoint/test_default_checkpoint.py counts in its own way.
     assert before["metrics"]["accuracy"] == pytest.approx(3815 / 3948)
     for precision in ("fp32", "fp16"):
         export(make_plan(None, precision=precision, destination=tmp_path / precision))
         after = json.loads(evaluate(tmp_path / precision, sentences, "--json").stdout)
-        assert after["precision"] == {"fp32": "float32", "fp16": "float16"}[precision]
+        assert after["precision"] == precision
         assert after["metrics"] == pytest.approx(before["metrics"], abs=0 if precision == "fp32" else 0.002)
 
 

@@ -451,6 +451,8 @@ REFUSED = [
     ({"workload": "ragged", "workload_file": Path("lengths.json")}, "--workload and --workload-file both"),
     ({"precision": "bf16", "target": "cpu"}, "--target cpu does not go with --bf16"),
     ({"task": "text-generation", "is_decoder": True, "pack_padding": True}, "--pack-padding is for encoders"),
+    ({"precision": "int4", "pack_padding": True}, "--pack-padding does not go with int4, which has no packed form"),
+    ({"precision": "int8-weight-only", "pack_padding": True}, "--pack-padding does not go with int8-weight-only"),
 ]
 
 

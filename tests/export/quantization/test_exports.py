@@ -189,18 +189,49 @@ def test_a_gate_that_cannot_be_met_publishes_nothing(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = Fidelity(rms=0.25, largest=0.5, decisions=10, agreeing=6)
-    monkeypatch.setattr(Trial, "fidelity", lambda *_: wrong)
+    monkeypatch.setattr(Trial, "fidelity", lambda *_, **__: wrong)
     arguments = [str(checkpoint("text-classification")), "--int8", "-o", str(tmp_path / "deep" / "out")]
     result = CliRunner().invoke(export_command, arguments)
 
     assert result.exit_code == 12
     message = " ".join(result.stderr.split())
-    assert "the gate does not hold, so nothing is published" in message
+    assert "not as accurate as asked for, so nothing was published" in message
     assert "at least 99.0% of the decisions equal to those in fp32" in message
     for form in ("static", "static-products", "dynamic"):
         assert f"{form}: refused by the gate: {wrong}" in message
     assert quantize.ADVICE in message
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_texts_and_not_their_windows_are_held_back(exported: Callable[..., Export], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(["It rained. " * 40, "It snowed.", "No.", "The sun shone, and the wind blew."]))
+    report = exported("text-classification", "--int8", "static", "--calibration", texts, "--min-agreement", "0").report
+
+    assert (report["quantization"]["measured"], report["quantization"]["held_back"]) == (3, 1)
+    # The one text that is held back is the long one, all of whose windows are tried.
+    assert report["quantization"]["forms"][0]["tried"][0]["decisions"] > 4
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_a_network_in_which_nothing_can_be_quantized_is_refused(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rpln_graphs.passes.quantize_weights.block_size", lambda *_: None)
+    arguments = [str(checkpoint("text-classification")), "--int4", "--min-agreement", "0", "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(export_command, arguments)
+
+    assert result.exit_code == 12
+    assert "no product of the network could be quantized: its weight is not in blocks" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_behind_the_option_is_told_from_a_kind_of_int8() -> None:
+    result = CliRunner().invoke(export_command, ["--int8", "./my-checkpoint"])
+
+    assert result.exit_code == 2
+    assert "rpln-export ./my-checkpoint --int8" in " ".join(result.stderr.split())
 
 
 @pytest.mark.usefixtures("traced_once")

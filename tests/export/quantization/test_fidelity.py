@@ -10,6 +10,7 @@ import pytest
 
 from rpln_export.quantization import fidelity
 from rpln_export.quantization.fidelity import Fidelity, Trial
+from rpln_export.quantization.gate import Gate
 from rpln_graphs.forms import INT8_FORMS
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.stress import Case
@@ -22,12 +23,18 @@ def case(*mask: int) -> Case:
     return Case(name="text", feeds={}, mask=np.array([mask]))
 
 
-def fidelity_of(monkeypatch: pytest.MonkeyPatch, task: str, rows: list[tuple[Case, Arrays, Arrays]]) -> Fidelity:
+def fidelity_of(
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    rows: list[tuple[Case, Arrays, Arrays]],
+    *,
+    problem_type: str | None = None,
+) -> Fidelity:
     """Return the fidelity of a graph that gives the second outputs of each row where eager torch gives the first."""
     by_case = {id(one): (expected, found) for one, expected, found in rows}
-    planned: Any = SimpleNamespace(
-        name="full", compared=TASKS[task].outputs, traits=None, call=SimpleNamespace(layers=2)
-    )
+    model = SimpleNamespace(config=SimpleNamespace(problem_type=problem_type))
+    call = SimpleNamespace(layers=2, model=model)
+    planned: Any = SimpleNamespace(name="full", compared=TASKS[task].outputs, traits=None, call=call)
     graph: Any = SimpleNamespace(planned=planned, model=None)
     under_test: Any = SimpleNamespace(
         planned_graphs=(planned,),
@@ -100,3 +107,24 @@ def test_a_graph_of_numbers_that_are_no_numbers_is_far_off(monkeypatch: pytest.M
 
     assert not found.rms < 1
     assert found.agreeing == 0
+    assert not Gate(agreement=0.0).holds(found)
+
+
+def test_a_single_label_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = [({"logits": np.array([[2.0]])}, {"logits": np.array([[-2.0]])})]
+    found = fidelity_of(monkeypatch, "text-classification", [(case(1), *row) for row in scores])
+
+    assert found.agreement is None
+    assert found.largest == pytest.approx(2.0)
+
+
+def test_several_labels_are_decided_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [({"logits": np.array([[3.0, 1.0, -1.0]])}, {"logits": np.array([[3.0, -0.1, -2.0]])})]
+    found = fidelity_of(
+        monkeypatch,
+        "text-classification",
+        [(case(1), *row) for row in rows],
+        problem_type="multi_label_classification",
+    )
+
+    assert (found.decisions, found.agreeing) == (3, 2)
