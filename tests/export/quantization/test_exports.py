@@ -207,7 +207,9 @@ def test_a_gate_that_cannot_be_met_publishes_nothing(
 def test_texts_and_not_their_windows_are_held_back(exported: Callable[..., Export], tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(["It rained. " * 40, "It snowed.", "No.", "The sun shone, and the wind blew."]))
-    report = exported("text-classification", "--int8", "static", "--calibration", texts, "--min-agreement", "0").report
+    options = ("--int8", "static", "--calibration", texts, "--min-agreement", "0")
+    folder = exported("text-classification", *options).folder
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
     assert (report["quantization"]["measured"], report["quantization"]["held_back"]) == (3, 1)
     # The one text that is held back is the long one, all of whose windows are tried.
