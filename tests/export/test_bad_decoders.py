@@ -235,7 +235,7 @@ TABLE = (
             ("num_beams", True, "an integer, 1 or more"),
             ("do_sample", 1, "True or False"),
             ("temperature", -1.0, "0.0001 to 10000"),
-            ("top_k", 10**30, "at most"),
+            ("top_k", 10**30, f"0 to {2**63 - 1}"),
             ("no_repeat_ngram_size", -2, "an integer, 0 or more"),
             ("bad_words_ids", [[5], []], "an empty list"),
             ("bad_words_ids", [5], "a list of token ids"),
