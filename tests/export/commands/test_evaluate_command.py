@@ -64,7 +64,7 @@ def test_people_see_a_table(exported: Callable[..., Export], tmp_path: Path) -> 
     folder = exported("text-generation").folder
     result = evaluate(folder, write_examples(tmp_path / "x.jsonl", "Continuations"))
     assert (result.exit_code, result.stderr) == (0, "")
-    assert f"{folder}: text-generation, float32, on cpu, 6 examples" in result.stdout
+    assert f"{folder}: text-generation, fp32, on cpu, 6 examples" in result.stdout
     found = json.loads(evaluate(folder, tmp_path / "x.jsonl", "--json").stdout)
     assert found["examples"] == 6
     assert f"{found['metrics']['perplexity']:.4f}" in result.stdout
