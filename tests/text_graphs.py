@@ -24,8 +24,8 @@ needs_operators: Final = pytest.mark.skipif(
 class TextGraph:
     """A graph that is ready to run; its input is `text`.
 
-    It runs in a process of its own, since the operators of onnxruntime-extensions 0.15.2 crash now and then, whatever the
-    text is. A text is then given to a new process, once: one that crashes always is a failure.
+    It runs in a process of its own, since the operators of onnxruntime-extensions 0.15.2 crash now and then. A text is
+    then given to a new process, once: one that crashes always is a failure.
     """
 
     def __init__(self, model: Path | bytes) -> None:
