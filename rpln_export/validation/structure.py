@@ -17,9 +17,9 @@ from torch import nn
 
 from rpln_export.validation.comparison import Array, torch_feeds
 from rpln_graphs.calls import GraphCall
-from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
 from rpln_graphs.passes.rescale_residual import SHIFT_KEY
 from rpln_graphs.quantization.quantizers import floats_of_weight
+from rpln_graphs.quantization.rounding import QUANTIZED, SCALE
 from rpln_graphs.rewriting.residual_stream import ELSEWHERE
 from rpln_graphs.rewriting.values import contents, maker, number
 from rpln_model.activations import ACTIVATIONS, Activation

@@ -14,8 +14,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from rpln_graphs.forms import INT8_FORMS, write_form
-from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
 from rpln_graphs.quantization.quantizers import Quantizers
+from rpln_graphs.quantization.rounding import QUANTIZED, SCALE
 from rpln_graphs.recipes import FOLDS
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.rewriting.initializers import change_initializer, initializer_from_array

@@ -8,32 +8,24 @@ Rules:
 """
 
 import re
-from typing import Final, Self
+from typing import Final
 
 import onnx_ir as ir
 
-from rpln_graphs.passes.quantize_products import NOT_MEASURED, insert_rounding
 from rpln_graphs.quantization.products import block_of
-from rpln_graphs.quantization.quantizers import Quantizers
-from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context, ExplainingPass, refused
+from rpln_graphs.quantization.rounding import insert_rounding
+from rpln_graphs.rewriting.base import refused
+from rpln_graphs.rewriting.quantizing import QuantizingPass
 from rpln_graphs.rewriting.traits import GraphTraits
 
 _PROJECTED: Final = re.compile(r".*\.(query|key)\.Add")
 """The names of the queries and keys of an attention, behind the bias of their projection."""
 
 
-class QuantizeAttention(ExplainingPass):
+class QuantizeAttention(QuantizingPass):
     """A pass that rounds queries and keys, and counts them."""
 
     quantized = True
-
-    def __init__(self, *, quantizers: Quantizers | None = None, kept: frozenset[str] = frozenset()) -> None:
-        self.quantizers = quantizers or {}
-        self.kept = kept
-
-    @classmethod
-    def configure(cls, model: ir.Model, context: Context) -> Self:
-        return cls(quantizers=context.quantizers, kept=context.kept)
 
     def formula(self, traits: GraphTraits) -> int:
         """Return two for each attention."""
@@ -43,13 +35,12 @@ class QuantizeAttention(ExplainingPass):
         rounded, refusals = 0, []
         for node in projected_for_scores(model):
             value = node.outputs[0]
-            quantizer = self.quantizers.get(value.name or "")
-            kept = block_of(value.name or "") in self.kept
-            if kept or quantizer is None:
-                refusals.append(refused(node, KEPT_FOR_ACCURACY if kept else NOT_MEASURED))
+            reason = self.why_not(block_of(value.name or ""), value)
+            if reason is not None:
+                refusals.append(refused(node, reason))
                 continue
             readers = [(use.node, use.idx) for use in value.uses()]
-            result = insert_rounding(model.graph, value, quantizer)
+            result = insert_rounding(model.graph, value, self.quantizers[value.name or ""])
             for reader, position in readers:
                 reader.replace_input_with(position, result)
             rounded += 1

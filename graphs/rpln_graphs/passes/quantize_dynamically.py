@@ -8,52 +8,39 @@ Rules:
 4. A product stays as it is if its block is in Context.kept.
 """
 
-from typing import Self
-
 import onnx_ir as ir
 
-from rpln_graphs.passes.quantize_products import QUANTIZED, SCALE
-from rpln_graphs.quantization.products import LayerProduct, layer_products, number_of_products
+from rpln_graphs.quantization.products import LayerProduct, layer_products
 from rpln_graphs.quantization.quantizers import quantized_weight, scales_of_weight
-from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context, ExplainingPass, refused
-from rpln_graphs.rewriting.initializers import initializer_from_array
+from rpln_graphs.quantization.rounding import QUANTIZED, SCALE, register_constants
+from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, refused
 from rpln_graphs.rewriting.nodes import cast_node, insert_behind, set_type, take_place, typed_node
-from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.rewriting.quantizing import QuantizingPass
 from rpln_graphs.rewriting.values import tensor_of
 
-StoredWeight = tuple[ir.Value, ir.Value]
+StoredWeight = list[ir.Value]
 """A weight's integers [K, N], and the scales of its columns [N]."""
 
 
-class QuantizeDynamically(ExplainingPass):
+class QuantizeDynamically(QuantizingPass):
     """A pass that quantizes products without ranges measured beforehand, and counts them."""
 
-    def __init__(self, *, kept: frozenset[str] = frozenset()) -> None:
-        self.kept = kept
-
-    @classmethod
-    def configure(cls, model: ir.Model, context: Context) -> Self:
-        return cls(kept=context.kept)
-
-    def formula(self, traits: GraphTraits) -> int:
-        """Return the number of products in the layers."""
-        return number_of_products(traits)
-
     def rewrite(self, model: ir.Model) -> int:
-        products = layer_products(model)
-        left = [product for product in products if product.block in self.kept]
+        quantized, refusals = 0, []
         rounded: dict[ir.Value, ir.Node] = {}
         weights: dict[ir.Value, StoredWeight] = {}
-        taken = [product for product in products if product not in left]
-        counted = sum(product.counted for product in taken)
-        for product in taken:
+        for product in layer_products(model):
+            if product.block in self.kept:
+                refusals.append(refused(product.matmul, KEPT_FOR_ACCURACY))
+                continue
             if product.activation not in rounded:
                 rounded[product.activation] = _rounding(model.graph, product.activation)
             if product.weight not in weights:
                 weights[product.weight] = _stored(model.graph, product.weight)
+            quantized += product.counted
             _quantize(model.graph, product, rounded[product.activation], weights[product.weight])
-        self.record(model, [refused(product.matmul, KEPT_FOR_ACCURACY) for product in left])
-        return counted
+        self.record(model, refusals)
+        return quantized
 
 
 def _rounding(graph: ir.Graph, value: ir.Value) -> ir.Node:
@@ -71,13 +58,7 @@ def _stored(graph: ir.Graph, weight: ir.Value) -> StoredWeight:
     """Store the weight in int8, and return its integers and scales (rule 2)."""
     name, array = weight.name or "", tensor_of(weight).numpy()
     scales = scales_of_weight(array)
-    integers, factors = (
-        initializer_from_array(name + QUANTIZED, quantized_weight(array, scales)),
-        initializer_from_array(name + SCALE, scales),
-    )
-    for constant in (integers, factors):
-        graph.register_initializer(constant)
-    return integers, factors
+    return register_constants(graph, {name + QUANTIZED: quantized_weight(array, scales), name + SCALE: scales})
 
 
 def _quantize(graph: ir.Graph, product: LayerProduct, rounding: ir.Node, stored: StoredWeight) -> None:

@@ -10,41 +10,28 @@ Rules:
 ONNX Runtime computes both nodes as one MatMulNBits.
 """
 
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import ml_dtypes
 import onnx_ir as ir
 
-from rpln_graphs.passes.quantize_products import QUANTIZED, ROUNDED, SCALE, replace_weight
 from rpln_graphs.quantization.blocks import block_size, quantized_blocks
-from rpln_graphs.quantization.products import LayerProduct, layer_products, number_of_products
-from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context, ExplainingPass, refused
-from rpln_graphs.rewriting.initializers import initializer_from_array
-from rpln_graphs.rewriting.nodes import typed_node
-from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.quantization.products import LayerProduct, layer_products
+from rpln_graphs.quantization.rounding import QUANTIZED, SCALE, insert_weight, replace_weight
+from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, refused
+from rpln_graphs.rewriting.quantizing import QuantizingPass
 from rpln_graphs.rewriting.values import tensor_of
 
 OPSET: Final = 21
 """The first opset in which DequantizeLinear takes blocks, and 4 bits."""
 
 
-class QuantizeWeights(ExplainingPass):
+class QuantizeWeights(QuantizingPass):
     """A pass that quantizes the weights of products, and counts them. The rows below say in how many bits."""
 
     bits: ClassVar[int]
     dtype: ClassVar[Any]
     largest_block: ClassVar[int]
-
-    def __init__(self, *, kept: frozenset[str] = frozenset()) -> None:
-        self.kept = kept
-
-    @classmethod
-    def configure(cls, model: ir.Model, context: Context) -> Self:
-        return cls(kept=context.kept)
-
-    def formula(self, traits: GraphTraits) -> int:
-        """Return the number of products in the layers."""
-        return number_of_products(traits)
 
     def rewrite(self, model: ir.Model) -> int:
         quantized, refusals = 0, []
@@ -63,25 +50,9 @@ class QuantizeWeights(ExplainingPass):
 
     def _insert_weight(self, graph: ir.Graph, product: LayerProduct, size: int) -> ir.Node:
         """Store the product's weight in integers, and return the node that makes floats of it (rules 1 and 2)."""
-        weight = product.weight
-        name = weight.name or ""
-        integers, scales = quantized_blocks(tensor_of(weight).numpy(), bits=self.bits, size=size)
-        constants = [
-            initializer_from_array(name + QUANTIZED, integers.astype(self.dtype)),
-            initializer_from_array(name + SCALE, scales),
-        ]
-        widened = typed_node(
-            "DequantizeLinear",
-            constants,
-            {"axis": 0, "block_size": size},
-            name=name + ROUNDED,
-            dtype=ir.DataType.FLOAT,
-            shape=weight.shape,
-        )
-        for constant in constants:
-            graph.register_initializer(constant)
-        graph.insert_before(product.matmul, widened)
-        return widened
+        integers, scales = quantized_blocks(tensor_of(product.weight).numpy(), bits=self.bits, size=size)
+        arrays = {QUANTIZED: integers.astype(self.dtype), SCALE: scales}
+        return insert_weight(graph, product, arrays, {"axis": 0, "block_size": size})
 
 
 class QuantizeWeightsTo8(QuantizeWeights):

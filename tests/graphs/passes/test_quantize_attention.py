@@ -7,9 +7,9 @@ import pytest
 from rpln_graphs.errors import PassError
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.passes.quantize_attention import QuantizeAttention
-from rpln_graphs.passes.quantize_products import NOT_MEASURED
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context
+from rpln_graphs.rewriting.quantizing import NOT_MEASURED
 from rpln_graphs.rewriting.traits import GraphTraits
 from tests.graphs.folded import refused
 from tests.graphs.formulas import formulas_of

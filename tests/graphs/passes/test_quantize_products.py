@@ -8,10 +8,11 @@ from numpy.testing import assert_array_equal
 from rpln_graphs.errors import PassError
 from rpln_graphs.forms import INT8_FORMS, write_form
 from rpln_graphs.passes.pack_tokens import PackTokens
-from rpln_graphs.passes.quantize_products import NOT_MEASURED, QuantizeProducts
+from rpln_graphs.passes.quantize_products import QuantizeProducts
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.recipes import FOLDS
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context
+from rpln_graphs.rewriting.quantizing import NOT_MEASURED
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.trace import NEWEST_OPSET
 from tests.graphs.folded import applied, refused

@@ -1,0 +1,80 @@
+"""The nodes that round values in a graph: QuantizeLinear and DequantizeLinear, and the names of what they read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx_ir as ir
+
+from rpln_graphs.quantization.products import LayerProduct
+from rpln_graphs.quantization.quantizers import Quantizer
+from rpln_graphs.rewriting.initializers import initializer_from_array
+from rpln_graphs.rewriting.nodes import insert_behind, typed_node
+
+QUANTIZED: Final = ".quantized"
+SCALE: Final = ".scale"
+ZERO_POINT: Final = ".zero_point"
+ROUNDED: Final = ".rounded"
+"""The endings of the names of a value's integers, of what it is quantized with, and of what the integers stand for."""
+
+
+def insert_rounding(graph: ir.Graph, value: ir.Value, quantizer: Quantizer) -> ir.Value:
+    """Put QuantizeLinear and DequantizeLinear behind the node that computes `value`, and return their result."""
+    name = value.name or ""
+    constants = register_constants(
+        graph,
+        {
+            name + SCALE: np.array(quantizer.scale, dtype=np.float32),
+            name + ZERO_POINT: np.array(quantizer.zero_point, dtype=quantizer.dtype.numpy()),
+        },
+    )
+    narrowed = typed_node(
+        "QuantizeLinear", [value, *constants], name=name + QUANTIZED, dtype=quantizer.dtype, shape=value.shape
+    )
+    widened = _widening([narrowed.outputs[0], *constants], value, {})
+    insert_behind(graph, value.producer(), [narrowed, widened])
+    return widened.outputs[0]
+
+
+def insert_weight(
+    graph: ir.Graph, product: LayerProduct, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> ir.Node:
+    """Store what quantization made of the product's weight, and return the DequantizeLinear that makes floats of it.
+
+    `arrays` are the node's inputs, by the endings of their names; `attributes` are the node's.
+    """
+    name = product.weight.name or ""
+    constants = register_constants(graph, {name + ending: array for ending, array in arrays.items()})
+    widened = _widening(constants, product.weight, attributes)
+    graph.insert_before(product.matmul, widened)
+    return widened
+
+
+def replace_weight(graph: ir.Graph, product: LayerProduct, widened: ir.Node) -> None:
+    """Let the product read the rounded weight, which takes the name of the other one when nothing else reads that."""
+    weight = product.weight
+    name = weight.name or ""
+    product.matmul.replace_input_with(1, widened.outputs[0])
+    if not weight.uses():
+        del graph.initializers[name]
+        widened.name = widened.outputs[0].name = name
+
+
+def register_constants(graph: ir.Graph, arrays: Mapping[str, np.ndarray]) -> list[ir.Value]:
+    """Add constants to the graph, by their names, and return them."""
+    constants = [initializer_from_array(name, array) for name, array in arrays.items()]
+    for constant in constants:
+        graph.register_initializer(constant)
+    return constants
+
+
+def _widening(inputs: Sequence[ir.Value], value: ir.Value, attributes: Mapping[str, Any]) -> ir.Node:
+    """Return the DequantizeLinear whose result stands for `value`."""
+    return typed_node(
+        "DequantizeLinear",
+        inputs,
+        dict(attributes),
+        name=(value.name or "") + ROUNDED,
+        dtype=ir.DataType.FLOAT,
+        shape=value.shape,
+    )
