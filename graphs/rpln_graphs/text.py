@@ -149,9 +149,10 @@ def _tokens(steps: _Steps, text: ir.Value, tokenizer: BytePairs, longest_text: i
         "padding_length": _TO_THE_LONGEST,
         **added,
     }
-    # The operator's third output, the offsets, is useless: in padded rows they are those of other tokens.
+    # The operator's third output, the offsets, must not be asked for. It has room for one pair for each token, but the
+    # operator writes two more for each part of a text between masks, beyond the end of its memory.
     uncut = ir.Shape([steps.shape[0], "tokens"])
-    ids = steps.add("RobertaTokenizer", [text], attributes, shape=uncut, domain=DOMAIN, others=2)
+    ids = steps.add("RobertaTokenizer", [text], attributes, shape=uncut, domain=DOMAIN, others=1)
     mask = steps.nodes[-1].outputs[1]
     mask.dtype, mask.shape = ir.DataType.INT64, uncut
     if tokenizer.truncation_side == LEFT:
