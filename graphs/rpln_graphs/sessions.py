@@ -1,17 +1,33 @@
 """onnx_ir model -> onnxruntime session: without optimizations, node for node as written, or with all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from rpln_graphs.errors import GraphError
-from rpln_graphs.temporary import how_to_make_room
+from rpln_graphs.temporary import how_to_make_room, temporary_folder
 
 if TYPE_CHECKING:
     import onnxruntime
+
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def run_from_model(model: ir.Model, *, optimized: bool = False) -> Callable[[Arrays], dict[str, NDArray[Any]]]:
+    """Return a function that takes the inputs of `model` and returns its outputs, by their names.
+
+    ONNX Runtime computes them on CPU, node for node as written, or with all of its optimizations. Raises GraphError if
+    there is no room for a temporary copy of the graph.
+    """
+    with temporary_folder() as folder:
+        session = (optimized_session_from_model if optimized else session_from_model)(model, folder)
+    names = [value.name or "" for value in model.graph.outputs]
+    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
 def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":

@@ -1,4 +1,4 @@
-"""The metrics of a runner on examples, and how far two runners agree on them."""
+"""The metrics of a runner on examples."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,6 @@ from rpln_export.evaluation.examples import Examples
 from rpln_export.evaluation.measures.base import Example
 from rpln_export.evaluation.rows import Outputs, Row, run_rows
 from rpln_export.evaluation.runners import Runner
-from rpln_graphs.tolerances import Distance
-from rpln_runtime.tasks import Task
 
 FinishedRows = Iterable[tuple[int, Outputs]]
 """The place of each row among all rows of the examples, and its outputs."""
@@ -31,32 +29,6 @@ class Evaluation:
     metrics: Mapping[str, float]
     examples: int
     decisions: Sequence[Sequence[Hashable]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """How many decisions two networks make on the same examples, and how many of them are equal."""
-
-    decisions: int
-    equal: int
-
-    @property
-    def share(self) -> float | None:
-        """The share of equal decisions; None where nothing is decided."""
-        return self.equal / self.decisions if self.decisions else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputComparison:
-    """The outputs of two networks for the same rows, compared.
-
-    Attributes:
-        distance: the largest and the root mean square difference, over all values of all outputs.
-        agreement: how many argmaxes are equal, along the axis that an answer of the task takes the largest value of.
-    """
-
-    distance: Distance
-    agreement: Agreement
 
 
 def evaluate(runner: Runner, examples: Examples, *, advance: Callable[[int, int], None] | None = None) -> Evaluation:
@@ -96,42 +68,6 @@ def evaluation_from_outputs(examples: Examples, outputs: FinishedRows) -> Evalua
 def rows_of(examples: Examples) -> list[Row]:
     """Return the rows of all examples, in order."""
     return [row for rows in examples.rows for row in rows]
-
-
-def agreement(one: Evaluation, other: Evaluation) -> Agreement:
-    """Return how many decisions are equal in two evaluations of the same examples."""
-    pairs = [
-        pair
-        for first, second in zip(one.decisions, other.decisions, strict=True)
-        for pair in zip(first, second, strict=True)
-    ]
-    return Agreement(decisions=len(pairs), equal=sum(first == second for first, second in pairs))
-
-
-def compare_outputs(task: Task, one: FinishedRows, other: FinishedRows) -> OutputComparison:
-    """Return how far the outputs of two runs of `task` are apart, which needs no right answers.
-
-    Both have the same rows in the same order, so that no more than a batch of each is in memory. There are no values of
-    padding among them. A choice of several is no argmax here, since each choice is a row by itself.
-    """
-    axes = {tensor.name: tensor.decides_along for tensor in (*task.outputs, *task.outputs_instead)}
-    squares, largest = 0.0, 0.0
-    values = decisions = equal = 0
-    for (place, first), (other_place, second) in zip(one, other, strict=True):
-        assert place == other_place
-        for name, array in first.items():
-            difference = np.abs(array.astype(np.float64) - second[name])
-            squares += float(np.square(difference).sum())
-            values += difference.size
-            largest = float(np.maximum(largest, difference.max(initial=0.0)))  # NaN remains NaN
-            axis = axes[name]
-            if axis is not None and array.shape[axis := axis - (axis > 0)] > 1:  # a row has no axis of the batch
-                same = array.argmax(axis) == second[name].argmax(axis)
-                decisions, equal = decisions + same.size, equal + int(same.sum())
-    return OutputComparison(
-        distance=Distance(rms=float(np.sqrt(squares / values)) if values else 0.0, largest=largest),
-        agreement=Agreement(decisions=decisions, equal=equal),
-    )
 
 
 def _check_finite(outputs: Outputs, number: int) -> None:

@@ -62,6 +62,8 @@ def gate_from_choices(
         raise PlanError(f"--max-drop {max_drop:g} is no number of points: give one from 0 on, such as 0.3.")
     if data is not None:
         require_extra("eval")
+        if not data.is_file():
+            raise PlanError(f"{data} is no file. --eval takes a file of examples with right answers, one on each line.")
     default = AGREEMENT_OF_WORDS if task.generates else DEFAULT_AGREEMENT
     return GatePlan(min_agreement=default if min_agreement is None else min_agreement, data=data, max_drop=max_drop)
 

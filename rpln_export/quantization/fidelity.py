@@ -1,20 +1,26 @@
 """How faithful a quantized graph is to eager torch in fp32, on texts: what differs, and what is decided otherwise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx_ir as ir
 
 from rpln_export.checkpoint.planned_graphs import TracedGraph
 from rpln_export.quantization.metric import EvaluationData
-from rpln_export.validation.comparison import TINY, Array, distance_between, graph_outputs, meaningful
+from rpln_export.validation.comparison import (
+    TINY,
+    Array,
+    distance_between,
+    graph_outputs,
+    meaningful,
+    reference_outputs,
+)
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.rewriting.base import Context
-from rpln_graphs.sessions import optimized_session_from_model
-from rpln_graphs.temporary import temporary_folder
+from rpln_graphs.sessions import run_from_model
 from rpln_runtime.tasks import Tensor
 
 MASKED_OUT: Final = -np.inf
@@ -67,11 +73,15 @@ class Trial:
         graphs: Sequence[TracedGraph],
         under_test: GraphUnderTest,
         cases: Sequence[Any],
+        folder: Path,
         data: EvaluationData | None = None,
         *,
         allow_partial: bool = False,
     ) -> None:
-        """Compute what eager torch says. With `allow_partial`, forms may round less than their formulas say."""
+        """Compute what eager torch says, and keep it in files in `folder`.
+
+        With `allow_partial`, forms may round less than their formulas say.
+        """
         self.graphs = [graph for graph in graphs if graph.planned in under_test.planned_graphs]
         self.under_test = under_test
         self.cases = cases
@@ -80,7 +90,7 @@ class Trial:
         last = under_test.planned_graphs[-1]
         self._several_labels = last.call.model.config.problem_type == SEVERAL_LABELS
         self._outputs = graph_outputs(last.compared, last.call.layers)
-        self._expected = [under_test.eager(case) for case in cases]
+        self._expected = reference_outputs(under_test.eager, cases, folder, advance=lambda: None)
 
     def fidelity(self, form: Form, context: Context, *, with_metric: bool = True) -> Fidelity:
         """Return how faithful the graphs are in `form`, quantized as `context` says, run as ONNX Runtime runs them.
@@ -88,15 +98,16 @@ class Trial:
         Without `with_metric`, evaluation data are left aside.
         """
         runs = {
-            graph.planned.name: _run_optimized(
-                write_form(graph.model, form, graph.planned.traits, context=context, allow_partial=self._allow_partial)
+            graph.planned.name: run_from_model(
+                write_form(graph.model, form, graph.planned.traits, context=context, allow_partial=self._allow_partial),
+                optimized=True,
             )
             for graph in self.graphs
         }
         run = self.under_test.runner(runs)
         rows = {name: _Row() for name in self._outputs}
-        for case, expected in zip(self.cases, self._expected, strict=True):
-            found = run(case)
+        for case, reference in zip(self.cases, self._expected, strict=True):
+            found, expected = run(case), reference.values
             for name, tensor in self._outputs.items():
                 where = meaningful(tensor, case, expected[name].shape)
                 rows[name].note(found[name].astype(np.float32, copy=False), expected[name], where)
@@ -148,11 +159,3 @@ class _Row:
     def rms(self) -> float:
         """The root of the mean square of all differences, relative to the output's reach."""
         return float(np.sqrt(self.squares / max(self.values, 1))) / self.reach
-
-
-def _run_optimized(model: ir.Model) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
-    """Return a function that runs a graph in ONNX Runtime with all of its optimizations."""
-    with temporary_folder() as folder:
-        session = optimized_session_from_model(model, folder)
-    names = [value.name or "" for value in model.graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))

@@ -32,7 +32,7 @@ class Gate:
 
     def holds(self, fidelity: Fidelity) -> bool:
         """Return whether a graph passes. Where a task decides nothing, no decision can differ."""
-        if not math.isfinite(fidelity.rms):
+        if not math.isfinite(fidelity.rms) or fidelity.drop == math.inf:
             return False
         agrees = fidelity.agreement is None or fidelity.agreement >= self.agreement
         return agrees and (self.drop is None or fidelity.drop is None or fidelity.drop <= self.drop)

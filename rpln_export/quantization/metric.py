@@ -1,12 +1,14 @@
 """The task's metric of quantized graphs, on the user's evaluation data."""
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from rpln_export.checkpoint.loading import Checkpoint
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
+from rpln_export.errors import ValidationError
 from rpln_export.evaluation.evaluate import evaluate
 from rpln_export.evaluation.examples import read_examples
 from rpln_export.evaluation.runners import TORCH, manifest_from_planned, runner_from_functions
@@ -43,8 +45,14 @@ class EvaluationData:
         self.before = self._value({graph.name: eager_run(graph) for graph in graphs}, TORCH)
 
     def drop(self, runs: Mapping[str, RunGraph]) -> float:
-        """Return by how many points the metric is worse than in fp32; less than 0 where it is better."""
-        after = self._value(runs, DEFAULT_PROVIDER)
+        """Return by how many points the metric is worse than in fp32; less than 0 where it is better.
+
+        Outputs that are not finite have no metric; it is then worse by infinity.
+        """
+        try:
+            after = self._value(runs, DEFAULT_PROVIDER)
+        except ValidationError:
+            return math.inf
         worse = self.before - after if self._metric.higher_is_better else after - self.before
         return POINTS * worse / (1.0 if self._metric.is_share else abs(self.before))
 

@@ -24,6 +24,7 @@ from rpln_graphs.quantization.observe import Observed, observe
 from rpln_graphs.quantization.products import layer_products
 from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_from_observed
 from rpln_graphs.rewriting.base import Context, counts_from_model, refusals_from_model
+from rpln_graphs.temporary import temporary_folder
 
 ADVICE: Final = (
     "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement or "
@@ -120,9 +121,10 @@ def quantize(
 
     observed = _observed(graphs, under_test, measured, advance=tick)
     cases = [case for text in tried for case in text]
-    trial = Trial(graphs, under_test, cases, data, allow_partial=plan.allow_partial)
     gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
-    rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
+    with temporary_folder() as folder:
+        trial = Trial(graphs, under_test, cases, folder, data, allow_partial=plan.allow_partial)
+        rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
     quantization = Quantization(
         forms={row.form: row for row in rows},
         measured=len(texts) - len(tried) if calibrated else 0,

@@ -18,8 +18,7 @@ from rpln_graphs.calibrate import measure_ranges
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Rewrite
 from rpln_graphs.rewriting.ranges import Ranges
-from rpln_graphs.sessions import session_from_model
-from rpln_graphs.temporary import temporary_folder
+from rpln_graphs.sessions import run_from_model
 
 
 def rewrites_from_graphs(
@@ -34,7 +33,7 @@ def rewrites_from_graphs(
     texts = list(ids_from_texts(tokenizer, plan))
 
     def measure(planned: PlannedGraph, model: ir.Model) -> Ranges:
-        runs = {} if planned.is_encoder else {name: _run_model(encoder) for name, encoder in encoders.items()}
+        runs = {} if planned.is_encoder else {name: run_from_model(encoder) for name, encoder in encoders.items()}
         return measure_ranges(model, _feeds(planned, graphs_under_test, texts, runs))
 
     return [
@@ -72,11 +71,3 @@ def windows_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[list[NDArra
         found = [np.array(window[:limit], dtype=np.int64) for window in windows["input_ids"] if window]
         if found:
             yield found
-
-
-def _run_model(graph: ir.Model) -> RunGraph:
-    """Return a function that runs `graph` in ONNX Runtime as it stands."""
-    with temporary_folder() as folder:
-        session = session_from_model(graph, folder)
-    names = [value.name or "" for value in graph.graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))

@@ -29,7 +29,7 @@ from rpln_graphs.decoding import DecodingCase
 from rpln_graphs.emulate import rounding_copy
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Recipe
-from rpln_graphs.sessions import session_from_model
+from rpln_graphs.sessions import run_from_model
 from rpln_graphs.stress import Case
 from rpln_graphs.temporary import temporary_folder
 from rpln_graphs.tolerances import Tolerance
@@ -266,20 +266,15 @@ def _open_runtime(folder: Path, run_config: RunConfig, variant: str) -> RunGraph
 
 def _open_emulation(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
     """Return a function that runs a quantized graph operator by operator: it rounds where the graph says, in fp32."""
-    graph = ir.load(folder / run_config.path(variant))
-    with temporary_folder() as copies:
-        session = session_from_model(graph, copies)
-    names = [value.name or "" for value in graph.graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(None, dict(feeds)), strict=True))
+    return run_from_model(ir.load(folder / run_config.path(variant)))
 
 
 def _open_rounding_copy(folder: Path, run_config: RunConfig, variant: str) -> RunGraph:
     """Return a function that runs the rounding copy of a graph (ROUNDING)."""
     graph = ir.load(folder / run_config.path(variant))
-    with temporary_folder() as copies:
-        session = session_from_model(rounding_copy(graph), copies)
-    names = [value.name or "" for value in graph.graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(None, _as_float32(feeds)), strict=True))
+    run = run_from_model(rounding_copy(graph))
+    names = [value.name or "" for value in graph.graph.outputs]  # the copy's have other names
+    return lambda feeds: dict(zip(names, run(_as_float32(feeds)).values(), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

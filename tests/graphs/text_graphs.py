@@ -1,15 +1,13 @@
 """Small graphs written as text, which tests of passes are made of, and how to run them."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common
 
-from rpln_graphs.sessions import session_from_model
+from rpln_graphs.sessions import run_from_model
 
 OPSET = 20
 
@@ -39,10 +37,7 @@ def run(model: ir.Model, feeds: Arrays) -> Arrays:
 
 def runner(model: ir.Model) -> Callable[[Arrays], Arrays]:
     """Return a function that does `run` for many inputs of one graph."""
-    with tempfile.TemporaryDirectory() as folder:
-        session = session_from_model(model, Path(folder))
-    names = [value.name or "" for value in model.graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(None, feeds), strict=True))
+    return run_from_model(model)
 
 
 def operators(model: ir.Model) -> list[str]:

@@ -1,7 +1,7 @@
 """A bundle, its checkpoint in torch and functions that run its graphs give the same figures, for every task."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from rpln_export.errors import ValidationError
-from rpln_export.evaluation.evaluate import (
-    Evaluation,
-    agreement,
-    compare_outputs,
-    evaluate,
-    evaluation_from_outputs,
-    rows_of,
-)
+from rpln_export.evaluation.evaluate import Evaluation, evaluate, evaluation_from_outputs, rows_of
 from rpln_export.evaluation.examples import Examples, read_examples
 from rpln_export.evaluation.measures import MEASURES
-from rpln_export.evaluation.rows import run_rows
+from rpln_export.evaluation.rows import Row, run_rows
 from rpln_export.evaluation.runners import Runner, runner_from_bundle, runner_from_checkpoint, runner_from_functions
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import read_manifest
@@ -44,6 +37,16 @@ def check_equal(one: Evaluation, other: Evaluation) -> None:
     assert (one.examples, one.decisions) == (other.examples, other.decisions)
 
 
+def largest_difference(one: Runner, other: Runner, rows: Sequence[Row]) -> float:
+    """Return the largest difference of any output in any row."""
+    found, expected = (dict(run_rows(runner, rows)) for runner in (one, other))
+    return max(
+        float(np.abs(found[place][name] - array).max(initial=0))
+        for place, outputs in expected.items()
+        for name, array in outputs.items()
+    )
+
+
 @pytest.mark.parametrize(("task", "form"), CASES)
 def test_a_bundle_has_the_figures_of_its_checkpoint(
     exported: Callable[..., Export], task: str, form: str, tmp_path: Path
@@ -54,11 +57,7 @@ def test_a_bundle_has_the_figures_of_its_checkpoint(
     examples = examples_for(bundle, form, tmp_path)
     assert type(examples.measure).__name__ == form
     check_equal(evaluate(bundle, examples), evaluate(checkpoint, examples_for(checkpoint, form, tmp_path)))
-    rows = rows_of(examples)
-    compared = compare_outputs(bundle.task, run_rows(bundle, rows), run_rows(checkpoint, rows))
-    assert 0 < compared.distance.rms <= compared.distance.largest < 1e-4
-    decides = task not in {"feature-extraction", "multiple-choice"}
-    assert compared.agreement.share == (1 if decides else None)
+    assert 0 < largest_difference(bundle, checkpoint, rows_of(examples)) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -102,9 +101,7 @@ def test_fp16_has_nearly_the_same_figures(
     examples = examples_for(full, form, tmp_path)
     one, other = evaluate(half, examples), evaluate(full, examples)
     assert one.metrics == pytest.approx(other.metrics, rel=0.05)
-    rows = rows_of(examples)
-    compared = compare_outputs(full.task, run_rows(half, rows), run_rows(full, rows))
-    assert 1e-6 < compared.distance.rms < 0.02
+    assert 1e-5 < largest_difference(half, full, rows_of(examples)) < 0.1
 
 
 def test_functions_take_the_place_of_a_bundle(exported: Callable[..., Export], tmp_path: Path) -> None:
@@ -121,38 +118,12 @@ def test_functions_take_the_place_of_a_bundle(exported: Callable[..., Export], t
     examples = examples_for(runner, "SingleLabel", tmp_path)
     right = evaluate(bundle, examples)
     check_equal(evaluate(runner, examples), right)
-    assert agreement(evaluate(runner, examples), right).share == 1
 
     shifted[0] = 1000.0  # the label PLACE, always
     changed = evaluate(runner, examples)
     assert changed.metrics["accuracy"] == pytest.approx(1 / 6)
-    found = agreement(changed, right)
-    assert (found.decisions, found.equal) == (6, sum(row == [3] for row in right.decisions))
-    rows = rows_of(examples)
-    compared = compare_outputs(runner.task, run_rows(runner, rows), run_rows(bundle, rows))
-    assert compared.distance.largest == pytest.approx(1000)
-    assert compared.distance.rms == pytest.approx(1000 / np.sqrt(5))
-    assert compared.agreement == found
-
-
-@pytest.mark.parametrize(("task", "form"), [("token-classification", "WordLabels"), ("question-answering", "Answers")])
-def test_outputs_agree_on_some_argmaxes_of_real_tokens(
-    exported: Callable[..., Export], task: str, form: str, tmp_path: Path
-) -> None:
-    runner = runner_from_bundle(exported(task).folder)
-    rows = rows_of(examples_for(runner, form, tmp_path))
-    right = [dict(outputs) for _, outputs in sorted(run_rows(runner, rows), key=lambda pair: pair[0])]
-    found = [{name: array.copy() for name, array in outputs.items()} for outputs in right]
-    changed = found[1][min(found[1])]
-    changed[changed.argmin(axis=0), *np.indices(changed.shape[1:])] += 100  # a token, for each label or none
-    compared = compare_outputs(runner.task, enumerate(right), enumerate(found))
-    expected = [
-        array.argmax(-1) == other[name].argmax(-1)
-        for one, other in zip(right, found, strict=True)
-        for name, array in one.items()
-    ]
-    assert compared.agreement.decisions == sum(same.size for same in expected)
-    assert compared.agreement.equal == sum(int(same.sum()) for same in expected) < compared.agreement.decisions
+    assert [row for (row,) in changed.decisions] == [3] * 6
+    assert largest_difference(runner, bundle, rows_of(examples)) == pytest.approx(1000)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -165,12 +136,6 @@ def test_outputs_that_are_not_finite_have_no_metric(
     outputs[1] = {name: np.full_like(array, value) for name, array in outputs[1].items() if name == "end_logits"}
     with pytest.raises(ValidationError, match="'end_logits' holds NaN or infinite values for example 2, so that"):
         evaluation_from_outputs(examples, outputs.items())
-
-
-def test_vectors_decide_nothing(exported: Callable[..., Export], tmp_path: Path) -> None:
-    runner = runner_from_bundle(exported("feature-extraction").folder)
-    found = evaluate(runner, examples_for(runner, "Retrieval", tmp_path))
-    assert agreement(found, found).share is None
 
 
 def test_rows_may_come_in_any_order_and_progress_is_told(exported: Callable[..., Export], tmp_path: Path) -> None:

@@ -113,6 +113,9 @@ def test_an_agreement_is_for_int8(plan: Callable[..., ExportPlan]) -> None:
 
 def test_a_metric_needs_data_and_a_number_of_points(plan: Callable[..., ExportPlan], tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
+    with pytest.raises(PlanError, match=r"data\.jsonl is no file\. --eval takes a file of examples"):
+        plan(evaluation=data)
+    data.touch()
     gate = plan(evaluation=data, max_drop=0.3).gate
     assert (gate.data, gate.max_drop, gate.min_agreement) == (data, 0.3, DEFAULT_AGREEMENT)
     with pytest.raises(PlanError, match=r"--max-drop asks about a metric, .* name them with --eval"):

@@ -14,6 +14,7 @@ from rpln_export.quantization.gate import Gate
 from rpln_graphs.forms import INT8_FORMS
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.stress import Case
+from rpln_graphs.temporary import temporary_folder
 from rpln_runtime.tasks import TASKS
 
 Arrays = Mapping[str, np.ndarray]
@@ -38,13 +39,14 @@ def fidelity_of(
     graph: Any = SimpleNamespace(planned=planned, model=None)
     under_test: Any = SimpleNamespace(
         planned_graphs=(planned,),
-        eager=lambda one: by_case[id(one)][0],
+        eager=lambda one, **_: by_case[id(one)][0],
         runner=lambda runs: lambda one: runs["full"](by_case[id(one)][1]),
     )
     monkeypatch.setattr(fidelity, "write_form", lambda model, *_, **__: model)
-    monkeypatch.setattr(fidelity, "_run_optimized", lambda _: lambda outputs: outputs)
-    trial = Trial([graph], under_test, [one for one, _, _ in rows])
-    return trial.fidelity(INT8_FORMS["static"], Context())
+    monkeypatch.setattr(fidelity, "run_from_model", lambda _, **__: lambda outputs: outputs)
+    with temporary_folder() as folder:
+        trial = Trial([graph], under_test, [one for one, _, _ in rows], folder)
+        return trial.fidelity(INT8_FORMS["static"], Context())
 
 
 def test_differences_and_decisions_at_real_tokens_count(monkeypatch: pytest.MonkeyPatch) -> None:

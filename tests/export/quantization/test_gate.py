@@ -93,6 +93,7 @@ def test_a_metric_that_drops_too_far_does_not_pass() -> None:
     assert [gate.holds(fidelity(drop)) for drop in (-1.0, 0.3, 0.31, float("nan"))] == [True, True, False, False]
     assert not gate.holds(fidelity(0.0, agreeing=98))
     assert Gate(agreement=0.99).holds(fidelity(50.0))
+    assert not Gate(agreement=0.99).holds(fidelity(float("inf")))  # outputs that are not finite
     assert str(gate).endswith("equal to those in fp32, and the metric at most 0.3 points worse")
 
 
