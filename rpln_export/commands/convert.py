@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import cloup
 
-from rpln_export.commands.fairseq_options import fairseq_options
+from rpln_export.commands.checkpoint_options import fairseq_options, revision_option
 from rpln_export.commands.settings import HELP
 from rpln_export.commands.table_option import TableOption, tasks
 from rpln_export.commands.user_errors import user_errors
@@ -21,7 +21,7 @@ from rpln_export.commands.user_errors import user_errors
     help="The task whose head is kept, where the checkpoint has several: {rows}. [default: what it was trained for]",
 )
 @fairseq_options
-@cloup.option("--revision", help="The branch, tag or commit of a hub id.")
+@revision_option
 def convert_command(
     checkpoint: str,
     output: Path,

@@ -7,7 +7,7 @@ import click
 import cloup
 
 from rpln_export.commands import table_option
-from rpln_export.commands.fairseq_options import fairseq_options
+from rpln_export.commands.checkpoint_options import fairseq_options, is_decoder_option, revision_option, task_option
 from rpln_export.commands.settings import HELP
 from rpln_export.commands.table_option import TableOption
 from rpln_export.commands.user_errors import user_errors
@@ -39,17 +39,10 @@ from rpln_export.commands.user_errors import user_errors
 )
 @cloup.option_group(
     "Checkpoints",
-    cloup.option(
-        "--task",
-        cls=TableOption,
-        rows=table_option.tasks,
-        help="What the checkpoint does: {rows}. [default: the task of the architecture in its config]",
-    ),
-    cloup.option("--revision", help="The branch, tag or commit of a hub id."),
+    task_option,
+    revision_option,
     cloup.option("--tokenizer", help="The folder or hub id of the tokenizer. [default: FOLDER]"),
-    cloup.option(
-        "--is-decoder", is_flag=True, help="Read the checkpoint as a decoder (causal LM), whatever its config says."
-    ),
+    is_decoder_option,
 )
 @fairseq_options
 @cloup.option("--json", "as_json", is_flag=True, help="Print the metrics as JSON.")

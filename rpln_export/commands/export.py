@@ -11,8 +11,8 @@ import cloup
 
 from rpln_export._version import __version__
 from rpln_export.commands import table_option
+from rpln_export.commands.checkpoint_options import fairseq_options, is_decoder_option, revision_option, task_option
 from rpln_export.commands.engine_options import engine_options
-from rpln_export.commands.fairseq_options import fairseq_options
 from rpln_export.commands.settings import HELP, Program
 from rpln_export.commands.table_option import TableOption
 from rpln_export.commands.user_errors import user_errors
@@ -63,17 +63,10 @@ class _Int8(click.Choice[str]):
 )
 @cloup.option_group(
     "Checkpoint",
-    cloup.option(
-        "--task",
-        cls=TableOption,
-        rows=table_option.tasks,
-        help="What the checkpoint does: {rows}. [default: the task of the architecture in its config]",
-    ),
-    cloup.option("--revision", help="The branch, tag or commit of a hub id."),
+    task_option,
+    revision_option,
     cloup.option("--tokenizer", help="The folder or hub id of the tokenizer. [default: CHECKPOINT]"),
-    cloup.option(
-        "--is-decoder", is_flag=True, help="Read the checkpoint as a decoder (causal LM), whatever its config says."
-    ),
+    is_decoder_option,
     cloup.option(
         "--allow-random-head",
         is_flag=True,

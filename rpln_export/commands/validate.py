@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import cloup
 
+from rpln_export.commands.checkpoint_options import revision_option
 from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
@@ -18,7 +19,7 @@ from rpln_export.commands.user_errors import user_errors
     help="The checkpoint that the bundle was made from. [default: the one that its manifest names, if "
     "it is embedded, in the current folder, beside the bundle or in the hub's cache]",
 )
-@cloup.option("--revision", help="The branch, tag or commit of a hub id.")
+@revision_option
 @cloup.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def validate_command(folder: Path, checkpoint: str | None, revision: str | None, as_json: bool) -> None:
     """Compare the bundle in FOLDER once more with the CHECKPOINT that it was made from."""
