@@ -106,6 +106,16 @@ def test_the_record_keeps_what_another_provider_gains_in_elapsed_time(checkpoint
     assert [row.outcome for row in record.candidates] == ["measured", "chosen", f"the fastest on its provider{gain}"]
 
 
+def test_int8_that_is_slower_than_fp32_is_said_to_be(checkpoint: Callable[[str], Path]) -> None:
+    plan = make_plan(str(checkpoint(TASK)), task=TASK, precision="int8")
+    notes = {
+        speed: choose_forms(plan, [], measurements(candidate("dynamic", speed))).record.note for speed in (0.5, 1.5)
+    }
+
+    slower = "every form that was measured is slower here than the graph in fp32"
+    assert {speed: slower in note for speed, note in notes.items()} == {0.5: True, 1.5: False}
+
+
 def test_the_first_graph_decides_on_the_provider() -> None:
     rows = [candidate("standard", 1.0, variant="with-past"), candidate("standard", 1.5, "cuda", "with-past")]
     rows += [candidate("standard", 9.0, variant="encoder"), candidate("standard", 1.0, "cuda", "encoder")]

@@ -244,3 +244,31 @@ def test_a_form_that_was_named_is_the_only_one_tried(exported: Callable[..., Exp
     assert manifest.graphs[0].form == "dynamic"
     assert [row.form for row in manifest.graphs[0].rewritten] == ["dynamic-packed"]
     assert "QuantizeDynamically" in manifest.passes
+
+
+# -- beside other options ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "recipe"),
+    [
+        ("text-classification", ["--int8", "dynamic", "--allow-partial-fusion"], "int8-dynamic"),
+        ("text-classification", ["--int8", "static", "--trace", "full"], "int8-static"),
+        ("text-generation", ["--int4", "--variants", "prefill,decode", "--min-agreement", "0"], "int4"),
+    ],
+)
+def test_other_options_are_taken(exported: Callable[..., Export], task: str, options: list[str], recipe: str) -> None:
+    made = exported(task, *options)
+    manifest = read_manifest(made.folder)
+    rounding = {"int8-dynamic": "MatMulInteger", "int8-static": "QuantizeLinear", "int4": "DequantizeLinear"}[recipe]
+
+    assert manifest.recipe == recipe
+    for graph in manifest.graphs:
+        assert rounding in {node.op_type for node in onnx.load(made.folder / graph.path).graph.node}
+
+
+def test_few_decisions_are_said_to_tell_little(exported: Callable[..., Export], tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(text[:20] for text in TEXTS), encoding="utf-8")
+    made = exported("text-classification", "--int8", "dynamic", "--calibration", str(texts))
+    assert f"{len(TEXTS)} decisions tell little: give more texts with --calibration" in made.result.output
