@@ -109,8 +109,8 @@ _SYMMETRIC: Final = (
     Form(name="static-float8", passes=(QuantizeProducts,), rounds_to=FP8),
 )
 STATIC_SYMMETRIC, STATIC_FLOAT8 = ({row.name: row} for row in _SYMMETRIC)
-"""The forms of int8 and fp8 graphs for TensorRT, which takes no zero points but 0. Attention stays in fp16: TensorRT-RTX
-fuses none whose queries and keys are rounded."""
+"""The forms of int8 and fp8 graphs for TensorRT, which takes no zero points but 0. Attention stays in fp16, because
+TensorRT-RTX fuses none whose queries and keys are rounded."""
 
 ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4, **STATIC_SYMMETRIC, **STATIC_FLOAT8}
 """Every form by name."""

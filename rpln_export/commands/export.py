@@ -133,7 +133,8 @@ class _Int8(click.Choice[str]):
         type=float,
         metavar="SHARE",
         help="The least share of decisions that an int8 graph must make as the fp32 network does, on calibration texts "
-        "that are held back. Layers that cost too much stay in fp32. [default: 0.99; 0.9 for the words of a decoder]",
+        "that are held back. Layers that cost too much are not quantized. [default: 0.99; 0.9 for the words of a "
+        "decoder]",
     ),
     cloup.option(
         "--eval",

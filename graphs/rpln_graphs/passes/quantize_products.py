@@ -6,8 +6,8 @@ Rules:
 2. A weight is stored in int8, or in fp8 where its activation is, with one scale for each output channel. Products that
    share a weight share its DequantizeLinear, which has the name of the weight, by which other code finds it.
 3. A product stays as it is if its block is in Context.kept.
-4. In a graph in fp16, activations are cast to fp32 before they are rounded, and the product is cast back behind it. Sums
-   of products are scaled behind them, so that TensorRT would have to store them in fp16, which they may exceed.
+4. In a graph in fp16, activations are cast to fp32 before they are rounded, and the product is cast back behind it.
+   TensorRT multiplies by the scales of a weight's columns behind the product, whose unscaled sums may exceed fp16.
 
 Runtimes compute such a product in 8 bits (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html).
 """

@@ -1,4 +1,4 @@
-"""Quantizers: scales and zero points by which numbers of 8 bits stand for floats, as ONNX's QuantizeLinear defines them.
+"""Quantizers: scales and zero points by which numbers of 8 bits stand for floats, as in ONNX's QuantizeLinear.
 
     q = clip(round(x / scale) + zero_point)        x ~ (q - zero_point) * scale
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -22,6 +21,8 @@ TINY: Final = float(np.finfo(np.float32).tiny)
 """The smallest scale: that of a value which is always zero."""
 LARGEST_WEIGHT: Final = 127
 """The largest magnitude of a weight in int8. -128 is left out, so that the range is symmetric."""
+LARGEST_FP8: Final = 448
+"""The largest number of fp8."""
 INT8: Final = ir.DataType.INT8
 FP8: Final = ir.DataType.FLOAT8E4M3FN
 """The types of weights in 8 bits."""
@@ -74,7 +75,9 @@ def _scale(step: float) -> float:
 
 def limits_of_type(dtype: ir.DataType) -> tuple[int, int]:
     """Return the least and the largest number of uint8, int8 or fp8."""
-    limits = ml_dtypes.finfo(dtype.numpy()) if dtype == FP8 else np.iinfo(dtype.numpy())
+    if dtype == FP8:
+        return -LARGEST_FP8, LARGEST_FP8
+    limits = np.iinfo(dtype.numpy())
     return int(limits.min), int(limits.max)
 
 
@@ -91,7 +94,7 @@ def quantized_weight(weight: Array, scales: Array, dtype: ir.DataType = INT8) ->
 
 
 def _largest_weight(dtype: ir.DataType) -> int:
-    return limits_of_type(FP8)[1] if dtype == FP8 else LARGEST_WEIGHT
+    return LARGEST_FP8 if dtype == FP8 else LARGEST_WEIGHT
 
 
 def _rounded(scaled: Array, dtype: ir.DataType, least: int, most: int) -> Array:

@@ -49,9 +49,8 @@ def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles:
                 "Please report it, with the version of TensorRT (rpln doctor)."
             )
     # The kernels read what the graph says, so that its types are theirs.
-    types = Counter(expected for _, expected in _products(graph))
-    quantized = Counter({dtype: count for dtype, count in types.items() if dtype in QUANTIZED})
-    return (quantized or types).most_common(1)[0][0]
+    asked = [expected for _, expected in _products(graph)]
+    return Counter([dtype for dtype in asked if dtype in QUANTIZED] or asked).most_common(1)[0][0]
 
 
 def fused_attentions(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> list[int]:

@@ -147,7 +147,7 @@ def test_types_for_tensorrt_are_for_encoders(plan: Callable[..., ExportPlan], pr
 
 def test_fp8_needs_an_opset_that_has_it(plan: Callable[..., ExportPlan]) -> None:
     assert plan(precision="fp8", opset=OPSET_OF_FP8).opset == OPSET_OF_FP8
-    with pytest.raises(PlanError, match="--opset 18 has no operator for the weights of fp8: .* 19"):
+    with pytest.raises(PlanError, match=r"--opset 18 has no operator for the weights of fp8: .* 19"):
         plan(precision="fp8", opset=18)
     assert plan(precision="int8-tensorrt", opset=18).opset == 18
 
@@ -191,9 +191,7 @@ def test_decoders_get_weights_in_blocks(plan: Callable[..., ExportPlan]) -> None
     assert (planned.recipe.name, planned.form.name, planned.opset) == ("int8-weight-only", "weights-8", OPSET)
     assert plan(DECODER, "int4").form.name == "weights-4"
     for kind in ("static", "dynamic"):
-        with pytest.raises(
-            PlanError, match=rf"int8-{kind} is for encoders, .* generates text. Use --int8 weight-only"
-        ):
+        with pytest.raises(PlanError, match=rf"int8-{kind} is for encoders, .* generates text. Use --int8 weight-only"):
             plan(DECODER, f"int8-{kind}")
 
 
