@@ -33,7 +33,7 @@ Examples:
 Exit codes: 0 done; 1 any other error; 2 not possible as asked; 3 input that the graph cannot take;
   4 broken bundle; 5 provider not available; 6 extra not installed (the message names the pip command);
   7 broken checkpoint; 8 graph not made; 9 destination not written; 10 graph not equal to eager torch;
-  11 engine not built; 12 int8 or int4 not accurate enough; 130 interrupted.
+  11 engine not built; 12 int8, int4 or fp8 not accurate enough; 130 interrupted.
 """
 
 _PATH: Final = click.Path(path_type=Path)
@@ -141,8 +141,8 @@ class _Int8(click.Choice[str]):
         "evaluation",
         type=_PATH,
         metavar="DATA.JSONL",
-        help="Examples with right answers, as rpln eval takes them. int8 and int4 graphs are measured by the task's "
-        "metric on them, too.",
+        help="Examples with right answers, as rpln eval takes them. int8, int4 and fp8 graphs are measured by the "
+        "task's metric on them, too.",
     ),
     cloup.option(
         "--max-drop",

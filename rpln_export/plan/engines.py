@@ -43,7 +43,7 @@ class EngineRequest:
     @property
     def asked_for(self) -> bool:
         """Whether the user asked for an engine, by the name of a TensorRT or by details."""
-        return self.name not in {AUTO, NONE} or (self.name == AUTO and self.has_details)
+        return self.name not in {AUTO, NONE} or self.has_details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,7 +57,9 @@ def gate_from_choices(
     given = {"--min-agreement": min_agreement, "--eval": data, "--max-drop": max_drop}
     named = [option for option, value in given.items() if value is not None]
     if named and not recipe.quantizes:
-        raise PlanError(f"{named[0]} goes with --int8 and --int4, but this export is in {recipe.name}. Leave it out.")
+        raise PlanError(
+            f"{named[0]} goes with --int8, --int4 and --fp8, but this export is in {recipe.name}. Leave it out."
+        )
     if min_agreement is not None and not 0.0 <= min_agreement <= 1.0:
         raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
     if max_drop is not None and data is None:

@@ -183,7 +183,7 @@ def test_a_metric_needs_data_and_a_number_of_points(plan: Callable[..., ExportPl
         with pytest.raises(PlanError, match="is no number of points: give one from 0 on"):
             plan(evaluation=data, max_drop=points)
     for option, value in (("--eval", str(data)), ("--max-drop", "0.3")):
-        assert f"{option} goes with --int8 and --int4" in command(option, value)
+        assert f"{option} goes with --int8, --int4 and --fp8" in command(option, value)
 
 
 def test_decoders_get_weights_in_blocks(plan: Callable[..., ExportPlan]) -> None:
