@@ -44,7 +44,7 @@ def rounding_copy(model: ir.Model) -> ir.Model:
 def _round(graph: ir.Graph, node: ir.Node | None, value: ir.Value, lower: ir.DataType) -> None:
     """Insert Cast(lower) and Cast(float) behind `node`, which computes `value`, for all readers and graph outputs."""
     value.type = ir.TensorType(ir.DataType.FLOAT)  # a new one: a clone's values share theirs with the original's
-    narrowed = cast_node(value, lower, name=f"{value.name}.rounded")
+    narrowed = cast_node(value, lower, name=f"{value.name}.narrowed")
     widened = cast_node(narrowed.outputs[0], ir.DataType.FLOAT, name=f"{value.name}.widened")
     for cast in (narrowed, widened):
         cast.metadata_props[ROUNDING] = "1"

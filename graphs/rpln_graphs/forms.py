@@ -23,6 +23,7 @@ from rpln_graphs.passes.quantize_attention import QuantizeAttention
 from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
 from rpln_graphs.passes.quantize_products import QuantizeProducts
 from rpln_graphs.passes.quantize_weights import QuantizeWeightsTo4, QuantizeWeightsTo8
+from rpln_graphs.quantization.quantizers import FP8, INT8
 from rpln_graphs.rewriting.base import Context, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -38,6 +39,7 @@ class Form:
         standard: whether all of its operators are ONNX's own.
         packs: whether it computes real tokens only, and no padding.
         accurate_as: the name of another form whose rounding this one shares; empty where it has its own.
+        rounds_to: the type that activations are rounded to, in a form that rounds them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Form:
     standard: bool = True
     packs: bool = False
     accurate_as: str = ""
+    rounds_to: ir.DataType = ir.DataType.UINT8
 
     @property
     def calibrated(self) -> bool:
@@ -101,7 +104,15 @@ WEIGHTS_8: Final = _weight_forms("weights-8", QuantizeWeightsTo8)
 WEIGHTS_4: Final = _weight_forms("weights-4", QuantizeWeightsTo4)
 """The forms of graphs with weights in 8 and 4 bits, and no scales for activations."""
 
-ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4}
+_SYMMETRIC: Final = (
+    Form(name="static-symmetric", passes=(QuantizeProducts,), rounds_to=INT8),
+    Form(name="static-float8", passes=(QuantizeProducts,), rounds_to=FP8),
+)
+STATIC_SYMMETRIC, STATIC_FLOAT8 = ({row.name: row} for row in _SYMMETRIC)
+"""The forms of int8 and fp8 graphs for TensorRT, which takes no zero points but 0. Attention stays in fp16, because
+TensorRT-RTX fuses none whose queries and keys are rounded."""
+
+ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4, **STATIC_SYMMETRIC, **STATIC_FLOAT8}
 """Every form by name."""
 
 

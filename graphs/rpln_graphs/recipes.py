@@ -7,7 +7,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_graphs.forms import FORMS, INT8_FORMS, WEIGHTS_4, WEIGHTS_8, Form
+from rpln_graphs.forms import FORMS, INT8_FORMS, STATIC_FLOAT8, STATIC_SYMMETRIC, WEIGHTS_4, WEIGHTS_8, Form
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
@@ -16,6 +16,7 @@ from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.passes.select_rows import SelectRows
+from rpln_graphs.quantization.quantizers import FP8, INT8
 from rpln_graphs.rewriting.base import Context, CountingPass, counts_from_model
 from rpln_graphs.rewriting.counts import check_count
 from rpln_graphs.rewriting.ranges import Ranges
@@ -30,7 +31,7 @@ class Recipe:
     Attributes:
         name: the precision that users ask for, as in `--precision fp16`.
         computes_in: the type of the products, and of the values between the graph's operators.
-        stores_in: the type of the weights in the bundle's files.
+        stores_in: the type of the weights in the bundle's files; of a quantized graph, of the weights of its layers.
         folds: the exact folds, which run before everything else.
         passes: the passes that change the precision, in order.
         tolerance: the limits that validation accepts.
@@ -58,8 +59,8 @@ class Recipe:
 
     @property
     def quantizes(self) -> bool:
-        """Whether weights of the layers are stored as integers."""
-        return self.stores_in in {ir.DataType.INT8, ir.DataType.INT4}
+        """Whether weights of the layers are stored in 8 or 4 bits."""
+        return self.stores_in in {ir.DataType.INT8, ir.DataType.INT4, FP8}
 
     @property
     def measures(self) -> bool:
@@ -91,6 +92,8 @@ its pattern matches. An encoder's graph has no `present.`: the names in its self
 but the two have nothing to do with each other.
 """
 
+OPSET_OF_FP8: Final = 19
+"""The first opset in which QuantizeLinear gives out fp8."""
 FP32_TOLERANCE: Final = NoiseTolerance(rms=2.0, largest=3.0, ulps=4.0)
 """The tolerance of fp32: a few times what eager torch itself is from fp64."""
 FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, resolution=2.0**-10)
@@ -99,6 +102,8 @@ BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 """The tolerance of bf16, whose numbers have 7 bits behind the first."""
 ROUNDING_TOLERANCE: Final = RoundingTolerance(rms=2.0, largest=3.0, resolution=2.0**-10)
 """The tolerance of int8 and int4: the same factors as in fp32, where runtimes round what the graph leaves in fp32."""
+_TO_FP16: Final = (RescaleResidual, RescaleValues, LowerPrecision)
+"""The passes of fp16."""
 _STATIC: Final = {name: form for name, form in INT8_FORMS.items() if form.calibrated}
 _DYNAMIC: Final = {name: form for name, form in INT8_FORMS.items() if not form.calibrated}
 
@@ -107,19 +112,21 @@ def _quantized(
     name: str,
     forms: Mapping[str, Form],
     *,
-    stores_in: ir.DataType = ir.DataType.INT8,
+    stores_in: ir.DataType = INT8,
     folds: tuple[type[CountingPass], ...] = FOLDS,
+    passes: tuple[type[CountingPass], ...] = (),
+    target: str = "cpu",
     oldest_opset: int = 0,
 ) -> Recipe:
     return Recipe(
         name=name,
-        computes_in=ir.DataType.FLOAT,
+        computes_in=ir.DataType.FLOAT16 if passes else ir.DataType.FLOAT,
         stores_in=stores_in,
         oldest_opset=oldest_opset,
         folds=folds,
-        passes=(),
+        passes=passes,
         tolerance=ROUNDING_TOLERANCE,
-        target="cpu",
+        target=target,
         note="A quantized graph is an approximation. What was compared here, on inputs of every kind, is whether it "
         "rounds as it should; how good it is on texts was measured when it was quantized.",
         forms=forms,
@@ -143,7 +150,7 @@ RECIPES: Final = {
             computes_in=ir.DataType.FLOAT16,
             stores_in=ir.DataType.FLOAT16,
             folds=FOLDS_OF_LOWER,
-            passes=(RescaleResidual, RescaleValues, LowerPrecision),
+            passes=_TO_FP16,
             tolerance=FP16_TOLERANCE,
             target="cuda",
             note="ONNX Runtime's CPU provider computes most fp16 operators in fp32 and may merge the casts between "
@@ -166,6 +173,8 @@ RECIPES: Final = {
         _quantized("int8-dynamic", _DYNAMIC),
         _quantized("int8-weight-only", WEIGHTS_8, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
         _quantized("int4", WEIGHTS_4, stores_in=ir.DataType.INT4, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
+        _quantized("int8-tensorrt", STATIC_SYMMETRIC, passes=_TO_FP16, target="tensorrt"),
+        _quantized("fp8", STATIC_FLOAT8, stores_in=FP8, passes=_TO_FP16, target="tensorrt", oldest_opset=OPSET_OF_FP8),
     )
 }
 

@@ -157,11 +157,15 @@ def weights_from_model(model: ir.Model) -> dict[str, int]:
 
 
 def precision_from_model(model: ir.Model) -> dict[str, int]:
-    """Return how many bytes of the graph's weights are in each float type, by the type's name in numpy."""
+    """Return how many bytes of the graph's weights are in each float type, by the type's name in numpy.
+
+    fp8 is not among these types: as integers do, it stands for floats of another type, in which the graph computes.
+    """
     sizes: Counter[str] = Counter()
     for value in model.graph.initializers.values():
-        if value.const_value is not None and value.const_value.dtype.is_floating_point():
-            sizes[value.const_value.dtype.numpy().name] += value.const_value.nbytes
+        weight = value.const_value
+        if weight is not None and weight.dtype.is_floating_point() and weight.dtype.itemsize > 1:
+            sizes[weight.dtype.numpy().name] += weight.nbytes
     return dict(sizes.most_common())
 
 

@@ -14,6 +14,7 @@ from rpln_export.errors import DestinationError
 from rpln_export.plan.engines import EnginePlan, check_engines
 from rpln_export.plan.profiles import profiles_of_graph, reason_not_compiled
 from rpln_graphs.errors import EngineError
+from rpln_graphs.recipes import RECIPES
 from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_graphs.tensorrt.checks import fused_attentions, precision_of_products, unfused_attentions
 from rpln_graphs.variants import VARIANTS
@@ -133,7 +134,8 @@ def _build_one(
     )
     if timings and built.timings:
         _keep(built.timings, timings)
-    precision, attentions = _checked(built, folder, graph, profiles, manifest.precision, allow_partial=allow_partial)
+    asked = _type_of_products(manifest)
+    precision, attentions = _checked(built, folder, graph, profiles, asked, allow_partial=allow_partial)
     name = f"{Path(graph.path).stem}.{backend.name}-{'-'.join(plan.targets)}"
     path = place / f"{name}.plan"
     path.write_bytes(built.data)
@@ -159,6 +161,12 @@ def _build_one(
     )
     write_engine(path.with_suffix(".json"), engine)
     return engine
+
+
+def _type_of_products(manifest: Manifest) -> str:
+    """Return the type that the bundle's graphs multiply in, by its name in numpy: the manifest's, unless quantized."""
+    recipe = RECIPES.get(manifest.recipe)
+    return recipe.stores_in.numpy().name if recipe is not None and recipe.quantizes else manifest.precision
 
 
 def _checked(

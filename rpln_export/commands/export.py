@@ -33,7 +33,7 @@ Examples:
 Exit codes: 0 done; 1 any other error; 2 not possible as asked; 3 input that the graph cannot take;
   4 broken bundle; 5 provider not available; 6 extra not installed (the message names the pip command);
   7 broken checkpoint; 8 graph not made; 9 destination not written; 10 graph not equal to eager torch;
-  11 engine not built; 12 int8 or int4 not accurate enough; 130 interrupted.
+  11 engine not built; 12 int8, int4 or fp8 not accurate enough; 130 interrupted.
 """
 
 _PATH: Final = click.Path(path_type=Path)
@@ -102,9 +102,16 @@ class _Int8(click.Choice[str]):
         type=_Int8(["auto", "static", "dynamic", "weight-only"]),
         help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
         "takes them from each batch, weight-only stores weights in 8 bits alone. auto, if nothing is "
-        "said, is the faster of static and dynamic for encoders, and weight-only for decoders.",
+        "said, is the faster of static and dynamic for encoders, and weight-only for decoders. With --target tensorrt, "
+        "or with an --engine of TensorRT's, it is static with the rest in fp16 (--precision int8-tensorrt).",
     ),
     cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
+    cloup.option(
+        "--fp8",
+        is_flag=True,
+        help="Short for --precision fp8: products of encoders in floats of 8 bits, the rest in fp16, for TensorRT on "
+        "GPUs from sm89 on.",
+    ),
     cloup.option(
         "--io-dtype",
         cls=TableOption,
@@ -126,15 +133,16 @@ class _Int8(click.Choice[str]):
         type=float,
         metavar="SHARE",
         help="The least share of decisions that an int8 graph must make as the fp32 network does, on calibration texts "
-        "that are held back. Layers that cost too much stay in fp32. [default: 0.99; 0.9 for the words of a decoder]",
+        "that are held back. Layers that cost too much are not quantized. [default: 0.99; 0.9 for the words of a "
+        "decoder]",
     ),
     cloup.option(
         "--eval",
         "evaluation",
         type=_PATH,
         metavar="DATA.JSONL",
-        help="Examples with right answers, as rpln eval takes them. int8 and int4 graphs are measured by the task's "
-        "metric on them, too.",
+        help="Examples with right answers, as rpln eval takes them. int8, int4 and fp8 graphs are measured by the "
+        "task's metric on them, too.",
     ),
     cloup.option(
         "--max-drop",
@@ -208,7 +216,8 @@ class _Int8(click.Choice[str]):
         "--target",
         cls=TableOption,
         rows=table_option.targets,
-        help="What the graph is to run on: {rows}. [default: cpu for fp32 and int8, cuda for fp16 and bf16]",
+        help="What the graph is to run on: {rows}. [default: cpu for fp32, int8 and int4, cuda for fp16 and bf16, "
+        "tensorrt for fp8]",
     ),
     cloup.option(
         "--workload",
@@ -259,6 +268,7 @@ def export_command(
     bf16: bool,
     int8: str | None,
     int4: bool,
+    fp8: bool,
     io_dtype: str,
     calibration: Path | None,
     min_agreement: float | None,
@@ -297,7 +307,7 @@ def export_command(
             readable.source,
             origin=readable.origin,
             task=task,
-            precision=_precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4),
+            precision=_precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4, fp8=fp8),
             destination=output,
             revision=revision,
             inputs=inputs,
@@ -336,7 +346,7 @@ def export_command(
             print_report(report)
 
 
-def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None, int4: bool) -> str:
+def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None, int4: bool, fp8: bool) -> str:
     """Return the one precision that was asked for."""
     given = [
         (name or "", name is not None),
@@ -344,10 +354,11 @@ def _precision(name: str | None, *, fp16: bool, bf16: bool, int8: str | None, in
         ("bf16", bf16),
         ("int8" if int8 == "auto" else f"int8-{int8}", int8 is not None),
         ("int4", int4),
+        ("fp8", fp8),
     ]
     asked = [precision for precision, is_given in given if is_given]
     if len(asked) > 1:
         raise click.UsageError(
-            "--precision, --fp16, --bf16, --int8 and --int4 all name a precision. Give only one of them."
+            "--precision, --fp16, --bf16, --int8, --int4 and --fp8 all name a precision. Give only one of them."
         )
     return asked[0] if asked else "fp32"

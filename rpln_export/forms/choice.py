@@ -169,6 +169,8 @@ def has_another_form(plan: ExportPlan, measurements: Measurements) -> bool:
 def _default_form(plan: ExportPlan) -> str:
     """Return which form is taken where nothing is measured, and why."""
     because = "--pack-padding asks for it" if plan.pack_padding else plan.target.because
+    if len(plan.recipe.forms) == 1:
+        because = f"{plan.recipe.name} has no other"
     return f"the form {plan.form.name}, because {because}"
 
 

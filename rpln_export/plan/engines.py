@@ -15,8 +15,8 @@ from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.manifest import Axis, Graph, TensorSpec
 from rpln_runtime.tasks import Tensor
 
-NOT_QUANTIZED: Final = "int8 graphs are written for CPUs; engines of them are not built yet"
-"""Why a quantized export has no engines."""
+FOR_CPUS: Final = "{precision} graphs are written for CPUs, and TensorRT does not take them"
+"""Why some quantized exports have no engines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,11 @@ class EngineRequest:
     def has_details(self) -> bool:
         """Whether the user asked for anything besides the TensorRT: GPUs, profiles or options."""
         return bool(self.gpus or self.profiles or self.options != EngineOptions())
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether the user asked for an engine, by the name of a TensorRT or by details."""
+        return self.name not in {AUTO, NONE} or self.has_details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +82,15 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
                 "these options out, or choose another --engine."
             )
         return EnginePlan(why_not="none was asked for (--engine none)")
-    if precision in RECIPES and RECIPES[precision].quantizes:
-        if request.name != AUTO or request.has_details:
-            raise PlanError(f"{NOT_QUANTIZED}. Leave out the options of engines, or export with --fp16.")
-        return EnginePlan(why_not=NOT_QUANTIZED)
+    recipe = RECIPES.get(precision)
+    if recipe is not None and recipe.quantizes and not recipe.lowers:
+        why_not = FOR_CPUS.format(precision=precision)
+        if request.asked_for:
+            raise PlanError(
+                f"{why_not}. Leave out the options of engines, or export with --int8 --target tensorrt, --fp8 or "
+                "--fp16."
+            )
+        return EnginePlan(why_not=why_not)
     backend = _installed() if request.name == AUTO else BACKENDS[request.name]
     if backend is None:
         if request.has_details:
@@ -93,7 +103,7 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         targets=_targets(backend, request.gpus, precision),
         profiles=tuple(profile_from_text(text) for text in request.profiles),
         options=_checked(request.options, backend),
-        required=request.name != AUTO or request.has_details,
+        required=request.asked_for,
     )
 
 
@@ -148,7 +158,10 @@ def _installed() -> Backend | None:
 
 
 def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str, ...]:
-    """Return the GPUs to build for. Raises PlanError for a GPU that the backend, or the precision on it, lacks."""
+    """Return the GPUs to build for: by default, those of the backend's own that have the precision.
+
+    Raises PlanError for a GPU that the backend, or the precision on it, lacks.
+    """
     if backend.needs_gpu:
         found = device_target()
         if found is None:
@@ -161,10 +174,11 @@ def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str
                 f"--engine {backend.name} builds for the GPU of this machine, {found}, and for no other. Leave out "
                 "--gpu."
             )
-        return (found,)
-    targets = tuple(dict.fromkeys(gpu.lower() for gpu in gpus)) or backend.default_targets
+        gpus = [found]
+    default = [target for target in backend.default_targets if (target, precision) not in backend.refused]
+    targets = tuple(dict.fromkeys(gpu.lower() for gpu in gpus or default))
     for target in targets:
-        if target not in backend.targets:
+        if not backend.needs_gpu and target not in backend.targets:
             raise PlanError(
                 f"{backend.name} does not build for --gpu {target}, only for {', '.join(backend.targets)}. For another "
                 "GPU, such as H100 (sm90) or B200 (sm100), use --engine tensorrt on a machine that has it."

@@ -264,9 +264,10 @@ def make_plan(
     trained_for = source.adapter.task if source.adapter else None
     chosen_task = task_from_choice(task or trained_for, composition, source.network, is_decoder=is_decoder)
     sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, source.folder)
-    recipe = recipe_from_choice(precision, chosen_task)
+    request = engines or EngineRequest()
+    recipe = recipe_from_choice(precision, chosen_task, target=target, engines=request)
     chosen_target = choose(TARGETS, target or recipe.target, "target")
-    engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
+    engine_plan = make_engine_plan(request, precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
     generating = read_generation_config(source.network_folder) if chosen_task.generates else {}
     variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())

@@ -11,7 +11,7 @@ from rpln_graphs.trace import DEFAULT_OPSET, NEWEST_OPSET, OLDEST_OPSET
 def io_dtype_from_name(name: str, recipe: Recipe) -> ir.DataType:
     """Return the type of float inputs and outputs. Raises PlanError for a type that the graph does not compute in."""
     dtype = choose(IO_DTYPES, name, "I/O type")
-    if dtype not in {ir.DataType.FLOAT, recipe.computes_in}:
+    if dtype != ir.DataType.FLOAT and (recipe.quantizes or dtype != recipe.computes_in):
         raise PlanError(
             f"--io-dtype {name} goes with --{name}, but this export computes in {recipe.name}. Leave it out."
         )

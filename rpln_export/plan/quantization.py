@@ -7,7 +7,8 @@ from typing import Final
 from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
 from rpln_export.plan.choices import choose
-from rpln_export.plan.targets import TARGETS, Target
+from rpln_export.plan.engines import EngineRequest
+from rpln_export.plan.targets import Target
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_runtime.tasks import Task
 
@@ -18,15 +19,20 @@ AGREEMENT_OF_WORDS: Final = 0.9
 
 WEIGHT_ONLY: Final = ("int8-weight-only", "int4")
 """The recipes that leave activations as they are. Steps of a decoder read few rows, so that weights are what counts."""
+COMPILED: Final = "int8-tensorrt"
+"""The recipe that stands for int8 and static int8 where TensorRT compiles the graph: it takes no zero points but 0."""
 
 
-def recipe_from_choice(precision: str, task: Task) -> Recipe:
-    """Return the row of RECIPES called `precision`; of int8, the row that suits the task.
+def recipe_from_choice(precision: str, task: Task, *, target: str | None, engines: EngineRequest) -> Recipe:
+    """Return the row of RECIPES called `precision`; of int8, the row that suits the task and what runs the graph.
 
-    Raises PlanError for a name that is no row's.
+    `target` is the row of TARGETS that the user named, if any. Raises PlanError for a name that is no row's.
     """
     recipe = choose(RECIPES, precision, "precision")
-    return RECIPES[WEIGHT_ONLY[0]] if recipe.name == "int8" and task.generates else recipe
+    if recipe.name == "int8" and task.generates:
+        return RECIPES[WEIGHT_ONLY[0]]
+    compiled = engines.asked_for if target is None else target == RECIPES[COMPILED].target
+    return RECIPES[COMPILED] if compiled and recipe.name in {"int8", "int8-static"} else recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +57,9 @@ def gate_from_choices(
     given = {"--min-agreement": min_agreement, "--eval": data, "--max-drop": max_drop}
     named = [option for option, value in given.items() if value is not None]
     if named and not recipe.quantizes:
-        raise PlanError(f"{named[0]} goes with --int8 and --int4, but this export is in {recipe.name}. Leave it out.")
+        raise PlanError(
+            f"{named[0]} goes with --int8, --int4 and --fp8, but this export is in {recipe.name}. Leave it out."
+        )
     if min_agreement is not None and not 0.0 <= min_agreement <= 1.0:
         raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
     if max_drop is not None and data is None:
@@ -74,14 +82,10 @@ def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:
         return
     if task.generates and recipe.name not in WEIGHT_ONLY:
         raise PlanError(
-            f"--int8 {recipe.name.removeprefix('int8-')} is for encoders, but {task.name} generates text. Use --int8 "
-            "weight-only or --int4."
+            f"{recipe.name} is for encoders, but {task.name} generates text. Use --int8 weight-only or --int4."
         )
-    if not any(name in recipe.forms for names in target.providers.values() for name in names):
-        able = [
-            name for name, row in TARGETS.items() if any(set(recipe.forms) & set(f) for f in row.providers.values())
-        ]
+    if target.name != recipe.target:
         raise PlanError(
-            f"{recipe.name} does not go with --target {target.name}: its graphs are written for {', '.join(able)}. "
+            f"{recipe.name} does not go with --target {target.name}: its graphs are written for {recipe.target}. "
             "Choose another target or another precision."
         )

@@ -175,7 +175,7 @@ def _quantized(
     """Quantize a form with the ranges that serve it best, and let it through the gate if it may pass."""
     contexts, tried = {}, {}
     for name in _methods(form):
-        quantizers = quantizers_from_observed(observed, RANGE_METHODS[name]) if name else {}
+        quantizers = quantizers_from_observed(observed, RANGE_METHODS[name], dtype=form.rounds_to) if name else {}
         contexts[name] = Context(quantizers=quantizers)
         tried[name] = trial.fidelity(form, contexts[name])
         advance()

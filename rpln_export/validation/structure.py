@@ -47,6 +47,7 @@ RESOLUTIONS: Final[Mapping[ir.DataType | None, float]] = {
     ir.DataType.FLOAT16: 2.0**-11,
     ir.DataType.BFLOAT16: 2.0**-8,
     ir.DataType.INT8: 2.0**-8,
+    ir.DataType.FLOAT8E4M3FN: 2.0**-4,
     ir.DataType.INT4: 2.0**-4,
 }
 """The relative error of a rounding in the types that a graph's weights may have. Two of them are accepted."""

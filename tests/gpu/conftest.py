@@ -16,7 +16,6 @@ from rpln_graphs.tolerances import RangeTolerance
 
 Exporting = Callable[..., Path]
 
-FLAGS = {"fp32": [], "fp16": ["--fp16"], "bf16": ["--bf16"]}
 PROVIDER_OPTIONS = {
     "cpu": ["--engine", "none", "--target", "cpu", "--optimize", "standard"],
     "cuda": ["--engine", "none", "--target", "cuda"],
@@ -51,7 +50,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporting:
     @functools.cache
     def export(task: str, recipe: str, provider: str) -> Path:
         folder = tmp_path_factory.mktemp(f"{task}-{recipe}-{provider}") / "bundle"
-        options = [*FLAGS[recipe], *TASK_OPTIONS.get(task, []), *PROVIDER_OPTIONS[provider]]
+        options = ["--precision", recipe, *TASK_OPTIONS.get(task, []), *PROVIDER_OPTIONS[provider]]
         result = CliRunner().invoke(export_command, ["--task", task, *options, "-o", str(folder)])
         assert result.exit_code == 0, result.output
         return folder

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from rpln_export.cli import rpln_command
 from rpln_graphs.recipes import RECIPES
+from rpln_graphs.tensorrt.backends import BACKENDS, device_target
 from rpln_runtime import Pipeline, pipeline
 from rpln_runtime.batching import feeds_from_encodings, rows_from_outputs
 from rpln_runtime.tasks import TASKS
@@ -18,6 +19,8 @@ from tests.gpu.conftest import Exporting, accepted_difference, require_provider
 
 pytestmark = pytest.mark.gpu
 
+ROUNDED = 0.05
+"""The accepted difference of two runs of a quantized graph, relative to the range: roundings may flip in each layer."""
 PROVIDERS = ["tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "cuda"]
 TASK_NAMES = [task.name for task in TASKS.values() if task.postprocess is not None]
 
@@ -41,6 +44,20 @@ def test_a_gpu_gives_what_the_cpu_gives_in_fp32(exported: Exporting, task: str, 
         for row, other in zip(rows, found[name], strict=True):
             assert np.isfinite(other).all()
             assert np.abs(row - other).max() <= accepted_difference(recipe, *rows), name
+
+
+@pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("recipe", [name for name, row in RECIPES.items() if row.quantizes and row.lowers])
+def test_an_engine_in_8_bits_gives_what_its_graph_gives_on_the_cpu(
+    exported: Exporting, recipe: str, provider: str
+) -> None:
+    require_provider(provider)
+    if reason := BACKENDS[provider].refused.get((device_target() or "", recipe)):
+        pytest.skip(reason)
+    folder = exported("token-classification", recipe, provider)
+    expected, found = (outputs_of(pipeline(folder, provider=name), TEXTS)["logits"] for name in ("cpu", provider))
+    for row, other in zip(expected, found, strict=True):
+        assert np.abs(row - other).max() <= ROUNDED * np.abs(row).max()
 
 
 def outputs_of(pipe: Pipeline, items: list[Any]) -> dict[str, list[np.ndarray]]:

@@ -1,6 +1,7 @@
 """Golden graphs: the graph of every task by every recipe, and one graph in every form, as text.
 
-The recipes of int8 have the graphs of fp32 until a form is written, so that their golden graphs are those of the forms.
+The recipes of int8 have the graphs of fp32 or fp16 until a form is written, so that their golden graphs are those of
+the forms.
 
 `make golden` writes them anew.
 """
@@ -12,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.calibrate import measure_ranges
-from rpln_graphs.forms import FORMS, INT8_FORMS, STANDARD, write_form
+from rpln_graphs.forms import FORMS, INT8_FORMS, STANDARD, STATIC_FLOAT8, STATIC_SYMMETRIC, write_form
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.recipes import RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import Context
@@ -41,6 +42,7 @@ IN_FORMS = "token-classification"
 POOLED = "feature-extraction.pooled"
 """A graph that pools by mean and by maximum, with a Dense and a Normalize behind it."""
 FORM_ROWS = [name for name in FORMS if name != STANDARD.name]
+TENSORRT_FORMS = {**STATIC_SYMMETRIC, **STATIC_FLOAT8}
 QUANTIZER = Quantizer(scale=0.03125, zero_point=100)
 
 
@@ -120,10 +122,21 @@ def test_forms_of_int8_are_as_they_were(form: str, refresh_golden: bool) -> None
     compare(f"{IN_FORMS}.full.int8.{form}", quantized, refresh=refresh_golden)
 
 
+@pytest.mark.parametrize("form", TENSORRT_FORMS)
+def test_forms_for_tensorrt_are_as_they_were(form: str, refresh_golden: bool) -> None:
+    graph, formulas = written(IN_FORMS, "full", "int8-tensorrt")
+    quantizer = Quantizer(scale=0.03125, zero_point=0, dtype=TENSORRT_FORMS[form].rounds_to)
+    context = Context(quantizers={str(value.name): quantizer for node in graph.graph for value in node.outputs})
+
+    quantized = write_form(graph, TENSORRT_FORMS[form], formulas, context=context)
+    compare(f"{IN_FORMS}.full.{form}", quantized, refresh=refresh_golden)
+
+
 def test_no_golden_graph_is_left_over() -> None:
     names = {f"{task}.{variant}.{recipe}.txt" for task, variant, recipe in ROWS}
     names |= {f"{IN_FORMS}.full.fp32.{form}.txt" for form in FORM_ROWS}
     names |= {f"{IN_FORMS}.full.int8.{form}.txt" for form in INT8_FORMS}
+    names |= {f"{IN_FORMS}.full.{form}.txt" for form in TENSORRT_FORMS}
     names |= {f"{POOLED}.{recipe}.txt" for recipe in ONE_BY_ONE}
 
     assert {path.name for path in GOLDEN.iterdir()} <= names

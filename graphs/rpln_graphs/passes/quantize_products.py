@@ -3,11 +3,13 @@
 Rules:
 1. An activation has one scale and one zero point, measured beforehand (Context.quantizers). Products that read the same
    activation, such as queries, keys and values, share its QuantizeLinear.
-2. A weight is stored in int8, with one scale for each output channel. Products that share a weight share its
-   DequantizeLinear, which has the name of the weight, by which other code finds it.
+2. A weight is stored in int8, or in fp8 where its activation is, with one scale for each output channel. Products that
+   share a weight share its DequantizeLinear, which has the name of the weight, by which other code finds it.
 3. A product stays as it is if its block is in Context.kept.
+4. In a graph in fp16, activations are cast to fp32 before they are rounded, and the product is cast back behind it.
+   TensorRT multiplies by the scales of a weight's columns behind the product, whose unscaled sums may exceed fp16.
 
-Runtimes compute such a product with integers (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html).
+Runtimes compute such a product in 8 bits (https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html).
 """
 
 import numpy as np
@@ -19,6 +21,7 @@ from rpln_graphs.quantization.rounding import (
     QUANTIZED,
     SCALE,
     ZERO_POINT,
+    compute_in_float,
     insert_rounding,
     insert_weight,
     replace_weight,
@@ -43,25 +46,26 @@ class QuantizeProducts(QuantizingPass):
             if reason is not None:
                 refusals.append(refused(product.matmul, reason))
                 continue
+            quantizer = self.quantizers[activation.name or ""]
             if activation not in rounded:
-                quantizer = self.quantizers[activation.name or ""]
                 rounded[activation] = insert_rounding(model.graph, activation, quantizer)
             product.matmul.replace_input_with(0, rounded[activation])
             if weight not in weights:
-                weights[weight] = _insert_weight(model.graph, product)
+                weights[weight] = _insert_weight(model.graph, product, quantizer.weight_dtype)
             replace_weight(model.graph, product, weights[weight])
+            compute_in_float(model.graph, product.matmul)
             quantized += product.counted
         self.record(model, refusals)
         return quantized
 
 
-def _insert_weight(graph: ir.Graph, product: LayerProduct) -> ir.Node:
-    """Store the product's weight in int8, and return the node that makes floats of it (rule 2)."""
-    array = tensor_of(product.weight).numpy()
-    scales = scales_of_weight(array)
+def _insert_weight(graph: ir.Graph, product: LayerProduct, dtype: ir.DataType) -> ir.Node:
+    """Store the product's weight in `dtype`, and return the node that makes floats of it (rule 2)."""
+    array = tensor_of(product.weight).numpy().astype(np.float32, copy=False)
+    scales = scales_of_weight(array, dtype)
     arrays = {
-        QUANTIZED: quantized_weight(array, scales),
+        QUANTIZED: quantized_weight(array, scales, dtype),
         SCALE: scales,
-        ZERO_POINT: np.zeros(scales.shape, dtype=np.int8),
+        ZERO_POINT: np.zeros(scales.shape, dtype=dtype.numpy()),
     }
     return insert_weight(graph, product, arrays, {"axis": 1})

@@ -47,7 +47,7 @@ def observe(
     for feeds in batches:
         for name, array in zip(wanted, session.run(wanted, feeds), strict=True):
             if array.size:
-                seen[name].append(_observed(array))
+                seen[name].append(_observed(array.astype(np.float32, copy=False)))
         advance()
     return {name: _joined(parts) for name, parts in seen.items() if parts}
 

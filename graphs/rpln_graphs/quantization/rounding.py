@@ -9,18 +9,26 @@ import onnx_ir as ir
 from rpln_graphs.quantization.products import LayerProduct
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.rewriting.initializers import initializer_from_array
-from rpln_graphs.rewriting.nodes import insert_behind, typed_node
+from rpln_graphs.rewriting.nodes import cast_node, insert_behind, set_type, typed_node
 
+FLOAT: Final = ir.DataType.FLOAT
 QUANTIZED: Final = ".quantized"
 SCALE: Final = ".scale"
 ZERO_POINT: Final = ".zero_point"
 ROUNDED: Final = ".rounded"
 """The endings of the names of a value's integers, of what it is quantized with, and of what the integers stand for."""
+WIDENED: Final = ".float"
+"""The ending of the name of a value in fp16, once it is cast to fp32."""
 
 
 def insert_rounding(graph: ir.Graph, value: ir.Value, quantizer: Quantizer) -> ir.Value:
-    """Put QuantizeLinear and DequantizeLinear behind the node that computes `value`, and return their result."""
+    """Put QuantizeLinear and DequantizeLinear behind the node that computes `value`, and return their result.
+
+    They are in fp32: a value in a lower type is cast first.
+    """
     name = value.name or ""
+    cast = [] if value.dtype == FLOAT else [cast_node(value, FLOAT, name=name + WIDENED)]
+    source = cast[0].outputs[0] if cast else value
     constants = register_constants(
         graph,
         {
@@ -29,11 +37,24 @@ def insert_rounding(graph: ir.Graph, value: ir.Value, quantizer: Quantizer) -> i
         },
     )
     narrowed = typed_node(
-        "QuantizeLinear", [value, *constants], name=name + QUANTIZED, dtype=quantizer.dtype, shape=value.shape
+        "QuantizeLinear", [source, *constants], name=name + QUANTIZED, dtype=quantizer.dtype, shape=value.shape
     )
     widened = _widening([narrowed.outputs[0], *constants], value, {})
-    insert_behind(graph, value.producer(), [narrowed, widened])
+    insert_behind(graph, value.producer(), [*cast, narrowed, widened])
     return widened.outputs[0]
+
+
+def compute_in_float(graph: ir.Graph, node: ir.Node) -> None:
+    """Let a node whose inputs are now in fp32 give out fp32. Its readers still get the type that it gave out before."""
+    value = node.outputs[0]
+    name, dtype = value.name or "", value.dtype
+    if dtype is None or dtype == FLOAT:
+        return
+    set_type(value, FLOAT, value.shape).name = name + WIDENED
+    cast = cast_node(value, dtype, name=name)
+    value.replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
+    cast.replace_input_with(0, value)
+    insert_behind(graph, node, [cast])
 
 
 def insert_weight(
@@ -75,6 +96,6 @@ def _widening(inputs: Sequence[ir.Value], value: ir.Value, attributes: Mapping[s
         inputs,
         dict(attributes),
         name=(value.name or "") + ROUNDED,
-        dtype=ir.DataType.FLOAT,
+        dtype=FLOAT,
         shape=value.shape,
     )

@@ -71,6 +71,7 @@ class Backend:
 
 
 _TURING: Final = "GPUs of compute capability 7.5 have no kernels for this type"
+_BEFORE_ADA: Final = "GPUs compute in fp8 from compute capability 8.9 on"
 
 BACKENDS: Final = {
     row.name: row
@@ -79,6 +80,7 @@ BACKENDS: Final = {
             name="tensorrt",
             module="tensorrt",
             install='pip install "rpln-export[tensorrt]"',
+            refused={(target, "fp8"): _BEFORE_ADA for target in ("sm75", "sm80", "sm86", "sm87")},
             keeps_timings=True,
         ),
         Backend(
@@ -87,7 +89,12 @@ BACKENDS: Final = {
             install='pip install "rpln-export[tensorrt-rtx]"',
             targets=("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"),
             default_targets=("sm80", "sm86", "sm89", "sm120"),
-            refused={("sm75", "fp32"): _TURING, ("sm75", "bf16"): _TURING},
+            refused={
+                ("sm75", "fp32"): _TURING,
+                ("sm75", "bf16"): _TURING,
+                ("sm75", "int8-tensorrt"): f"{_TURING} with sums in fp32",
+                **{(target, "fp8"): _BEFORE_ADA for target in ("sm75", "sm80", "sm86")},
+            },
             lacks={
                 "version_compatible": "its packages contain no lean runtime",
                 "hardware_compatible": "it builds for several GPUs at once: name them with --gpu",

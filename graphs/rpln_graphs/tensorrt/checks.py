@@ -11,13 +11,16 @@ from typing import Final, NamedTuple
 import onnx_ir as ir
 
 from rpln_graphs.errors import EngineError
+from rpln_graphs.rewriting.values import maker
 from rpln_runtime.engines.manifest import Layer
 
 PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 """The operators whose type is checked."""
 GEMM: Final = "gemm"
 """The kind of a kernel that computes a product and nothing else. Kernels of other kinds may move its operands."""
-NARROW: Final = frozenset({"float16", "bfloat16", "int8", "float8_e4m3fn"})
+QUANTIZED: Final = frozenset({"int8", "float8_e4m3fn"})
+"""The types of quantized products."""
+NARROW: Final = QUANTIZED | {"float16", "bfloat16"}
 """The types that lose precision where the graph does not ask for them."""
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
 """The beginnings of the names of outputs that no fused attention can return."""
@@ -26,7 +29,9 @@ SMALLEST_HEAD: Final = 10
 
 
 def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> str:
-    """Return the type of most products, by its name in numpy, after checking the kernels of all profiles.
+    """Return the type of products, by its name in numpy, after checking the kernels of all profiles.
+
+    If any product is quantized, it is the type of quantized products; otherwise, it is that of most products.
 
     Raises EngineError, with the names of the nodes, if a product's kernels do not read its operands in the graph's
     type.
@@ -44,7 +49,8 @@ def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles:
                 "Please report it, with the version of TensorRT (rpln doctor)."
             )
     # The kernels read what the graph says, so that its types are theirs.
-    return Counter(expected for _, expected in _products(graph)).most_common(1)[0][0]
+    asked = [expected for _, expected in _products(graph)]
+    return Counter([dtype for dtype in asked if dtype in QUANTIZED] or asked).most_common(1)[0][0]
 
 
 def fused_attentions(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> list[int]:
@@ -148,9 +154,10 @@ def _types_of_nodes(layers: Iterable[Layer]) -> dict[str, set[str]]:
 
 
 def _products(graph: ir.Model) -> Iterator[tuple[str, str]]:
-    """Yield the name of each product and the type of its operands, by its name in numpy."""
+    """Yield the name of each product and the type of its operands before they are dequantized, by its name in numpy."""
     for node in graph.graph:
         if node.op_type in PRODUCTS:
-            operand = node.inputs[0]
+            widening = maker(node.inputs[0], "DequantizeLinear")
+            operand = (widening or node).inputs[0]
             assert node.name and operand is not None and operand.dtype is not None
             yield node.name, operand.dtype.numpy().name

@@ -48,7 +48,9 @@ def print_report(report: "Report") -> None:
 def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
-    table = Table("form", "ranges", "blocks in fp32", "difference (rms)", "equal decisions", "metric worse by", "gate")
+    table = Table(
+        "form", "ranges", "blocks not quantized", "difference (rms)", "equal decisions", "metric worse by", "gate"
+    )
     for form in quantization.forms:
         last = form.curve[-1]
         equal = "" if last.agreement is None else f"{last.agreement:.2%} of {last.decisions:,}"

@@ -30,6 +30,8 @@ pytestmark = NEEDS_TENSORRT_RTX
 
 RTX = BACKENDS["tensorrt-rtx"]
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+QUANTIZED = {"int8-tensorrt": "int8", "fp8": "float8_e4m3fn"}
+"""The types of products by precision; in QUANTIZED, everything else is in fp16."""
 FOREIGN = "a decoder of another encoder"
 SUBJECTS = (*ENCODER_TASKS, "text-generation", "text2text-generation", FOREIGN)
 VARIANTS_OF_SUBJECT = {
@@ -62,7 +64,10 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(
     scope="module",
-    params=[(subject, precision) for subject in SUBJECTS for precision in PRECISIONS],
+    params=[
+        *((subject, precision) for subject in SUBJECTS for precision in PRECISIONS),
+        *((subject, precision) for subject in ENCODER_TASKS for precision in QUANTIZED),
+    ],
     ids="-".join,
 )
 def compiled(
@@ -70,7 +75,9 @@ def compiled(
 ) -> "Compiled":
     """Return a bundle with an engine of each of its graphs, for all GPUs that have the precision."""
     subject, precision = request.param
-    options = [f"--{precision}"] if precision != "fp32" else []
+    options = ["--precision", precision]
+    if precision in QUANTIZED:
+        options += ["--min-agreement", "0"]  # networks with random weights decide by chance
     if subject == FOREIGN:
         bundle = exporter(foreign, "--task=text2text-generation", "--variants=full", *options)
     else:
@@ -111,7 +118,7 @@ def test_every_graph_has_an_engine_that_says_what_it_is(compiled: Compiled) -> N
         assert (engine.builder, engine.version) == ("tensorrt-rtx", tensorrt_rtx.__version__)
         assert engine.targets == compiled.targets == targets_of_plan((compiled.folder / engine.plan.path).read_bytes())
         assert (engine.hardware_compatible, engine.version_compatible, engine.stripped) == (False, False, False)
-        assert engine.precision == PRECISIONS[compiled.precision]
+        assert engine.precision == (PRECISIONS | QUANTIZED)[compiled.precision]
         # The engine names the graph that it was built from, and its weights if they are in another file.
         sources = [graph.path] + ["model.onnx.data"] * ((compiled.folder / "model.onnx.data").exists())
         assert engine.graph == tuple(files[path] for path in sources)
@@ -187,12 +194,13 @@ def tensors_of_network(path: Path) -> tuple[dict[str, tuple[str, int]], dict[str
 
 
 def test_every_product_is_in_the_precision(compiled: Compiled) -> None:
-    asked = PRECISIONS[compiled.precision]
+    asked = (PRECISIONS | QUANTIZED)[compiled.precision]
+    beside = {"float16"} if compiled.precision in QUANTIZED else set()
     for engine in compiled.engines:
         products = [layer for layer in engine.layers if layer.kind == "gemm"]
-        assert {dtype for layer in products for dtype in layer.inputs[:2]} <= {asked}
+        assert {dtype for layer in products for dtype in layer.inputs[:2]} <= {asked, *beside}
         assert asked in {dtype for layer in engine.layers for dtype in layer.inputs}
-        others = {*PRECISIONS.values()} - {asked, "float32"}
+        others = {*PRECISIONS.values(), *QUANTIZED.values()} - {asked, "float32", *beside}
         assert others.isdisjoint({dtype for layer in engine.layers for dtype in (*layer.inputs, *layer.outputs)})
 
 

@@ -32,8 +32,8 @@ from tests.tensorrt import NEEDS_TENSORRT_RTX
 
 RTX = BACKENDS["tensorrt-rtx"]
 USAGE = 2
-QUANTIZED = [name for name, recipe in RECIPES.items() if recipe.quantizes]
-COMPILED = [name for name in RECIPES if name not in QUANTIZED]
+FOR_CPUS = [name for name, recipe in RECIPES.items() if recipe.quantizes and not recipe.lowers]
+COMPILED = [name for name in RECIPES if name not in FOR_CPUS]
 
 
 @pytest.fixture
@@ -156,28 +156,30 @@ def test_turing_takes_only_fp16(precision: str) -> None:
         assert plan_of(precision=precision, gpus=["sm75"]).targets == ("sm75",)
         return
     message = refusal(precision=precision, gpus=["sm75", "sm89"])
-    for fact in (f"{precision} engines for --gpu sm75", "GPUs of compute capability 7.5 have no kernel", "--fp16"):
+    reason = "from compute capability 8.9 on" if precision == "fp8" else "GPUs of compute capability 7.5 have no kernel"
+    for fact in (f"{precision} engines for --gpu sm75", reason, "--fp16"):
         assert fact in message
 
 
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize("precision", QUANTIZED)
-def test_engines_of_int8_are_not_built_yet(precision: str) -> None:
+@pytest.mark.parametrize("precision", FOR_CPUS)
+def test_no_engines_are_built_of_int8_for_cpus(precision: str) -> None:
     plan = plan_of("auto", precision)
     assert (plan.backend, plan.required) == (None, False)
-    assert plan.why_not == "int8 graphs are written for CPUs; engines of them are not built yet"
+    assert plan.why_not == f"{precision} graphs are written for CPUs, and TensorRT does not take them"
     for details in DETAILS:
-        assert "--fp16" in refusal("auto", precision, **details)
+        assert "--int8 --target tensorrt" in refusal("auto", precision, **details)
     assert refusal("tensorrt-rtx", precision) == (
-        "int8 graphs are written for CPUs; engines of them are not built yet. Leave out the options of engines, or "
-        "export with --fp16."
+        f"{precision} graphs are written for CPUs, and TensorRT does not take them. Leave out the options of engines, "
+        "or export with --int8 --target tensorrt, --fp8 or --fp16."
     )
 
 
 @pytest.mark.usefixtures("rtx")
 @pytest.mark.parametrize("precision", COMPILED)
-def test_the_default_targets_go_with_every_precision(precision: str) -> None:
-    assert plan_of(precision=precision).targets == RTX.default_targets
+def test_the_default_targets_are_those_that_have_the_precision(precision: str) -> None:
+    expected = ("sm89", "sm120") if precision == "fp8" else RTX.default_targets
+    assert plan_of(precision=precision).targets == expected
 
 
 def test_tensorrt_builds_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +193,9 @@ def test_tensorrt_builds_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) ->
     message = refusal("tensorrt", gpus=["sm89"])
     assert "the GPU of this machine, sm90," in message
     assert message.endswith("Leave out --gpu.")
+    assert plan_of("tensorrt", "fp8").targets == ("sm90",)
+    monkeypatch.setattr(engine_plans, "device_target", lambda: "sm86")
+    assert "tensorrt does not build fp8 engines for --gpu sm86: GPUs compute in fp8 from" in refusal("tensorrt", "fp8")
 
 
 # -- options -----------------------------------------------------------------------------------------------------------

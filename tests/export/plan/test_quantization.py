@@ -1,21 +1,27 @@
 """What goes with --int8 and --int4, and what is refused before any work, with what to do instead."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
 
 from rpln_export.cli import export_command
 from rpln_export.errors import PlanError
+from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.quantization import DEFAULT_AGREEMENT
 from rpln_graphs.forms import INT8_FORMS
 from rpln_graphs.passes.quantize_weights import OPSET
+from rpln_graphs.recipes import OPSET_OF_FP8, RECIPES
+from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.trace import DEFAULT_OPSET
 
 ENCODER = "token-classification"
 DECODER = "text-generation"
+RTX = BACKENDS["tensorrt-rtx"]
 Checkpoints = Callable[[str], Path]
 
 
@@ -45,6 +51,7 @@ def command(*options: str) -> str:
         (["--int8", "dynamic"], "int8-dynamic"),
         (["--int8", "weight-only"], "int8-weight-only"),
         (["--int4"], "int4"),
+        (["--fp8"], "fp8"),
         (["--precision", "int8-static"], "int8-static"),
     ],
 )
@@ -61,10 +68,10 @@ def test_options_name_recipes(monkeypatch: pytest.MonkeyPatch, options: list[str
 
 
 @pytest.mark.parametrize(
-    "options", [["--int8", "--fp16"], ["--int8", "static", "--precision", "fp32"], ["--int8", "--int4"]]
+    "options", [["--int8", "--fp16"], ["--int8", "static", "--precision", "fp32"], ["--int4", "--fp8"]]
 )
 def test_two_precisions_are_refused(options: list[str]) -> None:
-    assert "--int8 and --int4 all name a precision" in command(*options)
+    assert "--int8, --int4 and --fp8 all name a precision" in command(*options)
 
 
 def test_another_kind_of_int8_is_refused() -> None:
@@ -87,16 +94,68 @@ def test_forms_of_the_recipe_alone_may_be_named(plan: Callable[..., ExportPlan])
             plan(precision=precision, optimize=form)
 
 
-@pytest.mark.parametrize("target", ["cuda", "tensorrt", "portable"])
-def test_other_targets_than_cpus_are_refused(plan: Callable[..., ExportPlan], target: str) -> None:
-    with pytest.raises(PlanError, match=f"does not go with --target {target}: .* written for cpu"):
-        plan(target=target)
-    assert plan(target="cpu").target.name == "cpu"
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [
+        ("int8", "cuda"),
+        ("int8", "portable"),
+        ("int8-dynamic", "tensorrt"),
+        ("int8-weight-only", "tensorrt"),
+        ("int4", "tensorrt"),
+        ("int8-tensorrt", "cpu"),
+        ("int8-tensorrt", "portable"),
+        ("fp8", "cpu"),
+        ("fp8", "cuda"),
+    ],
+)
+def test_other_targets_than_the_precision_is_for_are_refused(
+    plan: Callable[..., ExportPlan], precision: str, target: str
+) -> None:
+    own = RECIPES[precision].target
+    with pytest.raises(
+        PlanError, match=f"{precision} does not go with --target {target}: its graphs are written for {own}"
+    ):
+        plan(precision=precision, target=target)
+    assert plan(precision=precision, target=own).target.name == own
 
 
-def test_types_of_inputs_stay_fp32(plan: Callable[..., ExportPlan]) -> None:
-    with pytest.raises(PlanError, match="fp16"):
-        plan(io_dtype="fp16")
+@pytest.mark.parametrize("precision", ["int8", "int8-static", "int8-tensorrt"])
+def test_int8_for_tensorrt_is_symmetric_with_the_rest_in_fp16(
+    plan: Callable[..., ExportPlan], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
+    for choices in ({"target": "tensorrt"}, {"engines": EngineRequest(name=RTX.name)}):
+        planned = plan(precision=precision, **choices)
+        assert (planned.recipe.name, planned.form.name) == ("int8-tensorrt", "static-symmetric")
+        assert planned.target.name == "tensorrt"
+    named = plan(precision=precision, engines=EngineRequest(name=RTX.name))
+    assert (named.engines.backend, named.engines.required) == (RTX, True)
+
+
+def test_int8_stays_for_cpus_where_no_engine_is_asked_for(plan: Callable[..., ExportPlan]) -> None:
+    assert plan().recipe.name == plan(engines=EngineRequest(name="none")).recipe.name == "int8"
+    with pytest.raises(PlanError, match="int8 graphs are written for CPUs, and TensorRT does not take them"):
+        plan(target="cpu", engines=EngineRequest(name=RTX.name))
+
+
+@pytest.mark.parametrize("precision", ["int8-tensorrt", "fp8"])
+def test_types_for_tensorrt_are_for_encoders(plan: Callable[..., ExportPlan], precision: str) -> None:
+    with pytest.raises(PlanError, match=f"{precision} is for encoders, but {DECODER} generates text"):
+        plan(DECODER, precision)
+    assert plan(DECODER, "int8").recipe.name == "int8-weight-only"
+
+
+def test_fp8_needs_an_opset_that_has_it(plan: Callable[..., ExportPlan]) -> None:
+    assert plan(precision="fp8", opset=OPSET_OF_FP8).opset == OPSET_OF_FP8
+    with pytest.raises(PlanError, match=r"--opset 18 has no operator for the weights of fp8: .* 19"):
+        plan(precision="fp8", opset=18)
+    assert plan(precision="int8-tensorrt", opset=18).opset == 18
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-tensorrt", "fp8"])
+def test_types_of_inputs_stay_fp32(plan: Callable[..., ExportPlan], precision: str) -> None:
+    with pytest.raises(PlanError, match="--io-dtype fp16 goes with --fp16"):
+        plan(precision=precision, io_dtype="fp16")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.01, float("nan")])
@@ -124,7 +183,7 @@ def test_a_metric_needs_data_and_a_number_of_points(plan: Callable[..., ExportPl
         with pytest.raises(PlanError, match="is no number of points: give one from 0 on"):
             plan(evaluation=data, max_drop=points)
     for option, value in (("--eval", str(data)), ("--max-drop", "0.3")):
-        assert f"{option} goes with --int8 and --int4" in command(option, value)
+        assert f"{option} goes with --int8, --int4 and --fp8" in command(option, value)
 
 
 def test_decoders_get_weights_in_blocks(plan: Callable[..., ExportPlan]) -> None:
@@ -132,9 +191,7 @@ def test_decoders_get_weights_in_blocks(plan: Callable[..., ExportPlan]) -> None
     assert (planned.recipe.name, planned.form.name, planned.opset) == ("int8-weight-only", "weights-8", OPSET)
     assert plan(DECODER, "int4").form.name == "weights-4"
     for kind in ("static", "dynamic"):
-        with pytest.raises(
-            PlanError, match=rf"--int8 {kind} is for encoders, .* generates text. Use --int8 weight-only"
-        ):
+        with pytest.raises(PlanError, match=rf"int8-{kind} is for encoders, .* generates text. Use --int8 weight-only"):
             plan(DECODER, f"int8-{kind}")
 
 

@@ -95,6 +95,18 @@ def test_tags_are_those_of_fp32(embedded: Embedded) -> None:
     assert np.mean([a == b for a, b in zip(expected, found, strict=True)]) >= 0.98
 
 
+@pytest.mark.parametrize("precision", ["int8-tensorrt", "fp8"])
+def test_tags_of_graphs_for_tensorrt_are_those_of_fp32(embedded: Embedded, precision: str) -> None:
+    task = "token-classification"
+    folders = [embedded(task), embedded(task, precision=precision)]
+    expected, found = (decided(task, pipeline(folder, provider="cpu", threads=1)(TEXTS)) for folder in folders)
+    manifest = read_manifest(folders[1])
+
+    assert np.mean([a == b for a, b in zip(expected, found, strict=True)]) >= 0.98
+    assert (manifest.recipe, manifest.precision, manifest.target) == (precision, "float16", "tensorrt")
+    assert manifest.graphs[0].rewritten == ()
+
+
 def test_openvino_decides_as_onnx_runtime_does(embedded: Embedded) -> None:
     """Both round where the graph says; OpenVINO computes LayerNorms and scores in an order of its own."""
     task = "text-classification"

@@ -3,13 +3,15 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.errors import PassError
 from rpln_graphs.forms import INT8_FORMS, write_form
+from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.quantize_products import QuantizeProducts
-from rpln_graphs.quantization.quantizers import Quantizer
+from rpln_graphs.quantization.quantizers import FP8, INT8, Quantizer
 from rpln_graphs.recipes import FOLDS
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context
 from rpln_graphs.rewriting.quantizing import NOT_MEASURED
@@ -209,3 +211,51 @@ def test_an_unusual_network_is_quantized_like_others(name: str, form: str) -> No
 def odd_network(name: str) -> Network:
     options = ODD[name]
     return trace_task("token-classification", **options)  # type: ignore[arg-type] # options of several types
+
+
+# -- in fp16, for TensorRT ---------------------------------------------------------------------------------------------
+
+
+def lowered(dtype: ir.DataType, scale: float) -> ir.Model:
+    """Return LAYER in fp16, quantized to int8 or fp8."""
+    graph = model_from_text(LAYER)
+    LowerPrecision(dtype=ir.DataType.FLOAT16)(graph)
+    quantizer = Quantizer(scale=scale, zero_point=0, dtype=dtype)
+    return quantized(graph, Context(quantizers={"normed": quantizer}), QuantizeProducts)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [(INT8, 127), (FP8, 448)], ids=["int8", "fp8"])
+def test_a_graph_in_fp16_computes_what_torch_computes(dtype: ir.DataType, largest: int) -> None:
+    x = torch.tensor([[0.3, 1.2], [-7.0, 200.0]]).half().float()
+    weights = [torch.tensor(rows) for rows in ([[1.0, 0], [-2, 0]], [[0.5, 3], [0.25, -1]])]
+    found = run(lowered(dtype, 200 / largest), FEEDS)["y"]
+
+    def rounded(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        scaled = values / scales
+        return (scaled.to(torch.float8_e4m3fn).float() if dtype == FP8 else scaled.round()) * scales
+
+    normed = rounded(x.relu(), torch.tensor(200 / largest))
+    scales = [(weight.abs().amax(dim=0) / largest).clamp_min(1e-30) for weight in weights]
+    products = [(normed @ rounded(weight, scale)).half() for weight, scale in zip(weights, scales, strict=True)]
+    expected = (products[0] + products[1]) @ torch.tensor([[1.0, 2], [3, 4]]).half()
+
+    np.testing.assert_allclose(found[0], expected.float().numpy(), rtol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [INT8, FP8], ids=["int8", "fp8"])
+def test_a_product_in_fp16_is_scaled_in_fp32_and_cast_behind(dtype: ir.DataType) -> None:
+    after = lowered(dtype, 0.5)
+
+    for name in ("queries", "keys"):
+        product, cast = node_named(after, name), node_named(after, f"{name}.Cast")
+        assert product.outputs[0].dtype == ir.DataType.FLOAT
+        assert (cast.inputs[0], cast.outputs[0].name, cast.outputs[0].dtype) == (
+            product.outputs[0],
+            name,
+            ir.DataType.FLOAT16,
+        )
+    assert operators(after).count("QuantizeLinear") == 1
+    contents = {name: values_of(value) for name, value in after.graph.initializers.items()}
+    assert contents[f"{QUERY}.quantized"].dtype == contents["normed.zero_point"].dtype == dtype.numpy()
+    assert contents["normed.scale"].dtype == contents[f"{QUERY}.scale"].dtype == np.float32
+    assert QUERY not in contents

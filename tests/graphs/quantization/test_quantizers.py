@@ -3,11 +3,13 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from rpln_graphs.quantization.quantizers import (
+    FP8,
     TINY,
     Quantizer,
     floats_of_weight,
@@ -66,6 +68,19 @@ def test_a_value_that_is_always_zero_has_the_smallest_scale(dtype: ir.DataType) 
     assert_array_equal(quantizer.rounded(np.zeros(3)), np.zeros(3))
 
 
+@given(values=st.lists(NUMBERS, min_size=1, max_size=20))
+def test_fp8_rounds_as_torch_does(values: list[float]) -> None:
+    array = np.array(values, dtype=np.float32)
+    quantizer = quantizer_from_range(float(array.min()), float(array.max()), FP8)
+    scale = np.float32(quantizer.scale)
+    expected = torch.from_numpy(np.clip(array / scale, -448, 448)).to(torch.float8_e4m3fn).float().numpy() * scale
+
+    assert quantizer.zero_point == 0
+    assert_array_equal(quantizer.rounded(array), expected)
+    beyond = np.array([-1e3, 1e3], dtype=np.float32) * scale
+    assert_array_equal(quantizer.rounded(beyond), np.array([-448, 448], dtype=np.float32) * scale)
+
+
 def test_halves_are_rounded_to_even_numbers_as_onnx_does() -> None:
     quantizer = Quantizer(scale=2.0, zero_point=10)
 
@@ -93,6 +108,17 @@ def test_a_column_of_zeros_stays_zeros() -> None:
 
     assert scales[0] == np.float32(TINY)
     assert_array_equal(quantized_weight(weight, scales), [[0, 64], [0, -127]])
+
+
+def test_a_weight_in_fp8_reaches_448_and_rounds_as_torch_does() -> None:
+    weight = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
+    scales = scales_of_weight(weight, FP8)
+    numbers = quantized_weight(weight, scales, FP8)
+
+    assert numbers.dtype == FP8.numpy()
+    assert_array_equal(np.abs(numbers.astype(np.float32)).max(axis=0), np.full(5, 448))
+    expected = torch.from_numpy(weight / scales).to(torch.float8_e4m3fn).float().numpy()
+    assert_array_equal(numbers.astype(np.float32), expected)
 
 
 def test_scales_of_blocks_belong_to_their_rows() -> None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from rpln_graphs.passes.quantize_products import QuantizeProducts
+from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
 from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_runtime.engines.profiles import Shapes
@@ -27,6 +29,8 @@ g ({dtype}[b, s, 32] x, {dtype}[b, 2, 16, s] k, {dtype}[b, 2, s, 16] v, {dtype}[
 }}
 """
 """A projection and an attention of two heads."""
+WEIGHT: Final = "encoder.layer.0.attention.self.query.weight.T"
+"""What the projection's weight is called in a network, by which passes find it."""
 
 
 def attention(dtype: str = "float16") -> ir.Model:
@@ -38,6 +42,16 @@ def attention(dtype: str = "float16") -> ir.Model:
     weight.const_value = ir.tensor(numbers, name="w")
     model.graph.inputs.remove(weight)
     model.graph.initializers["w"] = weight
+    return model
+
+
+def quantized_attention(dtype: ir.DataType, *, zero_point: int = 0) -> ir.Model:
+    """Return the network in fp16, with the projection's operands rounded to int8 or fp8."""
+    model = attention()
+    weight = model.graph.initializers.pop("w")
+    weight.name = WEIGHT
+    model.graph.register_initializer(weight)
+    QuantizeProducts(quantizers={"x": Quantizer(scale=0.03125, zero_point=zero_point, dtype=dtype)})(model)
     return model
 
 

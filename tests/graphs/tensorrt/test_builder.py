@@ -10,18 +10,28 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.errors import EngineError
+from rpln_graphs.quantization.quantizers import FP8, INT8
 from rpln_graphs.tensorrt import builder
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
 from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
 from rpln_runtime.engines.profiles import Shapes
 from rpln_runtime.engines.tensorrt.log import make_log
 from rpln_runtime.errors import MissingExtraError
-from tests.graphs.tensorrt.compiling import RTX, SHAPES, attention, attention_shapes, compile_graph
+from tests.graphs.tensorrt.compiling import (
+    RTX,
+    SHAPES,
+    attention,
+    attention_shapes,
+    compile_graph,
+    quantized_attention,
+)
 from tests.graphs.text_graphs import model_from_text
 from tests.tensorrt import NEEDS_TENSORRT_RTX, targets_of_plan
 
 TYPES = {"fp32": "float", "fp16": "float16", "bf16": "bfloat16"}
 """ONNX's names of the types that recipes compute in."""
+QUANTIZED_TYPES = {"int8-tensorrt": INT8, "fp8": FP8}
+"""The types of products by recipe, in the recipes that quantize for TensorRT."""
 
 needs_rtx = NEEDS_TENSORRT_RTX
 
@@ -206,9 +216,9 @@ def test_a_package_that_is_missing_is_named_with_its_command(monkeypatch: pytest
 
 @needs_rtx
 @pytest.mark.parametrize("target", RTX.targets)
-@pytest.mark.parametrize("recipe", TYPES)
+@pytest.mark.parametrize("recipe", [*TYPES, *QUANTIZED_TYPES])
 def test_what_the_table_refuses_is_what_tensorrt_refuses(tmp_path: Path, target: str, recipe: str) -> None:
-    model = attention(TYPES[recipe])
+    model = quantized_attention(QUANTIZED_TYPES[recipe]) if recipe in QUANTIZED_TYPES else attention(TYPES[recipe])
     if (target, recipe) in RTX.refused:
         assert target in refusal(model, tmp_path, [SHAPES], targets=(target,)).lower()
     else:

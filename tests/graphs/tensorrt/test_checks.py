@@ -8,9 +8,19 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.errors import EngineError
+from rpln_graphs.quantization.quantizers import FP8, INT8, Quantizer
+from rpln_graphs.quantization.rounding import compute_in_float, insert_rounding
+from rpln_graphs.recipes import RECIPES
 from rpln_graphs.tensorrt.checks import SMALLEST_HEAD, fused_attentions, precision_of_products, unfused_attentions
 from rpln_runtime.engines.manifest import Layer
-from tests.graphs.tensorrt.compiling import SHAPES, attention, attention_shapes, compile_graph
+from tests.graphs.tensorrt.compiling import (
+    RTX,
+    SHAPES,
+    attention,
+    attention_shapes,
+    compile_graph,
+    quantized_attention,
+)
 from tests.graphs.text_graphs import model_from_text
 from tests.tensorrt import NEEDS_TENSORRT_RTX
 
@@ -52,6 +62,42 @@ def test_what_tensorrt_compiles_passes(tmp_path: Path, dtype: str) -> None:
     fused = 0 if dtype == "float32" else 1
     assert fused_attentions(plan.layers, model, profiles=2) == [fused, fused]
     assert unfused_attentions(plan.layers, model, 1) == ([] if fused else ["softmax"])
+
+
+@NEEDS_TENSORRT_RTX
+@pytest.mark.parametrize("dtype", [INT8, FP8], ids=lambda dtype: dtype.name)
+def test_quantized_products_compute_in_8_bits_beside_a_fused_attention(tmp_path: Path, dtype: ir.DataType) -> None:
+    model, name = quantized_attention(dtype), dtype.numpy().name
+    recipe = next(row.name for row in RECIPES.values() if row.lowers and row.stores_in == dtype)
+    targets = [target for target in RTX.targets if (target, recipe) not in RTX.refused]
+    plan = compile_graph(model, tmp_path, targets=targets)
+    assert precision_of_products(plan.layers, model, profiles=1) == name
+    assert fused_attentions(plan.layers, model, profiles=1) == [1]
+    (gemm,) = [layer for layer in plan.layers if layer.kind == "gemm"]
+    assert (gemm.inputs[:2], gemm.outputs) == ((name, name), ("float32",))  # sums are scaled later, and may be large
+    in_fp16 = [dataclasses.replace(one, inputs=("float16",)) if one == gemm else one for one in plan.layers]
+    with pytest.raises(EngineError, match=rf"product \({name}: float16\)"):
+        precision_of_products(in_fp16, model, profiles=1)
+
+
+@NEEDS_TENSORRT_RTX
+def test_tensorrt_fuses_no_attention_whose_queries_and_keys_are_rounded(tmp_path: Path) -> None:
+    """This is why the forms for TensorRT leave attention in fp16, unlike those for OpenVINO."""
+    model = quantized_attention(INT8)
+    quantizer = Quantizer(scale=0.03125, zero_point=0, dtype=INT8)
+    (scores,) = (node for node in model.graph if node.name == "scores")
+    for position, value in enumerate(scores.inputs):
+        assert value is not None
+        scores.replace_input_with(position, insert_rounding(model.graph, value, quantizer))
+    compute_in_float(model.graph, scores)
+    plan = compile_graph(model, tmp_path)
+    assert unfused_attentions(plan.layers, model, 0) == ["softmax"]
+
+
+@NEEDS_TENSORRT_RTX
+def test_tensorrt_takes_no_zero_point_but_0(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"refuses model\.onnx: .*[Zz]ero"):
+        compile_graph(quantized_attention(INT8, zero_point=3), tmp_path)
 
 
 # -- types -------------------------------------------------------------------------------------------------------------
