@@ -1,6 +1,8 @@
 """The inputs of a graph for a workload: batches of random tokens, on which forms are measured."""
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from rpln_export.feeds.texts import MASK_EVERY
 from rpln_export.plan.workloads import Workload
 from rpln_graphs.feeds import Feeds, build_feeds
 from rpln_graphs.stress import Limits, arrays_from_mask
+from rpln_runtime.generation.options import DEFAULT_NEW_TOKENS
 from rpln_runtime.tasks import (
     BATCH,
     CHOICES,
@@ -21,18 +24,25 @@ from rpln_runtime.tasks import (
     TOTAL,
 )
 
+STEPS: Final = DEFAULT_NEW_TOKENS - 1
+"""The steps that are measured with each prompt: those of a generation where the user says nothing. What is fastest at
+prompts need not be fastest at steps.
+"""
+
 
 def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) -> Iterator[Feeds]:
     """Yield the inputs of a graph for each batch of the workload.
 
-    A graph that reads a cache gets each batch as a prompt and as the step after it.
+    A graph that reads a cache gets each batch as a prompt, and then as STEPS steps after it, which are all alike. One
+    that takes no prompts gets a single step.
     """
     shortest_past = planned.plan.variant.shortest_past
     for batch in workload.batches:
         if not shortest_past:
             yield _feeds(planned, [min(length, limits.usable_length) for length in batch], limits, past=0)
         if shortest_past is not None:
-            yield _feeds(planned, [1] * len(batch), limits, past=min(max(batch), limits.usable_length - 1))
+            step = _feeds(planned, [1] * len(batch), limits, past=min(max(batch), limits.usable_length - 1))
+            yield from repeat(step, 1 if shortest_past else STEPS)
 
 
 def _feeds(planned: PlannedGraph, lengths: Sequence[int], limits: Limits, *, past: int) -> Feeds:

@@ -141,17 +141,15 @@ def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[S
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
     """Return the candidates for a graph: each form of the plan's target, on each of its providers."""
     return [
-        Entry(provider=provider, form=form, reason=_reason(form, provider, planned, plan))
+        Entry(provider=provider, form=form, reason=_reason(form, planned, plan))
         for provider, names in plan.target.providers.items()
         for name, form in plan.recipe.forms.items()
         if name in names
     ]
 
 
-def _reason(form: Form, provider: str, planned: PlannedGraph, plan: ExportPlan) -> str | None:
-    """Return why a form is not measured on a provider; None where it is."""
-    if plan.task.generates and not PROVIDERS[provider].binds_memory:
-        return f"a decoder's cache is kept in memory that graph and runtime share, which {provider} cannot do"
+def _reason(form: Form, planned: PlannedGraph, plan: ExportPlan) -> str | None:
+    """Return why a form is not measured; None where it is."""
     if form.packs and not (plan.workload.has_padding or plan.pack_padding):
         return f"the workload {plan.workload.name} has no padding"
     if plan.pack_padding and not form.packs:

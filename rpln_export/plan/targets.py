@@ -34,8 +34,11 @@ TARGETS: Final = {
             providers={
                 "cpu": tuple(ALL_FORMS),
                 # OpenVINO fuses by itself; the other forms in standard operators have gained nothing there. It computes
-                # in integers only what has scales of its own.
-                "openvino": ("standard", "packed", *(name for name, form in INT8_FORMS.items() if form.calibrated)),
+                # in integers what has scales of its own, and products with weights in blocks.
+                "openvino": (
+                    *("standard", "packed", "weights-8", "weights-4"),
+                    *(name for name, form in INT8_FORMS.items() if form.calibrated),
+                ),
             },
             default=STANDARD,
             because="fused operators have gained nothing on CPUs",

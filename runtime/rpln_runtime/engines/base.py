@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -29,32 +29,6 @@ Shapes: TypeAlias = dict[str, tuple[int | None, ...] | None]
 """The size of each axis of tensors, by name. None for an axis that the graph leaves open, and for a whole shape."""
 
 
-class Engine(Protocol):
-    """A graph that is ready to run. Threads may share it."""
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """The dtype of each input, by numpy's name."""
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        """The dtype of each output, by numpy's name."""
-
-    @property
-    def shapes(self) -> Shapes:
-        """The shape of each input and output."""
-
-    @property
-    def profiles(self) -> Sequence[Profile]:
-        """The sizes that the engine was built for, of which one profile must fit.
-
-        Empty if the engine takes every size that the graph takes.
-        """
-
-    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
-
-
 class Binding(Protocol):
     """The memory that the inputs and outputs of a graph are bound to.
 
@@ -79,9 +53,30 @@ class Binding(Protocol):
         """Run the graph. The outputs are complete when this returns."""
 
 
-@runtime_checkable
-class BindableEngine(Engine, Protocol):
-    """An engine whose inputs and outputs can be bound to memory where it runs, such as that of a decoder's cache."""
+class Engine(Protocol):
+    """A graph that is ready to run. Threads may share it."""
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The dtype of each input, by numpy's name."""
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The dtype of each output, by numpy's name."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shape of each input and output."""
+
+    @property
+    def profiles(self) -> Sequence[Profile]:
+        """The sizes that the engine was built for, of which one profile must fit.
+
+        Empty if the engine takes every size that the graph takes.
+        """
+
+    def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+        """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
 
     def bind(self) -> Binding:
         """Return a new binding, in which nothing is bound yet."""

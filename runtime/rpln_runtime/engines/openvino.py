@@ -96,7 +96,7 @@ class OpenVinoEngine:
 
     def bind(self) -> "OpenVinoBinding":
         """Return a new binding, in which nothing is bound yet."""
-        return OpenVinoBinding(self._compiled.create_infer_request())
+        return OpenVinoBinding(self._compiled)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
         """Allocate host memory for `size` elements, and return it."""
@@ -112,8 +112,9 @@ class OpenVinoEngine:
 class OpenVinoBinding:
     """The memory that the inputs and outputs of a graph are bound to. See `rpln_runtime.engines.base.Binding`."""
 
-    def __init__(self, request: Any) -> None:
-        self._request = request
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._ports = {name: port for port in (*compiled.inputs, *compiled.outputs) for name in port.names}
         self._arrays: dict[str, np.ndarray] = {}  # OpenVINO's tensors do not keep the arrays that they share
 
     def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
@@ -140,8 +141,9 @@ class OpenVinoBinding:
         """Let the request read or write `array`, whose memory holds a tensor of this shape, and of the graph's type."""
         from openvino import Tensor
 
+        port = self._ports[name]
         self._arrays[name] = array
-        self._request.set_tensor(name, Tensor(array, shape, self._request.get_tensor(name).element_type))
+        self._request.set_tensor(port, Tensor(array, shape, port.element_type))
 
 
 @contextmanager

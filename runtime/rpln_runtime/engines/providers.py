@@ -30,7 +30,6 @@ class Provider:
         runtime: the row of `_OPENERS` that opens a graph on it.
         module: the Python module of NVIDIA's runtime; None for providers that do not run TensorRT engines.
         takes_empty: whether an axis may have size 0, as the cache of a decoder has before its first step.
-        binds_memory: whether inputs and outputs can be bound to memory, which generating text needs for its cache.
         device: where the memory of its tensors is, "cpu" or "cuda".
         file_suffix: what the file of its own form of a graph ends in: `model.SUFFIX.onnx`.
         onnxruntime_name: the name of the execution provider in ONNX Runtime; None for other runtimes.
@@ -44,7 +43,6 @@ class Provider:
     runtime: str = "onnxruntime"
     module: str | None = None
     takes_empty: bool = True
-    binds_memory: bool = True
     device: str = "cpu"
     file_suffix: str = "ort"
     onnxruntime_name: str | None = None
@@ -90,9 +88,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
         takes_empty=False,
         device="cuda",
     ),
-    "openvino": Provider(
-        install='pip install "rpln-runtime[openvino]"', runtime="openvino", binds_memory=False, file_suffix="openvino"
-    ),
+    "openvino": Provider(install='pip install "rpln-runtime[openvino]"', runtime="openvino", file_suffix="openvino"),
 }
 """The providers by name."""
 

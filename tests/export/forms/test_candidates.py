@@ -12,10 +12,12 @@ import pytest
 
 from rpln_export.checkpoint.model import load_model
 from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
+from rpln_export.feeds.workloads import workload_feeds
 from rpln_export.forms import candidates
 from rpln_export.forms.candidates import MEASURED, OUT_OF_TIME, Settings, measure_candidates, measure_settings
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.speeds import REFERENCE, MeasuredSpeed, Speed
+from rpln_export.forms.timing import Run
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_graphs.errors import GraphError
 from rpln_graphs.forms import STANDARD
@@ -29,7 +31,10 @@ Racer = tuple[ExportPlan, GraphForms]
 
 @pytest.fixture(scope="module")
 def racer(checkpoint: Callable[[str], Path]) -> Racer:
-    plan = make_plan(str(checkpoint(TASK)), task=TASK, workload="ragged")
+    return racer_from_plan(make_plan(str(checkpoint(TASK)), task=TASK, workload="ragged"))
+
+
+def racer_from_plan(plan: ExportPlan) -> Racer:
     (planned,) = planned_graphs_from_model(plan, load_model(plan)[0])
     model = trace_model(planned.call.model, planned.plan.inputs, planned.plan.outputs)
     for fold in plan.folds:
@@ -174,3 +179,34 @@ def test_a_disk_without_room_for_copies_is_named(racer: Racer, monkeypatch: pyte
         measure_candidates(graph, plan, seconds=60, advance=lambda: None)
     with pytest.raises(GraphError, match=said):
         measure_settings(graph, STANDARD, plan)
+
+
+@pytest.fixture
+def decoder(checkpoint: Callable[[str], Path]) -> Racer:
+    task = "text-generation"
+    return racer_from_plan(make_plan(str(checkpoint(task)), task=task, workload="throughput"))
+
+
+def test_openvino_is_measured_for_decoders(decoder: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed (extra [openvino])")
+    plan, graph = decoder
+
+    def measure(_: Sequence[Run], contender: Sequence[Run], **__: object) -> MeasuredSpeed:
+        for run in contender:
+            run()
+        return MeasuredSpeed(processor=clear(2.0), elapsed=clear(2.0))
+
+    monkeypatch.setattr(candidates, "measure_speed", measure)
+    rows = measure_candidates(graph, plan, seconds=60, advance=lambda: None)
+
+    assert {row.form: row.speedup for row in rows if row.provider == "openvino"} == {"standard": 2.0, "packed": None}
+
+
+def test_a_decoder_is_measured_on_a_prompt_and_on_the_steps_after_it(decoder: Racer) -> None:
+    plan, graph = decoder
+    limits = plan.limits_of(graph.planned.plan)
+    feeds = list(workload_feeds(graph.planned, plan.workload, limits))
+    length = min(128, limits.usable_length)
+
+    assert [one["input_ids"].shape for one in feeds] == [(8, length), *[(8, 1)] * 19]
+    assert {one["attention_mask"].shape[1] for one in feeds[1:]} == {min(length + 1, limits.usable_length)}

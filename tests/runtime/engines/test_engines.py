@@ -10,13 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from rpln_runtime import ManifestError, MissingExtraError, ProviderError, load, pipeline
+from rpln_runtime import ManifestError, MissingExtraError, load
 from rpln_runtime.engines.base import Engine
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import TASKS
 from tests.runtime.bundles import Bundle, outputs_in_fp16
-from tests.runtime.decoders import DecoderBundle
 from tests.runtime.messages import naming
 
 ENCODER_TASKS = [task.name for task in TASKS.values() if task.postprocess is not None]
@@ -154,9 +153,3 @@ def test_a_graph_that_openvino_cannot_compile_is_named(openvino: ModuleType, tmp
     facts = (f"OpenVINO {openvino.__version__}", str(path), "provider='cpu'", f"{INSTALL} --upgrade")
     with pytest.raises(ManifestError, match=naming(*facts)):
         open_engine(path, provider="openvino")
-
-
-@pytest.mark.usefixtures("openvino")
-def test_generation_is_refused(causal_lm: DecoderBundle) -> None:
-    with pytest.raises(ProviderError, match=naming("'openvino'", "memory", "provider='cpu'")):
-        pipeline(causal_lm.folder, provider="openvino")

@@ -1,0 +1,102 @@
+"""Compares text generation on OpenVINO with ONNX Runtime: `python -m benchmarks.openvino_decoding BUNDLE...`.
+
+Each bundle of a decoder is opened by `rpln_runtime.generator` on both, and both take turns: greedy search, with random
+prompts, and no token ends a sequence. A call with one new token is the prompt's time; what a longer call takes besides
+is the steps'. Processor time is that of all threads. It writes openvino-decoding.md to benchmarks/results.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from benchmarks.machine import describe_machine, versions_of
+from rpln_runtime import Generator, generator
+from rpln_runtime.generation import Generated
+
+RESULTS: Final = Path(__file__).with_name("results") / "openvino-decoding.md"
+PROVIDERS: Final = ("cpu", "openvino")
+BATCHES: Final = (1, 8)
+PROMPT: Final = 32
+STEPS: Final = 16
+PAUSE: Final = 0.05
+"""Seconds before a run. Idle threads may still spin and slow it down."""
+
+
+class Times(NamedTuple):
+    """Seconds of the processor for a prompt and for the steps after it, and seconds that pass for both together."""
+
+    prompt: float
+    steps: float
+    elapsed: float
+
+
+def main() -> None:
+    """Measure every bundle, and write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments = parser.parse_args()
+    rows = [row for bundle in arguments.bundles for row in _rows(bundle, arguments.threads, arguments.rounds)]
+    machine = describe_machine(threads=arguments.threads)
+    versions = ", ".join(f"{name} {version}" for name, version in versions_of(("onnxruntime", "openvino")).items())
+    page = f"""# Text generation on OpenVINO
+
+`python -m benchmarks.openvino_decoding BUNDLE...`: how many times as fast as ONNX Runtime OpenVINO runs the same
+bundle: the median of the ratios of {arguments.rounds} rounds, and their range. Prompts of {PROMPT} tokens, and {STEPS}
+steps after them. The prompt and the steps are compared by processor time, the whole by the time that passes.
+
+{machine["processor"]}, threads: {machine["threads"]}, {machine["system"]}; {versions}.
+
+| bundle | batch | prompt | steps | whole, elapsed | equal tokens |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
+    RESULTS.write_text(page, encoding="utf-8")
+    print(page)
+
+
+def _rows(bundle: Path, threads: int, rounds: int) -> list[str]:
+    """Return the rows of the table for a bundle."""
+    opened = [generator(bundle, provider=name, threads=threads, stop_token_ids=(), verify=False) for name in PROVIDERS]
+    rows = []
+    for batch in BATCHES:
+        prompts = np.random.default_rng(0).integers(5, opened[0].manifest.vocab_size, (batch, PROMPT)).tolist()
+        tokens = [np.array([one[0].tokens for one in _written(generate, prompts, 1 + STEPS)]) for generate in opened]
+        pairs = [[_times(generate, prompts) for generate in opened] for _ in range(rounds)]
+        equal = f"{np.mean(tokens[0] == tokens[1]):.1%}"
+        cells = [bundle.name, str(batch), *(_ratio(pairs, part) for part in range(len(Times._fields))), equal]
+        rows.append(f"| {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _times(generate: Generator, prompts: list[list[int]]) -> Times:
+    """Return the times of a generation."""
+    busy, elapsed = [], 0.0
+    for new in (1, 1 + STEPS):
+        time.sleep(PAUSE)
+        processor, started = time.process_time(), time.perf_counter()
+        _written(generate, prompts, new)
+        busy.append(time.process_time() - processor)
+        elapsed = time.perf_counter() - started
+    return Times(busy[0], busy[1] - busy[0], elapsed)
+
+
+def _written(generate: Generator, prompts: list[list[int]], new: int) -> list[list[Generated]]:
+    return generate.tokens(prompts, max_new_tokens=new)
+
+
+def _ratio(pairs: Sequence[Sequence[Times]], part: int) -> str:
+    """Return the cell for a part of the times: that of the first of each pair, divided by that of the second."""
+    ratios = sorted(one[part] / other[part] for one, other in pairs)
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+
+
+if __name__ == "__main__":
+    main()
