@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.engines.base import Bundle, Engine
+from rpln_runtime.engines.base import BindableEngine, Bundle, Engine
 from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from rpln_runtime.engines.providers import open_engine
@@ -171,8 +171,15 @@ class Session(Reopenable):
             )
         return self._engine.session
 
-    def bindable_engine(self) -> Engine:
-        """Return the engine that runs the graph, to callers that bind its inputs and outputs to memory."""
+    def bindable_engine(self) -> BindableEngine:
+        """Return the engine that runs the graph, to callers that bind its inputs and outputs to memory.
+
+        Raises ProviderError if the provider cannot bind memory.
+        """
+        if not isinstance(self._engine, BindableEngine):
+            raise ProviderError(
+                f"provider {self.provider!r} cannot bind memory, which generating text needs. Choose provider='cpu'."
+            )
         return self._engine
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -29,30 +29,6 @@ Shapes: TypeAlias = dict[str, tuple[int | None, ...] | None]
 """The size of each axis of tensors, by name. None for an axis that the graph leaves open, and for a whole shape."""
 
 
-class Binding(Protocol):
-    """The memory that the inputs and outputs of a graph are bound to.
-
-    A tensor stays bound for all later runs. A binding belongs to one thread. Where a method takes memory of the engine,
-    `element` is the number of the dtype in ONNX (`TensorProto.DataType`), and `pointer` is an address in memory that
-    the engine allocated.
-    """
-
-    def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
-        """Bind an input to `array`, which is contiguous and in host memory. It is read in each run."""
-
-    def bind_cpu_output(self, name: str, array: np.ndarray) -> None:
-        """Bind an output to `array`, which is contiguous and in host memory. It is written in each run."""
-
-    def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Bind an input to memory of the engine."""
-
-    def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
-        """Bind an output to memory of the engine."""
-
-    def run(self) -> None:
-        """Run the graph. The outputs are complete when this returns."""
-
-
 class Engine(Protocol):
     """A graph that is ready to run. Threads may share it."""
 
@@ -77,6 +53,35 @@ class Engine(Protocol):
 
     def run(self, feeds: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
         """Run the graph on `feeds` and return the outputs called `names`, in arrays that no later run overwrites."""
+
+
+class Binding(Protocol):
+    """The memory that the inputs and outputs of a graph are bound to.
+
+    A tensor stays bound for all later runs. A binding belongs to one thread. Where a method takes memory of the engine,
+    `element` is the number of the dtype in ONNX (`TensorProto.DataType`), and `pointer` is an address in memory that
+    the engine allocated.
+    """
+
+    def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
+        """Bind an input to `array`, which is contiguous and in host memory. It is read in each run."""
+
+    def bind_cpu_output(self, name: str, array: np.ndarray) -> None:
+        """Bind an output to `array`, which is contiguous and in host memory. It is written in each run."""
+
+    def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
+        """Bind an input to memory of the engine."""
+
+    def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
+        """Bind an output to memory of the engine."""
+
+    def run(self) -> None:
+        """Run the graph. The outputs are complete when this returns."""
+
+
+@runtime_checkable
+class BindableEngine(Engine, Protocol):
+    """An engine whose inputs and outputs can be bound to memory where it runs, such as that of a decoder's cache."""
 
     def bind(self) -> Binding:
         """Return a new binding, in which nothing is bound yet."""

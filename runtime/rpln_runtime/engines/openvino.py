@@ -181,7 +181,7 @@ def _bytes_at(pointer: int, element: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return the memory of a tensor of the type `element` (its number in ONNX) as an array of bytes."""
     size = _ITEM_SIZES[element] * math.prod(shape)
     # OpenVINO takes no array without elements for a tensor without elements.
-    return np.frombuffer((ctypes.c_uint8 * max(size, 1)).from_address(pointer), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(pointer))
 
 
 def _shape(partial: Any) -> tuple[int | None, ...] | None:

@@ -69,12 +69,13 @@ class Decoder:
     def from_sessions(cls, sessions: Mapping[str, Session], variants: tuple[str, str]) -> "Decoder":
         """Return the decoder with these two `variants` for prompt and steps.
 
-        Raises InputError for a graph with an input that cannot be made from tokens, and ManifestError if the decoder
-        reads an encoder and the bundle has none.
+        Raises InputError for a graph with an input that cannot be made from tokens, ManifestError if the decoder reads
+        an encoder and the bundle has none, and ProviderError if the provider cannot bind memory.
         """
         prompt, step = variants
         decoder = cls(sessions[prompt], sessions[step])
         for session in (decoder.prompt, decoder.step):
+            session.bindable_engine()  # raises ProviderError now, not in the first call
             for spec in session.graph.inputs:
                 follows = spec.name in _FROM_TOKENS or spec.name.startswith((PAST, CROSS))
                 if not follows and any(isinstance(axis, str) for axis in spec.shape):
