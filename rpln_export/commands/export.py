@@ -106,6 +106,12 @@ class _Int8(click.Choice[str]):
     ),
     cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
     cloup.option(
+        "--quantize-embeddings",
+        is_flag=True,
+        help="Store the word embeddings of an int8 or int4 graph, and its projection onto the vocabulary, in 8 bits, "
+        "too. The file becomes smaller; the speed stays.",
+    ),
+    cloup.option(
         "--io-dtype",
         cls=TableOption,
         rows=table_option.io_dtypes,
@@ -117,9 +123,9 @@ class _Int8(click.Choice[str]):
         "--calibration",
         type=_PATH,
         metavar="TEXTS.TXT",
-        help="A file of texts like those that the model will read, on which the ranges of int8, fp16 and bf16 graphs "
-        "are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: built-in "
-        "texts]",
+        help="A file of texts like those that the model will read, on which activations of int8, int4, fp16 and bf16 "
+        "graphs are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: "
+        "built-in texts]",
     ),
     cloup.option(
         "--min-agreement",
@@ -259,6 +265,7 @@ def export_command(
     bf16: bool,
     int8: str | None,
     int4: bool,
+    quantize_embeddings: bool,
     io_dtype: str,
     calibration: Path | None,
     min_agreement: float | None,
@@ -312,6 +319,7 @@ def export_command(
             min_agreement=min_agreement,
             evaluation=evaluation,
             max_drop=max_drop,
+            quantize_embeddings=quantize_embeddings,
             variants=variants,
             logits=logits,
             pooling=pooling,

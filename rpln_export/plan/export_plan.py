@@ -196,6 +196,7 @@ def make_plan(
     min_agreement: float | None = None,
     evaluation: Path | None = None,
     max_drop: float | None = None,
+    quantize_embeddings: bool = False,
     variants: Sequence[str] = (),
     logits: str | None = None,
     pooling: Sequence[str] = (),
@@ -234,6 +235,7 @@ def make_plan(
             means DEFAULT_AGREEMENT, or AGREEMENT_OF_WORDS for a task that generates.
         evaluation: a file of examples with right answers, on which the task's metric of quantized graphs is measured.
         max_drop: the most points that the metric may be worse by than in fp32.
+        quantize_embeddings: whether the table of words of a quantized graph is in 8 bits, too.
         variants: names of a decoder's graphs; none means the default.
         logits: a row of LOGITS; None means the default.
         pooling: rows of POOLINGS whose vectors the graph joins, or NONE; none means as the checkpoint says.
@@ -264,7 +266,7 @@ def make_plan(
     trained_for = source.adapter.task if source.adapter else None
     chosen_task = task_from_choice(task or trained_for, composition, source.network, is_decoder=is_decoder)
     sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, source.folder)
-    recipe = recipe_from_choice(precision, chosen_task)
+    recipe = recipe_from_choice(precision, chosen_task, quantize_embeddings=quantize_embeddings)
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(engines or EngineRequest(), precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")

@@ -1,6 +1,6 @@
 """The choices of a quantized export: what its gate asks for, and where int8 runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +8,7 @@ from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
 from rpln_export.plan.choices import choose
 from rpln_export.plan.targets import TARGETS, Target
+from rpln_graphs.forms import forms_with_embeddings
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_runtime.tasks import Task
 
@@ -20,13 +21,22 @@ WEIGHT_ONLY: Final = ("int8-weight-only", "int4")
 """The recipes that leave activations as they are. Steps of a decoder read few rows, so that weights are what counts."""
 
 
-def recipe_from_choice(precision: str, task: Task) -> Recipe:
+def recipe_from_choice(precision: str, task: Task, *, quantize_embeddings: bool = False) -> Recipe:
     """Return the row of RECIPES called `precision`; of int8, the row that suits the task.
 
-    Raises PlanError for a name that is no row's.
+    With `quantize_embeddings`, its forms have the table of words in 8 bits, too. Raises PlanError for a name that is no
+    row's, and for embeddings to quantize in another precision.
     """
     recipe = choose(RECIPES, precision, "precision")
-    return RECIPES[WEIGHT_ONLY[0]] if recipe.name == "int8" and task.generates else recipe
+    if recipe.name == "int8" and task.generates:
+        recipe = RECIPES[WEIGHT_ONLY[0]]
+    if not quantize_embeddings:
+        return recipe
+    if not recipe.quantizes:
+        raise PlanError(
+            f"--quantize-embeddings goes with --int8 and --int4, but this export is in {recipe.name}. Leave it out."
+        )
+    return replace(recipe, forms=forms_with_embeddings(recipe.forms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

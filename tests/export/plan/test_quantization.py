@@ -11,6 +11,7 @@ from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.quantization import DEFAULT_AGREEMENT
 from rpln_graphs.forms import INT8_FORMS
+from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.trace import DEFAULT_OPSET
 
@@ -92,6 +93,16 @@ def test_other_targets_than_cpus_are_refused(plan: Callable[..., ExportPlan], ta
     with pytest.raises(PlanError, match=f"does not go with --target {target}: .* written for cpu"):
         plan(target=target)
     assert plan(target="cpu").target.name == "cpu"
+
+
+def test_embeddings_are_quantized_on_request_in_every_form(plan: Callable[..., ExportPlan]) -> None:
+    for precision in ("int8", "int8-static", "int4"):
+        asked, plain = (plan(precision=precision, quantize_embeddings=more).recipe.forms for more in (True, False))
+        assert {name: form.passes for name, form in asked.items()} == {
+            name: (*form.passes, QuantizeEmbeddings) for name, form in plain.items()
+        }
+    assert plan(precision="int4", optimize="weights-4", quantize_embeddings=True).form.passes[-1] is QuantizeEmbeddings
+    assert "--quantize-embeddings goes with --int8 and --int4" in command("--quantize-embeddings", "--fp16")
 
 
 def test_types_of_inputs_stay_fp32(plan: Callable[..., ExportPlan]) -> None:
