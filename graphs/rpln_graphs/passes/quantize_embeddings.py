@@ -3,7 +3,7 @@
 Rules:
 1. A table is stored in int8, with a scale for each word. A word has its integers looked up, and its scale.
 2. A projection onto the vocabulary reads the whole table as Cast(W8) s. Runtimes compute that once, when they load the
-   graph, so that it is as fast as before, and takes as much memory.
+   graph, so that it is as fast as before; it takes no less memory.
 3. What is looked up and projected onto is stored once if both are one table (tie_word_embeddings).
 
 These are old operators, which compute the same in every runtime.

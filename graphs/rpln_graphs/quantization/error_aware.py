@@ -23,9 +23,9 @@ DAMPING: Final = 0.01
 
 
 def compensation(moments: Array) -> Array:
-    """Return the upper triangular U [K, K], in fp32, with U^T U = (H + damping)^-1. It is computed in fp64.
+    """Return the upper triangular U [K, K], in fp32, with U^T U = (H + damping)^-1; `moments` are H.
 
-    Row k of U says how the rows behind k make up for the error of row k. `moments` are H.
+    Row k of U says how the rows behind k make up for the error of row k. It is computed in fp64.
     """
     damped = moments.astype(np.float64)
     damped[np.diag_indices_from(damped)] += DAMPING * max(float(np.diag(damped).mean()), TINY)
@@ -46,10 +46,10 @@ def error_aware_blocks(weight: Array, factor: Array, *, bits: int, size: int) ->
         _, (scale,) = quantized_blocks(left[block], bits=bits, size=size)
         scales[start // size] = scale
         errors = np.empty((size, columns), np.float32)
-        for row in range(start, start + size):
+        for place, row in enumerate(range(start, start + size)):
             integers[row] = np.clip(np.rint(left[row] / scale), least, most)
-            errors[row - start] = (left[row] - integers[row] * scale) / factor[row, row]
-            inside = slice(row + 1, start + size)
-            left[inside] -= np.outer(factor[row, inside], errors[row - start])
+            errors[place] = (left[row] - integers[row] * scale) / factor[row, row]
+            behind = slice(row + 1, start + size)
+            left[behind] -= np.outer(factor[row, behind], errors[place])
         left[ahead] -= factor[block, ahead].T @ errors
     return integers, scales
