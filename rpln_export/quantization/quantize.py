@@ -32,7 +32,7 @@ from rpln_graphs.temporary import temporary_folder
 
 ADVICE: Final = (
     "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement or "
-    "--max-drop, or export in another precision."
+    "--max-drop, leave out --quantize-embeddings if you asked for it, or export in another precision."
 )
 HELD_BACK: Final = 4
 """One of this many texts is held back. Ranges are measured on the others; these decide which ranges are the best, and

@@ -107,7 +107,9 @@ def test_openvino_decides_as_onnx_runtime_does(embedded: Embedded) -> None:
 
 def test_embeddings_in_8_bits_are_tied_to_the_projection_and_change_little(embedded: Embedded) -> None:
     task = "fill-mask"
-    folder, plain = (embedded(task, precision="int8", **more) for more in ({"quantize_embeddings": True}, {}))
+    # A few decisions in a hundred differ: among 3,200 words, several often fit equally well. No block is to be in fp32.
+    choices = {"precision": "int8", "min_agreement": 0.9}
+    folder, plain = (embedded(task, **choices, **more) for more in ({"quantize_embeddings": True}, {}))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     words, hidden = config["vocab_size"], config["hidden_size"]
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
