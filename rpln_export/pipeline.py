@@ -121,7 +121,13 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         with steps.step("quantize") as advance:
             # The last graphs under test are those of the whole task.
             quantization = quantize(
-                rewritten, traced.under_test[-1], traced.checkpoint.tokenizer, plan, data=traced.data, advance=advance
+                rewritten,
+                traced.graphs,
+                traced.under_test[-1],
+                traced.checkpoint.tokenizer,
+                plan,
+                data=traced.data,
+                advance=advance,
             )
         plan = plan.with_forms(quantization.contexts)
     contexts = quantization.contexts if quantization else {}

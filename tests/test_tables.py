@@ -19,7 +19,7 @@ from rpln_export.plan.workloads import WORKLOADS
 from rpln_graphs import passes
 from rpln_graphs.calls import CACHED
 from rpln_graphs.decoding import decoding_cases
-from rpln_graphs.forms import ALL_FORMS, FORMS
+from rpln_graphs.forms import ALL_FORMS, EMBEDDINGS, FORMS
 from rpln_graphs.passes import CLEAN_UP
 from rpln_graphs.recipes import RECIPES
 from rpln_graphs.rewriting.base import CountingPass
@@ -251,7 +251,7 @@ def test_every_pass_says_what_is_there_before_and_after() -> None:
 def test_every_pass_is_used() -> None:
     used: set[type[CountingPass]] = set(CLEAN_UP)
     used |= {kind for recipe in RECIPES.values() for kind in (*recipe.folds, *recipe.passes)}
-    used |= {kind for form in ALL_FORMS.values() for kind in form.passes}
+    used |= {kind for form in ALL_FORMS.values() for kind in form.passes} | set(EMBEDDINGS)
 
     used |= {base for kind in used for base in kind.__bases__}
     assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe and no form"

@@ -3,8 +3,8 @@
 These passes run after the exact folds and the passes of a recipe, which recognize the graph as it was traced.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import onnx_ir as ir
@@ -21,8 +21,9 @@ from rpln_graphs.passes.merge_projections import MergeProjections
 from rpln_graphs.passes.pack_tokens import PackTokens
 from rpln_graphs.passes.quantize_attention import QuantizeAttention
 from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
+from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_products import QuantizeProducts
-from rpln_graphs.passes.quantize_weights import QuantizeWeightsTo4, QuantizeWeightsTo8
+from rpln_graphs.passes.quantize_weights import QuantizeWeights, QuantizeWeightsTo4, QuantizeWeightsTo8
 from rpln_graphs.quantization.quantizers import FP8, INT8
 from rpln_graphs.rewriting.base import Context, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
@@ -53,6 +54,11 @@ class Form:
     def calibrated(self) -> bool:
         """Whether activations are rounded with scales that are measured beforehand."""
         return any(kind.quantized for kind in self.passes)
+
+    @property
+    def error_aware(self) -> type[QuantizeWeights] | None:
+        """The pass whose weights may be rounded for their inputs beforehand; None if there is none."""
+        return next((kind for kind in self.passes if issubclass(kind, QuantizeWeights) and kind.error_aware), None)
 
 
 STANDARD: Final = Form(name="standard")
@@ -114,6 +120,14 @@ TensorRT-RTX fuses none whose queries and keys are rounded."""
 
 ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4, **STATIC_SYMMETRIC, **STATIC_FLOAT8}
 """Every form by name."""
+
+EMBEDDINGS: Final = (QuantizeEmbeddings,)
+"""The passes that a quantized form ends with if embeddings are to be quantized, too."""
+
+
+def forms_with_embeddings(forms: Mapping[str, Form]) -> dict[str, Form]:
+    """Return these forms, quantized ones, with their embeddings in 8 bits, too."""
+    return {name: replace(form, passes=(*form.passes, *EMBEDDINGS)) for name, form in forms.items()}
 
 
 def write_form(

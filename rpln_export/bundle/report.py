@@ -22,8 +22,9 @@ from rpln_export.quantization.quantize import Quantization, QuantizedForm
 from rpln_export.steps import Step
 from rpln_export.validation.comparison import TINY, Comparison
 from rpln_export.validation.proof import Proof
-from rpln_graphs.forms import ALL_FORMS
+from rpln_graphs.forms import Form
 from rpln_graphs.passes.lower_precision import KEPT_KEY
+from rpln_graphs.passes.quantize_embeddings import SAVED_KEY
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from_model
@@ -69,6 +70,7 @@ class GraphReport:
         operators: the number of its nodes, by operator.
         passes: the number of places that each pass changed.
         rescaling: how it is kept from overflowing; None where nothing has to be.
+        saved: by how many bytes quantized embeddings made its weights smaller; 0 where they are not quantized.
     """
 
     variant: str
@@ -79,6 +81,7 @@ class GraphReport:
     operators: Mapping[str, int]
     passes: Mapping[str, int]
     rescaling: Rescaling | None
+    saved: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +108,8 @@ class TriedGraph:
     """A quantized graph that was tried on texts.
 
     Attributes:
-        ranges: the row of RANGE_METHODS that its ranges come from; empty if they come from the batch or there are none.
+        ranges: the row of RANGE_METHODS that its ranges come from, or the row of ROUNDINGS that its weights are rounded
+            by; empty if there was nothing to choose.
         kept: the blocks of layers that stay in fp32.
         rms: the root of the mean square of its differences from eager torch, relative to the output's range.
         largest: the largest difference.
@@ -129,7 +133,7 @@ class QuantizedFormReport:
 
     Attributes:
         form: the name of the form.
-        tried: the graphs with all blocks quantized, one for each way to choose ranges.
+        tried: the graphs with all blocks quantized, one for each way to choose ranges or to round weights.
         curve: the graphs with more and more blocks in fp32; the last one is the form's.
         costs: the rms with one block alone quantized, by the block; empty if nothing had to stay in fp32.
         holds: whether the form passes the gate.
@@ -147,7 +151,7 @@ class QuantizationReport:
     """How the graphs were quantized.
 
     Attributes:
-        measured: how many texts ranges were measured on.
+        measured: how many texts activations were measured on.
         held_back: how many texts the graphs were tried on.
         gate: what was asked of them.
         metric: the metric and its value in fp32; empty if it was not measured.
@@ -298,7 +302,7 @@ def report_from_export(
         notes=proof.notes,
         quantization=None if quantization is None else _quantization_report(quantization),
         steps=steps,
-        forms=[_form_report(path, graph, choice) for path, graph in choice.models.items()],
+        forms=[_form_report(path, graph, choice, plan.recipe.forms) for path, graph in choice.models.items()],
         optimization=choice.record,
         engines=engines,
         versions=tool_versions(),
@@ -352,9 +356,9 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def _form_report(path: str, graph: ir.Model, choice: Choice) -> FormReport:
+def _form_report(path: str, graph: ir.Model, choice: Choice, forms: Mapping[str, Form]) -> FormReport:
     form = next(row.form for rows in choice.rewritten.values() for row in rows if row.path == path)
-    passes = [kind.__name__ for kind in ALL_FORMS[form].passes]
+    passes = [kind.__name__ for kind in forms[form].passes]
     refusals = refusals_from_model(graph)
     return FormReport(
         path=path,
@@ -379,6 +383,7 @@ def _graph_report(plan: GraphPlan, graph: ir.Model) -> GraphReport:
         operators=_operators(graph),
         passes=counts_from_model(graph),
         rescaling=_rescaling_from_model(graph),
+        saved=int(graph.metadata_props.get(SAVED_KEY, "0")),
     )
 
 

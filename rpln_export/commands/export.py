@@ -113,6 +113,12 @@ class _Int8(click.Choice[str]):
         "GPUs from sm89 on.",
     ),
     cloup.option(
+        "--quantize-embeddings",
+        is_flag=True,
+        help="Store the word embeddings of an int8 or int4 graph, and its projection onto the vocabulary, in 8 bits, "
+        "too. The file becomes smaller; the speed stays.",
+    ),
+    cloup.option(
         "--io-dtype",
         cls=TableOption,
         rows=table_option.io_dtypes,
@@ -124,9 +130,9 @@ class _Int8(click.Choice[str]):
         "--calibration",
         type=_PATH,
         metavar="TEXTS.TXT",
-        help="A file of texts like those that the model will read, on which the ranges of int8, fp16 and bf16 graphs "
-        "are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: built-in "
-        "texts]",
+        help="A file of texts like those that the model will read, on which activations of int8, int4, fp16 and bf16 "
+        "graphs are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: "
+        "built-in texts]",
     ),
     cloup.option(
         "--min-agreement",
@@ -269,6 +275,7 @@ def export_command(
     int8: str | None,
     int4: bool,
     fp8: bool,
+    quantize_embeddings: bool,
     io_dtype: str,
     calibration: Path | None,
     min_agreement: float | None,
@@ -322,6 +329,7 @@ def export_command(
             min_agreement=min_agreement,
             evaluation=evaluation,
             max_drop=max_drop,
+            quantize_embeddings=quantize_embeddings,
             variants=variants,
             logits=logits,
             pooling=pooling,

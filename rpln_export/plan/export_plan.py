@@ -21,7 +21,13 @@ from rpln_export.plan.labels import has_labels, labels_from_config
 from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limits_from_composition
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import checked_opset, io_dtype_from_name
-from rpln_export.plan.quantization import GatePlan, check_quantization, gate_from_choices, recipe_from_choice
+from rpln_export.plan.quantization import (
+    GatePlan,
+    check_quantization,
+    gate_from_choices,
+    recipe_from_choice,
+    with_quantized_embeddings,
+)
 from rpln_export.plan.remote_code import check_remote_code
 from rpln_export.plan.sentences import SentencePlan, sentences_from_choice
 from rpln_export.plan.source import CheckpointSource, Origin, source_from_checkpoint
@@ -196,6 +202,7 @@ def make_plan(
     min_agreement: float | None = None,
     evaluation: Path | None = None,
     max_drop: float | None = None,
+    quantize_embeddings: bool = False,
     variants: Sequence[str] = (),
     logits: str | None = None,
     pooling: Sequence[str] = (),
@@ -234,6 +241,7 @@ def make_plan(
             means DEFAULT_AGREEMENT, or AGREEMENT_OF_WORDS for a task that generates.
         evaluation: a file of examples with right answers, on which the task's metric of quantized graphs is measured.
         max_drop: the most points that the metric may be worse by than in fp32.
+        quantize_embeddings: whether the table of words of a quantized graph is in 8 bits, too.
         variants: names of a decoder's graphs; none means the default.
         logits: a row of LOGITS; None means the default.
         pooling: rows of POOLINGS whose vectors the graph joins, or NONE; none means as the checkpoint says.
@@ -266,6 +274,8 @@ def make_plan(
     sentences = sentences_from_choice(pooling, chosen_task, composition.decoder, source.folder)
     request = engines or EngineRequest()
     recipe = recipe_from_choice(precision, chosen_task, target=target, engines=request)
+    if quantize_embeddings:
+        recipe = with_quantized_embeddings(recipe)
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(request, precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")

@@ -1,6 +1,6 @@
 """The choices of a quantized export: what its gate asks for, and where int8 runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +9,7 @@ from rpln_export.extras import require_extra
 from rpln_export.plan.choices import choose
 from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.targets import Target
+from rpln_graphs.forms import forms_with_embeddings
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_runtime.tasks import Task
 
@@ -33,6 +34,19 @@ def recipe_from_choice(precision: str, task: Task, *, target: str | None, engine
         return RECIPES[WEIGHT_ONLY[0]]
     compiled = engines.asked_for if target is None else target == RECIPES[COMPILED].target
     return RECIPES[COMPILED] if compiled and recipe.name in {"int8", "int8-static"} else recipe
+
+
+def with_quantized_embeddings(recipe: Recipe) -> Recipe:
+    """Return the recipe with forms that have the table of words in 8 bits, too.
+
+    Raises PlanError for a recipe whose graphs are not in fp32 but for what is quantized.
+    """
+    if not recipe.quantizes or recipe.lowers:
+        raise PlanError(
+            f"--quantize-embeddings goes with --int8 and --int4 for CPUs, but this export is in {recipe.name}. Leave "
+            "it out."
+        )
+    return replace(recipe, forms=forms_with_embeddings(recipe.forms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

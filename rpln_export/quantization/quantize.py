@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from rpln_export.checkpoint.planned_graphs import TracedGraph
 from rpln_export.errors import PlanError, QuantizationError
@@ -16,10 +18,12 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.quantization.fidelity import Fidelity, Trial
 from rpln_export.quantization.gate import Gate, Passage, pass_gate
 from rpln_export.quantization.metric import EvaluationData
+from rpln_export.quantization.rounded_weights import rounded_for_inputs
 from rpln_export.validation.calibration import windows_from_texts
 from rpln_export.validation.graphs_under_test import GraphUnderTest
-from rpln_graphs.forms import Form
+from rpln_graphs.forms import EMBEDDINGS, Form
 from rpln_graphs.passes.quantize_attention import projected_for_scores
+from rpln_graphs.quantization.blocks import Blocks
 from rpln_graphs.quantization.observe import Observed, observe
 from rpln_graphs.quantization.products import layer_products
 from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_from_observed
@@ -28,11 +32,16 @@ from rpln_graphs.temporary import temporary_folder
 
 ADVICE: Final = (
     "Give more texts like those that the model will read with --calibration, ask for less with --min-agreement or "
-    "--max-drop, or export in another precision."
+    "--max-drop, leave out --quantize-embeddings if you asked for it, or export in another precision."
 )
 HELD_BACK: Final = 4
 """One of this many texts is held back. Ranges are measured on the others; these decide which ranges are the best, and
 whether the gate holds."""
+PROMPTS: Final = 8
+"""The parts of a text that is held back from a decoder: it decides about the last word alone, and so for each part."""
+ERROR_AWARE: Final = "error-aware"
+ROUNDINGS: Final = ("nearest", ERROR_AWARE)
+"""The ways to round weights of 4 bits: each for itself, or so that later ones make up for errors of earlier ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +50,9 @@ class QuantizedForm:
 
     Attributes:
         form: the name of the form. Packed forms are quantized as the forms that they pack.
-        ranges: the row of RANGE_METHODS that its ranges come from; empty if they come from the batch.
-        tried: how faithful the graph is with each row of RANGE_METHODS.
+        ranges: the row of RANGE_METHODS that its ranges come from, or the one of ROUNDINGS that its weights are rounded
+            by; empty if there was nothing to choose.
+        tried: how faithful the graph is with each of these rows.
         passage: how it came through the gate.
     """
 
@@ -65,7 +75,7 @@ class Quantization:
 
     Attributes:
         forms: how each form was, by its name.
-        measured: how many texts the ranges were measured on; 0 where nothing had to be measured.
+        measured: how many texts ranges and inputs were measured on; 0 where nothing had to be measured.
         held_back: how many texts the forms were tried on.
         gate: what was asked of them.
         metric: the metric on evaluation data and its value in fp32, in words; empty if there are no such data.
@@ -90,6 +100,7 @@ class Quantization:
 
 def quantize(
     graphs: Sequence[TracedGraph],
+    traced: Sequence[TracedGraph],
     under_test: GraphUnderTest,
     tokenizer: Any,
     plan: ExportPlan,
@@ -99,19 +110,21 @@ def quantize(
 ) -> Quantization:
     """Return how the forms of the graphs, which compute an answer together, are quantized.
 
-    `data` is the user's evaluation data, if there is any. `advance` is told how many runs are done, and of how many at
-    least. Raises QuantizationError if no form passes the gate.
+    `traced` are the graphs before anything was rewritten. `data` is the user's evaluation data, if there is any.
+    `advance` is told how many runs are done, and of how many at least. Raises QuantizationError if no form passes the
+    gate.
     """
-    texts = [[under_test.case_from_ids(ids) for ids in windows] for windows in windows_from_texts(tokenizer, plan)]
+    texts = list(windows_from_texts(tokenizer, plan))
     if len(texts) < FEWEST:
         raise PlanError(
             f"only {len(texts)} of the calibration texts have tokens, and {plan.recipe.name} needs at least {FEWEST}. "
             "Give more of them with --calibration."
         )
     forms = _tried(plan)
-    calibrated = any(form.calibrated for form in forms)
-    measured = [case for place, text in enumerate(texts) if place % HELD_BACK for case in text] if calibrated else []
+    calibrated = any(form.calibrated or form.error_aware for form in forms)
     tried = texts[::HELD_BACK] if calibrated else texts
+    others = [text for place, text in enumerate(texts) if place % HELD_BACK] if calibrated else []
+    measured = [under_test.case_from_ids(ids) for text in others for ids in text]
     total = len(measured) + sum(len(_methods(form)) for form in forms)
     numbers = itertools.count(1)
 
@@ -119,15 +132,18 @@ def quantize(
         done = next(numbers)
         advance(done, max(done, total))
 
-    observed = _observed(graphs, under_test, measured, advance=tick)
-    cases = [case for text in tried for case in text]
+    observed = _observed(graphs, under_test, measured if any(form.calibrated for form in forms) else [], advance=tick)
+    rounded = _rounded(forms, traced, under_test, measured, advance=tick)
+    ways = {form.name: {name: _context(name, form, observed, rounded) for name in _methods(form)} for form in forms}
+    prompts = PROMPTS if calibrated and plan.task.generates else 1
+    cases = [under_test.case_from_ids(ids) for text in tried for whole in text for ids in _beginnings(whole, prompts)]
     gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
     with temporary_folder() as folder:
         trial = Trial(graphs, under_test, cases, folder, data, allow_partial=plan.allow_partial)
-        rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
+        rows = [_quantized(form, trial, ways[form.name], gate, advance=tick) for form in forms]
     quantization = Quantization(
         forms={row.form: row for row in rows},
-        measured=len(texts) - len(tried) if calibrated else 0,
+        measured=len(others),
         held_back=len(tried),
         gate=str(gate),
         metric="" if data is None else f"{data.metric} on {data.path}: {data.before:.4f} in fp32",
@@ -140,7 +156,7 @@ def quantize(
 def check_quantized(model: ir.Model, form: Form) -> None:
     """Refuse a graph in which no product could be quantized. Raises QuantizationError with the reasons."""
     counts, refusals = counts_from_model(model), refusals_from_model(model)
-    names = [kind.__name__ for kind in form.passes if kind.__name__ in counts]
+    names = [kind.__name__ for kind in form.passes if kind.__name__ in counts and kind not in EMBEDDINGS]
     if sum(counts[name] for name in names) == 0:
         reasons = dict.fromkeys(refusal.reason for name in names for refusal in refusals.get(name, []))
         raise QuantizationError(
@@ -156,6 +172,12 @@ def _tried(plan: ExportPlan) -> list[Form]:
     return [form for name, form in plan.recipe.forms.items() if name in names]
 
 
+def _beginnings(ids: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
+    """Return the first of so many parts of the ids, the first two together, and so on. Short ids have fewer parts."""
+    lengths = {math.ceil(len(ids) * part / parts) for part in range(1, parts + 1)}
+    return [ids[:length] for length in sorted(lengths)]
+
+
 def _observed(
     graphs: Sequence[TracedGraph], under_test: GraphUnderTest, cases: Sequence[Any], *, advance: Callable[[], None]
 ) -> Mapping[str, Observed]:
@@ -169,15 +191,26 @@ def _observed(
     return observe(graph.model, names, feeds, advance=advance)
 
 
+def _rounded(
+    forms: Sequence[Form],
+    traced: Sequence[TracedGraph],
+    under_test: GraphUnderTest,
+    cases: Sequence[Any],
+    *,
+    advance: Callable[[], None],
+) -> Mapping[bytes, Blocks]:
+    """Return the weights that a form can take rounded for their inputs; none where no form does."""
+    kinds = [form.error_aware for form in forms if form.error_aware]
+    return rounded_for_inputs(kinds[0], traced, under_test, cases, advance=advance) if kinds else {}
+
+
 def _quantized(
-    form: Form, trial: Trial, observed: Mapping[str, Observed], gate: Gate, *, advance: Callable[[], None]
+    form: Form, trial: Trial, contexts: Mapping[str, Context], gate: Gate, *, advance: Callable[[], None]
 ) -> QuantizedForm:
-    """Quantize a form with the ranges that serve it best, and let it through the gate if it may pass."""
-    contexts, tried = {}, {}
-    for name in _methods(form):
-        quantizers = quantizers_from_observed(observed, RANGE_METHODS[name], dtype=form.rounds_to) if name else {}
-        contexts[name] = Context(quantizers=quantizers)
-        tried[name] = trial.fidelity(form, contexts[name])
+    """Quantize a form in the one of these ways that serves it best, and let it through the gate if it may pass."""
+    tried = {}
+    for name, context in contexts.items():
+        tried[name] = trial.fidelity(form, context)
         advance()
     best = min(tried, key=lambda name: tried[name].rms if math.isfinite(tried[name].rms) else math.inf)
     passage = pass_gate(gate, trial, form, contexts[best], tried[best], advance=advance)
@@ -185,8 +218,17 @@ def _quantized(
 
 
 def _methods(form: Form) -> Sequence[str]:
-    """Return the rows of RANGE_METHODS that a form is tried with; an empty name for one that takes none."""
-    return list(RANGE_METHODS) if form.calibrated else [""]
+    """Return the rows of RANGE_METHODS or ROUNDINGS that a form is tried with; an empty name if there is no choice."""
+    if form.calibrated:
+        return list(RANGE_METHODS)
+    return ROUNDINGS if form.error_aware else [""]
+
+
+def _context(name: str, form: Form, observed: Mapping[str, Observed], rounded: Mapping[bytes, Blocks]) -> Context:
+    """Return what a form is quantized by with this row of RANGE_METHODS or ROUNDINGS."""
+    if name in RANGE_METHODS:
+        return Context(quantizers=quantizers_from_observed(observed, RANGE_METHODS[name], dtype=form.rounds_to))
+    return Context(weights=rounded if name == ERROR_AWARE else {})
 
 
 def _refused(quantization: Quantization) -> str:

@@ -37,10 +37,11 @@ def ask(build: Build, folder: Path, inputs: Any, **options: Any) -> Any:
 
 
 QUANTIZED = [
-    ("text-generation", "int8-weight-only", "weights-8"),
-    ("text-generation", "int4", "weights-4-fused"),
-    ("text2text-generation", "int4", "weights-4"),
+    ("text-generation", {"precision": "int8-weight-only", "optimize": "weights-8"}),
+    ("text-generation", {"precision": "int4", "optimize": "weights-4-fused", "quantize_embeddings": True}),
+    ("text2text-generation", {"precision": "int4", "optimize": "weights-4"}),
 ]
+"""Tasks, and the choices of their exports."""
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +87,11 @@ def test_greedy_texts_of_the_embedded_model_equal_those_of_python(built: Build, 
         assert ask(built, folder, PROMPTS, **options) == generate(PROMPTS, **options)
 
 
-@pytest.mark.parametrize(("task", "precision", "form"), QUANTIZED)
+@pytest.mark.parametrize(("task", "choices"), QUANTIZED)
 def test_texts_of_quantized_decoders_equal_those_of_python(
-    built: Build, demo: Demo, task: str, precision: str, form: str
+    built: Build, demo: Demo, task: str, choices: dict[str, Any]
 ) -> None:
-    folder = demo(task, precision=precision, optimize=form)
+    folder = demo(task, **choices)
     generate = generator(folder, provider="cpu", threads=1, max_new_tokens=16)
 
     assert ask(built, folder, PROMPTS, max_new_tokens=16) == generate(PROMPTS)

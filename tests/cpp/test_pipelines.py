@@ -125,6 +125,12 @@ def test_answers_of_int8_equal_those_of_python(built: Build, demo: Demo) -> None
     assert_same(answer, pipeline(folder, provider="cpu", threads=1)(TEXTS))
 
 
+def test_answers_with_quantized_embeddings_equal_those_of_python(built: Build, demo: Demo) -> None:
+    folder = demo("fill-mask", precision="int8", quantize_embeddings=True, min_agreement=0.9)
+    (answer,) = built.ask("answer", folder, [{"inputs": MASKED, "options": {}}], provider="cpu", threads=1)
+    assert_same(answer, pipeline(folder, provider="cpu", threads=1)(MASKED))
+
+
 def test_vectors_of_texts_equal_those_of_python(built: Build, demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "prompted"
     shutil.copytree(demo("feature-extraction", pooling=("mean", "max")), folder)

@@ -5,20 +5,24 @@ Rules:
    rows and that ONNX Runtime's kernels take; a weight without one stays as it is.
 2. Products that share a weight share its DequantizeLinear, which has the name of the weight, by which other code finds
    it. It needs opset 21.
-3. A product stays as it is if its block of layers is in Context.kept.
+3. A weight may have been rounded beforehand, for the inputs of its product (Context.weights).
+4. A product stays as it is if its block of layers is in Context.kept.
 
 ONNX Runtime computes both nodes as one MatMulNBits.
 """
 
-from typing import Any, ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Self
 
 import ml_dtypes
 import onnx_ir as ir
 
-from rpln_graphs.quantization.blocks import block_size, quantized_blocks
+from rpln_graphs.quantization.blocks import Blocks, block_size, identity_of_weight, quantized_blocks
+from rpln_graphs.quantization.error_aware import error_aware_blocks
 from rpln_graphs.quantization.products import LayerProduct, layer_products
+from rpln_graphs.quantization.quantizers import Array
 from rpln_graphs.quantization.rounding import QUANTIZED, SCALE, insert_weight, replace_weight
-from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, refused
+from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context, refused
 from rpln_graphs.rewriting.quantizing import QuantizingPass
 from rpln_graphs.rewriting.values import tensor_of
 
@@ -32,6 +36,22 @@ class QuantizeWeights(QuantizingPass):
     bits: ClassVar[int]
     dtype: ClassVar[Any]
     largest_block: ClassVar[int]
+    error_aware: ClassVar[bool]
+    """Whether weights that are rounded for their inputs are worth the time they take."""
+
+    def __init__(self, *, weights: Mapping[bytes, Blocks] | None = None, kept: frozenset[str] = frozenset()) -> None:
+        super().__init__(kept=kept)
+        self.weights = weights or {}
+
+    @classmethod
+    def configure(cls, model: ir.Model, context: Context) -> Self:
+        return cls(weights=context.weights, kept=context.kept)
+
+    @classmethod
+    def rounded_for_inputs(cls, weight: Array, factor: Array) -> Blocks | None:
+        """Return a weight [K, N] rounded for inputs with this `compensation` [K, K]; None if it has no blocks."""
+        size = block_size(len(weight), cls.largest_block)
+        return None if size is None else error_aware_blocks(weight, factor, bits=cls.bits, size=size)
 
     def rewrite(self, model: ir.Model) -> int:
         quantized, refusals = 0, []
@@ -49,8 +69,10 @@ class QuantizeWeights(QuantizingPass):
         return quantized
 
     def _insert_weight(self, graph: ir.Graph, product: LayerProduct, size: int) -> ir.Node:
-        """Store the product's weight in integers, and return the node that makes floats of it (rules 1 and 2)."""
-        integers, scales = quantized_blocks(tensor_of(product.weight).numpy(), bits=self.bits, size=size)
+        """Store the product's weight in integers, and return the node that makes floats of it (rules 1 to 3)."""
+        weight = tensor_of(product.weight).numpy()
+        rounded = self.weights.get(identity_of_weight(weight)) if self.weights else None
+        integers, scales = rounded or quantized_blocks(weight, bits=self.bits, size=size)
         arrays = {QUANTIZED: integers.astype(self.dtype), SCALE: scales}
         return insert_weight(graph, product, arrays, {"axis": 0, "block_size": size})
 
@@ -61,6 +83,7 @@ class QuantizeWeightsTo8(QuantizeWeights):
     bits = 8
     dtype = "int8"
     largest_block = 128
+    error_aware = False
 
 
 class QuantizeWeightsTo4(QuantizeWeights):
@@ -69,3 +92,4 @@ class QuantizeWeightsTo4(QuantizeWeights):
     bits = 4
     dtype = ml_dtypes.int4
     largest_block = 32
+    error_aware = True

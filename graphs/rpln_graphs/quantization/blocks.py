@@ -3,11 +3,15 @@
 A weight [K, N] has K / size blocks in each of its N columns, and scales [K / size, N].
 """
 
+import hashlib
 from typing import Final
 
 import numpy as np
 
 from rpln_graphs.quantization.quantizers import TINY, Array
+
+Blocks = tuple[Array, Array]
+"""The integers [K, N] of a weight in int8, and the scales [K / size, N] of its blocks in fp32."""
 
 SMALLEST: Final = 16
 """The fewest values of a block that ONNX Runtime's kernels take."""
@@ -22,8 +26,21 @@ def block_size(rows: int, most: int) -> int | None:
     return size if size >= SMALLEST else None
 
 
-def quantized_blocks(weight: Array, *, bits: int, size: int) -> tuple[Array, Array]:
-    """Return the integers [K, N] in int8 and the scales [K / size, N] of a weight [K, N].
+def identity_of_weight(weight: Array) -> bytes:
+    """Return what tells a weight from others: a digest of its contents.
+
+    Names do not, since the layers of an encoder and those of its decoder have the same ones.
+    """
+    return hashlib.blake2b(np.ascontiguousarray(weight).data, digest_size=16).digest()
+
+
+def limits_of_bits(bits: int) -> tuple[int, int]:
+    """Return the least and the largest signed integer of so many bits."""
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def quantized_blocks(weight: Array, *, bits: int, size: int) -> Blocks:
+    """Return a weight [K, N] in blocks, each value rounded to the nearest integer.
 
     A scale may be negative: of the integers, the least one has the largest magnitude, and it may stand for a positive
     extreme. Each scale is the one with the least mean square of its block's errors, among SHARES of the scale that lets
@@ -31,7 +48,7 @@ def quantized_blocks(weight: Array, *, bits: int, size: int) -> tuple[Array, Arr
     """
     rows, columns = weight.shape
     blocks = weight.reshape(rows // size, size, columns)
-    least = -(2 ** (bits - 1))
+    least, _ = limits_of_bits(bits)
     places = np.abs(blocks).argmax(axis=1)[:, np.newaxis]
     extremes = np.take_along_axis(blocks, places, axis=1)
     best, scales = np.full_like(extremes, np.inf), np.ones_like(extremes)

@@ -1,6 +1,6 @@
-"""Observation of activations: their extremes, and a sample of their values, over calibration texts."""
+"""Observation of activations over calibration texts: their extremes, a sample of their values, and their moments."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,16 +40,38 @@ def observe(
 
     `advance` is called after each batch. Needs onnxruntime.
     """
+    seen: dict[str, list[Observed]] = {}
+    for name, array in _values(model, names, batches, advance):
+        seen.setdefault(name, []).append(_observed(array))
+    return {name: _joined(parts) for name, parts in seen.items()}
+
+
+def moments(
+    model: ir.Model, names: Collection[str], batches: Iterable[Feeds], *, advance: Callable[[], None] = lambda: None
+) -> Mapping[str, Array]:
+    """Return the sum of x^T x [K, K], in fp32, over the rows x [K] of the activations called `names`.
+
+    It is as `observe` otherwise.
+    """
+    summed: dict[str, Array] = {}
+    for name, array in _values(model, names, batches, advance):
+        rows = array.reshape(-1, array.shape[-1])
+        summed[name] = summed.get(name, np.float32(0)) + rows.T @ rows
+    return summed
+
+
+def _values(
+    model: ir.Model, names: Collection[str], batches: Iterable[Feeds], advance: Callable[[], None]
+) -> Iterator[tuple[str, Array]]:
+    """Yield the values of the activations for each batch, with their names. Empty ones are left out."""
     wanted = list(dict.fromkeys(names))
     with temporary_folder() as folder:
         session = session_from_model(_giving_out(model, wanted), folder)
-    seen: dict[str, list[Observed]] = {name: [] for name in wanted}
     for feeds in batches:
         for name, array in zip(wanted, session.run(wanted, feeds), strict=True):
             if array.size:
-                seen[name].append(_observed(array.astype(np.float32, copy=False)))
+                yield name, array.astype(np.float32, copy=False)
         advance()
-    return {name: _joined(parts) for name, parts in seen.items() if parts}
 
 
 def _giving_out(model: ir.Model, names: Collection[str]) -> ir.Model:

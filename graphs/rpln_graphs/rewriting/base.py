@@ -18,6 +18,7 @@ from typing import ClassVar, Final, Self
 
 import onnx_ir as ir
 
+from rpln_graphs.quantization.blocks import Blocks
 from rpln_graphs.quantization.quantizers import Quantizers
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -48,6 +49,7 @@ class Context:
         io_dtype: the type of float inputs and outputs.
         ranges: the ranges of values; empty for passes that are not `calibrated`.
         quantizers: the quantizers of activations; empty for passes that are not `quantized`.
+        weights: weights that were rounded beforehand, by `identity_of_weight`; others are rounded to the nearest.
         kept: the blocks of layers that are not quantized.
     """
 
@@ -55,6 +57,7 @@ class Context:
     io_dtype: ir.DataType = ir.DataType.FLOAT
     ranges: Ranges = field(default_factory=dict)
     quantizers: Quantizers = field(default_factory=dict)
+    weights: Mapping[bytes, Blocks] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
 
 

@@ -34,6 +34,10 @@ def print_report(report: "Report") -> None:
     for graph in report.graphs:
         if graph.rescaling:
             print_rescaling(graph.rescaling, f"{graph.path}: " if len(report.graphs) > 1 else "")
+        if graph.saved:
+            console.print(
+                f"{graph.path}: embeddings in 8 bits, {graph.saved / 1e6:,.1f} MB less than in fp32", soft_wrap=True
+            )
     if report.quantization:
         print_quantization(report.quantization)
     print_optimization(report.optimization)
@@ -49,7 +53,8 @@ def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
     table = Table(
-        "form", "ranges", "blocks not quantized", "difference (rms)", "equal decisions", "metric worse by", "gate"
+        *("form", "ranges or rounding", "blocks not quantized", "difference (rms)"),
+        *("equal decisions", "metric worse by", "gate"),
     )
     for form in quantization.forms:
         last = form.curve[-1]

@@ -14,6 +14,7 @@ from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.quantization import DEFAULT_AGREEMENT
 from rpln_graphs.forms import INT8_FORMS
+from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.recipes import OPSET_OF_FP8, RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS
@@ -117,6 +118,18 @@ def test_other_targets_than_the_precision_is_for_are_refused(
     ):
         plan(precision=precision, target=target)
     assert plan(precision=precision, target=own).target.name == own
+
+
+def test_embeddings_are_quantized_on_request_in_every_form(plan: Callable[..., ExportPlan]) -> None:
+    for precision in ("int8", "int8-static", "int4"):
+        asked, plain = (plan(precision=precision, quantize_embeddings=more).recipe.forms for more in (True, False))
+        assert {name: form.passes for name, form in asked.items()} == {
+            name: (*form.passes, QuantizeEmbeddings) for name, form in plain.items()
+        }
+    assert plan(precision="int4", optimize="weights-4", quantize_embeddings=True).form.passes[-1] is QuantizeEmbeddings
+    assert "--quantize-embeddings goes with --int8 and --int4" in command("--quantize-embeddings", "--fp16")
+    with pytest.raises(PlanError, match=r"--quantize-embeddings goes with .* in int8-tensorrt"):
+        plan(precision="int8", target="tensorrt", quantize_embeddings=True)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-static", "int8-tensorrt"])

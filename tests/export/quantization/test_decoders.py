@@ -1,5 +1,6 @@
 """Decoders whose weights are in blocks: they write nearly the texts of fp32, from files that are smaller."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,18 @@ def test_weights_are_stored_in_standard_operators_and_few_bytes(embedded: Embedd
 
     plain = (embedded("text-generation") / "model.onnx").stat().st_size
     assert plain > sizes[0] > sizes[1]
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])
+def test_weights_of_4_bits_are_rounded_for_their_inputs(embedded: Embedded, task: str) -> None:
+    folder = embedded(task, precision="int4", optimize="weights-4")
+    quantization = json.loads((folder / "report.json").read_text(encoding="utf-8"))["quantization"]
+    (form,) = quantization["forms"]
+    rms = {row["ranges"]: row["rms"] for row in form["tried"]}
+
+    assert (quantization["measured"], quantization["held_back"]) == (48, 16)
+    assert form["curve"][-1]["ranges"] == "error-aware"
+    assert rms["error-aware"] < 0.75 * rms["nearest"]
 
 
 def test_an_encoder_and_its_decoder_are_quantized_together(embedded: Embedded) -> None:

@@ -117,6 +117,30 @@ def test_openvino_decides_as_onnx_runtime_does(embedded: Embedded) -> None:
     assert [row["score"] for row in other] == pytest.approx([row["score"] for row in one], abs=0.05)
 
 
+def test_embeddings_in_8_bits_are_tied_to_the_projection_and_change_little(embedded: Embedded) -> None:
+    task = "fill-mask"
+    # A few decisions in a hundred differ: among 3,200 words, several often fit equally well. No block is to be in fp32.
+    choices = {"precision": "int8", "min_agreement": 0.9}
+    folder, plain = (embedded(task, **choices, **more) for more in ({"quantize_embeddings": True}, {}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    words, hidden = config["vocab_size"], config["hidden_size"]
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+    # One table for the lookup and the projection: a byte for each value, and 4 for the scale of each word.
+    assert read_manifest(folder).passes["QuantizeEmbeddings"] == 2
+    assert integers_in(folder / "model.onnx") - integers_in(plain / "model.onnx") == words * hidden
+    assert report["graphs"][0]["saved"] == words * (3 * hidden - 4)
+    sizes = [(path / "model.onnx").stat().st_size for path in (plain, folder)]
+    assert abs(sizes[0] - sizes[1] - report["graphs"][0]["saved"]) < 5000  # a few nodes more
+    assert f"{report['graphs'][0]['saved']:,} bytes less than in fp32" in (folder / "report.md").read_text()
+
+    fp32, other, openvino = (
+        decided(task, pipeline(path, provider=provider, threads=1)(ITEMS[task]))
+        for path, provider in ((embedded(task), "cpu"), (folder, "cpu"), (folder, "openvino"))
+    )
+    assert fp32 == other == openvino
+
+
 def test_vectors_point_where_those_of_fp32_do(embedded: Embedded) -> None:
     task = "feature-extraction"
     one, other = (

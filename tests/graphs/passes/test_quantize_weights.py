@@ -8,6 +8,7 @@ from onnx.reference import ReferenceEvaluator
 from rpln_graphs.forms import WEIGHTS_4, WEIGHTS_8, write_form
 from rpln_graphs.passes.fuse_quantized_weights import FuseQuantizedWeights
 from rpln_graphs.passes.quantize_weights import OPSET, QuantizeWeights, QuantizeWeightsTo4, QuantizeWeightsTo8
+from rpln_graphs.quantization.blocks import identity_of_weight, quantized_blocks
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context
 from tests.graphs.folded import refused
 from tests.graphs.formulas import formulas_of
@@ -85,6 +86,17 @@ def test_products_that_share_a_weight_share_its_integers(kind: type[QuantizeWeig
         assert count(one_weight, kind) == 2
         assert len(one_weight.graph.initializers) == len(two_weights.graph.initializers) // 2 + 1  # the key's weight
         np.testing.assert_allclose(run(one_weight, FEEDS)["y"], run(two_weights, FEEDS)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_that_was_rounded_beforehand_is_known_by_what_it_holds() -> None:
+    rounded = (np.full((48, 3), 5, np.int8), np.full((3, 3), 0.5, np.float32))
+    before = graph()
+    before.graph.initializers[KEY].const_value = ir.tensor(WEIGHT + 1)
+    after = quantized(before, Context(weights={identity_of_weight(WEIGHT): rounded}), QuantizeWeightsTo4)
+    query, key = (values_of(after.graph.initializers[name + ".quantized"]) for name in (QUERY, KEY))
+
+    assert (query == 5).all()
+    np.testing.assert_array_equal(key.astype(np.int8), quantized_blocks(WEIGHT + 1, bits=4, size=16)[0])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rpln_graphs.quantization.observe import SAMPLE, observe
+from rpln_graphs.quantization.observe import SAMPLE, moments, observe
 from tests.graphs.text_graphs import Arrays, model_from_text, operators
 
 GRAPH = """
@@ -61,3 +61,11 @@ def test_empty_batches_are_left_out_and_every_batch_is_reported() -> None:
     seen = observe(model_from_text(GRAPH), ["y"], [empty, *BATCHES], advance=lambda: reported.append(None))
     assert seen["y"].low == 0
     assert len(reported) == 5
+
+
+def test_moments_are_summed_over_the_rows_of_all_batches(values: list[np.ndarray]) -> None:
+    rows = np.concatenate([array.reshape(-1, 6) for array in values])
+    found = moments(model_from_text(GRAPH), ["shifted"], BATCHES)
+
+    assert list(found) == ["shifted"]
+    np.testing.assert_allclose(found["shifted"], rows.T @ rows, rtol=1e-4, atol=1e-3 * np.square(rows).sum() / 6)
