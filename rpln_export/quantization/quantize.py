@@ -1,9 +1,12 @@
-"""The decision how an export's graphs are quantized: ranges by the error on texts held back, then the gate."""
+"""The decision how an export's graphs are quantized: all by the error on texts held back, then the gate.
+
+First the preparations of weights and biases are tried, then the ways to choose ranges.
+"""
 
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import onnx_ir as ir
@@ -20,9 +23,10 @@ from rpln_export.validation.calibration import windows_from_texts
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import Form
 from rpln_graphs.passes.quantize_attention import projected_for_scores
-from rpln_graphs.quantization.observe import Observed, observe
+from rpln_graphs.quantization.observe import observe
 from rpln_graphs.quantization.products import layer_products
-from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_from_observed
+from rpln_graphs.quantization.range_methods import RANGE_METHODS
+from rpln_graphs.quantization.ways import PLAIN, PREPARATIONS, Calibration, Preparation, Way, calibration_from_observed
 from rpln_graphs.rewriting.base import Context, counts_from_model, refusals_from_model
 from rpln_graphs.temporary import temporary_folder
 
@@ -41,8 +45,9 @@ class QuantizedForm:
 
     Attributes:
         form: the name of the form. Packed forms are quantized as the forms that they pack.
-        ranges: the row of RANGE_METHODS that its ranges come from; empty if they come from the batch.
-        tried: how faithful the graph is with each row of RANGE_METHODS.
+        ranges: the row of RANGE_METHODS that its ranges come from, and how weights were prepared, as in "min-max,
+            equalized and corrected"; empty if ranges come from the batch.
+        tried: how faithful the graph is in each way that was tried.
         passage: how it came through the gate.
     """
 
@@ -112,19 +117,23 @@ def quantize(
     calibrated = any(form.calibrated for form in forms)
     measured = [case for place, text in enumerate(texts) if place % HELD_BACK for case in text] if calibrated else []
     tried = texts[::HELD_BACK] if calibrated else texts
-    total = len(measured) + sum(len(_methods(form)) for form in forms)
+    total = len(measured) + sum(_ways(form) for form in forms)
     numbers = itertools.count(1)
 
     def tick() -> None:
         done = next(numbers)
         advance(done, max(done, total))
 
-    observed = _observed(graphs, under_test, measured, advance=tick)
+    calibration = (
+        _calibration(graphs, under_test, measured, equalizes=any(form.prepares for form in forms), advance=tick)
+        if calibrated
+        else None
+    )
     cases = [case for text in tried for case in text]
     gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
     with temporary_folder() as folder:
         trial = Trial(graphs, under_test, cases, folder, data, allow_partial=plan.allow_partial)
-        rows = [_quantized(form, trial, observed, gate, advance=tick) for form in forms]
+        rows = [_quantized(form, trial, calibration, gate, advance=tick) for form in forms]
     quantization = Quantization(
         forms={row.form: row for row in rows},
         measured=len(texts) - len(tried) if calibrated else 0,
@@ -156,37 +165,72 @@ def _tried(plan: ExportPlan) -> list[Form]:
     return [form for name, form in plan.recipe.forms.items() if name in names]
 
 
-def _observed(
-    graphs: Sequence[TracedGraph], under_test: GraphUnderTest, cases: Sequence[Any], *, advance: Callable[[], None]
-) -> Mapping[str, Observed]:
+def _calibration(
+    graphs: Sequence[TracedGraph],
+    under_test: GraphUnderTest,
+    cases: Sequence[Any],
+    *,
+    equalizes: bool,
+    advance: Callable[[], None],
+) -> Calibration:
     """Return what is seen of the activations that may be rounded. Only tasks with a single graph round activations."""
-    if not cases:
-        return {}
     (graph,) = graphs
     names = [product.activation.name or "" for product in layer_products(graph.model)]
     names += [node.outputs[0].name or "" for node in projected_for_scores(graph.model)]
     feeds = (under_test.full_feeds(case, graph.planned, {}) for case in cases)
-    return observe(graph.model, names, feeds, advance=advance)
+    observed = observe(graph.model, names, feeds, advance=advance)
+    return calibration_from_observed(graph.model, observed, equalizes=equalizes)
 
 
 def _quantized(
-    form: Form, trial: Trial, observed: Mapping[str, Observed], gate: Gate, *, advance: Callable[[], None]
+    form: Form, trial: Trial, calibration: Calibration | None, gate: Gate, *, advance: Callable[[], None]
 ) -> QuantizedForm:
-    """Quantize a form with the ranges that serve it best, and let it through the gate if it may pass."""
-    contexts, tried = {}, {}
-    for name in _methods(form):
-        quantizers = quantizers_from_observed(observed, RANGE_METHODS[name], dtype=form.rounds_to) if name else {}
-        contexts[name] = Context(quantizers=quantizers)
-        tried[name] = trial.fidelity(form, contexts[name])
+    """Quantize a form in the way that serves it best, and let it through the gate if it may pass."""
+    if calibration is None or not form.calibrated:
+        context, name = Context(), ""
+        tried = {name: trial.fidelity(form, context)}
         advance()
-    best = min(tried, key=lambda name: tried[name].rms if math.isfinite(tried[name].rms) else math.inf)
-    passage = pass_gate(gate, trial, form, contexts[best], tried[best], advance=advance)
-    return QuantizedForm(form=form.name, ranges=best, tried=tried, passage=passage)
+    else:
+        found = _tried_ways(form, trial, calibration, advance=advance)
+        way = _best(found)
+        context, name = calibration.context(way, form.rounds_to), way.name
+        tried = {one.name: fidelity for one, fidelity in found.items()}
+    passage = pass_gate(gate, trial, form, context, tried[name], advance=advance)
+    return QuantizedForm(form=form.name, ranges=name, tried=tried, passage=passage)
 
 
-def _methods(form: Form) -> Sequence[str]:
-    """Return the rows of RANGE_METHODS that a form is tried with; an empty name for one that takes none."""
-    return list(RANGE_METHODS) if form.calibrated else [""]
+def _tried_ways(
+    form: Form, trial: Trial, calibration: Calibration, *, advance: Callable[[], None]
+) -> dict[Way, Fidelity]:
+    """Return how faithful a static form is with each preparation, then with the best of these and each range."""
+    tried: dict[Way, Fidelity] = {}
+
+    def try_out(way: Way) -> None:
+        tried[way] = trial.fidelity(form, calibration.context(way, form.rounds_to))
+        advance()
+
+    for preparation in _preparations(form):
+        try_out(replace(PLAIN, preparation=preparation))
+    prepared = _best(tried)
+    for ranges in RANGE_METHODS.values():
+        if ranges != prepared.ranges:
+            try_out(replace(prepared, ranges=ranges))
+    return tried
+
+
+def _ways(form: Form) -> int:
+    """Return the number of ways that a form is tried in."""
+    return len(_preparations(form)) + len(RANGE_METHODS) - 1 if form.calibrated else 1
+
+
+def _preparations(form: Form) -> Sequence[Preparation]:
+    """Return the preparations that the form has the passes for."""
+    return PREPARATIONS if form.prepares else PREPARATIONS[:1]
+
+
+def _best(tried: Mapping[Way, Fidelity]) -> Way:
+    """Return the way with the smallest error."""
+    return min(tried, key=lambda way: tried[way].rms if math.isfinite(tried[way].rms) else math.inf)
 
 
 def _refused(quantization: Quantization) -> str:
