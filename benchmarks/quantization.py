@@ -219,19 +219,38 @@ def _nncf(fp32: Path, texts: Sequence[Feeds]) -> Iterator[Contender]:
         import nncf
     except ImportError:
         return
-    import onnx
     import openvino
 
     started = time.perf_counter()
-    dataset = nncf.Dataset([dict(text) for text in texts])
-    quantized = nncf.quantize(onnx.load(fp32), dataset, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(texts))
+    path = nncf_static(fp32, texts)
     print(f"NNCF took {time.perf_counter() - started:.0f} s", flush=True)
-    path = fp32.with_name("nncf.onnx")
-    onnx.save(quantized, path)
     yield Contender(name="NNCF static int8, OpenVINO", path=path, opened=_open_openvino)
     compressed = fp32.with_name("compressed.xml")
     openvino.save_model(nncf.compress_weights(openvino.Core().read_model(fp32)), compressed, compress_to_fp16=False)
     yield Contender(name="NNCF compressed weights, OpenVINO", path=compressed, opened=_open_openvino)
+
+
+def nncf_static(fp32: Path, texts: Sequence[Feeds], *, smooth: bool = True) -> Path:
+    """Return the graph that NNCF quantizes with ranges of `texts`, beside that in fp32.
+
+    Without `smooth`, it leaves out SmoothQuant.
+    """
+    import nncf
+    import onnx
+    from nncf.quantization.advanced_parameters import AdvancedSmoothQuantParameters
+
+    dataset = nncf.Dataset([dict(text) for text in texts])
+    alphas = AdvancedSmoothQuantParameters() if smooth else AdvancedSmoothQuantParameters(matmul=-1)
+    quantized = nncf.quantize(
+        onnx.load(fp32),
+        dataset,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(texts),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+    )
+    path = fp32.with_name("nncf.onnx")
+    onnx.save(quantized, path)
+    return path
 
 
 def _open_onnxruntime(path: Path, threads: int) -> Run:

@@ -251,7 +251,7 @@ def test_every_pass_says_what_is_there_before_and_after() -> None:
 def test_every_pass_is_used() -> None:
     used: set[type[CountingPass]] = set(CLEAN_UP)
     used |= {kind for recipe in RECIPES.values() for kind in (*recipe.folds, *recipe.passes)}
-    used |= {kind for form in ALL_FORMS.values() for kind in form.passes} | set(EMBEDDINGS)
+    used |= {kind for form in ALL_FORMS.values() for kind in (*form.prepares, *form.passes)} | set(EMBEDDINGS)
 
     used |= {base for kind in used for base in kind.__bases__}
     assert {kind for kinds in pass_files().values() for kind in kinds} - used == set(), "in no recipe and no form"
@@ -290,9 +290,9 @@ def test_every_quantized_form_rounds_as_itself_or_as_another_that_does() -> None
     assert {form.accurate_as for form in QUANTIZED_FORMS.values()} - {""} <= own
     for form in QUANTIZED_FORMS.values():
         if form.accurate_as:
-            assert (
-                form.passes[: len(QUANTIZED_FORMS[form.accurate_as].passes)] == QUANTIZED_FORMS[form.accurate_as].passes
-            )
+            other = QUANTIZED_FORMS[form.accurate_as]
+            assert form.prepares == other.prepares
+            assert form.passes[: len(other.passes)] == other.passes
     assert {form for recipe in RECIPES.values() if recipe.quantizes for form in recipe.forms} == set(QUANTIZED_FORMS)
 
 

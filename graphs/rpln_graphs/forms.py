@@ -10,6 +10,8 @@ from typing import Final
 import onnx_ir as ir
 
 from rpln_graphs.errors import PassError
+from rpln_graphs.passes.correct_biases import CorrectBiases
+from rpln_graphs.passes.equalize_channels import EqualizeChannels
 from rpln_graphs.passes.fuse_attention import FuseAttention
 from rpln_graphs.passes.fuse_bias_gelu import FuseBiasGelu
 from rpln_graphs.passes.fuse_embed_layer_norm import FuseEmbedLayerNorm
@@ -25,7 +27,7 @@ from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_products import QuantizeProducts
 from rpln_graphs.passes.quantize_weights import QuantizeWeights, QuantizeWeightsTo4, QuantizeWeightsTo8
 from rpln_graphs.quantization.quantizers import FP8, INT8
-from rpln_graphs.rewriting.base import Context, ExplainingPass
+from rpln_graphs.rewriting.base import Context, CountingPass, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
 from rpln_graphs.rewriting.traits import GraphTraits
 
@@ -36,6 +38,7 @@ class Form:
 
     Attributes:
         name: the value of --optimize.
+        prepares: the passes that change weights before, as far as the context says so, and add no node.
         passes: the passes that make it from the standard form, in order.
         standard: whether all of its operators are ONNX's own.
         packs: whether it computes real tokens only, and no padding.
@@ -44,6 +47,7 @@ class Form:
     """
 
     name: str
+    prepares: tuple[type[CountingPass], ...] = ()
     passes: tuple[type[ExplainingPass], ...] = ()
     standard: bool = True
     packs: bool = False
@@ -88,14 +92,23 @@ def _weight_forms(name: str, kind: type[ExplainingPass]) -> dict[str, Form]:
     return {row.name: row for row in rows}
 
 
+_PREPARES: Final = (EqualizeChannels, CorrectBiases)
+_PRODUCTS: Final = (QuantizeProducts,)
 _STATIC: Final = (QuantizeProducts, QuantizeAttention)
 _INT8_ROWS: Final = (
-    Form(name="static", passes=_STATIC),
-    Form(name="static-packed", passes=(*_STATIC, PackTokens), packs=True, accurate_as="static"),
-    Form(name="static-products", passes=(QuantizeProducts,)),
+    Form(name="static", prepares=_PREPARES, passes=_STATIC),
+    Form(
+        name="static-packed",
+        prepares=_PREPARES,
+        passes=(*_STATIC, PackTokens),
+        packs=True,
+        accurate_as="static",
+    ),
+    Form(name="static-products", prepares=_PREPARES, passes=_PRODUCTS),
     Form(
         name="static-products-packed",
-        passes=(QuantizeProducts, PackTokens),
+        prepares=_PREPARES,
+        passes=(*_PRODUCTS, PackTokens),
         packs=True,
         accurate_as="static-products",
     ),
@@ -135,12 +148,15 @@ def write_form(
 ) -> ir.Model:
     """Return a copy of `model` in another form, which shares the weights.
 
-    `context` holds the quantizers that a quantized form needs. Raises PassError if a pass fuses less than its formula
+    `context` holds what a quantized form needs. Raises PassError if a pass fuses less than its formula
     says, unless `allow_partial` is set.
     """
     written = model.clone()
+    context = context or Context()
+    for prepare in form.prepares:
+        prepare.configure(written, context)(written)
     for kind in form.passes:
-        step = kind.configure(written, context or Context())
+        step = kind.configure(written, context)
         step(written)
         shortage = shortage_from_model(written, step, traits)
         if shortage is not None and not allow_partial:

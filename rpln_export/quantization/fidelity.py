@@ -1,6 +1,6 @@
 """How faithful a quantized graph is to eager torch in fp32, on texts: what differs, and what is decided otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from rpln_export.validation.comparison import (
     meaningful,
     reference_outputs,
 )
+from rpln_export.validation.decoding import RunGraph
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import Form, write_form
 from rpln_graphs.rewriting.base import Context
@@ -104,6 +105,10 @@ class Trial:
             )
             for graph in self.graphs
         }
+        return self.fidelity_of_runs(runs, with_metric=with_metric)
+
+    def fidelity_of_runs(self, runs: Mapping[str, RunGraph], *, with_metric: bool = True) -> Fidelity:
+        """Return how faithful other graphs are, which `runs` runs by their names."""
         run = self.under_test.runner(runs)
         rows = {name: _Row() for name in self._outputs}
         for case, reference in zip(self.cases, self._expected, strict=True):

@@ -1,9 +1,12 @@
-"""The decision how an export's graphs are quantized: ranges by the error on texts held back, then the gate."""
+"""The decision how an export's graphs are quantized: all by the error on texts held back, then the gate.
+
+First the preparations of weights and biases are tried, then the ways to choose ranges; or the ways to round weights.
+"""
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,9 +27,10 @@ from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_graphs.forms import EMBEDDINGS, Form
 from rpln_graphs.passes.quantize_attention import projected_for_scores
 from rpln_graphs.quantization.blocks import Blocks
-from rpln_graphs.quantization.observe import Observed, observe
+from rpln_graphs.quantization.observe import observe
 from rpln_graphs.quantization.products import layer_products
-from rpln_graphs.quantization.range_methods import RANGE_METHODS, quantizers_from_observed
+from rpln_graphs.quantization.range_methods import RANGE_METHODS
+from rpln_graphs.quantization.ways import PLAIN, PREPARATIONS, Calibration, Preparation, calibration_from_observed
 from rpln_graphs.rewriting.base import Context, counts_from_model, refusals_from_model
 from rpln_graphs.temporary import temporary_folder
 
@@ -50,9 +54,10 @@ class QuantizedForm:
 
     Attributes:
         form: the name of the form. Packed forms are quantized as the forms that they pack.
-        ranges: the row of RANGE_METHODS that its ranges come from, or the one of ROUNDINGS that its weights are rounded
-            by; empty if there was nothing to choose.
-        tried: how faithful the graph is with each of these rows.
+        ranges: the row of RANGE_METHODS that its ranges come from, and how weights were prepared, as in "min-max,
+            equalized and corrected"; or the row of ROUNDINGS that its weights are rounded by; empty if there was
+            nothing to choose.
+        tried: how faithful the graph is in each way that was tried.
         passage: how it came through the gate.
     """
 
@@ -125,22 +130,21 @@ def quantize(
     tried = texts[::HELD_BACK] if calibrated else texts
     others = [text for place, text in enumerate(texts) if place % HELD_BACK] if calibrated else []
     measured = [under_test.case_from_ids(ids) for text in others for ids in text]
-    total = len(measured) + sum(len(_methods(form)) for form in forms)
+    total = len(measured) + sum(_number_of_ways(form) for form in forms)
     numbers = itertools.count(1)
 
     def tick() -> None:
         done = next(numbers)
         advance(done, max(done, total))
 
-    observed = _observed(graphs, under_test, measured if any(form.calibrated for form in forms) else [], advance=tick)
+    calibration = _calibration(forms, graphs, under_test, measured, advance=tick)
     rounded = _rounded(forms, traced, under_test, measured, advance=tick)
-    ways = {form.name: {name: _context(name, form, observed, rounded) for name in _methods(form)} for form in forms}
     prompts = PROMPTS if calibrated and plan.task.generates else 1
     cases = [under_test.case_from_ids(ids) for text in tried for whole in text for ids in _beginnings(whole, prompts)]
     gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
     with temporary_folder() as folder:
         trial = Trial(graphs, under_test, cases, folder, data, allow_partial=plan.allow_partial)
-        rows = [_quantized(form, trial, ways[form.name], gate, advance=tick) for form in forms]
+        rows = [_quantized(form, trial, calibration, rounded, gate, advance=tick) for form in forms]
     quantization = Quantization(
         forms={row.form: row for row in rows},
         measured=len(others),
@@ -178,17 +182,26 @@ def _beginnings(ids: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
     return [ids[:length] for length in sorted(lengths)]
 
 
-def _observed(
-    graphs: Sequence[TracedGraph], under_test: GraphUnderTest, cases: Sequence[Any], *, advance: Callable[[], None]
-) -> Mapping[str, Observed]:
-    """Return what is seen of the activations that may be rounded. Only tasks with a single graph round activations."""
-    if not cases:
-        return {}
+def _calibration(
+    forms: Sequence[Form],
+    graphs: Sequence[TracedGraph],
+    under_test: GraphUnderTest,
+    cases: Sequence[Any],
+    *,
+    advance: Callable[[], None],
+) -> Calibration | None:
+    """Return what is seen of the activations that may be rounded; None if no form rounds any.
+
+    Only tasks with a single graph round activations.
+    """
+    if not any(form.calibrated for form in forms):
+        return None
     (graph,) = graphs
     names = [product.activation.name or "" for product in layer_products(graph.model)]
     names += [node.outputs[0].name or "" for node in projected_for_scores(graph.model)]
     feeds = (under_test.full_feeds(case, graph.planned, {}) for case in cases)
-    return observe(graph.model, names, feeds, advance=advance)
+    observed = observe(graph.model, names, feeds, advance=advance)
+    return calibration_from_observed(graph.model, observed, equalizes=any(form.prepares for form in forms))
 
 
 def _rounded(
@@ -205,30 +218,63 @@ def _rounded(
 
 
 def _quantized(
-    form: Form, trial: Trial, contexts: Mapping[str, Context], gate: Gate, *, advance: Callable[[], None]
+    form: Form,
+    trial: Trial,
+    calibration: Calibration | None,
+    rounded: Mapping[bytes, Blocks],
+    gate: Gate,
+    *,
+    advance: Callable[[], None],
 ) -> QuantizedForm:
-    """Quantize a form in the one of these ways that serves it best, and let it through the gate if it may pass."""
-    tried = {}
-    for name, context in contexts.items():
-        tried[name] = trial.fidelity(form, context)
+    """Quantize a form in the way that serves it best, and let it through the gate if it may pass."""
+    contexts: dict[str, Context] = {}
+    tried: dict[str, Fidelity] = {}
+    for name, context in _ways(form, calibration, rounded, tried):
+        contexts[name], tried[name] = context, trial.fidelity(form, context)
         advance()
-    best = min(tried, key=lambda name: tried[name].rms if math.isfinite(tried[name].rms) else math.inf)
+    best = _best(tried)
     passage = pass_gate(gate, trial, form, contexts[best], tried[best], advance=advance)
     return QuantizedForm(form=form.name, ranges=best, tried=tried, passage=passage)
 
 
-def _methods(form: Form) -> Sequence[str]:
-    """Return the rows of RANGE_METHODS or ROUNDINGS that a form is tried with; an empty name if there is no choice."""
-    if form.calibrated:
-        return list(RANGE_METHODS)
+def _ways(
+    form: Form, calibration: Calibration | None, rounded: Mapping[bytes, Blocks], tried: Mapping[str, Fidelity]
+) -> Iterator[tuple[str, Context]]:
+    """Yield the name of each way in which a form is tried, and what it is quantized by.
+
+    `tried` holds what became of those before: each row of RANGE_METHODS is tried with the best preparation.
+    """
+    if calibration is None or not form.calibrated:
+        yield from ((name, Context(weights=rounded if name == ERROR_AWARE else {})) for name in _roundings(form))
+        return
+    prepared = {way.name: way for way in (replace(PLAIN, preparation=row) for row in _preparations(form))}
+    for name, way in prepared.items():
+        yield name, calibration.context(way, form.rounds_to)
+    best = prepared[_best(tried)]
+    for ranges in RANGE_METHODS.values():
+        if ranges != best.ranges:
+            way = replace(best, ranges=ranges)
+            yield way.name, calibration.context(way, form.rounds_to)
+
+
+def _number_of_ways(form: Form) -> int:
+    """Return the number of ways that a form is tried in."""
+    return len(_preparations(form)) + len(RANGE_METHODS) - 1 if form.calibrated else len(_roundings(form))
+
+
+def _preparations(form: Form) -> Sequence[Preparation]:
+    """Return the preparations that the form has the passes for."""
+    return PREPARATIONS if form.prepares else PREPARATIONS[:1]
+
+
+def _roundings(form: Form) -> Sequence[str]:
+    """Return the rows of ROUNDINGS that a form is tried with; an empty name if there is no choice."""
     return ROUNDINGS if form.error_aware else [""]
 
 
-def _context(name: str, form: Form, observed: Mapping[str, Observed], rounded: Mapping[bytes, Blocks]) -> Context:
-    """Return what a form is quantized by with this row of RANGE_METHODS or ROUNDINGS."""
-    if name in RANGE_METHODS:
-        return Context(quantizers=quantizers_from_observed(observed, RANGE_METHODS[name], dtype=form.rounds_to))
-    return Context(weights=rounded if name == ERROR_AWARE else {})
+def _best(tried: Mapping[str, Fidelity]) -> str:
+    """Return the way with the smallest error."""
+    return min(tried, key=lambda name: tried[name].rms if math.isfinite(tried[name].rms) else math.inf)
 
 
 def _refused(quantization: Quantization) -> str:

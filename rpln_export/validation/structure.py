@@ -181,12 +181,13 @@ def _folded_scale(standard: ir.Model, path: str, module: AttentionHeads, norm: n
     queries = _initializer(standard, f"{path}.query.weight")
     if queries is None:
         return 1.0
-    # float64 has room for whatever was folded.
+    # float64 has room for whatever was folded. Factors may have moved between the LayerNorm's scale and the weight.
     expected = module.query.weight.detach().double().numpy().T
     found = queries.astype(np.float64)
     gamma = _initializer(standard, f"{path.removesuffix('self')}LayerNorm.weight")
-    if gamma is not None and (gamma == 1.0).all():  # the LayerNorm's scale was folded into the weight, too
+    if gamma is not None:
         expected = expected * norm.weight.detach().double().numpy()[:, np.newaxis]
+        found = found * gamma.astype(np.float64)[:, np.newaxis]
     usual = np.abs(expected) > np.abs(expected).mean() / 2
     return float(np.median(found[usual] / expected[usual])) if usual.any() else math.nan
 

@@ -1,7 +1,7 @@
 """Observation of activations over calibration texts: their extremes, a sample of their values, and their moments."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,19 +18,51 @@ SAMPLE: Final = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What was seen of one activation.
+    """What was seen of one activation [..., C], whose channels are the places on its last axis.
 
     Attributes:
-        low: its smallest value.
-        high: its largest value.
-        sample: some of its values in fp32, spread evenly over all that was seen.
-        channels: the largest magnitude in each channel, which is a place on the last axis.
+        lows: the smallest value of each channel, [C].
+        highs: the largest value of each channel, [C].
+        means: the mean of each channel, [C], in fp64.
+        squares: the mean of the squares of each channel, [C], in fp64.
+        tokens: how many values each channel has.
+        sample: some of the values in fp32, spread evenly over all that was seen.
+        places: the channel of each value in the sample.
     """
 
-    low: float
-    high: float
+    lows: Array
+    highs: Array
+    means: Array
+    squares: Array
+    tokens: int
     sample: Array
-    channels: Array
+    places: Array
+
+    @property
+    def low(self) -> float:
+        """The smallest value."""
+        return float(self.lows.min())
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return float(self.highs.max())
+
+    @property
+    def channels(self) -> Array:
+        """The largest magnitude of each channel, [C]."""
+        return np.asarray(np.maximum(-self.lows, self.highs))
+
+    def divided(self, factors: Array) -> "Observed":
+        """Return what would have been seen with each channel divided by its factor, which is positive."""
+        return replace(
+            self,
+            lows=self.lows / factors,
+            highs=self.highs / factors,
+            means=self.means / factors,
+            squares=self.squares / factors.astype(np.float64) ** 2,
+            sample=self.sample / factors[self.places],
+        )
 
 
 def observe(
@@ -84,20 +116,27 @@ def _giving_out(model: ir.Model, names: Collection[str]) -> ir.Model:
 
 
 def _observed(array: Array) -> Observed:
-    flat = array.reshape(-1)
+    flat, rows = array.reshape(-1), array.reshape(-1, array.shape[-1])
     step = max(1, flat.size // SAMPLE) | 1  # odd: an even step would meet the same channels in every token
     return Observed(
-        low=float(flat.min()),
-        high=float(flat.max()),
+        lows=rows.min(axis=0),
+        highs=rows.max(axis=0),
+        means=rows.mean(axis=0, dtype=np.float64),
+        squares=np.square(rows, dtype=np.float64).mean(axis=0),
+        tokens=len(rows),
         sample=flat[::step].copy(),
-        channels=np.abs(array.reshape(-1, array.shape[-1])).max(axis=0),
+        places=np.arange(0, flat.size, step) % rows.shape[1],
     )
 
 
 def _joined(parts: Sequence[Observed]) -> Observed:
+    tokens = [part.tokens for part in parts]
     return Observed(
-        low=min(part.low for part in parts),
-        high=max(part.high for part in parts),
+        lows=np.min([part.lows for part in parts], axis=0),
+        highs=np.max([part.highs for part in parts], axis=0),
+        means=np.average([part.means for part in parts], axis=0, weights=tokens),
+        squares=np.average([part.squares for part in parts], axis=0, weights=tokens),
+        tokens=sum(tokens),
         sample=np.concatenate([part.sample for part in parts]),
-        channels=np.max([part.channels for part in parts], axis=0),
+        places=np.concatenate([part.places for part in parts]),
     )

@@ -53,6 +53,8 @@ class Quantizer:
 
 Quantizers = Mapping[str, Quantizer]
 """The quantizers of a graph's activations, by the names of the values."""
+ChannelValues = Mapping[str, Array]
+"""A number for each channel [C] of a graph's activations, by the names of the values."""
 
 
 def quantizer_from_range(low: float, high: float, dtype: ir.DataType = ir.DataType.UINT8) -> Quantizer:

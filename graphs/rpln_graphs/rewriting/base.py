@@ -19,7 +19,7 @@ from typing import ClassVar, Final, Self
 import onnx_ir as ir
 
 from rpln_graphs.quantization.blocks import Blocks
-from rpln_graphs.quantization.quantizers import Quantizers
+from rpln_graphs.quantization.quantizers import ChannelValues, Quantizers
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
 
@@ -50,6 +50,10 @@ class Context:
         ranges: the ranges of values; empty for passes that are not `calibrated`.
         quantizers: the quantizers of activations; empty for passes that are not `quantized`.
         weights: weights that were rounded beforehand, by `identity_of_weight`; others are rounded to the nearest.
+        factors: what the channels of activations are divided by, and the rows of weights multiplied by, before they are
+            rounded; empty if they stay as they are. The quantizers are those of the divided activations.
+        means: the means of the channels of activations that are rounded, by which biases are corrected for the rounding
+            of weights; empty if biases stay as they are.
         kept: the blocks of layers that are not quantized.
     """
 
@@ -58,6 +62,8 @@ class Context:
     ranges: Ranges = field(default_factory=dict)
     quantizers: Quantizers = field(default_factory=dict)
     weights: Mapping[bytes, Blocks] = field(default_factory=dict)
+    factors: ChannelValues = field(default_factory=dict)
+    means: ChannelValues = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
 
 

@@ -1,5 +1,7 @@
 """Observation: extremes, channels and a sample of activations are those that numpy finds in all batches together."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,10 @@ def test_extremes_and_channels_are_those_of_all_batches(values: list[np.ndarray]
 
     assert (seen.low, seen.high) == (rows.min(), rows.max())
     np.testing.assert_array_equal(seen.channels, np.abs(rows).max(axis=0))
+    np.testing.assert_array_equal([seen.lows, seen.highs], [rows.min(axis=0), rows.max(axis=0)])
+    np.testing.assert_allclose(seen.means, rows.mean(axis=0, dtype=np.float64), rtol=1e-9)
+    np.testing.assert_allclose(seen.squares, np.square(rows, dtype=np.float64).mean(axis=0), rtol=1e-9)
+    assert seen.tokens == len(rows)
 
 
 def test_the_sample_is_spread_over_all_batches_and_channels(values: list[np.ndarray]) -> None:
@@ -40,7 +46,20 @@ def test_the_sample_is_spread_over_all_batches_and_channels(values: list[np.ndar
 
     assert step > 1
     np.testing.assert_array_equal(seen.sample, np.concatenate([flat[0], flat[1][::step], flat[2]]))
-    assert {int(place) % 6 for place in np.arange(len(flat[1]))[::step]} == set(range(6))
+    channels = [np.arange(array.size) % 6 for array in flat]
+    np.testing.assert_array_equal(seen.places, np.concatenate([channels[0], channels[1][::step], channels[2]]))
+    assert set(channels[1][::step]) == set(range(6))
+
+
+def test_divided_channels_are_what_divided_values_would_have_shown() -> None:
+    factors = np.array([1, 4, 0.5, 16, 1, 0.25], dtype=np.float32)
+    seen = observe(model_from_text(GRAPH), ["shifted"], BATCHES)["shifted"].divided(factors)
+    divided = observe(model_from_text(GRAPH), ["shifted"], [{"x": batch["x"] / factors} for batch in BATCHES])[
+        "shifted"
+    ]
+
+    for field in fields(seen):
+        np.testing.assert_allclose(getattr(seen, field.name), getattr(divided, field.name), rtol=1e-9)
 
 
 def test_several_activations_are_told_apart_and_names_may_come_twice() -> None:

@@ -15,7 +15,10 @@ EVERY_METHOD = pytest.mark.parametrize("method", RANGE_METHODS.values(), ids=RAN
 
 
 def seen(values: Array) -> Observed:
-    return Observed(low=float(values.min()), high=float(values.max()), sample=values, channels=np.abs(values[:1]))
+    """Return what is seen of an activation with one channel."""
+    low, high, mean, square = (np.array([number]) for number in (values.min(), values.max(), values.mean(), 0.0))
+    places = np.zeros(len(values), dtype=np.int64)
+    return Observed(lows=low, highs=high, means=mean, squares=square, tokens=len(values), sample=values, places=places)
 
 
 def chosen(name: str, values: Array) -> tuple[float, float]:
