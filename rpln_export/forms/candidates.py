@@ -29,7 +29,9 @@ SECONDS: Final = 30.0
 A calm machine needs fewer, for its intervals are soon narrow. A candidate that has begun by then gets its fewest
 rounds, and settings of threads are measured after that.
 """
-OUT_OF_TIME: Final = f"not measured, because the {SECONDS:.0f} seconds for measuring were over"
+SECONDS_QUANTIZED: Final = 60.0
+"""The same for quantized graphs: an export of these takes longer for other reasons, and speed is what it is for."""
+OUT_OF_TIME: Final = "not measured, because the time for measuring was over"
 """The outcome of a candidate that there was no time for."""
 SETTINGS_SECONDS: Final = 5.0
 """The most seconds that measuring settings of threads takes."""

@@ -16,6 +16,7 @@ from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.forms.candidates import (
     DEFAULT_SETTINGS,
     SECONDS,
+    SECONDS_QUANTIZED,
     UNCLEAR,
     Settings,
     entries_from_plan,
@@ -126,12 +127,12 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
         return Measurements(why_not=f"{_default_form(plan)}; nothing is measured for this target")
     total = sum(entry.reason is None for graph in graphs for entry in entries_from_plan(graph.planned, plan))
     numbers = itertools.count(1)
+    seconds = SECONDS_QUANTIZED if plan.recipe.quantizes else SECONDS
     candidates: list[Candidate] = []
     try:
         for graph in graphs:
-            seconds = SECONDS / len(graphs)
             candidates += measure_candidates(
-                graph, plan, seconds=seconds, advance=lambda: advance(next(numbers), total)
+                graph, plan, seconds=seconds / len(graphs), advance=lambda: advance(next(numbers), total)
             )
     except (ProviderError, MissingExtraError) as error:
         because = str(error).partition(". ")[0]
