@@ -47,9 +47,11 @@ def main() -> None:
     versions = ", ".join(f"{name} {version}" for name, version in versions_of(("onnxruntime", "openvino")).items())
     page = f"""# Text generation on OpenVINO
 
-`python -m benchmarks.openvino_decoding BUNDLE...`: how many times as fast as ONNX Runtime OpenVINO runs the same
-bundle: the median of the ratios of {arguments.rounds} rounds, and their range. Prompts of {PROMPT} tokens, and {STEPS}
-steps after them. The prompt and the steps are compared by processor time, the whole by the time that passes.
+`python -m benchmarks.openvino_decoding BUNDLE...`: the speed of OpenVINO relative to ONNX Runtime on the
+same bundle (2 is twice as fast): the median of the ratios of {arguments.rounds} rounds, and their range. Prompts of
+{PROMPT} tokens, and {STEPS} steps after them. "Equal tokens" is the share of new tokens that both choose alike: with
+quantized weights, each rounds activations in its own way. The prompt and the steps are compared by processor time, the
+whole by the time that passes.
 
 {machine["processor"]}, threads: {machine["threads"]}, {machine["system"]}; {versions}.
 

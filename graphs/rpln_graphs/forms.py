@@ -38,7 +38,7 @@ class Form:
 
     Attributes:
         name: the value of --optimize.
-        prepares: the passes that change weights before, as far as the context says so, and add no node.
+        prepares: the passes that run first. They change weights and biases as the context says, and add no node.
         passes: the passes that make it from the standard form, in order.
         standard: whether all of its operators are ONNX's own.
         packs: whether it computes real tokens only, and no padding.

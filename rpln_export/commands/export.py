@@ -101,9 +101,9 @@ class _Int8(click.Choice[str]):
         flag_value="auto",
         type=_Int8(["auto", "static", "dynamic", "weight-only"]),
         help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
-        "takes them from each batch, weight-only stores weights in 8 bits alone. auto, if nothing is "
-        "said, is the faster of static and dynamic for encoders, and weight-only for decoders. With --target tensorrt, "
-        "or with an --engine of TensorRT's, it is static with the rest in fp16 (--precision int8-tensorrt).",
+        "takes them from each batch, weight-only rounds nothing but weights. auto, if nothing is said, is the faster of "
+        "static and dynamic for encoders, and weight-only for decoders. With --target tensorrt, or with --engine "
+        "tensorrt or tensorrt-rtx, encoders are static with the rest in fp16 (--precision int8-tensorrt).",
     ),
     cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
     cloup.option(
@@ -115,8 +115,8 @@ class _Int8(click.Choice[str]):
     cloup.option(
         "--quantize-embeddings",
         is_flag=True,
-        help="Store the word embeddings of an int8 or int4 graph, and its projection onto the vocabulary, in 8 bits, "
-        "too. The file becomes smaller; the speed stays.",
+        help="Store the word embeddings of an int8 or int4 graph for CPUs, and its projection onto the vocabulary, in 8 "
+        "bits, too. The file becomes smaller; the speed stays.",
     ),
     cloup.option(
         "--io-dtype",
@@ -130,17 +130,17 @@ class _Int8(click.Choice[str]):
         "--calibration",
         type=_PATH,
         metavar="TEXTS.TXT",
-        help="A file of texts like those that the model will read, on which activations of int8, int4, fp16 and bf16 "
-        "graphs are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: "
+        help="A file of texts like those that the model will read, on which activations of int8, int4, fp8, fp16 and "
+        "bf16 graphs are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: "
         "built-in texts]",
     ),
     cloup.option(
         "--min-agreement",
         type=float,
         metavar="SHARE",
-        help="The least share of decisions that an int8 graph must make as the fp32 network does, on calibration texts "
-        "that are held back. Layers that cost too much are not quantized. [default: 0.99; 0.9 for the words of a "
-        "decoder]",
+        help="The least share of decisions that an int8, int4 or fp8 graph must make as the fp32 network does, on "
+        "calibration texts that are held back. Layers that cost too much are not quantized. [default: 0.99; 0.9 for "
+        "the words of a decoder]",
     ),
     cloup.option(
         "--eval",

@@ -30,7 +30,7 @@ A calm machine needs fewer, for its intervals are soon narrow. A candidate that 
 rounds, and settings of threads are measured after that.
 """
 SECONDS_QUANTIZED: Final = 60.0
-"""The same for quantized graphs: an export of these takes longer for other reasons, and speed is what it is for."""
+"""The same for quantized graphs. Their export takes longer anyway, and speed is its purpose."""
 OUT_OF_TIME: Final = "not measured, because the time for measuring was over"
 """The outcome of a candidate that there was no time for."""
 SETTINGS_SECONDS: Final = 5.0

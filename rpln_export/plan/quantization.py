@@ -39,7 +39,7 @@ def recipe_from_choice(precision: str, task: Task, *, target: str | None, engine
 def with_quantized_embeddings(recipe: Recipe) -> Recipe:
     """Return the recipe with forms that have the table of words in 8 bits, too.
 
-    Raises PlanError for a recipe whose graphs are not in fp32 but for what is quantized.
+    Raises PlanError unless the recipe quantizes, and leaves everything else in fp32.
     """
     if not recipe.quantizes or recipe.lowers:
         raise PlanError(

@@ -1,4 +1,4 @@
-"""The decision how an export's graphs are quantized: all by the error on texts held back, then the gate.
+"""How an export's graphs are quantized: the error on texts held back decides, and then the gate.
 
 First the preparations of weights and biases are tried, then the ways to choose ranges; or the ways to round weights.
 """
@@ -42,7 +42,7 @@ HELD_BACK: Final = 4
 """One of this many texts is held back. Ranges are measured on the others; these decide which ranges are the best, and
 whether the gate holds."""
 PROMPTS: Final = 8
-"""The parts of a text that is held back from a decoder: it decides about the last word alone, and so for each part."""
+"""The prompts that a text held back makes for a decoder, its beginnings: of each, only the last word is decided."""
 ERROR_AWARE: Final = "error-aware"
 ROUNDINGS: Final = ("nearest", ERROR_AWARE)
 """The ways to round weights of 4 bits: each for itself, or so that later ones make up for errors of earlier ones."""

@@ -7,7 +7,8 @@ Rules:
    weights that read it are multiplied. So no node is added.
 3. What an attention's output projection reads is divided in the value projection, (P V) W -> (P V / s) (diag(s) W).
    The probabilities P do not mix channels. No cache holds the values, because static forms are for encoders.
-4. Nothing else is: a GELU stands before the second product of a feed-forward.
+4. No other activation is divided: before the second product of a feed-forward stands a GELU, through which no factor
+   can be moved.
 """
 
 from functools import partial

@@ -25,7 +25,7 @@ from rpln_graphs.rewriting.values import is_constant, tensor_of
 
 SAVED_KEY: Final = "rpln.embeddings.saved"
 """The key of a model's metadata that holds by how many bytes its tables became smaller."""
-WIDENED: Final = ".widened"
+UNSCALED: Final = ".unscaled"
 """The ending of the names of integers that became floats, and are not scaled yet."""
 _TABLE: Final = re.compile(r"(.*\.)?(word_embeddings\.weight|lm_head\.decoder\.weight(?P<turned>\.T)?)")
 """The names of tables [V, H] of V words, and of a projection's own weight, which is turned: [H, V]."""
@@ -83,7 +83,7 @@ def _look_up(graph: ir.Graph, gather: ir.Node, integers: ir.Value, scales: ir.Va
     narrow = typed_node("Gather", [integers, ids], name=name + QUANTIZED, dtype=ir.DataType.INT8, shape=shape)
     scale_shape = None if shape is None else [*shape[:-1], 1]
     scale = typed_node("Gather", [scales, ids], name=name + SCALE, dtype=ir.DataType.FLOAT, shape=scale_shape)
-    widened = cast_node(narrow.outputs[0], ir.DataType.FLOAT, name=name + WIDENED)
+    widened = cast_node(narrow.outputs[0], ir.DataType.FLOAT, name=name + UNSCALED)
     scaled = typed_node(
         "Mul", [widened.outputs[0], scale.outputs[0]], name=name + ROUNDED, dtype=ir.DataType.FLOAT, shape=shape
     )
@@ -95,7 +95,7 @@ def _look_up(graph: ir.Graph, gather: ir.Node, integers: ir.Value, scales: ir.Va
 def _project(graph: ir.Graph, reader: ir.Node, table: ir.Value, integers: ir.Value, scales: ir.Value) -> None:
     """Let a node that reads the whole table read the floats that its integers stand for (rule 2)."""
     name = table.name or ""
-    widened = cast_node(integers, ir.DataType.FLOAT, name=name + WIDENED)
+    widened = cast_node(integers, ir.DataType.FLOAT, name=name + UNSCALED)
     scaled = typed_node(
         "Mul", [widened.outputs[0], scales], name=name + ROUNDED, dtype=ir.DataType.FLOAT, shape=table.shape
     )

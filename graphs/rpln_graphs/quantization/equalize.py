@@ -47,7 +47,10 @@ class Equalizable:
 
 
 def equalizable_activations(model: ir.Model) -> list[Equalizable]:
-    """Return the activations that can be equalized: results of the layers' LayerNorms, and what attentions sum up."""
+    """Return the activations that can be equalized.
+
+    They are the results of the layers' LayerNorms, and the sums of values that attentions give out.
+    """
     return [*_norms(model), *_contexts(model)]
 
 
@@ -121,7 +124,7 @@ def _norms(model: ir.Model) -> Iterator[Equalizable]:
 def _readers(value: ir.Value) -> tuple[tuple[str, ...], tuple[ir.Value, ...]]:
     """Return the names of `value` and of selections of its rows, and the weights that read them.
 
-    There are no weights if anything else reads them, or anything outside the layers does.
+    No weights are returned if anything but a layer's product reads the value or one of its selections.
     """
     names = [value.name or ""]
     weights: list[ir.Value] = []

@@ -83,7 +83,7 @@ def moments(
 ) -> Mapping[str, Array]:
     """Return the sum of x^T x [K, K], in fp32, over the rows x [K] of the activations called `names`.
 
-    It is as `observe` otherwise.
+    `advance` is called after each batch. Needs onnxruntime.
     """
     summed: dict[str, Array] = {}
     for name, array in _values(model, names, batches, advance):

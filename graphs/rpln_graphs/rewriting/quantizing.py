@@ -1,4 +1,4 @@
-"""The base class of passes that quantize the layers of a network, and leave some of their blocks in fp32."""
+"""The base class of passes that quantize the layers of a network, and leave some of their blocks as they are."""
 
 from typing import Final, Self
 
@@ -17,7 +17,7 @@ class QuantizingPass(ExplainingPass):
 
     Attributes:
         quantizers: the quantizers of activations, which a `quantized` pass reads.
-        kept: the blocks that stay in fp32.
+        kept: the blocks that are not quantized.
     """
 
     def __init__(self, *, quantizers: Quantizers | None = None, kept: frozenset[str] = frozenset()) -> None:

@@ -53,7 +53,7 @@ def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
     table = Table(
-        *("form", "ranges or rounding", "blocks not quantized", "difference (rms)"),
+        *("form", "ranges and preparation, or rounding", "blocks not quantized", "difference (rms)"),
         *("equal decisions", "metric worse by", "gate"),
     )
     for form in quantization.forms:
