@@ -257,9 +257,9 @@ def _page(results: Mapping[str, Mapping[str, Fidelity]], speeds: Mapping[str, Ma
         f"`python -m benchmarks.quantization_algebra`: static int8 graphs with min-max ranges, on "
         f"{sum(SENTENCES.values())} texts that no range was measured on. Differences from eager torch in fp32 are "
         'relative to the range of the output. "plain" is the graph as it was traced, "folded" has the affine of '
-        'LayerNorms in the weights, and "quantizers apart" gives queries, keys and values a quantizer each. Decisions are '
-        "counted where a task decides along an axis. NNCF quantizes the folded graph, and runs in OpenVINO; in fill-mask it "
-        "goes without SmoothQuant, which fails there. Equalizing and correcting add no operator: what their speeds "
+        'LayerNorms in the weights, and "quantizers apart" gives queries, keys and values a quantizer each. '
+        "Decisions are counted where a task decides along an axis. NNCF quantizes the folded graph, and runs in "
+        "OpenVINO; in fill-mask it goes without SmoothQuant, which fails there. Equalizing and correcting add no operator: what their speeds "
         "differ by is noise."
     )
     decided = {name: row for name, row in results.items() if all(found.decisions for found in row.values())}

@@ -101,8 +101,8 @@ class _Int8(click.Choice[str]):
         flag_value="auto",
         type=_Int8(["auto", "static", "dynamic", "weight-only"]),
         help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
-        "takes them from each batch, weight-only rounds nothing but weights. auto, if nothing is said, is the faster of "
-        "static and dynamic for encoders, and weight-only for decoders. With --target tensorrt, or with --engine "
+        "takes them from each batch, weight-only rounds nothing but weights. auto, if nothing is said, is the faster "
+        "of static and dynamic for encoders, and weight-only for decoders. With --target tensorrt, or with --engine "
         "tensorrt or tensorrt-rtx, encoders are static with the rest in fp16 (--precision int8-tensorrt).",
     ),
     cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
@@ -115,8 +115,8 @@ class _Int8(click.Choice[str]):
     cloup.option(
         "--quantize-embeddings",
         is_flag=True,
-        help="Store the word embeddings of an int8 or int4 graph for CPUs, and its projection onto the vocabulary, in 8 "
-        "bits, too. The file becomes smaller; the speed stays.",
+        help="Store the word embeddings of an int8 or int4 graph for CPUs, and its projection onto the vocabulary, in "
+        "8 bits, too. The file becomes smaller; the speed stays.",
     ),
     cloup.option(
         "--io-dtype",
