@@ -259,8 +259,8 @@ def _page(results: Mapping[str, Mapping[str, Fidelity]], speeds: Mapping[str, Ma
         'relative to the range of the output. "plain" is the graph as it was traced, "folded" has the affine of '
         'LayerNorms in the weights, and "quantizers apart" gives queries, keys and values a quantizer each. '
         "Decisions are counted where a task decides along an axis. NNCF quantizes the folded graph, and runs in "
-        "OpenVINO; in fill-mask it goes without SmoothQuant, which fails there. Equalizing and correcting add no operator: what their speeds "
-        "differ by is noise."
+        "OpenVINO; in fill-mask it goes without SmoothQuant, which fails there. Equalizing and correcting add no "
+        "operator: what their speeds differ by is noise."
     )
     decided = {name: row for name, row in results.items() if all(found.decisions for found in row.values())}
     timed = {runtime: {label: f"{ratio:.2f}" for label, ratio in row.items()} for runtime, row in speeds.items()}

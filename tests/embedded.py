@@ -17,7 +17,7 @@ def embedded_bundle(tmp_path_factory: pytest.TempPathFactory, task: str, **choic
 
     `choices` are arguments of `make_plan`.
     """
-    name = "-".join([task, *(str(choice).replace("'", "") for choice in choices.values())])
+    name = "-".join([task, *(f"{key}={choice}".replace("'", "") for key, choice in choices.items())])
 
     def make(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as monkeypatch:

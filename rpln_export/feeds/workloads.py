@@ -1,7 +1,6 @@
 """The inputs of a graph for a workload: batches of random tokens, on which forms are measured."""
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -30,8 +29,8 @@ prompts need not be fastest at steps.
 """
 
 
-def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) -> Iterator[Feeds]:
-    """Yield the inputs of a graph for each batch of the workload.
+def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) -> Iterator[tuple[Feeds, int]]:
+    """Yield the inputs of a graph for each batch of the workload, and how often they are run in a row.
 
     A graph that reads a cache gets each batch as a prompt, and then as STEPS steps after it, which are all alike. One
     that takes no prompts gets a single step.
@@ -39,10 +38,10 @@ def workload_feeds(planned: PlannedGraph, workload: Workload, limits: Limits) ->
     shortest_past = planned.plan.variant.shortest_past
     for batch in workload.batches:
         if not shortest_past:
-            yield _feeds(planned, [min(length, limits.usable_length) for length in batch], limits, past=0)
+            yield _feeds(planned, [min(length, limits.usable_length) for length in batch], limits, past=0), 1
         if shortest_past is not None:
             step = _feeds(planned, [1] * len(batch), limits, past=min(max(batch), limits.usable_length - 1))
-            yield from repeat(step, 1 if shortest_past else STEPS)
+            yield step, 1 if shortest_past else STEPS
 
 
 def _feeds(planned: PlannedGraph, lengths: Sequence[int], limits: Limits, *, past: int) -> Feeds:

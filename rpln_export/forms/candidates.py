@@ -20,6 +20,7 @@ from rpln_graphs.sessions import writing_copies
 from rpln_graphs.temporary import temporary_folder
 from rpln_runtime.engines.providers import PROVIDERS, open_engine
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
+from rpln_runtime.generation.cache import PRESENT
 from rpln_runtime.manifest import Candidate
 from rpln_runtime.session import DEFAULT_PROVIDER
 
@@ -171,12 +172,20 @@ def _runs(
         threads=settings.threads,
         spinning=settings.spinning,
     )
-    names = planned.call.output_names
+    # Generation binds the cache to memory: that some engines copy what they return is no part of it.
+    names = [name for name in planned.call.output_names if not name.startswith(PRESENT)]
     dtypes = engine.inputs
-    return [
-        partial(engine.run, {name: array.astype(dtypes[name], copy=False) for name, array in feeds.items()}, names)
-        for feeds in workload_feeds(planned, plan.workload, plan.limits_of(planned.plan))
-    ]
+    runs: list[Run] = []
+    for feeds, times in workload_feeds(planned, plan.workload, plan.limits_of(planned.plan)):
+        typed = {name: array.astype(dtypes[name], copy=False) for name, array in feeds.items()}
+        runs.append(partial(_run_often, partial(engine.run, typed, names), times))
+    return runs
+
+
+def _run_often(run: Run, times: int) -> None:
+    """Run something so many times, without a pause."""
+    for _ in range(times):
+        run()
 
 
 def _speed(

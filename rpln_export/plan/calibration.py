@@ -21,7 +21,7 @@ EXPECTED: Final = (
 FIELDS: Final = ("text", "text_pair")
 """The fields of a line of JSON. The first one must be there."""
 FEWEST: Final = 4
-"""The fewest texts that int8 is calibrated on: one of them is held back."""
+"""The fewest texts that a graph is quantized with: one of them is held back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
         return
     if not recipe.measures:
         raise PlanError(
-            "--calibration goes with --int8, --int4, --fp16 or --bf16, but an "
-            f"{recipe.name} export measures no ranges. Leave it out."
+            "--calibration goes with --int8, --int4, --fp8, --fp16 or --bf16, but an "
+            f"{recipe.name} export measures no activations. Leave it out."
         )
     texts = calibration_texts(path, recipe)
     if recipe.quantizes and len(texts) < FEWEST:

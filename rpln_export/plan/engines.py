@@ -98,6 +98,8 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         return EnginePlan(why_not=f"no TensorRT is installed. To build engines: {BACKENDS['tensorrt-rtx'].install}")
     if request.name != AUTO:
         backend.load()
+    if not request.asked_for and (why_not := _refused_here(backend, precision)):
+        return EnginePlan(why_not=why_not)
     return EnginePlan(
         backend=backend,
         targets=_targets(backend, request.gpus, precision),
@@ -174,11 +176,13 @@ def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str
                 f"--engine {backend.name} builds for the GPU of this machine, {found}, and for no other. Leave out "
                 "--gpu."
             )
-        gpus = [found]
+        if why_not := _refused_here(backend, precision):
+            raise PlanError(f"{why_not}. Export with --fp16, or use --engine tensorrt-rtx for another GPU.")
+        return (found,)
     default = [target for target in backend.default_targets if (target, precision) not in backend.refused]
     targets = tuple(dict.fromkeys(gpu.lower() for gpu in gpus or default))
     for target in targets:
-        if not backend.needs_gpu and target not in backend.targets:
+        if target not in backend.targets:
             raise PlanError(
                 f"{backend.name} does not build for --gpu {target}, only for {', '.join(backend.targets)}. For another "
                 "GPU, such as H100 (sm90) or B200 (sm100), use --engine tensorrt on a machine that has it."
@@ -189,6 +193,15 @@ def _targets(backend: Backend, gpus: Sequence[str], precision: str) -> tuple[str
                 f"{backend.refused[target, precision]}. Leave this GPU out, or export with --fp16."
             )
     return targets
+
+
+def _refused_here(backend: Backend, precision: str) -> str:
+    """Return why a backend that builds for the GPU at hand cannot do so in this precision; empty if it can."""
+    target = device_target() if backend.needs_gpu else None
+    reason = backend.refused.get((target or "", precision))
+    if reason is None:
+        return ""
+    return f"{backend.name} does not build {precision} engines for the GPU of this machine, {target}: {reason}"
 
 
 def _checked(options: EngineOptions, backend: Backend) -> EngineOptions:

@@ -10,12 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rpln_export.quantization.fidelity import Fidelity, Trial
-from rpln_graphs.forms import Form
+from rpln_graphs.forms import EMBEDDINGS, Form
 from rpln_graphs.quantization.products import layer_products
 from rpln_graphs.rewriting.base import Context
 
 MOST_KEPT: Final = 0.75
 """The share of a network's blocks up to which they go back to fp32. Beyond that, int8 gains too little."""
+
+
+EMBEDDINGS_ALONE: Final = "embeddings in 8 bits alone are too far off, with all blocks as they were"
+"""Why a form does not pass whose embeddings are to be quantized: no block can make up for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +63,14 @@ class Passage:
         curve: the points that were tried.
         costs: how far the graph is off with one block alone quantized, by the block; empty if nothing had to stay.
         holds: whether the gate holds at the last point.
+        because: why it cannot hold, where that is known.
     """
 
     context: Context
     curve: Sequence[Point]
     costs: Mapping[str, float]
     holds: bool
+    because: str = ""
 
 
 def pass_gate(
@@ -79,6 +85,12 @@ def pass_gate(
         return Passage(context=context, curve=curve, costs={}, holds=True)
     blocks = list(dict.fromkeys(product.block for graph in trial.graphs for product in layer_products(graph.model)))
     costs: dict[str, float] = {}
+    if set(EMBEDDINGS) & set(form.passes):
+        alone = replace(context, kept=frozenset(blocks))
+        fidelity = trial.fidelity(form, alone)
+        advance()
+        if not gate.holds(fidelity):
+            return Passage(context=context, curve=curve, costs={}, holds=False, because=EMBEDDINGS_ALONE)
     for block in blocks:
         alone = replace(context, kept=frozenset(blocks) - {block})
         costs[block] = trial.fidelity(form, alone, with_metric=False).rms

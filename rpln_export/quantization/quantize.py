@@ -71,7 +71,8 @@ class QuantizedForm:
         """Why the form is refused; None if the gate holds."""
         if self.passage.holds:
             return None
-        return f"refused by the gate: {self.passage.curve[-1].fidelity}"
+        because = f" ({self.passage.because})" if self.passage.because else ""
+        return f"refused by the gate: {self.passage.curve[-1].fidelity}{because}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

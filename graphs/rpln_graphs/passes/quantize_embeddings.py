@@ -10,8 +10,7 @@ These are old operators, which compute the same in every runtime.
 """
 
 import re
-from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -34,11 +33,10 @@ _TABLE: Final = re.compile(r"(.*\.)?(word_embeddings\.weight|lm_head\.decoder\.w
 class QuantizeEmbeddings(ExplainingPass):
     """A pass that stores tables of words in 8 bits. It counts their readers: a lookup and, in some heads, a product."""
 
-    unless: ClassVar[Mapping[str, str]] = {INPUTS_EMBEDS: "words are given as vectors, not as ids"}
-
     def formula(self, traits: GraphTraits) -> int:
-        """Return 1 for the lookup in a graph with layers, and 1 more for the head of a language model."""
-        return int(traits.layers > 0) + int(GELU_HEAD in traits.features)
+        """Return 1 for the lookup of ids in a graph with layers, and 1 more for the head of a language model."""
+        looks_up = traits.layers > 0 and INPUTS_EMBEDS not in traits.features
+        return int(looks_up) + int(GELU_HEAD in traits.features)
 
     def rewrite(self, model: ir.Model) -> int:
         readers, saved = 0, 0

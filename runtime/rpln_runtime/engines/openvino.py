@@ -29,8 +29,6 @@ OPTIONS = {
     CAPACITY: str(CACHE),
 }
 """The options that every graph is compiled with."""
-_ITEM_SIZES: Final = {1: 4, 10: 2, 16: 2}
-"""The bytes of an element of fp32, fp16 and bf16, by the number of the type in ONNX (`TensorProto.DataType`)."""
 
 
 class OpenVinoEngine:
@@ -125,13 +123,13 @@ class OpenVinoBinding:
         """Bind an output to `array`, which is contiguous and in host memory."""
         self._bind(name, array, array.shape)
 
-    def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
+    def bind_input(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:  # noqa: ARG002 # the port has the type
         """Bind an input to memory of the engine."""
-        self._bind(name, _bytes_at(pointer, element, shape), shape)
+        self._bind(name, _bytes_at(pointer, self._ports[name].element_type.size, shape), shape)
 
-    def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:
+    def bind_output(self, name: str, element: int, shape: tuple[int, ...], pointer: int) -> None:  # noqa: ARG002 # the port has the type
         """Bind an output to memory of the engine."""
-        self._bind(name, _bytes_at(pointer, element, shape), shape)
+        self._bind(name, _bytes_at(pointer, self._ports[name].element_type.size, shape), shape)
 
     def run(self) -> None:
         """Run the graph. The outputs are complete when this returns."""
@@ -142,8 +140,14 @@ class OpenVinoBinding:
         from openvino import Tensor
 
         port = self._ports[name]
-        self._arrays[name] = array
-        self._request.set_tensor(port, Tensor(array, shape, port.element_type))
+        try:
+            self._request.set_tensor(port, Tensor(array, shape, port.element_type))
+        except RuntimeError as error:
+            raise ProviderError(
+                f"OpenVINO does not take memory of the shape {shape} for {name!r} ({error}). Check the bundle (rpln "
+                "validate)."
+            ) from error
+        self._arrays[name] = array  # after it: until then, the request reads the array before
 
 
 @contextmanager
@@ -177,9 +181,9 @@ def _infer(request: Any, feeds: Mapping[str, np.ndarray]) -> None:
         ) from error
 
 
-def _bytes_at(pointer: int, element: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the memory of a tensor of the type `element` (its number in ONNX) as an array of bytes."""
-    size = _ITEM_SIZES[element] * math.prod(shape)
+def _bytes_at(pointer: int, item_size: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the memory of a tensor, whose elements have `item_size` bytes, as an array of bytes."""
+    size = item_size * math.prod(shape)
     # OpenVINO takes no array without elements for a tensor without elements.
     return np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(pointer))
 

@@ -205,8 +205,9 @@ def test_openvino_is_measured_for_decoders(decoder: Racer, monkeypatch: pytest.M
 def test_a_decoder_is_measured_on_a_prompt_and_on_the_steps_after_it(decoder: Racer) -> None:
     plan, graph = decoder
     limits = plan.limits_of(graph.planned.plan)
-    feeds = list(workload_feeds(graph.planned, plan.workload, limits))
+    (prompt, once), (step, often) = workload_feeds(graph.planned, plan.workload, limits)
     length = min(128, limits.usable_length)
 
-    assert [one["input_ids"].shape for one in feeds] == [(8, length), *[(8, 1)] * 19]
-    assert {one["attention_mask"].shape[1] for one in feeds[1:]} == {min(length + 1, limits.usable_length)}
+    assert (prompt["input_ids"].shape, once) == ((8, length), 1)
+    assert (step["input_ids"].shape, often) == ((8, 1), 19)
+    assert step["attention_mask"].shape[1] == min(length + 1, limits.usable_length)

@@ -435,3 +435,15 @@ def test_a_missing_package_has_its_own_exit_code(
     result = CliRunner().invoke(export_command, [str(tagger), "-o", str(tmp_path / "out"), "--engine", name])
     assert result.exit_code == MissingExtraError.exit_code
     assert f'Run: pip install "rpln-export[{name}]"' in result.stderr
+
+
+def test_fp8_gets_no_engine_where_the_gpu_at_hand_has_no_fp8(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = BACKENDS["tensorrt"]
+    monkeypatch.setitem(sys.modules, backend.module, ModuleType(backend.module))
+    monkeypatch.setattr(engine_plans, "_installed", lambda: backend)
+    monkeypatch.setattr(engine_plans, "device_target", lambda: "sm80")
+    plan = plan_of("auto", "fp8")
+    reason = "tensorrt does not build fp8 engines for the GPU of this machine, sm80: GPUs compute in fp8 from"
+    assert (plan.backend, plan.why_not.startswith(reason)) == (None, True)
+    assert plan_of("auto", "int8-tensorrt").targets == ("sm80",)
+    assert refusal("tensorrt", "fp8").startswith(reason)

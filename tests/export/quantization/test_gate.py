@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from rpln_export.quantization.fidelity import Fidelity
-from rpln_export.quantization.gate import MOST_KEPT, Gate, Passage, pass_gate
-from rpln_graphs.forms import INT8_FORMS, Form
+from rpln_export.quantization.gate import EMBEDDINGS_ALONE, MOST_KEPT, Gate, Passage, pass_gate
+from rpln_graphs.forms import INT8_FORMS, Form, forms_with_embeddings
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.rewriting.base import Context
 from tests.graphs.networks import Network, trace_task
@@ -103,3 +103,18 @@ def test_where_nothing_is_decided_every_graph_passes() -> None:
     assert Gate(agreement=1.0).holds(vectors)
     assert not Gate(agreement=1.0).holds(Fidelity(rms=0.0, largest=0.0, decisions=1000, agreeing=999))
     assert Gate(agreement=0.999).holds(Fidelity(rms=0.0, largest=0.0, decisions=1000, agreeing=999))
+
+
+def test_embeddings_that_are_too_far_off_are_given_up_at_once(network: Network) -> None:
+    class WithoutBlocks(FakeTrial):
+        def fidelity(self, form: Form, context: Context, *, with_metric: bool = True) -> Fidelity:
+            self.contexts.append(context)
+            return Fidelity(rms=0.1, largest=0.1, decisions=1000, agreeing=980)
+
+    trial: Any = WithoutBlocks(network)
+    (form,) = forms_with_embeddings({FORM.name: FORM}).values()
+    first = trial.fidelity(form, CONTEXT)
+    found = pass_gate(GATE, trial, form, CONTEXT, first, advance=lambda: None)
+
+    assert (found.holds, found.because, len(found.curve)) == (False, EMBEDDINGS_ALONE, 1)
+    assert [context.kept for context in trial.contexts] == [frozenset(), frozenset(BLOCKS)]

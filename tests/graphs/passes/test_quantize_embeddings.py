@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from rpln_graphs.forms import ALL_FORMS, forms_with_embeddings, write_form
 from rpln_graphs.passes.quantize_embeddings import SAVED_KEY, QuantizeEmbeddings
 from rpln_graphs.rewriting.counts import shortage_from_model
-from rpln_graphs.rewriting.traits import INPUTS_EMBEDS, GraphTraits
+from rpln_graphs.rewriting.traits import GELU_HEAD, INPUTS_EMBEDS, GraphTraits
 from tests.graphs.formulas import formulas_of
 from tests.graphs.fusions import GRAPHS, applied, count, traced
 from tests.graphs.networks import Network, trace_task
@@ -136,4 +136,13 @@ def test_packed_forms_look_up_real_tokens_alone(form: str) -> None:
 
 
 def test_words_that_are_given_as_vectors_have_no_table() -> None:
-    assert QuantizeEmbeddings().expected(GraphTraits(layers=2, features=frozenset({INPUTS_EMBEDS}))) == 0
+    for features, readers in (({INPUTS_EMBEDS}, 0), ({INPUTS_EMBEDS, GELU_HEAD}, 1), ({GELU_HEAD}, 2), (set(), 1)):
+        assert QuantizeEmbeddings().expected(GraphTraits(layers=2, features=frozenset(features))) == readers
+
+
+@pytest.mark.parametrize(("task", "readers"), [("fill-mask", 1), ("token-classification", 0)])
+def test_vectors_in_place_of_ids_leave_the_projection_alone(task: str, readers: int) -> None:
+    made = trace_task(task, inputs=("inputs_embeds", "attention_mask", "token_type_ids"))
+    after = applied(made.graph, QuantizeEmbeddings)
+
+    assert count(after, QuantizeEmbeddings) == readers
