@@ -18,7 +18,7 @@ from rpln_export.plan.calibration import (
 )
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.validation.calibration import ids_from_texts
-from rpln_graphs.recipes import RECIPES
+from rpln_graphs.recipes import RECIPES, Recipe
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 
 INT8 = RECIPES["int8"]
@@ -94,11 +94,11 @@ def test_files_without_a_text_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", [row for row in RECIPES.values() if row.quantizes], ids=lambda row: row.name)
-def test_too_few_texts_for_int8_are_refused(tmp_path: Path, recipe: object) -> None:
+def test_too_few_texts_to_quantize_are_refused(tmp_path: Path, recipe: Recipe) -> None:
     path = write(tmp_path / "texts.txt", "one\n" * (FEWEST - 1))
-    with pytest.raises(PlanError, match=f"holds {FEWEST - 1} texts, and int\\S+ needs at least {FEWEST}"):
-        check_calibration(path, recipe)  # type: ignore[arg-type] # rows of RECIPES
-    check_calibration(write(path, "one\n" * FEWEST), recipe)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match=f"holds {FEWEST - 1} texts, and {recipe.name} needs at least {FEWEST}"):
+        check_calibration(path, recipe)
+    check_calibration(write(path, "one\n" * FEWEST), recipe)
     check_calibration(write(path, "one\n"), RECIPES["fp16"])
 
 

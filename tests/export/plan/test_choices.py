@@ -26,13 +26,13 @@ TASK = "token-classification"
 
 def test_two_precisions_are_refused() -> None:
     result = CliRunner().invoke(export_command, ["--fp16", "--bf16"])
-    assert (result.exit_code, "--precision, --fp16, --bf16, --int8 and --int4" in result.stderr) == (2, True)
+    assert (result.exit_code, "--precision, --fp16, --bf16, --int8, --int4 and --fp8" in result.stderr) == (2, True)
 
 
 def test_calibration_of_an_fp32_export_is_refused(tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("one\n", encoding="utf-8")
-    with pytest.raises(PlanError, match="--calibration goes with --int8, --int4, --fp16 or --bf16"):
+    with pytest.raises(PlanError, match="--calibration goes with --int8, --int4, --fp8, --fp16 or --bf16"):
         make_plan(None, calibration=texts)
 
 
