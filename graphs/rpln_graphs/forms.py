@@ -92,28 +92,19 @@ def _weight_forms(name: str, kind: type[ExplainingPass]) -> dict[str, Form]:
     return {row.name: row for row in rows}
 
 
+def _and_packed(form: Form) -> tuple[Form, Form]:
+    """Return a form, and the same with packed tokens, which is as accurate."""
+    packed = replace(
+        form, name=f"{form.name}-packed", passes=(*form.passes, PackTokens), packs=True, accurate_as=form.name
+    )
+    return form, packed
+
+
 _PREPARES: Final = (EqualizeChannels, CorrectBiases)
-_PRODUCTS: Final = (QuantizeProducts,)
-_STATIC: Final = (QuantizeProducts, QuantizeAttention)
 _INT8_ROWS: Final = (
-    Form(name="static", prepares=_PREPARES, passes=_STATIC),
-    Form(
-        name="static-packed",
-        prepares=_PREPARES,
-        passes=(*_STATIC, PackTokens),
-        packs=True,
-        accurate_as="static",
-    ),
-    Form(name="static-products", prepares=_PREPARES, passes=_PRODUCTS),
-    Form(
-        name="static-products-packed",
-        prepares=_PREPARES,
-        passes=(*_PRODUCTS, PackTokens),
-        packs=True,
-        accurate_as="static-products",
-    ),
-    Form(name="dynamic", passes=(QuantizeDynamically,)),
-    Form(name="dynamic-packed", passes=(QuantizeDynamically, PackTokens), packs=True, accurate_as="dynamic"),
+    *_and_packed(Form(name="static", prepares=_PREPARES, passes=(QuantizeProducts, QuantizeAttention))),
+    *_and_packed(Form(name="static-products", prepares=_PREPARES, passes=(QuantizeProducts,))),
+    *_and_packed(Form(name="dynamic", passes=(QuantizeDynamically,))),
 )
 
 INT8_FORMS: Final = {row.name: row for row in _INT8_ROWS}
@@ -148,8 +139,8 @@ def write_form(
 ) -> ir.Model:
     """Return a copy of `model` in another form, which shares the weights.
 
-    `context` holds what a quantized form needs. Raises PassError if a pass fuses less than its formula
-    says, unless `allow_partial` is set.
+    `context` holds what a quantized form needs. Raises PassError if a pass fuses less than its formula says, unless
+    `allow_partial` is set.
     """
     written = model.clone()
     context = context or Context()

@@ -101,7 +101,8 @@ FP16_TOLERANCE: Final = RangeTolerance(difference=2e-2, argmax_agreement=0.995, 
 BF16_TOLERANCE: Final = replace(FP16_TOLERANCE, resolution=2.0**-7)
 """The tolerance of bf16, whose numbers have 7 bits behind the first."""
 ROUNDING_TOLERANCE: Final = RoundingTolerance(rms=2.0, largest=3.0, resolution=2.0**-10)
-"""The tolerance of int8 and int4: the same factors as in fp32, where runtimes round what the graph leaves in fp32."""
+"""The tolerance of int8, int4 and fp8: the factors are those of fp32. The resolution allows for runtimes that round
+what the graph leaves in fp32."""
 _TO_FP16: Final = (RescaleResidual, RescaleValues, LowerPrecision)
 """The passes of fp16."""
 _STATIC: Final = {name: form for name, form in INT8_FORMS.items() if form.calibrated}
@@ -112,6 +113,7 @@ def _quantized(
     name: str,
     forms: Mapping[str, Form],
     *,
+    computes_in: ir.DataType = ir.DataType.FLOAT,
     stores_in: ir.DataType = INT8,
     folds: tuple[type[CountingPass], ...] = FOLDS,
     passes: tuple[type[CountingPass], ...] = (),
@@ -120,7 +122,7 @@ def _quantized(
 ) -> Recipe:
     return Recipe(
         name=name,
-        computes_in=ir.DataType.FLOAT16 if passes else ir.DataType.FLOAT,
+        computes_in=computes_in,
         stores_in=stores_in,
         oldest_opset=oldest_opset,
         folds=folds,
@@ -173,8 +175,22 @@ RECIPES: Final = {
         _quantized("int8-dynamic", _DYNAMIC),
         _quantized("int8-weight-only", WEIGHTS_8, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
         _quantized("int4", WEIGHTS_4, stores_in=ir.DataType.INT4, folds=FOLDS_OF_LOWER, oldest_opset=OPSET),
-        _quantized("int8-tensorrt", STATIC_SYMMETRIC, passes=_TO_FP16, target="tensorrt"),
-        _quantized("fp8", STATIC_FLOAT8, stores_in=FP8, passes=_TO_FP16, target="tensorrt", oldest_opset=OPSET_OF_FP8),
+        _quantized(
+            "int8-tensorrt",
+            STATIC_SYMMETRIC,
+            computes_in=ir.DataType.FLOAT16,
+            passes=_TO_FP16,
+            target="tensorrt",
+        ),
+        _quantized(
+            "fp8",
+            STATIC_FLOAT8,
+            computes_in=ir.DataType.FLOAT16,
+            stores_in=FP8,
+            passes=_TO_FP16,
+            target="tensorrt",
+            oldest_opset=OPSET_OF_FP8,
+        ),
     )
 }
 

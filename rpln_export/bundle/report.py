@@ -108,8 +108,8 @@ class TriedGraph:
     """A quantized graph that was tried on texts.
 
     Attributes:
-        ranges: the row of RANGE_METHODS that its ranges come from, or the row of ROUNDINGS that its weights are rounded
-            by; empty if there was nothing to choose.
+        way: the row of RANGE_METHODS that its ranges come from, and how weights were prepared, as in "min-max,
+            equalized"; or the row of ROUNDINGS that its weights are rounded by; empty if there was nothing to choose.
         kept: the blocks of layers that stay in fp32.
         rms: the root of the mean square of its differences from eager torch, relative to the output's range.
         largest: the largest difference.
@@ -118,7 +118,7 @@ class TriedGraph:
         drop: by how many points the metric is worse than in fp32; None where it was not measured.
     """
 
-    ranges: str
+    way: str
     kept: Sequence[str]
     rms: float
     largest: float
@@ -133,7 +133,7 @@ class QuantizedFormReport:
 
     Attributes:
         form: the name of the form.
-        tried: the graphs with all blocks quantized, one for each way to choose ranges or to round weights.
+        tried: the graphs with all blocks quantized, one for each way that was tried.
         curve: the graphs with more and more blocks in fp32; the last one is the form's.
         costs: the rms with one block alone quantized, by the block; empty if nothing had to stay in fp32.
         holds: whether the form passes the gate.
@@ -328,16 +328,16 @@ def _quantization_report(quantization: Quantization) -> QuantizationReport:
 def _quantized_form(row: QuantizedForm) -> QuantizedFormReport:
     return QuantizedFormReport(
         form=row.form,
-        tried=[_tried(fidelity, ranges=name) for name, fidelity in row.tried.items()],
-        curve=[_tried(point.fidelity, ranges=row.ranges, kept=point.kept) for point in row.passage.curve],
+        tried=[_tried(fidelity, way=name) for name, fidelity in row.tried.items()],
+        curve=[_tried(point.fidelity, way=row.way, kept=point.kept) for point in row.passage.curve],
         costs=row.passage.costs,
         holds=row.passage.holds,
     )
 
 
-def _tried(fidelity: Fidelity, *, ranges: str, kept: Sequence[str] = ()) -> TriedGraph:
+def _tried(fidelity: Fidelity, *, way: str, kept: Sequence[str] = ()) -> TriedGraph:
     return TriedGraph(
-        ranges=ranges,
+        way=way,
         kept=kept,
         rms=fidelity.rms,
         largest=fidelity.largest,

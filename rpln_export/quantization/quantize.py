@@ -39,7 +39,7 @@ ADVICE: Final = (
     "--max-drop, leave out --quantize-embeddings if you asked for it, or export in another precision."
 )
 HELD_BACK: Final = 4
-"""One of this many texts is held back. Ranges are measured on the others; these decide which ranges are the best, and
+"""One of this many texts is held back. Activations are measured on the others; these decide which way is the best, and
 whether the gate holds."""
 PROMPTS: Final = 8
 """The prompts that a text held back makes for a decoder, its beginnings: of each, only the last word is decided."""
@@ -54,7 +54,7 @@ class QuantizedForm:
 
     Attributes:
         form: the name of the form. Packed forms are quantized as the forms that they pack.
-        ranges: the row of RANGE_METHODS that its ranges come from, and how weights were prepared, as in "min-max,
+        way: the row of RANGE_METHODS that its ranges come from, and how weights were prepared, as in "min-max,
             equalized and corrected"; or the row of ROUNDINGS that its weights are rounded by; empty if there was
             nothing to choose.
         tried: how faithful the graph is in each way that was tried.
@@ -62,7 +62,7 @@ class QuantizedForm:
     """
 
     form: str
-    ranges: str
+    way: str
     tried: Mapping[str, Fidelity]
     passage: Passage
 
@@ -235,7 +235,7 @@ def _quantized(
         advance()
     best = _best(tried)
     passage = pass_gate(gate, trial, form, contexts[best], tried[best], advance=advance)
-    return QuantizedForm(form=form.name, ranges=best, tried=tried, passage=passage)
+    return QuantizedForm(form=form.name, way=best, tried=tried, passage=passage)
 
 
 def _ways(

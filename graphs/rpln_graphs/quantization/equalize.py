@@ -18,9 +18,9 @@ import onnx_ir as ir
 from rpln_graphs.quantization.observe import Observed
 from rpln_graphs.quantization.products import block_of, layer_products
 from rpln_graphs.quantization.quantizers import Array, ChannelValues, quantizer_from_range, scales_of_weight
-from rpln_graphs.rewriting.projections import is_own_constant, projection_from_matmul
+from rpln_graphs.rewriting.projections import Projection, is_own_constant, projection_from_matmul
 from rpln_graphs.rewriting.row_selections import selection_from_node
-from rpln_graphs.rewriting.values import tensor_of
+from rpln_graphs.rewriting.values import sole_reader, tensor_of
 
 CONTEXT: Final = ".output.dense.weight.T"
 VALUE: Final = ".self.value"
@@ -142,15 +142,18 @@ def _readers(value: ir.Value) -> tuple[tuple[str, ...], tuple[ir.Value, ...]]:
 
 
 def _contexts(model: ir.Model) -> Iterator[Equalizable]:
-    initializers = model.graph.initializers
     for product in layer_products(model):
         attention, found, _ = (product.weight.name or "").rpartition(CONTEXT)
-        if not found or attention != product.block or not is_own_constant(product.weight, rank=2):
+        values = _value_projection(model, attention) if found and attention == product.block else None
+        if values is None or not is_own_constant(product.weight, rank=2):
             continue
-        parts = [
-            (initializers.get(f"{attention}{VALUE}.{part}"), rank) for part, rank in (("weight.T", 2), ("bias", 1))
-        ]
-        makers = tuple(value for value, rank in parts if value is not None and is_own_constant(value, rank=rank))
-        if len(makers) == len(parts):
+        if sole_reader(values.result) is not None and sole_reader(product.activation) is product.matmul:
             name = product.activation.name or ""
-            yield Equalizable(name=name, aliases=(name,), makers=makers, readers=(product.weight,))
+            yield Equalizable(name=name, aliases=(name,), makers=values.constants, readers=(product.weight,))
+
+
+def _value_projection(model: ir.Model, attention: str) -> Projection | None:
+    """Return the projection of an attention's values; None if it has none of its own, as where three are merged."""
+    weight = model.graph.initializers.get(f"{attention}{VALUE}.weight.T")
+    reader = None if weight is None else sole_reader(weight)
+    return None if reader is None else projection_from_matmul(reader)

@@ -53,15 +53,14 @@ def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
     table = Table(
-        *("form", "ranges and preparation, or rounding", "blocks not quantized", "difference (rms)"),
-        *("equal decisions", "metric worse by", "gate"),
+        "form", "way", "blocks not quantized", "difference (rms)", "equal decisions", "metric worse by", "gate"
     )
     for form in quantization.forms:
         last = form.curve[-1]
         equal = "" if last.agreement is None else f"{last.agreement:.2%} of {last.decisions:,}"
         dropped = "" if last.drop is None else f"{last.drop:.2f} points"
         gate = "holds" if form.holds else "does not hold"
-        table.add_row(form.form, last.ranges, str(len(last.kept)), f"{last.rms:.2e}", equal, dropped, gate)
+        table.add_row(form.form, last.way, str(len(last.kept)), f"{last.rms:.2e}", equal, dropped, gate)
     console.print(table)
     console.print(f"gate, on {quantization.held_back} texts: {quantization.gate}", soft_wrap=True)
     decisions = max(form.curve[-1].decisions for form in quantization.forms)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from rpln_graphs.errors import GraphError
 from rpln_graphs.forms import STANDARD
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.trace import trace_model
-from rpln_runtime.engines.providers import PROVIDERS
+from rpln_runtime.engines.providers import PROVIDERS, open_engine
 
 TASK = "token-classification"
 Racer = tuple[ExportPlan, GraphForms]
@@ -211,3 +212,22 @@ def test_a_decoder_is_measured_on_a_prompt_and_on_the_steps_after_it(decoder: Ra
     assert (prompt["input_ids"].shape, once) == ((8, length), 1)
     assert (step["input_ids"].shape, often) == ((8, 1), 19)
     assert step["attention_mask"].shape[1] == min(length + 1, limits.usable_length)
+
+
+def test_a_cache_that_is_given_out_is_not_copied(decoder: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, graph = decoder
+    asked: list[Sequence[str]] = []
+
+    def opened(path: Path, **options: Any) -> Any:
+        return SimpleNamespace(inputs=open_engine(path, **options).inputs, run=lambda _, names: asked.append(names))
+
+    def measure(reference: Sequence[Run], *_: object, **__: object) -> MeasuredSpeed:
+        for run in reference:
+            run()
+        return MeasuredSpeed(processor=REFERENCE, elapsed=REFERENCE)
+
+    monkeypatch.setattr(candidates, "open_engine", opened)
+    monkeypatch.setattr(candidates, "measure_speed", measure)
+    measure_candidates(graph, plan, seconds=60, advance=lambda: None)
+
+    assert {tuple(names) for names in asked} == {("logits",)}

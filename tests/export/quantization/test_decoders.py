@@ -93,10 +93,10 @@ def test_weights_of_4_bits_are_rounded_for_their_inputs(embedded: Embedded, task
     folder = embedded(task, precision="int4", optimize="weights-4")
     quantization = json.loads((folder / "report.json").read_text(encoding="utf-8"))["quantization"]
     (form,) = quantization["forms"]
-    rms = {row["ranges"]: row["rms"] for row in form["tried"]}
+    rms = {row["way"]: row["rms"] for row in form["tried"]}
 
     assert (quantization["measured"], quantization["held_back"]) == (48, 16)
-    assert form["curve"][-1]["ranges"] == "error-aware"
+    assert form["curve"][-1]["way"] == "error-aware"
     assert rms["error-aware"] < 0.75 * rms["nearest"]
 
 

@@ -1,6 +1,7 @@
 """Exports in int8, end to end: embedded checkpoints answer as in fp32; what is not accurate is not published."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -301,6 +302,32 @@ def test_other_options_are_taken(exported: Callable[..., Export], task: str, opt
     assert manifest.recipe == recipe
     for graph in manifest.graphs:
         assert rounding in {node.op_type for node in onnx.load(made.folder / graph.path).graph.node}
+
+
+TABLES = re.compile(r"word_embeddings\.weight|lm_head\.decoder\.weight")
+"""The names of tables of words; a tied one has the second."""
+WITH_TABLES = ("--quantize-embeddings", "--min-agreement", "0")
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("fill-mask", ("--int8", "dynamic", "--with-tokenizer", *WITH_TABLES)),
+        ("text2text-generation", ("--int4", *WITH_TABLES)),
+        ("text-classification", ("--int8", "--target", "tensorrt")),
+        ("text-classification", ("--fp8", "--calibration", str(MAILS), "--min-agreement", "0.9")),
+    ],
+)
+def test_bundles_are_proven_again(exported: Callable[..., Export], task: str, options: tuple[str, ...]) -> None:
+    made = exported(task, *options)
+    proven = run("validate", made.folder, made.checkpoint)
+    assert proven.exit_code == 0, proven.output
+
+    graphs = [onnx.load(made.folder / graph.path).graph for graph in read_manifest(made.folder).graphs]
+    tables = [one.name for graph in graphs for one in graph.initializer if TABLES.search(one.name)]
+    quantized = [name for name in tables if name.endswith((".quantized", ".scale"))]
+    assert quantized == (tables if "--quantize-embeddings" in options else [])
+    assert tables
 
 
 def test_few_decisions_are_said_to_tell_little(exported: Callable[..., Export], tmp_path: Path) -> None:

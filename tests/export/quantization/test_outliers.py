@@ -79,19 +79,19 @@ def test_the_gate_keeps_the_outlying_attention_in_fp32(outlying: Path, tmp_path:
 
 def test_ranges_that_clip_the_outliers_save_a_static_graph(outlying: Path, tmp_path: Path) -> None:
     form = exported(outlying, tmp_path / "out", "int8-static", 0.99)
-    by_ranges = {row.ranges: row for row in form.tried}
+    by_ranges = {row.way: row for row in form.tried}
 
     assert (by_ranges["min-max"].agreement or 0) < 0.99 <= (form.curve[-1].agreement or 0)
-    assert form.curve[-1].ranges == min(by_ranges, key=lambda name: by_ranges[name].rms) != "min-max"
+    assert form.curve[-1].way == min(by_ranges, key=lambda name: by_ranges[name].rms) != "min-max"
     assert form.holds
 
 
 def test_equalized_channels_save_it_with_whole_ranges(outlying: Path, tmp_path: Path) -> None:
     form = exported(outlying, tmp_path / "out", "int8-static", 0.99)
-    by_way = {row.ranges: row for row in form.tried}
+    by_way = {row.way: row for row in form.tried}
 
     assert by_way["min-max, equalized"].rms < by_way["min-max"].rms / 2
-    assert "equalized" in form.curve[-1].ranges
+    assert "equalized" in form.curve[-1].way
     assert form.curve[-1].kept == ()
     passes = read_manifest(tmp_path / "out").passes
     # Four layers: two LayerNorms and one attention's result in each.

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from rpln_runtime import ManifestError, MissingExtraError, load
+from rpln_runtime import ManifestError, MissingExtraError, ProviderError, load
 from rpln_runtime.engines.base import Engine
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Manifest
@@ -153,3 +153,22 @@ def test_a_graph_that_openvino_cannot_compile_is_named(openvino: ModuleType, tmp
     facts = (f"OpenVINO {openvino.__version__}", str(path), "provider='cpu'", f"{INSTALL} --upgrade")
     with pytest.raises(ManifestError, match=naming(*facts)):
         open_engine(path, provider="openvino")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_memory_that_openvino_does_not_take_is_refused_and_what_was_bound_stays(
+    bundle_of: Callable[..., Bundle],
+) -> None:
+    folder = bundle_of("token-classification").folder
+    session = load(folder, provider="openvino", threads=1)
+    feeds = feeds_of(session.manifest)
+    binding = session.bindable_engine().bind()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, array)
+    logits = np.zeros_like(session.run(feeds)["logits"])
+    binding.bind_cpu_output("logits", logits)
+    with pytest.raises(ProviderError, match=r"OpenVINO does not take memory of the shape .* for 'input_ids'"):
+        binding.bind_cpu_input("input_ids", np.zeros((1, 1, 1), np.int64))
+
+    binding.run()
+    np.testing.assert_array_equal(logits, session.run(feeds)["logits"])
