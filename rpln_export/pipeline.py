@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from rpln_export.bundle.engines import export_engines
 from rpln_export.bundle.manifest import manifest_from_export, write_bundle_files
+from rpln_export.bundle.pages.page import write_page
 from rpln_export.bundle.report import Report, report_from_export, summary_from_report
 from rpln_export.bundle.text_graph import text_graphs, write_text_graph_description
 from rpln_export.checkpoint.loading import Checkpoint, load_checkpoint
@@ -202,6 +203,7 @@ def _finish(plan: ExportPlan, traced: TracedCheckpoint, attempt: Attempt, folder
         engines=engines,
     )
     report.write(folder)
+    write_page(report, folder)
     manifest = dataclasses.replace(attempt.manifest, validation=summary_from_report(report))
     write_manifest(folder, manifest, known=manifest.files)
     return report

@@ -82,7 +82,7 @@ class Case:
     @property
     def length(self) -> int:
         """The number of tokens of a text, padding and those in a cache included."""
-        return self.mask.shape[-1]
+        return int(self.mask.shape[-1])
 
     def selected(self, values: NDArray[Any], axes: Sequence[str | int]) -> NDArray[Any]:
         """Return the part of `values` [rows, sequence, ...] at the tokens that an output with these `axes` describes.

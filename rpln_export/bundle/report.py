@@ -270,6 +270,13 @@ class Report:
     engines: EnginesBuilt
     versions: Mapping[str, str]
 
+    @property
+    def operators_by_file(self) -> Sequence[tuple[str, Mapping[str, int]]]:
+        """The number of nodes by operator in each ONNX file of the bundle, with its path."""
+        return [(graph.path, graph.operators) for graph in self.graphs] + [
+            (form.path, form.operators) for form in self.forms
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Return all fields, for machines."""
         document = dataclasses.asdict(self)

@@ -4,6 +4,7 @@ A plot is drawn in the colours of a light page. `rpln_export.plots.svg` turns th
 other values on a dark page. No plot tells things apart by colour alone: lines have other markers and dashes, too.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -63,6 +65,25 @@ def figure(*, height: float, width: float = WIDTH) -> Iterator[tuple["Figure", "
             figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), dpi=PIXELS_PER_INCH, layout="constrained"
         )
         yield drawn, drawn.add_subplot()
+
+
+def legend_above(axes: "Axes") -> None:
+    """Put the legend above the axes, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+
+
+def name_powers_of_ten(axis: "Axis") -> None:
+    """Put the ticks of a logarithmic axis at powers of ten, and write these with raised digits."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(base=10))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"10{str(round(math.log10(value))).translate(_SUPERSCRIPTS)}")
+    )
+
+
+_SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _settings() -> dict[Any, Any]:
