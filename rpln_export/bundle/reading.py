@@ -10,6 +10,7 @@ from rpln_export.bundle.report import REPORT_NAME, Report
 from rpln_export.errors import ReportError
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.limits import OTHER
+from rpln_runtime.tasks import TASKS
 
 AGAIN: Final = "Export the checkpoint again with this version of rpln-export."
 
@@ -29,6 +30,8 @@ def report_from_folder(folder: Path) -> Report:
         raise ReportError(f"{path} cannot be read: {error}. {AGAIN}") from error
     except TypeError as error:
         raise ReportError(f"{path} is not a report of this version: {error}. {AGAIN}") from error
+    if report.task not in TASKS:
+        raise ReportError(f"{path} names the task {shown(report.task)}, which this version does not know. {AGAIN}")
     return report
 
 

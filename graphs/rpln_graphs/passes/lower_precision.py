@@ -9,8 +9,8 @@ Rules:
 4. Graph inputs and outputs get the I/O type; integers stay integers. Keys and values that decoder graphs pass on are in
    the lower type whatever the I/O type, or in fp32 where they were measured beyond its safe range.
 
-The model's metadata say which MatMuls stayed fp32 and how far their values reach, and the largest value that is computed
-in the lower type in each layer.
+The model's metadata say which MatMuls stayed fp32 and how far their values reach, and which value in the lower type is
+the largest in each layer.
 """
 
 import json

@@ -1,5 +1,6 @@
 """The plots of the page: drift, headroom, candidates and the curve of quantization."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 SMALLEST: Final = 1e-9
 """What stands for a difference of zero on a logarithmic axis."""
 MOST_TICKS: Final = 13
+MOST_LETTERS: Final = 28
+"""The most letters of a name in a legend or beside a bar."""
 BAR_HEIGHT: Final = 30
+BLOCK: Final = re.compile(r"encoder\.layer\.(?P<layer>\d+)(?:\.(?P<module>\w+))?")
+LETTERS: Final = {"attention": "a", "crossattention": "c", "intermediate": "f"}
+"""The letters that stand for the blocks of a layer."""
 
 
 def drift_plot(drifts: Mapping[str, Sequence[BlockDrift]], *, title: str) -> Markup:
@@ -26,7 +32,7 @@ def drift_plot(drifts: Mapping[str, Sequence[BlockDrift]], *, title: str) -> Mar
     longest = max(drifts.values(), key=len)
     with figure(height=290) as (plot, axes):
         for label, blocks in drifts.items():
-            axes.plot([_relative(row.distance.largest, row) for row in blocks], label=label)
+            axes.plot([_relative(row.distance.largest, row) for row in blocks], label=_cut(label, MOST_LETTERS))
         axes.plot(
             [_relative(row.noise.largest, row) for row in longest],
             label="eager torch in fp32",
@@ -37,7 +43,7 @@ def drift_plot(drifts: Mapping[str, Sequence[BlockDrift]], *, title: str) -> Mar
         axes.set_yscale("log")
         name_powers_of_ten(axes.yaxis)
         axes.set_ylabel("largest difference / range")
-        axes.set_xlabel("behind block (a: attention, f: feed-forward)")
+        axes.set_xlabel("behind block (emb: embeddings, a: attention, f: feed-forward)")
         _name_ticks(axes, [_short(row.block) for row in longest])
         legend_above(axes)
         ends = ", ".join(
@@ -80,7 +86,7 @@ def headroom_plot(layers: Mapping[str, LargestValue], *, title: str) -> Markup:
 def candidates_plot(candidates: Sequence[Candidate], *, title: str) -> Markup:
     """Return the speeds of the candidates that were measured, with their intervals."""
     rows = [row for row in candidates if row.speedup is not None]
-    names = [f"{row.form}\non {row.provider}" for row in rows]
+    names = [f"{_cut(row.form, MOST_LETTERS)}\non {_cut(row.provider, MOST_LETTERS)}" for row in rows]
     with figure(height=70 + 1.5 * BAR_HEIGHT * len(rows)) as (plot, axes):
         for place, row in enumerate(rows):
             assert row.speedup is not None
@@ -122,7 +128,9 @@ def quantization_plot(forms: Sequence[QuantizedFormReport], *, title: str) -> Ma
     with figure(height=270) as (plot, axes):
         for form in forms:
             axes.plot(
-                [len(row.kept) for row in form.curve], [max(row.rms, SMALLEST) for row in form.curve], label=form.form
+                [len(row.kept) for row in form.curve],
+                [max(row.rms, SMALLEST) for row in form.curve],
+                label=_cut(form.form, MOST_LETTERS),
             )
         axes.set_xlabel("blocks that stay in fp32")
         axes.set_ylabel("difference (rms / range)")
@@ -147,10 +155,13 @@ def _relative(difference: float, row: BlockDrift) -> float:
 
 def _short(block: str) -> str:
     """Return a block's name as it fits below an axis: "emb", "3", "3a" for an attention, "3c", or "3f"."""
-    if block == "embeddings":
-        return "emb"
-    _, _, number, *module = block.split(".")
-    return number + {"attention": "a", "crossattention": "c", "intermediate": "f"}.get(".".join(module), "")
+    place = BLOCK.fullmatch(block)
+    return _cut(block, 3) if place is None else place["layer"] + LETTERS.get(place["module"], "")
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the text if it has at most so many letters, else its end, which tells the names of files apart."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def _name_ticks(axes: "Axes", names: Sequence[str]) -> None:

@@ -84,9 +84,8 @@ def _headroom(report: Report) -> str:
 
 
 def _fastest(report: Report) -> str:
-    measured = [row for row in report.optimization.candidates if row.speedup is not None]
-    best = max(measured, key=_speed, default=None)
-    if best is None:
+    best = max(report.optimization.candidates, key=_speed, default=None)
+    if best is None or not _speed(best):
         return NOTHING
     return f"{best.form} on {best.provider}: {_speed(best):.2f} ({best.speedup_low:.2f} to {best.speedup_high:.2f})"
 
@@ -110,6 +109,7 @@ def _forms(report: Report) -> str:
     return "; ".join(
         f"{form.form}: rms {form.curve[-1].rms:.1e}, {len(form.curve[-1].kept)} blocks in fp32"
         for form in report.quantization.forms
+        if form.curve
     )
 
 
