@@ -16,10 +16,10 @@ MODULES: Final = (
     (".self.key", "key"),
     (".self.value", "value"),
     (".self", "attend"),
-    ("attention.output", "project out"),
-    ("intermediate.dense", "project up"),
+    ("attention.output", "output"),
+    ("intermediate.dense", "expand"),
     ("intermediate", "activate"),
-    ("output", "project down"),
+    ("output", "contract"),
 )
 """What a module does, by a part of its path: the first row that is in it."""
 RESIDUAL: Final = "add"

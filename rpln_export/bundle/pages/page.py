@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -77,7 +78,7 @@ def page_from_report(report: Report) -> str:
         drifts=[_drift(report, drift) for drift in report.drifts if drift.blocks],
         no_drift="The drift was not measured: the graph computes from the start only what its head reads.",
         headrooms=headrooms,
-        no_headroom=f"There is no fp16 to overflow: {report.recipe} was not rescaled for it.",
+        no_headroom="No graph was rescaled for fp16, so there is no headroom to show.",
         quantization_svg=_quantization_svg(report),
         layers=_layers(report),
         total=sum(report.sizes.values()),
@@ -91,16 +92,26 @@ def page_from_report(report: Report) -> str:
 
 def render(template: str, **context: Any) -> str:
     """Return a page by one of the templates beside this module, with the style and the script of all pages."""
-    loader = PackageLoader("rpln_export.bundle.pages")
-    environment = Environment(
-        loader=loader, undefined=StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "size": size, "share_class": _share_class, "summed_up": _summed_up}
-    style, script = (loader.get_source(environment, name)[0] for name in ("style.css", "copy.js"))
+    environment = _environment()
+    assert environment.loader is not None
+    style, script = (environment.loader.get_source(environment, name)[0] for name in ("style.css", "copy.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"style": style, "script": script, "script_hash": digest}
     safe = {name: Markup(text) for name, text in own.items()}  # noqa: S704 # files of this package
     return environment.get_template(template).render(**safe, **context)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("rpln_export.bundle.pages"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "size": size, "share_class": _share_class, "summed_up": _summed_up}
+    return environment
 
 
 def percent(share: float) -> str:

@@ -58,20 +58,21 @@ def headroom_plot(layers: Mapping[str, LargestValue], *, title: str) -> Markup:
     """Return by what factor the largest value of each layer could grow before fp16 overflows."""
     names, headrooms = [_short(layer) for layer in layers], [row.headroom for row in layers.values()]
     with figure(height=260) as (plot, axes):
-        axes.bar(range(len(names)), headrooms, color=light("blue"), width=0.65)
+        axes.bar(range(len(names)), [row - 1 for row in headrooms], bottom=1, color=light("blue"), width=0.65)
         axes.axhline(1.0, color=light("red"), linestyle="--", linewidth=1.5)
         axes.annotate(
-            "fp16 overflows",
+            "below this line, fp16 overflows",
             (1.0, 1.0),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
+            xytext=(0, -4),
             textcoords="offset points",
             ha="right",
+            va="top",
             color=light("red"),
         )
         axes.set_yscale("log")
         name_powers_of_ten(axes.yaxis)
-        axes.set_ylim(0.3, max(headrooms) * 4)
+        axes.set_ylim(0.15, max(headrooms) * 4)
         axes.set_ylabel("times below the limit")
         axes.set_xlabel("layer")
         axes.grid(visible=False, axis="x")
@@ -155,6 +156,8 @@ def _relative(difference: float, row: BlockDrift) -> float:
 
 def _short(block: str) -> str:
     """Return a block's name as it fits below an axis: "emb", "3", "3a" for an attention, "3c", or "3f"."""
+    if block == "embeddings":
+        return "emb"
     place = BLOCK.fullmatch(block)
     return _cut(block, 3) if place is None else place["layer"] + LETTERS.get(place["module"], "")
 
