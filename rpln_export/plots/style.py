@@ -44,6 +44,8 @@ DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1,
 WIDTH: Final = 460
 """The width of a plot in pixels. On the screen of a phone, a plot of this width is still read without scrolling."""
 PIXELS_PER_INCH: Final = 72
+LONG_LABEL: Final = 22
+"""The most letters of labels that stand beside each other."""
 
 
 def light(name: str) -> str:
@@ -68,8 +70,10 @@ def figure(*, height: float, width: float = WIDTH) -> Iterator[tuple["Figure", "
 
 
 def legend_above(axes: "Axes") -> None:
-    """Put the legend above the axes, where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+    """Put the legend above the axes, where it hides nothing; long labels are put below each other."""
+    longest = max(len(label) for label in axes.get_legend_handles_labels()[1])
+    columns = 2 if longest <= LONG_LABEL else 1
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=columns)
 
 
 def name_powers_of_ten(axis: "Axis") -> None:

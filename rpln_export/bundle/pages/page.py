@@ -13,10 +13,11 @@ from markupsafe import Markup
 from rpln_export.bundle.pages.layers import blocks_of_layer
 from rpln_export.bundle.pages.plots import candidates_plot, drift_plot, headroom_plot, quantization_plot
 from rpln_export.bundle.pages.running import snippets
-from rpln_export.bundle.report import Report
+from rpln_export.bundle.report import Report, Rescaling
 from rpln_export.bundle.verdict import verdict_from_report
 from rpln_export.destination import partial_file
 from rpln_export.errors import DestinationError
+from rpln_export.validation.drift import BlockDrift
 from rpln_export.validation.proof import CaseOutcome, GraphDrift
 from rpln_graphs.stress import MASK_KINDS
 from rpln_runtime.manifest import MANIFEST_NAME
@@ -64,7 +65,6 @@ def save_page(page: str, path: Path) -> None:
 def page_from_report(report: Report) -> str:
     """Return the page of a report. Texts in it are escaped; the same report gives the same page."""
     folder = PurePath(report.destination).name
-    headrooms = [_headroom(graph.path, graph.rescaling) for graph in report.graphs if _has_layers(graph.rescaling)]
     return render(
         "report.html.jinja",
         report=report,
@@ -77,7 +77,11 @@ def page_from_report(report: Report) -> str:
         share_legend=_share_legend(),
         drifts=[_drift(report, drift) for drift in report.drifts if drift.blocks],
         no_drift="The drift was not measured: the graph computes from the start only what its head reads.",
-        headrooms=headrooms,
+        headrooms=[
+            _headroom(graph.path, graph.rescaling)
+            for graph in report.graphs
+            if graph.rescaling is not None and graph.rescaling.layers
+        ],
         no_headroom="No graph was rescaled for fp16, so there is no headroom to show.",
         quantization_svg=_quantization_svg(report),
         layers=_layers(report),
@@ -176,29 +180,25 @@ def _matrices(cases: Sequence[CaseOutcome]) -> list[Mapping[str, Any]]:
 def _drift(report: Report, drift: GraphDrift) -> Mapping[str, Any]:
     last = drift.blocks[-1]
     label = f"{drift.path} in {report.recipe}"
-    own = last.distance.largest / last.noise.largest if last.noise.largest else 0.0
     return {
         "path": drift.path,
         "case": drift.case,
         "blocks": drift.blocks,
         "svg": drift_plot({label: drift.blocks}, title=f"Drift of {drift.path}"),
         "sentence": f"Behind {last.block}, the graph is {last.distance.largest:.2g} from fp64, where values reach "
-        f"{last.reach:.3g}. Eager torch in fp32 is off by {last.noise.largest:.2g} itself"
-        + (
-            f": the graph differs {own:,.0f} times as much."
-            if own >= 10
-            else f": the graph differs {own:.2g} times as much."
-            if own
-            else "."
-        ),
+        f"{last.reach:.3g}. Eager torch in fp32 is off by {last.noise.largest:.2g} itself{_compared(last)}.",
     }
 
 
-def _has_layers(rescaling: Any) -> bool:
-    return rescaling is not None and bool(rescaling.layers)
+def _compared(row: BlockDrift) -> str:
+    """Return how many times as far as eager torch the graph is from fp64, as a clause; empty if torch is exact."""
+    if not row.noise.largest:
+        return ""
+    times = row.distance.largest / row.noise.largest
+    return f": the graph differs {f'{times:,.0f}' if times >= 10 else f'{times:.2g}'} times as much"
 
 
-def _headroom(path: str, rescaling: Any) -> Mapping[str, Any]:
+def _headroom(path: str, rescaling: Rescaling) -> Mapping[str, Any]:
     svg = headroom_plot(rescaling.layers, title=f"fp16 headroom of {path}")
     return {"path": path, "rescaling": rescaling, "svg": svg}
 

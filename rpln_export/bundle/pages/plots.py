@@ -9,6 +9,7 @@ from markupsafe import Markup
 from rpln_export.bundle.report import LargestValue, QuantizedFormReport
 from rpln_export.plots.style import figure, legend_above, light, name_powers_of_ten
 from rpln_export.plots.svg import svg_from_figure
+from rpln_export.validation.comparison import TINY
 from rpln_export.validation.drift import BlockDrift
 from rpln_runtime.manifest import Candidate
 
@@ -151,7 +152,7 @@ def _inline(figure: "Figure", *, title: str, description: str) -> Markup:
 
 
 def _relative(difference: float, row: BlockDrift) -> float:
-    return max(difference / row.reach if row.reach else difference, SMALLEST)
+    return max(difference / max(row.reach, TINY), SMALLEST)
 
 
 def _short(block: str) -> str:

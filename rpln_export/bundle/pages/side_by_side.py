@@ -8,6 +8,7 @@ from rpln_export.bundle.pages.page import percent, render, size
 from rpln_export.bundle.pages.plots import drift_plot
 from rpln_export.bundle.report import Report
 from rpln_export.bundle.verdict import verdict_from_report
+from rpln_export.validation.comparison import TINY
 from rpln_runtime.manifest import Candidate
 
 NOTHING: Final = "–"
@@ -62,20 +63,16 @@ def _worst(report: Report) -> str:
 
 def _agreement(report: Report) -> str:
     decisions = sum(row.decisions for row in report.comparisons)
-    return (
-        f"{sum(row.agreeing for row in report.comparisons) / decisions:.2%} of {decisions:,}" if decisions else NOTHING
-    )
+    agreeing = sum(row.agreeing for row in report.comparisons)
+    return f"{agreeing / decisions:.2%} of {decisions:,}" if decisions else NOTHING
 
 
 def _drift(report: Report) -> str:
     if not report.drifts or not report.drifts[0].blocks:
         return NOTHING
     last = report.drifts[0].blocks[-1]
-    return (
-        f"{last.distance.largest / last.reach:.1e} (torch {last.noise.largest / last.reach:.1e})"
-        if last.reach
-        else NOTHING
-    )
+    reach = max(last.reach, TINY)
+    return f"{last.distance.largest / reach:.1e} (torch {last.noise.largest / reach:.1e})"
 
 
 def _headroom(report: Report) -> str:
