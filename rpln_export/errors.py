@@ -2,6 +2,7 @@
 
 RplnError (rpln_runtime)
 ├── PlanError          2  an export that cannot be done as asked
+├── ReportError        2  a report that cannot be read
 ├── DestinationError   9  a place that cannot be written
 ├── ValidationError   10  a graph that differs from eager torch
 └── QuantizationError 12  a quantized graph that does not pass the gate
@@ -12,6 +13,12 @@ from rpln_runtime.errors import RplnError
 
 class PlanError(RplnError):
     """An export cannot be done as it was asked for. `rpln_export.plan` says what is found out before any work."""
+
+    exit_code = 2
+
+
+class ReportError(RplnError):
+    """The report of a bundle is missing, damaged, or of another version of rpln-export."""
 
     exit_code = 2
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from rpln_export.bundle.engines import export_engines
 from rpln_export.bundle.manifest import manifest_from_export, write_bundle_files
+from rpln_export.bundle.pages.page import write_page
 from rpln_export.bundle.report import Report, report_from_export, summary_from_report
 from rpln_export.bundle.text_graph import text_graphs, write_text_graph_description
 from rpln_export.checkpoint.loading import Checkpoint, load_checkpoint
@@ -82,7 +83,7 @@ def export(plan: ExportPlan, watcher: Watcher | None = None) -> Report:
             attempt = attempt if unfolded.proof.refusal else unfolded
         attempt.proof.check()
         prove_text_graph(folder, attempt.manifest)
-        return _finish(plan, checkpoint, attempt, folder, steps)
+        return _finish(plan, traced, attempt, folder, steps)
 
 
 def _space(plan: ExportPlan, parameters: int) -> int:
@@ -142,7 +143,9 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
             manifest = _save(plan, traced.checkpoint, graphs, choice, folder)
         with steps.step("validate") as advance:
             models = _models(graphs, choice)
-            proof = prove(traced.under_test, folder, manifest, recipe=plan.recipe, advance=advance, models=models)
+            proof = prove(
+                traced.under_test, folder, manifest, recipe=plan.recipe, advance=advance, models=models, drifts=True
+            )
         refusal = proof.refusal
         if refusal is None or refusal.provider is None or not has_another_form(plan, measurements):
             return Attempt(graphs=graphs, choice=choice, manifest=manifest, proof=proof, quantization=quantization)
@@ -181,17 +184,18 @@ def _models(graphs: Sequence[GraphForms], choice: Choice) -> dict[str, ir.Model]
     return {graph.planned.plan.path: graph.model for graph in graphs} | dict(choice.models)
 
 
-def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: Path, steps: Steps) -> Report:
+def _finish(plan: ExportPlan, traced: TracedCheckpoint, attempt: Attempt, folder: Path, steps: Steps) -> Report:
     """Add engines, the report and the manifest to the bundle, and return the report."""
     with steps.step("compile") as advance:
         engines = export_engines(plan.engines, folder, attempt.manifest, advance, allow_partial=plan.allow_partial)
     report = report_from_export(
         plan,
+        traced.graphs,
         attempt.graphs,
         folder,
-        parameters=checkpoint.model.num_parameters(),
-        left_out=checkpoint.left_out,
-        tokenizer_notes=checkpoint.notes,
+        parameters=traced.checkpoint.model.num_parameters(),
+        left_out=traced.checkpoint.left_out,
+        tokenizer_notes=traced.checkpoint.notes,
         proof=attempt.proof,
         quantization=attempt.quantization,
         steps=steps.finished,
@@ -199,6 +203,7 @@ def _finish(plan: ExportPlan, checkpoint: Checkpoint, attempt: Attempt, folder: 
         engines=engines,
     )
     report.write(folder)
+    write_page(report, folder)
     manifest = dataclasses.replace(attempt.manifest, validation=summary_from_report(report))
     write_manifest(folder, manifest, known=manifest.files)
     return report

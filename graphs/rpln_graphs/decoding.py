@@ -63,6 +63,11 @@ class DecodingCase(Case):
         """The number of all tokens so far, padding included."""
         return int(self.history["attention_mask"].size)
 
+    @property
+    def length(self) -> int:
+        """The number of tokens of a text so far, padding included."""
+        return int(self.history["attention_mask"].shape[-1])
+
 
 def decoding_cases(
     inputs: Sequence[Tensor], limits: Limits, *, memory: Sequence[Tensor] = (), memory_limits: Limits | None = None

@@ -74,6 +74,16 @@ class Case:
         """The number of tokens, padding included, that a network without a cache computes."""
         return self.mask.size
 
+    @property
+    def batch(self) -> int:
+        """The number of texts, or of questions with choices."""
+        return len(self.feeds.get("input_ids", self.mask))
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of a text, padding and those in a cache included."""
+        return int(self.mask.shape[-1])
+
     def selected(self, values: NDArray[Any], axes: Sequence[str | int]) -> NDArray[Any]:
         """Return the part of `values` [rows, sequence, ...] at the tokens that an output with these `axes` describes.
 

@@ -12,7 +12,9 @@ import onnx_ir as ir
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpln_export.bundle.engines import EnginesBuilt
+from rpln_export.bundle.layer_nodes import LayerReport, layer_report
 from rpln_export.bundle.manifest import tool_versions
+from rpln_export.checkpoint.planned_graphs import TracedGraph
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
@@ -21,9 +23,9 @@ from rpln_export.quantization.fidelity import Fidelity
 from rpln_export.quantization.quantize import Quantization, QuantizedForm
 from rpln_export.steps import Step
 from rpln_export.validation.comparison import TINY, Comparison
-from rpln_export.validation.proof import Proof
+from rpln_export.validation.proof import CaseOutcome, GraphDrift, Proof
 from rpln_graphs.forms import Form
-from rpln_graphs.passes.lower_precision import KEPT_KEY
+from rpln_graphs.passes.lower_precision import KEPT_KEY, REACH_KEY
 from rpln_graphs.passes.quantize_embeddings import SAVED_KEY
 from rpln_graphs.passes.rescale_residual import PEAK_KEY, SHIFT_KEY
 from rpln_graphs.passes.rescale_values import RescaleValues
@@ -34,8 +36,23 @@ from rpln_graphs.tolerances import Tolerance
 from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
+REPORT_NAME: Final = "report.json"
+"""The file of a bundle that machines read."""
 TEMPLATE: Final = "report.md.jinja"
 """The template of report.md, in the folder templates/ of this package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargestValue:
+    """The largest value that a layer computes in fp16 over all calibration data: its name, and its magnitude."""
+
+    name: str
+    reach: float
+
+    @property
+    def headroom(self) -> float:
+        """The factor by which the value could grow before fp16 overflows."""
+        return FLOAT16_MAX / max(self.reach, TINY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +65,7 @@ class Rescaling:
         headroom: the factor by which the residual stream could grow before fp16 overflows.
         rescaled_values: the number of attentions whose values are rescaled.
         kept_float: the MatMuls that stay in fp32, each with the largest magnitude that it reaches.
+        layers: the largest value of each layer, and of the embeddings, after scaling.
     """
 
     shift: int
@@ -55,6 +73,7 @@ class Rescaling:
     headroom: float
     rescaled_values: int
     kept_float: Mapping[str, float]
+    layers: Mapping[str, LargestValue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +233,9 @@ class Report:
         graphs: the graphs.
         tolerance: what the recipe accepts.
         comparisons: every comparison with eager torch.
+        cases: every case that was compared, with its worst comparison.
+        drifts: how far the graphs drift away from eager torch, block by block.
+        layer: the nodes of one layer, as it was traced and in every form; None where the graph names no layers.
         notes: sentences about how the comparisons were made.
         quantization: how the graphs were quantized; None for other precisions.
         steps: the seconds and the peak memory of each step.
@@ -237,6 +259,9 @@ class Report:
     graphs: Sequence[GraphReport]
     tolerance: Tolerance
     comparisons: Sequence[Comparison]
+    cases: Sequence[CaseOutcome]
+    drifts: Sequence[GraphDrift]
+    layer: LayerReport | None
     notes: Sequence[str]
     quantization: QuantizationReport | None
     steps: Sequence[Step]
@@ -244,6 +269,13 @@ class Report:
     optimization: Optimization
     engines: EnginesBuilt
     versions: Mapping[str, str]
+
+    @property
+    def operators_by_file(self) -> Sequence[tuple[str, Mapping[str, int]]]:
+        """The number of nodes by operator in each ONNX file of the bundle, with its path."""
+        return [(graph.path, graph.operators) for graph in self.graphs] + [
+            (form.path, form.operators) for form in self.forms
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields, for machines."""
@@ -265,12 +297,13 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.md into `folder`."""
-        (folder / "report.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        (folder / REPORT_NAME).write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
         (folder / "report.md").write_text(self.to_markdown(), encoding="utf-8")
 
 
 def report_from_export(
     plan: ExportPlan,
+    traced: Sequence[TracedGraph],
     graphs: Sequence[GraphForms],
     folder: Path,
     *,
@@ -283,7 +316,7 @@ def report_from_export(
     choice: Choice,
     engines: EnginesBuilt,
 ) -> Report:
-    """Return the report of an export whose bundle is in `folder`."""
+    """Return the report of an export of `traced` graphs, whose bundle is in `folder`."""
     return Report(
         name=plan.name,
         task=plan.task.name,
@@ -299,6 +332,9 @@ def report_from_export(
         graphs=[_graph_report(graph.planned.plan, graph.model) for graph in graphs],
         tolerance=plan.recipe.tolerance,
         comparisons=proof.comparisons,
+        cases=proof.cases,
+        drifts=proof.drifts,
+        layer=_layer_report(traced[0].model, graphs[0], choice),
         notes=proof.notes,
         quantization=None if quantization is None else _quantization_report(quantization),
         steps=steps,
@@ -345,6 +381,14 @@ def _tried(fidelity: Fidelity, *, way: str, kept: Sequence[str] = ()) -> TriedGr
         decisions=fidelity.decisions,
         drop=fidelity.drop,
     )
+
+
+def _layer_report(traced: ir.Model, graph: GraphForms, choice: Choice) -> LayerReport | None:
+    """Return one layer of the first graph, as it was traced and in every form that the bundle has."""
+    path = graph.planned.plan.path
+    forms = {("traced", ""): traced, (choice.form, path): graph.model}
+    others = {(row.form, row.path): choice.models[row.path] for row in choice.rewritten[graph.planned.name]}
+    return layer_report(forms | others)
 
 
 def _in_words(options: Mapping[str, Any]) -> str:
@@ -408,4 +452,7 @@ def _rescaling_from_model(graph: ir.Model) -> Rescaling | None:
         headroom=FLOAT16_MAX / max(peak * 2.0**-shift, TINY),
         rescaled_values=counts_from_model(graph)[RescaleValues.__name__],
         kept_float=json.loads(notes[KEPT_KEY]),
+        layers={
+            layer: LargestValue(name=name, reach=reach) for layer, (name, reach) in json.loads(notes[REACH_KEY]).items()
+        },
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -61,6 +61,7 @@ class Comparison:
         ties: how many argmaxes were left out, because the best two candidates are too close for the type to tell apart.
         cases: how many cases were compared.
         finite: whether all values are finite.
+        shares: the share of each case, by its name.
     """
 
     output: str
@@ -75,6 +76,7 @@ class Comparison:
     ties: int = 0
     cases: int = 0
     finite: bool = True
+    shares: dict[str, float] = field(default_factory=dict)
 
     @property
     def agreement(self) -> float | None:
@@ -91,8 +93,10 @@ class Comparison:
         return self.finite and self.share <= times and agrees
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields and the agreement."""
-        return {**asdict(self), "agreement": self.agreement}
+        """Return the fields and the agreement. The shares are left out: `Proof.cases` sums them up."""
+        fields = asdict(self)
+        del fields["shares"]
+        return {**fields, "agreement": self.agreement}
 
 
 def compare(
@@ -281,6 +285,7 @@ def _note_difference(row: Comparison, pair: _Pair, case: str, tolerance: Toleran
     row.cases += 1
     if not (np.isfinite(pair.found).all() and np.isfinite(pair.expected[pair.where]).all()):
         row.finite, row.difference, row.share, row.worst_case = False, np.inf, np.inf, case
+        row.shares[case] = np.inf
         return
     distance = distance_between(pair.found, pair.expected, pair.where)
     row.difference = max(row.difference, distance.largest / (yardstick.reach if tolerance.relative_to_range else 1.0))
@@ -289,6 +294,7 @@ def _note_difference(row: Comparison, pair: _Pair, case: str, tolerance: Toleran
         distance, noise = pair.to_exact(), _larger(yardstick.noise, pair.noise())
         row.distance, row.noise = _larger(row.distance, distance), _larger(row.noise, noise)
         share = tolerance.share(distance, replace(yardstick, noise=noise), exact=True)
+    row.shares[case] = share
     if share > row.share:
         row.share, row.worst_case = share, case
 

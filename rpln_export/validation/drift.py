@@ -1,6 +1,8 @@
-"""The search for the first block of a network whose output drifts away from eager torch."""
+"""How far the residual stream of a graph drifts away from that of eager torch, block by block."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +34,30 @@ class EagerFeeds(Protocol):
         """Return the inputs by name."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDrift:
+    """How far the residual stream behind one block is from the reference.
+
+    Attributes:
+        block: the block, as "embeddings" or "encoder.layer.0.attention".
+        reach: the largest magnitude of the stream by eager torch in fp32.
+        distance: how far the graph's stream is from the reference.
+        noise: how far that of eager torch in fp32 is from the reference.
+    """
+
+    block: str
+    reach: float
+    distance: Distance
+    noise: Distance
+
+
+class StreamDrift(NamedTuple):
+    """What was measured behind the blocks, and the first block of which nothing is: None if all were measured."""
+
+    blocks: Sequence[BlockDrift]
+    unread: str | None
+
+
 class Drift(NamedTuple):
     """The first block that drifts, or None, and what was measured, as a clause."""
 
@@ -39,22 +65,22 @@ class Drift(NamedTuple):
     words: str
 
 
-def first_drift(
+def stream_drift(
     call: GraphCall,
     graph: ir.Model,
     feeds: Feeds,
     mask: NDArray[Any],
     *,
     eager_feeds: EagerFeeds,
-    tolerance: Tolerance,
-) -> Drift:
-    """Return which block of `graph` is the first to differ from eager torch by more than `tolerance` accepts.
+    exact: bool,
+) -> StreamDrift:
+    """Return how far the residual stream of `graph` is from eager torch, behind each block.
 
-    What is compared is the residual stream behind each block. Residual rescaling is undone first. A graph in a lower
-    type is run as its rounding copy, in fp32 with rounding after each operator.
+    Residual rescaling is undone first. A graph in a lower type is run as its rounding copy, in fp32 with rounding after
+    each operator.
 
     Some graphs drop rows that their head does not read (rpln_graphs.passes.select_rows). Where one row is left, that
-    row is compared. Where several are left, the search ends.
+    row is compared. Where several are left, the measurement ends.
 
     Args:
         call: the network in eager torch.
@@ -62,25 +88,45 @@ def first_drift(
         feeds: the graph's inputs.
         mask: 1 at real tokens, 0 at padding; [rows, sequence].
         eager_feeds: makes the inputs of eager torch. They differ from `feeds` where another graph computed some.
-        tolerance: what is accepted.
+        exact: whether the reference is eager torch in fp64; if not, it is eager torch in fp32.
     """
     eager = _eager_stream(call, eager_feeds(exact=False), exact=False)
-    reference = _eager_stream(call, eager_feeds(exact=True), exact=True) if tolerance.wants_exact else eager
+    reference = _eager_stream(call, eager_feeds(exact=True), exact=True) if exact else eager
     found, real = _graph_stream(graph, feeds), mask.astype(bool)
-    block, largest = "embeddings", 0.0
+    blocks: list[BlockDrift] = []
+    block = "embeddings"
     for norm in eager:
         kept = _compared(eager[norm].shape, found[norm].shape, real, reads_last=LAST_LOGITS in call.outputs)
         if kept is None:
-            words = f"the residual stream agrees up to {block}; behind it the graph computes only what its head reads"
-            return Drift(None, words)
-        values, exact = eager[norm][kept], reference[norm][kept]
-        distance = distance_between(found[norm][real] if kept is real else found[norm], exact)
-        yardstick = Yardstick(reach=float(np.abs(values).max()), noise=distance_between(values, exact))
-        share = tolerance.share(distance, yardstick, exact=True)
+            return StreamDrift(blocks, block)
+        values, expected = eager[norm][kept], reference[norm][kept]
+        blocks.append(
+            BlockDrift(
+                block=block,
+                reach=float(np.abs(values).max()),
+                distance=distance_between(found[norm][real] if kept is real else found[norm], expected),
+                noise=distance_between(values, expected),
+            )
+        )
+        block = norm.removesuffix(".LayerNorm")
+    return StreamDrift(blocks, None)
+
+
+def first_drift(measured: StreamDrift, tolerance: Tolerance) -> Drift:
+    """Return which block is the first to differ from the reference by more than `tolerance` accepts."""
+    largest = 0.0
+    for row in measured.blocks:
+        yardstick = Yardstick(reach=row.reach, noise=row.noise)
+        share = tolerance.share(row.distance, yardstick, exact=True)
         if not share <= 1.0:
-            words = f"{block} is the first block that drifts: behind it, {_words(distance, yardstick, tolerance)}"
-            return Drift(block, words)
-        block, largest = norm.removesuffix(".LayerNorm"), max(largest, share)
+            words = (
+                f"{row.block} is the first block that drifts: behind it, {_words(row.distance, yardstick, tolerance)}"
+            )
+            return Drift(row.block, words)
+        largest = max(largest, share)
+    if measured.unread is not None:
+        agrees = f"the residual stream agrees up to {measured.unread}"
+        return Drift(None, f"{agrees}; behind it the graph computes only what its head reads")
     return Drift(None, f"the residual stream agrees behind every layer, by at most {largest:.0%} of what is accepted")
 
 

@@ -1,7 +1,7 @@
 """The proof that a bundle's graphs equal eager torch, by every method that their precision allows."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.errors import ValidationError
 from rpln_export.validation.comparison import (
     Comparison,
@@ -22,7 +23,7 @@ from rpln_export.validation.comparison import (
     sample_from_cases,
 )
 from rpln_export.validation.decoding import RunGraph, eager_run
-from rpln_export.validation.drift import first_drift
+from rpln_export.validation.drift import BlockDrift, StreamDrift, first_drift, stream_drift
 from rpln_export.validation.graphs_under_test import GraphUnderTest
 from rpln_export.validation.structure import Called, called_modules, folded_scales, structural_faults
 from rpln_graphs.decoding import DecodingCase
@@ -78,6 +79,46 @@ class ProofRefusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaseOutcome:
+    """How one case of the stress set went, over all of its outputs and methods.
+
+    Attributes:
+        graphs: the variants that were run, joined by plus signs.
+        name: the name of the case.
+        mask: where its padding is, a row of MASK_KINDS.
+        batch: the number of texts.
+        length: the number of tokens of a text, padding included.
+        share: the largest difference as a share of what the tolerance accepts.
+        output: the output that has it.
+        method: the method that has it.
+    """
+
+    graphs: str
+    name: str
+    mask: str
+    batch: int
+    length: int
+    share: float
+    output: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphDrift:
+    """How far the residual stream of a graph in standard operators is from eager torch in fp64, in one case.
+
+    Attributes:
+        path: the file of the graph.
+        case: the name of the case, whose tokens are all given at once.
+        blocks: what was measured behind each block. It ends where the graph computes only what its head reads.
+    """
+
+    path: str
+    case: str
+    blocks: Sequence[BlockDrift]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """The outcome of a proof.
 
@@ -85,11 +126,15 @@ class Proof:
         comparisons: every comparison that was made.
         notes: sentences about how they were made.
         refusal: why the graphs are refused; None where they are proven.
+        cases: every case that was compared.
+        drifts: the drift of the graphs, where it was asked for and they are proven.
     """
 
     comparisons: Sequence[Comparison]
     notes: Sequence[str]
     refusal: ProofRefusal | None = None
+    cases: Sequence[CaseOutcome] = ()
+    drifts: Sequence[GraphDrift] = ()
 
     def check(self) -> None:
         """Raise ValidationError where the graphs are refused."""
@@ -105,12 +150,14 @@ def prove(
     recipe: Recipe,
     advance: Callable[[int, int], None],
     models: Mapping[str, ir.Model] | None = None,
+    drifts: bool = False,
 ) -> Proof:
     """Compare the graphs of the bundle in `folder`, in every form that they have, with eager torch; return the outcome.
 
     First their structure is read back, then their outputs are compared. The proof ends with the first graphs that
     differ. `advance` is told how many comparisons are done, and of how many. `models` are graphs of the bundle that are
-    in memory, by their paths; the structure of the others is read from their files.
+    in memory, by their paths; the structure of the others is read from their files. With `drifts`, the drift of proven
+    graphs is measured block by block, for the report.
     """
     by_label = {
         run_config.label(name): (method, run_config)
@@ -122,14 +169,50 @@ def prove(
     total = sum(len(under_test.cases) for under_test in graphs_under_test) * (1 + len(by_label))
     tick = _counter(advance, total)
     comparisons: list[Comparison] = []
+    cases: list[CaseOutcome] = []
     refusal = _structural_refusal(graphs_under_test, folder, manifest, models or {})
     for under_test in () if refusal else graphs_under_test:
         found = _comparisons(under_test, folder, by_label, recipe, advance=tick)
         comparisons += _labelled(found, under_test, several=len(graphs_under_test) > 1)
+        cases += _outcomes(found, under_test)
         if refused := failed(found, recipe.tolerance):
             refusal = _refusal(refused, under_test, folder, recipe, by_label)
             break
-    return Proof(comparisons=comparisons, notes=(recipe.note,) if recipe.note else (), refusal=refusal)
+    return Proof(
+        comparisons=comparisons,
+        notes=(recipe.note,) if recipe.note else (),
+        refusal=refusal,
+        cases=cases,
+        drifts=[_graph_drift(under_test, folder) for under_test in graphs_under_test if drifts and refusal is None],
+    )
+
+
+def _outcomes(comparisons: Sequence[Comparison], under_test: GraphUnderTest) -> Iterator[CaseOutcome]:
+    """Yield how each case went, by its worst comparison."""
+    for case in under_test.cases:
+        worst = max(comparisons, key=lambda row: row.shares[case.name])
+        yield CaseOutcome(
+            graphs=under_test.name,
+            name=case.name,
+            mask=case.mask_kind,
+            batch=case.batch,
+            length=case.length,
+            share=worst.shares[case.name],
+            output=worst.output,
+            method=worst.method,
+        )
+
+
+def _graph_drift(under_test: GraphUnderTest, folder: Path) -> GraphDrift:
+    """Return the drift of the last graph in the longest case that has padding, and of these in the smallest batch.
+
+    Few tokens show the drift as well as many do, and fp64 takes its time.
+    """
+    padded = [case for case in under_test.cases if case.mask_kind != "none"]
+    case = max(padded or under_test.cases, key=lambda case: (case.length, -case.batch))
+    encoders = {planned.name: eager_run(planned) for planned in _encoders(under_test)}
+    measured = _stream_drift(under_test, case, folder, encoders=encoders, exact=True)
+    return GraphDrift(path=under_test.planned_graphs[-1].plan.path, case=case.name, blocks=measured.blocks)
 
 
 def _structural_refusal(
@@ -395,23 +478,40 @@ def _drift(
     under_test: GraphUnderTest, case: Case, folder: Path, tolerance: Tolerance, *, run: Callable[[str], RunGraph]
 ) -> str:
     """Return where the last graph begins to differ, when it is given all tokens of the case at once."""
-    *before, planned = under_test.planned_graphs
-    encoders = [earlier for earlier in before if earlier.is_encoder]
-
-    def eager_feeds(*, exact: bool) -> Feeds:
-        return under_test.full_feeds(
-            case, planned, {encoder.name: eager_run(encoder, exact=exact) for encoder in encoders}
-        )
-
+    encoders = {planned.name: run(planned.name) for planned in _encoders(under_test)}
     drift = first_drift(
-        planned.call,
-        ir.load(folder / planned.plan.path),
-        _as_float32(under_test.full_feeds(case, planned, {encoder.name: run(encoder.name) for encoder in encoders})),
-        under_test.token_mask(case),
-        eager_feeds=eager_feeds,
-        tolerance=tolerance,
+        _stream_drift(under_test, case, folder, encoders=encoders, exact=tolerance.wants_exact), tolerance
     )
     if drift.block is not None:
         return drift.words
     in_a_step = isinstance(case, DecodingCase) and case.rows is not None
     return f"{drift.words}: {STEP_DIFFERS if in_a_step else HEAD_DIFFERS}"
+
+
+def _stream_drift(
+    under_test: GraphUnderTest, case: Case, folder: Path, *, encoders: Mapping[str, RunGraph], exact: bool
+) -> StreamDrift:
+    """Return how far the last graph is from eager torch, when it is given all tokens of the case at once.
+
+    `encoders` run the encoder for the graph; for eager torch, eager torch runs it.
+    """
+    planned = under_test.planned_graphs[-1]
+
+    def eager_feeds(*, exact: bool) -> Feeds:
+        runs = {encoder.name: eager_run(encoder, exact=exact) for encoder in _encoders(under_test)}
+        return under_test.full_feeds(case, planned, runs)
+
+    return stream_drift(
+        planned.call,
+        ir.load(folder / planned.plan.path),
+        _as_float32(under_test.full_feeds(case, planned, encoders)),
+        under_test.token_mask(case),
+        eager_feeds=eager_feeds,
+        exact=exact,
+    )
+
+
+def _encoders(under_test: GraphUnderTest) -> list[PlannedGraph]:
+    """Return the encoder's graph, which runs before a decoder's; it is not there where it is itself under test."""
+    *before, _ = under_test.planned_graphs
+    return [planned for planned in before if planned.is_encoder]

@@ -9,12 +9,13 @@ Rules:
 4. Graph inputs and outputs get the I/O type; integers stay integers. Keys and values that decoder graphs pass on are in
    the lower type whatever the I/O type, or in fp32 where they were measured beyond its safe range.
 
-The model's metadata say which MatMuls stayed fp32, and how far their values reach.
+The model's metadata say which MatMuls stayed fp32 and how far their values reach, and which value in the lower type is
+the largest in each layer.
 """
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Self
 
 import onnx_ir as ir
@@ -35,6 +36,11 @@ CACHED: Final = re.compile(r"(past_key_values|present|cross_key_values)\.(\d+\.(
 KEPT_KEY: Final = "rpln.kept_float"
 """The key of the model's metadata that names the MatMuls that stayed fp32, with their largest magnitudes."""
 
+REACH_KEY: Final = "rpln.reach_by_layer"
+"""The key of the model's metadata that names the largest value of each layer, with its magnitude in the lower type."""
+LAYER: Final = re.compile(r"embeddings|encoder\.layer\.\d+")
+"""How the names of a layer's values begin, and those of the embeddings."""
+
 
 class LowerPrecision(CountingPass):
     """A pass that writes fp16 or bf16 into a graph. It counts the nodes that compute in the lower type."""
@@ -53,6 +59,8 @@ class LowerPrecision(CountingPass):
     def rewrite(self, model: ir.Model) -> int:
         kept = {node: reach for node in model.graph if (reach := self._reach_if_kept(node)) is not None}
         lowered = [node for node in model.graph if node not in kept and _touches_float(node)]
+        if self.ranges is not None:
+            model.metadata_props[REACH_KEY] = json.dumps(_reach_by_layer(lowered, self.ranges))
         typing = _Typing(model, self.dtype, self._boundary_type, lowered=set(lowered))
         typing.type_inputs()
         typing.type_initializers()
@@ -81,6 +89,16 @@ class LowerPrecision(CountingPass):
             values = (value for value in (*node.inputs, *node.outputs) if value is not None and _is_float(value))
             reach = max(self.ranges[value.name or ""] for value in values)
         return reach if reach > SAFE_RANGE[self.dtype] or node.op_type in FLOAT_OPERATORS[self.dtype] else None
+
+
+def _reach_by_layer(lowered: Iterable[ir.Node], ranges: Ranges) -> dict[str, tuple[str, float]]:
+    """Return the name and the magnitude of the largest value that these nodes compute, by the layer that it is in."""
+    largest: dict[str, tuple[str, float]] = {}
+    for value in (value for node in lowered for value in node.outputs if _is_float(value)):
+        name = value.name or ""
+        if (layer := LAYER.match(name)) and ranges[name] >= largest.get(layer[0], ("", 0.0))[1]:
+            largest[layer[0]] = name, ranges[name]
+    return largest
 
 
 class _Typing:

@@ -71,7 +71,7 @@ def test_it_says_what_was_exported(exported: Callable[..., Export], precision: s
 def test_sizes_are_those_of_the_files(exported: Callable[..., Export], precision: str) -> None:
     export = exported("text-classification", *options(precision))
     report = report_of(export)
-    about_the_rest = {"rpln.json", "report.json", "report.md"}
+    about_the_rest = {"rpln.json", "report.json", "report.md", "report.html"}
     assert report["sizes"] == {
         path.name: path.stat().st_size for path in export.folder.iterdir() if path.name not in about_the_rest
     }

@@ -1,6 +1,7 @@
 """A float graph becomes a strongly typed fp16 or bf16 graph, with a Cast at each boundary."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import ml_dtypes
@@ -10,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from rpln_graphs.emulate import rounding_copy
-from rpln_graphs.passes.lower_precision import KEPT_KEY, LowerPrecision
+from rpln_graphs.passes.lower_precision import KEPT_KEY, REACH_KEY, LowerPrecision
 from rpln_graphs.rewriting.base import Context, counts_from_model
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.rewriting.traits import GraphTraits
@@ -333,3 +334,25 @@ def test_steps_over_a_cache_in_the_lower_type_differ_by_rounding_only() -> None:
     assert found[PAST].dtype == np.float16
     assert found[PAST].shape == (1, 3, 2)
     assert_allclose(found[PAST], expected[PAST], rtol=4e-3)
+
+
+def test_the_largest_value_in_the_lower_type_is_named_for_each_layer() -> None:
+    model = model_from_text(NETWORK)
+    names = {
+        "total": "embeddings.Add",
+        "normed": "encoder.layer.0.LayerNorm",
+        "product": "encoder.layer.0.MatMul",
+        "kept": "encoder.layer.11.Mul",
+        "probabilities": "encoder.layer.11.Softmax",
+    }
+    for value in (value for node in model.graph for value in node.outputs):
+        value.name = names.get(value.name or "", value.name)
+    # The Softmax is computed in fp32, so that its 50 does not count.
+    largest = {"embeddings.Add": 3.0, "encoder.layer.0.LayerNorm": 7.0, "encoder.layer.0.MatMul": 20.0}
+    ranges = defaultdict(lambda: 1.0, {**largest, "encoder.layer.11.Softmax": 50.0})
+    LowerPrecision(dtype=FLOAT16, ranges=ranges)(model)
+    assert json.loads(model.metadata_props[REACH_KEY]) == {
+        "embeddings": ["embeddings.Add", 3.0],
+        "encoder.layer.0": ["encoder.layer.0.MatMul", 20.0],
+        "encoder.layer.11": ["encoder.layer.11.Mul", 1.0],
+    }
