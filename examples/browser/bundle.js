@@ -24,7 +24,9 @@ export class Bundle {
   async read(path) {
     const row = this.manifest.files.find((file) => file.path === path);
     if (!row) throw new Error(`The bundle lists no ${path}: export the checkpoint again.`);
-    const bytes = await download(new URL(path, this.address));
+    const address = new URL(path, this.address);
+    if (!address.href.startsWith(this.address.href)) throw new Error(`The bundle lists ${path}, which is outside of it.`);
+    const bytes = await download(address);
     if (bytes.byteLength !== row.size || (await sha256(bytes)) !== row.sha256) {
       throw new Error(`${path} differs from what was exported (SHA-256): copy the bundle again.`);
     }

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import itertools
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from tests.cpp.texts import random_texts
 from tests.embedded import embedded_bundle
 
 EXAMPLE = Path(__file__).resolve().parent.parent.parent / "examples" / "browser"
-RUNTIME = EXAMPLE / "node_modules" / "onnxruntime-web"
+OLDER_BUNDLES = EXAMPLE.parent.parent / "tests" / "data" / "bundles-0.1.0"
 
 TEXTS: Final = {
     "token-classification": [
@@ -49,7 +50,7 @@ OPTIONS: Final[dict[str, list[dict[str, Any]]]] = {
     "token-classification": [
         {"aggregation_strategy": strategy} for strategy in ("none", "simple", "first", "average", "max")
     ],
-    "question-answering": [{"top_k": 3}],
+    "question-answering": [{"top_k": 10}],
 }
 
 FP32_DIFFERENCE = 1e-5
@@ -142,13 +143,23 @@ def test_answers_are_those_of_python(
     choices: dict[str, str],
     difference: float,
 ) -> None:
-    bundle = embedded_bundle(tmp_path_factory, task, **choices)
-    items = TEXTS[task]
+    check_answers(ask, embedded_bundle(tmp_path_factory, task, **choices), task, TEXTS[task], difference)
+
+
+def test_weights_beside_the_graph_are_read(ask: Callable[..., Any]) -> None:
+    bundle = OLDER_BUNDLES / "token-classification"
+    assert (bundle / "model.onnx.data").exists()
+    check_answers(ask, bundle, "token-classification", [{"text": "The dog barked in London."}], FP32_DIFFERENCE)
+
+
+def check_answers(
+    ask: Callable[..., Any], bundle: Path, task: str, items: list[dict[str, str]], difference: float
+) -> None:
     options = OPTIONS.get(task, [{}])
     in_python = {"top_k": None} if task == "text-classification" else {}
     run = pipeline(bundle)
     found = ask(bundle, items, options)
-    for (item, one), answer in zip([(item, one) for one in options for item in items], found, strict=True):
+    for (one, item), answer in zip(itertools.product(options, items), found, strict=True):
         expected = run(item if len(item) > 1 else item["text"], **one, **in_python)
         offsets_as_in_javascript(expected, item)
         assert_same(answer, expected, difference)
