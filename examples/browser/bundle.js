@@ -8,14 +8,13 @@ export class Bundle {
     this.manifest = manifest;
   }
 
-  // Opens the bundle at `address`, the address of its folder. Throws an Error where there is none of this version.
+  // Opens the bundle in the folder at `address`. Throws an Error where there is none of this version.
   static async open(address) {
     const folder = new URL(address.endsWith("/") ? address : `${address}/`, document.baseURI);
     const manifest = JSON.parse(new TextDecoder().decode(await download(new URL("rpln.json", folder))));
     if (manifest.schema_version !== SCHEMA_VERSION) {
-      throw new Error(
-        `rpln.json has schema version ${manifest.schema_version}, expected ${SCHEMA_VERSION}: export the checkpoint again.`,
-      );
+      const found = manifest.schema_version;
+      throw new Error(`rpln.json has schema version ${found}, expected ${SCHEMA_VERSION}: export it again.`);
     }
     return new Bundle(folder, manifest);
   }
@@ -25,7 +24,9 @@ export class Bundle {
     const row = this.manifest.files.find((file) => file.path === path);
     if (!row) throw new Error(`The bundle lists no ${path}: export the checkpoint again.`);
     const address = new URL(path, this.address);
-    if (!address.href.startsWith(this.address.href)) throw new Error(`The bundle lists ${path}, which is outside of it.`);
+    if (!address.href.startsWith(this.address.href)) {
+      throw new Error(`The bundle lists ${path}, which is outside of it: export the checkpoint again.`);
+    }
     const bytes = await download(address);
     if (bytes.byteLength !== row.size || (await sha256(bytes)) !== row.sha256) {
       throw new Error(`${path} differs from what was exported (SHA-256): copy the bundle again.`);
@@ -53,7 +54,9 @@ async function download(address) {
 
 // Browsers compute hashes only for pages from https or from this machine.
 async function sha256(bytes) {
-  if (!globalThis.isSecureContext) throw new Error("Open this page by https or from localhost: browsers hash nothing else.");
+  if (!globalThis.isSecureContext) {
+    throw new Error("A bundle cannot be checked (SHA-256) in a page from this address: use https or localhost.");
+  }
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -16,7 +16,9 @@ export async function openPipeline(address) {
   const bundle = await Bundle.open(address);
   const { manifest } = bundle;
   const task = TASKS[manifest.task];
-  if (!task) throw new Error(`The bundle's task is ${manifest.task}, expected one of ${Object.keys(TASKS).join(", ")}.`);
+  if (!task) {
+    throw new Error(`The bundle's task is ${manifest.task}, expected one of ${Object.keys(TASKS).join(", ")}.`);
+  }
   // The first graph is in ONNX's own operators. Other forms of it have operators that onnxruntime-web lacks.
   const [graph] = manifest.graphs;
   for (const output of graph.outputs) if (task.outputs.includes(output.name)) checkOutput(output);

@@ -1,7 +1,7 @@
 // TASKS: what each task takes, and how the outputs of its graph become an answer, as rpln_runtime.postprocess does it.
 //
-// `fields` are the texts of an item, `outputs` the outputs of the graph that are read, and `longest` the most tokens, where
-// that is less than the model's limit. `answer` gets
+// `fields` are the texts of an item, `outputs` the outputs of the graph that are read, and `longest` the most tokens,
+// where that is less than the model's limit. `answer` gets
 //   item       the item
 //   tokens     its tokens, of which `start` and `end` say where they are in their text
 //   rows       for each output, its rows along the last axis: those of tokens, or the only one

@@ -1,16 +1,16 @@
 // Turns texts into tokens by the bundle's tokenizer.json: byte-level BPE, as RoBERTa has it.
 //
-// Tokens, offsets and words are those of the tokenizers library in Python, but offsets count as JavaScript does, so that
-// text.slice(token.start, token.end) is what a token stands for. A file with other parts than RoBERTa's is refused.
+// Tokens, offsets and words are those of the tokenizers library in Python, but offsets count UTF-16 units as JavaScript
+// does: text.slice(token.start, token.end) is what a token stands for. Files with parts that RoBERTa's lacks are refused.
 
 // The words of GPT-2 and RoBERTa (Radford et al., 2019). JavaScript's own \s has U+FEFF and lacks U+0085.
 const WORD =
   /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 const SPACE = 0x20;
 
-const utf8 = new TextEncoder();
+const toUtf8 = new TextEncoder();
 // A byte order mark is a character like any other.
-const text_from_utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+const fromUtf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 // The alphabet of these vocabularies: a printable character for every byte, and back.
 const LETTERS = [];
@@ -42,7 +42,7 @@ export class Tokenizer {
     this.#added = new Map(added.map((row) => [row.content, row]));
     this.#addedPattern = patternOf(added);
     this.#special = new Set(added.filter((row) => row.special).map((row) => row.id));
-    this.#addsSpace = file.pre_tokenizer.add_prefix_space;
+    this.#addsSpace = file.pre_tokenizer.add_prefix_space ?? true;
     this.#templates = templatesOf(file.post_processor);
     const { type, trim_offsets: trims = true, add_prefix_space: keepsFirstSpace = true } = file.post_processor;
     this.#trim = { trims: type === "RobertaProcessing" && trims, keepsFirstSpace };
@@ -67,7 +67,7 @@ export class Tokenizer {
 
   // Returns the text of tokens that are given by their names.
   join(names) {
-    return text_from_utf8.decode(Uint8Array.from(names.flatMap(bytesOfToken)));
+    return fromUtf8.decode(Uint8Array.from(names.flatMap(bytesOfToken)));
   }
 
   // Returns the name of the token with this id; "" where there is none.
@@ -85,8 +85,8 @@ export class Tokenizer {
     return tokens;
   }
 
-  // Yields each token of a text: its `id`, the number of its `word`, its `first` character and the one behind its `end`,
-  // and how many spaces it begins and ends with: `leading` and `trailing`.
+  // Yields each token of a text: its `id`, the number of its `word`, its `first` character and the one behind its last,
+  // `end`, and how many spaces it begins and ends with: `leading` and `trailing`.
   *#spans(text, places) {
     let word = 0;
     for (const stretch of stretchesOf(text, this.#addedPattern)) {
@@ -112,19 +112,22 @@ export class Tokenizer {
 
   *#spansOfWords(stretch, places) {
     for (const { bytes, owners } of wordsOf(stretch, this.#addsSpace, places)) {
-      let at = 0;
-      yield this.#pieces(bytes.map((byte) => LETTERS[byte])).map((piece) => {
-        const [begin, end] = [at, (at += piece.length)];
+      const spans = [];
+      let begin = 0;
+      for (const piece of this.#pieces(bytes.map((byte) => LETTERS[byte]))) {
+        const end = begin + piece.length;
         const part = bytes.slice(begin, end);
         const leading = part.findIndex((byte) => byte !== SPACE);
-        return {
+        spans.push({
           id: this.#ids.get(piece),
           first: owners[begin],
           end: owners[end - 1] + 1,
           leading: leading < 0 ? part.length : leading,
           trailing: part.length - 1 - part.findLastIndex((byte) => byte !== SPACE),
-        };
-      });
+        });
+        begin = end;
+      }
+      yield spans;
     }
   }
 
@@ -204,17 +207,17 @@ function* wordsOf(stretch, addsSpace, places) {
   for (const [word] of (prefix + stretch.text).matchAll(WORD)) {
     const owners = [];
     for (const one of word) {
-      for (let count = utf8.encode(one).length; count > 0; count--) owners.push(character);
+      for (let count = toUtf8.encode(one).length; count > 0; count--) owners.push(character);
       if (!isAdded) character++;
       isAdded = false;
     }
-    yield { bytes: [...utf8.encode(word)], owners };
+    yield { bytes: [...toUtf8.encode(word)], owners };
   }
 }
 
 function bytesOfToken(name) {
   const bytes = [...name].map((letter) => BYTES.get(letter));
-  return bytes.includes(undefined) ? [...utf8.encode(name)] : bytes;
+  return bytes.includes(undefined) ? [...toUtf8.encode(name)] : bytes;
 }
 
 function isSpace(character) {

@@ -211,13 +211,14 @@ def test_tokens_and_their_places_are_those_of_python(page: Page, site: tuple[str
         assert tokens == expected, repr(text)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
 def test_the_page_is_used_by_keyboard_alone(
-    page: Page, site: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory, scheme: Any
+    page: Page, site: tuple[str, Path], tmp_path_factory: pytest.TempPathFactory, scheme: Any, width: int
 ) -> None:
     bundle = embedded_bundle(tmp_path_factory, "token-classification")
     put_beside(site[1], bundle, "tagger")
     page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 740})
     page.goto(site[0])
     keys = page.keyboard
     keys.press("Tab")
@@ -239,6 +240,8 @@ def test_the_page_is_used_by_keyboard_alone(
         (group["entity_group"], group["word"].strip()) for group in expected
     ]
     assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect(page.get_by_role("button", name="Run")).to_be_focused()
 
 
 DAMAGES: Final[dict[str, Callable[[Path], object]]] = {
