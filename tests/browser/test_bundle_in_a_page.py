@@ -188,10 +188,12 @@ def assert_same(found: Any, expected: Any, difference: float) -> None:
         assert found == expected
 
 
-def test_tokens_and_their_places_are_those_of_python(page: Page, site: tuple[str, Path]) -> None:
-    file = DEFAULTS["fill-mask"].folder / "tokenizer.json"
+# The tokenizers of these two add special tokens by RobertaProcessing and by TemplateProcessing.
+@pytest.mark.parametrize("task", ["fill-mask", "text-generation"])
+def test_tokens_and_their_places_are_those_of_python(page: Page, site: tuple[str, Path], task: str) -> None:
+    file = DEFAULTS[task].folder / "tokenizer.json"
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    texts = random_texts(1000, seed=16)
+    texts = random_texts(500, seed=len(task))
     page.goto(site[0])
     found = page.evaluate(
         """async ([file, texts]) => {
@@ -209,6 +211,27 @@ def test_tokens_and_their_places_are_those_of_python(page: Page, site: tuple[str
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
         ]
         assert tokens == expected, repr(text)
+
+
+def test_a_tokenizer_of_another_kind_is_refused_in_a_sentence(page: Page, site: tuple[str, Path]) -> None:
+    file = json.loads((DEFAULTS["fill-mask"].folder / "tokenizer.json").read_text())
+    page.goto(site[0])
+    found = page.evaluate(
+        """async (files) => {
+            const { Tokenizer } = await import("./tokenizer.js");
+            return files.map((file) => { try { new Tokenizer(file); } catch (error) { return error.message; } });
+        }""",
+        [
+            file,
+            file | {"normalizer": {"type": "NFC"}},
+            file | {"model": {"type": "WordPiece", "vocab": {}}},
+            file | {"model": file["model"] | {"vocab": {"a": 0}}},
+        ],
+    )
+    for message, reason in zip(found[1:], ("a normalizer", "WordPiece, expected BPE", "lacks a token"), strict=True):
+        assert reason in message
+        assert message.startswith("tokenizer.json cannot be used here: ")
+    assert found[0] is None
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
