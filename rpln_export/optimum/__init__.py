@@ -17,6 +17,6 @@ from rpln_export.optimum.configs import (  # noqa: E402 # the line above says wh
     register_configs,
 )
 
-__all__ = ["DecoderOnnxConfig", "EncoderOnnxConfig", "register_configs"]
+__all__ = ["DecoderOnnxConfig", "EncoderOnnxConfig"]
 
 register_configs()
