@@ -106,7 +106,8 @@ _ROWS: Final = (
         name="optimum",
         distribution="optimum-onnx",
         module="optimum.onnxruntime",
-        cost="Bundles are not loaded by Optimum's ORTModelFor* classes here; they need transformers 4.57.",
+        cost="Bundles are not loaded by Optimum's ORTModelFor* classes here, and Optimum exports nothing; both need "
+        "transformers 4.57.",
     ),
 )
 

@@ -1,9 +1,9 @@
 """Settings for all tests: the hub is never asked, torch uses one thread, and traces of networks are cached."""
 
-import importlib.util
 import os
 import signal
 from collections.abc import Iterator
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 _HAS_GPU = Path("/proc/driver/nvidia/version").exists()
-_HAS_OPTIMUM = importlib.util.find_spec("optimum") is not None
+_HAS_OPTIMUM = any(Distribution.discover(name="optimum-onnx"))
 
 # `make test` runs tests/optimum in its second environment, because optimum-onnx refuses transformers 5.
 collect_ignore = [] if _HAS_OPTIMUM else ["optimum"]

@@ -28,6 +28,8 @@ SOURCES = {
     "rpln_runtime": ROOT / "runtime" / "rpln_runtime",
 }
 ROOT_PACKAGES = ("rpln_export", "rpln_graphs", "rpln_model")
+MOVED = {"rpln_export/optimum/register_rpln_export.py": "optimum/commands/register/register_rpln_export.py"}
+"""The place in the wheel of a file that is not installed where it lies here."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ def read_wheel(path: Path) -> Wheel:
 
 @pytest.mark.parametrize(
     ("distribution", "packages"),
-    [("rpln-export", set(ROOT_PACKAGES)), ("rpln-runtime", {"rpln_runtime"})],
+    [("rpln-export", {*ROOT_PACKAGES, "optimum"}), ("rpln-runtime", {"rpln_runtime"})],
     ids=["rpln-export", "rpln-runtime"],
 )
 def test_a_wheel_installs_its_packages_and_nothing_else(
@@ -79,11 +81,16 @@ def test_a_wheel_installs_its_packages_and_nothing_else(
     assert set(wheels) == {"rpln-export", "rpln-runtime"}
 
 
+def test_one_file_lies_where_optimum_looks_for_plugins(wheels: dict[str, Wheel]) -> None:
+    found = {name for name in wheels["rpln-export"].names if name.startswith("optimum/")}
+    assert found == set(MOVED.values())
+
+
 @pytest.mark.parametrize("package", SOURCES)
 def test_a_wheel_holds_every_file_of_a_package(wheels: dict[str, Wheel], package: str) -> None:
     source = SOURCES[package]
     files = {
-        f"{package}/{path.relative_to(source).as_posix()}"
+        MOVED.get(name := f"{package}/{path.relative_to(source).as_posix()}", name)
         for path in source.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

@@ -40,7 +40,11 @@ CLASSES = {
 
 
 def run_optimum(folder: Path, task: str) -> Callable[[Feeds], Outputs]:
-    model = CLASSES[task].from_pretrained(folder)
+    return run_model(CLASSES[task].from_pretrained(folder), task)
+
+
+def run_model(model: Any, task: str) -> Callable[[Feeds], Outputs]:
+    """Return a function that gives the outputs of one of Optimum's models."""
 
     def run(feeds: Feeds) -> Outputs:
         outputs = model(**{name: torch.from_numpy(array) for name, array in feeds.items()})
