@@ -29,7 +29,8 @@ PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runtime/rpln_runtime/_version.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-all test-transformers test-gpu fuzz fuzz-cpp fuzz-readers lint golden data train bench clean
+.PHONY: help demo quick test test-all test-transformers test-gpu fuzz fuzz-cpp fuzz-readers lint docs docs-serve wheels golden \
+  data train bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -42,7 +43,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
 # The environments of the tests: one for each of transformers 5 and 4.57, and one with a Triton server.
-TESTED := $(VENV)/.installed-cpu,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
+TESTED := $(VENV)/.installed-cpu,docs,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
   $(VENV_TRITON)/.installed
 
 quick: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## run some tests of every package: about a minute, once a first run has kept its traces
@@ -72,11 +73,23 @@ fuzz-cpp: $(VENV)/.installed-cpu,test  ## fuzz the C++ tokenizer and its readers
 fuzz-readers: $(VENV)/.installed-cpu,test  ## give 100,000 damaged inputs to each reader, in Python and in C++: hours
 	RPLN_FUZZ_EXAMPLES=100000 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 tests/readers tests/cpp/test_fuzz.py
 
-lint: $(VENV)/.installed-cpu,dev  ## check format, style, types and who imports whom
+lint: $(VENV)/.installed-cpu,dev  ## check format, style, types, who imports whom, and the documentation
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m docs.site
+
+docs: $(VENV)/.installed-cpu,docs  ## build the documentation site into build/docs/site, and fail at a broken link
+	$(VENV)/bin/python -m docs.site
+
+docs-serve: $(VENV)/.installed-cpu,docs  ## show the documentation at http://localhost:8000
+	$(VENV)/bin/python -m docs.site --serve
+
+# The wheels need one another, and nothing else is built: what they depend on comes when they are installed.
+wheels: | $(VENV)/bin/python  ## build the wheels of rpln-runtime and rpln-export into dist/
+	$(VENV)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist ./runtime .
+	@ls dist/*.whl
 
 golden: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## write the golden graphs anew; read the diff before committing it
 	$(VENV)/bin/python -m pytest tests/graphs --refresh-golden

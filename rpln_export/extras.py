@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Final
 
 from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.installing import extras_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class Extra:
     @property
     def command(self) -> str:
         """The pip command that installs it."""
-        return f'pip install "rpln-export[{self.name}]"'
+        return extras_command(self.name, distribution="rpln-export")
 
 
 _ROWS: Final = (

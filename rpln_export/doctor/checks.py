@@ -12,6 +12,7 @@ from rich.text import Text
 
 from rpln_export.doctor.machine import Distribution, Machine, read_machine
 from rpln_export.extras import EXTRAS, Extra
+from rpln_runtime.installing import version_command
 
 Status: TypeAlias = Literal["ok", "missing", "problem"]
 
@@ -93,7 +94,7 @@ def _base(machine: Machine) -> Iterator[Finding]:
             status="problem",
             detail="runs from a folder without being installed, so what it requires is unknown",
             cost_of_missing="Required packages may be absent or of the wrong version.",
-            fix="pip install rpln-export",
+            fix="pip install ./runtime . (in a clone of the project)",
         )
         return
     yield Finding(component="rpln-export", status="ok", detail=own.version)
@@ -109,8 +110,15 @@ def _base(machine: Machine) -> Iterator[Finding]:
                 status="problem",
                 detail=f"{found.version if found else 'not installed'}; needed: {requirement.specifier}",
                 cost_of_missing=_COSTS.get(name, "rpln-export does not run."),
-                fix=f'pip install "{requirement.name}{requirement.specifier}"',
+                fix=_install(requirement),
             )
+
+
+def _install(requirement: Requirement) -> str:
+    """Return the command that installs what `requirement` asks for. rpln-runtime is on no index."""
+    if requirement.name == "rpln-runtime":
+        return version_command(str(requirement.specifier).removeprefix("=="))
+    return f'pip install "{requirement.name}{requirement.specifier}"'
 
 
 def _onnxruntime(machine: Machine) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from rpln_runtime.batching import (
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.generation.generator import open_generator
+from rpln_runtime.installing import version_command
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
 from rpln_runtime.postprocess import POSTPROCESS
@@ -183,7 +184,7 @@ def task_from_name(name: str) -> Task:
     if name not in TASKS:
         raise ManifestError(
             f"the bundle's task is {name!r}, but this rpln-runtime knows only {', '.join(TASKS)}. "
-            "Run: pip install --upgrade rpln-runtime"
+            f"Install a later one: {version_command()}"
         )
     return TASKS[name]
 

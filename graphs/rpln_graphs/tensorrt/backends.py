@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rpln_runtime.engines.tensorrt.device import Cuda
 from rpln_runtime.errors import MissingExtraError, ProviderError
+from rpln_runtime.installing import extras_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +80,14 @@ BACKENDS: Final = {
         Backend(
             name="tensorrt",
             module="tensorrt",
-            install='pip install "rpln-export[tensorrt]"',
+            install=extras_command("tensorrt", distribution="rpln-export"),
             refused={(target, "fp8"): _BEFORE_ADA for target in ("sm75", "sm80", "sm86", "sm87")},
             keeps_timings=True,
         ),
         Backend(
             name="tensorrt-rtx",
             module="tensorrt_rtx",
-            install='pip install "rpln-export[tensorrt-rtx]"',
+            install=extras_command("tensorrt-rtx", distribution="rpln-export"),
             targets=("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"),
             default_targets=("sm80", "sm86", "sm89", "sm120"),
             refused={

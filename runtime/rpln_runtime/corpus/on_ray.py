@@ -13,6 +13,7 @@ from rpln_runtime.corpus.opening import Opening
 from rpln_runtime.corpus.reading import Span, Windows, read_span
 from rpln_runtime.corpus.records import Record, answer_lines
 from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.installing import extras_command
 
 _MOST_BLOCKS: Final = 10_000
 """The most blocks to make. Ray hands blocks to actors, and each costs the driver about a millisecond."""
@@ -84,5 +85,5 @@ def _import_ray() -> ModuleType:
     try:
         importlib.import_module("ray.data")  # importing ray alone does not import it
     except ImportError as error:
-        raise MissingExtraError(f'Ray is not installed ({error}). Run: pip install "rpln-runtime[ray]"') from error
+        raise MissingExtraError(f"Ray is not installed ({error}). Run: {extras_command('ray')}") from error
     return importlib.import_module("ray")

@@ -16,6 +16,7 @@ from rpln_runtime.engines.openvino import OpenVinoEngine
 from rpln_runtime.engines.tensorrt import open_tensorrt
 from rpln_runtime.engines.tensorrt_provider import tensorrt_provider_options
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
+from rpln_runtime.installing import extras_command
 
 _LOG_ERRORS_ONLY: Final = 3
 """The level of ONNX Runtime's log at which it reports errors and no warnings."""
@@ -58,37 +59,37 @@ Their files are in one folder: the wheel that was installed last is used, and re
 """
 
 PROVIDERS: Final[dict[str, Provider]] = {
-    "cpu": Provider(onnxruntime_name="CPUExecutionProvider", install='pip install "rpln-runtime[cpu]"'),
+    "cpu": Provider(onnxruntime_name="CPUExecutionProvider", install=extras_command("cpu")),
     "cuda": Provider(
         onnxruntime_name="CUDAExecutionProvider",
-        install='pip install "rpln-runtime[gpu]"',
+        install=extras_command("gpu"),
         device="cuda",
         # By default, the squares of LayerNorm are summed in fp16, which overflows where hidden states exceed 256.
         options={"enable_skip_layer_norm_strict_mode": "1"},
     ),
     "onnxruntime-tensorrt": Provider(
         onnxruntime_name="TensorrtExecutionProvider",
-        install='pip install "rpln-runtime[gpu,tensorrt]"',
+        install=extras_command("gpu", "tensorrt"),
         takes_empty=False,
         device="cuda",
         takes_all_nodes=True,
         bundle_options=tensorrt_provider_options,
     ),
     "tensorrt": Provider(
-        install='pip install "rpln-runtime[tensorrt]"',
+        install=extras_command("tensorrt"),
         runtime="tensorrt",
         module="tensorrt",
         takes_empty=False,
         device="cuda",
     ),
     "tensorrt-rtx": Provider(
-        install='pip install "rpln-runtime[tensorrt-rtx]"',
+        install=extras_command("tensorrt-rtx"),
         runtime="tensorrt",
         module="tensorrt_rtx",
         takes_empty=False,
         device="cuda",
     ),
-    "openvino": Provider(install='pip install "rpln-runtime[openvino]"', runtime="openvino", file_suffix="openvino"),
+    "openvino": Provider(install=extras_command("openvino"), runtime="openvino", file_suffix="openvino"),
 }
 """The providers by name."""
 

@@ -14,6 +14,7 @@ from rpln_export.doctor.checks import Finding, diagnose, render_table, to_json
 from rpln_export.doctor.machine import Distribution, Machine, read_machine
 from rpln_export.extras import EXTRAS, require_extra
 from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.installing import version_command
 
 EXPORT = Distribution(
     version="0.1.0",
@@ -88,7 +89,7 @@ def test_requirements_are_read_from_the_metadata_without_extras_and_foreign_plat
     [
         ({"torch": "2.12.1"}, "torch", "2.12.1; needed: <3,>=2.13", 'pip install "torch<3,>=2.13"'),
         ({"torch": None}, "torch", "not installed; needed: <3,>=2.13", 'pip install "torch<3,>=2.13"'),
-        ({"rpln_runtime": "0.2.0"}, "rpln-runtime", "0.2.0; needed: ==0.1.0", 'pip install "rpln-runtime==0.1.0"'),
+        ({"rpln_runtime": "0.2.0"}, "rpln-runtime", "0.2.0; needed: ==0.1.0", version_command("0.1.0")),
     ],
     ids=["too-old", "absent", "of-another-release"],
 )

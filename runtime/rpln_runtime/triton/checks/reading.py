@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.installing import extras_command
 from rpln_runtime.triton.errors import RepositoryError
 
 
@@ -47,7 +48,7 @@ def _model_config() -> Any:
     except ImportError as error:
         raise MissingExtraError(
             f"A repository is checked with the protobufs of tritonclient, which are not installed ({error}). Run: "
-            'pip install "rpln-runtime[triton]"'
+            f"{extras_command('triton')}"
         ) from error
     file = descriptor_pb2.FileDescriptorProto()
     model_config_pb2.DESCRIPTOR.CopyToProto(file)

@@ -11,6 +11,7 @@ from rpln_runtime._version import __version__
 from rpln_runtime.documents import read_document
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.facts import contradiction
+from rpln_runtime.installing import version_command
 from rpln_runtime.limits import MANIFEST
 from rpln_runtime.manifest import MANIFEST_NAME, Manifest, value_from_json
 from rpln_runtime.postprocess import POSTPROCESS
@@ -63,5 +64,5 @@ def check_version(parameters: Mapping[str, str]) -> None:
     if (written := parameters["rpln_runtime"]) != __version__:
         raise ManifestError(
             f"the repository was written by rpln-runtime {written}, and {__version__} is installed in the server. "
-            f"Write it anew, or run in the server: pip install rpln-runtime=={written}"
+            f"Write it anew, or run in the server: {version_command(written)}"
         )
