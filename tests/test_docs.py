@@ -1,4 +1,4 @@
-"""Checks the documentation: links resolve, options exist, and Python blocks print what the pages say.
+"""Checks the pages of the documentation: links resolve, options exist, and Python blocks print what the pages say.
 
 On the pages in PAGES_THAT_RUN every block marked `python` is run, all blocks of a page in one namespace, in a folder
 with the bundles of BUNDLES. A block marked `text` directly after it is its expected output. Numbers may differ by 0.02.
@@ -7,6 +7,7 @@ On the page about int8, the commands of blocks marked `sh` run as well, and make
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import re
@@ -30,7 +31,7 @@ from tests.export.checkpoints import make_checkpoint
 from tests.export.conftest import do_not_measure, share_traces
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PAGES = [*DOCUMENTATION, *sorted(ROOT.glob("[a-z]*/README.md"))]
 PAGES_THAT_RUN = [
     ROOT / "README.md",
@@ -77,8 +78,10 @@ def test_links_resolve(page: Path) -> None:
 
 
 def test_the_index_names_every_page() -> None:
-    linked = {target for target, _ in LINK.findall((ROOT / "docs/index.md").read_text(encoding="utf-8"))}
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} == linked
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    linked = {target for target, _ in LINK.findall(index) if not target.startswith("../")}
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert pages - {"index.md"} == linked
 
 
 # -- options, exit codes ---------------------------------------------------------------------------------------------
@@ -139,17 +142,37 @@ def test_every_option_of_a_pipeline_is_explained() -> None:
             assert documented[row.name] == options - shared
 
 
-def test_the_table_of_exit_codes_is_complete() -> None:
-    page = (ROOT / "docs/exporting.md").read_text(encoding="utf-8")
-    table = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-
-    assert table == {0, INTERRUPTED, *(code for kind in (RplnError, RplnModelError) for code in codes_of(kind))}
+PACKAGES = [ROOT / "rpln_export", ROOT / "graphs/rpln_graphs", ROOT / "model/rpln_model", ROOT / "runtime/rpln_runtime"]
+ERROR_CLASS = re.compile(r"^class \w+Error\((?!Exception|ValueError)", re.MULTILINE)
 
 
-def codes_of(kind: type[RplnError] | type[RplnModelError]) -> Iterator[int]:
-    yield kind.exit_code
+def test_the_page_of_exit_codes_names_every_error_under_its_code() -> None:
+    page = (ROOT / "docs/exit-codes.md").read_text(encoding="utf-8")
+    chapters = {
+        int(code): text for code, text in re.findall(r"^## (\d+):(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    }
+    named = {
+        name: code
+        for code, text in chapters.items()
+        for line in re.findall(r"^Classes: (.*)\.$", text, re.MULTILINE)
+        for name in INLINE.findall(line)
+    }
+    for package in PACKAGES:
+        for path in package.rglob("*.py"):
+            if ERROR_CLASS.search(path.read_text(encoding="utf-8")):
+                importlib.import_module(".".join(path.relative_to(package.parent).with_suffix("").parts))
+
+    codes = {kind.__name__: kind.exit_code for base in (RplnError, RplnModelError) for kind in kinds_of(base)}
+    assert named == codes
+    assert set(chapters) == {0, INTERRUPTED, *codes.values()}
+
+
+def kinds_of(kind: type[RplnError] | type[RplnModelError]) -> Iterator[type[RplnError] | type[RplnModelError]]:
+    """Return an error and all that are derived from it within the project."""
+    if kind.__module__.partition(".")[0].startswith("rpln_"):
+        yield kind
     for narrower in kind.__subclasses__():
-        yield from codes_of(narrower)
+        yield from kinds_of(narrower)
 
 
 # -- Python blocks ---------------------------------------------------------------------------------------------------
