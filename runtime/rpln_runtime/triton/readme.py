@@ -4,6 +4,7 @@ import json
 from typing import Final
 
 from rpln_runtime._version import __version__
+from rpln_runtime.installing import extras_command
 from rpln_runtime.triton.plan import RepositoryPlan
 from rpln_runtime.triton.request import OPTIONS
 from rpln_runtime.triton.response import COUNT
@@ -11,14 +12,15 @@ from rpln_runtime.triton.response import COUNT
 _SERVING: Final = """# {name}: {task} for Triton Inference Server
 
 rpln-runtime {version} wrote this repository from the bundle {source}. After a change, check it with
-`rpln triton --check .`, which needs `pip install "rpln-runtime[triton]"`.
+`rpln triton --check .`, which needs `{check}`.
 
 ## Serve
 
-The server's own Python runs the steps before and after the model, so it needs rpln-runtime:
+The server's own Python, 3.11 or newer, runs the steps before and after the model, so it needs rpln-runtime. The package
+is on no index. `make wheels` in a clone of rpln-export writes its wheel into `dist/`; copy the wheel to the server:
 
 ```
-pip install "rpln-runtime{extra}=={version}"
+pip install "rpln_runtime-{version}-py3-none-any.whl{extra}"
 tritonserver --model-repository=. {flags}
 ```
 
@@ -74,6 +76,7 @@ def readme(plan: RepositoryPlan) -> str:
         task=manifest.task,
         version=__version__,
         source=f"{manifest.source.name} ({manifest.source.sha256[:12]})",
+        check=extras_command("triton"),
         extra="[gpu]" if plan.generates else "",
         flags="" if plan.generates else "--cache-config=local,size=104857600",
         note="" if "cpu" in plan.providers else " (Not this bundle: it computes in bf16, which needs a GPU.)",
