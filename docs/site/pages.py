@@ -26,7 +26,7 @@ COPIED: Final = {".svg", ".png", ".json", ".yaml"}
 """What files end in that are copied as they are, to be shown or saved by a browser."""
 NO_SEARCH: Final = "---\nsearch:\n  exclude: true\n---\n\n"
 
-FENCE: Final = re.compile(r"^(?P<marks>`{3,}|~{3,}).*?^(?P=marks)[ ]*$", re.MULTILINE | re.DOTALL)
+CODE: Final = re.compile(r"^(?P<marks>`{3,}).*?^(?P=marks)[ ]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 LINK: Final = re.compile(r"(?<=\]\()(?!https?:|#)(?P<path>[^)#\s]+)")
 
 
@@ -104,16 +104,16 @@ def _site_page(path: Path, root: Path) -> tuple[str, list[Path]]:
         prose = LINK.sub(relink, prose)
         return formulas_to_mathml(prose) if path.relative_to(root).as_posix() in FORMULAS else prose
 
-    text = "".join(part if is_fence else rewrite(part) for part, is_fence in _parts(path.read_text(encoding="utf-8")))
+    text = "".join(part if is_code else rewrite(part) for part, is_code in _parts(path.read_text(encoding="utf-8")))
     if COMMANDS in text:
         text = text.replace(COMMANDS, reference_of_commands())
     return text, linked
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the pieces of a page in their order, each with whether it is a block of code."""
+    """Yield the pieces of a page in their order, each with whether it is code, in a block or within a line."""
     end = 0
-    for match in FENCE.finditer(text):
+    for match in CODE.finditer(text):
         yield text[end : match.start()], False
         yield match[0], True
         end = match.end()

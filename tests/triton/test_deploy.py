@@ -44,10 +44,3 @@ def test_a_server_has_time_to_finish(documents: dict[tuple[str, str], Any]) -> N
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     (timeout,) = re.findall(r"--exit-timeout-secs=(\d+)", (DEPLOY / "Dockerfile").read_text())
     assert sleep + int(timeout) < pod["terminationGracePeriodSeconds"]
-
-
-def test_the_image_is_made_of_what_there_is() -> None:
-    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
-    copied = [line.split()[1] for line in lines if line.startswith("COPY")]
-    assert copied == ["runtime", "repository"]
-    assert (ROOT / "runtime" / "pyproject.toml").is_file()

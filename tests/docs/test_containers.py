@@ -1,0 +1,75 @@
+"""The containers of docs/deploy: a linter reads the Dockerfiles, and what they and the compose file name exists.
+
+No Docker engine is needed. docs/containers.md says what was run by hand.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rpln_runtime.__main__ import _parser
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "docs/deploy"
+DOCKERFILES = [DEPLOY / "Dockerfile", DEPLOY / "Dockerfile.runtime"]
+HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+EVERY_DOCKERFILE = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    yaml = pytest.importorskip("yaml", reason="no PyYAML: pip install pyyaml")
+    return dict(yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"])
+
+
+@pytest.mark.skipif(HADOLINT is None, reason='no hadolint: pip install "rpln-export[docs]"')
+@EVERY_DOCKERFILE
+def test_the_linter_has_nothing_to_warn_of(dockerfile: Path) -> None:
+    assert HADOLINT is not None
+    command = [HADOLINT, "--failure-threshold", "warning", "--no-color", str(dockerfile)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@EVERY_DOCKERFILE
+def test_what_is_copied_is_in_the_context(dockerfile: Path) -> None:
+    copied = [name for words in instructions(dockerfile, "COPY") for name in words.split()[:-1]]
+    made = {"dist/rpln_runtime-*.whl", "repository"}  # by make wheels, and by rpln triton
+    kept = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
+    assert copied
+    for name in copied:
+        assert name in made or (ROOT / name).is_file()
+        assert any(fnmatch(name, pattern) for pattern in kept)
+
+
+def test_the_entry_and_the_command_are_those_of_the_runtime(services: dict[str, Any]) -> None:
+    (entry,) = instructions(DEPLOY / "Dockerfile.runtime", "ENTRYPOINT")
+    assert re.findall(r'"([^"]+)"', entry) == ["python", "-m", "rpln_runtime"]
+    chosen = _parser().parse_args(services["batch"]["command"])
+    mounts = [volume.split("}:")[1].split(":")[0] for volume in services["batch"]["volumes"]]
+    assert mounts == [chosen.folder, str(Path(chosen.source).parent)]
+    assert Path(chosen.source).parent == Path(chosen.output).parent
+
+
+def test_services_are_built_of_what_there_is(services: dict[str, Any]) -> None:
+    for service in services.values():
+        context = DEPLOY / service["build"]["context"]
+        assert context.resolve() == ROOT
+        assert (context / service["build"]["dockerfile"]).is_file()
+
+
+def test_a_server_has_time_to_finish(services: dict[str, Any]) -> None:
+    (entry,) = instructions(DEPLOY / "Dockerfile", "ENTRYPOINT")
+    (timeout,) = re.findall(r"--exit-timeout-secs=(\d+)", entry)
+    assert int(timeout) < int(services["triton"]["stop_grace_period"].removesuffix("s"))
+
+
+def instructions(dockerfile: Path, name: str) -> list[str]:
+    """Return what follows the instructions called `name`."""
+    return re.findall(rf"^{name} (.*)$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)
