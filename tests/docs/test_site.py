@@ -38,7 +38,7 @@ def repository(tmp_path: Path) -> Path:
         "code/run.py": "print('hello')\n",
         "docs/site/site.css": "",
         "docs/index.md": "# Start\n\nSee [the other](guides/other.md#a-part) there.\n",
-        "docs/guides/other.md": "# Other\n\n## A part\n[one](../../code/run.py), [all](../../code), [up](../index.md)\n",
+        "docs/guides/other.md": "## A part\n\n[one](../../code/run.py), [all](../../code), [up](../index.md)\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
