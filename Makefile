@@ -118,7 +118,7 @@ bench: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## measure time and me
 	$(VENV)/bin/python -m benchmarks.quantization
 
 clean:  ## remove the environments, caches and the demo's bundle
-	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(VENV_GPU) $(DEMO_BUNDLE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV457) $(VENV_TRITON) $(VENV_GPU) $(DEMO_BUNDLE) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # Installs this project into an environment, which is made once. Its stamps are named after the extras it has.
 define install

@@ -24,6 +24,8 @@ COMMANDS: Final = "<!-- commands -->"
 """The line that becomes the reference of the command line."""
 COPIED: Final = {".svg", ".png", ".json", ".yaml"}
 """What files end in that are copied as they are, to be shown or saved by a browser."""
+SOURCE: Final = "source"
+"""The folder of the site for what does not come from docs/."""
 NO_SEARCH: Final = "---\nsearch:\n  exclude: true\n---\n\n"
 
 CODE: Final = re.compile(r"^(?P<marks>`{3,}).*?^(?P=marks)[ ]*$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -38,7 +40,7 @@ def write_pages(root: Path) -> list[str]:
     folder.mkdir(parents=True)
     shutil.copy(root / "docs/site/site.css", folder)
     own = sorted((root / "docs").rglob("*.md"))
-    problems = _missing_from_navigation(own, settings["nav"], root)
+    problems = list(_problems_of_navigation(own, settings["nav"], root))
     waiting = [*own, root / "CHANGELOG.md", root / "CONTRIBUTING.md", root / "benchmarks/README.md"]
     written: set[Path] = set()
     while waiting:
@@ -56,13 +58,15 @@ def write_pages(root: Path) -> list[str]:
     return problems
 
 
-def _missing_from_navigation(pages: Iterable[Path], nav: list[dict[str, Any]], root: Path) -> list[str]:
+def _problems_of_navigation(pages: Iterable[Path], nav: list[dict[str, Any]], root: Path) -> Iterator[str]:
+    """Yield a sentence for each page of docs/ that the navigation lacks, and for each that it has and docs/ lacks."""
     named = set(_names(nav))
-    return [
-        f"{page.relative_to(root)} is missing from `nav` in zensical.toml. Name it there."
-        for page in pages
-        if place_of(page, root) not in named
-    ]
+    places = {place_of(page, root) for page in pages}
+    for place in sorted(places - named):
+        yield f"docs/{place} is missing from `nav` in zensical.toml. Name it there."
+    for place in sorted(named - places):
+        if not place.startswith(f"{SOURCE}/"):
+            yield f"docs/{place} is named in `nav` of zensical.toml, but is not there. Leave it out, or write it."
 
 
 def _write_page(path: Path, target: Path, root: Path) -> list[Path]:
@@ -87,7 +91,7 @@ def place_of(path: Path, root: Path) -> str:
     if inside.name == "README.md":  # which would be taken for the index of its folder
         inside = inside.with_name("about.md")
     suffix = "" if inside.suffix in {".md", *COPIED} else ".md"
-    return f"source/{inside.as_posix().removeprefix('.')}{suffix}"  # Zensical leaves out hidden folders
+    return f"{SOURCE}/{inside.as_posix().removeprefix('.')}{suffix}"  # Zensical leaves out hidden folders
 
 
 def _site_page(path: Path, root: Path) -> tuple[str, list[Path]]:

@@ -76,6 +76,13 @@ def test_a_page_that_the_navigation_lacks_is_named(repository: Path) -> None:
     assert problem.startswith("docs/lost.md is missing from `nav`")
 
 
+def test_a_page_that_only_the_navigation_has_is_named(repository: Path) -> None:
+    (repository / "docs/index.md").write_text("# Start\n")
+    (repository / "docs/guides/other.md").unlink()
+    (problem,) = write_pages(repository)
+    assert problem.startswith("docs/guides/other.md is named in `nav`")
+
+
 def test_a_file_that_is_linked_and_not_there_is_named(repository: Path) -> None:
     (repository / "docs/index.md").write_text("# Start\n\n[gone](../code/gone.py)\n")
     (problem,) = write_pages(repository)
