@@ -1,12 +1,17 @@
 """The reference of the command line, written from the commands themselves."""
 
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import click
 import cloup
 
 from rpln_export.cli import export_command, rpln_command
+
+MARK: Final = "\b"
+"""What click puts before a paragraph that it does not rewrap."""
 
 
 def reference_of_commands() -> str:
@@ -21,17 +26,16 @@ def reference_of_commands() -> str:
 def _chapter(command: click.Command, name: str) -> str:
     context = click.Context(command, info_name=name)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
-    lines = [f"## {name}", "", _sentences(command.help or ""), "", "```", usage, "```", ""]
+    lines = [f"## {name}", "", *_paragraphs(command.help or ""), "```", usage, "```", ""]
     arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
     if arguments:
-        rows = ((f"`{argument.make_metavar(context)}`", getattr(argument, "help", "") or "") for argument in arguments)
-        lines += _table("argument", rows)
+        lines += _table(
+            "argument", ((row.make_metavar(context), getattr(row, "help", None) or "") for row in arguments)
+        )
     for title, options in _groups(command, context):
-        rows = ((_spelling(option, context), _description(option, context)) for option in options)
-        lines += [f"**{title}**", "", *_table("option", rows)]
-    if command.epilog:
-        lines += ["```text", _unwrapped(command.epilog), "```", ""]
-    return "\n".join(lines)
+        records = (option.get_help_record(context) for option in options)
+        lines += [f"**{title}**", "", *_table("option", (record for record in records if record))]
+    return "\n".join([*lines, *_paragraphs(command.epilog or "")])
 
 
 def _groups(command: click.Command, context: click.Context) -> Iterator[tuple[str, list[click.Option]]]:
@@ -48,32 +52,21 @@ def _groups(command: click.Command, context: click.Context) -> Iterator[tuple[st
     yield ("Other options" if groups else "Options"), others
 
 
-def _spelling(option: click.Option, context: click.Context) -> str:
-    """Return how an option is written, such as `-o`, `--output` FOLDER."""
-    record = option.get_help_record(context)
-    assert record is not None
-    return f"`{_in_cell(record[0])}`"
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Return a table of names, as code, and their meanings."""
+    cells = ((name.replace("|", "\\|"), _escaped(meaning)) for name, meaning in rows)
+    return [f"| {title} | meaning |", "|---|---|", *(f"| `{name}` | {meaning} |" for name, meaning in cells), ""]
 
 
-def _description(option: click.Option, context: click.Context) -> str:
-    record = option.get_help_record(context)
-    assert record is not None
-    return _sentences(record[1])
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield the lines of a help text or an epilog: click's mark for text that is not rewrapped begins a block."""
+    for paragraph in re.split(r"\n\s*\n", text.replace(MARK, f"\n\n{MARK}")):
+        if paragraph.lstrip().startswith(MARK):
+            yield from ("```text", textwrap.dedent(paragraph.strip().removeprefix(MARK).strip("\n")), "```", "")
+        elif paragraph.strip():
+            yield from (_escaped(paragraph), "")
 
 
-def _table(title: str, rows: Iterator[tuple[str, str]]) -> list[str]:
-    return [f"| {title} | meaning |", "|---|---|", *(f"| {name} | {_in_cell(text)} |" for name, text in rows), ""]
-
-
-def _sentences(text: str) -> str:
-    """Return a help text as Markdown: what Markdown takes for markup is escaped."""
-    return re.sub(r"([<>*_\[\]|])", r"\\\1", " ".join(text.replace("\b", "").split()))
-
-
-def _in_cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|") if "\\|" not in text else " ".join(text.split())
-
-
-def _unwrapped(epilog: str) -> str:
-    """Return an epilog as `--help` prints it: the mark of click for text that is not rewrapped is left out."""
-    return epilog.replace("\b\n", "").strip("\n")
+def _escaped(text: str) -> str:
+    """Return a text in one line, in which what Markdown takes for markup is escaped."""
+    return re.sub(r"([<>*_\[\]|])", r"\\\1", " ".join(text.split()))
