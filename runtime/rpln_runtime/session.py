@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from rpln_runtime.described import Described
 from rpln_runtime.engines.base import BindableEngine, Bundle, Engine
 from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
-from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain
 from rpln_runtime.outputs import check_outputs
 
@@ -114,7 +115,7 @@ def default_provider(manifest: Manifest) -> str:
     return manifest.optimization.provider if manifest.optimization else DEFAULT_PROVIDER
 
 
-class Reopenable:
+class Reopenable(Described):
     """What is open from a folder. Pickling it keeps the call that opens it again."""
 
     def __init__(self, reopen: "Callable[[], Any] | None") -> None:
@@ -208,12 +209,33 @@ class Session(Reopenable):
         check_outputs(found, feeds, self.graph, self.manifest)
         return found
 
+    def described(self) -> dict[str, str]:
+        """Return what a person wants to know of the session first."""
+        axes = {axis for spec in self.graph.inputs for axis in spec.shape if isinstance(axis, str)}
+        limits = {name: axis for name, axis in self.manifest.axes.items() if name in axes}
+        return {
+            "task": self.manifest.task,
+            "graph": f"{self.graph.path_for(self.provider)}, variant {self.graph.variant}",
+            "provider": self.provider,
+            "precision": self.manifest.recipe,
+            "inputs": ", ".join(map(_spec_in_words, self.graph.inputs)),
+            "outputs": ", ".join(map(_spec_in_words, self.graph.outputs)),
+            "limits": ", ".join(
+                f"{name} from {axis.minimum}" + ("" if axis.maximum is None else f" to {axis.maximum}")
+                for name, axis in limits.items()
+            ),
+        }
+
     def _output_names(self, outputs: Sequence[str] | None) -> Sequence[str]:
         known = [spec.name for spec in self.graph.outputs]
         for name in outputs or ():
             if name not in known:
                 raise InputError(f"unknown output {name!r}: the graph gives {', '.join(known)}.")
         return known if outputs is None else outputs
+
+
+def _spec_in_words(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {_shown(spec.shape)}"
 
 
 def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:

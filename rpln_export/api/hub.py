@@ -1,0 +1,2 @@
+def push_to_hub() -> str:
+    """x"""
