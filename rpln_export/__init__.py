@@ -53,7 +53,9 @@ if not TYPE_CHECKING:  # type checkers would take any name for one that __getatt
     def __getattr__(name: str) -> object:
         """Return the public name `name` from its module. Raises AttributeError for any other name."""
         if name not in _MODULES:
-            raise AttributeError(f"module 'rpln_export' has no attribute {name!r}: expected one of {', '.join(__all__)}")
+            raise AttributeError(
+                f"module 'rpln_export' has no attribute {name!r}: expected one of {', '.join(__all__)}"
+            )
         return getattr(importlib.import_module(_MODULES[name]), name)
 
     def __dir__() -> list[str]:

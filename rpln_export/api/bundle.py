@@ -81,7 +81,7 @@ class Bundle(Described):
         from rpln_export.validation.revalidate import revalidate
 
         named = None if checkpoint is None else str(checkpoint)
-        with watching(progress) as watcher:
+        with watching(progress=progress) as watcher:
             return revalidate(self.path, named, watcher, revision=revision)
 
     def push_to_hub(
@@ -92,8 +92,6 @@ class Bundle(Described):
         token: str | None = None,
         revision: str | None = None,
         commit_message: str | None = None,
-        base_model: str | None = None,
-        license: str | None = None,  # noqa: A002 # the hub's name
     ) -> str:
         """Upload the bundle to the Hugging Face hub, as `rpln_export.push_to_hub` does, and return its address."""
         from rpln_export.api.hub import push_to_hub
@@ -105,8 +103,6 @@ class Bundle(Described):
             token=token,
             revision=revision,
             commit_message=commit_message,
-            base_model=base_model,
-            license=license,
         )
 
     def described(self) -> dict[str, str]:

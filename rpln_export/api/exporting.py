@@ -185,10 +185,8 @@ def export(
                 verbose=verbose,
             ),
         )
-        report = carry_out(plan, stack.enter_context(watching(progress)))
-    return Bundle(
-        path=plan.destination, manifest=read_manifest(plan.destination, verify=False), _report=report
-    )
+        report = carry_out(plan, stack.enter_context(watching(progress=progress)))
+    return Bundle(path=plan.destination, manifest=read_manifest(plan.destination, verify=False), _report=report)
 
 
 def _path(value: _Path | None) -> Path | None:

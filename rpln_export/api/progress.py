@@ -10,7 +10,7 @@ from rpln_export.steps import Silent, Watcher
 
 
 @contextmanager
-def watching(progress: bool | Watcher) -> Iterator[Watcher]:  # noqa: FBT001 # it may be a watcher, too
+def watching(*, progress: bool | Watcher) -> Iterator[Watcher]:
     """Yield the watcher that `progress` stands for.
 
     True stands for one that shows the steps: below the cell of a notebook, elsewhere on stderr.

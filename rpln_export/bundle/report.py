@@ -280,19 +280,16 @@ class Report(Described):
 
     def described(self) -> dict[str, str]:
         """Return what a person wants to know of the export first."""
-        worst = max(self.comparisons, key=lambda row: row.share, default=None)
-        gate = {"gate": self.quantization.gate} if self.quantization else {}
+        from rpln_export.bundle.verdict import verdict_from_report  # which reads reports
+
+        verdict = verdict_from_report(self)
         return {
             "task": self.task,
             "checkpoint": f"{self.name}, {self.parameters:,} parameters",
             "precision": self.recipe,
             "folder": self.destination,
             "files": f"{len(self.sizes)} files, {megabytes(sum(self.sizes.values()))}",
-            "proven": f"by comparison with eager torch: the worst of {len(self.comparisons)} reaches {worst.share:.1%} of "
-            "what is accepted"
-            if worst
-            else "not at all",
-            **gate,
+            "verdict": f"{'accepted' if verdict.accepted else 'not accepted'}. {' '.join(verdict.sentences)}",
             "form": self.optimization.note,
             "engines": self.engines.note,
             "took": f"{sum(step.seconds for step in self.steps):.1f} s",

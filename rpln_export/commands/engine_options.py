@@ -30,7 +30,9 @@ def required_engine(command: _Command) -> _Command:
         with user_errors():  # an interrupt while modules load
             from rpln_export.plan.engines import engine_request
 
-            request = engine_request(**{name: chosen.pop(name) for name in inspect.signature(engine_request).parameters})
+            request = engine_request(
+                **{name: chosen.pop(name) for name in inspect.signature(engine_request).parameters}
+            )
         command(engines=request, **chosen)
 
     decorated: _Command = engine_options(required=True)(collect)

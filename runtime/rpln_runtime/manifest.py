@@ -313,7 +313,7 @@ class Manifest(Described):
             "task": f"{self.task}{labels}",
             "checkpoint": f"{self.source.name}{adapter}",
             "precision": f"{self.recipe}, most weights in {self.precision}",
-            "made for": self.target,
+            "made for": self.target + (f", provider {self.optimization.provider}" if self.optimization else ""),
             "graphs": "; ".join(map(_graph_in_words, self.graphs)),
             "files": _files_in_words(self.files),
             "limits": f"texts of at most {self.usable_length} tokens",

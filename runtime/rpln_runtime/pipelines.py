@@ -19,9 +19,6 @@ from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.generation.generator import Generator, open_generator
 from rpln_runtime.manifest import read_manifest
-from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
-from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options, item_from_parts, options_of
 from rpln_runtime.option_types import (
     FeatureExtractionOptions,
     FillMaskOptions,
@@ -30,6 +27,16 @@ from rpln_runtime.option_types import (
     TextClassificationOptions,
     TextGenerationOptions,
     TokenClassificationOptions,
+)
+from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
+from rpln_runtime.postprocess import POSTPROCESS
+from rpln_runtime.postprocess.base import (
+    FinishedItem,
+    FinishedRow,
+    Postprocess,
+    check_options,
+    item_from_parts,
+    options_of,
 )
 from rpln_runtime.session import Reopenable, Session, open_session
 from rpln_runtime.tasks import TASKS, Task
@@ -178,8 +185,8 @@ def pipeline(
     manifest = read_manifest(path, verify=verify)
     if task not in {None, manifest.task}:
         raise InputError(
-            f"{path} is a bundle for {manifest.task}, but task is {task!r}: expected {manifest.task!r}. Open the bundle "
-            "with this task, or leave task out."
+            f"{path} is a bundle for {manifest.task}, but task is {task!r}: expected {manifest.task!r}. Open it with "
+            "this task, or leave task out."
         )
     row = task_from_name(manifest.task)
     if row.postprocess is None:
