@@ -284,7 +284,7 @@ class Pipeline(Reopenable):
         options = {name: getattr(self.postprocess, name) for name in options_of(type(self.postprocess))}
         return {
             "task": self._task.name,
-            "graph": session.graph.path_for(session.provider),
+            "graph": session.path,
             "provider": session.provider,
             "precision": manifest.recipe,
             "limits": f"texts of at most {manifest.usable_length} tokens, {self._batch_size} rows in a batch",

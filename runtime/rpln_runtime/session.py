@@ -107,7 +107,7 @@ def open_session(
     path = graph.path_for(provider) if rewritten else graph.path
     bundle = Bundle(folder, manifest, graph)
     engine = open_engine(folder / path, provider=provider, threads=threads, spinning=spinning, bundle=bundle)
-    return Session(manifest, graph, engine, provider=provider, reopen=reopen)
+    return Session(manifest, graph, engine, provider=provider, path=path, reopen=reopen)
 
 
 def default_provider(manifest: Manifest) -> str:
@@ -141,6 +141,7 @@ class Session(Reopenable):
         manifest: the description of the bundle.
         graph: the description of the graph: names, dtypes and axes of its inputs and outputs.
         provider: the name of the provider that runs the graph.
+        path: the ONNX file, relative to the folder of the bundle.
     """
 
     def __init__(
@@ -150,11 +151,16 @@ class Session(Reopenable):
         engine: Engine,
         *,
         provider: str,
+        path: str | None = None,
         reopen: "Callable[[], Session] | None" = None,
     ) -> None:
-        """Wrap an engine that has loaded `graph`. `reopen` opens the session again; without it, none can be pickled."""
+        """Wrap an engine that has loaded `graph` from the file `path`; None means the one for the provider.
+
+        `reopen` opens the session again; without it, none can be pickled.
+        """
         super().__init__(reopen)
-        _check_signature(engine, graph, graph.path_for(provider))
+        self.path = path or graph.path_for(provider)
+        _check_signature(engine, graph, self.path)
         self.manifest = manifest
         self.graph = graph
         self.provider = provider
@@ -215,7 +221,7 @@ class Session(Reopenable):
         limits = {name: axis for name, axis in self.manifest.axes.items() if name in axes}
         return {
             "task": self.manifest.task,
-            "graph": f"{self.graph.path_for(self.provider)}, variant {self.graph.variant}",
+            "graph": f"{self.path}, variant {self.graph.variant}",
             "provider": self.provider,
             "precision": self.manifest.recipe,
             "inputs": ", ".join(map(_spec_in_words, self.graph.inputs)),

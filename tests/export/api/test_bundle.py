@@ -38,6 +38,7 @@ def test_a_bundle_that_was_altered_is_refused(tagger: Bundle, tmp_path: Path) ->
 def test_it_opens_what_the_runtime_opens(tagger: Bundle) -> None:
     tag = tagger.pipeline(task="token-classification", aggregation_strategy="simple", provider="cpu")
     session = tagger.session(provider="cpu", rewritten=False)
+    assert session.described()["graph"] == "model.onnx, variant full"
     assert isinstance(tag, Pipeline)
     assert isinstance(session, Session)
     assert [group["entity_group"] for group in tag("The old man walked.")] == ["DET", "ADJ", "NOUN", "VERB", "."]
