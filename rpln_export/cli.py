@@ -14,6 +14,7 @@ from rpln_export.commands.evaluate import evaluate_command
 from rpln_export.commands.export import export_command
 from rpln_export.commands.inspect import inspect_command
 from rpln_export.commands.optimize import optimize_command
+from rpln_export.commands.push import push_command
 from rpln_export.commands.report import report_command
 from rpln_export.commands.run import run_command
 from rpln_export.commands.settings import HELP, ProgramOfCommands
@@ -24,7 +25,7 @@ from rpln_export.commands.validate import validate_command
 __all__ = ["INTERRUPTED", "export_command", "rpln_command"]
 
 _SECTIONS: Final = (
-    cloup.Section("Run a bundle", [run_command, batch_command, triton_command], is_sorted=False),
+    cloup.Section("Run a bundle", [run_command, batch_command, triton_command, push_command], is_sorted=False),
     cloup.Section(
         "Inspect and check",
         [inspect_command, report_command, engine_command, validate_command, evaluate_command, doctor_command],

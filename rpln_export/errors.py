@@ -3,6 +3,7 @@
 RplnError (rpln_runtime)
 ├── PlanError          2  an export that cannot be done as asked
 ├── ReportError        2  a report that cannot be read
+├── HubError           1  a bundle that the hub does not take
 ├── DestinationError   9  a place that cannot be written
 ├── ValidationError   10  a graph that differs from eager torch
 └── QuantizationError 12  a quantized graph that does not pass the gate
@@ -21,6 +22,10 @@ class ReportError(RplnError):
     """The report of a bundle is missing, damaged, or of another version of rpln-export."""
 
     exit_code = 2
+
+
+class HubError(RplnError):
+    """The Hugging Face hub cannot be reached, or does not take a bundle. The message holds its answer."""
 
 
 class DestinationError(RplnError):

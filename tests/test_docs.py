@@ -35,7 +35,7 @@ DOCUMENTATION = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PAGES = [*DOCUMENTATION, *sorted(ROOT.glob("[a-z]*/README.md"))]
 PAGES_THAT_RUN = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("bundle", "running", "generation", "batch")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("bundle", "running", "generation", "batch", "python")),
 ]
 
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")

@@ -33,6 +33,7 @@ from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from
 from rpln_graphs.rewriting.ranges import FLOAT16_MAX
 from rpln_graphs.save import weights_from_model
 from rpln_graphs.tolerances import Tolerance
+from rpln_runtime.described import Described, megabytes
 from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
@@ -213,8 +214,8 @@ class GenerationReport:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Report(Described):
     """What was exported, how it was proven, and what the export took.
 
     Attributes:
@@ -276,6 +277,23 @@ class Report:
         return [(graph.path, graph.operators) for graph in self.graphs] + [
             (form.path, form.operators) for form in self.forms
         ]
+
+    def described(self) -> dict[str, str]:
+        """Return what a person wants to know of the export first."""
+        from rpln_export.bundle.verdict import verdict_from_report  # which reads reports
+
+        verdict = verdict_from_report(self)
+        return {
+            "task": self.task,
+            "checkpoint": f"{self.name}, {self.parameters:,} parameters",
+            "precision": self.recipe,
+            "folder": self.destination,
+            "files": f"{len(self.sizes)} files, {megabytes(sum(self.sizes.values()))}",
+            "verdict": f"{'accepted' if verdict.accepted else 'not accepted'}. {' '.join(verdict.sentences)}",
+            "form": self.optimization.note,
+            "engines": self.engines.note,
+            "took": f"{sum(step.seconds for step in self.steps):.1f} s",
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields, for machines."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import cloup
 
-from rpln_export.commands.engine_options import engine_options
+from rpln_export.commands.engine_options import required_engine
 from rpln_export.commands.settings import HELP
 from rpln_export.commands.user_errors import user_errors
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @cloup.command("build", context_settings=HELP, short_help="Add TensorRT engines to a bundle.")
 @cloup.argument("folder", type=click.Path(path_type=Path), help="The folder of the bundle.")
-@engine_options(required=True)
+@required_engine
 @cloup.option(
     "--allow-partial-fusion", is_flag=True, help="Accept engines in which an attention takes several kernels."
 )

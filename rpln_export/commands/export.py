@@ -1,10 +1,8 @@
-"""`rpln-export`: a checkpoint becomes a bundle."""
+"""`rpln-export`: a checkpoint becomes a bundle. Its options are the arguments of `rpln_export.export`."""
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 import cloup
@@ -17,9 +15,6 @@ from rpln_export.commands.settings import HELP, Program
 from rpln_export.commands.table_option import TableOption
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import names
-
-if TYPE_CHECKING:
-    from rpln_export.plan.engines import EngineRequest
 
 EXAMPLES: Final = """
 \b
@@ -259,95 +254,22 @@ class _Int8(click.Choice[str]):
 )
 @cloup.version_option(__version__)
 def export_command(
-    checkpoint: str | None,
-    task: str | None,
-    revision: str | None,
-    tokenizer: str | None,
-    is_decoder: bool,
-    allow_random_head: bool,
-    tie: bool | None,
-    ignore_unexpected: bool,
-    dictionary: Path | None,
-    bpe: tuple[Path, Path] | None,
     precision: str | None,
     fp16: bool,
     bf16: bool,
     int8: str | None,
     int4: bool,
     fp8: bool,
-    quantize_embeddings: bool,
-    io_dtype: str,
-    calibration: Path | None,
-    min_agreement: float | None,
-    evaluation: Path | None,
-    max_drop: float | None,
-    opset: int | None,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    variants: Sequence[str],
-    logits: str | None,
-    pooling: Sequence[str],
-    trace: str,
-    with_tokenizer: bool,
-    optimize: str,
-    target: str | None,
-    workload: str | None,
-    workload_file: Path | None,
-    pack_padding: bool,
-    allow_partial_fusion: bool,
-    engines: "EngineRequest",
-    output: Path | None,
     as_json: bool,
+    **options: Any,  # the other options have the names of the arguments that they become
 ) -> None:
     """Export a RoBERTa-PreLayerNorm CHECKPOINT to ONNX, proven equal to eager PyTorch before anything is published."""
-    with user_errors(), ExitStack() as stack:
-        from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
-        from rpln_export.commands.show.progress import ProgressWatcher
+    with user_errors():
+        from rpln_export.api.exporting import export
         from rpln_export.commands.show.report import print_report
-        from rpln_export.pipeline import export
-        from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, make_plan
 
-        vocabulary = vocabulary_from_options(dictionary, bpe)
-        beside = output or Path(Path(checkpoint or "").resolve().name.removesuffix(FAIRSEQ_SUFFIX))
-        readable = stack.enter_context(as_transformers(checkpoint, task=task, revision=revision, beside=beside))
-        plan = make_plan(
-            readable.source,
-            origin=readable.origin,
-            task=task,
-            precision=_precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4, fp8=fp8),
-            destination=output,
-            revision=revision,
-            inputs=inputs,
-            outputs=outputs,
-            opset=opset,
-            trace=trace,
-            io_dtype=io_dtype,
-            tokenizer=stack.enter_context(
-                tokenizer_for(readable, tokenizer=tokenizer, vocabulary=vocabulary, beside=beside)
-            ),
-            calibration=calibration,
-            min_agreement=min_agreement,
-            evaluation=evaluation,
-            max_drop=max_drop,
-            quantize_embeddings=quantize_embeddings,
-            variants=variants,
-            logits=logits,
-            pooling=pooling,
-            is_decoder=is_decoder,
-            allow_random_head=allow_random_head,
-            ignore_unexpected=ignore_unexpected,
-            tie=tie,
-            optimize=optimize,
-            target=target,
-            workload=workload,
-            workload_file=workload_file,
-            pack_padding=pack_padding,
-            allow_partial_fusion=allow_partial_fusion,
-            with_tokenizer=with_tokenizer,
-            engines=engines,
-        )
-        with ProgressWatcher() as watcher:
-            report = export(plan, watcher)
+        chosen = _precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4, fp8=fp8)
+        report = export(precision=chosen, **options).report
         if as_json:
             click.echo(json.dumps(report.to_json(), indent=2))
         else:

@@ -15,6 +15,10 @@ from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.manifest import Axis, Graph, TensorSpec
 from rpln_runtime.tasks import Tensor
 
+MIB: Final = 2**20
+"""The bytes of a MiB."""
+MOST_MIB: Final = 2**43 - 1
+"""The largest workspace: TensorRT counts bytes in 64 bits, with a sign in some of its versions."""
 FOR_CPUS: Final = "{precision} graphs are written for CPUs, and TensorRT does not take them"
 """Why some quantized exports have no engines."""
 
@@ -44,6 +48,33 @@ class EngineRequest:
     def asked_for(self) -> bool:
         """Whether the user asked for an engine, by the name of a TensorRT or by details."""
         return self.name not in {AUTO, NONE} or self.has_details
+
+
+def engine_request(
+    *,
+    engine: str = AUTO,
+    gpus: Sequence[str] = (),
+    profiles: Sequence[str] = (),
+    workspace: int | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: bool = False,
+    strip_weights: bool = False,
+    verbose: bool = False,
+) -> EngineRequest:
+    """Return the request of a user who gives `workspace` in MiB; for the rest, see EngineRequest and EngineOptions.
+
+    Raises PlanError for a workspace that no memory has.
+    """
+    if workspace is not None and not 0 < workspace <= MOST_MIB:
+        raise PlanError(f"--workspace is {workspace} MiB, which is not in the range 1 to {MOST_MIB}.")
+    options = EngineOptions(
+        workspace=None if workspace is None else workspace * MIB,
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        strip_weights=strip_weights,
+        verbose=verbose,
+    )
+    return EngineRequest(name=engine, gpus=tuple(gpus), profiles=tuple(profiles), options=options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args, get_origin, get_type_hints
 
+from rpln_runtime.described import Described, megabytes
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.external_data import NotOnnxError, external_files
@@ -238,8 +239,8 @@ class Source:
     adapter: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Manifest(Described):
     """What a runtime must know to run a bundle, and how the bundle was made.
 
     In an encoder-decoder, the tokenizer feeds the encoder: `usable_length` and the ids are then those of the encoder.
@@ -303,6 +304,42 @@ class Manifest:
         """The number of tokens that a text which is too long is cut to, where the user says nothing."""
         of_sentences = self.sentences.max_length if self.sentences else None
         return self.usable_length if of_sentences is None else of_sentences
+
+    def described(self) -> dict[str, str]:
+        """Return what a person wants to know of the bundle first."""
+        labels = f", {len(self.labels)} labels" if self.labels else ""
+        adapter = f", with {self.source.adapter}" if self.source.adapter else ""
+        return {
+            "task": f"{self.task}{labels}",
+            "checkpoint": f"{self.source.name}{adapter}",
+            "precision": f"{self.recipe}, most weights in {self.precision}",
+            "made for": self.target + (f", provider {self.optimization.provider}" if self.optimization else ""),
+            "graphs": "; ".join(map(_graph_in_words, self.graphs)),
+            "files": _files_in_words(self.files),
+            "limits": f"texts of at most {self.usable_length} tokens",
+            "proven": _proof_in_words(self.validation),
+        }
+
+
+def _graph_in_words(graph: Graph) -> str:
+    others = "".join(f", {row.path} ({row.form}) for {' and '.join(row.providers)}" for row in graph.rewritten)
+    return f"{graph.path} ({graph.form}, opset {graph.opset}){others}"
+
+
+def _files_in_words(files: Collection[BundleFile]) -> str:
+    largest = max(files, key=lambda file: file.size, default=None)
+    total = f"{len(files)} files, {megabytes(sum(file.size for file in files))}"
+    return f"{total}; the largest is {largest.path}, {megabytes(largest.size)}" if largest else total
+
+
+def _proof_in_words(validation: Json) -> str:
+    """Return what the summary of the validation says. Older bundles, or other exporters, may have another one."""
+    rows = validation.get("comparisons")
+    if not isinstance(rows, list) or not rows:
+        return "the manifest holds no comparison with PyTorch"
+    found = [row["difference"] for row in rows if isinstance(row, dict) and type(row.get("difference")) is float]
+    largest = f", largest difference {max(found):.2e}" if found else ""
+    return f"{len(rows)} comparison{'s' if len(rows) > 1 else ''} with PyTorch{largest}"
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:

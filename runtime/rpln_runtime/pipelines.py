@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Unpack, overload
 
 from rpln_runtime.batching import (
     batches,
@@ -14,14 +14,31 @@ from rpln_runtime.batching import (
     rows_within,
     token_budget,
 )
+from rpln_runtime.described import options_in_words
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
-from rpln_runtime.generation.generator import open_generator
+from rpln_runtime.generation.generator import Generator, open_generator
 from rpln_runtime.installing import version_command
 from rpln_runtime.manifest import read_manifest
+from rpln_runtime.option_types import (
+    FeatureExtractionOptions,
+    FillMaskOptions,
+    MultipleChoiceOptions,
+    QuestionAnsweringOptions,
+    TextClassificationOptions,
+    TextGenerationOptions,
+    TokenClassificationOptions,
+)
 from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, check_options, item_from_parts
+from rpln_runtime.postprocess.base import (
+    FinishedItem,
+    FinishedRow,
+    Postprocess,
+    check_options,
+    item_from_parts,
+    options_of,
+)
 from rpln_runtime.session import Reopenable, Session, open_session
 from rpln_runtime.tasks import TASKS, Task
 from rpln_runtime.tokenization import Encoding, Tokenizer
@@ -32,9 +49,114 @@ _NOTHING: Final = object()
 """The inputs of a call without any, which None is not."""
 
 
+@overload
 def pipeline(
     folder: str | Path,
     *,
+    task: Literal["feature-extraction"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[FeatureExtractionOptions],
+) -> "Pipeline": ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: Literal["fill-mask"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[FillMaskOptions],
+) -> "Pipeline": ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: Literal["multiple-choice"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[MultipleChoiceOptions],
+) -> "Pipeline": ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: Literal["question-answering"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[QuestionAnsweringOptions],
+) -> "Pipeline": ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: Literal["text-classification"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[TextClassificationOptions],
+) -> "Pipeline": ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: Literal["token-classification"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[TokenClassificationOptions],
+) -> "Pipeline": ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: Literal["text-generation", "text2text-generation"],
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Unpack[TextGenerationOptions],
+) -> Generator: ...
+
+
+@overload
+def pipeline(
+    folder: str | Path,
+    *,
+    task: None = None,
+    provider: str | None = None,
+    threads: int | None = None,
+    batch_size: int | None = None,
+    verify: bool = True,
+    **options: Any,
+) -> Any: ...
+
+
+def pipeline(
+    folder: str | Path,
+    *,
+    task: str | None = None,
     provider: str | None = None,
     threads: int | None = None,
     batch_size: int | None = None,
@@ -45,6 +167,7 @@ def pipeline(
 
     Args:
         folder: the bundle.
+        task: the task that the bundle must have. With it, type checkers know the options and the type that is returned.
         provider: the provider that runs the graph, as in `load`.
         threads: the most threads that one operator uses, as in `load`.
         batch_size: the most rows in a batch. None means 32, or 8 if the task generates text.
@@ -52,8 +175,8 @@ def pipeline(
         **options: the options of the bundle's task: the attributes of its class in `rpln_runtime.postprocess`, or of
             `GenerationOptions`. A call may give other values.
 
-    Returns a `Pipeline`, or a `Generator` if the task generates text. Raises what `load` raises, and InputError for an
-    option that the task does not have or a value that is out of range. For example:
+    Returns a `Pipeline`, or a `Generator` if the task generates text. Raises what `load` raises, and InputError for a
+    bundle of another `task`, an option that the task does not have or a value that is out of range. For example:
 
         tag = pipeline("demo-token-classification-fp16", aggregation_strategy="simple")
         tag("Ada Lovelace lived in London.")
@@ -61,21 +184,26 @@ def pipeline(
     """
     path, batch_size, options = path_from_value("folder", folder), plain(batch_size), plain(options)
     manifest = read_manifest(path, verify=verify)
-    task = task_from_name(manifest.task)
-    if task.postprocess is None:
+    if task not in {None, manifest.task}:
+        raise InputError(
+            f"{path} is a bundle for {manifest.task}, but task is {task!r}: expected {manifest.task!r}. Open it with "
+            "this task, or leave task out."
+        )
+    row = task_from_name(manifest.task)
+    if row.postprocess is None:
         size = GENERATED_ROWS if batch_size is None else batch_size
         return open_generator(
             path, manifest, provider=provider, threads=threads, batch_size=size, verify=verify, **options
         )
     session = open_session(path, manifest, provider=provider, threads=threads, verify=verify)
     tokenizer = Tokenizer.from_bundle(path, manifest)
-    row = POSTPROCESS[task.postprocess]
-    check_options(row, options, task.name)
-    postprocess = row(manifest=session.manifest, tokenizer=tokenizer, **options)
+    kind = POSTPROCESS[row.postprocess]
+    check_options(kind, options, row.name)
+    postprocess = kind(manifest=session.manifest, tokenizer=tokenizer, **options)
     return Pipeline(
         session,
         postprocess,
-        task,
+        row,
         batch_size=_BATCH_SIZE if batch_size is None else batch_size,
         reopen=partial(
             pipeline,
@@ -150,6 +278,19 @@ class Pipeline(Reopenable):
             for item, rows in zip(items, encodings, strict=True)
         ]
         return postprocess.results(answers, single=single)
+
+    def described(self) -> dict[str, str]:
+        """Return what a person wants to know of the pipeline first."""
+        session, manifest = self.session, self.session.manifest
+        options = {name: getattr(self.postprocess, name) for name in options_of(type(self.postprocess))}
+        return {
+            "task": self._task.name,
+            "graph": session.path,
+            "provider": session.provider,
+            "precision": manifest.recipe,
+            "limits": f"texts of at most {manifest.usable_length} tokens, {self._batch_size} rows in a batch",
+            "options": options_in_words(options),
+        }
 
     def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any], batch_size: int) -> list[Any]:
         """Run all rows in batches, and return what the post-processing keeps of each, in the order of the rows."""

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from rpln_runtime.described import Described
 from rpln_runtime.engines.base import BindableEngine, Bundle, Engine
 from rpln_runtime.engines.manifest import Profile
 from rpln_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
-from rpln_runtime.manifest import Graph, Manifest, read_manifest
+from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain
 from rpln_runtime.outputs import check_outputs
 
@@ -106,7 +107,7 @@ def open_session(
     path = graph.path_for(provider) if rewritten else graph.path
     bundle = Bundle(folder, manifest, graph)
     engine = open_engine(folder / path, provider=provider, threads=threads, spinning=spinning, bundle=bundle)
-    return Session(manifest, graph, engine, provider=provider, reopen=reopen)
+    return Session(manifest, graph, engine, provider=provider, path=path, reopen=reopen)
 
 
 def default_provider(manifest: Manifest) -> str:
@@ -114,7 +115,7 @@ def default_provider(manifest: Manifest) -> str:
     return manifest.optimization.provider if manifest.optimization else DEFAULT_PROVIDER
 
 
-class Reopenable:
+class Reopenable(Described):
     """What is open from a folder. Pickling it keeps the call that opens it again."""
 
     def __init__(self, reopen: "Callable[[], Any] | None") -> None:
@@ -140,6 +141,7 @@ class Session(Reopenable):
         manifest: the description of the bundle.
         graph: the description of the graph: names, dtypes and axes of its inputs and outputs.
         provider: the name of the provider that runs the graph.
+        path: the ONNX file, relative to the folder of the bundle.
     """
 
     def __init__(
@@ -149,11 +151,16 @@ class Session(Reopenable):
         engine: Engine,
         *,
         provider: str,
+        path: str | None = None,
         reopen: "Callable[[], Session] | None" = None,
     ) -> None:
-        """Wrap an engine that has loaded `graph`. `reopen` opens the session again; without it, none can be pickled."""
+        """Wrap an engine that has loaded `graph` from the file `path`; None means the one for the provider.
+
+        `reopen` opens the session again; without it, none can be pickled.
+        """
         super().__init__(reopen)
-        _check_signature(engine, graph, graph.path_for(provider))
+        self.path = path or graph.path_for(provider)
+        _check_signature(engine, graph, self.path)
         self.manifest = manifest
         self.graph = graph
         self.provider = provider
@@ -208,12 +215,33 @@ class Session(Reopenable):
         check_outputs(found, feeds, self.graph, self.manifest)
         return found
 
+    def described(self) -> dict[str, str]:
+        """Return what a person wants to know of the session first."""
+        axes = {axis for spec in self.graph.inputs for axis in spec.shape if isinstance(axis, str)}
+        limits = {name: axis for name, axis in self.manifest.axes.items() if name in axes}
+        return {
+            "task": self.manifest.task,
+            "graph": f"{self.path}, variant {self.graph.variant}",
+            "provider": self.provider,
+            "precision": self.manifest.recipe,
+            "inputs": ", ".join(map(_spec_in_words, self.graph.inputs)),
+            "outputs": ", ".join(map(_spec_in_words, self.graph.outputs)),
+            "limits": ", ".join(
+                f"{name} from {axis.minimum}" + ("" if axis.maximum is None else f" to {axis.maximum}")
+                for name, axis in limits.items()
+            ),
+        }
+
     def _output_names(self, outputs: Sequence[str] | None) -> Sequence[str]:
         known = [spec.name for spec in self.graph.outputs]
         for name in outputs or ():
             if name not in known:
                 raise InputError(f"unknown output {name!r}: the graph gives {', '.join(known)}.")
         return known if outputs is None else outputs
+
+
+def _spec_in_words(spec: TensorSpec) -> str:
+    return f"{spec.name} {spec.dtype} {_shown(spec.shape)}"
 
 
 def _graph_from_variant(manifest: Manifest, variant: str | None) -> Graph:

@@ -1,10 +1,12 @@
 """Generators: the bundle of a decoder behind one call. Text or tokens in, new text or tokens out."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
 
+from rpln_runtime.described import options_in_words
 from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.decoder import Decoder, decoder_variants, encoder_variants
@@ -155,6 +157,22 @@ class Generator(Reopenable):
         self._batch_size = batch_size
         self._check_defaults()
         self.options = self._options({})
+
+    def described(self) -> dict[str, str]:
+        """Return what a person wants to know of the generator first."""
+        options = {
+            field.name: getattr(self.options, field.name)
+            for field in dataclasses.fields(self.options)
+            if getattr(self.options, field.name) != field.default
+        }
+        return {
+            "task": self.manifest.task,
+            "new text": "continues a prompt" if self.continues_prompts else "answers a text",
+            "provider": self._decoder.step.provider,
+            "precision": self.manifest.recipe,
+            "limits": f"at most {self._decoder.limit} tokens, {self._batch_size} sequences at a time",
+            "options": options_in_words(options) or "those of greedy search",
+        }
 
     @property
     def continues_prompts(self) -> bool:

@@ -112,13 +112,18 @@ class Postprocess(ABC, Generic[Scores]):
         return truncate(encoding, min(limit, max_length or limit), truncation_side=self.manifest.truncation_side)
 
 
+def options_of(row: type[Postprocess[Any]]) -> dict[str, Any]:
+    """Return the types of the options of `row`, the class of a task, by their names."""
+    inherited = {field.name for field in dataclasses.fields(Postprocess)}
+    return {field.name: field.type for field in dataclasses.fields(row) if field.name not in inherited}
+
+
 def check_options(row: type[Postprocess[Any]], options: Mapping[str, Any], task: str) -> None:
     """Raise InputError for an option that `row`, the class of `task`, does not have.
 
     A boolean option must also have the value True or False.
     """
-    inherited = {field.name for field in dataclasses.fields(Postprocess)}
-    known = {field.name: field.type for field in dataclasses.fields(row) if field.name not in inherited}
+    known = options_of(row)
     for name, value in options.items():
         if name not in known:
             raise InputError(f"unknown option {name!r} for {task}: expected one of {', '.join(known)}.")
