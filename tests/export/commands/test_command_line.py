@@ -127,7 +127,7 @@ def test_the_second_script_groups_what_follows() -> None:
     text = CliRunner().invoke(rpln_command, ["--help"]).stdout
     commands = re.findall(r"^  (\w+)  ", text[text.index("Run a bundle:") :], re.MULTILINE)
     assert commands == [
-        *("run", "batch", "triton"),
+        *("run", "batch", "triton", "push"),
         *("inspect", "engine", "validate", "eval", "doctor"),
         *("build", "convert", "optimize"),
     ]
