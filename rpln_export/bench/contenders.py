@@ -72,6 +72,9 @@ def torch_contender(
                 feeds = case_feeds(case, manifest.graphs[0], manifest)
                 return lambda clock: _timed_encoder(run, feeds, clock, lambda: torch.set_num_threads(wanted))
         else:
+            settings = model.generation_config
+            settings.max_length, settings.do_sample, settings.num_beams = None, False, 1
+            settings.max_new_tokens = settings.min_new_tokens = new_tokens + 1
 
             def prepare(case: BenchCase) -> Run:
                 batches = [_torch_batch(prompts, manifest) for prompts in case_prompts(case, manifest)]
@@ -173,12 +176,11 @@ def _timed_torch_decoder(
     model: Any, batches: Sequence[dict[str, Any]], new_tokens: int, clock: Clock, threads: int
 ) -> Sample:
     import torch
-    from transformers import GenerationConfig
     from transformers.generation.streamers import BaseStreamer
 
     torch.set_num_threads(threads)
 
-    class FirstToken(BaseStreamer):  # type: ignore[misc] # transformers has no types
+    class FirstToken(BaseStreamer):
         """Tells when the first new token comes: `generate` first puts the prompt."""
 
         def __init__(self, on_token: Callable[[], None]) -> None:
@@ -193,17 +195,7 @@ def _timed_torch_decoder(
             pass
 
     def generate(batch: dict[str, Any], on_token: Callable[[], None]) -> None:
-        config = GenerationConfig.from_dict(
-            {
-                **model.generation_config.to_dict(),
-                "max_new_tokens": new_tokens + 1,
-                "min_new_tokens": new_tokens + 1,
-                "max_length": None,
-                "do_sample": False,
-                "num_beams": 1,
-            }
-        )
         with torch.inference_mode():
-            model.generate(**batch, generation_config=config, streamer=FirstToken(on_token))
+            model.generate(**batch, streamer=FirstToken(on_token))
 
     return _timed_decoder(generate, batches, new_tokens, clock)

@@ -74,11 +74,12 @@ def measure(
             opened = _opened(folders)
             cases = make_cases(batches, lengths, limit=_longest_text(opened, new_tokens))
             open_one = partial(_contender, new_tokens=new_tokens, rows=max(max(map(len, one.batches)) for one in cases))
+            counts: Sequence[int | None] = threads or [None]
             sources = {
                 contender.name: (contender, one)
                 for one in opened
                 for provider in dict.fromkeys(providers or [default_provider(one.manifest)])
-                for count in dict.fromkeys(threads or [None])
+                for count in dict.fromkeys(counts)
                 for contender in [open_one(one, provider, count)]
             }
             contenders = [contender for contender, _ in sources.values()]

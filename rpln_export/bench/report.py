@@ -127,7 +127,7 @@ class BenchReport:
     @property
     def sentences(self) -> list[str]:
         """What the tables mean: rounds, memory, verdicts, and why no winner is named."""
-        found = [f"{self.rounds} of {self.planned_rounds} rounds; times are medians (99% intervals) in ms."]
+        found = [f"{self.rounds} of {self.planned_rounds} rounds; times in ms, medians with [99% intervals]."]
         if self.interrupted:
             found.append("Interrupted: the figures are those of the rounds before.")
         measured = [one for one in self.contenders if one.peak_memory is not None]
@@ -224,9 +224,10 @@ def _table(case: str, rows: Sequence[BenchResult], report: BenchReport) -> Table
     table.add_column("", overflow="fold", ratio=1)
     columns = _ENCODER_COLUMNS if report.new_tokens is None else _DECODER_COLUMNS
     for name in (*columns, "x"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        ratio = f"{row.speed.median:.2f}" if row.speed else "1"
+        ratio = f"{row.speed.median:.2f}" if row.speed else "" if row.verdict else "1"
+        ratio += " ?" if row.verdict == UNCLEAR else ""
         table.add_row(row.contender, *(cell(row) for cell in columns.values()), ratio)
     return table
 
@@ -240,7 +241,7 @@ def _with_interval(percentile: Percentile | None) -> str:
         return ""
     if percentile.low is None or percentile.high is None:
         return _milliseconds(percentile.value)
-    ends = f"({_milliseconds(percentile.low)} to {_milliseconds(percentile.high)})"
+    ends = f"[{_milliseconds(percentile.low)}, {_milliseconds(percentile.high)}]"
     return f"{_milliseconds(percentile.value)} {ends}"
 
 

@@ -110,6 +110,5 @@ def run_rounds(
 
 def _warm_up(run: Run, clock: Clock) -> float:
     """Run a case WARM_UPS times, and return the seconds of the last run."""
-    for _ in range(WARM_UPS):
-        sample = run(clock)
-    return sample.total
+    *_, last = [run(clock) for _ in range(WARM_UPS)]
+    return last.total
