@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from rpln_export.bench.cases import BenchCase, case_feeds, case_prompts
+from rpln_runtime.errors import RplnError
 from rpln_runtime.manifest import Manifest
 
 _CHILD: Final = """\
@@ -46,7 +47,7 @@ def peak_memory(
 ) -> int | None:
     """Return the peak resident memory of a process that runs each case once, in bytes, with Python and its libraries.
 
-    None where the system is not Linux, and for a process that fails, as one does that finds too little memory.
+    None where the system is not Linux. Raises RplnError where the process fails, as with too little memory.
     """
     if not Path("/proc/self/status").exists():
         return None
@@ -70,4 +71,10 @@ def peak_memory(
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-c", _CHILD, name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the code above
-    return int(done.stdout) if done.returncode == 0 else None
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise RplnError(
+            f"the process that measures the memory of {bundle} on {provider} failed ({reason}). Free memory for it, or "
+            "add --no-memory."
+        )
+    return int(done.stdout)
