@@ -6,6 +6,7 @@ import cloup
 
 from rpln_export._version import __version__
 from rpln_export.commands.batch import batch_command
+from rpln_export.commands.bench import bench_command
 from rpln_export.commands.build import build_command
 from rpln_export.commands.convert import convert_command
 from rpln_export.commands.doctor import doctor_command
@@ -28,7 +29,15 @@ _SECTIONS: Final = (
     cloup.Section("Run a bundle", [run_command, batch_command, triton_command, push_command], is_sorted=False),
     cloup.Section(
         "Inspect and check",
-        [inspect_command, report_command, engine_command, validate_command, evaluate_command, doctor_command],
+        [
+            inspect_command,
+            report_command,
+            engine_command,
+            validate_command,
+            evaluate_command,
+            bench_command,
+            doctor_command,
+        ],
         is_sorted=False,
     ),
     cloup.Section("Build and convert", [build_command, convert_command, optimize_command], is_sorted=False),

@@ -10,6 +10,19 @@ def names(context: click.Context, parameter: click.Parameter, value: str) -> lis
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
+def integers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """Return the integers in a list that is separated by commas; None where the option is not given.
+
+    Raises click.BadParameter for anything else.
+    """
+    if value is None:
+        return None
+    try:
+        return [int(number) for number in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of integers, such as 1,8.") from error
+
+
 def pairs(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
     """Return the name and the value of each NAME=VALUE. Raises click.BadParameter for a text without =."""
     for value in values:

@@ -96,21 +96,35 @@ def speed_from_ratios(ratios: Sequence[float]) -> Speed:
     """
     assert len(ratios) >= LEAST_ROUNDS
     ordered = sorted(ratios)
-    left_out = _ratios_outside(len(ordered))
-    if left_out is None:
+    low_place, high_place = places_around(0.5, len(ordered))
+    if low_place is None or high_place is None:
         width = ordered[-1] - ordered[0]
         low, high = ordered[0] - width, ordered[-1] + width
     else:
-        low, high = ordered[left_out], ordered[-1 - left_out]
+        low, high = ordered[low_place], ordered[high_place]
     return Speed(median=statistics.median(ordered), low=max(low, 0.0), high=high)
 
 
-def _ratios_outside(count: int) -> int | None:
-    """Return how many of `count` ratios may lie beyond each end of the interval; None if they are too few for one."""
+def places_around(quantile: float, count: int) -> tuple[int | None, int | None]:
+    """Return the places, among `count` sorted values, of the ends of the interval that holds the true `quantile`.
+
+    It is CONFIDENCE for both ends together, and half of the rest for each. An end is None where the values are too few
+    for one. The number of values below the quantile is binomial, whatever the values are like.
+    """
+    return _values_outside(quantile, count), _mirrored(_values_outside(1 - quantile, count), count)
+
+
+def _values_outside(quantile: float, count: int) -> int | None:
+    """Return how many of the smallest of `count` values may lie below the interval of the quantile."""
     left_out, beyond = None, 0.0
-    for number in range(count // 2):
-        beyond += 2 * math.comb(count, number) / 2**count
-        if beyond > 1 - CONFIDENCE:
+    for number in range(count):
+        chance = math.log(quantile) * number + math.log(1 - quantile) * (count - number)
+        beyond += math.exp(chance + math.lgamma(count + 1) - math.lgamma(number + 1) - math.lgamma(count - number + 1))
+        if beyond > (1 - CONFIDENCE) / 2:
             break
         left_out = number
     return left_out
+
+
+def _mirrored(place: int | None, count: int) -> int | None:
+    return None if place is None else count - 1 - place

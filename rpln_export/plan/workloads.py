@@ -17,7 +17,7 @@ FILE_BATCH_TOKENS: Final = 4096
 MOST_FILE_BATCHES: Final = 8
 """The most batches of a user's own file that are measured. They are spread over the whole file."""
 EXPECTED: Final = (
-    "--workload-file takes JSON: a list of the lengths of texts in tokens, such as [12, 40, 33], or a list of batches, "
+    "A file of lengths is JSON: a list of the lengths of texts in tokens, such as [12, 40, 33], or a list of batches, "
     "such as [[12, 40], [33, 7]]."
 )
 """The sentence that tells users what such a file holds."""

@@ -1,7 +1,9 @@
 """`rpln validate`: a bundle is compared once more with the checkpoint that it was made from."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from rpln_export.checkpoint.conversion import Readable, as_transformers
 from rpln_export.checkpoint.finding import find_checkpoint
@@ -33,13 +35,7 @@ def revalidate(
     with ExitStack() as stack:
         with steps.step("load"):
             manifest = read_manifest(folder)
-            checkpoint = checkpoint or str(find_checkpoint(folder, manifest))
-            readable = stack.enter_context(as_transformers(checkpoint, task=manifest.task, revision=revision))
-            tie = None if manifest.source.adapter else _ties(folder)  # an adapter may have made two tables of one
-            plan = _plan_from_bundle(manifest, readable, revision, tie=tie)
-            if source_from_plan(plan).sha256 != manifest.source.sha256:
-                raise ValidationError(_other_checkpoint(folder, manifest, checkpoint))
-            model, _ = load_model(plan)
+            plan, model = stack.enter_context(original_model(folder, manifest, checkpoint, revision=revision))
         with steps.step("validate") as advance:
             planned_graphs = planned_graphs_from_model(plan, model, mask_token_id=manifest.mask_token_id)
             graphs_under_test = graphs_under_test_from_plan(planned_graphs, plan)
@@ -47,6 +43,24 @@ def revalidate(
             proof.check()
             prove_text_graph(folder, manifest)
             return proof
+
+
+@contextmanager
+def original_model(
+    folder: Path, manifest: Manifest, checkpoint: str | None, *, revision: str | None = None
+) -> Iterator[tuple[ExportPlan, Any]]:
+    """Give the plan of the bundle in `folder`, and the model in eager torch that its graphs were traced from.
+
+    For `checkpoint`, `revision` and the errors, see `revalidate`.
+    """
+    checkpoint = checkpoint or str(find_checkpoint(folder, manifest))
+    with as_transformers(checkpoint, task=manifest.task, revision=revision) as readable:
+        tie = None if manifest.source.adapter else _ties(folder)  # an adapter may have made two tables of one
+        plan = _plan_from_bundle(manifest, readable, revision, tie=tie)
+        if source_from_plan(plan).sha256 != manifest.source.sha256:
+            raise ValidationError(_other_checkpoint(folder, manifest, checkpoint))
+        model, _ = load_model(plan)
+        yield plan, model
 
 
 def _other_checkpoint(folder: Path, manifest: Manifest, named: str) -> str:

@@ -500,7 +500,7 @@ def test_a_workload_of_something_else_is_refused(tmp_path: Path, text: str) -> N
     with pytest.raises(PlanError) as caught:
         workload_from_file(path)
     assert str(path) in str(caught.value)
-    assert "--workload-file takes JSON" in str(caught.value)
+    assert "A file of lengths is JSON" in str(caught.value)
 
 
 def test_a_workload_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
