@@ -1,5 +1,6 @@
 """The bundle that an export returns, or that is opened from its folder: run it, prove it again, upload it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from rpln_runtime.described import Described
 from rpln_runtime.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
+    from rpln_export.bench import BenchReport
     from rpln_export.bundle.report import Report
     from rpln_export.steps import Watcher
     from rpln_export.validation.proof import Proof
@@ -83,6 +85,39 @@ class Bundle(Described):
         named = None if checkpoint is None else str(checkpoint)
         with watching(progress=progress) as watcher:
             return revalidate(self.path, named, watcher, revision=revision)
+
+    def bench(
+        self,
+        *others: "Bundle | str | Path",
+        batches: Sequence[int] | None = None,
+        lengths: Sequence[int] | Path | None = None,
+        providers: Sequence[str] | None = None,
+        threads: Sequence[int] | None = None,
+        checkpoint: str | Path | None = None,
+        with_torch: bool = True,
+        seconds: float | None = None,
+        progress: "bool | Watcher" = True,
+    ) -> "BenchReport":
+        """Measure how fast the bundle is beside `others` and eager torch, as `rpln_export.bench.measure` does.
+
+        The options are those of that function, and so are the errors; `seconds` is its default where it is None.
+        `progress` is as in `export`.
+        """
+        from rpln_export.api.progress import watching
+        from rpln_export.bench.measuring import DEFAULT_SECONDS, measure
+
+        with watching(progress=progress) as watcher:
+            return measure(
+                [self.path, *(other.path if isinstance(other, Bundle) else other for other in others)],
+                batches=batches,
+                lengths=lengths,
+                providers=providers,
+                threads=threads,
+                checkpoint=None if checkpoint is None else str(checkpoint),
+                with_torch=with_torch,
+                seconds=DEFAULT_SECONDS if seconds is None else seconds,
+                watcher=watcher,
+            )
 
     def push_to_hub(
         self,

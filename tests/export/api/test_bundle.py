@@ -54,6 +54,12 @@ def test_it_is_proven_again(tagger: Bundle) -> None:
         tagger.validate(DEFAULTS["text-classification"].folder, progress=False)
 
 
+def test_it_is_measured_beside_another(tagger: Bundle, tmp_path: Path) -> None:
+    other = shutil.copytree(tagger.path, tmp_path / "other")
+    report = tagger.bench(other, batches=[1], lengths=[8], with_torch=False, seconds=0.1, progress=False)
+    assert {row["contender"] for row in report.to_json()["results"]} == {"tagger cpu", "other cpu"}
+
+
 def test_it_shows_what_is_in_its_files(tagger: Bundle) -> None:
     shown = repr(tagger)
     lines = shown.splitlines()
