@@ -82,9 +82,9 @@ def _headroom(report: Report) -> str:
 
 def _fastest(report: Report) -> str:
     best = max(report.optimization.candidates, key=_speed, default=None)
-    if best is None or not _speed(best):
+    if best is None or best.speedup is None or best.speedup_low is None or best.speedup_high is None:
         return NOTHING
-    return f"{best.form} on {best.provider}: {_speed(best):.2f} ({best.speedup_low:.2f} to {best.speedup_high:.2f})"
+    return f"{best.form} on {best.provider}: {best.speedup:.2f} ({best.speedup_low:.2f} to {best.speedup_high:.2f})"
 
 
 def _speed(row: Candidate) -> float:

@@ -190,6 +190,9 @@ def test_candidates_are_bars_with_their_speeds(fp16: Path) -> None:
     assert bars is not None
     assert "2.00 chosen" in bars[0]
     assert "The largest speed is 2.00: fused on cpu." in bars[0]
+    assert "not equal to eager torch" in bars[0]
+    (row,) = [row for row in Page(text).tables["candidates"][0] if row[1] == "packed"]
+    assert row[3] == "–"
 
 
 def with_candidates(report: Report) -> Report:
@@ -205,7 +208,10 @@ def with_candidates(report: Report) -> Report:
         )
         for form, speed, outcome in (("standard", 1.0, "measured"), ("fused", 2.0, "chosen"))
     )
-    return dataclasses.replace(report, optimization=dataclasses.replace(report.optimization, candidates=rows))
+    # A form that was measured and refused keeps its interval, but not its speed.
+    refused = dataclasses.replace(rows[1], form="packed", speedup=None, outcome="not equal to eager torch")
+    optimization = dataclasses.replace(report.optimization, candidates=(*rows, refused))
+    return dataclasses.replace(report, optimization=optimization)
 
 
 def test_every_text_of_the_report_is_escaped(folders: dict[str, Path], tmp_path: Path) -> None:

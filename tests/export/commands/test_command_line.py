@@ -128,7 +128,7 @@ def test_the_second_script_groups_what_follows() -> None:
     commands = re.findall(r"^  (\w+)  ", text[text.index("Run a bundle:") :], re.MULTILINE)
     assert commands == [
         *("run", "batch", "triton", "push"),
-        *("inspect", "engine", "validate", "eval", "doctor"),
+        *("inspect", "report", "engine", "validate", "eval", "bench", "doctor"),
         *("build", "convert", "optimize"),
     ]
     assert "..." not in text[text.index("Run a bundle:") :]  # no command's description is cut
