@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     help="The provider that runs the graph: {rows}. It is an error if it does not run here. [default: the one that "
     "the export found fastest]",
 )
+@cloup.option("--full", is_flag=True, help="Print all numbers of vectors, not only how many and the first.")
 @cloup.option("--json", "as_json", is_flag=True, help="Print the answers as JSON, all together at the end.")
 def run_command(
     folder: Path,
@@ -57,6 +58,7 @@ def run_command(
     options: Sequence[tuple[str, str]],
     max_new_tokens: int | None,
     provider: str | None,
+    full: bool,
     as_json: bool,
 ) -> None:
     """Run the bundle in FOLDER on TEXTS, or on one item that --field describes. Generated text is shown as it comes.
@@ -93,7 +95,7 @@ def run_command(
         if as_json:
             click.echo(to_json(answers), file=sys.stdout)
         else:
-            print_answers(items, answers)
+            print_answers(items, answers, full=full)
 
 
 def _gives_one(generator: "Generator", options: Mapping[str, Any]) -> bool:

@@ -1,10 +1,11 @@
-"""Options whose choices are the rows of a table: help lists the rows, which are read when help is shown."""
+"""Options whose choices are the rows of a table, which help lists and shells complete. They are read when asked for."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 import cloup
+from click.shell_completion import CompletionItem
 
 
 class TableOption(cloup.Option):
@@ -22,6 +23,11 @@ class TableOption(cloup.Option):
         """Return what help shows of the option: its names and its text, with the rows of the table."""
         self.help = self._text.replace("{rows}", ", ".join(self._rows()))
         return super().get_help_record(ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 # click's signature
+        """Return the names of rows that a shell offers behind `incomplete`, the last of names with commas between."""
+        before, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in self._rows() if name.startswith(begun)]
 
 
 def tasks() -> Iterable[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import UsageError
 
-from rpln_runtime import InputError, pipeline
+from rpln_runtime import pipeline
 from tests.cpp.building import HEADERS, ROOT, Build
 from tests.cpp.test_pipelines import assert_same
 
@@ -45,11 +46,20 @@ def test_the_program_answers_texts_fields_and_lines(built: Build, demo: Demo) ->
 def test_an_unknown_option_is_no_text(built: Build, demo: Demo) -> None:
     tagger = demo("token-classification")
     found = run(built, tagger, "--provider", "cpu", SENTENCE)
-    assert (found.returncode, found.stdout) == (InputError.exit_code, "")
-    assert "unknown option --provider: expected --option or --field." in found.stderr
+    assert (found.returncode, found.stdout) == (UsageError.exit_code, "")
+    assert "unknown option --provider: expected --option, --field or --help." in found.stderr
+    assert run(built, tagger, "--option", "top_k").returncode == UsageError.exit_code
     found = run(built, tagger, "--", "--provider")
     assert (found.returncode, found.stderr) == (0, "")
     assert_same(json.loads(found.stdout), pipeline(tagger, provider="cpu")("--provider"))
+
+
+def test_help_names_every_option(built: Build, demo: Demo) -> None:
+    for arguments in (["--help"], [demo("token-classification"), SENTENCE, "--help"]):
+        found = run(built, *arguments)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert found.stdout.startswith("usage: rpln-cli FOLDER ")
+        assert {"--option", "--field", "--", "--help"} <= set(found.stdout.split())
 
 
 def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo, tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ BUNDLE = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "report.html",
     "report.json",
     "report.md",
     "rpln.json",

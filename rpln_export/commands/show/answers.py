@@ -3,16 +3,19 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.table import Table
+import numpy as np
 
-from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.console import make_console, make_table
 from rpln_runtime.errors import RplnError
 
 if TYPE_CHECKING:
     from rpln_runtime import Generator
+
+_FIRST_NUMBERS: Final = 4
+"""How many numbers of a vector are shown."""
 
 
 def to_json(answers: Any) -> str:
@@ -20,16 +23,19 @@ def to_json(answers: Any) -> str:
     return json.dumps(answers, indent=2, ensure_ascii=False, default=lambda array: array.tolist())
 
 
-def print_answers(items: Sequence[Any], answers: Sequence[Any]) -> None:
-    """Print a table for each item. An answer that does not consist of rows is printed as JSON."""
+def print_answers(items: Sequence[Any], answers: Sequence[Any], *, full: bool = False) -> None:
+    """Print a table for each item; vectors in words, or with `full` as JSON, as any other answer without rows."""
     console = make_console()
     for item, answer in zip(items, answers, strict=True):
         console.print(item if isinstance(item, str) else json.dumps(item, ensure_ascii=False), style="bold")
+        if isinstance(answer, np.ndarray) and not full:
+            console.print(_in_words(answer))
+            continue
         rows = answer if isinstance(answer, list) else [answer]
         if not rows or not all(isinstance(row, dict) for row in rows):
             console.print_json(to_json(answer))
             continue
-        table = Table(*rows[0])
+        table = make_table(*rows[0])
         for row in rows:
             table.add_row(*(_cell(value) for value in row.values()))
         console.print(table)
@@ -51,6 +57,18 @@ def print_streams(generator: "Generator", texts: Iterable[str], options: Mapping
             click.echo(file=sys.stdout)  # so that the message begins a line
             raise
         click.echo(file=sys.stdout)
+
+
+def _in_words(vectors: np.ndarray) -> str:
+    """Return how many vectors there are, how long they are, and the first numbers of the first."""
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    norms = np.linalg.norm(rows, axis=-1)
+    size = f"{rows.shape[1]} numbers"
+    first = ", ".join(f"{number:.4f}" for number in rows[0, :_FIRST_NUMBERS])
+    begins = f"{first}, ..." if rows.shape[1] > _FIRST_NUMBERS else first
+    if len(rows) == 1:
+        return f"a vector of {size}, of length {norms[0]:.4f}: {begins}"
+    return f"{len(rows)} vectors of {size}, of length {norms.min():.4f} to {norms.max():.4f}; the first: {begins}"
 
 
 def _cell(value: Any) -> str:

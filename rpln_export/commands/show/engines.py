@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.console import make_console, make_table
 
 if TYPE_CHECKING:
     from rpln_runtime.engines.manifest import EngineManifest
@@ -18,7 +16,7 @@ def print_engines(engines: "Sequence[EngineManifest]") -> None:
         console.print("This bundle has no engines. To add some, run: rpln build FOLDER --engine tensorrt-rtx")
         return
     for engine in engines:
-        table = Table("profile", "activations", "fused attentions", title=engine.plan.path, title_justify="left")
+        table = make_table("profile", "activations", "fused attentions", title=engine.plan.path)
         for number, profile in enumerate(engine.profiles):
             table.add_row(
                 ", ".join(f"{axis}={sizes}" for axis, sizes in profile.items()),
@@ -36,7 +34,7 @@ def print_engines(engines: "Sequence[EngineManifest]") -> None:
 
 def print_kernels(engine: "EngineManifest") -> None:
     """Print the kernels of an engine, and the nodes of the graph that each of them computes."""
-    table = Table("profile", "kernel", "kind", "takes", "gives", "computes", title=engine.plan.path)
+    table = make_table("profile", "kernel", "kind", "takes", "gives", "computes", title=engine.plan.path)
     for layer in engine.layers:
         table.add_row(
             str(layer.profile),

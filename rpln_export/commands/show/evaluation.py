@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.console import make_console, make_table
 
 if TYPE_CHECKING:
     from rpln_export.evaluation.evaluate import Evaluation
@@ -20,7 +18,7 @@ def print_evaluation(name: str, runner: "Runner", examples: "Examples", evaluati
         f"{evaluation.examples:,} example{'s' if evaluation.examples > 1 else ''}",
         soft_wrap=True,
     )
-    table = Table("metric", "value")
+    table = make_table("metric", "value")
     for metric in examples.measure.metrics:
         value = evaluation.metrics[metric.name]
         table.add_row(metric.name, f"{value:.2%}" if metric.is_share else f"{value:.4f}")

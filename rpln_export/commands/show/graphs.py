@@ -3,9 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from rich.table import Table
-
-from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.console import make_console, make_table
 
 if TYPE_CHECKING:
     from rpln_export.compare.graphs import GraphComparison, GraphSummary
@@ -23,13 +21,13 @@ def print_inspection(inspection: "Inspection") -> None:
         f"from {manifest.source.name}; up to {manifest.usable_length} tokens"
     )
     for graph, operators in zip(manifest.graphs, inspection.operators, strict=True):
-        table = Table("", "name", "type", "shape", title=f"{graph.path} ({graph.variant}, opset {graph.opset})")
+        table = make_table("", "name", "type", "shape", title=f"{graph.path} ({graph.variant}, opset {graph.opset})")
         for side, tensors in (("in", graph.inputs), ("out", graph.outputs)):
             for tensor in tensors:
                 table.add_row(side, tensor.name, tensor.dtype, str(list(tensor.shape)))
         console.print(table)
         console.print(", ".join(f"{operator} {count}" for operator, count in operators.items()))
-    files = Table("file", "bytes", "SHA-256")
+    files = make_table("file", "bytes", "SHA-256")
     for file in manifest.files:
         files.add_row(file.path, f"{file.size:,}", file.sha256[:12])
     console.print(files)
@@ -41,11 +39,11 @@ def print_graph_comparison(comparison: "GraphComparison") -> None:
     pair = (comparison.first, comparison.second)
     for letter, summary in zip("AB", pair, strict=True):
         console.print(f"{letter}: {summary.path}", soft_wrap=True)
-    facts = Table("", "A", "B")
+    facts = make_table("", "A", "B")
     for name, fact in _FACTS.items():
         facts.add_row(name, *(fact(summary) for summary in pair))
     console.print(facts)
-    operators = Table("operator", "A", "B", "A, by layer", "B, by layer")
+    operators = make_table("operator", "A", "B", "A, by layer", "B, by layer")
     for name in dict.fromkeys([*pair[0].operators, *pair[1].operators]):
         layers = [summary.operators.get(name, {}) for summary in pair]
         operators.add_row(name, *(str(sum(row.values())) for row in layers), *map(_by_layer, layers))
@@ -69,7 +67,7 @@ def print_graph_comparison(comparison: "GraphComparison") -> None:
 def print_file_optimization(result: "FileOptimization") -> None:
     """Print what each pass changed and refused, and how much the outputs differ from the original's."""
     console = make_console()
-    table = Table("pass", "places", "left alone, because")
+    table = make_table("pass", "places", "left alone, because")
     for name, count in result.passes.items():
         reasons = [f"{refusal.node}: {refusal.reason}" for refusal in result.refusals.get(name, [])]
         table.add_row(name, str(count), "\n".join(reasons))

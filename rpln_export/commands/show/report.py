@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from rich.table import Table
-
-from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.console import make_console, make_table
 from rpln_export.commands.show.engines import print_engines
 from rpln_model.names import weights_in_words
 
@@ -52,7 +50,7 @@ def print_report(report: "Report") -> None:
 def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
-    table = Table(
+    table = make_table(
         "form", "way", "blocks not quantized", "difference (rms)", "equal decisions", "metric worse by", "gate"
     )
     for form in quantization.forms:
@@ -78,7 +76,7 @@ def print_optimization(optimization: "Optimization") -> None:
     console = make_console()
     rows = [row for row in optimization.candidates if row.speedup is not None]
     if rows:
-        table = Table("graph", "form", "runs on", "speed", "interval", "")
+        table = make_table("graph", "form", "runs on", "speed", "interval", "")
         for row in rows:
             interval = f"{row.speedup_low:.2f} to {row.speedup_high:.2f}"
             table.add_row(row.variant, row.form, row.provider, f"{row.speedup:.2f}", interval, row.outcome)
@@ -102,7 +100,7 @@ def print_comparisons(comparisons: Sequence["Comparison"]) -> None:
     """Print a table of comparisons with eager torch; in fp32 also how far the output, and torch's own, is from fp64."""
     exact = any(row.distance for row in comparisons)
     from_fp64 = ("from fp64", "torch's own") if exact else ()
-    table = Table("output", "by", "cases", "largest difference", *from_fp64, "argmax agreement")
+    table = make_table("output", "by", "cases", "largest difference", *from_fp64, "argmax agreement")
     for row in comparisons:
         agreement = "" if row.agreement is None else f"{row.agreement:.2%} of {row.decisions:,}"
         agreement += f", {row.ties} tie{'s' if row.ties > 1 else ''}" if row.ties else ""

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from rpln_export.commands.show.console import make_console
+from rpln_export.commands.show.console import make_console, make_table
 
 if TYPE_CHECKING:
     from rpln_export.bundle.pages.side_by_side import SideBySide
@@ -14,7 +12,7 @@ def print_side_by_side(compared: "SideBySide") -> None:
     """Print a table for each topic. Rows in which the bundles differ are marked."""
     console = make_console()
     for topic, facts in compared.topics.items():
-        table = Table(topic, *compared.names, title_justify="left")
+        table = make_table(topic, *compared.names)
         for fact in facts:
             table.add_row(f"{fact.name} ≠" if fact.differs else fact.name, *fact.values)
         console.print(table)

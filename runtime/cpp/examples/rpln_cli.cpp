@@ -1,11 +1,8 @@
-// Runs a bundle on texts and prints an answer a line, as JSON:
-//
-//   rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...
-//
-// Without texts and fields it reads items from standard input. Each line is a JSON text, a JSON object, or plain text.
+// Runs a bundle on texts and prints an answer a line, as JSON. `help` below describes how.
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,8 +12,32 @@
 namespace {
 
 constexpr const char* usage = "usage: rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...\n";
+constexpr const char* help = R"(
+Runs the bundle in FOLDER on each TEXT, or on one item that --field describes, and prints an answer a line, as JSON.
+Without texts and fields, each line of standard input is an item: a JSON object or text, or else plain text.
+
+  --option NAME=VALUE  an option of the task, such as top_k=3, or provider, threads or batch_size
+  --field NAME=TEXT    a field of the item, for tasks that take several: question and context, prompt and choices.
+                       A field that is given again becomes a list
+  --                   what follows are texts, even those that begin with --
+  --help               print this text
+
+  rpln-cli tagger --option aggregation_strategy=simple "The dog barked."
+  rpln-cli reader --field question="Who barked?" --field context="The dog barked."
+  rpln-cli tagger < texts.jsonl
+
+Exit codes are those of the Python commands, 2 for a command line that cannot be read.
+)";
+constexpr int unusable = 2;  // the exit code
+
+// A command line that cannot be read.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 struct Arguments {
+  bool help = false;
   std::string folder;
   rpln::Json options = rpln::Json::object();
   rpln::Json fields = rpln::Json::object();
@@ -34,7 +55,7 @@ rpln::Json value_from_text(const std::string& text) {
 
 std::pair<std::string, std::string> split_pair(const std::string& text) {
   const std::size_t equals = text.find('=');
-  if (equals == text.npos) throw rpln::InputError(text + " is not of the form NAME=VALUE.");
+  if (equals == text.npos) throw UsageError(text + " is not of the form NAME=VALUE.");
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
@@ -56,8 +77,10 @@ Arguments read_arguments(const std::vector<std::string>& words) {
     const std::string& word = words[at];
     if (options && word == "--") {
       options = false;
+    } else if (options && word == "--help") {
+      arguments.help = true;
     } else if (options && (word == "--option" || word == "--field")) {
-      if (++at == words.size()) throw rpln::InputError(word + " needs a NAME=VALUE after it.");
+      if (++at == words.size()) throw UsageError(word + " needs a NAME=VALUE after it.");
       const auto [name, value] = split_pair(words[at]);
       if (word == "--option") {
         arguments.options[name] = value_from_text(value);
@@ -65,8 +88,8 @@ Arguments read_arguments(const std::vector<std::string>& words) {
         add_field(arguments.fields, name, value);
       }
     } else if (options && word.compare(0, 2, "--") == 0) {
-      throw rpln::InputError("unknown option " + word + ": expected --option or --field. Put a text that begins with " +
-                             "-- after an argument that is -- alone.");
+      throw UsageError("unknown option " + word + ": expected --option, --field or --help. Put a text that begins " +
+                       "with -- after an argument that is -- alone.");
     } else if (arguments.folder.empty()) {
       arguments.folder = word;
     } else {
@@ -97,12 +120,19 @@ void answer_all(const rpln::Pipeline& pipeline, const Arguments& arguments) {
 int main(int argc, char** argv) {
   try {
     const Arguments arguments = read_arguments({argv + 1, argv + argc});
+    if (arguments.help) {
+      std::cout << usage << help;
+      return EXIT_SUCCESS;
+    }
     if (arguments.folder.empty()) {
       std::cerr << usage;
-      return 2;
+      return unusable;
     }
     answer_all(rpln::Pipeline(arguments.folder, rpln::pipeline_options_from_json(arguments.options)), arguments);
     return EXIT_SUCCESS;
+  } catch (const UsageError& error) {
+    std::cerr << "Error: " << error.what() << '\n' << usage;
+    return unusable;
   } catch (const rpln::Error& error) {
     std::cerr << "Error: " << error.what() << '\n';
     return error.exit_code();

@@ -375,7 +375,7 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "batch=2:1:3",
         ),
         (["--engine", "tensorrt-rtx", "--strip-weights"], "tensorrt-rtx does not offer --strip-weights"),
-        (["--engine", "tensorrt-rtx", "--workspace", "0"], "Invalid value for '--workspace': 0 is not in the range"),
+        (["--engine", "tensorrt-rtx", "--workspace", "0"], "--workspace is 0 MiB, which is not in the range 1 to"),
         (
             ["--engine", "tensorrt-rtx", "--profile", f"sequence={USABLE_LENGTH + 1}"],
             f"model.onnx takes at most {USABLE_LENGTH}",
