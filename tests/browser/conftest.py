@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 QUIET = (
@@ -20,6 +20,8 @@ QUIET = (
 )
 """Options of Chromium that keep the browser itself from asking for anything."""
 LOCAL = {"localhost", "127.0.0.1"}
+PATIENCE = 120_000
+"""How many milliseconds a page may take for anything: no test is about its speed, and other tests run beside it."""
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +33,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(reason)
         pytest.skip(reason)
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
         browser.close()
@@ -50,6 +53,7 @@ def page(browser: Browser, problems: list[str]) -> Iterator[Page]:
     and the size of a phone with `page.set_viewport_size({"width": 360, "height": 740})`.
     """
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
 
     def serve(route: Route) -> None:
