@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Iterator
-from types import SimpleNamespace as Row
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from rpln_export.commands.show.console import make_table
 from rpln_export.commands.show.engines import print_engines, print_kernels
 from rpln_export.commands.show.report import print_comparisons
 
+Row: Any = SimpleNamespace
+"""What a table reads of an engine or a comparison."""
 LONG = "_".join(["encoder.layer.11.attention.output.dense.weight_quantized"] * 4)
 
 
