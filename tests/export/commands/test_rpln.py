@@ -61,8 +61,15 @@ def test_run_answers_as_the_runtime_does(exported: Callable[..., Export], task: 
 def test_run_shows_people_a_table_or_the_answer(exported: Callable[..., Export], task: str) -> None:
     result = rpln("run", exported(task).folder, *ITEMS[task][0])
     assert (result.exit_code, result.stderr) == (0, "")
-    shown = {"token-classification": "entity", "fill-mask": "token_str", "feature-extraction": "["}
+    shown = {"token-classification": "entity", "fill-mask": "token_str", "feature-extraction": "vectors of"}
     assert shown.get(task, "score") in result.stdout
+
+
+def test_run_shows_all_numbers_of_vectors_if_asked(exported: Callable[..., Export]) -> None:
+    folder = exported("feature-extraction").folder
+    result = rpln("run", folder, *ITEMS["feature-extraction"][0], "--full")
+    _, _, numbers = result.stdout.partition("\n")
+    assert json.loads(numbers) == pipeline(folder)(ITEMS["feature-extraction"][1]).tolist()
 
 
 def test_run_takes_several_texts_and_options_of_the_task(exported: Callable[..., Export]) -> None:
