@@ -1,6 +1,5 @@
 """The bundle that an export returns, or that is opened from its folder: run it, prove it again, upload it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,38 +85,18 @@ class Bundle(Described):
         with watching(progress=progress) as watcher:
             return revalidate(self.path, named, watcher, revision=revision)
 
-    def bench(
-        self,
-        *others: "Bundle | str | Path",
-        batches: Sequence[int] | None = None,
-        lengths: Sequence[int] | Path | None = None,
-        providers: Sequence[str] | None = None,
-        threads: Sequence[int] | None = None,
-        checkpoint: str | Path | None = None,
-        with_torch: bool = True,
-        seconds: float | None = None,
-        progress: "bool | Watcher" = True,
-    ) -> "BenchReport":
-        """Measure how fast the bundle is beside `others` and eager torch, as `rpln_export.bench.measure` does.
+    def bench(self, *others: "Bundle | str | Path", progress: "bool | Watcher" = True, **options: Any) -> "BenchReport":
+        """Measure how fast the bundle is beside `others` and eager torch.
 
-        The options are those of that function, and so are the errors; `seconds` is its default where it is None.
-        `progress` is as in `export`.
+        The other options are those of `rpln_export.bench.measure`, which does it, and so are the errors. `progress` is
+        as in `export`.
         """
         from rpln_export.api.progress import watching
-        from rpln_export.bench.measuring import DEFAULT_SECONDS, measure
+        from rpln_export.bench import measure
 
+        folders = [self.path, *(other.path if isinstance(other, Bundle) else other for other in others)]
         with watching(progress=progress) as watcher:
-            return measure(
-                [self.path, *(other.path if isinstance(other, Bundle) else other for other in others)],
-                batches=batches,
-                lengths=lengths,
-                providers=providers,
-                threads=threads,
-                checkpoint=None if checkpoint is None else str(checkpoint),
-                with_torch=with_torch,
-                seconds=DEFAULT_SECONDS if seconds is None else seconds,
-                watcher=watcher,
-            )
+            return measure(folders, watcher=watcher, **options)
 
     def push_to_hub(
         self,

@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Final
 
 from huggingface_hub import ModelCard, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from yaml import YAMLError
 
 from rpln_export.api.bundle import Bundle
+from rpln_export.bundle.markdown import markdown_from_template
 from rpln_export.checkpoint.finding import find_checkpoint
 from rpln_runtime.errors import RplnError
 
-TEMPLATE: Final = "model_card.md.jinja"
-"""The template, in the folder templates/ of rpln_export.bundle."""
 LIBRARY: Final = "onnx"
 """The library that the hub names for a bundle."""
 EXAMPLES: Final = {
@@ -45,15 +43,8 @@ def model_card(bundle: Bundle, repo_id: str) -> str:
         pipeline_tag=report.task,
         tags=["onnx", "roberta-prelayernorm", "rpln-export", report.recipe],
     )
-    environment = Environment(
-        loader=PackageLoader("rpln_export.bundle"),
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 # markdown, not HTML
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template(TEMPLATE).render(
+    page = markdown_from_template(
+        "model_card.md.jinja",
         report=report,
         manifest=manifest,
         repo_id=repo_id,

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -73,15 +72,7 @@ def measure(
         with steps.step("load"):
             opened = _opened(folders)
             cases = make_cases(batches, lengths, limit=_longest_text(opened, new_tokens))
-            open_one = partial(_contender, new_tokens=new_tokens, rows=max(max(map(len, one.batches)) for one in cases))
-            counts: Sequence[int | None] = threads or [None]
-            sources = {
-                contender.name: (contender, one)
-                for one in opened
-                for provider in dict.fromkeys(providers or [default_provider(one.manifest)])
-                for count in dict.fromkeys(counts)
-                for contender in [open_one(one, provider, count)]
-            }
+            sources = _sources(opened, cases, providers=providers, threads=threads, new_tokens=new_tokens)
             contenders = [contender for contender, _ in sources.values()]
             if with_torch:
                 try:
@@ -148,16 +139,33 @@ def _longest_text(opened: Sequence[_OpenedBundle], new_tokens: int) -> int:
     )
 
 
-def _contender(one: _OpenedBundle, provider: str, threads: int | None, *, new_tokens: int, rows: int) -> BenchContender:
-    return contender_from_bundle(
-        one.folder,
-        one.manifest,
-        name=f"{one.name} {provider}" + (f" {threads}t" if threads else ""),
-        provider=provider,
-        threads=threads,
-        new_tokens=new_tokens,
-        rows=rows,
-    )
+def _sources(
+    opened: Sequence[_OpenedBundle],
+    cases: Sequence[BenchCase],
+    *,
+    providers: Sequence[str] | None,
+    threads: Sequence[int] | None,
+    new_tokens: int,
+) -> dict[str, tuple[BenchContender, _OpenedBundle]]:
+    """Open each bundle on each provider with each number of threads; return them by the names of the contenders."""
+    rows = max(max(map(len, case.batches)) for case in cases)
+    counts: Sequence[int | None] = threads or [None]
+    found = {}
+    for one in opened:
+        for provider in dict.fromkeys(providers or [default_provider(one.manifest)]):
+            for count in dict.fromkeys(counts):
+                name = f"{one.name} {provider}" + (f" {count}t" if count else "")
+                contender = contender_from_bundle(
+                    one.folder,
+                    one.manifest,
+                    name=name,
+                    provider=provider,
+                    threads=count,
+                    new_tokens=new_tokens,
+                    rows=rows,
+                )
+                found[name] = contender, one
+    return found
 
 
 def _opened(folders: Sequence[str | Path]) -> list[_OpenedBundle]:

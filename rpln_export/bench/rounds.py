@@ -102,9 +102,9 @@ def run_rounds(
                     advance(done, planned * turns)
                 for place, samples in found.items():
                     collected[place].append(samples)
+        advance(planned * turns, planned * turns)  # the time may be over before all rounds are
     except KeyboardInterrupt:
         measured.interrupted = True
-    advance(planned * turns, planned * turns)
     return measured
 
 

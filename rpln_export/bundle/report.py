@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx_ir as ir
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rpln_export.bundle.engines import EnginesBuilt
 from rpln_export.bundle.layer_nodes import LayerReport, layer_report
 from rpln_export.bundle.manifest import tool_versions
+from rpln_export.bundle.markdown import markdown_from_template
 from rpln_export.checkpoint.planned_graphs import TracedGraph
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
@@ -39,8 +39,6 @@ from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
 REPORT_NAME: Final = "report.json"
 """The file of a bundle that machines read."""
-TEMPLATE: Final = "report.md.jinja"
-"""The template of report.md, in the folder templates/ of this package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,15 +301,7 @@ class Report(Described):
 
     def to_markdown(self) -> str:
         """Return the report as Markdown, for people."""
-        environment = Environment(
-            loader=PackageLoader("rpln_export.bundle"),
-            undefined=StrictUndefined,
-            autoescape=False,  # noqa: S701 # markdown, not HTML
-            trim_blocks=True,
-            keep_trailing_newline=True,
-            lstrip_blocks=True,
-        )
-        return environment.get_template(TEMPLATE).render(report=self)
+        return markdown_from_template("report.md.jinja", report=self)
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.md into `folder`."""

@@ -1,13 +1,22 @@
-"""The options of each task as types for type checkers, which cannot derive them from the classes of the options.
+"""What `pipeline` takes for each task, as types for type checkers, which cannot derive them from other classes.
 
-Each has the names and the types of the fields of its class, which describes them.
+Each has the options of its task, with the names and the types of the fields of the class that describes them.
 """
 
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 
-class FeatureExtractionOptions(TypedDict, total=False):
+class OpeningOptions(TypedDict, total=False):
+    """What `rpln_runtime.pipeline` takes for every task."""
+
+    provider: str | None
+    threads: int | None
+    batch_size: int | None
+    verify: bool
+
+
+class FeatureExtractionOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.postprocess.feature_extraction.FeatureExtraction`."""
 
     pooling: str | None
@@ -17,7 +26,7 @@ class FeatureExtractionOptions(TypedDict, total=False):
     prompt_name: str | None
 
 
-class FillMaskOptions(TypedDict, total=False):
+class FillMaskOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.postprocess.fill_mask.FillMask`."""
 
     top_k: int
@@ -25,13 +34,13 @@ class FillMaskOptions(TypedDict, total=False):
     truncation: bool
 
 
-class MultipleChoiceOptions(TypedDict, total=False):
+class MultipleChoiceOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.postprocess.multiple_choice.MultipleChoice`."""
 
     truncation: bool
 
 
-class QuestionAnsweringOptions(TypedDict, total=False):
+class QuestionAnsweringOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.postprocess.question_answering.QuestionAnswering`."""
 
     top_k: int
@@ -42,7 +51,7 @@ class QuestionAnsweringOptions(TypedDict, total=False):
     align_to_words: bool
 
 
-class TextClassificationOptions(TypedDict, total=False):
+class TextClassificationOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.postprocess.text_classification.TextClassification`."""
 
     top_k: int | Literal["best"] | None
@@ -50,7 +59,7 @@ class TextClassificationOptions(TypedDict, total=False):
     truncation: bool
 
 
-class TokenClassificationOptions(TypedDict, total=False):
+class TokenClassificationOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.postprocess.token_classification.TokenClassification`."""
 
     aggregation_strategy: str
@@ -60,7 +69,7 @@ class TokenClassificationOptions(TypedDict, total=False):
     delimiter: str
 
 
-class TextGenerationOptions(TypedDict, total=False):
+class TextGenerationOptions(OpeningOptions, total=False):
     """The options of `rpln_runtime.GenerationOptions`."""
 
     max_new_tokens: int | None

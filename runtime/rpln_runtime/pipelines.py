@@ -54,10 +54,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["feature-extraction"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[FeatureExtractionOptions],
 ) -> "Pipeline": ...
 
@@ -67,10 +63,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["fill-mask"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[FillMaskOptions],
 ) -> "Pipeline": ...
 
@@ -80,10 +72,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["multiple-choice"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[MultipleChoiceOptions],
 ) -> "Pipeline": ...
 
@@ -93,10 +81,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["question-answering"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[QuestionAnsweringOptions],
 ) -> "Pipeline": ...
 
@@ -106,10 +90,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["text-classification"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[TextClassificationOptions],
 ) -> "Pipeline": ...
 
@@ -119,10 +99,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["token-classification"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[TokenClassificationOptions],
 ) -> "Pipeline": ...
 
@@ -132,10 +108,6 @@ def pipeline(
     folder: str | Path,
     *,
     task: Literal["text-generation", "text2text-generation"],
-    provider: str | None = None,
-    threads: int | None = None,
-    batch_size: int | None = None,
-    verify: bool = True,
     **options: Unpack[TextGenerationOptions],
 ) -> Generator: ...
 

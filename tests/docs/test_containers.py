@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rpln_runtime.__main__ import _parser
 
@@ -31,7 +32,6 @@ def compose_file() -> str:
 
 @pytest.fixture(scope="module")
 def services(compose_file: str) -> dict[str, Any]:
-    yaml = pytest.importorskip("yaml", reason="no PyYAML: pip install pyyaml")
     return dict(yaml.safe_load(compose_file)["services"])
 
 

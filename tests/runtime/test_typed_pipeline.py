@@ -41,6 +41,7 @@ pipeline("x", task="fill-mask", normalize=True)  # wrong
 pipeline("x", task="text-generation", aggregation_strategy="simple")  # wrong
 pipeline("x", task="token-clasification")  # wrong
 pipeline("x", task="multiple-choice", threads="two")  # wrong
+pipeline("x", task="text-generation", batch_sise=2)  # wrong
 pipeline("x", task="question-answering")("a", batch_size="b")  # wrong
 """
 
@@ -62,8 +63,14 @@ def test_the_types_are_those_of_the_options(row: type) -> None:
     typed = getattr(option_types, name)
     fields = {name: hint for name, hint in typing.get_type_hints(row).items() if name not in INHERITED}
     fields = {name: hint for name, hint in fields.items() if typing.get_origin(hint) is not typing.ClassVar}
-    assert typing.get_type_hints(typed) == fields
+    assert typing.get_type_hints(typed) == typing.get_type_hints(option_types.OpeningOptions) | fields
     assert typed.__required_keys__ == set()
+
+
+def test_what_every_task_takes_is_what_the_function_takes() -> None:
+    hints = typing.get_type_hints(pipeline)
+    taken = {name: hint for name, hint in hints.items() if name not in {"folder", "task", "options", "return"}}
+    assert typing.get_type_hints(option_types.OpeningOptions) == taken
 
 
 def test_each_task_has_an_overload_with_its_options() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -12,7 +13,6 @@ DEPLOY = ROOT / "docs" / "deploy"
 
 @pytest.fixture(scope="module")
 def documents() -> dict[tuple[str, str], Any]:
-    yaml = pytest.importorskip("yaml", reason="no PyYAML: pip install pyyaml")
     found = list(yaml.safe_load_all((DEPLOY / "triton.yaml").read_text()))
     return {(one["kind"], one["metadata"]["name"]): one for one in found}
 

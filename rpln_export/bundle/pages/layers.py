@@ -25,10 +25,8 @@ MODULES: Final = (
 RESIDUAL: Final = "add"
 """What the layer itself does: it adds each block's output to the residual stream."""
 KINDS: Final = {
-    "product": frozenset(
-        {"MatMul", "Gemm", "Einsum", "MatMulNBits", "MatMulInteger", "QGemm", "DynamicQuantizeMatMul"}
-    ),
-    "attend": frozenset({"Attention", "MultiHeadAttention", "PackedMultiHeadAttention", "Softmax", "QAttention"}),
+    "product": frozenset({"MatMul", "MatMulNBits", "MatMulInteger"}),
+    "attend": frozenset({"Attention", "MultiHeadAttention", "Softmax"}),
     "norm": frozenset({"LayerNormalization", "SkipLayerNormalization"}),
     "round": frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}),
 }

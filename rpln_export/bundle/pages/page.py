@@ -25,7 +25,7 @@ from rpln_runtime.manifest import MANIFEST_NAME
 PAGE_NAME: Final = "report.html"
 """The file of a bundle that people look at."""
 SHARES: Final = (0.1, 0.25, 0.5, 0.75, 1.0)
-"""Where the colours of the matrix change, as shares of what is accepted."""
+"""The shares of what is accepted at which the matrix changes its colour."""
 FEW_NAMES: Final = 6
 """The most names of inputs or outputs that are all shown."""
 SECTIONS: Final = {

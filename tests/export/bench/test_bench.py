@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rpln_export.bench.machine import MachineState
 from rpln_export.bench.plot import plot_report
 from rpln_export.bench.report import report_from_rounds
 from rpln_export.bench.rounds import PAUSE, WARM_UPS, Rounds, Run, Sample, run_rounds
-from rpln_export.cli import rpln_command
+from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_export.forms.speeds import LEAST_ROUNDS, places_around
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.manifest import read_manifest
@@ -235,9 +236,11 @@ def test_an_encoder_is_measured_beside_torch(encoder: Path, exported: Callable[.
     assert report.contenders[1].peak_memory > 2**24
 
 
-def test_a_decoder_is_measured_by_prompt_and_token(decoder: Path, exported: Callable[..., Export]) -> None:
-    checkpoint = str(exported("text-generation").checkpoint)
-    report = measure([decoder], batches=[2], lengths=[4], new_tokens=3, rounds=3, checkpoint=checkpoint)
+@pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])
+def test_a_decoder_is_measured_by_prompt_and_token(exported: Callable[..., Export], task: str) -> None:
+    made = exported(task)
+    report = measure([made.folder], checkpoint=str(made.checkpoint), batches=[2], lengths=[4], new_tokens=3, rounds=3)
+    assert [row.contender for row in report.results] == ["torch", "bundle cpu"]
     for row in report.results:
         assert row.prompt is not None
         assert row.token is not None
@@ -266,8 +269,25 @@ def test_what_cannot_be_measured_is_refused_first(
 def test_a_damaged_bundle_and_unlike_bundles_are_refused(encoder: Path, decoder: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError):
         measure([tmp_path])
+    altered = shutil.copytree(encoder, tmp_path / "altered")
+    (altered / "config.json").write_text("{}".ljust((altered / "config.json").stat().st_size))
+    with pytest.raises(ManifestError, match="SHA-256"):
+        measure([encoder, altered])
     with pytest.raises(InputError, match="some bundles generate text and others do not"):
         measure([encoder, decoder])
+
+
+def test_an_interrupt_ends_the_command_with_what_was_measured(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(runs: Sequence[Sequence[Run]], **_: Any) -> Rounds:
+        samples = [[[[Sample(total=0.004)]] * 3 for _ in case] for case in runs]
+        return Rounds(planned=5, samples=samples, interrupted=True)
+
+    monkeypatch.setattr("rpln_export.bench.measuring.run_rounds", interrupted)
+    arguments = ["bench", str(encoder), "--batch", "1", "--lengths", "4", "--no-memory", "--no-torch"]
+    result = CliRunner().invoke(rpln_command, arguments)
+    assert result.exit_code == INTERRUPTED
+    assert "4.00" in result.stdout
+    assert "Interrupted after 3 of 5 rounds." in result.stderr
 
 
 def test_the_command_prints_json_and_says_where_torch_was_left_out(encoder: Path, tmp_path: Path) -> None:
