@@ -132,14 +132,14 @@ def _decoder(
 
     def prepare(case: BenchCase) -> Run:
         prompts = case_prompts(case, manifest)
-        return lambda clock: _timed_decoder(
+        return lambda clock: timed_decoder(
             lambda batch, on_token: generate.tokens(batch, callback=lambda *_: on_token()), prompts, new_tokens, clock
         )
 
     return prepare
 
 
-def _timed_decoder(
+def timed_decoder(
     generate: Callable[[Any, Callable[[], None]], object], batches: Sequence[Any], new_tokens: int, clock: Clock
 ) -> Sample:
     """Run all batches. The first new token ends the time of a prompt, and `new_tokens` more follow it."""
@@ -198,4 +198,4 @@ def _timed_torch_decoder(
         with torch.inference_mode():
             model.generate(**batch, streamer=FirstToken(on_token))
 
-    return _timed_decoder(generate, batches, new_tokens, clock)
+    return timed_decoder(generate, batches, new_tokens, clock)

@@ -13,15 +13,16 @@ from click.testing import CliRunner
 
 from rpln_export.bench import BenchReport, measure
 from rpln_export.bench.cases import case_feeds, case_prompts, make_cases
-from rpln_export.bench.contenders import BenchContender
+from rpln_export.bench.contenders import BenchContender, timed_decoder
 from rpln_export.bench.figures import EQUAL, FASTER, SLOWER, UNCLEAR, percentiles, round_ratios, verdict_on
-from rpln_export.bench.machine import MachineState
+from rpln_export.bench.machine import MachineState, MachineWatch
+from rpln_export.bench.memory import peak_memory
 from rpln_export.bench.plot import plot_report
 from rpln_export.bench.report import report_from_rounds
 from rpln_export.bench.rounds import PAUSE, WARM_UPS, Rounds, Run, Sample, run_rounds
 from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_export.forms.speeds import LEAST_ROUNDS, places_around
-from rpln_runtime.errors import InputError, ManifestError, ProviderError
+from rpln_runtime.errors import InputError, ManifestError, ProviderError, RplnError
 from rpln_runtime.manifest import read_manifest
 from tests.export.conftest import Export
 
@@ -123,6 +124,30 @@ def test_intervals_hold_the_true_percentile_as_often_as_they_say(quantile: float
     assert 0.985 < held < 0.9985  # 99%, and not all: the interval is not wider than needed
 
 
+def test_the_first_new_token_ends_a_prompt_and_the_others_share_the_rest() -> None:
+    time = MadeUpTime()
+
+    def generate(_: object, on_token: Callable[[], None]) -> None:
+        for seconds in (5.0, 1.0, 3.0):
+            time.now += seconds
+            on_token()
+
+    sample = timed_decoder(generate, ["one batch", "another"], 2, time.clock)
+    assert sample == Sample(total=18.0, prompt=10.0, token=2.0)
+
+
+def test_stolen_time_is_a_share_of_all_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # user, nice, system, idle, iowait, irq, softirq, steal, guest, guest_nice
+    stat = tmp_path / "stat"
+    monkeypatch.setattr("rpln_export.bench.machine.Path", lambda _: stat)
+    stat.write_text("cpu  10 0 0 90 0 0 0 0 7 0\ncpu0 1 2 3\n")
+    watch = MachineWatch.begin()
+    stat.write_text("cpu  40 0 0 150 0 0 0 10 9 0\ncpu0 1 2 3\n")
+    assert watch.end().stolen == 0.1
+    stat.unlink()
+    assert MachineWatch.begin().end().stolen is None
+
+
 def test_a_ratio_is_that_of_the_medians_of_a_round() -> None:
     assert round_ratios([[2.0, 2.0, 9.0], [4.0]], [[1.0], [1.0, 2.0, 3.0]]) == [2.0, 2.0]
 
@@ -135,6 +160,7 @@ def test_a_ratio_is_that_of_the_medians_of_a_round() -> None:
         ([1.0, 1.001, 0.999] * 4, False, EQUAL),
         ([0.7, 1.5, 0.8, 1.6] * 3, False, UNCLEAR),
         ([0.8] + [1.4] * 2 + [0.9] * 5, False, UNCLEAR),
+        ([1.5] * 60 + [0.9] * 31 + [1.5] * 29, False, UNCLEAR),  # its interval is above 1, but its second half is not
         ([1.5, 1.51, 1.52] * 4, True, UNCLEAR),
         ([1.5, 1.5], False, UNCLEAR),
     ],
@@ -246,6 +272,26 @@ def test_a_decoder_is_measured_by_prompt_and_token(exported: Callable[..., Expor
         assert row.token is not None
         assert row.tokens_per_second == pytest.approx(2 / row.token.p50.value)
     assert "tokens/s" in report.table()
+
+
+def test_each_provider_and_number_of_threads_is_a_contender(encoder: Path) -> None:
+    sizes: dict[str, Any] = {"batches": [1], "lengths": [4], "rounds": 1, "with_torch": False, "memory": False}
+    report = measure([encoder], providers=["cpu", "cpu"], threads=[1, 2], **sizes)
+    assert [(one.name, one.threads) for one in report.contenders] == [("bundle cpu 1t", 1), ("bundle cpu 2t", 2)]
+
+
+def test_a_process_that_cannot_measure_memory_says_why(encoder: Path, tmp_path: Path) -> None:
+    cases = make_cases([1], [4], limit=9)
+    with pytest.raises(RplnError, match=r"the process .* failed \(.*rpln\.json.*add --no-memory"):
+        peak_memory(tmp_path, read_manifest(encoder), cases, provider="cpu", threads=None, new_tokens=1)
+
+
+def test_a_decoder_needs_room_for_the_tokens_that_it_adds(decoder: Path) -> None:
+    longest = read_manifest(decoder).usable_length - 3
+    options: dict[str, Any] = {"new_tokens": 3, "batches": [1], "rounds": 1, "with_torch": False, "memory": False}
+    assert measure([decoder], lengths=[longest], **options).results[0].tokens == longest
+    with pytest.raises(InputError, match=f"a text of {longest + 1} tokens is too long"):
+        measure([decoder], lengths=[longest + 1], **options)
 
 
 @pytest.mark.parametrize(
