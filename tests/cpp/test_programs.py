@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from click import UsageError
 
+from rpln_export.bundle.pages.running import snippets
 from rpln_runtime import pipeline
+from rpln_runtime.tasks import TASKS
 from tests.cpp.building import HEADERS, ROOT, Build
 from tests.cpp.test_pipelines import assert_same
 
@@ -149,14 +151,31 @@ def test_the_c_interface_returns_a_status_and_says_why(library: Library, demo: D
     library.functions.rpln_close(handle)
 
 
-def test_the_examples_of_the_documentation_compile(built: Build, tmp_path: Path) -> None:
-    page = (ROOT / "docs/cpp.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```cpp\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    source = tmp_path / "examples.cpp"
-    source.write_text("\n".join(blocks), encoding="utf-8")
+def check_compiles(built: Build, source: Path) -> None:
     includes = ["-I", str(built.prefix / "include"), "-isystem", str(HEADERS)]
     flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     command = ["g++", *flags, *includes, str(source)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert len(blocks) == 3
     assert found.returncode == 0, found.stderr
+
+
+def test_the_examples_of_the_documentation_compile(built: Build, tmp_path: Path) -> None:
+    page = (ROOT / "docs/cpp.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```cpp\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    source = tmp_path / "examples.cpp"
+    source.write_text("\n".join(blocks), encoding="utf-8")
+    check_compiles(built, source)
+
+
+def test_the_code_that_reports_offer_compiles(built: Build, tmp_path: Path) -> None:
+    """Each task's program becomes a function of its own, so that one compilation reads them all."""
+    programs = [
+        next(way.code for way in snippets(task, 'a "bundle"\\') if way.title == "C++").replace(
+            "int main()", f"void main_{number}()"
+        )
+        for number, task in enumerate(TASKS)
+    ]
+    source = tmp_path / "snippets.cpp"
+    source.write_text("\n".join(programs), encoding="utf-8")
+    check_compiles(built, source)

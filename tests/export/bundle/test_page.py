@@ -15,6 +15,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 
+from rpln_export.bundle.pages.layers import blocks_of_layer
 from rpln_export.bundle.pages.page import PAGE_NAME, SECTIONS, page_from_report, percent, size
 from rpln_export.bundle.pages.running import snippets
 from rpln_export.bundle.pages.side_by_side import page_from_reports, side_by_side
@@ -126,6 +127,16 @@ def test_a_refused_comparison_is_not_accepted(fp16: Path) -> None:
     report = report_from_folder(fp16)
     rows = [dataclasses.replace(row, share=1.5) for row in report.comparisons]
     assert "Not accepted" in Page(page_from_report(dataclasses.replace(report, comparisons=rows))).texts["verdict"]
+
+
+def test_a_form_that_fails_its_gate_is_not_accepted(int8: Path) -> None:
+    report = report_from_folder(int8)
+    assert report.quantization is not None
+    forms = [dataclasses.replace(form, holds=False) for form in report.quantization.forms]
+    failed = dataclasses.replace(report, quantization=dataclasses.replace(report.quantization, forms=forms))
+    verdict = Page(page_from_report(failed)).texts["verdict"]
+    assert "Not accepted" in verdict
+    assert "is held by no form" in verdict
 
 
 @KINDS
@@ -292,6 +303,24 @@ def test_the_layer_has_the_nodes_of_the_files(fp16: Path) -> None:
 
 
 # -- reading report.json ---------------------------------------------------------------------------------------------
+
+
+def test_operators_that_normalize_and_multiply_are_told_apart_in_every_form(fp16: Path) -> None:
+    layer = report_from_folder(fp16).layer
+    assert layer is not None
+    drawn = {
+        form.form: {
+            (row.does, node.operator): kind
+            for block in blocks_of_layer(form)
+            for row in block.rows
+            for node, kind in row.nodes
+        }
+        for form in layer.forms
+    }
+    for found in drawn.values():
+        assert {kind for (_, operator), kind in found.items() if operator.endswith("LayerNormalization")} == {"norm"}
+    assert drawn["fused"]["attend", "MultiHeadAttention"] == drawn["traced"]["attend", "Softmax"] == "attend"
+    assert {found["query", "MatMul"] for form, found in drawn.items() if form != "fused"} == {"product"}
 
 
 @KINDS
