@@ -8,22 +8,12 @@ from yaml import YAMLError
 
 from rpln_export.api.bundle import Bundle
 from rpln_export.bundle.markdown import markdown_from_template
+from rpln_export.bundle.pages.running import cpp_program, python_arguments
 from rpln_export.checkpoint.finding import find_checkpoint
 from rpln_runtime.errors import RplnError
 
 LIBRARY: Final = "onnx"
 """The library that the hub names for a bundle."""
-EXAMPLES: Final = {
-    "feature-extraction": '"Ada Lovelace lived in London."',
-    "fill-mask": '"Ada Lovelace lived in<mask>."',
-    "text-classification": '"Ada Lovelace lived in London."',
-    "token-classification": '"Ada Lovelace lived in London."',
-    "question-answering": 'question="Who lived in London?", context="Ada Lovelace lived in London."',
-    "multiple-choice": 'prompt="Ada Lovelace", choices=["lived in London.", "is a river."]',
-    "text-generation": '"Ada Lovelace lived in"',
-    "text2text-generation": '"ada lovelace lived in london"',
-}
-"""What the card calls the pipeline of a task with."""
 _CACHED: Final = "models--"
 
 
@@ -49,7 +39,8 @@ def model_card(bundle: Bundle, repo_id: str) -> str:
         manifest=manifest,
         repo_id=repo_id,
         base_model=base_model,
-        example=EXAMPLES[report.task],
+        arguments=python_arguments(report.task),
+        program=cpp_program(report.task, "bundle"),
         measured=[row for row in report.optimization.candidates if row.speedup is not None],
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{page}"))

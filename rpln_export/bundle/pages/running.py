@@ -14,7 +14,11 @@ FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "multiple-choice": {"prompt": "It rained.", "choices": ["I got wet.", "I slept."]},
 }
 """The item of each task that takes several fields; the others take a text."""
-TEXTS: Final[Mapping[str, str]] = {"fill-mask": "The <mask> walked to the boat.", "text-generation": "The old man"}
+TEXTS: Final[Mapping[str, str]] = {
+    "fill-mask": "The <mask> walked to the boat.",
+    "text-generation": "The old man",
+    "text2text-generation": "the old man walked",
+}
 """The text of each task that TEXT does not suit."""
 
 
@@ -29,18 +33,42 @@ class Snippet:
 
 def snippets(task: str, folder: str) -> list[Snippet]:
     """Return the ways to run a bundle of `task`, which is in `folder`."""
-    fields = FIELDS.get(task, {"text": TEXTS.get(task, TEXT)})
-    item = fields if task in FIELDS else fields["text"]
+    fields = _fields(task)
     return [
         Snippet(title="Shell", needs="Needs rpln-export, or rpln-runtime alone.", code=_shell(folder, task, fields)),
         Snippet(
             title="Python",
             needs="Needs rpln-runtime: numpy, tokenizers and ONNX Runtime, no torch.",
-            code=_python(folder, task, item),
+            code=_python(folder, task),
         ),
-        Snippet(title="C++", needs="Needs the headers of runtime/cpp and ONNX Runtime.", code=_cpp(folder, item)),
+        Snippet(
+            title="C++", needs="Needs the headers of runtime/cpp and ONNX Runtime.", code=cpp_program(task, folder)
+        ),
         Snippet(title="Triton", needs="Needs a Triton server with rpln-runtime.", code=_triton(folder, task, fields)),
     ]
+
+
+def python_arguments(task: str) -> str:
+    """Return what a pipeline of `task` is called with in Python."""
+    fields = _fields(task)
+    return ", ".join(f"{name}={value!r}" for name, value in fields.items()) if task in FIELDS else repr(fields["text"])
+
+
+def cpp_program(task: str, folder: str) -> str:
+    """Return a program in C++ that runs a bundle of `task`, which is in `folder`."""
+    fields = _fields(task)
+    # JSON writes a text as C++ does.
+    document = json.dumps(fields if task in FIELDS else fields["text"], ensure_ascii=False)
+    argument = f'rpln::Json::parse(R"json({document})json")' if task in FIELDS else document
+    return (
+        '#include <iostream>\n\n#include "rpln.hpp"\n\nint main() {\n'
+        f"  const rpln::Pipeline answer({json.dumps(folder, ensure_ascii=False)});\n"
+        f"  std::cout << answer({argument}) << '\\n';\n}}"
+    )
+
+
+def _fields(task: str) -> Mapping[str, Any]:
+    return FIELDS.get(task, {"text": TEXTS.get(task, TEXT)})
 
 
 def _shell(folder: str, task: str, fields: Mapping[str, Any]) -> str:
@@ -52,19 +80,9 @@ def _shell(folder: str, task: str, fields: Mapping[str, Any]) -> str:
     )
 
 
-def _python(folder: str, task: str, item: Any) -> str:
-    call = ", ".join(f"{name}={value!r}" for name, value in item.items()) if task in FIELDS else repr(item)
-    return f"from rpln_runtime import pipeline\n\nanswer = pipeline({folder!r})\nprint(answer({call}))"
-
-
-def _cpp(folder: str, item: Any) -> str:
-    # JSON writes a text as C++ does.
-    document = json.dumps(item, ensure_ascii=False)
-    argument = f'rpln::Json::parse(R"json({document})json")' if isinstance(item, dict) else document
+def _python(folder: str, task: str) -> str:
     return (
-        '#include <iostream>\n\n#include "rpln.hpp"\n\nint main() {\n'
-        f"  const rpln::Pipeline answer({json.dumps(folder, ensure_ascii=False)});\n"
-        f"  std::cout << answer({argument}) << '\\n';\n}}"
+        f"from rpln_runtime import pipeline\n\nanswer = pipeline({folder!r})\nprint(answer({python_arguments(task)}))"
     )
 
 

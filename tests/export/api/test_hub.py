@@ -1,5 +1,6 @@
 """`push_to_hub`, against a server that stands in for the hub: what is uploaded, what the model card says, refusals."""
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from huggingface_hub import ModelCard
 
 from rpln_export import Bundle, HubError, push_to_hub
 from rpln_export.api import model_card as cards
-from rpln_export.api.model_card import EXAMPLES, model_card
+from rpln_export.api.model_card import model_card
+from rpln_export.bundle.pages.running import TEXT, cpp_program, python_arguments
+from rpln_export.bundle.report import QuantizationReport
 from rpln_export.cli import rpln_command
 from rpln_model.hub import uses_cache_only
 from rpln_runtime import ManifestError, pipeline
-from rpln_runtime.manifest import read_manifest
+from rpln_runtime.manifest import Candidate, read_manifest
 from rpln_runtime.tasks import TASKS
 from tests.export.api.hub_stand_in import TOKEN, Hub, running_hub
 
@@ -118,11 +121,36 @@ def test_the_python_code_of_the_card_runs(tagger: Bundle, monkeypatch: pytest.Mo
     (code,) = re.findall(r"```python\n(.*?)```", model_card(tagger, "ada/tagger"), re.DOTALL)
     answers: list[object] = []
     exec(code, {"print": answers.append})  # noqa: S102 # the code of the card
-    assert answers == [pipeline(tagger.path)("Ada Lovelace lived in London.")]
+    assert answers == [pipeline(tagger.path)(TEXT)]
 
 
-def test_every_task_has_an_example() -> None:
-    assert EXAMPLES.keys() == TASKS.keys()
+@pytest.mark.parametrize("task", TASKS)
+def test_the_card_has_the_code_of_each_task(tagger: Bundle, task: str) -> None:
+    card = model_card(dataclasses.replace(tagger, _report=dataclasses.replace(tagger.report, task=task)), "ada/tagger")
+    assert f"print(run({python_arguments(task)}))" in card
+    # tests/cpp compiles these programs.
+    assert re.findall(r"```cpp\n(.*?)\n```", card, re.DOTALL) == [cpp_program(task, "bundle")]
+
+
+@pytest.mark.parametrize(("quantized", "reference"), [(False, "the standard form"), (True, "the graph in fp32")])
+def test_the_card_says_what_speeds_are_relative_to(tagger: Bundle, quantized: bool, reference: str) -> None:
+    candidate = Candidate(
+        variant="full",
+        form="static",
+        provider="cpu",
+        speedup=2.0,
+        speedup_low=1.9,
+        speedup_high=2.1,
+        outcome="chosen",
+    )
+    optimization = dataclasses.replace(tagger.report.optimization, candidates=(candidate,))
+    quantization = QuantizationReport(measured=0, held_back=4, gate="all equal", metric="", forms=[])
+    report = dataclasses.replace(
+        tagger.report, optimization=optimization, quantization=quantization if quantized else None
+    )
+    card = model_card(dataclasses.replace(tagger, _report=report), "ada/tagger")
+    assert f"How many times as fast a form is as {reference} on cpu" in card
+    assert "| full | static | cpu | 2.00 | 1.90 to 2.10 |" in card
 
 
 def test_the_base_model_is_named_if_it_is_in_the_cache_of_the_hub(
