@@ -111,8 +111,15 @@ Answer stream(const std::string& folder, const Json& options) {
 template <class... Tasks>
 Json facts_of_tasks() {
   Json facts = Json::object();
+  const auto rows = [](const rpln::detail::Fields& fields) {
+    Json found = Json::array();
+    for (const rpln::ItemField& row : fields) {
+      found.push_back({{"name", row.name}, {"optional", row.optional}, {"several", row.several}});
+    }
+    return found;
+  };
   ((facts[std::string(Tasks::name)] =
-        Json{{"options", Tasks::options}, {"outputs", Tasks::outputs}, {"fields", Tasks::fields}}),
+        Json{{"options", Tasks::options}, {"outputs", Tasks::outputs}, {"fields", rows(Tasks::fields)}}),
    ...);
   return facts;
 }
@@ -143,7 +150,9 @@ Json facts_of_limits() {
               {"optional_fields", rpln::limits::optional_fields},
               {"others", Json::array({other.minimum, other.maximum})},
               {"path", rpln::limits::most_path_bytes},
-              {"name", rpln::limits::most_name_bytes}};
+              {"name", rpln::limits::most_name_bytes},
+              {"line", rpln::limits::most_line_bytes},
+              {"window", Json::array({rpln::JsonLines().window, rpln::detail::most_window_bytes})}};
 }
 
 Answer facts(const std::string&, const Json&) {

@@ -49,7 +49,7 @@ def test_an_unknown_option_is_no_text(built: Build, demo: Demo) -> None:
     tagger = demo("token-classification")
     found = run(built, tagger, "--provider", "cpu", SENTENCE)
     assert (found.returncode, found.stdout) == (UsageError.exit_code, "")
-    assert "unknown option --provider: expected --option, --field or --help." in found.stderr
+    assert "unknown option --provider: expected --option, --field, --json-lines" in found.stderr
     assert run(built, tagger, "--option", "top_k").returncode == UsageError.exit_code
     found = run(built, tagger, "--", "--provider")
     assert (found.returncode, found.stderr) == (0, "")
@@ -61,7 +61,9 @@ def test_help_names_every_option(built: Build, demo: Demo) -> None:
         found = run(built, *arguments)
         assert (found.returncode, found.stderr) == (0, "")
         assert found.stdout.startswith("usage: rpln-cli FOLDER ")
-        assert {"--option", "--field", "--", "--help"} <= set(found.stdout.split())
+        assert {"--option", "--field", "--json-lines", "--on-error", "--window", "--", "--help"} <= set(
+            found.stdout.split()
+        )
 
 
 def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from rpln_runtime import pipelines
+from rpln_runtime.corpus import WINDOW
+from rpln_runtime.corpus.reading import MOST_WINDOW_BYTES
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.facts import (
     ENCODER_DECODER,
@@ -20,7 +22,15 @@ from rpln_runtime.facts import (
 from rpln_runtime.generation.cache import CROSS, PAST, PRESENT
 from rpln_runtime.generation.generator import BATCH_SIZE
 from rpln_runtime.generation.options import GenerationOptions
-from rpln_runtime.limits import DOCUMENTS, MOST_NAME_BYTES, MOST_PATH_BYTES, OPTIONAL_FIELDS, RANGES, range_of_field
+from rpln_runtime.limits import (
+    DOCUMENTS,
+    MOST_LINE_BYTES,
+    MOST_NAME_BYTES,
+    MOST_PATH_BYTES,
+    OPTIONAL_FIELDS,
+    RANGES,
+    range_of_field,
+)
 from rpln_runtime.manifest import (
     SCHEMA_VERSION,
     Axis,
@@ -64,7 +74,7 @@ def test_cpp_has_every_task_with_its_outputs_fields_and_options(facts: dict[str,
             row = POSTPROCESS[task.postprocess]
             expected[task.name] = {
                 "outputs": [tensor.name for tensor in task.outputs],
-                "fields": [field.name for field in row.fields],
+                "fields": [dataclasses.asdict(field) for field in row.fields],
                 "options": [field.name for field in dataclasses.fields(row) if field.name not in shared],
             }
     assert facts["tasks"] == expected
@@ -119,6 +129,7 @@ def test_the_limits_of_documents_are_those_of_python(facts: dict[str, Any]) -> N
     others = range_of_field("another")
     assert found["others"] == [others.minimum, others.maximum]
     assert (found["path"], found["name"]) == (MOST_PATH_BYTES, MOST_NAME_BYTES)
+    assert (found["line"], found["window"]) == (MOST_LINE_BYTES, [WINDOW, MOST_WINDOW_BYTES])
 
 
 def test_options_of_a_generation_have_the_names_and_defaults_of_python(facts: dict[str, Any]) -> None:

@@ -11,7 +11,9 @@
 
 namespace {
 
-constexpr const char* usage = "usage: rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...\n";
+constexpr const char* usage =
+    "usage: rpln-cli FOLDER [--option NAME=VALUE]... [--field NAME=TEXT]... [--] [TEXT]...\n"
+    "       rpln-cli FOLDER [--option NAME=VALUE]... --json-lines [--on-error stop|record] [--window N]\n";
 constexpr const char* help = R"(
 Runs the bundle in FOLDER on each TEXT, or on one item that --field describes, and prints an answer a line, as JSON.
 Without texts and fields, each line of standard input is an item: a JSON object or text, or else plain text.
@@ -19,12 +21,18 @@ Without texts and fields, each line of standard input is an item: a JSON object 
   --option NAME=VALUE  an option of the task, such as top_k=3, or provider, threads or batch_size
   --field NAME=TEXT    a field of the item, for tasks that take several: question and context, prompt and choices.
                        A field that is given again becomes a list
+  --json-lines         answer standard input as rpln batch answers a file: each line is an object with the fields of
+                       the task; its other fields are printed beside its answer, in the same order
+  --on-error stop|record   what happens to a line that cannot be answered: stop (default) ends the run, record prints
+                       the error in the place of its answer
+  --window N           how many lines are read, sorted by length and answered together. Default: 1024
   --                   what follows are texts, even those that begin with --
   --help               print this text
 
   rpln-cli tagger --option aggregation_strategy=simple "The dog barked."
   rpln-cli reader --field question="Who barked?" --field context="The dog barked."
-  rpln-cli tagger < texts.jsonl
+  rpln-cli tagger < texts.txt
+  rpln-cli tagger --json-lines --on-error record < in.jsonl > out.jsonl
 
 Exit codes are those of the Python commands, 2 for a command line that cannot be read.
 )";
@@ -42,6 +50,9 @@ struct Arguments {
   rpln::Json options = rpln::Json::object();
   rpln::Json fields = rpln::Json::object();
   std::vector<std::string> texts;
+  bool reads_json_lines = false;
+  bool says_how = false;  // whether there are options that are for JSON lines only
+  rpln::JsonLines json_lines;
 };
 
 // Returns the value of an option: JSON, such as 3, true or "simple", or else the text itself, such as simple.
@@ -70,6 +81,32 @@ void add_field(rpln::Json& fields, const std::string& name, const std::string& t
   }
 }
 
+bool takes_value(const std::string& word) {
+  return word == "--option" || word == "--field" || word == "--on-error" || word == "--window";
+}
+
+// Reads an option that has a value.
+void read_option(Arguments& arguments, const std::string& word, const std::string& text) {
+  arguments.says_how = arguments.says_how || word == "--on-error" || word == "--window";
+  if (word == "--on-error") {
+    if (text != "stop" && text != "record") throw UsageError("--on-error is " + text + ", expected stop or record.");
+    arguments.json_lines.records_errors = text == "record";
+  } else if (word == "--window") {
+    const rpln::Json window = value_from_text(text);
+    if (!window.is_number_unsigned() || window == 0U) {
+      throw UsageError("--window is " + text + ", expected an integer of at least 1.");
+    }
+    arguments.json_lines.window = window.get<std::size_t>();
+  } else {
+    const auto [name, value] = split_pair(text);
+    if (word == "--option") {
+      arguments.options[name] = value_from_text(value);
+    } else {
+      add_field(arguments.fields, name, value);
+    }
+  }
+}
+
 Arguments read_arguments(const std::vector<std::string>& words) {
   Arguments arguments;
   bool options = true;
@@ -79,22 +116,25 @@ Arguments read_arguments(const std::vector<std::string>& words) {
       options = false;
     } else if (options && word == "--help") {
       arguments.help = true;
-    } else if (options && (word == "--option" || word == "--field")) {
-      if (++at == words.size()) throw UsageError(word + " needs a NAME=VALUE after it.");
-      const auto [name, value] = split_pair(words[at]);
-      if (word == "--option") {
-        arguments.options[name] = value_from_text(value);
-      } else {
-        add_field(arguments.fields, name, value);
-      }
+    } else if (options && word == "--json-lines") {
+      arguments.reads_json_lines = true;
+    } else if (options && takes_value(word)) {
+      if (++at == words.size()) throw UsageError(word + " needs a value after it.");
+      read_option(arguments, word, words[at]);
     } else if (options && word.compare(0, 2, "--") == 0) {
-      throw UsageError("unknown option " + word + ": expected --option, --field or --help. Put a text that begins " +
-                       "with -- after an argument that is -- alone.");
+      throw UsageError("unknown option " + word + ": expected --option, --field, --json-lines, --on-error, --window " +
+                       "or --help. Put a text that begins with -- after an argument that is -- alone.");
     } else if (arguments.folder.empty()) {
       arguments.folder = word;
     } else {
       arguments.texts.push_back(word);
     }
+  }
+  if (arguments.says_how && !arguments.reads_json_lines) {
+    throw UsageError("--on-error and --window are for JSON lines. Add --json-lines, or leave them out.");
+  }
+  if (arguments.reads_json_lines && !(arguments.texts.empty() && arguments.fields.empty())) {
+    throw UsageError("--json-lines answers standard input. Leave texts and --field out.");
   }
   return arguments;
 }
@@ -128,7 +168,13 @@ int main(int argc, char** argv) {
       std::cerr << usage;
       return unusable;
     }
-    answer_all(rpln::Pipeline(arguments.folder, rpln::pipeline_options_from_json(arguments.options)), arguments);
+    const rpln::Pipeline pipeline(arguments.folder, rpln::pipeline_options_from_json(arguments.options));
+    if (arguments.reads_json_lines) {
+      std::ios::sync_with_stdio(false);  // otherwise standard input is read byte by byte
+      (void)rpln::answer_json_lines(pipeline, std::cin, std::cout, arguments.json_lines);
+    } else {
+      answer_all(pipeline, arguments);
+    }
     return EXIT_SUCCESS;
   } catch (const UsageError& error) {
     std::cerr << "Error: " << error.what() << '\n' << usage;

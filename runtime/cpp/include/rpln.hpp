@@ -7,6 +7,7 @@
 #include "rpln/generation/options.hpp"
 #include "rpln/generation/text_stream.hpp"
 #include "rpln/json.hpp"
+#include "rpln/json_lines.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/pipeline.hpp"
 #include "rpln/session.hpp"

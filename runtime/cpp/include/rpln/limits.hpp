@@ -28,6 +28,9 @@ inline constexpr std::array<Document, 3> documents{{manifest, tokenizer, other}}
 inline constexpr std::size_t most_path_bytes = 1024;
 inline constexpr std::size_t most_name_bytes = 255;
 
+// The most bytes of a line of JSON that is an item, without its end.
+inline constexpr std::size_t most_line_bytes = std::size_t{1} << 20U;
+
 // The integers that a field of the manifest may hold, both included. A field's name means the same in every object.
 struct Range {
   std::string_view field;

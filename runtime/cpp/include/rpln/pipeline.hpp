@@ -42,6 +42,9 @@ class Runner {
   // Answers a list of items. `single` says that the caller gave one item, and not a list of one.
   [[nodiscard]] virtual Json run(const Json& items, bool single, const Json& options,
                                  std::int64_t batch_size) const = 0;
+
+  // The parts of an item of the task.
+  [[nodiscard]] virtual const Fields& fields() const = 0;
 };
 
 // A task that is answered by a single run of the graph.
@@ -80,6 +83,8 @@ class TaskRunner final : public Runner {
     }
     return single && !task.always_list() ? answers[0] : answers;
   }
+
+  [[nodiscard]] const Fields& fields() const override { return Task::fields; }
 
  private:
   using Scores = typename Task::Scores;
@@ -132,6 +137,11 @@ class GenerationRunner final : public Runner {
       for (const std::string& text : found) of_text.push_back({{"generated_text", text}});
     }
     return single ? answers[0] : answers;
+  }
+
+  [[nodiscard]] const Fields& fields() const override {
+    static const Fields text{{"text"}};
+    return text;
   }
 
  private:
@@ -222,6 +232,13 @@ class Pipeline {
   }
 
   [[nodiscard]] const Manifest& manifest() const { return *manifest_; }
+
+  // Returns the parts of an item. Where texts come split into words, as the options say, the text is a list of words.
+  [[nodiscard]] std::vector<ItemField> item_fields() const {
+    std::vector<ItemField> fields = runner_->fields();
+    fields.front().several = options_.value("is_split_into_words", Json()) == true;
+    return fields;
+  }
 
   // Answers one item, or each item of a list. An item is a text, or an object with the fields of the task, such as
   // question and context; with the option is_split_into_words, it is a list of words. `options` are for this call

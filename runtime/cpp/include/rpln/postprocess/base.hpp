@@ -7,7 +7,7 @@
 //     static constexpr std::string_view name = "...";        // the name of the task, as in the manifest
 //     static inline const Names options{...};                // the options that a caller may give
 //     static inline const Names outputs{...};                // the outputs of the graph that are read
-//     static inline const Names fields{...};                 // the parts of an item; "text" alone: an item is a text
+//     static inline const Fields fields{...};                // the parts of an item; "text" alone: an item is a text
 //     Task(const Context&, const Options&);                  // throws InputError for an option out of range
 //     std::vector<Encoding> encode(const Json& item) const;  // makes the rows to run for an item
 //     Scores score(const Row&) const;                        // reduces the outputs of a row
@@ -33,9 +33,19 @@
 #include "rpln/tokenizer/encoding.hpp"
 #include "rpln/tokenizer/tokenizer.hpp"
 
-namespace rpln::detail {
+namespace rpln {
+
+// A named part of an item: a text, or a list of texts where `several`. An `optional` one may be left out.
+struct ItemField {
+  std::string name;
+  bool optional = false;
+  bool several = false;
+};
+
+namespace detail {
 
 using Names = std::vector<std::string>;
+using Fields = std::vector<ItemField>;
 
 // The parts of the bundle that a task works with.
 struct Context {
@@ -62,17 +72,20 @@ inline std::string_view text_from_json(const Json& item) {
   return item.get_ref<const std::string&>();
 }
 
-// Throws InputError unless `item` is an object with the first `required` of `fields`, perhaps the other ones, and
-// nothing else.
-inline void check_fields(const Json& item, const Names& fields, std::size_t required) {
-  const std::string expected = ", expected an object with the fields " + join(fields) + ".";
-  if (!item.is_object()) throw InputError("an item is " + kind_of(item) + expected);
+// Throws InputError unless `item` is an object with `fields`, of which optional ones may be missing, and nothing else.
+inline void check_fields(const Json& item, const Fields& fields) {
   bool fits = true;
+  Names names;
+  for (const ItemField& field : fields) {
+    names.push_back(field.name);
+    fits = fits && (field.optional || !item.is_object() || item.contains(field.name));
+  }
+  const std::string expected = ", expected an object with the fields " + join(names) + ".";
+  if (!item.is_object()) throw InputError("an item is " + kind_of(item) + expected);
   Names keys;
-  for (std::size_t at = 0; at < required; ++at) fits = fits && item.contains(fields[at]);
   for (const auto& [key, _] : item.items()) {
     keys.push_back(in_quotes(key));
-    fits = fits && std::find(fields.begin(), fields.end(), key) != fields.end();
+    fits = fits && std::find(names.begin(), names.end(), key) != names.end();
   }
   if (!fits) throw InputError("an item has the fields " + join(keys) + expected);
 }
@@ -119,4 +132,5 @@ inline std::vector<std::size_t> descending_order(const std::vector<float>& value
   return order;
 }
 
-}  // namespace rpln::detail
+}  // namespace detail
+}  // namespace rpln

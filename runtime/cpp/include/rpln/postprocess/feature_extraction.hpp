@@ -23,7 +23,7 @@ class FeatureExtraction {
 
   static inline const Names options{"pooling", "normalize", "truncation", "prompt", "prompt_name"};
   static inline const Names outputs{"last_hidden_state"};
-  static inline const Names fields{"text"};
+  static inline const Fields fields{{"text"}};
 
   FeatureExtraction(const Context& context, const Options& given)
       : context_(context),

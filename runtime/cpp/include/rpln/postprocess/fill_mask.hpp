@@ -27,7 +27,7 @@ class FillMask {
 
   static inline const Names options{"top_k", "targets", "truncation"};
   static inline const Names outputs{"logits"};
-  static inline const Names fields{"text"};
+  static inline const Fields fields{{"text"}};
 
   FillMask(const Context& context, const Options& given)
       : context_(context),

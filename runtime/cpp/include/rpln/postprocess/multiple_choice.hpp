@@ -15,7 +15,7 @@ class MultipleChoice {
 
   static inline const Names options{"truncation"};
   static inline const Names outputs{"logits"};
-  static inline const Names fields{"prompt", "choices"};
+  static inline const Fields fields{{"prompt"}, {"choices", false, true}};
 
   MultipleChoice(const Context& context, const Options& given)
       : context_(context), truncation_(given.boolean("truncation", false)) {}
@@ -23,7 +23,7 @@ class MultipleChoice {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    check_fields(item, fields, fields.size());
+    check_fields(item, fields);
     const Json& choices = item["choices"];
     if (!choices.is_array() || choices.empty()) {
       throw InputError("choices are " + shown(choices) + ", expected a list of at least one text.");

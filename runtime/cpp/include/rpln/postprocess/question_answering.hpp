@@ -36,7 +36,7 @@ class QuestionAnswering {
   static inline const Names options{"top_k", "handle_impossible_answer", "max_answer_len", "max_seq_len",
                                     "doc_stride", "align_to_words"};
   static inline const Names outputs{"start_logits", "end_logits"};
-  static inline const Names fields{"question", "context"};
+  static inline const Fields fields{{"question"}, {"context"}};
 
   QuestionAnswering(const Context& context, const Options& given)
       : context_(context),
@@ -52,7 +52,7 @@ class QuestionAnswering {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    check_fields(item, fields, fields.size());
+    check_fields(item, fields);
     for (const auto& [field, text] : item.items()) {
       if (text == "") throw InputError("the " + field + " is empty, expected a text.");
     }

@@ -17,7 +17,7 @@ class TextClassification {
 
   static inline const Names options{"top_k", "function_to_apply", "truncation"};
   static inline const Names outputs{"logits"};
-  static inline const Names fields{"text", "text_pair"};
+  static inline const Fields fields{{"text"}, {"text_pair", true}};
 
   TextClassification(const Context& context, const Options& given)
       : context_(context), truncation_(given.boolean("truncation", false)) {
@@ -40,7 +40,7 @@ class TextClassification {
   [[nodiscard]] bool always_list() const { return best_alone_; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    if (!item.is_string()) check_fields(item, fields, 1);
+    if (!item.is_string()) check_fields(item, fields);
     const std::string_view text = text_from_json(item.is_string() ? item : item["text"]);
     const bool has_pair = item.is_object() && item.contains("text_pair") && !item["text_pair"].is_null();
     const Encoding encoding = has_pair ? context_.tokenizer.encode(text, text_from_json(item["text_pair"]))

@@ -43,7 +43,7 @@ class TokenClassification {
   static inline const Names options{"aggregation_strategy", "ignore_labels", "stride", "is_split_into_words",
                                      "delimiter"};
   static inline const Names outputs{"logits"};
-  static inline const Names fields{"text"};
+  static inline const Fields fields{{"text"}};
 
   TokenClassification(const Context& context, const Options& given)
       : context_(context),
