@@ -1,5 +1,7 @@
 """The two programs: `rpln-export` makes a bundle, and the commands of `rpln` work with one."""
 
+import atexit
+import gc
 from typing import Final
 
 import cloup
@@ -42,6 +44,9 @@ _SECTIONS: Final = (
     ),
     cloup.Section("Build and convert", [build_command, convert_command, optimize_command], is_sorted=False),
 )
+
+# Otherwise Python looks for cycles among all objects of torch when a program ends, which takes more than a second.
+atexit.register(gc.freeze)
 
 
 @cloup.group(cls=ProgramOfCommands, sections=_SECTIONS, context_settings=HELP)

@@ -4,7 +4,7 @@ The command has made the plan before (rpln_export.plan.export_plan). docs/archit
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -139,8 +139,8 @@ def _attempt(plan: ExportPlan, traced: TracedCheckpoint, folder: Path, steps: St
         measurements = measure_forms(plan, graphs, advance)
     while True:
         choice = choose_forms(plan, graphs, measurements)
-        with steps.step("save"):
-            manifest = _save(plan, traced.checkpoint, graphs, choice, folder)
+        with steps.step("save") as advance:
+            manifest = _save(plan, traced.checkpoint, graphs, choice, folder, advance=advance)
         with steps.step("validate") as advance:
             models = _models(graphs, choice)
             proof = prove(
@@ -166,7 +166,13 @@ def _rewrite(plan: ExportPlan, traced: TracedCheckpoint) -> list[TracedGraph]:
 
 
 def _save(
-    plan: ExportPlan, checkpoint: Checkpoint, graphs: Sequence[GraphForms], choice: Choice, folder: Path
+    plan: ExportPlan,
+    checkpoint: Checkpoint,
+    graphs: Sequence[GraphForms],
+    choice: Choice,
+    folder: Path,
+    *,
+    advance: Callable[[int, int], None],
 ) -> Manifest:
     """Write the graphs to the bundle's folder, in place of those of an earlier attempt, and return the manifest."""
     for earlier in folder.glob("*.onnx*"):
@@ -174,7 +180,7 @@ def _save(
     manifest = manifest_from_export(plan, checkpoint, graphs, choice)
     models = _models(graphs, choice)
     models |= text_graphs(plan, checkpoint.byte_pairs, models, choice, longest_text=manifest.longest_text)
-    save_graphs(models, folder)
+    save_graphs(models, folder, on_bytes=advance)
     write_text_graph_description(folder, models)
     return dataclasses.replace(manifest, files=files_of_folder(folder))
 
@@ -188,22 +194,23 @@ def _finish(plan: ExportPlan, traced: TracedCheckpoint, attempt: Attempt, folder
     """Add engines, the report and the manifest to the bundle, and return the report."""
     with steps.step("compile") as advance:
         engines = export_engines(plan.engines, folder, attempt.manifest, advance, allow_partial=plan.allow_partial)
-    report = report_from_export(
-        plan,
-        traced.graphs,
-        attempt.graphs,
-        folder,
-        parameters=traced.checkpoint.model.num_parameters(),
-        left_out=traced.checkpoint.left_out,
-        tokenizer_notes=traced.checkpoint.notes,
-        proof=attempt.proof,
-        quantization=attempt.quantization,
-        steps=steps.finished,
-        choice=attempt.choice,
-        engines=engines,
-    )
-    report.write(folder)
-    write_page(report, folder)
-    manifest = dataclasses.replace(attempt.manifest, validation=summary_from_report(report))
-    write_manifest(folder, manifest, known=manifest.files)
+    with steps.step("report"):
+        report = report_from_export(
+            plan,
+            traced.graphs,
+            attempt.graphs,
+            folder,
+            parameters=traced.checkpoint.model.num_parameters(),
+            left_out=traced.checkpoint.left_out,
+            tokenizer_notes=traced.checkpoint.notes,
+            proof=attempt.proof,
+            quantization=attempt.quantization,
+            steps=tuple(steps.finished),
+            choice=attempt.choice,
+            engines=engines,
+        )
+        report.write(folder)
+        write_page(report, folder)
+        manifest = dataclasses.replace(attempt.manifest, validation=summary_from_report(report))
+        write_manifest(folder, manifest, known=manifest.files)
     return report

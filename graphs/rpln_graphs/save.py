@@ -2,9 +2,9 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -29,7 +29,13 @@ GRAPH_INITIALIZER: Final = 5 << 3 | 2
 TENSOR_RAW_DATA: Final = 9 << 3 | 2
 
 
-def save_graphs(models: Mapping[str, ir.Model], folder: Path) -> None:
+OnBytes: TypeAlias = Callable[[int, int], None]
+"""A function that is told how many bytes of weights are written, and how many there are."""
+
+
+def save_graphs(
+    models: Mapping[str, ir.Model], folder: Path, *, on_bytes: OnBytes = lambda _done, _total: None
+) -> None:
     """Write each model to its file in `folder`; several models store their weights in one file, equal weights once.
 
     Weights are compared by contents, because two graphs of one network may scale them differently. One weight at a time
@@ -37,15 +43,19 @@ def save_graphs(models: Mapping[str, ir.Model], folder: Path) -> None:
     """
     if len(models) == 1:
         ((name, model),) = models.items()
-        save_graph(model, folder / name)
+        save_graph(model, folder / name, on_bytes=on_bytes)
         return
     places: dict[bytes, int] = {}
+    total = sum(weight.nbytes for model in models.values() for weight in _weights(model))
+    done = 0
     with (folder / WEIGHTS_NAME).open("wb") as stream:
         for name, model in models.items():
             _check(model)
             outside = model.clone()
             for value in outside.graph.initializers.values():
                 value.const_value = _stored(value.const_value, stream, places)
+                done += 0 if value.const_value is None else value.const_value.nbytes
+                on_bytes(done, total)
             ir.save(outside, folder / name)
 
 
@@ -63,19 +73,29 @@ def _stored(weight: ir.TensorProtocol | None, stream: BinaryIO, places: dict[byt
     return ir.ExternalTensor(WEIGHTS_NAME, places[digest], len(data), weight.dtype, shape=shape, name=weight.name or "")
 
 
-def save_graph(model: ir.Model, path: Path) -> None:
+def save_graph(model: ir.Model, path: Path, *, on_bytes: OnBytes = lambda _done, _total: None) -> None:
     """Write `model` to `path`, with weights of up to 2 GB inside, and larger ones in `path`.data beside it.
 
     One weight at a time is in memory: weights that passes transposed or scaled are computed when they are written.
     Raises GraphError, with the words of onnx.checker or shape inference, for a graph that breaks the specification.
     """
     _check(model)
-    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    if sum(weight.nbytes for weight in weights) > PROTOBUF_LIMIT:
-        ir.save(model, path, external_data=f"{path.name}.data")
+    weights = _weights(model)
+    total = sum(weight.nbytes for weight in weights)
+    if total > PROTOBUF_LIMIT:
+        ir.save(
+            model,
+            path,
+            external_data=f"{path.name}.data",
+            callback=lambda _weight, place: on_bytes(place.offset, total),
+        )
         return
     with path.open("wb") as stream:
-        _write_model(stream, _proto_without_weights(model), weights)
+        _write_model(stream, _proto_without_weights(model), weights, on_bytes)
+
+
+def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
+    return [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
 
 
 def _check(model: ir.Model) -> None:
@@ -95,7 +115,7 @@ def _proto_without_weights(model: ir.Model) -> onnx.ModelProto:
     return ir.to_proto(skeleton)
 
 
-def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.TensorProtocol]) -> None:
+def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.TensorProtocol], on_bytes: OnBytes) -> None:
     """Write the ModelProto as protobuf would write it with all weights in memory.
 
     A message is preceded by its length; the length of a weight is known before its data are computed.
@@ -108,9 +128,12 @@ def _write_model(stream: BinaryIO, proto: onnx.ModelProto, weights: list[ir.Tens
     stream.write(proto.SerializeToString())
     stream.write(bytes([MODEL_GRAPH]) + _varint(len(graph) + sum(map(len, fields)) + sum(lengths)))
     stream.write(graph)
+    done, total = 0, sum(weight.nbytes for weight in weights)
     for field, head, weight in zip(fields, heads, weights, strict=True):
         stream.write(field + head)
         stream.write(weight.tobytes())
+        done += weight.nbytes
+        on_bytes(done, total)
 
 
 def _tensor_head(weight: ir.TensorProtocol) -> bytes:

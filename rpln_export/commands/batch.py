@@ -94,10 +94,11 @@ def batch_command(
         interrupted=f"Interrupted. To continue, run the same command again. {output} is written when it is complete."
     ):
         from rpln_export.commands.show.progress import CorpusWatcher, lines_in_words
-        from rpln_runtime.command_line import value_from_text
-        from rpln_runtime.corpus import WINDOW, run_corpus
 
         with CorpusWatcher(source.name) as watcher:
+            from rpln_runtime.command_line import value_from_text
+            from rpln_runtime.corpus import WINDOW, run_corpus
+
             done = run_corpus(
                 folder,
                 source,
@@ -110,6 +111,7 @@ def batch_command(
                 ray=ray,
                 actors=actors,
                 options={name: value_from_text(text) for name, text in options},
-                on_progress=watcher,
+                on_progress=watcher.written,
+                on_lines=watcher.answered,
             )
-        click.echo(f"{output}: {lines_in_words(done)}")
+        click.echo(f"{output}: {lines_in_words(done.lines, done.errors)}")

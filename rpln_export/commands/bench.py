@@ -103,10 +103,11 @@ def bench_command(
     if no_torch and checkpoint:
         raise click.UsageError("--checkpoint is what runs in torch, and --no-torch leaves it out. Drop one of them.")
     with user_errors(interrupted="Interrupted: nothing was measured yet."):
-        from rpln_export.bench import measure
         from rpln_export.commands.show.progress import ProgressWatcher
 
         with ProgressWatcher() as watcher:
+            from rpln_export.bench import measure
+
             report = measure(
                 folders,
                 batches=batches,
@@ -121,11 +122,14 @@ def bench_command(
                 rounds=rounds,
                 watcher=watcher,
             )
-        click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.table())
-        if plot is not None:
-            from rpln_export.bench.plot import plot_report
+            drawn = None
+            if plot is not None:
+                from rpln_export.bench.plot import plot_report
 
-            plot.write_text(plot_report(report), encoding="utf-8")
+                drawn = plot_report(report)
+        click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.table())
+        if plot is not None and drawn is not None:
+            plot.write_text(drawn, encoding="utf-8")
     if report.interrupted:
         click.echo(f"Interrupted after {report.rounds} of {report.planned_rounds} rounds.", err=True)
         sys.exit(INTERRUPTED)

@@ -31,18 +31,20 @@ def build_command(folder: Path, engines: "EngineRequest", allow_partial_fusion: 
     rpln build tagger --engine tensorrt-rtx --gpu sm89,sm120 --profile batch=1:8:32,sequence=1:128:384
     """
     with user_errors(interrupted="Interrupted: the bundle is whole and can be used."):
-        from rpln_export.bundle.engines import build_engines
-        from rpln_export.commands.show.engines import print_engines
         from rpln_export.commands.show.progress import ProgressWatcher
-        from rpln_export.plan.engines import make_engine_plan
-        from rpln_export.steps import Steps
-        from rpln_runtime.manifest import read_manifest
 
-        plan = make_engine_plan(engines, precision=read_manifest(folder).recipe)
-        if plan.backend is None:
-            raise click.UsageError(f"nothing to build: {plan.why_not}.")
-        with ProgressWatcher() as watcher, Steps(watcher).step("compile") as advance:
-            built = build_engines(plan, folder, advance, allow_partial=allow_partial_fusion)
+        with ProgressWatcher() as watcher:
+            from rpln_export.bundle.engines import build_engines
+            from rpln_export.commands.show.engines import print_engines
+            from rpln_export.plan.engines import make_engine_plan
+            from rpln_export.steps import Steps
+            from rpln_runtime.manifest import read_manifest
+
+            plan = make_engine_plan(engines, precision=read_manifest(folder).recipe)
+            if plan.backend is None:
+                raise click.UsageError(f"nothing to build: {plan.why_not}.")
+            with Steps(watcher).step("compile") as advance:
+                built = build_engines(plan, folder, advance, allow_partial=allow_partial_fusion)
         if as_json:
             click.echo(json.dumps([dataclasses.asdict(one) for one in built], indent=2))
         else:

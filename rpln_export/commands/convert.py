@@ -36,8 +36,11 @@ def convert_command(
     rpln convert checkpoint_best.pt -o my-checkpoint --dict dict.txt --bpe encoder.json vocab.bpe
     """
     with user_errors(interrupted="Interrupted: nothing was written."):
-        from rpln_export.checkpoint.conversion import convert, vocabulary_from_options
+        from rpln_export.commands.show.progress import ProgressWatcher
 
-        vocabulary = vocabulary_from_options(dictionary, bpe)
-        convert(checkpoint, output, task=task, revision=revision, vocabulary=vocabulary)
+        with ProgressWatcher("converting"):
+            from rpln_export.checkpoint.conversion import convert, vocabulary_from_options
+
+            vocabulary = vocabulary_from_options(dictionary, bpe)
+            convert(checkpoint, output, task=task, revision=revision, vocabulary=vocabulary)
         click.echo(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")

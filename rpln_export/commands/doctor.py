@@ -14,9 +14,12 @@ def doctor_command(as_json: bool) -> None:
     """Show what is installed, what is missing and what cannot be done without it, and what is in conflict."""
     from rich.console import Console
 
-    from rpln_export.doctor.checks import diagnose, render_table, to_json
+    from rpln_export.commands.show.progress import ProgressWatcher
 
-    findings = diagnose()
+    with ProgressWatcher("checking"):
+        from rpln_export.doctor.checks import diagnose, render_table, to_json
+
+        findings = diagnose()
     if as_json:
         click.echo(to_json(findings))
     else:

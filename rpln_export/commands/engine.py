@@ -17,10 +17,13 @@ from rpln_export.commands.user_errors import user_errors
 def engine_command(folder: Path, as_json: bool) -> None:
     """Show the TensorRT engines of the bundle in FOLDER, and the kernels that they run."""
     with user_errors(interrupted="Interrupted."):
-        from rpln_export.bundle.engines import engines_of_bundle
-        from rpln_export.commands.show.engines import print_engines, print_kernels
+        from rpln_export.commands.show.progress import ProgressWatcher
 
-        engines = engines_of_bundle(folder)
+        with ProgressWatcher("reading"):
+            from rpln_export.bundle.engines import engines_of_bundle
+            from rpln_export.commands.show.engines import print_engines, print_kernels
+
+            engines = engines_of_bundle(folder)
         if as_json:
             click.echo(json.dumps([dataclasses.asdict(one) for one in engines], indent=2))
             return

@@ -66,23 +66,24 @@ def evaluate_command(
     rpln eval tagger-fp16 test.jsonl           its bundle, on the same data, with the same metrics
     """
     with user_errors(interrupted="Interrupted."):
-        from rpln_export.commands.show.evaluation import evaluation_to_json, print_evaluation
         from rpln_export.commands.show.progress import ProgressWatcher
-        from rpln_export.evaluation.evaluate import evaluate
-        from rpln_export.evaluation.examples import read_examples
-        from rpln_export.evaluation.runners import runner_from_bundle, runner_from_checkpoint
-        from rpln_export.extras import require_extra
-        from rpln_export.steps import Steps
-        from rpln_runtime.manifest import MANIFEST_NAME
 
-        require_extra("eval")
-        is_bundle = (Path(folder) / MANIFEST_NAME).is_file()
-        for_checkpoints = (task, revision, tokenizer, dictionary, bpe, is_decoder or None)
-        if is_bundle and any(option is not None for option in for_checkpoints):
-            raise click.UsageError(f"{folder} is a bundle, so that the options for checkpoints have no effect.")
-        if not is_bundle and provider is not None:
-            raise click.UsageError(f"{folder} is no bundle, and a checkpoint runs in torch. Leave --provider out.")
         with ProgressWatcher() as watcher:
+            from rpln_export.commands.show.evaluation import evaluation_to_json, print_evaluation
+            from rpln_export.evaluation.evaluate import evaluate
+            from rpln_export.evaluation.examples import read_examples
+            from rpln_export.evaluation.runners import runner_from_bundle, runner_from_checkpoint
+            from rpln_export.extras import require_extra
+            from rpln_export.steps import Steps
+            from rpln_runtime.manifest import MANIFEST_NAME
+
+            require_extra("eval")
+            is_bundle = (Path(folder) / MANIFEST_NAME).is_file()
+            for_checkpoints = (task, revision, tokenizer, dictionary, bpe, is_decoder or None)
+            if is_bundle and any(option is not None for option in for_checkpoints):
+                raise click.UsageError(f"{folder} is a bundle, so that the options for checkpoints have no effect.")
+            if not is_bundle and provider is not None:
+                raise click.UsageError(f"{folder} is no bundle, and a checkpoint runs in torch. Leave --provider out.")
             steps = Steps(watcher)
             with steps.step("load"):
                 runner = (

@@ -264,12 +264,15 @@ def export_command(
     **options: Any,  # the other options have the names of the arguments that they become
 ) -> None:
     """Export a RoBERTa-PreLayerNorm CHECKPOINT to ONNX, proven equal to eager PyTorch before anything is published."""
+    chosen = _precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4, fp8=fp8)
     with user_errors():
-        from rpln_export.api.exporting import export
-        from rpln_export.commands.show.report import print_report
+        from rpln_export.commands.show.progress import ProgressWatcher
 
-        chosen = _precision(precision, fp16=fp16, bf16=bf16, int8=int8, int4=int4, fp8=fp8)
-        report = export(precision=chosen, **options).report
+        with ProgressWatcher() as watcher:
+            from rpln_export.api.exporting import export
+            from rpln_export.commands.show.report import print_report
+
+            report = export(precision=chosen, progress=watcher, **options).report
         if as_json:
             click.echo(json.dumps(report.to_json(), indent=2))
         else:

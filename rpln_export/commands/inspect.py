@@ -52,9 +52,7 @@ def inspect_command(
     rpln inspect tagger/model.onnx tagger/model.ort.onnx
     """
     with user_errors(interrupted="Interrupted."):
-        from rpln_export.commands.show.graphs import print_graph_comparison, print_inspection
-        from rpln_export.compare.graphs import compare_graphs
-        from rpln_export.compare.inspection import inspect_bundle
+        from rpln_export.commands.show.progress import ProgressWatcher
 
         if other is None and (variant or texts or feeds or difference is not None):
             raise click.UsageError(
@@ -62,15 +60,19 @@ def inspect_command(
             )
         if texts and feeds:
             raise click.UsageError("--text and --feeds both name inputs. Leave one of them out.")
-        if other is None:
-            inspection = inspect_bundle(folder)
-            if as_json:
-                click.echo(json.dumps(inspection.to_json(), indent=2))
-            else:
-                print_inspection(inspection)
-            return
-        comparison = compare_graphs(folder, other, variant=variant, texts=texts, feeds=feeds, bound=difference)
+        with ProgressWatcher("inspecting" if other is None else "comparing"):
+            from rpln_export.commands.show.graphs import print_graph_comparison, print_inspection
+            from rpln_export.compare.graphs import compare_graphs
+            from rpln_export.compare.inspection import Inspection, inspect_bundle
+
+            found = (
+                inspect_bundle(folder)
+                if other is None
+                else compare_graphs(folder, other, variant=variant, texts=texts, feeds=feeds, bound=difference)
+            )
         if as_json:
-            click.echo(json.dumps(comparison.to_json(), indent=2))
+            click.echo(json.dumps(found.to_json(), indent=2))
+        elif isinstance(found, Inspection):
+            print_inspection(found)
         else:
-            print_graph_comparison(comparison)
+            print_graph_comparison(found)

@@ -32,10 +32,13 @@ from rpln_export.commands.user_errors import user_errors
 def optimize_command(source: Path, output: Path, form: str, feeds: Path | None, as_json: bool) -> None:
     """Rewrite an ONNX file into another form, whichever tool made it. What no pass recognizes stays as it is."""
     with user_errors():
-        from rpln_export.commands.show.graphs import print_file_optimization
-        from rpln_export.compare.optimize_file import optimize_file
+        from rpln_export.commands.show.progress import ProgressWatcher
 
-        result = optimize_file(source, output, form=form, feeds=feeds)
+        with ProgressWatcher("rewriting"):
+            from rpln_export.commands.show.graphs import print_file_optimization
+            from rpln_export.compare.optimize_file import optimize_file
+
+            result = optimize_file(source, output, form=form, feeds=feeds)
         if as_json:
             click.echo(json.dumps(result.to_json(), indent=2))
         else:

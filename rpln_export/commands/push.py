@@ -27,6 +27,10 @@ def push_command(
     The token is the one that `hf auth login` or HF_TOKEN has set.
     """
     with user_errors(interrupted="Interrupted: nothing was committed."):
-        from rpln_export.api.hub import push_to_hub
+        from rpln_export.commands.show.progress import ProgressWatcher
 
-        click.echo(push_to_hub(folder, repo_id, private=private, revision=revision, commit_message=commit_message))
+        with ProgressWatcher("uploading"):
+            from rpln_export.api.hub import push_to_hub
+
+            address = push_to_hub(folder, repo_id, private=private, revision=revision, commit_message=commit_message)
+        click.echo(address)

@@ -36,20 +36,21 @@ def report_command(folders: Sequence[Path], output: Path) -> None:
     rpln report tagger-fp32 tagger-fp16 tagger-int8
     """
     with user_errors(interrupted="Interrupted."):
-        from rpln_export.bundle.pages.page import page_from_report, save_page
-        from rpln_export.bundle.pages.side_by_side import page_from_reports, side_by_side
-        from rpln_export.bundle.reading import report_from_folder
-        from rpln_export.bundle.verdict import verdict_from_report
-        from rpln_export.commands.show.side_by_side import print_side_by_side
+        from rpln_export.commands.show.progress import ProgressWatcher
 
-        reports = {str(folder): report_from_folder(folder) for folder in folders}
-        if len(reports) == 1:
-            (report,) = reports.values()
-            page = page_from_report(report)
-            for sentence in verdict_from_report(report).sentences:
-                click.echo(sentence)
-        else:
-            page = page_from_reports(reports)
+        with ProgressWatcher("drawing"):
+            from rpln_export.bundle.pages.page import page_from_report, save_page
+            from rpln_export.bundle.pages.side_by_side import page_from_reports, side_by_side
+            from rpln_export.bundle.reading import report_from_folder
+            from rpln_export.bundle.verdict import verdict_from_report
+            from rpln_export.commands.show.side_by_side import print_side_by_side
+
+            reports = {str(folder): report_from_folder(folder) for folder in folders}
+            first, *others = reports.values()
+            save_page(page_from_reports(reports) if others else page_from_report(first), output)
+        if others:
             print_side_by_side(side_by_side(reports))
-        save_page(page, output)
+        else:
+            for sentence in verdict_from_report(first).sentences:
+                click.echo(sentence)
         click.echo(f"{output}: open it in a browser")

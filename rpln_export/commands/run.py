@@ -71,15 +71,18 @@ def run_command(
     rpln run writer "It rained" --max-new-tokens 50 --option do_sample=true --option top_p=0.9
     """
     with user_errors(interrupted="\nInterrupted."):
-        from rpln_export.commands.show.answers import print_answers, print_streams, to_json
-        from rpln_runtime import Generator, pipeline
-        from rpln_runtime.command_line import texts_from_arguments, value_from_text
+        from rpln_export.commands.show.progress import ProgressWatcher
 
         if bool(texts) == bool(fields):
             raise click.UsageError(
                 "give either one or more texts, - for those on the standard input, or --field NAME=VALUE."
             )
-        answer = pipeline(folder, provider=provider)
+        with ProgressWatcher("opening"):
+            from rpln_export.commands.show.answers import print_answers, print_streams, to_json
+            from rpln_runtime import Generator, pipeline
+            from rpln_runtime.command_line import texts_from_arguments, value_from_text
+
+            answer = pipeline(folder, provider=provider)
         _check_items(
             ["text"] if isinstance(answer, Generator) else [field.name for field in answer.postprocess.fields],
             are_texts=bool(texts),
@@ -91,7 +94,11 @@ def run_command(
             print_streams(answer, texts_from_arguments(texts), chosen)
             return
         items = list(texts_from_arguments(texts)) if texts else [item_from_fields(fields)]
-        answers = [answer(item, **chosen) for item in items]
+        with ProgressWatcher("answering") as watcher:
+            answers = []
+            for item in items:
+                answers.append(answer(item, **chosen))
+                watcher.advance(len(answers), len(items))
         if as_json:
             click.echo(to_json(answers), file=sys.stdout)
         else:

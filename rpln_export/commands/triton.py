@@ -50,14 +50,18 @@ def triton_command(
     rpln triton repository --check
     """
     with user_errors():
-        from rpln_runtime.triton import command
+        from rpln_export.commands.show.progress import ProgressWatcher
 
         if check == (output is not None):
             raise click.UsageError("give either -o REPOSITORY to write a repository, or --check to check one.")
-        if output is None:
-            click.echo(command.check(folder))
-        else:
-            done = command.write(
-                folder, output, name=name, batch_size=batch_size, buckets=buckets, options=options, engine=engine
+        with ProgressWatcher("writing" if output else "checking"):
+            from rpln_runtime.triton import command
+
+            done = (
+                command.check(folder)
+                if output is None
+                else command.write(
+                    folder, output, name=name, batch_size=batch_size, buckets=buckets, options=options, engine=engine
+                )
             )
-            click.echo(done)
+        click.echo(done)

@@ -25,10 +25,11 @@ def validate_command(folder: Path, checkpoint: str | None, revision: str | None,
     """Compare the bundle in FOLDER once more with the CHECKPOINT that it was made from."""
     with user_errors():
         from rpln_export.commands.show.progress import ProgressWatcher
-        from rpln_export.commands.show.report import print_comparisons
-        from rpln_export.validation.revalidate import revalidate
 
         with ProgressWatcher() as watcher:
+            from rpln_export.commands.show.report import print_comparisons
+            from rpln_export.validation.revalidate import revalidate
+
             proof = revalidate(folder, checkpoint, watcher, revision=revision)
         if as_json:
             click.echo(json.dumps([comparison.to_json() for comparison in proof.comparisons], indent=2))

@@ -117,12 +117,15 @@ def measure_candidates(
     return [_candidate(planned, entry, results.get(entry, entry.reason or "")) for entry in entries]
 
 
-def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[Settings, str]:
+def measure_settings(
+    graph: GraphForms, form: Form, plan: ExportPlan, *, advance: Callable[[], None]
+) -> tuple[Settings, str]:
     """Return the settings of ONNX Runtime's threads that run a graph fastest on the CPU, and how fast others are.
 
     By default, idle threads do not spin. Other settings are returned where they are ahead as a form has to be.
+    `advance` is called after each of the `other_settings`.
     """
-    others = _other_settings()
+    others = other_settings()
     entry = Entry(provider=DEFAULT_PROVIDER, form=form)
     planned = graph.planned
     best, best_speed = WAITING, REFERENCE
@@ -138,6 +141,7 @@ def measure_settings(graph: GraphForms, form: Form, plan: ExportPlan) -> tuple[S
             measured.append(f"{settings}: {speed}")
             if speed.is_ahead_of(best_speed):
                 best, best_speed = settings, speed
+            advance()
     return best, f"{best}; against {WAITING}, {', '.join(measured)}"
 
 
@@ -226,7 +230,7 @@ def _outcome(measured: MeasuredSpeed) -> str:
     return MEASURED
 
 
-def _other_settings() -> list[Settings]:
+def other_settings() -> list[Settings]:
     """Return the settings that are compared with threads that do not spin, one for each core."""
     cores = os.cpu_count() or 1
     halves = [Settings(threads=cores // 2, spinning=False)] if cores >= FEW_CORES else []

@@ -22,6 +22,7 @@ from rpln_export.forms.candidates import (
     entries_from_plan,
     measure_candidates,
     measure_settings,
+    other_settings,
 )
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.speeds import Speed
@@ -117,7 +118,8 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     """Measure the forms that the plan leaves open on this machine, and return what was measured, or why nothing was.
 
     Nothing is measured where the plan names a form, or where its target does not run here. `advance` is told how many
-    candidates are done, and of how many. Raises PassError for a form that fuses less than its formula says.
+    candidates and settings of threads are done, and of how many. Raises PassError for a form that fuses less than its
+    formula says.
     """
     if plan.optimize != AUTO:
         return Measurements(
@@ -126,14 +128,17 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     if not plan.target.providers:
         return Measurements(why_not=f"{_default_form(plan)}; nothing is measured for this target")
     total = sum(entry.reason is None for graph in graphs for entry in entries_from_plan(graph.planned, plan))
+    total += len(other_settings()) if DEFAULT_PROVIDER in plan.target.providers else 0
     numbers = itertools.count(1)
+
+    def tick() -> None:
+        advance(next(numbers), total)
+
     seconds = SECONDS_QUANTIZED if plan.recipe.quantizes else SECONDS
     candidates: list[Candidate] = []
     try:
         for graph in graphs:
-            candidates += measure_candidates(
-                graph, plan, seconds=seconds / len(graphs), advance=lambda: advance(next(numbers), total)
-            )
+            candidates += measure_candidates(graph, plan, seconds=seconds / len(graphs), advance=tick)
     except (ProviderError, MissingExtraError) as error:
         because = str(error).partition(". ")[0]
         return Measurements(
@@ -143,7 +148,7 @@ def measure_forms(plan: ExportPlan, graphs: Sequence[GraphForms], advance: Calla
     best = measurements.fastest(graphs[0].planned.name, DEFAULT_PROVIDER)
     if measurements.provider != DEFAULT_PROVIDER or best is None:
         return measurements
-    settings, note = measure_settings(graphs[0], plan.recipe.forms[best.form], plan)
+    settings, note = measure_settings(graphs[0], plan.recipe.forms[best.form], plan, advance=tick)
     return dataclasses.replace(measurements, settings=settings, threads_note=note)
 
 

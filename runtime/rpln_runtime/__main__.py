@@ -77,15 +77,23 @@ def _batch(chosen: argparse.Namespace) -> None:
         ray=chosen.ray,
         actors=chosen.actors,
         options=dict(map(option_from_text, chosen.options)),
-        on_progress=_show if sys.stderr.isatty() else None,
+        on_progress=_show_share if sys.stderr.isatty() else None,
+        on_lines=_show_lines if sys.stderr.isatty() else None,
     )
     sys.stdout.write(f"{chosen.output}: {done.lines:,} lines, {done.errors:,} of them errors\n")
 
 
-def _show(progress: Progress, size: int) -> None:
+def _show_share(progress: Progress, size: int) -> None:
     """Show on a terminal how much of the file has been answered; `size` is the file's size in bytes."""
     share = progress.read / size if size else 1.0
-    sys.stderr.write(f"\r{share:4.0%}, {progress.lines:,} lines" + ("\n" if share == 1 else ""))
+    _show_lines(progress.lines, progress.read)
+    sys.stderr.write(f", {share:.0%}" + ("\n" if share == 1 else ""))
+    sys.stderr.flush()
+
+
+def _show_lines(lines: int, _read: int) -> None:
+    """Show on a terminal how many lines have been answered."""
+    sys.stderr.write(f"\r{lines:12,} lines")
     sys.stderr.flush()
 
 

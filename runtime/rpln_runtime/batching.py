@@ -4,8 +4,8 @@ Shapes: B batch, S sequence.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec
 from rpln_runtime.tasks import BATCH, CHOICES, MASK_AXIS, MASKED_POSITIONS, MASKED_TOKENS, SEQUENCE
 from rpln_runtime.tokenization import Encoding
+
+OnRows: TypeAlias = Callable[[int, int], None]
+"""A function that is told, while rows are run, how many of them are done and how many there are."""
 
 _MOST_TOKENS: Final = 4096
 """The most tokens in a batch, padding included. A larger batch would run no faster."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Unpack, overload
 
 from rpln_runtime.batching import (
+    OnRows,
     batches,
     costs_from_encodings,
     feeds_from_encodings,
@@ -218,13 +219,23 @@ class Pipeline(Reopenable):
         # Other outputs that the graph may have, such as hidden states, are not computed.
         self._outputs = task.answering(spec.name for spec in session.graph.outputs)
 
-    def __call__(self, inputs: Any = _NOTHING, /, *, batch_size: int | None = None, **named: Any) -> Any:
+    def __call__(
+        self,
+        inputs: Any = _NOTHING,
+        /,
+        *,
+        batch_size: int | None = None,
+        on_rows: OnRows | None = None,
+        **named: Any,
+    ) -> Any:
         """Return the answer for one item, or a list with an answer for each of several items.
 
         Args:
             inputs: an item, or a list of items. An item is a text, or a mapping with the fields of the task, such as
                 "question" and "context"; with `is_split_into_words`, it is a list of words.
             batch_size: the most rows in a batch of this call. None means the pipeline's own.
+            on_rows: a function that is called after each row, with how many rows are done and how many there are. An
+                item has one row or several.
             **named: options of the task for this call; without `inputs`, also the fields of a single item.
 
         Raises InputError for an item that the task does not take, an unknown option, and a value that is out of range.
@@ -244,7 +255,7 @@ class Pipeline(Reopenable):
         single = postprocess.is_item(inputs)
         items = [inputs] if single else _listed(inputs)
         encodings = [postprocess.encode(item) for item in items]
-        scores = iter(self._scores([row for rows in encodings for row in rows], postprocess, batch_size))
+        scores = iter(self._scores([row for rows in encodings for row in rows], postprocess, batch_size, on_rows))
         answers = [
             postprocess.answer(FinishedItem(item, rows, [next(scores) for _ in rows]))
             for item, rows in zip(items, encodings, strict=True)
@@ -264,11 +275,16 @@ class Pipeline(Reopenable):
             "options": options_in_words(options),
         }
 
-    def _scores(self, encodings: Sequence[Encoding], postprocess: Postprocess[Any], batch_size: int) -> list[Any]:
+    def _scores(
+        self, encodings: Sequence[Encoding], postprocess: Postprocess[Any], batch_size: int, on_rows: OnRows | None
+    ) -> list[Any]:
         """Run all rows in batches, and return what the post-processing keeps of each, in the order of the rows."""
         scores: list[Any] = [None] * len(encodings)
-        for index, row in run_encodings(self.session, encodings, outputs=self._outputs, batch_size=batch_size):
+        rows = run_encodings(self.session, encodings, outputs=self._outputs, batch_size=batch_size)
+        for done, (index, row) in enumerate(rows, start=1):
             scores[index] = postprocess.score(row)
+            if on_rows is not None:
+                on_rows(done, len(encodings))
         return scores
 
 

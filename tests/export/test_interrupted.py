@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -161,7 +162,7 @@ def test_a_disk_that_is_full_at_any_file_leaves_the_older_bundle(
                 (partial / written).symlink_to("/dev/full")
             yield partial
 
-    def save_where_full(models: Mapping[str, ir.Model], folder: Path) -> None:
+    def save_where_full(models: Mapping[str, ir.Model], folder: Path, **_: Any) -> None:
         # Graphs of a form that was refused are removed before others are saved.
         if name == "model.onnx":
             (folder / name).symlink_to("/dev/full")

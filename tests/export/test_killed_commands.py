@@ -22,6 +22,7 @@ from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_graphs import save
 from rpln_runtime.manifest import read_manifest
 from tests.export.engines import make_bundle
+from tests.export.progress_lines import without_progress
 from tests.fairseq_files import MASKED_LM, VOCABULARY
 from tests.tensorrt import NEEDS_TENSORRT_RTX
 
@@ -87,8 +88,9 @@ def assert_stopped(process: "subprocess.CompletedProcess[str]", number: signal.S
     if number is signal.SIGKILL:
         assert process.returncode == -number
     else:
-        assert (process.returncode, process.stderr.count("\n")) == (INTERRUPTED, 1)
-        assert process.stderr.startswith("Interrupted")
+        printed = without_progress(process.stderr)
+        assert (process.returncode, printed.count("\n")) == (INTERRUPTED, 1)
+        assert printed.startswith("Interrupted")
     assert process.stdout == ""
 
 

@@ -49,8 +49,12 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def test_onnx_reads_what_was_written(tmp_path: Path) -> None:
     model = with_initializers(model_from_text(SUM), CONTENTS)
     model.metadata_props["rpln.pass.Some"] = "1"
-    save_graph(model, tmp_path / "model.onnx")
+    told: list[tuple[int, int]] = []
+    save_graph(model, tmp_path / "model.onnx", on_bytes=lambda done, total: told.append((done, total)))
 
+    size = sum(array.nbytes for array in CONTENTS.values()) + 8  # the bias has two floats
+    assert told == sorted(told)
+    assert (told[-1], len(told)) == ((size, size), len(CONTENTS) + 1)
     read = onnx.load(tmp_path / "model.onnx")
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in read.graph.initializer}
     assert list(arrays) == ["bias", *CONTENTS]
@@ -105,8 +109,11 @@ def test_weights_beyond_the_limit_go_to_a_file_of_their_own(
     weights = sum(parameter.nbytes for parameter in network.model.parameters())
     monkeypatch.setattr(save, "PROTOBUF_LIMIT", weights // 2)
     path = tmp_path / "model.onnx"
-    save_graph(copied(network.graph), path)
+    told: list[int] = []
+    save_graph(copied(network.graph), path, on_bytes=lambda done, total: told.append(done))
 
+    assert told == sorted(told)
+    assert 0.5 * weights < told[-1] < weights
     data = tmp_path / "model.onnx.data"
     assert sorted(tmp_path.iterdir()) == [path, data]
     assert data.stat().st_size > 0.9 * weights

@@ -72,6 +72,15 @@ def test_weights_of_one_name_that_differ_are_both_kept(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(tmp_path / "b.onnx"), X @ (WEIGHT / 4) + BIAS, rtol=1e-5, atol=1e-3)
 
 
+def test_the_bytes_that_are_written_are_told_up_to_the_last(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    models = {"a.onnx": linear(WEIGHT, BIAS), "b.onnx": linear(WEIGHT, 2 * BIAS)}
+    save_graphs(models, tmp_path, on_bytes=lambda done, total: told.append((done, total)))
+
+    one = WEIGHT.nbytes + BIAS.nbytes
+    assert told == [(done, 2 * one) for done in (BIAS.nbytes, one, one + BIAS.nbytes, 2 * one)]
+
+
 def test_weights_begin_at_aligned_places(tmp_path: Path) -> None:
     odd = linear(WEIGHT, np.zeros(SIZE, np.float32))
     longer = ir.tensor(np.arange(SMALLEST_OUTSIDE + 3, dtype=np.uint8), name="odd")

@@ -15,8 +15,11 @@ from rpln_runtime.limits import MOST_LINE_BYTES, OTHER
 from rpln_runtime.options import shown_kind
 from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
-AnswerItems = Callable[[list[Any]], Sequence[Any]]
-"""A function that takes items and returns an answer for each. It raises InputError if one of them is wrong."""
+AnswerItems = Callable[..., Sequence[Any]]
+"""A function that takes a list of items and returns an answer for each. It raises InputError if one of them is wrong.
+
+Where somebody wants to know how far it is, it is given `on_rows`, as `rpln_runtime.Pipeline` is.
+"""
 
 ANSWER: Final = "answer"
 ERROR: Final = "error"

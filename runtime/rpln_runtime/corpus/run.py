@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
+from rpln_runtime.batching import OnRows
 from rpln_runtime.corpus.on_ray import answer_windows_on_ray
 from rpln_runtime.corpus.opening import Opening
 from rpln_runtime.corpus.output import OutputError, check_apart, open_output, start_again
@@ -26,6 +27,9 @@ _MEND: Final = (
 
 OnProgress: TypeAlias = Callable[[Progress, int], None]
 """A function that is called when a run begins and after each window, with its progress and the input's bytes."""
+OnLines: TypeAlias = Callable[[int, int], None]
+"""A function that is called while a window is answered: with about how many lines, from the first of the input on, are
+answered, and how many bytes they are."""
 Answered: TypeAlias = Iterable[tuple[Span, Iterable[Record]]]
 
 
@@ -44,6 +48,7 @@ def run_corpus(
     verify: bool = True,
     options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
+    on_lines: OnLines | None = None,
 ) -> Progress:
     """Answer each line of the file `source` with the bundle in `folder`: line n of the file `output` is for line n.
 
@@ -68,7 +73,8 @@ def run_corpus(
         actors: how many actors there are. None: as many as the cluster has CPUs for.
         verify: as in `rpln_runtime.pipeline`.
         options: options of the task, as in `rpln_runtime.pipeline`.
-        on_progress: a function that is told how far the run is.
+        on_progress: a function that is told how far the run is on disk, after each window.
+        on_lines: a function that is told within a window, too, about how many lines are answered. Ray tells nothing.
 
     Returns how many lines there are and how many of them hold an error. Raises what `pipeline` raises, and OutputError
     for an output that is the input or exists already, or that was begun with other arguments or from another input.
@@ -96,7 +102,7 @@ def run_corpus(
         output,
         partial(answer_windows_on_ray, source=source, opening=opening, actors=actors)
         if ray
-        else partial(answer_windows, answer=answer, fields=fields),
+        else partial(answer_windows, answer=answer, fields=fields, on_lines=on_lines),
         run={**opening.identity(), "window": window},
         window=window,
         on_error=on_error,
@@ -104,9 +110,22 @@ def run_corpus(
     )
 
 
-def answer_windows(windows: Windows, *, answer: AnswerItems, fields: Sequence[ItemField]) -> Answered:
-    """Yield the records of each window, which are answered in this process."""
-    return ((span, answer_lines(lines, answer, fields)) for span, lines in windows)
+def answer_windows(
+    windows: Windows, *, answer: AnswerItems, fields: Sequence[ItemField], on_lines: OnLines | None = None
+) -> Answered:
+    """Yield the records of each window, which are answered in this process, and tell `on_lines` how far it is."""
+    for span, lines in windows:
+        told = answer if on_lines is None else partial(answer, on_rows=_rows_as_lines(span, on_lines))
+        yield span, answer_lines(lines, told, fields)
+
+
+def _rows_as_lines(span: Span, on_lines: OnLines) -> OnRows:
+    """Return a function that tells `on_lines` what the rows of a window that are done are in lines and in bytes."""
+
+    def on_rows(done: int, total: int) -> None:
+        on_lines(span.first - 1 + span.count * done // total, span.start + (span.stop - span.start) * done // total)
+
+    return on_rows
 
 
 def answer_file(

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
 
+from rpln_runtime.batching import OnRows
 from rpln_runtime.described import options_in_words
 from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError, ManifestError
@@ -180,11 +181,19 @@ class Generator(Reopenable):
         return not self._decoder.has_cross_attention
 
     @overload
-    def __call__(self, inputs: str, /, *, callback: OnText | None = None, **options: Any) -> list[GeneratedText]: ...
+    def __call__(
+        self, inputs: str, /, *, callback: OnText | None = None, on_rows: OnRows | None = None, **options: Any
+    ) -> list[GeneratedText]: ...
 
     @overload
     def __call__(
-        self, inputs: Sequence[str] | EncoderStates, /, *, callback: OnText | None = None, **options: Any
+        self,
+        inputs: Sequence[str] | EncoderStates,
+        /,
+        *,
+        callback: OnText | None = None,
+        on_rows: OnRows | None = None,
+        **options: Any,
     ) -> list[list[GeneratedText]]: ...
 
     def __call__(
@@ -193,6 +202,7 @@ class Generator(Reopenable):
         /,
         *,
         callback: OnText | None = None,
+        on_rows: OnRows | None = None,
         **options: Any,
     ) -> list[GeneratedText] | list[list[GeneratedText]]:
         """Return the texts that continue a prompt, or that answer a text if the bundle has an encoder.
@@ -201,6 +211,7 @@ class Generator(Reopenable):
             inputs: a text, a list of texts, or the output of an encoder of your own.
             callback: a function that gets pieces of new text as they come. Its arguments are the place of the prompt in
                 the list, the place of the sequence among those of the prompt, and the piece.
+            on_rows: a function that is called after each batch, with how many texts are done and how many there are.
             **options: the attributes of `GenerationOptions`, for this call.
 
         Returns a list of `num_return_sequences` answers for a single text, and a list of such lists otherwise. Raises
@@ -216,10 +227,10 @@ class Generator(Reopenable):
             raise InputError(f"the input is {shown_kind(given)}, expected a text, a list of texts or EncoderStates.")
         tokens = texts if isinstance(texts, EncoderStates) else [self._tokens_from_text(text) for text in texts]
         if callback is None:
-            found = self._generate(tokens, chosen, None)
+            found = self._generate(tokens, chosen, None, on_rows)
         else:
             streams = TextStreams(self._tokenizer, callback)
-            found = self._generate(tokens, chosen, streams.push)
+            found = self._generate(tokens, chosen, streams.push, on_rows)
             streams.close()
         heads = texts if not isinstance(texts, EncoderStates) and self._gives_prompts(chosen) else [""] * len(found)
         answers = [
@@ -280,9 +291,10 @@ class Generator(Reopenable):
         inputs: Prompts | EncoderStates,
         options: GenerationOptions,
         callback: OnToken | None,
+        on_rows: OnRows | None = None,
     ) -> list[list[Generated]]:
         """Return the finished sequences of each prompt, and call `callback` for each token."""
-        job = self._job(inputs, options)
+        job = self._job(inputs, options, on_rows)
         if options.num_beams > 1:
             if callback is not None:
                 raise InputError(
@@ -299,7 +311,7 @@ class Generator(Reopenable):
             for prompt in range(len(job.request.contexts))
         ]
 
-    def _job(self, inputs: Prompts | EncoderStates, options: GenerationOptions) -> Job:
+    def _job(self, inputs: Prompts | EncoderStates, options: GenerationOptions, on_rows: OnRows | None = None) -> Job:
         """Return the work of a call: its prompts in batches, its options, and what ends its sequences."""
         generation = self._sources.generation
         request = self._sources.request(inputs)
@@ -311,6 +323,7 @@ class Generator(Reopenable):
             batches=plan_batches(request, self._decoder, options, generation, batch_size=self._batch_size),
             options=options,
             stop=Stopping(ends, options.strings, self._tokenizer),
+            on_rows=on_rows,
         )
 
     def _options(self, changes: Mapping[str, Any]) -> GenerationOptions:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rpln_runtime.batching import batches, token_budget
+from rpln_runtime.batching import OnRows, batches, token_budget
 from rpln_runtime.generation.beam import search
 from rpln_runtime.generation.decoder import Decoder
 from rpln_runtime.generation.options import GenerationOptions
@@ -46,6 +46,7 @@ class Job:
         batches: the batches that the prompts are divided into.
         options: the options of the call.
         stop: what ends a sequence.
+        on_rows: is told after each batch how many prompts are done.
     """
 
     decoder: Decoder
@@ -54,12 +55,13 @@ class Job:
     batches: Sequence[Batch]
     options: GenerationOptions
     stop: Stopping
+    on_rows: OnRows | None = None
 
     def grow(self) -> Iterator[GrowingSequence]:
         """Run greedy search or sampling, and yield a sequence whenever it has a new token."""
         count = self.options.num_return_sequences
         entropy = np.random.SeedSequence(self.options.seed).entropy
-        for batch in self.batches:
+        for batch in self._counted_batches():
             rows = [self._row(place, sequence, entropy) for place in batch.places for sequence in range(count)]
             steps, logits_PV = self._start(batch)
             prompts_R = np.repeat(np.arange(len(batch.places)), count)
@@ -71,12 +73,21 @@ class Job:
     def search(self) -> list[list[Generated]]:
         """Run beam search, and return the sequences of each prompt, best first."""
         found: dict[int, list[Generated]] = {}
-        for batch in self.batches:
+        for batch in self._counted_batches():
             steps, logits_PV = self._start(batch)
             contexts = [self.request.contexts[place] for place in batch.places]
             sequences = search(steps, logits_PV, contexts, limit=batch.limit, options=self.options, stop=self.stop)
             found.update(zip(batch.places, sequences, strict=True))
         return [found[place] for place in range(len(found))]
+
+    def _counted_batches(self) -> Iterator[Batch]:
+        """Yield the batches. After each, `on_rows` is told."""
+        done = 0
+        for batch in self.batches:
+            yield batch
+            done += len(batch.places)
+            if self.on_rows is not None:
+                self.on_rows(done, len(self.request.contexts))
 
     def _start(self, batch: Batch) -> tuple[GenerationSteps, np.ndarray]:
         """Run the prompts of a batch, and return its steps and the logits after each prompt, (P, V)."""

@@ -15,6 +15,7 @@ import rpln_export
 from rpln_export import Bundle, PlanError, RplnError, RplnModelError, export
 from rpln_export.api import exporting
 from rpln_export.cli import export_command
+from rpln_export.commands.show.progress import ProgressWatcher
 from rpln_graphs.recipes import RECIPES
 from rpln_runtime.manifest import BundleFile, read_manifest
 from tests.export.api.conftest import Recorder
@@ -70,6 +71,7 @@ def passed(monkeypatch: pytest.MonkeyPatch, tagger: Bundle) -> Callable[..., dic
         monkeypatch.setattr(exporting, "export", record)
         result = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
+        assert isinstance(found.pop("progress"), ProgressWatcher)
         return found
 
     return call
@@ -122,7 +124,8 @@ def test_what_is_wrong_is_raised(options: dict[str, Any], says: str, tmp_path: P
 
 
 def test_a_watcher_is_told_of_every_step(tagger: Bundle, recorder: Recorder) -> None:
-    assert recorder.started == recorder.finished == [step.name for step in tagger.report.steps]
+    # The report holds the steps before it.
+    assert recorder.started == recorder.finished == [*(step.name for step in tagger.report.steps), "report"]
     assert {"load", "trace", "save", "validate"} <= set(recorder.started)
     assert recorder.shares[-1] == 1.0
 

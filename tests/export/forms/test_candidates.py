@@ -14,7 +14,7 @@ import pytest
 from rpln_export.checkpoint.model import load_model
 from rpln_export.checkpoint.planned_graphs import TracedGraph, planned_graphs_from_model
 from rpln_export.feeds.workloads import workload_feeds
-from rpln_export.forms import candidates
+from rpln_export.forms import candidates, choice
 from rpln_export.forms.candidates import MEASURED, OUT_OF_TIME, Settings, measure_candidates, measure_settings
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.forms.speeds import REFERENCE, MeasuredSpeed, Speed
@@ -162,10 +162,25 @@ def test_idle_threads_do_not_spin_unless_that_is_faster(
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     speeds(monkeypatch, *gains)
 
-    chosen, note = measure_settings(graph, STANDARD, plan)
+    told: list[bool] = []
+    chosen, note = measure_settings(graph, STANDARD, plan, advance=lambda: told.append(True))
 
     assert chosen == best
+    assert len(told) == len(gains)
     assert all(f"{gain:.2f} ({gain * 0.99:.2f} to {gain * 1.01:.2f})" in note for gain in gains)
+
+
+@pytest.mark.usefixtures("no_openvino")
+def test_settings_of_threads_count_to_what_is_measured(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, graph = racer
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    speeds(monkeypatch, *[1.1] * 20)
+    told: list[tuple[int, int]] = []
+
+    measurements = choice.measure_forms(plan, [graph], lambda done, total: told.append((done, total)))
+
+    total = len(measurements.candidates) + 2  # spinning, and half as many threads
+    assert told == [(done, total) for done in range(1, total + 1)]
 
 
 def test_a_disk_without_room_for_copies_is_named(racer: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +194,7 @@ def test_a_disk_without_room_for_copies_is_named(racer: Racer, monkeypatch: pyte
     with pytest.raises(GraphError, match=said):
         measure_candidates(graph, plan, seconds=60, advance=lambda: None)
     with pytest.raises(GraphError, match=said):
-        measure_settings(graph, STANDARD, plan)
+        measure_settings(graph, STANDARD, plan, advance=lambda: None)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
@@ -180,7 +181,7 @@ def test_an_older_bundle_stays_after_a_refusal(sabotaged: Sabotaged, tmp_path: P
 def test_the_saved_graph_is_proven(
     sabotaged: Sabotaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: list[str]
 ) -> None:
-    def save_others(graphs: Mapping[str, ir.Model], folder: Path) -> None:
+    def save_others(graphs: Mapping[str, ir.Model], folder: Path, **_: Any) -> None:
         others = {path: ir.from_proto(ir.to_proto(graph)) for path, graph in graphs.items()}
         for other in others.values():
             scaled("encoder.layer.0.output.dense.bias", 3.0)(other)

@@ -39,6 +39,19 @@ TASKS: dict[str, tuple[list[Any], dict[str, Any]]] = {
 }
 
 
+def test_lines_are_told_within_a_window(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    folder = make_toy_bundle(tmp_path / "toy", "token-classification").folder
+    source = tmp_path / "in"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    size, count = source.stat().st_size, len(TEXTS)
+    told: list[tuple[int, int]] = []
+    run_corpus(folder, source, tmp_path / "out", batch_size=1, on_lines=lambda lines, read: told.append((lines, read)))
+    assert [lines for lines, _ in told] == list(range(1, count + 1))
+    assert told[-1] == (count, size)
+    assert [read for _, read in told] == sorted(read for _, read in told)
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_actors_take_a_gpu_where_their_provider_runs_on_one(provider: str) -> None:
     expected = "cpu" if provider in {"cpu", "openvino"} else "cuda"

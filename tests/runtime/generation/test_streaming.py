@@ -53,13 +53,21 @@ def test_a_stream_runs_as_it_is_read(continue_: Generator, monkeypatch: pytest.M
     assert len(steps) == 29
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
+def test_texts_that_are_done_are_told_after_each_batch(causal_lm: DecoderBundle, options: dict[str, Any]) -> None:
+    told: list[tuple[int, int]] = []
+    one_by_one = generator(causal_lm.folder, max_new_tokens=2, batch_size=1)
+    one_by_one(TEXTS, on_rows=lambda done, total: told.append((done, total)), **options)
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_callback_gets_the_pieces_of_every_sequence(continue_: Generator) -> None:
     pieces: dict[tuple[int, int], str] = {}
 
     def collect(prompt: int, sequence: int, piece: str) -> None:
         pieces[prompt, sequence] = pieces.get((prompt, sequence), "") + piece
 
-    options = {"do_sample": True, "seed": 2, "num_return_sequences": 2, "temperature": 3.0}
+    options: dict[str, Any] = {"do_sample": True, "seed": 2, "num_return_sequences": 2, "temperature": 3.0}
     answers = continue_(TEXTS, callback=collect, **options)
     expected = {
         (prompt, sequence): answer["generated_text"]
