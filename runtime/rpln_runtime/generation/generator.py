@@ -353,6 +353,9 @@ class Generator(Reopenable):
 
     def _tokens_from_text(self, text: str) -> list[int]:
         """Return the tokens that the decoder continues, or that the encoder reads if there is one."""
+        encoder = self._sources.encoder
+        limit = self._decoder.limit if encoder is None else encoder.manifest.usable_length
+        self._tokenizer.check_bytes(text, limit, advice="shorten it.")
         encoding = self._tokenizer.encode(text)
         return prompt_from_encoding(encoding) if self.continues_prompts else encoding.ids.tolist()
 

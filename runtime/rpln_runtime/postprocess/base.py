@@ -55,6 +55,7 @@ class ItemField:
 
 
 TEXT_FIELD: Final = ItemField(name="text")
+_CUT_IT: Final = "shorten it, or pass truncation=True to cut it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +99,21 @@ class Postprocess(ABC, Generic[Scores]):
         """Return what the caller gets: the answer for a single item, or the list of answers."""
         return answers[0] if single else answers
 
-    def fit(self, encoding: Encoding, *, truncation: bool, max_length: int | None = None) -> Encoding:
-        """Return `encoding`, cut to `max_length` tokens if `truncation` allows it; None means the usable length.
+    def encode_fitting(
+        self, text: str, pair: str | None = None, *, truncation: bool, max_length: int | None = None
+    ) -> Encoding:
+        """Return the tokens of a text or a pair, cut to `max_length` if `truncation` allows it.
 
-        Raises InputError if it is too long and must not be cut.
+        None means the usable length. Raises InputError for a text that is too long and must not be cut, before it is
+        tokenized if its bytes show that.
         """
         limit = self.manifest.usable_length
+        if not truncation:
+            for part in (text,) if pair is None else (text, pair):
+                self.tokenizer.check_bytes(part, limit, advice=_CUT_IT)
+        encoding = self.tokenizer.encode(text, pair)
         if len(encoding) > limit and not truncation:
-            raise InputError(
-                f"a text has {len(encoding)} tokens, but the limit of this model is {limit}: shorten it, or pass "
-                "truncation=True to cut it."
-            )
+            raise InputError(f"a text has {len(encoding)} tokens, but the limit of this model is {limit}: {_CUT_IT}")
         return truncate(encoding, min(limit, max_length or limit), truncation_side=self.manifest.truncation_side)
 
 

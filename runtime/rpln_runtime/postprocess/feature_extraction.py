@@ -82,7 +82,7 @@ class FeatureExtraction(Postprocess[np.ndarray]):
         text = self._prompt + item if isinstance(item, str) else item
         longest = self._sentences.max_length
         truncation = longest is not None if self.truncation is None else self.truncation
-        return [self.fit(self.tokenizer.encode(text), truncation=truncation, max_length=longest)]
+        return [self.encode_fitting(text, truncation=truncation, max_length=longest)]
 
     def score(self, row: FinishedRow) -> np.ndarray:
         """Return the features, fp32."""

@@ -77,7 +77,7 @@ class FillMask(Postprocess[Candidates]):
 
     def encode(self, item: Any) -> list[Encoding]:
         """Return the tokens of the text `item`. Raises InputError for a text without a mask token."""
-        encoding = self.fit(self.tokenizer.encode(item), truncation=self.truncation)
+        encoding = self.encode_fitting(item, truncation=self.truncation)
         if not self._masks(encoding).size:
             mask = self.tokenizer.token(self.manifest.mask_token_id or 0)
             raise InputError(

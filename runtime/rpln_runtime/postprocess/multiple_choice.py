@@ -49,8 +49,7 @@ class MultipleChoice(Postprocess[float]):
         choices = question["choices"]
         if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
             raise InputError(f"choices is {choices!r}, expected a list of at least one text.")
-        encodings = [self.tokenizer.encode(question["prompt"], choice) for choice in choices]
-        return [self.fit(encoding, truncation=self.truncation) for encoding in encodings]
+        return [self.encode_fitting(question["prompt"], choice, truncation=self.truncation) for choice in choices]
 
     def score(self, row: FinishedRow) -> float:
         """Return the logit of a choice."""

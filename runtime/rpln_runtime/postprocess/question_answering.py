@@ -106,6 +106,8 @@ class QuestionAnswering(Postprocess[WindowSpans]):
                 raise InputError(f"the {name} is empty, expected a text.")
         max_length = self.max_seq_len or min(self.manifest.usable_length, 384)
         stride = min(max_length // 2, 128) if self.doc_stride is None else self.doc_stride
+        # The question is in every window.
+        self.tokenizer.check_bytes(pair["question"], max_length, advice="shorten the question.")
         encoding = self.tokenizer.encode(pair["question"], pair["context"])
         return windows(
             encoding,

@@ -87,8 +87,7 @@ class TextClassification(Postprocess[np.ndarray]):
     def encode(self, item: Any) -> list[Encoding]:
         """Return the tokens of `item`, a text or a mapping with `text` and `text_pair`."""
         pair = {"text": item} if isinstance(item, str) else fields_from_item(item, self.fields)
-        encoding = self.tokenizer.encode(pair["text"], pair.get("text_pair"))
-        return [self.fit(encoding, truncation=self.truncation)]
+        return [self.encode_fitting(pair["text"], pair.get("text_pair"), truncation=self.truncation)]
 
     def score(self, row: FinishedRow) -> np.ndarray:
         """Return the scores of the labels, (labels)."""

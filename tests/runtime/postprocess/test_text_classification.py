@@ -8,6 +8,7 @@ import pytest
 from rpln_runtime import InputError, ManifestError, pipeline
 from rpln_runtime.facts import TRUNCATION_SIDES
 from rpln_runtime.postprocess.text_classification import sigmoid
+from rpln_runtime.tokenization import Tokenizer
 from tests.runtime.bundles import CORPUS, Bundle, copy_bundle
 from tests.runtime.comparison import LONG_TEXT, TEXTS, assert_same, reference
 
@@ -74,6 +75,14 @@ def test_too_long_a_text_is_refused(bundle: Bundle) -> None:
     length = len(bundle.tokenizer(LONG_TEXT, verbose=False)["input_ids"])
     with pytest.raises(InputError, match=rf"{length} tokens.* 64: .*truncation=True"):
         pipeline(bundle.folder)(["short", LONG_TEXT])
+
+
+def test_far_too_long_a_text_is_refused_before_it_is_tokenized(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    classify = pipeline(bundle.folder)
+    monkeypatch.setattr(Tokenizer, "encode", lambda *_: pytest.fail("the text is tokenized"))
+    for item in ("a" * 10_000_000, {"text": "short", "text_pair": "a" * 10_000_000}):
+        with pytest.raises(InputError, match=r"\d+ tokens or more.* 64: .*truncation=True"):
+            classify(item)
 
 
 @pytest.mark.parametrize(
