@@ -23,6 +23,12 @@ from rpln_export.commands.user_errors import user_errors
     "--buckets", help="The lengths in tokens that rows are padded to, separated by commas. [default: powers of two]"
 )
 @cloup.option(
+    "--max-text-bytes",
+    type=int,
+    help="The most bytes that the texts of a request have together. [default: 16 for each token of the rows that the "
+    "model takes at a time, and at least 65,536]",
+)
+@cloup.option(
     "--option",
     "options",
     multiple=True,
@@ -39,6 +45,7 @@ def triton_command(
     name: str | None,
     batch_size: int | None,
     buckets: str | None,
+    max_text_bytes: int | None,
     options: Sequence[str],
     engine: str | None,
     check: bool,
@@ -61,7 +68,14 @@ def triton_command(
                 command.check(folder)
                 if output is None
                 else command.write(
-                    folder, output, name=name, batch_size=batch_size, buckets=buckets, options=options, engine=engine
+                    folder,
+                    output,
+                    name=name,
+                    batch_size=batch_size,
+                    buckets=buckets,
+                    max_text_bytes=max_text_bytes,
+                    options=options,
+                    engine=engine,
                 )
             )
         click.echo(done)

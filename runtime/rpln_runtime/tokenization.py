@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, overload
 
 import numpy as np
 
@@ -113,6 +113,20 @@ class Tokenizer:
             return self._encoding_by_pieces(texts)
         return self._encoding(text, pair)
 
+    def encode_words(self, words: Sequence[str], *, delimiter: str) -> Encoding:
+        """Return the tokens of each of the `words`, with special tokens, as transformers does it for split words.
+
+        Offsets are those in the text of the words with the `delimiter` between them. Raises InputError as `encode`.
+        """
+        for word in words:
+            _check_text(word)
+        encoding = self._encoding(list(words), None, is_pretokenized=True)
+        lengths = [len(word) + len(delimiter) for word in words]
+        # The place of each word in the text. Special tokens, whose word is -1, have none: the last entry is theirs.
+        starts = np.array([*itertools.accumulate(lengths, initial=0)])
+        starts[-1] = 0
+        return replace(encoding, offsets=encoding.offsets + starts[encoding.words][:, np.newaxis])
+
     def check_bytes(self, text: str, most: int, *, advice: str) -> None:
         """Raise InputError for a long text whose bytes alone show that it has more than `most` tokens.
 
@@ -215,9 +229,31 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
 
+class Windows(Sequence[Encoding]):
+    """Windows over an encoding. Each is made when it is taken: together they may be far larger than the encoding."""
+
+    def __init__(self, encoding: Encoding, places: Sequence[Sequence[np.ndarray]]) -> None:
+        """`places` are those of the tokens of each window, in parts."""
+        self._encoding, self._places = encoding, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoding: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Windows": ...
+
+    def __getitem__(self, index: int | slice) -> "Encoding | Windows":
+        if isinstance(index, slice):
+            return Windows(self._encoding, self._places[index])
+        return self._encoding.take(np.concatenate(self._places[index]))
+
+
 def windows(
     encoding: Encoding, *, max_length: int, stride: int, sequence: int = 0, truncation_side: str = RIGHT
-) -> list[Encoding]:
+) -> Sequence[Encoding]:
     """Return windows over `encoding`, of at most `max_length` tokens, of which two neighbours share `stride` tokens.
 
     Only the tokens of one sequence are cut: 0 for the text, 1 for its pair. The other tokens are in every window. An
@@ -239,7 +275,7 @@ def windows(
     spans = [(start, min(start + room, len(inside))) for start in range(0, len(inside) - stride, room - stride)]
     if truncation_side == LEFT:
         spans = [(len(inside) - end, len(inside) - start) for start, end in spans]
-    return [encoding.take(np.concatenate([before, inside[start:end], after])) for start, end in spans]
+    return Windows(encoding, [(before, inside[start:end], after) for start, end in spans])
 
 
 def truncate(encoding: Encoding, max_length: int, *, truncation_side: str = RIGHT) -> Encoding:

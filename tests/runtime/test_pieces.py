@@ -16,7 +16,7 @@ from rpln_runtime import InputError, pieces
 from rpln_runtime.pieces import Pieces
 from rpln_runtime.tokenization import Encoding, Tokenizer
 from tests.cpp.test_tokenizer import CHANGES, Change, changed_tokenizer, no_change, one_word, with_unknown
-from tests.cpp.texts import KINDS, WORDS, random_texts
+from tests.cpp.texts import KINDS, WORDS, one_of, random_texts
 
 UNCUT = (one_word, with_unknown)
 """The tokenizers whose texts are not cut: one takes a text for a single word, one does not know every byte."""
@@ -54,7 +54,7 @@ def hard_texts(count: int, *, seed: int) -> list[str]:
     """Return random texts, half of them with many places where texts are cut."""
     draw = random.Random(seed)
     texts = random_texts(count // 2, seed=seed)
-    kinds = (*KINDS, *(lambda draw: draw.choice(" \n\t" + MARKS) for _ in range(9)), lambda draw: draw.choice(WORDS))
+    kinds = (*KINDS, *[one_of(" \n\t" + MARKS)] * 9, one_of(WORDS))
     texts += ["".join(draw.choice(kinds)(draw) for _ in range(draw.randint(1, 40))) for _ in range(count // 2)]
     return texts
 

@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_windows_equal_transformers(
     pair: tuple[Tokenizer, Any], text: str, max_length: int, stride: int, side: str
 ) -> None:
     assume(stride < max_length - 2)
-    ours = windows(pair[0].encode(text), max_length=max_length, stride=stride, truncation_side=side)
+    ours = list(windows(pair[0].encode(text), max_length=max_length, stride=stride, truncation_side=side))
     theirs = encode_with_transformers(
         pair[1], text, side, truncation=True, max_length=max_length, stride=stride, return_overflowing_tokens=True
     )
@@ -89,7 +90,7 @@ def test_windows_of_a_pair_equal_transformers(
 ) -> None:
     encoding = pair[0].encode("Ada Lovelace", context)
     assume(stride < max_length - int((encoding.sequences != 1).sum()))
-    ours = windows(encoding, max_length=max_length, stride=stride, sequence=1, truncation_side=side)
+    ours = list(windows(encoding, max_length=max_length, stride=stride, sequence=1, truncation_side=side))
     theirs = encode_with_transformers(
         pair[1],
         "Ada Lovelace",
@@ -107,7 +108,7 @@ def test_windows_of_a_pair_equal_transformers(
         )
 
 
-def at_the_start(found: list[Encoding], side: str) -> Encoding:
+def at_the_start(found: Sequence[Encoding], side: str) -> Encoding:
     """Return the window with the start of the text."""
     return found[0] if side == RIGHT else found[-1]
 

@@ -211,6 +211,10 @@ MISTAKES = {
     "more rows than the model takes": on_tokenizer(
         replace('string_value: "32"', 'string_value: "64"'), "'most_rows' is '64'", refused=False
     ),
+    "text bytes that are no number": on_tokenizer(
+        replace('"65536"', '"64K"'), "'max_text_bytes' holds '64K', expected a number", refused=True
+    ),
+    "no text bytes": on_tokenizer(replace('"65536"', '"0"'), "max_text_bytes is 0", refused=False),
     "another version of the runtime": on_tokenizer(
         replace('"0.1.0"', '"0.0.9"'), "written by rpln-runtime 0.0.9", refused=True
     ),

@@ -194,6 +194,23 @@ REFUSED = {
     "a text that is too long": ("text-classification", {"text": texts(LONG_TEXT)}, "limit .*64"),
     "an empty question": ("question-answering", {"question": texts(""), "context": texts("x")}, "question is empty"),
     "more rows than the model takes": ("token-classification", {"text": texts(LONG_TEXT * 20)}, "rows .* 32 "),
+    "windows that share most tokens": (
+        "token-classification",
+        {"text": texts("a" * 60_000), "options": texts('{"stride": 60}')},
+        r"\d{5} rows .* 32 ",
+    ),
+    "a text of a megabyte": ("token-classification", {"text": texts("a b " * 250_000)}, "1,000,000 bytes.* 65,536 "),
+    "texts of too many bytes together": ("fill-mask", {"text": texts(*["<mask>" * 600] * 20)}, "72,000 bytes.* 65,536"),
+    "a prompt of too many bytes with its choices": (
+        "multiple-choice",
+        {"prompt": texts("a" * 4_000), "choices": texts(["b"] * 20)},
+        "80,020 bytes.* 65,536",
+    ),
+    "options of too many bytes": (
+        "fill-mask",
+        {"text": texts("<mask>"), "options": texts(json.dumps({"targets": ["a"] * 20_000}))},
+        "options has 100,013 bytes.* 65,536",
+    ),
     "a missing input": ("question-answering", {"question": texts("Who?")}, "expected .* inputs"),
     "an unknown input": ("fill-mask", {"text": texts("<mask>"), "texts": texts("x")}, "unexpected inference input"),
     "another type": ("fill-mask", {"text": np.array([[1]])}, "data-type"),

@@ -93,6 +93,7 @@ def ask_at_once(server: Server, name: str, asked: Sequence[str]) -> list[list[by
 
 def test_no_answer_is_wrong_or_lost(server: Server, expected: dict[str, list[bytes]]) -> None:
     before = server.statistics(JOINED)["inference_stats"]["success"]["count"]
+    memory = memory_of_steps(server)
     end = time.monotonic() + SECONDS
     bad_clients = [speak_nonsense, ask_nonsense, ask_too_much, go_away, go_away_over_grpc]
     with killed_clients(server, 2), ThreadPoolExecutor(len(bad_clients) + 3) as pool:
@@ -104,8 +105,17 @@ def test_no_answer_is_wrong_or_lost(server: Server, expected: dict[str, list[byt
     assert min(turns) >= 2
     # Requests of the killed clients are counted, too.
     assert server.statistics(JOINED)["inference_stats"]["success"]["count"] - before >= answered
+    # Texts of 10 MB leave nothing behind; tokenizing one of them took a gigabyte.
+    assert memory_of_steps(server) - memory < 1 << 26
     assert server.get("health/ready")[0] == 200
     assert ask_at_once(server, JOINED, list(expected)) == list(expected.values())
+
+
+def memory_of_steps(server: Server) -> int:
+    """Return how many bytes the processes of the steps have of their own."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    lines = [line for child in children for line in Path(f"/proc/{child}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) << 10
 
 
 def ask_on(server: Server, infer: Any, expected: dict[str, list[bytes]], end: float) -> int:
@@ -147,6 +157,8 @@ def ask_nonsense(server: Server) -> None:
 
 
 def ask_too_much(server: Server) -> None:
+    with pytest.raises(RefusedError, match=r"10,000,000 bytes, and at most 65,536"):
+        infer_grpc(server, JOINED, {"text": texts("word " * 2_000_000)})
     with pytest.raises(RefusedError, match=r"rows .* 32 "):
         infer_http(server, JOINED, {"text": texts("word " * 5_000)})
     with pytest.raises(RefusedError, match="batch-size must be <= 32"):

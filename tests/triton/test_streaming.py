@@ -175,6 +175,7 @@ def test_options_of_a_request(
         ({"max_new_tokens": 1000}, "max_new_tokens is 1000"),
         ({"temperature": 2.0}, "temperature"),
         ({"stop_token_ids": 5}, "TypeError|stop_token_ids"),
+        ({"stop_strings": "a" * 70_000}, "options has 70,020 bytes.* 65,536"),
     ],
 )
 def test_an_error_reaches_the_client_that_asked(
@@ -184,6 +185,15 @@ def test_an_error_reaches_the_client_that_asked(
         right.ask("writer", "Ada", key="right")
         wrong.ask("writer", "Ada", options)
         with pytest.raises(RefusedError, match=message):
+            wrong.texts(1)
+        assert right.texts(1)["right"][0] == "".join(generators["writer"].stream("Ada"))
+
+
+def test_a_prompt_of_too_many_bytes_fails_alone(server: Server, generators: dict[str, Generator]) -> None:
+    with Stream(server) as wrong, Stream(server) as right:
+        wrong.ask("writer", "a" * 10_000_000)
+        right.ask("writer", "Ada", key="right")
+        with pytest.raises(RefusedError, match=r"10,000,000 bytes, and at most 65,536"):
             wrong.texts(1)
         assert right.texts(1)["right"][0] == "".join(generators["writer"].stream("Ada"))
 

@@ -63,14 +63,14 @@ def test_writing_needs_no_protobufs(tagger: Path, tmp_path: Path) -> None:
 
 
 def test_both_commands_write_the_same(tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--name", "tagger", "--batch-size", "8", "--buckets", "16,64", "--option", "stride=3"]
+    options = ["--name", "tagger", "--batch-size", "8", "--buckets", "16,64", "--option", "stride=3", "--max-text-bytes", "777"]
     assert main([str(tagger), "-o", str(tmp_path / "a"), *options]) == 0
     result = CliRunner().invoke(rpln_command, ["triton", str(tagger), "-o", str(tmp_path / "b"), *options])
     assert result.exit_code == 0, result.output
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
     assert capsys.readouterr().out.replace(str(tmp_path / "a"), "") == result.output.replace(str(tmp_path / "b"), "")
     config = (tmp_path / "a/tagger_tokenizer/config.pbtxt").read_text()
-    assert all(part in config for part in ("max_batch_size: 8", '"16,64"', r'"{\"stride\": 3}"'))
+    assert all(part in config for part in ("max_batch_size: 8", '"16,64"', r'"{\"stride\": 3}"', '"777"'))
 
 
 def test_the_runtime_alone_writes_the_same(environment: Path, tagger: Path, tmp_path: Path) -> None:
@@ -181,6 +181,8 @@ def test_what_is_no_repository_is_not_replaced(tagger: Path, tmp_path: Path, kin
         ({"buckets": [65]}, "a bucket is 65"),
         ({"buckets": []}, "rising lengths"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"max_text_bytes": 0}, "max_text_bytes is 0"),
+        ({"max_text_bytes": 2**31}, "max_text_bytes is 2147483648"),
         ({"options": {"top_k": 3}}, "option 'top_k' .*token-classification"),
         ({"options": {"stride": -1}}, "stride is -1"),
     ],

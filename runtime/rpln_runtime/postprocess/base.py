@@ -81,7 +81,7 @@ class Postprocess(ABC, Generic[Scores]):
         return isinstance(inputs, str | Mapping)
 
     @abstractmethod
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of each row for `item`. Raises InputError for an item that the task does not take."""
 
     @abstractmethod

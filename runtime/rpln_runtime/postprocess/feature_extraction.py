@@ -7,7 +7,7 @@ truncation of the checkpoint.
 Shapes: S sequence, H hidden size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,7 +77,7 @@ class FeatureExtraction(Postprocess[np.ndarray]):
                 "cannot. Give no prompt."
             )
 
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of the text `item`, behind the prompt."""
         text = self._prompt + item if isinstance(item, str) else item
         longest = self._sentences.max_length

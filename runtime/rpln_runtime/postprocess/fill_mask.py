@@ -75,7 +75,7 @@ class FillMask(Postprocess[Candidates]):
         if self.targets is not None and not len(self._target_ids):
             raise InputError(f"targets is {self.targets!r}, expected at least one token.")
 
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of the text `item`. Raises InputError for a text without a mask token."""
         encoding = self.encode_fitting(item, truncation=self.truncation)
         if not self._masks(encoding).size:

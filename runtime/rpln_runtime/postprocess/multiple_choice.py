@@ -43,7 +43,7 @@ class MultipleChoice(Postprocess[float]):
 
     fields: ClassVar[tuple[ItemField, ...]] = (ItemField(name="prompt"), ItemField(name="choices", several=True))
 
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of the prompt with each choice."""
         question = fields_from_item(item, self.fields)
         choices = question["choices"]

@@ -9,6 +9,7 @@ The answers equal those of transformers' QuestionAnsweringPipeline (4.57; 5.x ha
   same words elsewhere; so its score may differ, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
 
@@ -98,7 +99,7 @@ class QuestionAnswering(Postprocess[WindowSpans]):
         if self.doc_stride is not None:
             check_integer("doc_stride", self.doc_stride, minimum=0)
 
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of the question with each window over the context."""
         pair = fields_from_item(item, self.fields)
         for name, text in pair.items():

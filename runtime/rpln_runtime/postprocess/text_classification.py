@@ -4,7 +4,7 @@ The answers equal those of transformers' TextClassificationPipeline (4.57 and 5.
 is refused, unless `truncation` is True.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, TypedDict
 
@@ -84,7 +84,7 @@ class TextClassification(Postprocess[np.ndarray]):
         if self.function_to_apply is not None:
             check_choice("function_to_apply", self.function_to_apply, tuple(_FUNCTIONS))
 
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of `item`, a text or a mapping with `text` and `text_pair`."""
         pair = {"text": item} if isinstance(item, str) else fields_from_item(item, self.fields)
         return [self.encode_fitting(pair["text"], pair.get("text_pair"), truncation=self.truncation)]

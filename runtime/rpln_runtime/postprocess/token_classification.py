@@ -160,7 +160,7 @@ class TokenClassification(Postprocess[np.ndarray]):
             return super().is_item(inputs)
         return isinstance(inputs, str) or (isinstance(inputs, list) and all(isinstance(word, str) for word in inputs))
 
-    def encode(self, item: Any) -> list[Encoding]:
+    def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of each window over the text or the words `item`."""
         limit = self.manifest.usable_length
         stride = limit // 4 if self.stride is None else self.stride

@@ -28,6 +28,7 @@ def _run(given: argparse.Namespace) -> None:
             name=given.name,
             batch_size=given.batch_size,
             buckets=given.buckets,
+            max_text_bytes=given.max_text_bytes,
             options=given.option,
             engine=given.engine,
         )
@@ -50,6 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--buckets", help="lengths in tokens that rows are padded to, for example 32,64,128 (default: powers of two)"
+    )
+    parser.add_argument(
+        "--max-text-bytes",
+        type=int,
+        help="the most bytes that the texts of a request have together (default: 16 for each token of the rows that "
+        "the model takes at a time, and at least 65,536)",
     )
     parser.add_argument(
         "--option",

@@ -16,6 +16,7 @@ def write(
     name: str | None,
     batch_size: int | None,
     buckets: str | None,
+    max_text_bytes: int | None,
     options: Sequence[str],
     engine: str | None,
 ) -> str:
@@ -26,6 +27,7 @@ def write(
         name=name,
         batch_size=batch_size,
         buckets=None if buckets is None else _lengths(buckets),
+        max_text_bytes=max_text_bytes,
         options=dict(map(option_from_text, options)),
         engine=engine,
     )

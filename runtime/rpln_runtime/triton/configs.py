@@ -59,6 +59,7 @@ def tokenizer_config(plan: RepositoryPlan) -> Message:
         "options": json.dumps(plan.options),
         "buckets": ",".join(map(str, plan.buckets)),
         "most_rows": str(plan.batch_size),
+        "max_text_bytes": str(plan.max_text_bytes),
     }
     return {
         "name": plan.names.tokenizer,

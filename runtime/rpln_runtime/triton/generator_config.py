@@ -10,7 +10,12 @@ from rpln_runtime.triton.request import OPTIONS
 
 def generator_config(plan: RepositoryPlan, provider: str) -> Message:
     """Return the configuration: a prompt in, pieces of text out; `provider`, "cuda" or "cpu", runs the graphs."""
-    chosen = {"options": json.dumps(plan.options), "batch_size": str(plan.batch_size), "provider": provider}
+    chosen = {
+        "options": json.dumps(plan.options),
+        "batch_size": str(plan.batch_size),
+        "max_text_bytes": str(plan.max_text_bytes),
+        "provider": provider,
+    }
     return {
         "name": plan.names.served,
         "backend": "python",

@@ -22,7 +22,10 @@ from rpln_runtime.triton.labels import labels_of
 from rpln_runtime.triton.names import Names
 
 MOST_ROWS = 2**31 - 1  # max_batch_size is an int32
+MOST_TEXT_BYTES = 2**31 - 1
 _BATCH_SIZE = 32
+_BYTES_OF_TOKEN = 16
+_LEAST_TEXT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class RepositoryPlan:
         names: the names of the models.
         batch_size: the most rows that the model takes at a time.
         buckets: the lengths that rows are padded to; none where text is generated.
+        max_text_bytes: the most bytes that the texts of a request have together.
         options: the options of the task for requests that have none of their own.
         engine: the TensorRT engine that is served; None where the graph is served by ONNX Runtime.
     """
@@ -43,6 +47,7 @@ class RepositoryPlan:
     names: Names
     batch_size: int
     buckets: tuple[int, ...]
+    max_text_bytes: int
     options: Mapping[str, Any]
     engine: EngineManifest | None = None
 
@@ -89,6 +94,7 @@ def make_plan(
     name: str | None,
     batch_size: int | None,
     buckets: Sequence[int] | None,
+    max_text_bytes: int | None,
     options: Mapping[str, Any],
     engine: str | None,
 ) -> RepositoryPlan:
@@ -114,12 +120,15 @@ def make_plan(
         buckets = default_buckets(limit) if chosen is None else engine_buckets(chosen, limit)
     if buckets is not None:
         check_buckets(buckets, limit)
+    if batch_size is None:
+        batch_size = _default_batch(chosen, buckets)
     plan = RepositoryPlan(
         folder=folder,
         manifest=manifest,
         names=Names(name or folder.resolve().name),
-        batch_size=_default_batch(chosen, buckets) if batch_size is None else batch_size,
+        batch_size=batch_size,
         buckets=tuple(buckets or ()),
+        max_text_bytes=_default_text_bytes(limit, batch_size) if max_text_bytes is None else max_text_bytes,
         options=dict(options),
         engine=chosen,
     )
@@ -133,12 +142,22 @@ def _default_batch(engine: EngineManifest | None, buckets: Sequence[int] | None)
     return _BATCH_SIZE if engine is None else max(1, min(_BATCH_SIZE, most_rows(engine, buckets)))
 
 
+def _default_text_bytes(limit: int, batch_size: int) -> int:
+    """Return the bytes of all the rows that the model takes at a time, of `limit` tokens each, and at least 64 KiB.
+
+    A token of ordinary text stands for 1 to 6 bytes; here it counts 16. A long text that is to be cut may need the
+    64 KiB.
+    """
+    return min(max(_BYTES_OF_TOKEN * limit * batch_size, _LEAST_TEXT_BYTES), MOST_TEXT_BYTES)
+
+
 def check_plan(plan: RepositoryPlan) -> None:
     """Check that the choices fit the bundle.
 
     Raises ManifestError for a bundle that cannot be served, and InputError for a choice that does not fit it.
     """
     check_integer("batch_size", plan.batch_size, minimum=1, maximum=MOST_ROWS)
+    check_integer("max_text_bytes", plan.max_text_bytes, minimum=1, maximum=MOST_TEXT_BYTES)
     if plan.generates:
         _check_generator(plan)
     else:

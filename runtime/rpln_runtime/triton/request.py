@@ -6,6 +6,7 @@ Shapes: B items of a request, N texts of the longest field.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,9 @@ from rpln_runtime.postprocess.base import ItemField, item_from_parts
 
 OPTIONS: Final = "options"
 """The input that every ensemble has and clients may leave out: a JSON object with options of the task, for one item."""
+
+MOST_OPTION_BYTES: Final = 1 << 16
+"""The most bytes of the options of an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,17 @@ class Asked:
         return cls(**json.loads(text))
 
 
-def asked_from_arrays(arrays: Mapping[str, np.ndarray], fields: Sequence[ItemField]) -> list[Asked]:
+def asked_from_arrays(
+    arrays: Mapping[str, np.ndarray], fields: Sequence[ItemField], *, max_text_bytes: int
+) -> list[Asked]:
     """Return the items of a request.
 
-    Raises InputError for a text that is not UTF-8 and for options that are not a JSON object.
+    Raises InputError for texts that have more than `max_text_bytes` together, for a text that is not UTF-8, and for
+    options that are not a JSON object.
     """
     given = [field for field in fields if field.name in arrays]
-    rows = zip(*(arrays[field.name] for field in given), strict=True)
+    rows = list(zip(*(arrays[field.name] for field in given), strict=True))
+    check_text_bytes(sum(_bytes_to_tokenize(dict(zip(given, row, strict=True))) for row in rows), max_text_bytes)
     options = arrays.get(OPTIONS)
     return [
         Asked(
@@ -55,11 +63,29 @@ def asked_from_arrays(arrays: Mapping[str, np.ndarray], fields: Sequence[ItemFie
     ]
 
 
+def check_text_bytes(count: int, most: int) -> None:
+    """Raise InputError for a request whose texts have `count` bytes, if that is more than `most`."""
+    if count > most:
+        raise InputError(
+            f"the texts of the request have {count:,} bytes, and at most {most:,} are taken at a time: send fewer or "
+            "shorter texts, or write the repository with a higher --max-text-bytes."
+        )
+
+
+def _bytes_to_tokenize(row: Mapping[ItemField, np.ndarray]) -> int:
+    """Return how many bytes of text are tokenized for an item: a text is tokenized anew with each of several others."""
+    lengths = {field: sum(map(len, texts)) for field, texts in row.items()}
+    times = math.prod(len(texts) for field, texts in row.items() if field.several)
+    return sum(length * (1 if field.several else times) for field, length in lengths.items())
+
+
 def options_from_text(text: bytes) -> dict[str, Any]:
     """Return the options that a JSON text holds; an empty text holds none.
 
-    Raises InputError for text that is not a JSON object.
+    Raises InputError for text that is not a JSON object, and for one of more than 64 KiB.
     """
+    if len(text) > MOST_OPTION_BYTES:
+        raise InputError(f"{OPTIONS} has {len(text):,} bytes, expected at most {MOST_OPTION_BYTES:,}.")
     try:
         options = document_from_bytes(text_from_bytes(text, OPTIONS).encode() or b"{}", OTHER)
     except DocumentError as error:

@@ -46,6 +46,7 @@ def write_repository(
     name: str | None = None,
     batch_size: int | None = None,
     buckets: Sequence[int] | None = None,
+    max_text_bytes: int | None = None,
     options: Mapping[str, Any] | None = None,
     engine: str | None = None,
 ) -> list[str]:
@@ -57,6 +58,8 @@ def write_repository(
         name: the name that clients ask for. None: the name of the bundle's folder.
         batch_size: the most rows that the model takes at a time. None: 32, or 8 where text is generated.
         buckets: the lengths in tokens that rows are padded to, in rising order. None: powers of two from 32.
+        max_text_bytes: the most bytes that the texts of a request have together; more are refused before they are
+            tokenized. None: 16 for each token of the rows that the model takes at a time, and at least 65,536.
         options: the options of the task for requests that have none of their own.
         engine: the TensorRT engine of the bundle to serve instead of the graph, by its file's name without .plan.
 
@@ -64,7 +67,13 @@ def write_repository(
     and RepositoryDestinationError where the repository cannot be written.
     """
     plan = make_plan(
-        Path(folder), name=name, batch_size=batch_size, buckets=buckets, options=options or {}, engine=engine
+        Path(folder),
+        name=name,
+        batch_size=batch_size,
+        buckets=buckets,
+        max_text_bytes=max_text_bytes,
+        options=options or {},
+        engine=engine,
     )
     with published(Path(destination)) as partial:
         roles = {writer(plan, partial): role for role, writer in _writers(plan).items()}

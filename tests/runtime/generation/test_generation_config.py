@@ -268,7 +268,15 @@ def test_a_server_answers_with_the_defaults_and_takes_the_options_of_requests(
     assert causal_lm.manifest.generation is not None
     generation = dataclasses.replace(causal_lm.manifest.generation, defaults=BEAMS, max_new_tokens=5)
     folder = copy_decoder(causal_lm, tmp_path, generation=generation).folder
-    plan = make_plan(folder, name=None, batch_size=None, buckets=None, options={"length_penalty": 0.5}, engine=None)
+    plan = make_plan(
+        folder,
+        name=None,
+        batch_size=None,
+        buckets=None,
+        max_text_bytes=None,
+        options={"length_penalty": 0.5},
+        engine=None,
+    )
     shutil.copytree(folder, tmp_path / "1" / BUNDLE)
     parameters = {"provider": "cpu", "batch_size": "8", "options": json.dumps(plan.options)}
     step = GeneratorStep(tmp_path / "1", {**parameters, VERSION_PARAMETER: __version__})

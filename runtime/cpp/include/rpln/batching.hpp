@@ -75,10 +75,13 @@ inline std::vector<std::int64_t> masks_of(const Encoding& encoding, const Manife
   return places;
 }
 
+// Rows that run together, or wait to.
+using BatchRows = std::vector<const Encoding*>;
+
 // Returns as how many tokens each row counts in a batch. It is the number of its tokens, or more where the logits of
 // its masks need more memory.
-inline std::vector<std::int64_t> costs_from_encodings(const std::vector<Encoding>& encodings,
-                                                      const std::vector<TensorSpec>& specs, const Manifest& manifest) {
+inline std::vector<std::int64_t> costs_from_rows(const BatchRows& rows, const std::vector<TensorSpec>& specs,
+                                                 const Manifest& manifest) {
   std::int64_t per_mask = 0;
   for (const TensorSpec& spec : specs) {
     if (!spec.has_axis(names::masks) && !spec.has_axis(names::masked_tokens)) continue;
@@ -90,16 +93,13 @@ inline std::vector<std::int64_t> costs_from_encodings(const std::vector<Encoding
   }
   const double tokens_per_mask = static_cast<double>(per_mask * most_tokens) / static_cast<double>(most_output_bytes);
   std::vector<std::int64_t> costs;
-  for (const Encoding& row : encodings) {
-    const auto masks = per_mask ? static_cast<double>(masks_of(row, manifest).size()) : 0;
-    costs.push_back(std::max(static_cast<std::int64_t>(row.size()),
+  for (const Encoding* row : rows) {
+    const auto masks = per_mask ? static_cast<double>(masks_of(*row, manifest).size()) : 0;
+    costs.push_back(std::max(static_cast<std::int64_t>(row->size()),
                              static_cast<std::int64_t>(std::ceil(masks * tokens_per_mask))));
   }
   return costs;
 }
-
-// The rows of a batch.
-using BatchRows = std::vector<const Encoding*>;
 
 // Returns a tensor (rows, longest row) with a value for every token, padded with `fill` on the right.
 template <class ValueOf>

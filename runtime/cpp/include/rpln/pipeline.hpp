@@ -68,10 +68,10 @@ class TaskRunner final : public Runner {
     const Task task({session_.manifest(), tokenizer_},
                     Options(options, Task::options, "for " + std::string(Task::name)));
     std::vector<std::vector<Encoding>> encodings;
-    std::vector<Encoding> rows;
-    for (const Json& item : items) {
-      encodings.push_back(task.encode(item));
-      rows.insert(rows.end(), encodings.back().begin(), encodings.back().end());
+    for (const Json& item : items) encodings.push_back(task.encode(item));
+    BatchRows rows;
+    for (const std::vector<Encoding>& of_item : encodings) {
+      for (const Encoding& row : of_item) rows.push_back(&row);
     }
     std::vector<Scores> scores = run_rows(task, rows, batch_size);
     Json answers = Json::array();
@@ -89,14 +89,13 @@ class TaskRunner final : public Runner {
  private:
   using Scores = typename Task::Scores;
 
-  [[nodiscard]] std::vector<Scores> run_rows(const Task& task, const std::vector<Encoding>& rows,
-                                             std::int64_t batch_size) const {
+  [[nodiscard]] std::vector<Scores> run_rows(const Task& task, const BatchRows& rows, std::int64_t batch_size) const {
     const Manifest& manifest = session_.manifest();
     const std::int64_t budget = token_budget(specs_, manifest.usable_length);
     std::vector<Scores> scores(rows.size());
-    for (const auto& batch : batches(costs_from_encodings(rows, specs_, manifest), batch_size, budget)) {
+    for (const auto& batch : batches(costs_from_rows(rows, specs_, manifest), batch_size, budget)) {
       BatchRows own;
-      for (const std::size_t row : batch) own.push_back(&rows[row]);
+      for (const std::size_t row : batch) own.push_back(rows[row]);
       const Feeds feeds = feeds_from_rows(own, session_.graph(), manifest);
       const std::vector<Output> outputs = session_.run(feeds, outputs_);
       std::size_t masks_before = 0;

@@ -25,7 +25,7 @@ from rpln_runtime.triton.steps.generator import BUNDLE
 _BACKEND_PARAMETERS: Final = frozenset({"EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS"})
 _TOKENIZER, _ANSWERS, _GENERATOR = (
     frozenset({VERSION_PARAMETER, "options", *names})
-    for names in (("buckets", "most_rows"), (), ("batch_size", "provider"))
+    for names in (("buckets", "most_rows", "max_text_bytes"), (), ("batch_size", "max_text_bytes", "provider"))
 )
 
 
@@ -82,6 +82,7 @@ def _plan(model: Model, version: Path) -> RepositoryPlan:
         names=Names(model.name),
         batch_size=_number(model.parameters.get("batch_size", "1"), "batch_size"),
         buckets=tuple(_number(part, "buckets") for part in model.parameters.get("buckets", "").split(",") if part),
+        max_text_bytes=_number(model.parameters.get("max_text_bytes", "1"), "max_text_bytes"),
         options=options_from_text(model.parameters.get("options", "").encode()),
     )
     check_plan(plan)

@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 
 from rpln_runtime.errors import InputError, RplnError
-from rpln_runtime.triton.request import OPTIONS, options_from_text, text_from_bytes
+from rpln_runtime.triton.request import OPTIONS, check_text_bytes, options_from_text, text_from_bytes
 from rpln_runtime.triton.steps.generator import GeneratorStep, Send
 from rpln_runtime.triton.steps.serving import (
     arrays_from_request,
@@ -46,6 +46,7 @@ class GeneratorModel:
             # Every instance is a process of its own. This way it sees only the GPU that Triton assigned to it.
             os.environ["CUDA_VISIBLE_DEVICES"] = args["model_instance_device_id"]
         self._names = input_names(args)
+        self._max_text_bytes = int(parameters(args)["max_text_bytes"])
         self._step = type(self).make_step(version_folder(args), parameters(args))
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -65,7 +66,9 @@ class GeneratorModel:
                 raise InputError(
                     f"a request has {len(arrays['text'])} prompts, expected one: the server joins requests."
                 )
-            return Call(text_from_bytes(arrays["text"][0, 0], "text"), options, sender)
+            text = arrays["text"][0, 0]
+            check_text_bytes(len(text), self._max_text_bytes)
+            return Call(text_from_bytes(text, "text"), options, sender)
         except RplnError as error:
             _close(sender, triton_error(error))
             return None

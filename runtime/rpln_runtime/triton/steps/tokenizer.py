@@ -25,6 +25,7 @@ class TokenizerStep:
         self._bundle = StepBundle.read(folder, parameters)
         self._buckets = [int(bucket) for bucket in parameters["buckets"].split(",")]
         self._most_rows = int(parameters["most_rows"])
+        self._max_text_bytes = int(parameters["max_text_bytes"])
         self._graph = self._bundle.manifest.graphs[0]
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -32,14 +33,15 @@ class TokenizerStep:
 
         Raises InputError for items and options that the bundle does not take.
         """
-        asked = asked_from_arrays(arrays, self._bundle.postprocess.fields)
+        asked = asked_from_arrays(arrays, self._bundle.postprocess.fields, max_text_bytes=self._max_text_bytes)
         encodings = [self._bundle.with_options(one.options).encode(one.item) for one in asked]
-        rows = [encoding for several in encodings for encoding in several]
-        if len(rows) > self._most_rows:
+        # Windows that share most of their tokens may need a thousand times the memory of the text, and are not made.
+        if (count := sum(map(len, encodings))) > self._most_rows:
             raise InputError(
-                f"the texts of the request make {len(rows)} rows of up to {self._buckets[-1]} tokens, and the model "
+                f"the texts of the request make {count} rows of up to {self._buckets[-1]} tokens, and the model "
                 f"takes {self._most_rows} at a time: send fewer or shorter texts, or raise --batch-size."
             )
+        rows = [encoding for several in encodings for encoding in several]
         feeds = feeds_from_encodings(rows, self._graph, self._bundle.manifest)
         padded = {spec.name: self._padded(feeds[spec.name], spec) for spec in self._graph.inputs}
         length = bucket_of(max(map(len, rows)), self._buckets)

@@ -247,6 +247,7 @@ class Generator {
   // Returns the tokens of a text. A decoder gets the special tokens before the text, but not those after it, because
   // the text goes on; an encoder gets both.
   [[nodiscard]] Prompt prompt_from_text(const std::string& text) const {
+    tokenizer_.check_bytes(text, encoder_ ? encoder_->manifest().usable_length : limit(), "shorten it.");
     const Encoding encoding = tokenizer_.encode(text);
     Prompt ids = ids_of(encoding);
     if (!continues_prompts()) return ids;

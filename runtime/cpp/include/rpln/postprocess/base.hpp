@@ -21,6 +21,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -90,10 +92,17 @@ inline void check_fields(const Json& item, const Fields& fields) {
   if (!fits) throw InputError("an item has the fields " + join(keys) + expected);
 }
 
-// Cuts `encoding` to `max_length` where `truncation` allows it, or else to the usable length of the model. Otherwise
-// throws InputError for an encoding that is longer than that.
-inline Encoding fit(const Encoding& encoding, const Manifest& manifest, bool truncation,
-                    std::optional<std::int64_t> max_length = std::nullopt) {
+// Encodes a text or a pair, and cuts it to `max_length`, or else to the usable length of the model, where `truncation`
+// allows it. Otherwise throws InputError for a text that is longer than that, before it is encoded if its bytes show it.
+inline Encoding encode_fitting(const Context& context, std::string_view text, std::optional<std::string_view> pair,
+                               bool truncation, std::optional<std::int64_t> max_length = std::nullopt) {
+  const auto& [manifest, tokenizer] = context;
+  if (!truncation) {
+    const std::string advice = "shorten it, or set the option truncation to true to leave out the rest.";
+    tokenizer.check_bytes(text, manifest.usable_length, advice);
+    if (pair) tokenizer.check_bytes(*pair, manifest.usable_length, advice);
+  }
+  const Encoding encoding = pair ? tokenizer.encode(text, *pair) : tokenizer.encode(text);
   if (static_cast<std::int64_t>(encoding.size()) > manifest.usable_length && !truncation) {
     throw InputError("a text has " + std::to_string(encoding.size()) + " tokens, the limit of this model is " +
                      std::to_string(manifest.usable_length) +

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,7 @@ class FeatureExtraction {
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
     const std::string text = prompt_ + std::string(text_from_json(item));
-    return {fit(context_.tokenizer.encode(text), context_.manifest, truncation_, sentences_.max_length)};
+    return {encode_fitting(context_, text, std::nullopt, truncation_, sentences_.max_length)};
   }
 
   [[nodiscard]] Scores score(const Row& row) const {

@@ -49,7 +49,7 @@ class FillMask {
   [[nodiscard]] bool always_list() const { return false; }
 
   [[nodiscard]] std::vector<Encoding> encode(const Json& item) const {
-    Encoding encoding = fit(context_.tokenizer.encode(text_from_json(item)), context_.manifest, truncation_);
+    Encoding encoding = encode_fitting(context_, text_from_json(item), std::nullopt, truncation_);
     if (masks_of(encoding, context_.manifest).empty()) {
       throw InputError("a text has no " + context_.tokenizer.token(*context_.manifest.mask_token_id) + " among its " +
                        std::to_string(encoding.size()) + " tokens: put it where a token is to be filled in.");

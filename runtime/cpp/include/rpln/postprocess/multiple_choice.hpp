@@ -30,8 +30,7 @@ class MultipleChoice {
     }
     std::vector<Encoding> rows;
     for (const Json& choice : choices) {
-      const Encoding row = context_.tokenizer.encode(text_from_json(item["prompt"]), text_from_json(choice));
-      rows.push_back(fit(row, context_.manifest, truncation_));
+      rows.push_back(encode_fitting(context_, text_from_json(item["prompt"]), text_from_json(choice), truncation_));
     }
     return rows;
   }

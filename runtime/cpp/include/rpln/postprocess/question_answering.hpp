@@ -57,6 +57,8 @@ class QuestionAnswering {
       if (text == "") throw InputError("the " + field + " is empty, expected a text.");
     }
     const std::string_view question = text_from_json(item["question"]);
+    // The question is in every window.
+    context_.tokenizer.check_bytes(question, max_length_, "shorten the question.");
     const Encoding encoding = context_.tokenizer.encode(question, text_from_json(item["context"]));
     return windows(encoding, max_length_, stride_, context_.manifest.truncation_side, in_context);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,9 +44,9 @@ class TextClassification {
     if (!item.is_string()) check_fields(item, fields);
     const std::string_view text = text_from_json(item.is_string() ? item : item["text"]);
     const bool has_pair = item.is_object() && item.contains("text_pair") && !item["text_pair"].is_null();
-    const Encoding encoding = has_pair ? context_.tokenizer.encode(text, text_from_json(item["text_pair"]))
-                                       : context_.tokenizer.encode(text);
-    return {fit(encoding, context_.manifest, truncation_)};
+    std::optional<std::string_view> pair;
+    if (has_pair) pair = text_from_json(item["text_pair"]);
+    return {encode_fitting(context_, text, pair, truncation_)};
   }
 
   [[nodiscard]] Scores score(const Row& row) const {

@@ -52,6 +52,16 @@ inline std::size_t count_leading_space_bytes(std::string_view text) {
   return at;
 }
 
+inline std::size_t count_bytes_without_spaces(std::string_view text) {
+  std::size_t count = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const utf8::Character character = utf8::decode(text, at);
+    if (!unicode::is_space(character.code)) count += character.length;
+    at += character.length;
+  }
+  return count;
+}
+
 // Finds added tokens in a text, from left to right. Of several tokens that begin at the same place, the longest counts.
 class AddedTokens {
  public:

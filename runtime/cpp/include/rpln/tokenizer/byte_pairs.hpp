@@ -88,6 +88,11 @@ class Merger {
     for (std::int32_t at = 0; at != none; at = symbol(at).next) pieces.push_back(symbol(at).piece);
   }
 
+  // Returns how many bytes of memory are kept.
+  [[nodiscard]] std::size_t memory() const {
+    return symbols_.capacity() * sizeof(Symbol) + candidates_.capacity() * sizeof(Candidate);
+  }
+
  private:
   static constexpr std::int32_t none = -1;
 

@@ -47,7 +47,11 @@ class Tokenizer {
     for (const detail::AddedToken& token : file_->added_tokens) {
       (token.normalized ? normalized_ : verbatim_).add(token);
       special_[token.id] = token.special;
+      longest_ = std::max(longest_, token.content.size());
     }
+    for (const auto& [name, _] : file_->model_ids) longest_ = std::max(longest_, utf8::count_characters(name));
+    const auto& bytes = file_->byte_ids;
+    knows_bytes_ = std::find(bytes.begin(), bytes.end(), detail::TokenizerFile::no_id) == bytes.end();
   }
 
   // Encodes `text` with special tokens. Throws InputError for a text that is not UTF-8.
@@ -56,6 +60,23 @@ class Tokenizer {
   // The same for a pair of texts.
   [[nodiscard]] Encoding encode(std::string_view text, std::string_view pair) const {
     return encode_parts({text, pair}, file_->pair);
+  }
+
+  // Throws InputError for a long text whose bytes alone show that it has more than `most` tokens. This costs almost no
+  // time.
+  void check_bytes(std::string_view text, std::int64_t most, const std::string& advice) const {
+    utf8::check(text);
+    if (!knows_bytes_ || utf8::count_characters(text) <= short_text) return;
+    // A token stands for at most `longest_` bytes, apart from spaces that an added token takes along.
+    const bool all = std::none_of(file_->added_tokens.begin(), file_->added_tokens.end(), [&](const auto& token) {
+      return (token.lstrip || token.rstrip) && text.find(token.content) != text.npos;
+    });
+    const std::size_t bytes = all ? text.size() : detail::count_bytes_without_spaces(text);
+    const std::size_t least = (bytes + longest_ - 1) / longest_;
+    if (to_signed(least) > most) {
+      throw InputError("a text has " + std::to_string(least) + " tokens or more, the limit of this model is " +
+                       std::to_string(most) + ": " + advice);
+    }
   }
 
   // Encodes each of the `words` with special tokens around all of them, as transformers does it for split words. Places
@@ -127,6 +148,9 @@ class Tokenizer {
   static constexpr const char* file_name = "tokenizer.json";
 
  private:
+  // Shorter texts are encoded at once: that costs little, and a message then has the number of their tokens.
+  static constexpr std::size_t short_text = std::size_t{1} << 14U;
+
   // The memory that one thread works with while it encodes. Threads borrow one each, so that they need not wait.
   struct Desk {
     detail::WordCache cache;
@@ -135,6 +159,12 @@ class Tokenizer {
     std::vector<detail::Stretch> verbatim;
     std::vector<detail::Stretch> stretches;
     std::string prefixed;
+
+    // Returns how many bytes of memory are kept for the next text, the cache left aside.
+    [[nodiscard]] std::size_t memory() const {
+      return merger.memory() + pieces.capacity() * sizeof(detail::Piece) + prefixed.capacity() +
+             (verbatim.capacity() + stretches.capacity()) * sizeof(detail::Stretch);
+    }
   };
 
   class Desks {
@@ -148,11 +178,15 @@ class Tokenizer {
     }
 
     void give_back(std::unique_ptr<Desk> desk) {
+      if (desk->memory() > most_kept) return;
       const std::lock_guard lock(mutex_);
       free_.push_back(std::move(desk));
     }
 
    private:
+    // A long text may need a thousand times this; then it is freed.
+    static constexpr std::size_t most_kept = std::size_t{1} << 20U;
+
     std::mutex mutex_;
     std::vector<std::unique_ptr<Desk>> free_;
   };
@@ -372,6 +406,8 @@ class Tokenizer {
   detail::AddedTokens verbatim_;
   detail::AddedTokens normalized_;
   std::unordered_map<std::int64_t, bool> special_;
+  std::size_t longest_ = 1;  // the most bytes that a token stands for
+  bool knows_bytes_ = true;  // whether every byte has a token, so that none stands for any number of them
   std::unique_ptr<Desks> desks_ = std::make_unique<Desks>();
 };
 
