@@ -185,6 +185,7 @@ def test_a_seed_repeats_samples_in_any_batch(built: Build, demo: Demo) -> None:
         ("a", {"forced_bos_token_id": "<s>"}),
         ("a", {"forced_eos_token_id": [-1]}),
         ("a", {"do_sample": True, "num_beams": 2}),
+        ("a" * 20_000, {}),
     ],
 )
 def test_bad_prompts_and_options_are_refused(built: Build, demo: Demo, inputs: str, options: dict[str, Any]) -> None:

@@ -253,6 +253,13 @@ def feeds(ids: Any, **others: Any) -> dict[str, np.ndarray]:
     return {"input_ids": array, "attention_mask": np.ones_like(array)} | others
 
 
+def test_spaces_that_a_mask_takes_along_are_no_tokens(built: Build, demo: Demo) -> None:
+    """A text of far more bytes than the model takes tokens fits, where the bytes are spaces before a mask."""
+    folder, text = demo("fill-mask"), "The old man walked to the" + " " * 100_000 + "<mask>."
+    (answer,) = built.ask("answer", folder, [{"inputs": text, "options": {}}], provider="cpu", threads=1)
+    assert_same(answer, pipeline(folder, provider="cpu", threads=1)(text))
+
+
 BAD_FEEDS = [
     feeds([[0, 7500]]),
     feeds([[0, -1], [3, 4]]),
@@ -298,6 +305,8 @@ BAD_ITEMS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
         ("a", {"top_k": 1.5}),
         ("a", {"truncation": "yes"}),
         ({"text": "a", "other": "b"}, {}),
+        ("a" * 20_000, {}),
+        ({"text": "a", "text_pair": "\u3042" * 20_000}, {}),
     ],
     "question-answering": [
         ("a", {}),
@@ -305,18 +314,22 @@ BAD_ITEMS: dict[str, list[tuple[Any, dict[str, Any]]]] = {
         ({"question": "", "context": "a"}, {}),
         ({"question": "a " * 90, "context": CONTEXT}, {}),
         (QUESTIONS[0], {"max_seq_len": 999}),
+        ({"question": "a" * 20_000, "context": "a"}, {}),
     ],
     "multiple-choice": [
         ({"prompt": "a", "choices": []}, {}),
         ({"prompt": "a", "choices": "bc"}, {}),
         ({"prompt": "a", "choices": [3]}, {}),
+        ({"prompt": "a" * 20_000, "choices": ["b"]}, {}),
     ],
     "fill-mask": [
         ("no mask", {}),
         ("<mask>", {"targets": []}),
+        (" " * 20_000 + "a" * 20_000 + " <mask>", {}),
     ],
     "feature-extraction": [
         ("a", {"pooling": "median"}),
+        ("a" * 20_000, {}),
     ],
 }
 """Items and options that a task refuses."""

@@ -38,7 +38,16 @@ def test_a_bundle_in_the_cache_answers(
 
 def test_triton_gets_the_files_that_the_links_lead_to(snapshot: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    write(snapshot, repository, name="classifier", batch_size=None, buckets=None, max_text_bytes=None, options=[], engine=None)
+    write(
+        snapshot,
+        repository,
+        name="classifier",
+        batch_size=None,
+        buckets=None,
+        max_text_bytes=None,
+        options=[],
+        engine=None,
+    )
     assert not any(path.is_symlink() for path in repository.rglob("*"))
     (graph,) = repository.rglob("model.onnx")
     assert graph.read_bytes() == (snapshot / "model.onnx").read_bytes()

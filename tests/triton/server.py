@@ -55,17 +55,8 @@ def triton_server(
     environment: Path, repositories: Sequence[Path], work: Path, arguments: Sequence[str] = ()
 ) -> Iterator[Server]:
     """Start a server of `environment` with all `repositories`, and stop it at the end."""
-    python = environment / "bin" / "python"
-    version, libraries = subprocess.check_output([python, "-c", _ABOUT_PYTHON], text=True).split()
-    site = environment / "lib" / f"python{version}" / "site-packages"
-    home = site / "pytriton" / "tritonserver"
+    home, version, variables = _installed(environment)
     backends = _copy_backends(home, version, work)
-    (home / "bin" / "tritonserver").chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-    variables = kept | {
-        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{site / 'nvidia_pytriton.libs'}:{libraries}",
-    }
     http, grpc = _free_port(), _free_port()
     command = [
         str(home / "bin" / "tritonserver"),
@@ -91,6 +82,28 @@ def triton_server(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def server_help(environment: Path) -> str:
+    """Return what the server of `environment` says of its flags."""
+    home, _, variables = _installed(environment)
+    done = subprocess.run([home / "bin" / "tritonserver", "--help"], env=variables, capture_output=True, check=False)
+    return (done.stdout + done.stderr).decode()
+
+
+def _installed(environment: Path) -> tuple[Path, str, dict[str, str]]:
+    """Return the folder of the server, the version of its Python, and the variables that it runs with."""
+    python = environment / "bin" / "python"
+    version, libraries = subprocess.check_output([python, "-c", _ABOUT_PYTHON], text=True).split()
+    site = environment / "lib" / f"python{version}" / "site-packages"
+    home = site / "pytriton" / "tritonserver"
+    (home / "bin" / "tritonserver").chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
+    variables = kept | {
+        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{site / 'nvidia_pytriton.libs'}:{libraries}",
+    }
+    return home, version, variables
 
 
 def _copy_backends(home: Path, version: str, work: Path) -> Path:

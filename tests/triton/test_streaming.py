@@ -4,6 +4,8 @@ import importlib
 import itertools
 import json
 import queue
+import shlex
+import subprocess
 import sys
 import urllib.request
 import warnings
@@ -204,6 +206,19 @@ def test_over_http_pieces_are_events(server: Server, generators: dict[str, Gener
     with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=30) as response:
         events = [json.loads(line.removeprefix(b"data: ")) for line in response if line.strip()]
     assert "".join(event["text"] for event in events) == "".join(generators["writer"].stream("Ada", max_new_tokens=5))
+
+
+def test_the_command_of_the_readme_is_answered(server: Server, bundles: dict[str, Path], tmp_path: Path) -> None:
+    write_repository(bundles["writer"], tmp_path / "repository", name="writer")
+    readme = (tmp_path / "repository" / "README.md").read_text(encoding="utf-8")
+    (command,) = [line for line in readme.splitlines() if line.startswith("curl")]
+    arguments = [part.replace("localhost:8000", server.http) for part in shlex.split(command)]
+    events = subprocess.check_output([*arguments, "--silent"], text=True).split("\n\n")
+    assert all(json.loads(event.removeprefix("data: "))["model_name"] == "writer" for event in events if event)
+    assert 'whl[gpu]"' in readme
+    assert "without a GPU, write `[cpu]` instead of `[gpu]`, and add `--model-config-name=cpu`" in readme
+    assert "| 65,536 | `--max-text-bytes`, or `max_text_bytes` in `writer` |" in readme
+    assert "private" not in readme
 
 
 def test_clients_that_go_leave_the_others_alone(server: Server, generators: dict[str, Generator]) -> None:

@@ -63,7 +63,18 @@ def test_writing_needs_no_protobufs(tagger: Path, tmp_path: Path) -> None:
 
 
 def test_both_commands_write_the_same(tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--name", "tagger", "--batch-size", "8", "--buckets", "16,64", "--option", "stride=3", "--max-text-bytes", "777"]
+    options = [
+        "--name",
+        "tagger",
+        "--batch-size",
+        "8",
+        "--buckets",
+        "16,64",
+        "--option",
+        "stride=3",
+        "--max-text-bytes",
+        "777",
+    ]
     assert main([str(tagger), "-o", str(tmp_path / "a"), *options]) == 0
     result = CliRunner().invoke(rpln_command, ["triton", str(tagger), "-o", str(tmp_path / "b"), *options])
     assert result.exit_code == 0, result.output
@@ -226,14 +237,6 @@ def test_an_altered_bundle_is_refused(tagger: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_bytes(b"{}")
     with pytest.raises(ManifestError, match=r"tokenizer\.json"):
         write_repository(folder, tmp_path / "repository")
-
-
-def test_the_readme_asks_as_the_ensemble_answers(tagger: Path, tmp_path: Path) -> None:
-    write_repository(tagger, tmp_path / "repository", name="tagger")
-    (line,) = [line for line in (tmp_path / "repository/README.md").read_text().splitlines() if "/infer" in line]
-    (body,) = [json.loads(part) for part in line.split("'")[1:2]]
-    assert line.startswith("curl localhost:8000/v2/models/tagger/infer")
-    assert [tensor["name"] for tensor in body["inputs"]] == ["text"]
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(512, [32, 64, 128, 256, 512]), (100, [32, 64, 100]), (20, [20])])

@@ -1,45 +1,23 @@
-"""The README.md of a repository: how to serve it, how to ask, and what may be changed."""
+"""The README.md of a repository: how to serve it, how to ask, its limits, and what may be changed."""
 
 import json
+from importlib import resources
 from typing import Final
 
 from rpln_runtime._version import __version__
 from rpln_runtime.installing import extras_command
 from rpln_runtime.triton.plan import RepositoryPlan
-from rpln_runtime.triton.request import OPTIONS
+from rpln_runtime.triton.request import MOST_OPTION_BYTES, OPTIONS
 from rpln_runtime.triton.response import COUNT
 
-_SERVING: Final = """# {name}: {task} for Triton Inference Server
+IMAGE: Final = "nvcr.io/nvidia/tritonserver:26.09-py3"
+"""The image of a server that has the fixes of NVIDIA's security bulletins up to May 2026."""
 
-rpln-runtime {version} wrote this repository from the bundle {source}. After a change, check it with
-`rpln triton --check .`, which needs `{check}`.
-
-## Serve
-
-The server's own Python, 3.11 or newer, runs the steps before and after the model, so it needs rpln-runtime. The package
-is on no index. `make wheels` in a clone of rpln-export writes its wheel into `dist/`; copy the wheel to the server:
-
-```
-pip install "rpln_runtime-{version}-py3-none-any.whl{extra}"
-tritonserver --model-repository=. {flags}
-```
-
-On a machine without a GPU add `--model-config-name=cpu`.{note} One server can serve several repositories, each named by
-a `--model-repository`. With numpy 2, the Python backend of some servers (24.10 is one) returns empty outputs; there,
-run `pip install "numpy<2"` as well.
-"""
-
-_ENCODER: Final = """
-## Ask
-
-```
-curl localhost:8000/v2/models/{name}/infer -d '{body}'
-```
-
-answers with {columns}.
-Each has a row for each item of the request, with a value for each thing that was found. Where items have different
-numbers of values, rows are filled up, and `{count}` says how many values are real. The request may also have
-`{options}`: options of the task as a JSON object, the same as those of `rpln_runtime.pipeline`.
+_PRIVATE: Final = """
+Only `{name}` is for clients. The other models are private: ids beyond the vocabulary that are sent to `{name}_model` \
+fail the requests of others that run in the same batch. Triton's `--http-restricted-api` and \
+`--grpc-restricted-protocol` restrict kinds of requests, not models. A proxy can do it by the path, as `nginx.conf` in \
+`docs/deploy` does. The path of a gRPC request does not name the model: let only clients that you trust reach that port.
 
 ## Change
 
@@ -53,42 +31,102 @@ numbers of values, rows are filled up, and `{count}` says how many values are re
 Only requests of equal shapes run together. With fewer buckets more requests do, and there is more padding.
 """
 
-_GENERATOR: Final = """
-## Ask
-
-```
-curl localhost:8000/v2/models/{name}/generate_stream -d '{body}'
-```
-
-answers with pieces of text as soon as there are any; over gRPC, use `ModelStreamInfer`. The request may also have
-`{options}`: a JSON object with the same options as those of `rpln_runtime.generator`. Prompts that arrive within a
-millisecond of each other and have equal options run in one batch of at most {batch_size}. More instances, set by
-`instance_group`, run more batches at once.
-"""
-
 
 def readme(plan: RepositoryPlan) -> str:
     """Return the text of README.md."""
-    manifest, name = plan.manifest, plan.names.served
-    shared = {"name": name, "options": OPTIONS, "batch_size": plan.batch_size}
-    serving = _SERVING.format(
-        name=name,
+    manifest = plan.manifest
+    template = resources.files(__package__).joinpath("readme_template.md").read_text(encoding="utf-8")
+    text = template.format(
+        name=plan.names.served,
         task=manifest.task,
         version=__version__,
         source=f"{manifest.source.name} ({manifest.source.sha256[:12]})",
         check=extras_command("triton"),
-        extra="[gpu]" if plan.generates else "",
-        flags="" if plan.generates else "--cache-config=local,size=104857600",
-        note="" if "cpu" in plan.providers else " (Not this bundle: it computes in bf16, which needs a GPU.)",
+        wheel=f"rpln_runtime-{__version__}-py3-none-any.whl",
+        image=IMAGE,
+        **(_of_generator(plan) if plan.generates else _of_encoder(plan)),
     )
-    if plan.generates:
-        body = {"text": "The old man", OPTIONS: json.dumps({"max_new_tokens": 40})}
-        return serving + _GENERATOR.format(body=json.dumps(body), **shared)
+    return f"{text.rstrip()}\n"
+
+
+def _of_encoder(plan: RepositoryPlan) -> dict[str, str]:
+    """Return the parts of the template that differ where a request gets one answer."""
+    name, rows, tokens = plan.names.served, plan.batch_size, plan.manifest.usable_length
     columns = ", ".join(f"`{column.name}`" for column in plan.interface.columns)
-    buckets = ", ".join(map(str, plan.buckets))
-    return serving + _ENCODER.format(
-        body=json.dumps(_body(plan)), columns=columns, count=COUNT, buckets=buckets, **shared
-    )
+    return {
+        "steps": "the steps before and after the model",
+        "extra": "",
+        "flags": "--cache-config=local,size=104857600",
+        "on_cpu": _on_cpu(plan, "add `--model-config-name=cpu`"),
+        "call": "infer",
+        "body": json.dumps(_body(plan)),
+        "answer": (
+            f"answers with {columns}. Each has a row for each item of the request, with a value for each thing that "
+            "was found. Where items have different numbers of values, rows are filled up, and "
+            f"`{COUNT}` says how many values are real. The request may also have `{OPTIONS}`: for each item, options "
+            "of the task as a JSON object, the same as those of `rpln_runtime.pipeline`."
+        ),
+        "limits": _table(
+            ("items of a request", str(rows), "`--batch-size`"),
+            ("rows that its items become", f"{rows}, of {tokens} tokens each", "`--batch-size`, `--buckets`"),
+            *_limits(plan, f"{name}_tokenizer"),
+        ),
+        "about_limits": (
+            "Rows are not texts: a text that is read in windows becomes several rows, and every choice of multiple "
+            f"choice is one. So a request of {rows} texts is refused if one of them needs two windows. Send each text "
+            "in a request of its own: the server joins requests."
+        ),
+        "scaling": "Raise `count` in `instance_group` of the model that requests wait for.",
+        "private": _PRIVATE.format(name=name, buckets=", ".join(map(str, plan.buckets))),
+    }
+
+
+def _of_generator(plan: RepositoryPlan) -> dict[str, str]:
+    """Return the parts of the template that differ where a request gets text, piece by piece."""
+    return {
+        "steps": "the generator",
+        "extra": "[gpu]",
+        "flags": "--exit-timeout-secs=30",
+        "on_cpu": _on_cpu(plan, "write `[cpu]` instead of `[gpu]`, and add `--model-config-name=cpu`"),
+        "call": "generate_stream",
+        "body": json.dumps({"text": "The old man", OPTIONS: json.dumps({"max_new_tokens": 40})}),
+        "answer": (
+            "answers with pieces of text as soon as there are any; over gRPC, use `ModelStreamInfer`. The request may "
+            f"also have `{OPTIONS}`: a JSON object with the same options as those of `rpln_runtime.generator`."
+        ),
+        "limits": _table(
+            ("prompts of a request", "1", "the server joins requests"),
+            ("sequences that run together", str(plan.batch_size), "`--batch-size`"),
+            *_limits(plan, plan.names.served),
+        ),
+        "about_limits": (
+            "Prompts that arrive within a millisecond of each other and have equal options run in one batch. The next "
+            "batch starts when it is done, or at once in another instance."
+        ),
+        "scaling": "Raise `count` in `instance_group`: each instance runs a batch of its own.",
+        "private": "",
+    }
+
+
+def _on_cpu(plan: RepositoryPlan, advice: str) -> str:
+    if "cpu" in plan.providers:
+        return f"On a machine without a GPU, {advice}."
+    return "This bundle computes in bf16, which needs a GPU."
+
+
+def _limits(plan: RepositoryPlan, model: str) -> list[tuple[str, str, str]]:
+    return [
+        (
+            "bytes of the texts of a request",
+            f"{plan.max_text_bytes:,}",
+            f"`--max-text-bytes`, or `max_text_bytes` in `{model}`",
+        ),
+        (f"bytes of the `{OPTIONS}` of an item", f"{MOST_OPTION_BYTES:,}", "in rpln-runtime"),
+    ]
+
+
+def _table(*rows: tuple[str, str, str]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _body(plan: RepositoryPlan) -> object:
