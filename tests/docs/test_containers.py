@@ -72,10 +72,25 @@ def test_the_entry_and_the_command_are_those_of_the_runtime(services: dict[str, 
 
 
 def test_services_are_built_of_what_there_is(services: dict[str, Any]) -> None:
-    for service in services.values():
+    built = [service for service in services.values() if "build" in service]
+    assert len(built) == len(DOCKERFILES)
+    for service in built:
         context = DEPLOY / service["build"]["context"]
         assert context.resolve() == ROOT
         assert (context / service["build"]["dockerfile"]).is_file()
+
+
+def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(services: dict[str, Any]) -> None:
+    proxy = services["proxy"]
+    (source, target, mode) = proxy["volumes"][0].split(":")
+    assert (target, mode) == ("/etc/nginx/conf.d/default.conf", "ro")
+    conf = re.sub("#.*", "", (DEPLOY / source).read_text(encoding="utf-8"))
+    assert f":{conf.split('listen ')[1].partition(';')[0]}" in proxy["ports"][0]
+    assert "client_max_body_size 1m;" in conf
+    open_ = re.findall(r"location = (\S+) { proxy_pass http://triton:8000; }", conf)
+    assert open_ == ["/v2/models/tagger/infer", "/v2/models/tagger", "/v2/health/ready"]
+    assert re.findall(r"location (?!=)(.*)", conf) == ["/ { return 404; }"]
+    assert all(port.startswith("127.0.0.1:") for port in services["triton"]["ports"])
 
 
 def test_a_server_has_time_to_finish(services: dict[str, Any]) -> None:

@@ -38,6 +38,22 @@ def test_the_documents_fit_together(documents: dict[tuple[str, str], Any]) -> No
     assert f"name: {{as: {metric['pods']['metric']['name']}}}" in rules
 
 
+def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(documents: dict[tuple[str, str], Any]) -> None:
+    ingress, policy = documents["Ingress", "tagger"], documents["NetworkPolicy", "tagger"]["spec"]
+    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "1m"}
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/v2/models/tagger/infer", "Exact")
+    service = documents["Service", path["backend"]["service"]["name"]]["spec"]
+    assert path["backend"]["service"]["port"]["name"] in [port["name"] for port in service["ports"]]
+    pod = documents["Deployment", "tagger"]["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"] == pod["metadata"]["labels"]
+    (container,) = pod["spec"]["containers"]
+    ports = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["ingress"]}
+    assert ports.keys() == {port["name"] for port in container["ports"]}
+    assert all(ports[name] for name in ("http", "grpc"))
+
+
 def test_a_server_has_time_to_finish(documents: dict[tuple[str, str], Any]) -> None:
     pod = documents["Deployment", "tagger"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
