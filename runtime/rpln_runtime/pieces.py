@@ -58,13 +58,16 @@ class Pieces:
     def least_tokens(self, text: str) -> int:
         """Return how many tokens `text` has at least, special tokens left aside, by its length; 0 if there is no limit.
 
-        It needs less than a thousandth of the time that tokenizing takes.
+        It needs a small part of the time that tokenizing takes.
         """
         if self.longest is None:
             return 0
         if any(token in text for token in self.absorbing):
-            text = "".join(text.split())
-        return -(-len(text.encode()) // self.longest)
+            parts = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
+            size = sum(len("".join(part.split()).encode()) for part in parts)
+        else:
+            size = len(text.encode())
+        return -(-size // self.longest)
 
     def cut(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where each piece of `text` begins and ends, in characters."""

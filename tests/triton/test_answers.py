@@ -233,3 +233,36 @@ def test_a_text_that_is_no_utf8_is_refused(encoders: Server) -> None:
     text = np.array([[b"caf\xe9"]], np.object_)
     with pytest.raises(RefusedError, match=r"text .*UTF-8 at byte 3"):
         infer_grpc(encoders, "feature-extraction", {"text": text})
+
+
+def rows(*items: bytes, first_id: int = 0, end: int = 1, logits: int = 6) -> dict[str, np.ndarray]:
+    """Return what the last step of a tagger gets: a row of two tokens for each of `items`."""
+    token = [first_id, 0, 0, end, 0, 0, 0]
+    return {
+        "tokens": np.array([[token, token]] * len(items)),
+        "items": np.array([[item] for item in items], np.object_),
+        "logits": np.zeros((len(items), 2, logits), np.float32),
+    }
+
+
+ITEM = json.dumps({"item": "ab", "options": {}}).encode()
+BAD_ROWS = {
+    "an item that is no JSON": rows(ITEM, b"{"),
+    "an item of another kind": rows(b"[1]"),
+    "a row of no item": rows(b""),
+    "an unknown option": rows(json.dumps({"item": "ab", "options": {"top": 1}}).encode()),
+    "an id out of range": rows(ITEM, first_id=-5),
+    "an end beyond the text": rows(ITEM, end=2**62),
+}
+
+
+def test_bad_rows_for_the_last_step_fail_alone(encoders: Server) -> None:
+    step = "token-classification_answers"
+    expected = {name: array.tolist() for name, array in infer_grpc(encoders, step, rows(ITEM)).items()}
+    with tritonclient.grpc.InferenceServerClient(encoders.grpc) as client:
+        for arrays in BAD_ROWS.values():
+            client.async_infer(step, grpc_inputs(arrays), lambda result, error: None)
+            assert {name: array.tolist() for name, array in infer_grpc(encoders, step, rows(ITEM)).items()} == expected
+    for wrong in ("an item that is no JSON", "an item of another kind", "a row of no item", "an unknown option"):
+        with pytest.raises(RefusedError):
+            infer_grpc(encoders, step, BAD_ROWS[wrong])
