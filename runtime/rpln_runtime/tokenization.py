@@ -12,9 +12,9 @@ import numpy as np
 from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.facts import LEFT, RIGHT
 from rpln_runtime.limits import DOCUMENTS, TOKENIZER
+from rpln_runtime.long_texts import LEAD, PIECE, Pieces
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.options import shown_kind
-from rpln_runtime.pieces import LEAD, PIECE, Pieces
 
 if TYPE_CHECKING:
     import tokenizers

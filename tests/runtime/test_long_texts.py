@@ -1,4 +1,4 @@
-"""Long texts are tokenized piece by piece into the tokens of the whole text, and their bytes tell that they are long."""
+"""Long texts become, piece by piece, the tokens of the whole text, and their bytes tell that they are long."""
 
 import random
 from pathlib import Path
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
-from rpln_runtime import InputError, pieces
-from rpln_runtime.pieces import Pieces
+from rpln_runtime import InputError, long_texts
+from rpln_runtime.long_texts import Pieces
 from rpln_runtime.tokenization import Encoding, Tokenizer
 from tests.cpp.test_tokenizer import CHANGES, Change, changed_tokenizer, no_change, one_word, with_unknown
 from tests.cpp.texts import KINDS, WORDS, one_of, random_texts
@@ -41,7 +41,7 @@ def tokenizer_from(path: Path) -> Tokenizer:
 
 def encode_by_pieces(tokenizer: Tokenizer, size: int, *texts: str) -> Encoding:
     """Return the tokens of a text or a pair, in pieces of at least `size` characters, however short the text is."""
-    with patch.object(pieces, "PIECE", size), patch("rpln_runtime.tokenization.PIECE", -1):
+    with patch.object(long_texts, "PIECE", size), patch("rpln_runtime.tokenization.PIECE", -1):
         return tokenizer.encode(*texts)
 
 
@@ -65,7 +65,7 @@ def test_pieces_have_the_tokens_of_the_text(case: tuple[Change, Path]) -> None:
     cuts = 0
     for place, text in enumerate(hard_texts(1_200, seed=CHANGES.index(change))):
         size = place % 7 + 1
-        with patch.object(pieces, "PIECE", size):
+        with patch.object(long_texts, "PIECE", size):
             cuts += len(list(tokenizer._pieces.cut(text))) - 1
         assert_equal(encode_by_pieces(tokenizer, size, text), tokenizer.encode(text))
     assert tokenizer._pieces.cuttable == (change not in UNCUT)
