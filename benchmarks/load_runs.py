@@ -88,6 +88,21 @@ async def open_loop(
     return run
 
 
+async def burst(
+    client: Client, texts: Sequence[str], expected: Mapping[str, object], *, requests: int, together: int
+) -> Run:
+    """Send so many requests as soon as possible, with at most `together` of them open at a time."""
+    run, begin, drawn, room = Run(), time.perf_counter(), random.Random(0), asyncio.Semaphore(together)
+
+    async def ask(text: str) -> None:
+        async with room:
+            await _ask(run, client, text, expected, timeout_us=0)
+
+    await asyncio.gather(*map(ask, drawn.choices(texts, k=requests)))
+    run.elapsed = time.perf_counter() - begin
+    return run
+
+
 async def _ask(run: Run, client: Client, text: str, expected: Mapping[str, object], *, timeout_us: int) -> None:
     start = time.perf_counter()
     try:

@@ -120,7 +120,8 @@ def test_what_a_full_queue_does_not_take_is_refused_at_once(slow: Server, metric
     # Those in the queue, and one or two that an instance takes before the queue is full.
     assert QUEUE_SIZE < burst.statuses[OK] < ASKED / 2
     assert codes == {503}
-    assert metric(metrics, "nv_inference_request_failure", model=f"{model}_model", reason="REJECTED") > 0
+    # The alert on failing steps is about servers at fault, and this one is not.
+    assert metric(metrics, "nv_inference_request_failure", model=f"{model}_model", reason="BACKEND") == 0
 
 
 def test_the_timeout_of_a_client_counts_in_every_step(slow: Server) -> None:
