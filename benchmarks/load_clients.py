@@ -54,7 +54,7 @@ class HttpClient:
             document["parameters"] = {"timeout": timeout_us}
         status, content = await self.post(json.dumps(document).encode())
         if status != 200:
-            return Reply(str(status), None, content.decode(errors="replace"))
+            return Reply(str(status), None, content.decode(errors="replace").strip('{}"'))
         outputs = {output["name"]: output["data"] for output in json.loads(content)["outputs"]}
         return Reply(OK, tuple(tuple(outputs[name]) for name in ANSWER))
 

@@ -242,7 +242,7 @@ def _beside(run: Run, one: Run | None) -> Iterator[str]:
 
 
 def _refusals(run: Run) -> tuple[str, str, str, str]:
-    """Return how many requests were answered, the slowest of these, how many were not and how, and the median of these."""
+    """Return how many requests were answered and how slowly, how many were not, why, and how soon they knew."""
     others = Counter({status: count for status, count in run.statuses.items() if status != OK})
     status = others.most_common(1)[0][0] if others else ""
     told = f"{_failures(run)}: {run.messages[status].rpartition(',')[2].strip()}" if status in run.messages else "0"

@@ -1,4 +1,4 @@
-"""Runs of load: clients in a closed loop, each of which waits for its answer, or requests that arrive at random times."""
+"""Runs of load: clients that wait for their answers, requests that arrive at random times, and many at once."""
 
 import asyncio
 import itertools

@@ -3,7 +3,7 @@
 Without an address it exports the embedded tagger, starts the tests' server (make .venv-triton/.installed) with its
 repository, and writes triton-load.md to benchmarks/results. With --http it asks a server that runs already and speaks
 the Open Inference Protocol, and prints the results; --bundle is the bundle that this server answers with. Every answer
-is compared with that of `pipeline`. All parts take about ten minutes; --parts chooses some.
+is compared with that of `pipeline`. All parts take about eleven minutes; --parts chooses some.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
-    parser.add_argument("--seconds", type=float, default=5, help="how long a run takes (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4, help="how long a run takes (default: %(default)s)")
     parser.add_argument("--overload-seconds", type=float, default=45, help="how long the server is asked too much")
     parser.add_argument("--malformed", type=int, default=10_000, help="how many malformed requests are sent")
     parser.add_argument("--http", metavar="HOST:PORT", help="a server that runs already")
