@@ -1,15 +1,16 @@
 """Clients of a server that speaks the Open Inference Protocol: over HTTP, written by hand, and over gRPC.
 
-Both run in an event loop, so that thousands of requests can be open at a time. The HTTP client asks any such server;
-gRPC needs the extra `triton`.
+Both run in an event loop, so that thousands of requests can be open at a time.
 """
 
 import asyncio
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+
+import numpy as np
+import tritonclient.grpc.aio
 
 ANSWER: Final = ("label", "start", "end")
 """The outputs that are compared. Scores are not, because their last digits depend on the batch."""
@@ -102,45 +103,24 @@ class GrpcClient:
     """Has one channel for all requests."""
 
     def __init__(self, address: str, model: str) -> None:
-        import grpc.aio
-        from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-        self._error = grpc.aio.AioRpcError
-        self._channel = grpc.aio.insecure_channel(address)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._model, self._make = model, service_pb2.ModelInferRequest
+        self._client = tritonclient.grpc.aio.InferenceServerClient(address)
+        self._model = model
+        self._outputs = [tritonclient.grpc.InferRequestedOutput(name) for name in ANSWER]
 
     async def ask(self, text: str, *, timeout_us: int = 0) -> Reply:
         """See Client."""
-        content = text.encode()
-        request = self._make(
-            model_name=self._model,
-            inputs=[{"name": "text", "datatype": "BYTES", "shape": [1, 1]}],
-            outputs=[{"name": name} for name in ANSWER],
-            raw_input_contents=[struct.pack("<I", len(content)) + content],
-        )
-        if timeout_us:
-            request.parameters["timeout"].int64_param = timeout_us
+        tensor = tritonclient.grpc.InferInput("text", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[text.encode()]], np.object_))
         try:
-            response = await self._stub.ModelInfer(request)
-        except self._error as error:
-            return Reply(error.code().name, None, error.details() or "")
-        raw = dict(zip((output.name for output in response.outputs), response.raw_output_contents, strict=True))
-        ends = (struct.unpack(f"<{len(raw[name]) // 8}q", raw[name]) for name in ANSWER[1:])
-        return Reply(OK, (_texts(raw[ANSWER[0]]), *ends))
+            result = await self._client.infer(self._model, [tensor], outputs=self._outputs, timeout=timeout_us or None)
+        except tritonclient.grpc.InferenceServerException as error:
+            return Reply(error.status().removeprefix("StatusCode."), None, error.message())
+        labels, *ends = (result.as_numpy(name)[0].tolist() for name in ANSWER)
+        return Reply(OK, (tuple(label.decode() for label in labels), *map(tuple, ends)))
 
     async def close(self) -> None:
         """See Client."""
-        await self._channel.close()
-
-
-def _texts(raw: bytes) -> tuple[str, ...]:
-    texts, place = [], 0
-    while place < len(raw):
-        (size,) = struct.unpack_from("<I", raw, place)
-        texts.append(raw[place + 4 : place + 4 + size].decode())
-        place += 4 + size
-    return tuple(texts)
+        await self._client.close()
 
 
 CLIENTS: Final[dict[str, type[HttpClient] | type[GrpcClient]]] = {"http": HttpClient, "grpc": GrpcClient}

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ def metric(port: int, name: str, **labels: str) -> float:
 
 @pytest.mark.parametrize("model", ["slow1", "slow2"])
 def test_what_a_full_queue_does_not_take_is_refused_at_once(slow: Server, metrics: int, model: str) -> None:
-    burst, most, codes = Burst(slow, model, ASKED), 0.0, set()
+    burst, most = Burst(slow, model, ASKED), 0.0
+    codes: set[int] = set()
     while burst.open:
         pending = metric(metrics, "nv_inference_pending_request_count", model=f"{model}_model")
         most = max(most, pending)
@@ -230,14 +232,13 @@ def test_at_a_stop_requests_are_answered_as_long_as_a_connection_over_http_is_op
     write_slow(bundle_of("token-classification"), tmp_path / "repository", name="slow")
     with triton_server(environment, [tmp_path / "repository"], tmp_path, ["--exit-timeout-secs=30"]) as server:
         wait_until_ready(server)
-        if connected:
-            client = open_connection(server)
+        client = open_connection(server) if connected else None
         burst = Burst(server, "slow", 1 + QUEUE_SIZE)
         while not burst.statuses[OK]:
             time.sleep(0.02)
         server.process.send_signal(signal.SIGTERM)
         burst.wait()
-        if connected:
+        if client:
             client.close()
         assert server.process.wait(60) == 0
     if connected:
@@ -247,11 +248,9 @@ def test_at_a_stop_requests_are_answered_as_long_as_a_connection_over_http_is_op
         assert all("Server is stopping" in message for message in burst.messages)
 
 
-def open_connection(server: Server) -> Any:
+def open_connection(server: Server) -> HTTPConnection:
     """Return a connection that has been used and stays open."""
-    import http.client
-
-    connection = http.client.HTTPConnection(*server.http.split(":"))
+    connection = HTTPConnection(server.http)
     connection.request("GET", "/v2/health/live")
     connection.getresponse().read()
     return connection
