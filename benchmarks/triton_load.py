@@ -104,6 +104,9 @@ async def measure(bench: Bench, parts: Sequence[str]) -> list[str]:
     """Return the page: a section for each part."""
     machine = ", ".join(f"{name}: {value}" for name, value in describe_machine(threads=1).items())
     lines: list[str] = []
+    for protocol in bench.target.addresses:
+        for model in bench.target.models.values():
+            await bench.burst("mixed", requests=100, together=4, protocol=protocol, model=model)  # a warm-up
     memory = {"start": bench.target.memory()}
     for name in parts:
         title = str(PARTS[name].__doc__).removesuffix(".")
