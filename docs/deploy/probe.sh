@@ -4,8 +4,8 @@
 # 1. A step in Python is a process. When one has been killed, for example for its memory, the server keeps it as a zombie
 #    and gives it requests as before, each of which fails after a second. SERVER_PID names the server; in the image it is 1.
 # 2. Questions are sent to URL. TEXT in BODY becomes another text every time, because the response cache would answer for
-#    a step that hangs. There are four, because every step has two processes. A server that is too busy (429, 503) or
-#    slow is not dead, and passes.
+#    a step that hangs. There are four, because every step has two processes. A server that is too busy (429, 503), or
+#    slow after its first answers, is not dead, and passes. One that gives no answer in 15 seconds fails.
 url=$1
 body=$2
 

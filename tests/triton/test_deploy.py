@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rpln_runtime.triton.parts import batching
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
 
@@ -60,13 +62,13 @@ def test_a_server_has_time_to_finish(documents: dict[tuple[str, str], Any]) -> N
     (container,) = pod["containers"]
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     dockerfile = (DEPLOY / "Dockerfile").read_text()
-    timeout, age, grace = (
+    timeout, age = (
         int(re.findall(rf"{flag}=(\d+)", dockerfile)[0])
-        for flag in ("--exit-timeout-secs", "--grpc-max-connection-age", "--grpc-max-connection-age-grace")
+        for flag in ("--exit-timeout-secs", "--grpc-max-connection-age")
     )
     # gRPC spreads the ends of connections by a tenth of their age.
-    assert 1.1 * age / 1000 < sleep < sleep + timeout < pod["terminationGracePeriodSeconds"]
-    assert grace > age
+    wait = batching()["default_queue_policy"]["default_timeout_microseconds"] / 1_000_000
+    assert 1.1 * age / 1000 + wait < sleep < sleep + timeout < pod["terminationGracePeriodSeconds"]
 
 
 def test_alerts_ask_for_metrics_of_the_steps(documents: dict[tuple[str, str], Any]) -> None:
