@@ -28,6 +28,10 @@ QUEUE = """REJECT
     default_timeout_microseconds: 30000000
     allow_timeout_override: true
     max_queue_size: 1024"""
+POLICY = f"""
+  default_queue_policy {{
+    timeout_action: {QUEUE}
+  }}"""
 GPU_ACCELERATOR = 'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }'
 
 
@@ -104,10 +108,10 @@ MISTAKES = {
         replace("max_batch_size", "max_batchsize"), 'no field named "max_batchsize"', refused=True
     ),
     "unknown field within": on_model(
-        replace("count: 1", "counts: 1"), 'ModelInstanceGroup.* no field named "counts"', refused=True
+        replace("count: 2", "counts: 2"), 'ModelInstanceGroup.* no field named "counts"', refused=True
     ),
     "open brace": on_model(append("input {"), 'ModelInput.* no field named "platform"', refused=True),
-    "no colon": on_model(replace("count: 1", "count 1"), 'Expected ":"', refused=True),
+    "no colon": on_model(replace("count: 2", "count 2"), 'Expected ":"', refused=True),
     "no enum": on_model(replace("TYPE_INT64", "TYPE_INT"), "DataType.* no value named TYPE_INT", refused=True),
     "string for a number": on_model(
         replace("max_batch_size: 32", 'max_batch_size: "32"'), "parse integer", refused=True
@@ -189,10 +193,11 @@ MISTAKES = {
     "queue policy of a single instance": on_tokenizer(
         replace("count: 2", "count: 1"), "wait half a second between batches", refused=False
     ),
-    "count -1": on_model(replace("count: 1", "count: -1"), "instance_group has the count -1", refused=False),
-    "count 0": on_model(replace("count: 1", "count: 0"), "instance_group has the count 0", refused=False),
+    "no queue policy": on_model(replace(POLICY, ""), "nothing limits the queue", refused=False),
+    "count -1": on_model(replace("count: 2", "count: -1"), "instance_group has the count -1", refused=False),
+    "count 0": on_model(replace("count: 2", "count: 0"), "instance_group has the count 0", refused=False),
     "GPU on a server without": on_model(replace("KIND_CPU", "KIND_GPU"), "is of KIND_GPU", refused=True),
-    "GPUs of the CPU": on_model(replace("count: 1", "count: 1 gpus: [ 0 ]"), "names gpus", refused=True),
+    "GPUs of the CPU": on_model(replace("count: 2", "count: 2 gpus: [ 0 ]"), "names gpus", refused=True),
     "GPU accelerator on the CPU": on_model(append(GPU_ACCELERATOR), "'tensorrt' has no effect", refused=False),
     # Parameters
     "misspelt parameter": on_model(parameter("intra_op_threads", "1"), "which nothing reads", refused=False),

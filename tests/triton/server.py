@@ -57,7 +57,7 @@ def triton_server(
     """Start a server of `environment` with all `repositories`, and stop it at the end."""
     home, version, variables = _installed(environment)
     backends = _copy_backends(home, version, work)
-    http, grpc = _free_port(), _free_port()
+    http, grpc = free_port(), free_port()
     command = [
         str(home / "bin" / "tritonserver"),
         *(f"--model-repository={repository}" for repository in repositories),
@@ -140,7 +140,8 @@ def _opened(request: urllib.request.Request, timeout: float) -> tuple[int, Any]:
     return status, json.loads(content) if content else None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -1,11 +1,14 @@
 """The example for Kubernetes: its documents fit together, and its flags, models and paths exist."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from rpln_runtime.triton.parts import batching
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
@@ -27,8 +30,7 @@ def test_the_documents_fit_together(documents: dict[tuple[str, str], Any]) -> No
         if kind == "Service":
             assert document["spec"]["selector"] == labels
             assert all(port["port"] == ports[port["targetPort"]] for port in document["spec"]["ports"])
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["port"] in ports
+    assert container["startupProbe"]["httpGet"]["port"] in ports
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     assert mounts == {volume["name"] for volume in deployment["template"]["spec"]["volumes"]}
     scaler = documents["HorizontalPodAutoscaler", "tagger"]["spec"]
@@ -54,9 +56,42 @@ def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(documents: dic
     assert all(ports[name] for name in ("http", "grpc"))
 
 
+def test_probes_ask_a_question_and_restart_a_server_within_a_minute(documents: dict[tuple[str, str], Any]) -> None:
+    (container,) = documents["Deployment", "tagger"]["spec"]["template"]["spec"]["containers"]
+    ready, live = container["readinessProbe"], container["livenessProbe"]
+    path, url, body = live["exec"]["command"]
+    assert ready["exec"] == live["exec"]
+    assert f"COPY docs/deploy/{path[1:]} {path}" in (DEPLOY / "Dockerfile").read_text()
+    assert url == "http://localhost:8000/v2/models/tagger/infer"
+    assert json.loads(body)["inputs"][0]["data"] == ["TEXT"]
+    # A dead step is told in a second.
+    assert (live["periodSeconds"] + 1) * live["failureThreshold"] + live["terminationGracePeriodSeconds"] <= 60
+    healthcheck = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["triton"]["healthcheck"]
+    assert f"{path} {url} '{body}'" in healthcheck["test"][1]
+    # The probe's last question begins after at most 4 s.
+    longest = 4 + int(re.findall(r"--max-time (\d+)", (DEPLOY / path[1:]).read_text())[0])
+    assert longest < min(ready["timeoutSeconds"], live["timeoutSeconds"], int(healthcheck["timeout"][:-1]))
+
+
 def test_a_server_has_time_to_finish(documents: dict[tuple[str, str], Any]) -> None:
     pod = documents["Deployment", "tagger"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    (timeout,) = re.findall(r"--exit-timeout-secs=(\d+)", (DEPLOY / "Dockerfile").read_text())
-    assert sleep + int(timeout) < pod["terminationGracePeriodSeconds"]
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    timeout, age = (
+        int(re.findall(rf"{flag}=(\d+)", dockerfile)[0])
+        for flag in ("--exit-timeout-secs", "--grpc-max-connection-age")
+    )
+    # gRPC spreads the ends of connections by a tenth of their age.
+    wait = batching()["default_queue_policy"]["default_timeout_microseconds"] / 1_000_000
+    assert 1.1 * age / 1000 + wait < sleep < sleep + timeout < pod["terminationGracePeriodSeconds"]
+
+
+def test_alerts_ask_for_metrics_of_the_steps(documents: dict[tuple[str, str], Any]) -> None:
+    """tests/triton/test_faults.py shows on the server that these labels count what the alerts say."""
+    (group,) = yaml.safe_load(documents["ConfigMap", "tagger-alert-rules"]["data"]["rules.yaml"])["groups"]
+    asked = [
+        'nv_inference_request_failure{model=~"tagger_.+",reason="BACKEND"}',
+        'nv_inference_pending_request_count{model=~"tagger_.+"}',
+    ]
+    assert all(metric in rule["expr"] for metric, rule in zip(asked, group["rules"], strict=True))

@@ -20,7 +20,7 @@ import torch
 import tritonclient.grpc
 
 from rpln_runtime import Generator, generator
-from rpln_runtime.triton import check_repository, write_repository
+from rpln_runtime.triton import RepositoryError, check_repository, write_repository
 from tests.runtime.bundles import make_tokenizer
 from tests.runtime.decoders import (
     decoder_plan,
@@ -59,6 +59,15 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_what_is_written_passes_the_check(bundles: dict[str, Path], tmp_path: Path, name: str) -> None:
     write_repository(bundles[name], tmp_path / "repository", name=name)
     assert check_repository(tmp_path / "repository") == [name]
+
+
+def test_a_generator_has_two_instances_for_its_queue(bundles: dict[str, Path], tmp_path: Path) -> None:
+    write_repository(bundles["writer"], tmp_path / "repository", name="writer")
+    config = tmp_path / "repository" / "writer" / "configs" / "cpu.pbtxt"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("count: 2", "count: 1"), encoding="utf-8")
+    with pytest.raises(RepositoryError, match=r"cpu\.pbtxt: .* wait half a second between batches: raise count to 2"):
+        check_repository(tmp_path / "repository")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from rpln_runtime.triton.labels import labels_field
 from rpln_runtime.triton.parts import (
     LATEST,
     batching,
-    entrance,
     instances,
     kind_of_provider,
     parameters,
@@ -68,8 +67,8 @@ def tokenizer_config(plan: RepositoryPlan) -> Message:
         "version_policy": LATEST,
         "input": _request(plan),
         "output": [*map(tensor_from_spec, plan.graph.inputs), *_between()],
-        "dynamic_batching": entrance(),
-        "instance_group": instances("KIND_CPU", count=2),
+        "dynamic_batching": batching(),
+        "instance_group": instances("KIND_CPU"),
         "parameters": python_parameters(chosen),
     }
 

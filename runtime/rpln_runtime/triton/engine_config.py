@@ -13,7 +13,7 @@ ENGINE_FILE: Final = "engine.json"
 
 
 def engine_config(plan: RepositoryPlan) -> Message:
-    """Return the configuration of the engine. One instance on a GPU has all profiles of the engine."""
+    """Return the configuration of the engine. Each instance has all profiles of the engine."""
     assert plan.engine is not None
     profiles = plan.engine.profiles
     tuned = sorted({profile[BATCH].optimum for profile in profiles if profile[BATCH].optimum <= plan.batch_size})

@@ -2,7 +2,7 @@
 
 import json
 
-from rpln_runtime.triton.parts import LATEST, entrance, instances, kind_of_provider, python_parameters, tensor
+from rpln_runtime.triton.parts import LATEST, batching, instances, kind_of_provider, python_parameters, tensor
 from rpln_runtime.triton.pbtxt import Message
 from rpln_runtime.triton.plan import RepositoryPlan
 from rpln_runtime.triton.request import OPTIONS
@@ -23,7 +23,7 @@ def generator_config(plan: RepositoryPlan, provider: str) -> Message:
         "version_policy": LATEST,
         "input": [tensor("text", "TYPE_STRING", 1), tensor(OPTIONS, "TYPE_STRING", 1) | {"optional": True}],
         "output": [tensor("text", "TYPE_STRING", 1), tensor("sequence", "TYPE_INT64", 1)],
-        "dynamic_batching": entrance(),
+        "dynamic_batching": batching(),
         "instance_group": instances(kind_of_provider(provider)),
         "model_transaction_policy": {"decoupled": True},
         "parameters": python_parameters(chosen),

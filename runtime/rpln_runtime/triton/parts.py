@@ -20,6 +20,7 @@ LATEST: Final[Message] = {"latest": {"num_versions": 1}}
 _DELAY_MICROSECONDS: Final = 1000
 _QUEUE_SECONDS: Final = 30
 _QUEUE_SIZE: Final = 1024
+_INSTANCES: Final = 2
 
 
 def tensor(name: str, data_type: str, *dims: int) -> Message:
@@ -35,25 +36,20 @@ def tensor_from_spec(spec: TensorSpec) -> Message:
 
 
 def batching(preferred: Sequence[int] = ()) -> Message:
-    """Return a dynamic batcher, in which a request waits up to a millisecond for others that it can run with."""
-    sizes = {"preferred_batch_size": list(preferred)} if preferred else {}
-    return {**sizes, "max_queue_delay_microseconds": _DELAY_MICROSECONDS}
+    """Return a dynamic batcher, in which a request waits up to a millisecond for others that it can run with.
 
-
-def entrance() -> Message:
-    """Return the dynamic batcher of the model that requests come to first, with a limit to its queue.
-
-    A request is refused when the queue is full, or after half a minute in it. Only the first model has this policy, and
-    it has two instances: with a queue policy Triton 24.10 does not fetch the next batch in advance, and a single
-    instance waits half a second between two batches.
+    A request is refused when the queue is full, or after half a minute in it. Every model has this policy, because the
+    queue forms at the slowest one, and two instances: with any field of the policy set, Triton 24.10 does not fetch the
+    next batch in advance, and a single instance often waits half a second between two batches.
     """
+    sizes = {"preferred_batch_size": list(preferred)} if preferred else {}
     policy = {
         "timeout_action": Word("REJECT"),
         "default_timeout_microseconds": _QUEUE_SECONDS * 1_000_000,
         "allow_timeout_override": True,
         "max_queue_size": _QUEUE_SIZE,
     }
-    return {**batching(), "default_queue_policy": policy}
+    return {**sizes, "max_queue_delay_microseconds": _DELAY_MICROSECONDS, "default_queue_policy": policy}
 
 
 def kind_of_provider(provider: str) -> str:
@@ -61,9 +57,9 @@ def kind_of_provider(provider: str) -> str:
     return "KIND_CPU" if PROVIDERS[provider].device == "cpu" else "KIND_GPU"
 
 
-def instances(kind: str, *, count: int = 1, profile: Sequence[str] = ()) -> list[Message]:
-    """Return a group of `count` instances on each device."""
-    return [{"kind": Word(kind), "count": count, **({"profile": list(profile)} if profile else {})}]
+def instances(kind: str, *, profile: Sequence[str] = ()) -> list[Message]:
+    """Return a group of two instances on each device, as many as the policy of `batching` needs."""
+    return [{"kind": Word(kind), "count": _INSTANCES, **({"profile": list(profile)} if profile else {})}]
 
 
 def parameters(values: Mapping[str, str]) -> list[Message]:

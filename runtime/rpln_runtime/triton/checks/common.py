@@ -74,11 +74,14 @@ def _batching(model: Model, batching: Any) -> Iterator[str]:
     for size in batching.preferred_batch_size:
         if not 1 <= size <= rows:
             yield f"preferred_batch_size is {size}, expected 1 to max_batch_size, {rows}"
+    single = sum(group.count for group in model.config.instance_group) < 2
     if batching.HasField("default_queue_policy"):
-        yield from _queue(model, batching.default_queue_policy)
+        yield from _queue(batching.default_queue_policy, single=single)
+    elif not single:
+        yield "default_queue_policy is missing: nothing limits the queue, and requests wait however long"
 
 
-def _queue(model: Model, policy: Any) -> Iterator[str]:
+def _queue(policy: Any, *, single: bool) -> Iterator[str]:
     if enum_name(policy, "timeout_action") == "DELAY" and policy.max_queue_size == 0:
         yield (
             "default_queue_policy keeps requests that are late and sets no limit to the queue: expected REJECT, or a "
@@ -86,8 +89,11 @@ def _queue(model: Model, policy: Any) -> Iterator[str]:
         )
     if policy.default_timeout_microseconds == 0:
         yield "default_queue_policy has no default_timeout_microseconds: requests of clients that left stay queued"
-    if sum(group.count for group in model.config.instance_group) < 2 and model.role != "generator":
-        yield "default_queue_policy makes a single instance wait half a second between batches: raise count to 2"
+    if single:
+        yield (
+            "default_queue_policy makes a single instance wait half a second between batches: raise count to 2, or "
+            "leave the policy out"
+        )
 
 
 def _instances(model: Model) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """Stands for Triton's onnxruntime backend, which no wheel has. It takes the same configurations and models.
 
 It runs in the server's python backend, and refuses what the real one refuses. States, ragged inputs, and parameters
-that are not listed here are not supported, although the real backend takes them.
+that are not listed here are not supported, although the real backend takes them. One parameter is the stand-in's own:
+`stand_in_seconds` is how long each batch takes besides, for tests of queues.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ class TritonPythonModel:
         parameters = {name: value["string_value"] for name, value in config.get("parameters", {}).items()}
         # The instances, the server and its clients share two cores.
         options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 1))
+        self.seconds = float(parameters.get("stand_in_seconds", 0))
         path = folder / (config.get("default_model_filename") or "model.onnx")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.batches = config.get("max_batch_size", 0) > 0
@@ -53,6 +56,7 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Run all requests as one batch, as the real backend does."""
+        time.sleep(self.seconds)
         arrays = [
             {name: triton.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
             for request in requests
