@@ -111,12 +111,17 @@ def test_what_an_engine_cannot_serve_is_refused(
 
 
 MISTAKES = {
-    "batch": ("max_batch_size: 16", "max_batch_size: 65", "the engine takes 16 rows", True),
-    "profile": ('"1" ]', '"2" ]', "names the profile '2', the engine has 0 to 1", True),
-    "type": ("TYPE_FP32", "TYPE_FP16", "data_type of output 'logits'", True),
-    "file": ('"model.plan"', '"other.plan"', "1/other.plan does not exist", True),
-    "platform": ('"tensorrt_plan"', '"onnxruntime_onnx"', "platform and backend are", True),
-    "none": ("KIND_GPU", "KIND_CPU", "KIND_CPU, expected KIND_GPU", False),
+    "batch": ("max_batch_size: 16", "max_batch_size: 65", "max_batch_size is 65: expected 16", True),
+    "profile": ('"1" ]', '"2" ]', r"profile is \['0', '2'\]: expected profiles of the engine: 0, 1", True),
+    "type": ("TYPE_FP32", "TYPE_FP16", "data_type is TYPE_FP16: expected TYPE_FP32", True),
+    "file": ('"model.plan"', '"other.plan"', 'default_model_filename is "other.plan": expected "model.plan"', True),
+    "platform": (
+        '"tensorrt_plan"',
+        '"onnxruntime_onnx"',
+        'platform is "onnxruntime_onnx": expected "tensorrt_plan"',
+        True,
+    ),
+    "none": ("KIND_GPU", "KIND_CPU", "kind is KIND_CPU: expected KIND_GPU", False),
 }
 """What is replaced, what our check says of it, and whether a server refuses it, which needs no GPU."""
 
@@ -150,5 +155,5 @@ def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_another_plan_is_found(bundle: Path, tmp_path: Path) -> None:
     write_repository(bundle, tmp_path / "repository", name="tagger", engine=NAME)
     (tmp_path / "repository/tagger_model/1/model.plan").write_bytes(b"another")
-    with pytest.raises(RepositoryError, match=r"model\.plan .*engine\.json"):
+    with pytest.raises(RepositoryError, match=r"model\.plan: it is not the file that rpln\.json describes"):
         check_repository(tmp_path / "repository")
