@@ -23,6 +23,7 @@ from rpln_runtime.triton.checks.configs import Comparison, config_from_message
 from rpln_runtime.triton.checks.files import compare_files, what_hinders
 from rpln_runtime.triton.checks.model import Model, read_model
 from rpln_runtime.triton.checks.problems import Problem
+from rpln_runtime.triton.checks.reading import Config
 from rpln_runtime.triton.contents import (
     CONFIG,
     CPU_CONFIG,
@@ -49,12 +50,10 @@ class _Marker:
     """What the marker of a repository says.
 
     Attributes:
-        rpln_runtime: the version of rpln-runtime that wrote it.
         models: the roles of its models, by their names.
         manifest: the SHA-256 of the manifest of the bundle.
     """
 
-    rpln_runtime: str
     models: Mapping[str, str]
     manifest: str
 
@@ -70,38 +69,37 @@ def check_repository(repository: str | Path) -> list[str]:
     Raises RepositoryError that lists all problems, one a line, and MissingExtraError without the extra `triton`.
     """
     repository = Path(repository)
-    marker = _read_marker(repository)
-    problems = list(dict.fromkeys(map(str, _problems(repository, marker))))
-    if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise RepositoryError(
-            f"{repository} has {len(problems)} problem{'s' * (len(problems) > 1)}:{lines}\nCorrect them, or write it "
-            "anew."
-        )
+    try:
+        marker = _read_marker(repository)
+    except ValueError as error:
+        raise _refusal(repository, [f"{MARKER}: {error}"]) from error
+    if problems := list(dict.fromkeys(map(str, _problems(repository, marker)))):
+        raise _refusal(repository, problems)
     return list(marker.models)
 
 
+def _refusal(repository: Path, problems: Sequence[str]) -> RepositoryError:
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return RepositoryError(f"{repository} has {count}:{lines}\nCorrect this, or write the repository anew.")
+
+
 def _read_marker(repository: Path) -> _Marker:
+    """Return what the marker says. Raises ValueError for one that cannot be read, or that another version wrote."""
+    document: Any = read_document(repository / MARKER, MANIFEST)
     try:
-        document: Any = read_document(repository / MARKER, MANIFEST)
-        marker = _Marker(
-            rpln_runtime=str(document["rpln_runtime"]),
-            models={Names(str(name)).served: str(role) for name, role in document["models"].items()},
-            manifest=str(document.get("manifest")),
-        )
-    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RepositoryError(
-            f"{repository} holds no {MARKER} ({error}): expected a repository that rpln triton wrote."
-        ) from error
-    if marker.rpln_runtime != __version__ or document.get("manifest") is None:
-        raise RepositoryError(
-            f"{repository / MARKER} says that rpln-runtime {marker.rpln_runtime} wrote the repository, and that of "
-            f"{__version__} is installed, which writes others. Write it anew."
-        )
-    roles = list(marker.models.values())
-    if not set(roles) <= WRITTEN.keys() or sum(roles.count(role) for role in _SERVED) != 1:
-        raise RepositoryError(f"{repository / MARKER} has models that are {', '.join(roles)}. Write it anew.")
-    return marker
+        models = {Names(str(name)).served: str(role) for name, role in document["models"].items()}
+        version, manifest = str(document["rpln_runtime"]), str(document.get("manifest"))
+    except (InputError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"it is none that rpln triton wrote ({error})") from error
+    if version != __version__:
+        raise ValueError(f"rpln-runtime {version} wrote it, {__version__} is installed: the steps refuse to run")
+    if document.get("manifest") is None:
+        raise ValueError("an older rpln-runtime wrote it, without the SHA-256 of the manifest")
+    roles = list(models.values())
+    if not set(roles) <= WRITTEN.keys() or sum(map(roles.count, _SERVED)) != 1:
+        raise ValueError(f"its models are {', '.join(roles)}: expected one of {' or '.join(_SERVED)}, and their steps")
+    return _Marker(models=models, manifest=manifest)
 
 
 def _problems(repository: Path, marker: _Marker) -> Iterator[Problem | str]:
@@ -133,27 +131,23 @@ def _problems(repository: Path, marker: _Marker) -> Iterator[Problem | str]:
 
 
 def _newest(models: Sequence[Model]) -> Iterator[Problem]:
-    """Yield the steps whose newest version is not that of the others: an ensemble runs the newest of each."""
-    for file in (CONFIG, CPU_CONFIG):
-        newest = {
-            model.name: (version, model.line_of(file, ("version_policy",)))
-            for model in models
-            if model.role != "ensemble" and (version := _newest_served(model, file)) is not None
-        }
-        for name, (version, line) in newest.items():
-            first = next(iter(newest))
-            if version != newest[first][0]:
+    """Yield the steps whose newest version is not that of the first one: an ensemble runs the newest of each."""
+    steps = [model for model in models if model.role != "ensemble" and model.versions]
+    for server in (CONFIG, CPU_CONFIG):
+        newest = [_newest_served(model, model.config_for(server)[1]) for model in steps]
+        for model, version in zip(steps, newest, strict=True):
+            file, config = model.config_for(server)
+            if version != newest[0]:
                 yield Problem(
-                    f"{name}/{file}",
-                    f"the newest version that it serves is {version}, that of {first} is {newest[first][0]}: the steps "
-                    "belong to one bundle",
-                    line,
+                    file,
+                    f"the newest version that it serves is {version}, that of {steps[0].name} is {newest[0]}: the "
+                    "steps belong to one bundle",
+                    config.line_of(("version_policy",)) if config else None,
                 )
 
 
-def _newest_served(model: Model, file: str) -> int | None:
-    """Return the newest version that a server serves which prefers the configuration `file`; None if there is none."""
-    config = model.config_for(file)
+def _newest_served(model: Model, config: Config | None) -> int | None:
+    """Return the newest version that a server serves with this configuration; None if there is none."""
     chosen = config.values.get(("version_policy", "specific", "versions")) if config else None
     return max((version for version in model.versions if chosen is None or version in chosen), default=None)
 
@@ -264,5 +258,6 @@ def _check_choices(
         try:
             check_plan(plan)
         except RplnError as error:
-            line = model.line_of(CONFIG, ("parameters", '["options"]'))
-            yield Problem(f"{model.name}/{CONFIG}", str(error).rstrip("."), line)
+            file, config = model.config_for(CONFIG)
+            line = config.line_of(("parameters", '["options"]')) if config else None
+            yield Problem(file, str(error).rstrip("."), line)

@@ -1,9 +1,10 @@
 """Compares a configuration with the one that is written: every field must be equal, or be changed within FIELDS."""
 
 import difflib
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rpln_runtime.triton.checks.fields import FIELDS, Edit, Field, fits
 from rpln_runtime.triton.checks.problems import Problem
@@ -69,7 +70,7 @@ class Comparison:
             return None
         if written is not None:
             return f"{self._is(path)}" if written == MESSAGE else f"{self._is(path)}: expected {_shown(written)}"
-        if value == MESSAGE and any(row.addable and row.lies_in(path) for row in self._rows):
+        if value == MESSAGE and any(row.lies_in(path) for row in self._rows):
             return None
         return f"{self._is(path)}, but rpln triton does not write it{self._meant(path)}"
 
@@ -106,8 +107,9 @@ def _outer(path: FieldPath) -> FieldPath:
 
 def _shown(value: Any) -> str:
     """Return a value as it stands in a configuration, shortened."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and not isinstance(value, Word):
-        return f'"{value[:200]}"'
-    return str(value)[:200]
+    text = str(value) if isinstance(value, Word) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST: Final = 200
+"""The most characters of a value that a message shows."""

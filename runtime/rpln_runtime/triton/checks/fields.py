@@ -54,14 +54,12 @@ class Field:
         roles: the roles of the models that it may be changed in.
         check: the limits.
         limits: the limits in words.
-        addable: whether the messages around it may be added where they are not written.
     """
 
     path: FieldPath
     roles: tuple[str, ...]
     check: Check
     limits: str
-    addable: bool = True
 
     def matches(self, path: FieldPath) -> bool:
         """Return whether `path` is a place of this field."""
@@ -153,8 +151,25 @@ def _kind(edit: Edit) -> str | None:
 
 
 def _count(edit: Edit) -> str | None:
-    least = edit.written or 1
-    return None if least <= (edit.value or 0) <= _MOST_INSTANCES else f"expected {least} to {_MOST_INSTANCES}"
+    if not 1 <= (edit.value or 0) <= _MOST_INSTANCES:
+        return f"expected 1 to {_MOST_INSTANCES}"
+    alone = _POLICY in edit.found.values and _instances(edit) == 1 < (edit.written or 1)
+    return (
+        f"expected 2 to {_MOST_INSTANCES}, for with a queue policy one instance waits between batches"
+        if alone
+        else None
+    )
+
+
+def _queue(edit: Edit) -> str | None:
+    alone = edit.value is None and edit.written and _instances(edit) > 1
+    return "expected a limit to the queue of several instances" if alone else None
+
+
+def _instances(edit: Edit) -> int:
+    """Return how many instances the model has in all."""
+    groups = edit.found.elements("instance_group")
+    return sum(int(edit.found.values.get(("instance_group", group, "count"), 0)) for group in groups)
 
 
 def _gpus(edit: Edit) -> str | None:
@@ -215,6 +230,7 @@ def lengths_from_text(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+_POLICY: Final = ("dynamic_batching", "default_queue_policy")
 _MOST_INSTANCES: Final = 64
 _MOST_GPUS: Final = 64
 _STEPS: Final = ("tokenizer", "answers", "generator")
@@ -226,23 +242,23 @@ _FLAG: Final = _any("true or false")
 _TENSORRT: Final = 'optimization.execution_accelerators.gpu_execution_accelerator["tensorrt"]'
 
 
-def _row(at: str, roles: tuple[str, ...], limits: tuple[Check, str], *, addable: bool = True) -> Field:
+def _row(at: str, roles: tuple[str, ...], limits: tuple[Check, str]) -> Field:
     """Return the row of the field `at`, which stands as in messages."""
     path = tuple(re.findall(r'\["[^"]*"\]|\[\*\]|[^.\[]+', at))
-    return Field(path=path, roles=roles, check=limits[0], limits=limits[1], addable=addable)
+    return Field(path=path, roles=roles, check=limits[0], limits=limits[1])
 
 
 def _parameter(name: str, roles: tuple[str, ...], limits: tuple[Check, str]) -> Field:
     return _row(f'parameters["{name}"].string_value', roles, limits)
 
 
-def _policy(at: str, *, addable: bool) -> tuple[Field, ...]:
+def _policy(at: str) -> tuple[Field, ...]:
     """Return the rows of a queue policy: without a timeout, requests of clients that left stay queued."""
     return (
-        _row(f"{at}.timeout_action", _BATCHED, _one_of(None, "REJECT", "DELAY"), addable=addable),
-        _row(f"{at}.default_timeout_microseconds", _BATCHED, _whole(1_000, 600_000_000), addable=addable),
-        _row(f"{at}.allow_timeout_override", _BATCHED, _FLAG, addable=addable),
-        _row(f"{at}.max_queue_size", _BATCHED, _whole(1, 65_536), addable=addable),
+        _row(f"{at}.timeout_action", _BATCHED, _one_of(None, "REJECT", "DELAY")),
+        _row(f"{at}.default_timeout_microseconds", _BATCHED, _whole(1_000, 600_000_000)),
+        _row(f"{at}.allow_timeout_override", _BATCHED, _FLAG),
+        _row(f"{at}.max_queue_size", _BATCHED, _whole(1, 65_536)),
     )
 
 
@@ -256,13 +272,13 @@ FIELDS: Final[tuple[Field, ...]] = (
     _row("dynamic_batching.priority_levels", _BATCHED, _whole(0, 100)),
     _row("dynamic_batching.default_priority_level", _BATCHED, (_default_level, "1 to priority_levels")),
     _row("dynamic_batching.priority_queue_policy[*]", _BATCHED, (_level, "a level of 1 to priority_levels")),
-    *_policy("dynamic_batching.priority_queue_policy[*]", addable=True),
-    # A step that is written without a policy has too few instances for one, see `parts.entrance`.
-    *_policy("dynamic_batching.default_queue_policy", addable=False),
+    *_policy("dynamic_batching.priority_queue_policy[*]"),
+    _row(".".join(_POLICY), _BATCHED, (_queue, "present or not, for one instance")),
+    *_policy(".".join(_POLICY)),
     _row("instance_group[*]", _BATCHED, (_groups, "one or more")),
     _row("instance_group[*].name", _BATCHED, _any("any")),
     _row("instance_group[*].kind", _BATCHED, (_kind, "as written; KIND_CPU makes config.pbtxt one for the CPU")),
-    _row("instance_group[*].count", _BATCHED, (_count, f"as written to {_MOST_INSTANCES}")),
+    _row("instance_group[*].count", _BATCHED, (_count, f"1 to {_MOST_INSTANCES}, with a queue policy 2 in all")),
     _row("instance_group[*].gpus", _BATCHED, (_gpus, "different GPUs, on KIND_GPU")),
     _row("instance_group[*].profile", _BATCHED, (_profile, "profiles of the engine")),
     _row("response_cache", ("ensemble",), _any("present or not")),

@@ -12,6 +12,7 @@ from rpln_runtime.triton.contents import Content
 
 _READ_BY_ANYBODY: Final = 0o444
 _ENTERED_BY_ANYBODY: Final = 0o111
+A_FOLDER: Final = "it is a folder: expected a file"
 _MADE_BY_PYTHON: Final = "__pycache__"
 
 
@@ -41,7 +42,7 @@ def compare_files(
             elif path not in written:
                 yield Problem(where, "rpln triton does not write it: take it out")
             elif file.is_dir():
-                yield Problem(where, "it is a folder: expected a file")
+                yield Problem(where, A_FOLDER)
             elif (content := written[path]) is not None:
                 yield from _compare_file(file, content, where)
     for path in sorted(missing):
@@ -93,8 +94,8 @@ def _other_bytes(file: Path, expected: bytes, where: str) -> Problem | None:
         return None
     if b"\0" in expected:
         return Problem(where, f"it differs from the {len(expected):,} bytes that rpln triton writes")
-    lines, wanted = found.splitlines(), expected.splitlines()
+    lines, wanted = found.splitlines(keepends=True), expected.splitlines(keepends=True)
     differing = (place for place, (one, other) in enumerate(zip(lines, wanted, strict=False)) if one != other)
     place = next(differing, min(len(lines), len(wanted)))
-    line = repr(wanted[place].decode()) if place < len(wanted) else "the end of the file"
+    line = repr(wanted[place].decode()) if place < len(wanted) else "no more"
     return Problem(where, f"it differs from what rpln triton writes, which has {line[:120]} here", place + 1)

@@ -11,8 +11,8 @@ from rpln_runtime.engines.manifest import EngineManifest, read_engine
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from rpln_runtime.tasks import TASKS
-from rpln_runtime.triton.checks.files import what_hinders
-from rpln_runtime.triton.checks.reading import Config, FieldPath, read_config
+from rpln_runtime.triton.checks.files import A_FOLDER, what_hinders
+from rpln_runtime.triton.checks.reading import Config, read_config
 from rpln_runtime.triton.contents import CONFIG, CPU_CONFIG
 from rpln_runtime.triton.engine_config import ENGINE_FILE
 from rpln_runtime.triton.errors import RepositoryError
@@ -53,13 +53,10 @@ class Model:
         """The path of the manifest in the folder of a version."""
         return f"{BUNDLE}/{MANIFEST_NAME}" if self.role == "generator" else MANIFEST_NAME
 
-    def line_of(self, file: str, path: FieldPath) -> int | None:
-        """Return the line of a field in a configuration; None where there is none."""
-        return self.configs[file].line_of(path) if file in self.configs else None
-
-    def config_for(self, file: str) -> Config | None:
-        """Return the configuration that a server reads which is told to prefer `file`; None if it cannot be read."""
-        return self.configs.get(file if file in self.configs else CONFIG)
+    def config_for(self, server: str) -> tuple[str, Config | None]:
+        """Return the file that a server reads which prefers the configuration `server`, and what it holds if known."""
+        file = server if (self.folder / server).is_file() else CONFIG
+        return f"{self.name}/{file}", self.configs.get(file)
 
 
 def read_model(folder: Path, role: str) -> Model:
@@ -86,6 +83,8 @@ def _add(model: Model, found: dict[_Key, _Value], key: _Key, path: str, read: Ca
         model.problems.append(f"{where}: it is missing")
     elif hindrance := what_hinders(file, model.folder.parent):
         model.problems.append(f"{where}: {hindrance}")
+    elif file.is_dir():
+        model.problems.append(f"{where}: {A_FOLDER}")
     else:
         try:
             found[key] = read(file)

@@ -3,7 +3,9 @@
 The parser does not say where a field stands, so `_nodes` reads the text once more, for the lines alone.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -116,29 +118,36 @@ def _fields(message: Any, nodes: Sequence["_Node"], at: FieldPath) -> Iterator[t
 
 
 def _element(message: Any, node: "_Node", at: FieldPath) -> Iterator[tuple[FieldPath, _Value, int]]:
-    """Yield the fields of an element of a repeated message. The value of a map's entry stands for the entry."""
-    parts = node.nodes or ()
+    """Yield the fields of an element of a repeated message, but for the name or key that is in its path.
+
+    The value of a map's entry stands for the entry.
+    """
+    parts = [part for part in node.nodes or () if part.name != _key_field(message)]
     if set(message.DESCRIPTOR.fields_by_name) == {"key", "value"}:
         field = message.DESCRIPTOR.fields_by_name["value"]
         if field.message_type is None:
             yield at, _Value(_named(field, message.value)), node.line
             return
-        message, parts = message.value, next((part.nodes or () for part in parts if part.name == "value"), ())
+        message, parts = message.value, next((part.nodes or [] for part in parts if part.name == "value"), [])
     yield at, _MESSAGE, node.line
     yield from _fields(message, parts, at)
 
 
 def _keys(elements: Sequence[Any]) -> Iterator[str]:
     """Yield the part of the path of each element. The second one of a name or key has `, 2` behind it."""
-    seen: list[str] = []
+    seen: Counter[str] = Counter()
     for place, element in enumerate(elements):
-        known = element.DESCRIPTOR.fields_by_name
-        # Instance groups have a name, too, but nothing refers to it.
-        names = () if "kind" in known else ("key", "model_name", "name")
-        found = next((getattr(element, name) for name in names if name in known), place)
-        key = f'"{found}"' if isinstance(found, str) else str(found)
-        seen.append(key)
-        yield f"[{key}]" if seen.count(key) == 1 else f"[{key}, {seen.count(key)}]"
+        field = _key_field(element)
+        key = str(place) if field is None else json.dumps(getattr(element, field), ensure_ascii=False)
+        seen[key] += 1
+        yield f"[{key}]" if seen[key] == 1 else f"[{key}, {seen[key]}]"
+
+
+def _key_field(element: Any) -> str | None:
+    """Return the field that tells elements of a list apart; None where their places do."""
+    known = element.DESCRIPTOR.fields_by_name
+    # Instance groups have a name, too, but nothing refers to it.
+    return None if "kind" in known else next((name for name in ("key", "model_name", "name") if name in known), None)
 
 
 def _plain(field: Any, value: Any) -> _Value:
