@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from rpln_runtime.triton.checks.reading import MOST_BYTES
+from tests.triton.repositories import OTHER
 
 Edit: TypeAlias = Callable[[Path], object]
 """A function that changes a repository, or a file or folder of it."""
 
 Place: TypeAlias = "str | re.Pattern[str] | int | None"
-
-OTHER: Final = "other"
-"""The folder, beside the repository, of a repository of another tagger with the same names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ class Variant:
     """A broken repository.
 
     Attributes:
-        base: the repository that is edited, a name in the fixture `repositories`.
+        base: the repository that is edited, one of `repositories`.
         edit: what is done to it.
         found: all problems that are reported, or some of them where `more` is set.
     """

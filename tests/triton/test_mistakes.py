@@ -10,8 +10,8 @@ import pytest
 
 from rpln_runtime.triton import RepositoryError, check_repository, write_repository
 from tests.triton.bad_configs import MISTAKES, Mistake
-from tests.triton.conftest import BUCKETS
 from tests.triton.networks import ToyBundle
+from tests.triton.repositories import BUCKETS
 from tests.triton.server import Server, triton_server
 
 EACH = pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
