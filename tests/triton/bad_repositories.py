@@ -486,6 +486,9 @@ VARIANTS: Final = {
         ("rpln-triton.json", None, "tagger_tokenizer is its answers: expected tagger_answers"),
         more=True,
     ),
+    "marker of another checkpoint": one(
+        "tagger", replace("rpln-triton.json", "0000", "1111"), "rpln-triton.json", None, "source is not the checkpoint"
+    ),
     "marker with a path": one(
         "tagger",
         document("rpln-triton.json", lambda marker: marker["models"].update({"../x": "onnx"})),

@@ -1,21 +1,26 @@
-"""The choices that a repository was written with, as its configurations tell them."""
+"""What a repository was written from: the manifests beside its versions, and choices that its configurations tell."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rpln_runtime.errors import InputError
+from rpln_runtime.manifest import Manifest
+from rpln_runtime.tasks import TASKS
 from rpln_runtime.triton.buckets import check_buckets, default_buckets
 from rpln_runtime.triton.checks.fields import lengths_from_text
+from rpln_runtime.triton.checks.marker import Marker
 from rpln_runtime.triton.checks.model import Model
 from rpln_runtime.triton.checks.reading import Config
-from rpln_runtime.triton.plan import MOST_ROWS
+from rpln_runtime.triton.contents import manifest_bytes
+from rpln_runtime.triton.plan import MOST_ROWS, RepositoryPlan
 from rpln_runtime.triton.request import options_from_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
+class _Choices:
     """The choices besides the bundle and the name.
 
     Attributes:
@@ -29,19 +34,46 @@ class Choices:
     options: Mapping[str, Any]
 
 
-def choices_of(models: Sequence[Model]) -> Choices:
+def plans_of(marker: Marker, models: Sequence[Model]) -> dict[int, RepositoryPlan]:
+    """Return what each version is written from. Its manifest is the one that was written, or that most steps have."""
+    choices, plans = _choices_of(models), {}
+    for version in sorted({version for model in models for version in model.manifests}):
+        found = [(model, model.manifests[version]) for model in models if version in model.manifests]
+        texts = [manifest_bytes(manifest) for _, manifest in found]
+        best = max(texts, key=lambda text: (marker.tells_of(version, text), texts.count(text)))
+        plans[version] = _plan(marker, choices, version, found[texts.index(best)][1], models)
+    return plans
+
+
+def _plan(
+    marker: Marker, choices: _Choices, version: int, manifest: Manifest, models: Sequence[Model]
+) -> RepositoryPlan:
+    steps = [model.folder / str(version) for model in models if model.role == "tokenizer"]
+    engines = [model.engines[version] for model in models if version in model.engines]
+    return RepositoryPlan(
+        folder=steps[0] if steps else Path(),
+        manifest=manifest,
+        names=marker.names,
+        batch_size=choices.batch_size,
+        buckets=() if TASKS[manifest.task].generates else _buckets_of(choices, manifest.usable_length),
+        options=choices.options,
+        engine=engines[0] if engines else None,
+    )
+
+
+def _choices_of(models: Sequence[Model]) -> _Choices:
     """Return the choices that the configurations of `models` tell."""
     configs = [config for model in models for config in model.configs.values()]
     sizes = Counter(size for config in configs for size in _sizes(config) if 1 <= size <= MOST_ROWS)
     options = [one for config in configs if (one := _options(config)) is not None]
-    return Choices(
+    return _Choices(
         batch_size=sizes.most_common(1)[0][0] if sizes else 1,
-        buckets=next((text for config in configs if (text := parameter(config, "buckets"))), ""),
+        buckets=next((text for config in configs if (text := _parameter(config, "buckets"))), ""),
         options=options[0] if options else {},
     )
 
 
-def buckets_of(choices: Choices, limit: int) -> tuple[int, ...]:
+def _buckets_of(choices: _Choices, limit: int) -> tuple[int, ...]:
     """Return the buckets; the default ones where those of the repository are none for a model of `limit` tokens."""
     try:
         buckets = lengths_from_text(choices.buckets)
@@ -51,7 +83,7 @@ def buckets_of(choices: Choices, limit: int) -> tuple[int, ...]:
     return buckets
 
 
-def parameter(config: Config, name: str) -> str | None:
+def _parameter(config: Config, name: str) -> str | None:
     """Return a parameter of a configuration; None if it is not there or empty."""
     return config.values.get(("parameters", f'["{name}"]', "string_value"))
 
@@ -59,12 +91,12 @@ def parameter(config: Config, name: str) -> str | None:
 def _sizes(config: Config) -> Iterator[int]:
     yield config.values.get(("max_batch_size",), 0)
     for name in ("most_rows", "batch_size"):
-        text = parameter(config, name) or ""
+        text = _parameter(config, name) or ""
         yield int(text) if text.isdecimal() and len(text) < 20 else 0
 
 
 def _options(config: Config) -> dict[str, Any] | None:
-    text = parameter(config, "options")
+    text = _parameter(config, "options")
     try:
         return None if text is None else options_from_text(text.encode())
     except InputError:
