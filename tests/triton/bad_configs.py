@@ -35,13 +35,15 @@ GPU_ACCELERATOR = 'optimization { execution_accelerators { gpu_execution_acceler
 class Mistake:
     """A mistake: what is edited in which model of tagger, what our check says, and whether Triton refuses to load it.
 
-    `refused` is None if Triton 24.10 may wait for ever or crash instead.
+    `refused` is None if Triton 24.10 may wait for ever or crash instead. `later` says that the line which is named is a
+    later one than the edited ones: the second of two, or where the parser stops.
     """
 
     model: str
     edit: Edit
     message: str
     refused: bool | None
+    later: bool = False
 
 
 def replace(old: str, new: str) -> Edit:
@@ -86,12 +88,12 @@ def shorten(path: str) -> Edit:
     return edit
 
 
-def on_model(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
-    return Mistake(model="tagger_model", edit=edit, message=message, refused=refused)
+def on_model(edit: Edit, message: str, *, refused: bool | None, later: bool = False) -> Mistake:
+    return Mistake(model="tagger_model", edit=edit, message=message, refused=refused, later=later)
 
 
-def on_tokenizer(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
-    return Mistake(model="tagger_tokenizer", edit=edit, message=message, refused=refused)
+def on_tokenizer(edit: Edit, message: str, *, refused: bool | None, later: bool = False) -> Mistake:
+    return Mistake(model="tagger_tokenizer", edit=edit, message=message, refused=refused, later=later)
 
 
 def on_ensemble(edit: Edit, message: str, *, refused: bool | None) -> Mistake:
@@ -106,13 +108,13 @@ MISTAKES = {
     "unknown field within": on_model(
         replace("count: 1", "counts: 1"), 'ModelInstanceGroup.* no field named "counts"', refused=True
     ),
-    "open brace": on_model(append("input {"), 'ModelInput.* no field named "platform"', refused=True),
+    "open brace": on_model(append("input {"), 'ModelInput.* no field named "platform"', refused=True, later=True),
     "no colon": on_model(replace("count: 1", "count 1"), 'Expected ":"', refused=True),
     "no enum": on_model(replace("TYPE_INT64", "TYPE_INT"), "DataType.* no value named TYPE_INT", refused=True),
     "string for a number": on_model(
         replace("max_batch_size: 32", 'max_batch_size: "32"'), "parse integer", refused=True
     ),
-    "given twice": on_model(append("max_batch_size: 16"), 'multiple "max_batch_size"', refused=True),
+    "given twice": on_model(append("max_batch_size: 16"), 'multiple "max_batch_size"', refused=True, later=True),
     "open string": on_model(replace('"input_ids"', '"input_ids'), "missing ending quote", refused=True),
     # Names and versions
     "another name": on_model(
@@ -165,6 +167,7 @@ MISTAKES = {
         append('input { name: "text" data_type: TYPE_STRING dims: [ 1 ] }'),
         r'input\["text"\] is there 2 times',
         refused=False,
+        later=True,
     ),
     "output left out": on_tokenizer(replace(TOKENS, ""), r'output\["tokens"\] is missing', refused=False),
     # Batches, queues, instances
@@ -224,7 +227,7 @@ MISTAKES = {
         parameter("intra_op_thread_count", "two"), 'is "two": expected a number', refused=True
     ),
     "parameter twice": on_tokenizer(
-        parameter("options", "{}"), r'parameters\["options"\] is there 2 times', refused=False
+        parameter("options", "{}"), r'parameters\["options"\] is there 2 times', refused=False, later=True
     ),
     "parameter left out": on_tokenizer(
         replace('key: "options"', 'key: "option"'), r'parameters\["options"\] is missing', refused=True
