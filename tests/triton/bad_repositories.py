@@ -724,7 +724,7 @@ VARIANTS: Final = {
     ),
     # Choices
     "other options in the answers": edited(
-        ANSWERS, '"{}"', '"{\\"stride\\": 4}"', "stride", "expected {}, the same as in the other steps"
+        ANSWERS, '"{}"', '"{\\"stride\\": 4}"', "stride", "expected {}, as in the other steps"
     ),
     "no buckets": edited(TOKENIZER, '"16,32,64"', '""', 'string_value: ""', "expected lengths in tokens"),
     "buckets in words": edited(TOKENIZER, '"16,32,64"', '"16, 32, 64"', "16, 32", "expected lengths in tokens"),

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rpln_runtime.triton.checks.fields import FIELDS, Edit, Field, fits
+from rpln_runtime.triton.checks.fields import FIELDS, Field, fits
+from rpln_runtime.triton.checks.limits import Edit
 from rpln_runtime.triton.checks.problems import Problem
 from rpln_runtime.triton.checks.reading import MESSAGE, Config, FieldPath, config_from_text, shown_path
 from rpln_runtime.triton.pbtxt import Message, Word, text_from_message

@@ -10,7 +10,7 @@ from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import TASKS
 from rpln_runtime.triton.buckets import check_buckets, default_buckets
-from rpln_runtime.triton.checks.fields import lengths_from_text
+from rpln_runtime.triton.checks.limits import lengths_from_text
 from rpln_runtime.triton.checks.marker import Marker
 from rpln_runtime.triton.checks.model import Model
 from rpln_runtime.triton.checks.reading import Config
