@@ -88,6 +88,27 @@ def shorten(path: str) -> Edit:
     return edit
 
 
+def rewrite(path: str, old: str, new: str) -> Edit:
+    """Return an edit that replaces a text in a file."""
+
+    def edit(folder: Path) -> None:
+        text = (folder / path).read_text(encoding="utf-8")
+        assert old in text
+        (folder / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    return edit
+
+
+def reverse(path: str) -> Edit:
+    """Return an edit that turns the order of a file's lines around."""
+
+    def edit(folder: Path) -> None:
+        lines = (folder / path).read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / path).write_text("".join(reversed(lines)), encoding="utf-8")
+
+    return edit
+
+
 def on_model(edit: Edit, message: str, *, refused: bool | None, later: bool = False) -> Mistake:
     return Mistake(model="tagger_model", edit=edit, message=message, refused=refused, later=later)
 
@@ -204,6 +225,17 @@ MISTAKES = {
     "queue policy of a single instance": on_tokenizer(
         replace("count: 2", "count: 1"), r"instance_group\[0\].count is 1: expected 2 to 64", refused=False
     ),
+    "queue of any size": on_tokenizer(
+        replace("max_queue_size: 1024", "max_queue_size: 0"), "max_queue_size is 0: expected 1 to", refused=False
+    ),
+    "delay of a minute": on_model(
+        replace("microseconds: 1000", "microseconds: 60000000"), "is 60000000: expected 0 to 100,000", refused=False
+    ),
+    "default priority out of range": on_model(
+        replace("dynamic_batching {", "dynamic_batching { priority_levels: 2 default_priority_level: 5"),
+        "default_priority_level is 5: expected 1 to priority_levels, 2",
+        refused=True,
+    ),
     "count -1": on_model(replace("count: 1", "count: -1"), "count is -1: expected 1 to 64", refused=False),
     "count 0": on_model(replace("count: 1", "count: 0"), "count is 0: expected 1 to 64", refused=False),
     "GPU on a server without": on_model(
@@ -248,6 +280,15 @@ MISTAKES = {
     "too few labels": on_model(shorten("labels.txt"), "labels.txt, line 4: it differs", refused=False),
     "no code": on_tokenizer(remove("1/model.py"), "1/model.py: it is missing", refused=None),
     "no tokenizer": on_tokenizer(remove("1/tokenizer.json"), "tokenizer.json: it is missing", refused=True),
+    "labels swapped": on_model(reverse("labels.txt"), "labels.txt, line 1: it differs", refused=False),
+    "syntax error": on_tokenizer(
+        rewrite("1/model.py", "make_step =", "make_step :="), "1/model.py, line 10: it differs", refused=True
+    ),
+    "code of another step": on_tokenizer(
+        rewrite("1/model.py", "tokenizer import TokenizerStep", "answers import AnswerStep as TokenizerStep"),
+        "1/model.py, line 4: it differs",
+        refused=False,
+    ),
     # Warm-up
     "warm-up of another input": on_model(
         replace('key: "input_ids"', 'key: "input_id"'), '"input_id".* does not write it', refused=True
@@ -280,6 +321,14 @@ MISTAKES = {
         replace('key: "count"', 'key: "counts"'),
         r'output_map\["counts"\] is "count", but rpln triton does not write it',
         refused=True,
+    ),
+    "start and end swapped": on_ensemble(
+        replace(
+            'key: "start"\n      value: "start"\n    }\n    output_map {\n      key: "end"\n      value: "end"',
+            'key: "start"\n      value: "end"\n    }\n    output_map {\n      key: "end"\n      value: "start"',
+        ),
+        r'output_map\["start"\] is "end": expected "start"',
+        refused=False,
     ),
     "another type than its step": on_ensemble(
         replace("TYPE_FP32", "TYPE_FP64"), "data_type is TYPE_FP64: expected TYPE_FP32", refused=True

@@ -198,6 +198,14 @@ def test_every_row_has_samples() -> None:
     assert {*SAMPLES, *(at for at, *_ in BLOCKS)} == {shown_path(row.path) for row in FIELDS}
 
 
+def test_the_page_names_every_row() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "triton.md").read_text(encoding="utf-8")
+    table = page.partition("| may be changed |")[2].partition("\n\n")[0]
+    for row in FIELDS:
+        name = [part for part in row.path if part not in {"string_value", "enable", "[*]"}][-1].strip('["]')
+        assert f"`{name}`" in table, shown_path(row.path)
+
+
 @pytest.mark.parametrize("at", SAMPLES)
 def test_a_change_within_the_limits_passes(comparisons: Comparisons, at: str) -> None:
     samples = SAMPLES[at]

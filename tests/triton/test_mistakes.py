@@ -83,19 +83,19 @@ def test_the_check_finds_the_mistake(tagger: Path, tmp_path: Path, mistake: Mist
 
 
 def edited_lines(before: str, after: str) -> set[int]:
-    """Return the lines of `after` that were edited, and those of the blocks around the first; none without an edit."""
+    """Return the lines of `after` that were edited, and those of the blocks around them; none without an edit."""
     lines = after.splitlines()
     codes = difflib.SequenceMatcher(None, before.splitlines(), lines, autojunk=False).get_opcodes()
-    changed = [range(start, max(end, start + 1)) for kind, _, _, start, end in codes if kind != "equal"]
-    if not changed:
-        return set()
-    first = changed[0].start
-    edited, depth = {number + 1 for numbers in changed for number in numbers}, indent(lines[first])
-    for number in range(first, 0, -1):
-        if indent(lines[number - 1]) < depth:
-            edited.add(number)
-            depth = indent(lines[number - 1])
-    return edited
+    edited = {
+        number for kind, _, _, start, end in codes if kind != "equal" for number in range(start, max(end, start + 1))
+    }
+    for first in tuple(edited):
+        depth = indent(lines[first])
+        for number in range(first - 1, -1, -1):
+            if indent(lines[number]) < depth:
+                edited.add(number)
+                depth = indent(lines[number])
+    return {number + 1 for number in edited}
 
 
 def indent(line: str) -> int:
