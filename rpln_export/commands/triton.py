@@ -35,8 +35,8 @@ from rpln_export.commands.user_errors import user_errors
 @cloup.option(
     "--check",
     is_flag=True,
-    help="Instead of writing a repository, compare the one in FOLDER with what was written, and list all differences but "
-    "those that operators may make.",
+    help="Instead of writing a repository, compare the one in FOLDER with what was written, and list all differences "
+    "but those that operators may make.",
 )
 def triton_command(
     folder: Path,
