@@ -28,6 +28,10 @@ QUEUE = """REJECT
     default_timeout_microseconds: 30000000
     allow_timeout_override: true
     max_queue_size: 1024"""
+POLICY = f"""
+  default_queue_policy {{
+    timeout_action: {QUEUE}
+  }}"""
 GPU_ACCELERATOR = 'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } } }'
 
 
@@ -127,10 +131,10 @@ MISTAKES = {
         replace("max_batch_size", "max_batchsize"), 'no field named "max_batchsize"', refused=True
     ),
     "unknown field within": on_model(
-        replace("count: 1", "counts: 1"), 'ModelInstanceGroup.* no field named "counts"', refused=True
+        replace("count: ", "counts: "), 'ModelInstanceGroup.* no field named "counts"', refused=True
     ),
     "open brace": on_model(append("input {"), 'ModelInput.* no field named "platform"', refused=True, later=True),
-    "no colon": on_model(replace("count: 1", "count 1"), 'Expected ":"', refused=True),
+    "no colon": on_model(replace("count: ", "count "), 'Expected ":"', refused=True),
     "no enum": on_model(replace("TYPE_INT64", "TYPE_INT"), "DataType.* no value named TYPE_INT", refused=True),
     "string for a number": on_model(
         replace("max_batch_size: 32", 'max_batch_size: "32"'), "parse integer", refused=True
@@ -236,13 +240,16 @@ MISTAKES = {
         "default_priority_level is 5: expected 1 to priority_levels, 2",
         refused=True,
     ),
-    "count -1": on_model(replace("count: 1", "count: -1"), "count is -1: expected 1 to 64", refused=False),
-    "count 0": on_model(replace("count: 1", "count: 0"), "count is 0: expected 1 to 64", refused=False),
+    "no queue policy": on_tokenizer(
+        replace(POLICY, ""), "default_queue_policy is missing: expected one for several instances", refused=False
+    ),
+    "negative count": on_model(replace("count: ", "count: -"), r"count is -\d: expected 1 to 64", refused=False),
+    "count 0": on_model(replace("count: ", "count: 0 # "), "count is 0: expected 1 to 64", refused=False),
     "GPU on a server without": on_model(
         replace("KIND_CPU", "KIND_GPU"), "kind is KIND_GPU: expected KIND_CPU", refused=True
     ),
     "GPUs of the CPU": on_model(
-        replace("count: 1", "count: 1 gpus: [ 0 ]"),
+        replace("count: ", "gpus: [ 0 ] count: "),
         r"gpus is \[0\]: expected none on instances of the CPU",
         refused=True,
     ),
