@@ -38,7 +38,12 @@ from rpln_export.commands.user_errors import user_errors
 @cloup.option(
     "--engine", help="The TensorRT engine to serve, by the name of its file without .plan. [default: the ONNX graph]"
 )
-@cloup.option("--check", is_flag=True, help="Check the repository in FOLDER instead of writing one.")
+@cloup.option(
+    "--check",
+    is_flag=True,
+    help="Instead of writing a repository, compare the one in FOLDER with what was written, and list all differences "
+    "but those that operators may make.",
+)
 def triton_command(
     folder: Path,
     output: Path | None,

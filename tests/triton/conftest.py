@@ -10,6 +10,7 @@ import pytest
 from rpln_runtime.tasks import TASKS
 from rpln_runtime.triton import write_repository
 from tests.triton.networks import ToyBundle, make_positions_bundle, make_toy_bundle, make_vectors_bundle
+from tests.triton.repositories import BUCKETS, write_repositories
 from tests.triton.server import Server, triton_server
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-triton"
@@ -19,7 +20,6 @@ POSITIONS = "fill-mask-positions"
 VECTORS = "vectors-of-texts"
 """The name of feature-extraction with a graph that gives one vector for each text."""
 ENCODERS = (*(task for task, row in TASKS.items() if row.postprocess), POSITIONS, VECTORS)
-BUCKETS = (16, 32, 64)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +33,12 @@ def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ToyBu
         return special[name](folder) if name in special else make_toy_bundle(folder, name)
 
     return bundle_of
+
+
+@pytest.fixture(scope="session")
+def repositories(bundle_of: Callable[[str], ToyBundle], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of repositories without a mistake."""
+    return write_repositories(bundle_of, tmp_path_factory.mktemp("bundles"), tmp_path_factory.mktemp("repositories"))
 
 
 @pytest.fixture(scope="session")

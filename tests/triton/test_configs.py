@@ -18,7 +18,7 @@ from rpln_runtime.errors import MissingExtraError
 from rpln_runtime.manifest import read_manifest, write_manifest
 from rpln_runtime.triton import RepositoryError, write_repository
 from rpln_runtime.triton.checks import reading
-from rpln_runtime.triton.checks.reading import enum_name, read_config
+from rpln_runtime.triton.checks.reading import read_config
 from rpln_runtime.triton.pbtxt import text_from_message
 from tests.triton.conftest import ENCODERS
 from tests.triton.networks import ToyBundle
@@ -55,19 +55,21 @@ def test_any_values_come_back(text: str, count: int, flag: bool, labels: list[st
 def test_an_error_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_text('# first\nname: "a"\nmax_batch_size: many')
     with pytest.raises(RepositoryError, match=r"config\.pbtxt, line 3: .*many"):
-        read_config(tmp_path / "config.pbtxt")
+        read_config(tmp_path / "config.pbtxt", "config.pbtxt")
 
 
 def test_a_number_stands_for_an_enum_value_without_a_name(tmp_path: Path) -> None:
     (tmp_path / "config.pbtxt").write_text("input { data_type: 99 } input { data_type: 9 }")
-    unknown, known = read_config(tmp_path / "config.pbtxt").input
-    assert (enum_name(unknown, "data_type"), enum_name(known, "data_type")) == ("99", "TYPE_INT64")
+    values = read_config(tmp_path / "config.pbtxt", "config.pbtxt").values
+    assert [value for path, value in values.items() if path[-1] == "data_type"] == ["99", "TYPE_INT64"]
 
 
 def test_parameters_are_read_one_by_one(tmp_path: Path) -> None:
     file = tmp_path / "config.pbtxt"
     file.write_text("".join(f'parameters {{ key: "k" value {{ string_value: "{value}" }} }}\n' for value in "ab"))
-    assert [(one.key, one.value.string_value) for one in read_config(file).parameters] == [("k", "a"), ("k", "b")]
+    values = read_config(file, "config.pbtxt").values
+    assert values["parameters", '["k"]', "string_value"] == "a"
+    assert values["parameters", '["k", 2]', "string_value"] == "b"
 
 
 @pytest.mark.parametrize("module", ["google.protobuf", "tritonclient.grpc"])
@@ -78,7 +80,7 @@ def test_without_the_protobufs_the_command_to_install_them_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / "config.pbtxt").touch()
     with pytest.raises(MissingExtraError, match=r'pip install "rpln-runtime\[triton\]"'):
-        read_config(tmp_path / "config.pbtxt")
+        read_config(tmp_path / "config.pbtxt", "config.pbtxt")
 
 
 def test_graphs_of_a_provider_are_served_by_it(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> None:

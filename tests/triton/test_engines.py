@@ -1,6 +1,5 @@
 """Which TensorRT engines are served, with what lengths and batches, and which are refused. No engine runs here."""
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,57 +11,15 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from rpln_runtime import InputError
-from rpln_runtime.engines.manifest import EngineManifest, Profile, Range, write_engine
-from rpln_runtime.manifest import bundle_file_from_path, write_manifest
 from rpln_runtime.triton import RepositoryError, check_repository, write_repository
 from tests.triton.networks import ToyBundle
+from tests.triton.repositories import NAME, profile, with_engine
 from tests.triton.server import Server, triton_server
-
-NAME = "full.tensorrt-sm89"
-
-
-def profile(batch: tuple[int, int, int], sequence: tuple[int, int, int]) -> Profile:
-    ranges = {"batch": batch, "sequence": sequence}
-    return {axis: Range(minimum=low, optimum=tuned, maximum=high) for axis, (low, tuned, high) in ranges.items()}
-
-
-TWO_PROFILES = (profile((1, 8, 64), (1, 16, 32)), profile((1, 4, 16), (1, 48, 48)))
 
 
 @pytest.fixture
 def bundle(bundle_of: Callable[[str], ToyBundle], tmp_path: Path) -> Path:
     return with_engine(bundle_of("token-classification"), tmp_path / "bundle")
-
-
-def with_engine(bundle: ToyBundle, folder: Path, **fields: Any) -> Path:
-    """Return a copy of a bundle with an engine, whose plan is not a real one."""
-    shutil.copytree(bundle.folder, folder)
-    (folder / "engines").mkdir()
-    plan = folder / "engines" / f"{NAME}.plan"
-    plan.write_bytes(b"no plan")
-    engine = EngineManifest(
-        builder="tensorrt",
-        version="10.13.0",
-        targets=("sm89",),
-        hardware_compatible=False,
-        version_compatible=False,
-        stripped=False,
-        variant="full",
-        precision="float16",
-        graph=(bundle_file_from_path(folder, folder / "model.onnx"),),
-        plan=bundle_file_from_path(folder, plan),
-        profiles=TWO_PROFILES,
-        weights=1,
-        activations=(1, 1),
-        workspace=None,
-        attentions=(0, 0),
-        layers=(),
-        seconds=1.0,
-        timing_cache=None,
-    )
-    write_engine(plan.with_suffix(".json"), dataclasses.replace(engine, **fields))
-    write_manifest(folder, bundle.manifest)
-    return folder
 
 
 def test_an_engine_is_served_within_its_profiles(bundle: Path, tmp_path: Path) -> None:
@@ -111,12 +68,17 @@ def test_what_an_engine_cannot_serve_is_refused(
 
 
 MISTAKES = {
-    "batch": ("max_batch_size: 16", "max_batch_size: 65", "the engine takes 16 rows", True),
-    "profile": ('"1" ]', '"2" ]', "names the profile '2', the engine has 0 to 1", True),
-    "type": ("TYPE_FP32", "TYPE_FP16", "data_type of output 'logits'", True),
-    "file": ('"model.plan"', '"other.plan"', "1/other.plan does not exist", True),
-    "platform": ('"tensorrt_plan"', '"onnxruntime_onnx"', "platform and backend are", True),
-    "none": ("KIND_GPU", "KIND_CPU", "KIND_CPU, expected KIND_GPU", False),
+    "batch": ("max_batch_size: 16", "max_batch_size: 65", "max_batch_size is 65: expected 16", True),
+    "profile": ('"1" ]', '"2" ]', r"profile is \['0', '2'\]: expected profiles of the engine: 0, 1", True),
+    "type": ("TYPE_FP32", "TYPE_FP16", "data_type is TYPE_FP16: expected TYPE_FP32", True),
+    "file": ('"model.plan"', '"other.plan"', 'default_model_filename is "other.plan": expected "model.plan"', True),
+    "platform": (
+        '"tensorrt_plan"',
+        '"onnxruntime_onnx"',
+        'platform is "onnxruntime_onnx": expected "tensorrt_plan"',
+        True,
+    ),
+    "none": ("KIND_GPU", "KIND_CPU", "kind is KIND_CPU: expected KIND_GPU", False),
 }
 """What is replaced, what our check says of it, and whether a server refuses it, which needs no GPU."""
 
@@ -150,5 +112,5 @@ def server(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_another_plan_is_found(bundle: Path, tmp_path: Path) -> None:
     write_repository(bundle, tmp_path / "repository", name="tagger", engine=NAME)
     (tmp_path / "repository/tagger_model/1/model.plan").write_bytes(b"another")
-    with pytest.raises(RepositoryError, match=r"model\.plan .*engine\.json"):
+    with pytest.raises(RepositoryError, match=r"model\.plan: it is not the file that rpln\.json describes"):
         check_repository(tmp_path / "repository")

@@ -1,5 +1,7 @@
 """Our check refuses every repository with a mistake, and Triton most of them, as the table says."""
 
+import difflib
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +12,8 @@ import pytest
 
 from rpln_runtime.triton import RepositoryError, check_repository, write_repository
 from tests.triton.bad_configs import MISTAKES, Mistake
-from tests.triton.conftest import BUCKETS
 from tests.triton.networks import ToyBundle
+from tests.triton.repositories import BUCKETS
 from tests.triton.server import Server, triton_server
 
 EACH = pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
@@ -68,10 +70,36 @@ def test_the_table_has_many_mistakes_of_either_kind() -> None:
 @EACH
 def test_the_check_finds_the_mistake(tagger: Path, tmp_path: Path, mistake: Mistake) -> None:
     repository = shutil.copytree(tagger, tmp_path / "repository")
-    assert "tagger_model" in check_repository(repository)
     mistake.edit(repository / mistake.model)
-    with pytest.raises(RepositoryError, match=mistake.message):
+    with pytest.raises(RepositoryError, match=mistake.message) as raised:
         check_repository(repository)
+    for file in repository.rglob("*.pbtxt"):
+        name = file.relative_to(repository)
+        if edited := edited_lines((tagger / name).read_text(), file.read_text()):
+            named = re.findall(rf"^  {name}(?:, line (\d+))?: (.*)$", str(raised.value), flags=re.MULTILINE)
+            assert named
+            assert all(line or " is missing" in problem for line, problem in named)
+            assert mistake.later == any(int(line) not in edited for line, _ in named if line)
+
+
+def edited_lines(before: str, after: str) -> set[int]:
+    """Return the lines of `after` that were edited, and those of the blocks around them; none without an edit."""
+    lines = after.splitlines()
+    codes = difflib.SequenceMatcher(None, before.splitlines(), lines, autojunk=False).get_opcodes()
+    edited = {
+        number for kind, _, _, start, end in codes if kind != "equal" for number in range(start, max(end, start + 1))
+    }
+    for first in tuple(edited):
+        depth = indent(lines[first])
+        for number in range(first - 1, -1, -1):
+            if indent(lines[number]) < depth:
+                edited.add(number)
+                depth = indent(lines[number])
+    return {number + 1 for number in edited}
+
+
+def indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 @pytest.mark.parametrize("name", [name for name, mistake in MISTAKES.items() if mistake.refused is not None])

@@ -113,8 +113,8 @@ def test_a_mistake_is_reported_by_both_commands(
     assert main([str(tmp_path / "repository"), "--check"]) == 4
     result = CliRunner().invoke(rpln_command, ["triton", str(tmp_path / "repository"), "--check"])
     assert result.exit_code == 4
-    assert "labels.txt, which does not exist" in capsys.readouterr().err
-    assert "labels.txt, which does not exist" in result.output
+    assert "tagger_model/labels.txt: it is missing" in capsys.readouterr().err
+    assert "tagger_model/labels.txt: it is missing" in result.output
 
 
 def test_an_older_repository_is_replaced_whole(tagger: Path, tmp_path: Path) -> None:

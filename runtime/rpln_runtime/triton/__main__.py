@@ -69,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         help="serve this TensorRT engine of the bundle, named by its file without .plan (default: the graph)",
     )
-    parser.add_argument("--check", action="store_true", help="check the repository in FOLDER instead of writing one")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="instead of writing a repository, compare the one in FOLDER with what was written, and list all "
+        "differences but those that operators may make",
+    )
     return parser
 
 

@@ -128,7 +128,7 @@ def make_plan(
         names=Names(name or folder.resolve().name),
         batch_size=batch_size,
         buckets=tuple(buckets or ()),
-        max_text_bytes=_default_text_bytes(limit, batch_size) if max_text_bytes is None else max_text_bytes,
+        max_text_bytes=default_text_bytes(limit, batch_size) if max_text_bytes is None else max_text_bytes,
         options=dict(options),
         engine=chosen,
     )
@@ -142,7 +142,7 @@ def _default_batch(engine: EngineManifest | None, buckets: Sequence[int] | None)
     return _BATCH_SIZE if engine is None else max(1, min(_BATCH_SIZE, most_rows(engine, buckets)))
 
 
-def _default_text_bytes(limit: int, batch_size: int) -> int:
+def default_text_bytes(limit: int, batch_size: int) -> int:
     """Return the bytes of all the rows that the model takes at a time, of `limit` tokens each, and at least 64 KiB.
 
     A token of ordinary text stands for 1 to 6 bytes; here it counts 16. A long text that is to be cut may need the
