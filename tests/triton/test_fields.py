@@ -157,6 +157,7 @@ SAMPLES = {
     ),
     parameter("EXECUTION_ENV_PATH"): Samples(of=TOKENIZER, allowed=ANY_TEXT, refused=st.just("")),
     parameter("FORCE_CPU_ONLY_INPUT_TENSORS"): one_of(TOKENIZER, ["yes", "no"], ["", "Yes", "true", "1"]),
+    parameter("max_text_bytes"): number(TOKENIZER, 1, 2**31 - 1),
     parameter("intra_op_thread_count"): number(CPU, 0, 1_024),
     parameter("inter_op_thread_count"): number(CPU, 0, 1_024),
     parameter("execution_mode"): one_of(CPU, ["0", "1"], ["", "2", "sequential"]),
