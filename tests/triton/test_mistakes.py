@@ -86,8 +86,12 @@ def edited_lines(before: str, after: str) -> set[int]:
     """Return the lines of `after` that were edited, and those of the blocks around them; none without an edit."""
     lines = after.splitlines()
     codes = difflib.SequenceMatcher(None, before.splitlines(), lines, autojunk=False).get_opcodes()
+    # Where lines were taken out, these are the lines before and after the gap.
     edited = {
-        number for kind, _, _, start, end in codes if kind != "equal" for number in range(start, max(end, start + 1))
+        number
+        for kind, _, _, start, end in codes
+        if kind != "equal"
+        for number in range(start - (kind == "delete"), max(end, start + 1))
     }
     for first in tuple(edited):
         depth = indent(lines[first])
