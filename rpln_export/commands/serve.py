@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import click
 import cloup
 
 from rpln_export.commands.settings import HELP
@@ -67,7 +66,7 @@ def serve_command(
     rpln serve tagger=bundles/a writer=bundles/b --port 9000
     curl http://127.0.0.1:8000/predict/tagger-bundle -d '{"inputs": "A text."}'
     """
-    with user_errors():
+    with user_errors(interrupted="Interrupted."):
         from rpln_runtime.serve.command import serve
 
         settings = ServeSettings(

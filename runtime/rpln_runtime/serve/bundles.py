@@ -71,12 +71,7 @@ def with_options(postprocess: Postprocess[Any], options: Mapping[str, Any], task
     if not options:
         return postprocess
     check_options(type(postprocess), options, task)
-    try:
-        return dataclasses.replace(postprocess, **options)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"the options {', '.join(options)} have values that {task} does not take ({error})."
-        ) from error
+    return dataclasses.replace(postprocess, **options)
 
 
 def open_bundle(name: str, folder: Path) -> ServedBundle:

@@ -1,6 +1,7 @@
 """Models: what a replica answers items with. In a batch, an item that is wrong fails alone."""
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,44 +28,47 @@ class EncoderModel:
 
     def answer(self, asked: Sequence[Asked]) -> list[Outcome]:
         """Return an outcome for each item."""
-        prepared = [_attempted(partial(self._prepared, one)) for one in asked]
-        good = [place for place, one in enumerate(prepared) if not isinstance(one, Outcome)]
-        outcomes = [one if isinstance(one, Outcome) else None for one in prepared]
-        for place, outcome in zip(
-            good, self._run([asked[place] for place in good], [prepared[place] for place in good]), strict=True
-        ):
-            outcomes[place] = outcome
-        return [outcome for outcome in outcomes if outcome is not None]
+        items = [_attempted(one, partial(self._item, one)) for one in asked]
+        outcomes = iter(self._outcomes([item for item in items if isinstance(item, _Item)]))
+        return [next(outcomes) if isinstance(item, _Item) else item for item in items]
 
-    def _prepared(self, one: Asked) -> tuple[Postprocess[Any], list[Encoding]]:
-        postprocess = with_options(self._pipeline.postprocess, one.options, self._task)
-        return postprocess, postprocess.encode(one.item)
+    def _item(self, asked: Asked) -> "_Item":
+        postprocess = with_options(self._pipeline.postprocess, asked.options, self._task)
+        return _Item(asked, postprocess, postprocess.encode(asked.item))
 
-    def _run(self, asked: Sequence[Asked], prepared: Sequence[Any]) -> list[Outcome]:
-        owners = [place for place, (_, encodings) in enumerate(prepared) for _ in encodings]
-        rows = [encoding for _, encodings in prepared for encoding in encodings]
-        scores: list[Any] = [None] * len(rows)
+    def _outcomes(self, items: Sequence["_Item"]) -> list[Outcome]:
+        """Return an outcome for each item. If they fail together, each of them runs alone."""
         try:
-            for index, row in run_encodings(
-                self._pipeline.session, rows, outputs=self._outputs, batch_size=self._batch_size
-            ):
-                scores[index] = prepared[owners[index]][0].score(row)
-        except Exception as error:  # noqa: BLE001  # an item of which the server fails must not fail the others
-            if len(asked) > 1:
-                return [self._run([one], [ready])[0] for one, ready in zip(asked, prepared, strict=True)]
-            return [outcome_of(error)]
-        found = iter(scores)
-        return [
-            _attempted(partial(_answered, one, postprocess, encodings, [next(found) for _ in encodings]))
-            for one, (postprocess, encodings) in zip(asked, prepared, strict=True)
-        ]
+            scores = self._scores(items)
+        except Exception as error:  # noqa: BLE001  # what one item fails at must not fail the others
+            if len(items) > 1:
+                return [outcome for item in items for outcome in self._outcomes([item])]
+            return [outcome_of(error, items[0].asked.options)]
+        return [_attempted(item.asked, partial(item.outcome, own)) for item, own in zip(items, scores, strict=True)]
+
+    def _scores(self, items: Sequence["_Item"]) -> list[list[Any]]:
+        """Run the rows of all items, and return what the post-processing keeps of each row, by item."""
+        scores: list[list[Any]] = [[None] * len(item.encodings) for item in items]
+        places = [(place, row) for place, item in enumerate(items) for row in range(len(item.encodings))]
+        rows = [items[place].encodings[row] for place, row in places]
+        session = self._pipeline.session
+        for index, finished in run_encodings(session, rows, outputs=self._outputs, batch_size=self._batch_size):
+            place, row = places[index]
+            scores[place][row] = items[place].postprocess.score(finished)
+        return scores
 
 
-def _answered(
-    one: Asked, postprocess: Postprocess[Any], encodings: Sequence[Encoding], scores: Sequence[Any]
-) -> Outcome:
-    answer = postprocess.answer(FinishedItem(one.item, encodings, scores))
-    return Outcome(answer=answer, read=sum(map(len, encodings)))
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An item with the post-processing that its options ask for, and the tokens of its rows."""
+
+    asked: Asked
+    postprocess: Postprocess[Any]
+    encodings: Sequence[Encoding]
+
+    def outcome(self, scores: Sequence[Any]) -> Outcome:
+        answer = self.postprocess.answer(FinishedItem(self.asked.item, self.encodings, scores))
+        return Outcome(answer=answer, read=sum(map(len, self.encodings)))
 
 
 class GeneratorModel:
@@ -86,10 +90,10 @@ class GeneratorModel:
     def _generated(self, asked: Sequence[Asked]) -> list[Outcome]:
         try:
             found = self._generator.completions([one.item for one in asked], **asked[0].options)
-        except Exception as error:  # noqa: BLE001  # an item of which the server fails must not fail the others
+        except Exception as error:  # noqa: BLE001  # what one prompt fails at must not fail the others
             if len(asked) > 1:
                 return [self._generated([one])[0] for one in asked]
-            return [outcome_of(error)]
+            return [outcome_of(error, asked[0].options)]
         return [
             Outcome(
                 answer=[{"generated_text": one.text} for one in texts],
@@ -114,9 +118,9 @@ def open_model(
     return kind(folder, provider=provider, threads=threads, batch_size=batch_size)
 
 
-def _attempted(work: Callable[[], Any]) -> Any:
-    """Return what `work` returns, or the outcome of its failure."""
+def _attempted(asked: Asked, work: Callable[[], Any]) -> Any:
+    """Return what `work` returns, or the outcome of its failure at an item."""
     try:
         return work()
     except Exception as error:  # noqa: BLE001  # a failure of one item must not fail the others
-        return outcome_of(error)
+        return outcome_of(error, asked.options)
