@@ -12,10 +12,10 @@ from rpln_runtime.tasks import TASKS
 from tests.runtime.bundles import make_tokenizer
 from tests.runtime.decoders import decoder_plan, encoder_plan, make_decoder_bundle, make_encoder_decoder
 from tests.serving.server import Server, running_server
-from tests.triton.networks import make_positions_bundle, make_toy_bundle, make_vectors_bundle
+from tests.triton.networks import make_toy_bundle, make_vectors_bundle
 
 EXTRA = ("ray", "fastapi", "uvicorn", "prometheus_client")
-POSITIONS, VECTORS = "fill-mask-positions", "vectors-of-texts"
+VECTORS = "vectors-of-texts"
 WRITER, TRANSLATOR = "writer", "translator"
 _KEPT = Path(__file__).parents[1] / "data" / "bundles-0.1.0" / "text-generation"
 
@@ -32,15 +32,13 @@ def _extra() -> None:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the folder of a bundle of each task, by the name that it is served by."""
     root = tmp_path_factory.mktemp("bundles")
-    makers = {POSITIONS: make_positions_bundle, VECTORS: make_vectors_bundle}
     encoders = [task for task, row in TASKS.items() if row.postprocess]
-    found = {name: root / name for name in (*encoders, *makers, TRANSLATOR)}
+    found = {name: root / name for name in (*encoders, VECTORS, TRANSLATOR)}
     for folder in found.values():
         folder.mkdir()
     for task in encoders:
         make_toy_bundle(found[task], task)
-    for name, make in makers.items():
-        make(found[name])
+    make_vectors_bundle(found[VECTORS])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
         threads = torch.get_num_threads()

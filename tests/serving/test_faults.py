@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 
 from tests.runtime.bundles import CORPUS
+from tests.serving.comparison import same
 from tests.serving.server import Answer, Server, running_server
 
 NAME = "token-classification"
 TAG = f"/predict/{NAME}"
 QUEUE = 4
-LONG = " ".join(CORPUS) * 60
+LONG = " ".join(CORPUS) * 20
 """A text of many windows, which keeps a replica busy."""
 
 
@@ -45,8 +47,10 @@ def test_overload_is_refused_at_once_with_the_time_to_come_back(small: Server) -
     expected = ask_until_answered(small, LONG)
     answers = ask_at_once(small, [LONG] * 40)
     refused = [one for one in answers if one.status != 200]
-    assert all(one.document == expected for one in answers if one.status == 200)
-    assert len(refused) >= 40 - len(answers) + 1
+    for one in answers:
+        if one.status == 200:
+            same(one.document, expected)
+    assert 0 < len(refused) < len(answers)
     assert {(one.status, one.headers["retry-after"]) for one in refused} == {(503, "1")}
     assert all(re.search(rf"wait for '{NAME}', of at most {QUEUE}", one.document["error"]) for one in refused)
     assert small.ask("/v2/health/ready").status == 200
@@ -57,16 +61,16 @@ def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small
     before = small.processes(NAME)
     assert len(before) == 2
     stop = threading.Event()
-    found: list[bool] = []
+    found: list[str] = []
 
     def client(place: int) -> None:
         while not stop.is_set():
             text = CORPUS[place % len(CORPUS)]
-            found.append(ask_until_answered(small, text) == expected[text])
+            same(ask_until_answered(small, text), expected[text])
+            found.append(text)
 
     with ThreadPoolExecutor(3) as clients:
-        for place in range(3):
-            clients.submit(client, place)
+        asking = [clients.submit(client, place) for place in range(3)]
         for number in before:
             os.kill(number, signal.SIGKILL)
         while len(after := small.processes(NAME)) < 2 or set(after) & set(before):
@@ -74,23 +78,30 @@ def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small
         while small.ask("/v2/health/ready").status != 200:
             stop.wait(0.2)
         stop.set()
+        for one in asking:
+            one.result()  # raises for an answer that was wrong
     assert found
-    assert all(found)
-    assert all(ask_until_answered(small, text) == expected[text] for text in CORPUS)
 
 
-def test_a_stop_lets_running_requests_finish(_extra: None, folders: dict[str, Path], tmp_path: Path) -> None:
-    with running_server([f"{NAME}={folders[NAME]}"], tmp_path) as server:
+@pytest.mark.usefixtures("_extra")
+def test_a_stop_lets_running_and_waiting_requests_finish(folders: dict[str, Path], tmp_path: Path) -> None:
+    with running_server([f"{NAME}={folders[NAME]}", "--batch-size", "1"], tmp_path) as server:
         expected = server.ask(TAG, {"inputs": LONG}).document
-        with ThreadPoolExecutor(20) as clients:
-            asked = [clients.submit(server.ask, TAG, {"inputs": LONG}) for _ in range(20)]
-            while not re.search(r"rpln_batch_items_count\S* [2-9]", server.ask("/metrics").body.decode()):
-                pass
-            waiting = float(re.findall(r"rpln_queue_items\S* (\S+)", server.ask("/metrics").body.decode())[0])
+        with ThreadPoolExecutor(12) as clients:
+            asked = [clients.submit(server.ask, TAG, {"inputs": LONG}) for _ in range(12)]
+            while waiting(server) < 5:
+                time.sleep(0.01)
             server.process.send_signal(signal.SIGTERM)
             answers = [one.result() for one in asked]
-        assert waiting > 0
-        assert all(one.status == 200 and one.document == expected for one in answers)
+        for one in answers:
+            assert one.status == 200
+            same(one.document, expected)
         assert server.process.wait(60) == 0
         with pytest.raises(ConnectionRefusedError):
             server.ask("/v2/health/live")
+
+
+def waiting(server: Server) -> float:
+    """Return how many items wait."""
+    (count,) = re.findall(r"^rpln_queue_items\{.*\} (\S+)", server.ask("/metrics").body.decode(), re.MULTILINE)
+    return float(count)

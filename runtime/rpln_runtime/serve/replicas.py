@@ -67,13 +67,16 @@ def _next(pieces: Generator[str, None, bool]) -> str | Outcome:
         return Outcome(ended=(end.value,))
 
 
-def deployment(bundle: ServedBundle, settings: ServeSettings) -> Any:
-    """Return the deployment of a bundle, bound to its arguments. Raises MissingExtraError without Ray Serve."""
+def deployment(bundle: ServedBundle, settings: ServeSettings, kind: type = Replica) -> Any:
+    """Return the deployment of a bundle, bound to its arguments; `kind` is the class of its processes.
+
+    Raises MissingExtraError without Ray Serve.
+    """
     serve = import_serve()
     on_gpu = settings.provider is not None and PROVIDERS[settings.provider].device != "cpu"
     options = {"max_new_tokens": 1} if bundle.task.generates else {}
     return (
-        serve.deployment(Replica)
+        serve.deployment(kind)
         .options(
             name=bundle.name,
             num_replicas=settings.replicas,

@@ -27,12 +27,14 @@ def run_server(
     host: str,
     port: int,
     on_ready: Callable[[str], None],
+    deploy: Callable[[ServedBundle, ServeSettings], Any] = deployment,
 ) -> None:
     """Serve `bundles` until SIGTERM or Ctrl-C, and then finish the requests that are running.
 
     `on_ready` gets the address, such as "127.0.0.1:8000", as soon as all bundles answer. With the port 0, a free one is
-    taken. Raises InputError for an address that cannot be listened at, MissingExtraError without Ray Serve, and
-    RplnError for a bundle whose replicas do not start.
+    taken. `deploy` makes the deployment of a bundle, whose processes have the methods of `Replica`. Raises InputError
+    for an address that cannot be listened at, MissingExtraError without Ray Serve, and RplnError for a bundle whose
+    replicas do not start.
     """
     # Ray's processes listen at all addresses of the machine, and take calls only of those who know this token. Ray
     # reads it when it is imported.
@@ -40,7 +42,7 @@ def run_server(
     import_serve()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    with _listening(host, port) as listener, _replicas(bundles, settings) as handles:
+    with _listening(host, port) as listener, _replicas(bundles, settings, deploy) as handles:
         _serve(listener, bundles, handles, settings, on_ready)
 
 
@@ -85,7 +87,11 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _replicas(bundles: Sequence[ServedBundle], settings: ServeSettings) -> Iterator[dict[str, Any]]:
+def _replicas(
+    bundles: Sequence[ServedBundle],
+    settings: ServeSettings,
+    deploy: Callable[[ServedBundle, ServeSettings], Any],
+) -> Iterator[dict[str, Any]]:
     """Start Ray on this machine alone and a deployment of each bundle. Yield their handles; stop them at the end."""
     serve, ray = import_serve(), importlib.import_module("ray")
     ray.init(
@@ -101,7 +107,7 @@ def _replicas(bundles: Sequence[ServedBundle], settings: ServeSettings) -> Itera
         serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "WARNING"})
         targets = [
             serve.RunTarget(
-                target=deployment(bundle, settings),
+                target=deploy(bundle, settings),
                 name=bundle.name,
                 route_prefix=None,
                 logging_config={"log_level": "WARNING", "enable_access_log": False},
