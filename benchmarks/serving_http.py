@@ -174,10 +174,10 @@ def latencies(address: str, clients: int, seconds: float) -> list[float]:
 
 
 def texts(count: int, *, seed: int) -> Iterator[str]:
-    """Yield texts with a median of 20 words and at most 90."""
+    """Yield texts with a median of 20 words and at most 70."""
     drawn, words = random.Random(seed), SENTENCE.split()
     for _ in range(count):
-        yield " ".join(drawn.choices(words, k=max(1, min(90, round(drawn.lognormvariate(3.0, 0.6))))))
+        yield " ".join(drawn.choices(words, k=max(1, min(70, round(drawn.lognormvariate(3.0, 0.6))))))
 
 
 def row_from_runs(name: str, clients: int, runs: Sequence[Sequence[float]], seconds: float) -> Row:
