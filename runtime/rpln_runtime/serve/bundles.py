@@ -71,7 +71,10 @@ def with_options(postprocess: Postprocess[Any], options: Mapping[str, Any], task
     if not options:
         return postprocess
     check_options(type(postprocess), options, task)
-    return dataclasses.replace(postprocess, **options)
+    try:
+        return dataclasses.replace(postprocess, **options)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{', '.join(options)}: a value is of a type that is not taken ({error}).") from error
 
 
 def open_bundle(name: str, folder: Path) -> ServedBundle:
