@@ -43,7 +43,7 @@ demo: $(VENV)/.installed-cpu  ## export the embedded checkpoint and tag a senten
 	$(VENV)/bin/rpln run $(DEMO_BUNDLE) "$(DEMO_SENTENCE)"
 
 # The environments of the tests: one for each of transformers 5 and 4.57, and one with a Triton server.
-TESTED := $(VENV)/.installed-cpu,docs,openvino,ray,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
+TESTED := $(VENV)/.installed-cpu,docs,openvino,ray,serve,tensorrt-rtx,tokenizer-op,test $(VENV457)/.installed-cpu,optimum,test \
   $(VENV_TRITON)/.installed
 
 quick: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## run some tests of every package: about a minute, once a first run has kept its traces

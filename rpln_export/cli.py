@@ -20,6 +20,7 @@ from rpln_export.commands.optimize import optimize_command
 from rpln_export.commands.push import push_command
 from rpln_export.commands.report import report_command
 from rpln_export.commands.run import run_command
+from rpln_export.commands.serve import serve_command
 from rpln_export.commands.settings import HELP, ProgramOfCommands
 from rpln_export.commands.triton import triton_command
 from rpln_export.commands.user_errors import INTERRUPTED
@@ -28,7 +29,9 @@ from rpln_export.commands.validate import validate_command
 __all__ = ["INTERRUPTED", "export_command", "rpln_command"]
 
 _SECTIONS: Final = (
-    cloup.Section("Run a bundle", [run_command, batch_command, triton_command, push_command], is_sorted=False),
+    cloup.Section(
+        "Run a bundle", [run_command, batch_command, serve_command, triton_command, push_command], is_sorted=False
+    ),
     cloup.Section(
         "Inspect and check",
         [

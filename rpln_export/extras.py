@@ -78,6 +78,13 @@ _ROWS: Final = (
         cost="No corpus is answered on a Ray cluster.",
     ),
     Extra(
+        name="serve",
+        distribution="ray",
+        module="ray.serve",
+        beside=("fastapi", "prometheus-client", "uvicorn"),
+        cost="No bundle is served over HTTP (rpln serve).",
+    ),
+    Extra(
         name="tokenizer-op",
         distribution="onnxruntime-extensions",
         module="onnxruntime_extensions",

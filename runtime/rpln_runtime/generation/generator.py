@@ -1,7 +1,9 @@
 """Generators: the bundle of a decoder behind one call. Text or tokens in, new text or tokens out."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypedDict, overload
@@ -42,6 +44,23 @@ class GeneratedText(TypedDict):
     """
 
     generated_text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A generated text and how it came about.
+
+    Attributes:
+        text: what an answer has as its `generated_text`.
+        read: how many tokens the prompt has.
+        written: how many new tokens there are.
+        ended: whether a stop token or a stop string ended the text. Otherwise there was no room for more tokens.
+    """
+
+    text: str
+    read: int
+    written: int
+    ended: bool
 
 
 def generator(
@@ -239,6 +258,28 @@ class Generator(Reopenable):
         ]
         return answers[0] if isinstance(given, str) else answers
 
+    def completions(self, texts: Sequence[str], /, **options: Any) -> list[list[Completion]]:
+        """Return the texts that a call with `texts` returns, each with its number of tokens and why it ended.
+
+        Raises InputError as a call does.
+        """
+        chosen = self._options(options)
+        prompts = [self._tokens_from_text(text) for text in texts]
+        heads = texts if self._gives_prompts(chosen) else [""] * len(texts)
+        stop = self._stopping(chosen)
+        return [
+            [
+                Completion(
+                    text=head + self._text_from_tokens(one.tokens),
+                    read=len(prompt),
+                    written=len(one.tokens),
+                    ended=stop.ends(one.tokens),
+                )
+                for one in sequences
+            ]
+            for head, prompt, sequences in zip(heads, prompts, self._generate(prompts, chosen, None), strict=True)
+        ]
+
     def tokens(
         self,
         inputs: Prompts | EncoderStates,
@@ -261,12 +302,13 @@ class Generator(Reopenable):
         checked = inputs if isinstance(inputs, EncoderStates) else check_tokens(inputs, self.manifest.vocab_size)
         return self._generate(checked, self._options(options), callback)
 
-    def stream(self, inputs: str | EncoderStates, /, **options: Any) -> Iterator[str]:
-        """Return an iterator of the pieces of the new text for one prompt.
+    def stream(self, inputs: str | EncoderStates, /, **options: Any) -> "abc.Generator[str, None, bool]":
+        """Return a generator of the pieces of the new text for one prompt.
 
         Joined, the pieces are the new text; the prompt is not repeated. Each step is computed when its piece is asked
-        for. Raises InputError at once, for the reasons of a call, and for options that ask for several sequences or for
-        beam search.
+        for. What the generator returns at its end is whether a stop token or a stop string ended the text. Raises
+        InputError at once, for the reasons of a call, and for options that ask for several sequences or for beam
+        search.
         """
         chosen = self._options(options)
         if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
@@ -277,14 +319,17 @@ class Generator(Reopenable):
             raise InputError(f"a stream takes one prompt, but hidden_states has {len(job.request.contexts)}.")
         return self._pieces(job)
 
-    def _pieces(self, job: Job) -> Iterator[str]:
-        """Yield the pieces of new text of a job with one sequence."""
+    def _pieces(self, job: Job) -> "abc.Generator[str, None, bool]":
+        """Yield the pieces of new text of a job with one sequence. Return whether it ended by itself."""
         stream = TextStream(self._tokenizer)
+        ended = False
         for row in job.grow():
             if piece := stream.push(row.tokens[-1]):
                 yield piece
+            ended = job.stop.ends(row.tokens)
         if rest := stream.close():
             yield rest
+        return ended
 
     def _generate(
         self,
@@ -315,16 +360,20 @@ class Generator(Reopenable):
         """Return the work of a call: its prompts in batches, its options, and what ends its sequences."""
         generation = self._sources.generation
         request = self._sources.request(inputs)
-        ends = generation.eos_token_ids if options.stop_token_ids is None else options.stop_token_ids
         return Job(
             decoder=self._decoder,
             generation=generation,
             request=request,
             batches=plan_batches(request, self._decoder, options, generation, batch_size=self._batch_size),
             options=options,
-            stop=Stopping(ends, options.strings, self._tokenizer),
+            stop=self._stopping(options),
             on_rows=on_rows,
         )
+
+    def _stopping(self, options: GenerationOptions) -> Stopping:
+        """Return what ends the sequences of a call."""
+        ends = self._sources.generation.eos_token_ids if options.stop_token_ids is None else options.stop_token_ids
+        return Stopping(ends, options.strings, self._tokenizer)
 
     def _options(self, changes: Mapping[str, Any]) -> GenerationOptions:
         """Return the options of a call. Raises InputError for options that this bundle cannot have."""

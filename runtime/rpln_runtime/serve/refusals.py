@@ -1,0 +1,64 @@
+"""Refusal: the error that a client gets, and Outcome: what a replica answers for one item."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rpln_runtime.errors import InputError
+
+_MOST_LETTERS: Final = 1000
+"""The most letters of a sentence, which may quote what the client sent."""
+RETRY_SECONDS: Final = 1
+"""When a client may come back that was refused with 503."""
+
+
+class Refusal(Exception):  # noqa: N818  # it is an answer
+    """A request that is not answered, with the status of HTTP and a sentence for the client. `log` is for the log."""
+
+    def __init__(self, status: int, sentence: str, *, log: str = "") -> None:
+        super().__init__(sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ...")
+        self.status = status
+        self.log = log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of an item.
+
+    Attributes:
+        answer: the answer of the pipeline, if the status is 200.
+        read: how many tokens the item has.
+        written: how many tokens each of its new texts has, if the task generates text.
+        ended: whether each of its new texts ended by itself, and not at the most new tokens.
+        status: the status of HTTP.
+        sentence: why there is no answer.
+        log: what the log gets besides, such as a traceback.
+    """
+
+    answer: Any = None
+    read: int = 0
+    written: tuple[int, ...] = ()
+    ended: tuple[bool, ...] = ()
+    status: int = 200
+    sentence: str = ""
+    log: str = ""
+
+    def checked(self, where: str = "") -> "Outcome":
+        """Return this outcome. Raises Refusal if it has no answer; `where` stands before its sentence."""
+        if self.status != 200:
+            raise Refusal(self.status, f"{where}{self.sentence}", log=self.log)
+        return self
+
+
+def outcome_of(error: Exception, options: Mapping[str, Any] | None = None) -> Outcome:
+    """Return the outcome of an item with these options that raised `error`.
+
+    An InputError is the client's, as is an option of a type that nothing here expects. Any other error is the server's.
+    """
+    if isinstance(error, InputError):
+        return Outcome(status=400, sentence=str(error))
+    if options and isinstance(error, TypeError | ValueError | AttributeError):
+        return Outcome(status=400, sentence=f"{', '.join(options)}: a value is of a type that is not taken ({error}).")
+    sentence = f"the server failed ({type(error).__name__}); its log has the reason."
+    return Outcome(status=500, sentence=sentence, log="\n" + "".join(traceback.format_exception(error)))

@@ -1,0 +1,160 @@
+"""The queue: batches of similar length, a bound, clients that leave, and replicas that end."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from rpln_runtime.serve.queues import ModelQueue, ReplicaDiedError
+from rpln_runtime.serve.refusals import Outcome, Refusal
+from rpln_runtime.triton.request import Asked
+
+POISON = "poison"
+
+
+class Replicas:
+    """Stand-ins for replicas: they keep the batches, answer a text with itself when they may, and die of POISON."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.may = asyncio.Event()
+
+    async def __call__(self, asked: Sequence[Asked]) -> list[Outcome]:
+        self.batches.append([one.item for one in asked])
+        await self.may.wait()
+        if any(POISON in one.item for one in asked):
+            raise ReplicaDiedError
+        return [Outcome(answer=one.item) for one in asked]
+
+
+def run(test: Callable[[Replicas], Coroutine[Any, Any, None]]) -> None:
+    async def inside() -> None:
+        await asyncio.wait_for(test(Replicas()), 20)
+
+    asyncio.run(inside())
+
+
+def queue_of(replicas: Replicas, *, size: int = 100, batch_size: int = 4, lanes: int = 1) -> ModelQueue:
+    return ModelQueue("tagger", replicas, size=size, batch_size=batch_size, lanes=lanes)
+
+
+async def asked(queue: ModelQueue, *texts: str) -> list[Any]:
+    return [outcome.answer for outcome in await queue.outcomes([Asked(text, {}) for text in texts])]
+
+
+async def started(*work: Coroutine[Any, Any, Any]) -> list[asyncio.Task[Any]]:
+    tasks = []
+    for one in work:
+        tasks.append(asyncio.create_task(one))
+        await asyncio.sleep(0)
+    return tasks
+
+
+def test_items_of_similar_length_run_together_the_oldest_first() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        short, long, longest = "s" * 50, "l" * 300, "x" * 5000
+        tasks = await started(*(asked(queue, text) for text in ("first", long, short, longest, "other", long + "l")))
+        replicas.may.set()
+        assert [answer for (answer,) in await asyncio.gather(*tasks)] == [
+            "first", long, short, longest, "other", long + "l",
+        ]  # fmt: skip
+        assert replicas.batches == [["first"], [long, long + "l"], [short, "other"], [longest]]
+
+    run(test)
+
+
+def test_batches_and_lanes_are_bounded() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas, batch_size=2, lanes=2)
+        (task,) = await started(asked(queue, *"abcdefg"))
+        await asyncio.sleep(0)
+        assert replicas.batches == [["a", "b"], ["c", "d"]]
+        replicas.may.set()
+        assert await task == list("abcdefg")
+        assert replicas.batches[2:] == [["e", "f"], ["g"]]
+
+    run(test)
+
+
+def test_what_does_not_fit_is_refused_at_once_and_as_a_whole() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas, size=3, batch_size=1)
+        tasks = await started(asked(queue, "runs"), asked(queue, "a", "b"))
+        with pytest.raises(Refusal, match="2 items wait for 'tagger', of at most 3") as refusal:
+            await queue.outcomes([Asked("c", {}), Asked("d", {})])
+        assert refusal.value.status == 503
+        tasks += await started(asked(queue, "c"))
+        with pytest.raises(Refusal):
+            await queue.turn().__aenter__()
+        replicas.may.set()
+        assert await asyncio.gather(*tasks) == [["runs"], ["a", "b"], ["c"]]
+
+    run(test)
+
+
+def test_the_items_of_a_client_that_leaves_are_not_computed() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        runs, leaves, stays = await started(*(asked(queue, text) for text in ("runs", "leaves", "stays")))
+        leaves.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(queue) == 1
+        replicas.may.set()
+        assert [await runs, await stays] == [["runs"], ["stays"]]
+        assert replicas.batches == [["runs"], ["stays"]]
+
+    run(test)
+
+
+def test_the_others_of_a_batch_that_ended_a_replica_are_answered() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        replicas.may.set()
+        found = await queue.outcomes([Asked(text, {}) for text in ("a", POISON, "b")])
+        assert [one.status for one in found] == [200, 503, 200]
+        assert [one.answer for one in found] == ["a", None, "b"]
+        assert "twice" in found[1].sentence
+        assert replicas.batches == [["a", POISON, "b"], ["a"], [POISON], ["b"]]
+
+    run(test)
+
+
+def test_a_stream_waits_for_its_turn_and_gives_it_back() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        order = []
+
+        async def stream() -> None:
+            async with queue.turn():
+                order.append("stream")
+                assert len(replicas.batches) == 1  # nothing else runs beside it
+
+        tasks = await started(asked(queue, "runs"), stream(), stream(), asked(queue, "after"))
+        assert not order
+        tasks[1].cancel()  # a client that leaves before its turn
+        replicas.may.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert order == ["stream"]
+        assert await asked(queue, "at last") == ["at last"]
+
+    run(test)
+
+
+def test_an_error_of_the_server_reaches_its_clients_and_the_queue_goes_on() -> None:
+    async def test(replicas: Replicas) -> None:
+        failures = [ValueError("broken")]
+
+        async def send(batch: Sequence[Asked]) -> list[Outcome]:
+            if failures:
+                raise failures.pop()
+            return [Outcome(answer=one.item) for one in batch]
+
+        queue = ModelQueue("tagger", send, size=9, batch_size=1, lanes=1)
+        with pytest.raises(ValueError, match="broken"):
+            await asked(queue, "a")
+        assert await asked(queue, "b") == ["b"]
+
+    run(test)
