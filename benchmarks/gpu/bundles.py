@@ -16,6 +16,10 @@ FORMS: Final[Mapping[str, tuple[str, ...]]] = {
     "packed": ("--optimize", "packed"),
 }
 """The forms of encoders, and the options that export them."""
+TASK_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "feature-extraction": ("--pooling", "none"),  # so that the outputs are those of transformers' own class
+}
+"""Options that a task needs to be compared."""
 CUDA: Final = ("--target", "cuda", "--engine", "none")
 ENCODERS: Final = tuple(task.name for task in TASKS.values() if task.postprocess is not None)
 DECODERS: Final = ("text-generation", "text2text-generation")
@@ -46,7 +50,7 @@ def _row(task: str, form: str, *, network: str | None = None, precision: str = "
         task=task,
         network=network,
         form=form,
-        options=("--precision", precision, *FORMS[form], *CUDA),
+        options=("--precision", precision, *FORMS[form], *CUDA, *TASK_OPTIONS.get(task, ())),
     )
 
 

@@ -16,7 +16,7 @@ PRESET: Final = 1
 
 
 def pack(folder: Path, pieces: Path, *, most_bytes: int) -> list[Path]:
-    """Write all files of `folder` into pieces of at most `most_bytes` in the empty folder `pieces`; return the pieces."""
+    """Write the files of `folder` as pieces of at most `most_bytes` into the empty folder `pieces`; return them."""
     archive = pieces / "archive"
     with lzma.open(archive, "wb", preset=PRESET) as compressed, tarfile.open(fileobj=compressed, mode="w|") as tar:
         for path in sorted(folder.rglob("*")):
@@ -34,7 +34,7 @@ def pack(folder: Path, pieces: Path, *, most_bytes: int) -> list[Path]:
 
 
 def unpack(pieces: Path, folder: Path) -> None:
-    """Write the files that `pack` put into `pieces` into `folder`. Raises ValueError where a piece is missing or damaged."""
+    """Write the files that are in `pieces` into `folder`. Raises ValueError where a piece is missing or damaged."""
     rows = json.loads((pieces / LIST).read_text(encoding="utf-8"))
     parts = [_part(pieces / row["name"], row["sha256"]) for row in rows]
     with lzma.open(_Joined(parts)) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:  # type: ignore[call-overload]

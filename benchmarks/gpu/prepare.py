@@ -54,7 +54,17 @@ def export_all(folder: Path, checkpoints: Path, *, small: bool) -> None:
 def download(folder: Path) -> None:
     """Download WHEELS without what they need."""
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(folder),
+    ]
     command += ["--python-version", PYTHON, "--implementation", "cp", *platforms, *WHEELS]
     subprocess.run(command, check=True)  # noqa: S603 # pip, with the rows above
 
