@@ -81,7 +81,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
         is_scale = "norm" in name.lower() and name.endswith("weight")
         return values + np.float32(1.0) if is_scale else values
     rows, columns = shape
-    return np.ascontiguousarray(np.lib.stride_tricks.sliding_window_view(values, columns)[:rows])
+    return np.array(np.lib.stride_tricks.sliding_window_view(values, columns)[:rows])
 
 
 NETWORKS: Final = {

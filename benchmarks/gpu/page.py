@@ -1,10 +1,17 @@
-"""The page of a run: what the machine is, whether answers are right, how fast everything is, and what was left out."""
+"""The page of a run: what the machine is, whether answers are right, how fast everything is, and what was left out.
 
+`python -m benchmarks.gpu.page FOLDER` writes gpu.md beside the results in the folder.
+"""
+
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from benchmarks.gpu.results import Fact, Results
+
+PAGE: Final = "gpu.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +29,11 @@ GOALS: Final = (
     Goal(case="mixed", against="torch.compile fp16", speed=3.0),
     Goal(case="decoding b1", against="torch fp16", speed=3.0),
 )
+
+
+def write_page(results: Results) -> None:
+    """Write the page beside the results."""
+    (results.folder / PAGE).write_text(page_from_results(results), encoding="utf-8")
 
 
 def page_from_results(results: Results) -> str:
@@ -95,3 +107,7 @@ def _goals(facts: Sequence[Fact]) -> Iterator[str]:
         ratio = ours[best] / speeds[goal.against]
         end = "reached" if ratio >= goal.speed else "not reached"
         yield f"- {goal.case}: {best} is {ratio:.2f} times as fast as {goal.against}; asked for {goal.speed:g}: {end}"
+
+
+if __name__ == "__main__":
+    write_page(Results(Path(sys.argv[1])))

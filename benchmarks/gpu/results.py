@@ -20,6 +20,10 @@ class Results:
 
     folder: Path
 
+    def begin(self) -> None:
+        """Drop the facts of an earlier run."""
+        (self.folder / FILE).write_text("", encoding="utf-8")
+
     def add(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Write a fact, print it, and return when it is on disk."""
         line = json.dumps({"kind": kind, **facts})

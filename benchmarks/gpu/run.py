@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.gpu.page import write_page
 from benchmarks.gpu.pieces import unpack
 from benchmarks.gpu.results import Results
 
-PAGE: Final = "gpu.md"
 ROOT: Final = Path(__file__).parents[2]
 CONTENT: Final = ROOT / "build/gpu/content"
 SECONDS: Final = 460
@@ -120,10 +120,9 @@ def main() -> None:
         step.function(arguments.content, arguments.device, results)
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
+    results.begin()
     run_all(arguments, results)
-    from benchmarks.gpu.page import page_from_results
-
-    (arguments.output / PAGE).write_text(page_from_results(results), encoding="utf-8")
+    write_page(results)
 
 
 def run_all(arguments: Any, results: Results) -> None:
