@@ -89,10 +89,10 @@ def torch_writer(site: Site, feeds: Feeds, *, dtype: str) -> Callable[[], np.nda
 
 @cache
 def torch_model(network: Network, device: Device, dtype: str) -> Any:
-    """Return transformers' own model of a network on the device."""
+    """Return transformers' own model of a network on the device; on a CPU, which has no fast half types, in fp32."""
     import torch
 
-    return network.model().to(device=device.torch, dtype=getattr(torch, dtype))
+    return network.model().to(device=device.torch, dtype=getattr(torch, dtype if device.torch == "cuda" else "float32"))
 
 
 def _flash() -> AbstractContextManager[None]:

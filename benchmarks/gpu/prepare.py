@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=FOLDER, help="the folder to write to [default: build/gpu]")
     parser.add_argument("--no-wheels", action="store_true", help="download no wheels")
+    parser.add_argument("--wheel", action="append", help=f"a wheel to download; again for others [default: {WHEELS}]")
+    parser.add_argument("--python", default=PYTHON, help=f"the Python of the other machine [default: {PYTHON}]")
     parser.add_argument("--small", action="store_true", help="networks of two layers, to rehearse quickly")
     parser.add_argument("--piece-mib", type=int, default=PIECE_MIB, help="the most MiB of a piece [default: 30]")
     arguments = parser.parse_args()
@@ -37,7 +40,7 @@ def main() -> None:
     export_all(content / "bundles", arguments.output / "checkpoints", small=arguments.small)
     (content / "facts.json").write_text(json.dumps({"small": arguments.small}) + "\n", encoding="utf-8")
     if not arguments.no_wheels:
-        download(content / "wheels")
+        download(content / "wheels", arguments.wheel or WHEELS, python=arguments.python)
     pieces = pack_all(content, arguments.output / "pieces", most_bytes=arguments.piece_mib * MIB)
     print(f"{arguments.output / 'pieces'}: {len(pieces)} pieces, {sum(path.stat().st_size for path in pieces):,} bytes")
 
@@ -51,8 +54,8 @@ def export_all(folder: Path, checkpoints: Path, *, small: bool) -> None:
         print(f"{row.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def download(folder: Path) -> None:
-    """Download WHEELS without what they need."""
+def download(folder: Path, wheels: Sequence[str], *, python: str) -> None:
+    """Download wheels without what they need."""
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
     command = [
         sys.executable,
@@ -65,7 +68,7 @@ def download(folder: Path) -> None:
         "-d",
         str(folder),
     ]
-    command += ["--python-version", PYTHON, "--implementation", "cp", *platforms, *WHEELS]
+    command += ["--python-version", python, "--implementation", "cp", *platforms, *wheels]
     subprocess.run(command, check=True)  # noqa: S603 # pip, with the rows above
 
 
