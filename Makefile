@@ -30,7 +30,7 @@ PACKAGING := pyproject.toml runtime/pyproject.toml rpln_export/_version.py runti
 
 .DEFAULT_GOAL := help
 .PHONY: help demo quick test test-all test-transformers test-gpu fuzz fuzz-cpp fuzz-readers lint docs docs-serve wheels golden \
-  data train bench clean
+  data train bench bench-gpu clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -63,6 +63,10 @@ test-transformers: $(VENV)/.installed-cpu,test $(VENV457)/.installed-cpu,optimum
 
 test-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## run the tests that need an NVIDIA GPU: engines, CUDA and TensorRT in ONNX Runtime
 	$(VENV_GPU)/bin/python -m pytest -m gpu
+
+bench-gpu: $(VENV_GPU)/.installed-gpu,tensorrt,tensorrt-rtx,test  ## measure base-size networks on an NVIDIA GPU beside torch, after make test-gpu
+	$(VENV_GPU)/bin/python -m benchmarks.gpu.prepare --no-wheels
+	$(VENV_GPU)/bin/python -m benchmarks.gpu.run --output benchmarks/results --seconds 3600
 
 fuzz: $(VENV)/.installed-cpu,openvino,tensorrt-rtx,test  ## send networks through every pass that are drawn anew in every run
 	$(VENV)/bin/python -m pytest $(PARALLEL) -m fuzz tests/graphs

@@ -5,7 +5,9 @@ on the CPU when a provider does not start, and says so on stderr; here that is a
 and "tensorrt-rtx" run the runtimes of Intel and NVIDIA without ONNX Runtime.
 """
 
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -176,6 +178,8 @@ def _inference_session(opening: EngineOpening) -> Any:
     path, provider, row = opening.path, opening.provider, opening.row
     onnxruntime = _import_onnxruntime(row)
     _check_available(onnxruntime, provider, row)
+    if row.device == "cuda":
+        _load_libraries(onnxruntime)
     options = dict(row.options)
     if row.bundle_options is not None and opening.bundle is not None:
         options |= row.bundle_options(opening.bundle)
@@ -216,6 +220,15 @@ def _import_onnxruntime(row: Provider) -> Any:
             f"Run: {_REMOVE_OTHERS}{row.install}"
         )
     return onnxruntime
+
+
+def _load_libraries(onnxruntime: Any) -> None:
+    """Load NVIDIA's libraries from their packages, where there are any: ONNX Runtime itself looks beside the system's.
+
+    What is missing is said on stderr, and the session then fails to start with a ProviderError.
+    """
+    with redirect_stdout(sys.stderr):  # it prints to stdout, which --json needs for itself
+        onnxruntime.preload_dlls()
 
 
 def _check_available(onnxruntime: Any, provider: str, row: Provider) -> None:

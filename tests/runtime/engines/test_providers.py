@@ -64,11 +64,14 @@ def test_nodes_left_on_the_cpu_are_refused_where_a_provider_takes_all(
     assert load(folder, provider="some").provider == "some"
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, session: Callable[..., Any]) -> None:
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, session: Callable[..., Any], *, preload: Callable[[], object] = lambda: None
+) -> None:
     """Put a module in the place of onnxruntime that claims to have CUDA."""
     module = SimpleNamespace(
         __version__="1.0",
         InferenceSession=session,
+        preload_dlls=preload,
         SessionOptions=onnxruntime.SessionOptions,
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
     )
@@ -88,6 +91,27 @@ def test_a_silent_fallback_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         open_engine(Path("model.onnx"), provider="cuda", threads=3)
     strict = ("CUDAExecutionProvider", {"enable_skip_layer_norm_strict_mode": "1"})
     assert asked == {"path": "model.onnx", "threads": 3, "providers": [strict], "fallback": 0}
+
+
+@pytest.mark.parametrize(("provider", "loads"), [("cpu", False), ("cuda", True)])
+def test_nvidias_libraries_are_loaded_before_a_session_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], provider: str, loads: bool
+) -> None:
+    """ONNX Runtime itself does not look for them in the packages that its extras install."""
+    events: list[str] = []
+
+    def preload() -> None:
+        events.append("libraries")
+        print("one is missing")
+
+    def session(*_: Any, **__: Any) -> Any:
+        events.append("session")
+        return SimpleNamespace(get_providers=lambda: [PROVIDERS[provider].onnxruntime_name])
+
+    stand_in(monkeypatch, session, preload=preload)
+    open_engine(Path("model.onnx"), provider=provider)
+    assert events == (["libraries", "session"] if loads else ["session"])
+    assert capfd.readouterr() == ("", "one is missing\n" if loads else "")
 
 
 def test_a_provider_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
