@@ -125,7 +125,7 @@ def test_bf16_is_for_gpus_alone(bundle_of: Callable[[str], ToyBundle], tmp_path:
     write_manifest(folder, dataclasses.replace(read_manifest(folder), precision="bfloat16"))
     write_repository(folder, tmp_path / "repository", name="one")
     assert not (tmp_path / "repository" / "one_model" / "configs").exists()
-    assert "it computes in bf16" in (tmp_path / "repository" / "README.md").read_text()
+    assert "computes in bf16" in (tmp_path / "repository" / "README.md").read_text()
 
 
 def copy_of(bundle: ToyBundle, parent: Path) -> Path:
