@@ -128,7 +128,7 @@ def test_the_second_script_groups_what_follows() -> None:
     text = CliRunner().invoke(rpln_command, ["--help"]).stdout
     commands = re.findall(r"^  (\w+)  ", text[text.index("Run a bundle:") :], re.MULTILINE)
     assert commands == [
-        *("run", "batch", "triton", "push"),
+        *("run", "batch", "serve", "triton", "push"),
         *("inspect", "report", "engine", "validate", "eval", "bench", "doctor"),
         *("build", "convert", "optimize"),
     ]

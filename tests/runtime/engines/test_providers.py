@@ -102,7 +102,7 @@ def test_nvidias_libraries_are_loaded_before_a_session_on_a_gpu(
 
     def preload() -> None:
         events.append("libraries")
-        print("one is missing")
+        sys.stdout.write("one is missing\n")
 
     def session(*_: Any, **__: Any) -> Any:
         events.append("session")
