@@ -67,7 +67,7 @@ def serve_command(
     curl http://127.0.0.1:8000/predict/tagger-bundle -d '{"inputs": "A text."}'
     """
     with user_errors(interrupted="Interrupted."):
-        from rpln_runtime.serve.command import serve
+        from rpln_export.commands.show.progress import ProgressWatcher
 
         settings = ServeSettings(
             provider=provider,
@@ -80,4 +80,7 @@ def serve_command(
             body_bytes=body_bytes,
             text_bytes=text_bytes,
         )
-        serve(folders, settings, host=host, port=port)
+        with ProgressWatcher("starting") as watcher:
+            from rpln_runtime.serve.command import serve
+
+            serve(folders, settings, host=host, port=port, on_ready=watcher.close)

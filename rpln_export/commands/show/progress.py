@@ -151,14 +151,23 @@ class ProgressWatcher:
     def __init__(self, name: str = "working") -> None:
         self._name = name
         self._step: str | None = None
+        self._is_open = False
         self._view = _view(TimeElapsedColumn())
 
     def __enter__(self) -> Self:
         self._view.begin(self._name)
         self._view.open()
+        self._is_open = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show no more, as at the end of the block; a second time, do nothing."""
+        if not self._is_open:
+            return
+        self._is_open = False
         if self._step is None:
             self._view.end(keep=False)
         self._view.close()

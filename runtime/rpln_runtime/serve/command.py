@@ -3,17 +3,32 @@
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rpln_runtime.serve.bundles import ServedBundle, bundles_from_arguments
 from rpln_runtime.serve.server import run_server
 from rpln_runtime.serve.settings import ServeSettings
 
 
-def serve(folders: Sequence[str], settings: ServeSettings, *, host: str, port: int) -> None:
-    """Serve the bundles that `folders` name, each as FOLDER or NAME=FOLDER, until SIGTERM or Ctrl-C."""
+def serve(
+    folders: Sequence[str],
+    settings: ServeSettings,
+    *,
+    host: str,
+    port: int,
+    on_ready: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve the bundles that `folders` name, each as FOLDER or NAME=FOLDER, until SIGTERM or Ctrl-C.
+
+    `on_ready` is called when all of them answer, before the address is printed.
+    """
     bundles = bundles_from_arguments(folders)
-    run_server(bundles, settings, host=host, port=port, on_ready=lambda address: _print(opening(address, bundles)))
+
+    def start(address: str) -> None:
+        on_ready()
+        _print(opening(address, bundles))
+
+    run_server(bundles, settings, host=host, port=port, on_ready=start)
 
 
 def opening(address: str, bundles: Sequence[ServedBundle]) -> str:

@@ -31,9 +31,21 @@ def write(
         options=dict(map(option_from_text, options)),
         engine=engine,
     )
-    return (
-        f"{repository} has the models {', '.join(models)}. {repository / 'README.md'} says how to serve and ask them."
+    return "\n".join(
+        [
+            f"{repository} has the models {', '.join(models)}. Serve it, in its folder:",
+            f"  {_line_of_readme(repository, 'tritonserver ')}",
+            f"Ask {models[0]}:",
+            f"  {_line_of_readme(repository, 'curl ')}",
+            f"{repository / 'README.md'} says what to install on the server, what its limits are, and how to watch it.",
+        ]
     )
+
+
+def _line_of_readme(repository: Path, start: str) -> str:
+    """Return the command of the repository's README that begins with `start`."""
+    lines = (repository / "README.md").read_text(encoding="utf-8").splitlines()
+    return next(line for line in lines if line.startswith(start))
 
 
 def check(repository: Path) -> str:
