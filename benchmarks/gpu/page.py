@@ -55,7 +55,10 @@ def _lines(results: Results) -> Iterator[str]:
     yield from ("", "## Speed", "")
     yield from _speeds(list(results.of_kind("speed")))
     yield from ("", "## Goals", "")
-    yield from _goals(list(results.of_kind("speed")))
+    if machine["device"] == "cuda":
+        yield from _goals(list(results.of_kind("speed")))
+    else:
+        yield "A rehearsal says nothing about them."
     yield from ("", "## Steps", "")
     for step in results.of_kind("step"):
         words = f": `{step['words'].splitlines()[-1]}`" if step.get("words") else ""
