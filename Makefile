@@ -127,7 +127,7 @@ clean:  ## remove the environments, caches and the demo's bundle
 # Installs this project into an environment, which is made once. Its stamps are named after the extras it has.
 define install
 	@echo "== Installing rpln-runtime and rpln-export[$*] into $(@D), versions as in $<. torch is large: minutes at first."
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint $< --editable runtime --editable ".[$*]"
+	$(@D)/bin/python -m pip install --progress-bar on --disable-pip-version-check $(PIP_FLAGS) --constraint $< --editable runtime --editable ".[$*]"
 	@touch $@
 endef
 
@@ -151,8 +151,8 @@ $(VENV_TRITON)/.installed: constraints-triton.txt $(PACKAGING)
 	if [ -z "$$python" ]; then echo "== No Python 3.11 or 3.12: tests of Triton are left out."; else \
 	  echo "== Installing rpln-runtime[cpu] and a Triton server into $(@D), versions as in $<." && \
 	  $$python -m venv $(@D) && \
-	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< --editable "runtime[cpu]" && \
-	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $< --no-deps nvidia-pytriton && \
+	  $(@D)/bin/python -m pip install --progress-bar on --disable-pip-version-check --constraint $< --editable "runtime[cpu]" && \
+	  $(@D)/bin/python -m pip install --progress-bar on --disable-pip-version-check --constraint $< --no-deps nvidia-pytriton && \
 	  touch $@; fi
 
 define check_python

@@ -4,7 +4,8 @@
 - `Bundle.open` opens a bundle that is there already.
 - `push_to_hub` uploads a bundle to the Hugging Face hub.
 
-Importing the package is quick: torch is imported when a checkpoint is read.
+Importing `export` is quick: torch is imported when it is called. RplnError and RplnModelError are the bases of all
+errors. The latter imports torch.
 """
 
 import importlib

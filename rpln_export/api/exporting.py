@@ -1,19 +1,17 @@
 """`export`: a checkpoint becomes a bundle. The command `rpln-export` calls this function, too."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from rpln_export.api.bundle import Bundle
-from rpln_export.api.progress import watching
-from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
-from rpln_export.pipeline import export as carry_out
+from rpln_export.errors import PlanError
 from rpln_export.plan.choices import AUTO
-from rpln_export.plan.engines import engine_request
-from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, make_plan
 from rpln_export.steps import Watcher
 from rpln_graphs.trace_methods import REPEAT
 from rpln_runtime.manifest import read_manifest
+from rpln_runtime.options import path_from_value, shown_kind
 
 _Path = str | Path
 _Names = str | Sequence[str]
@@ -89,8 +87,8 @@ def export(
             vocabulary, are stored in 8 bits, too.
         io_dtype: the type of the graph's float inputs and outputs: "fp32" or "fp16".
         calibration: a file of texts like those that the model will read, on which activations of quantized, fp16 and
-            bf16 graphs are measured: one on each line, or lines of JSON with the fields text and text_pair. None means
-            built-in texts.
+            bf16 graphs are measured: a .txt file with one on each line, or a .jsonl file with the fields text and
+            text_pair. None means built-in texts.
         min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does, on
             calibration texts that are held back. None means 0.99, and 0.9 for the words of a decoder.
         evaluation: a file of examples with right answers, as `rpln eval` takes them, on which quantized graphs are
@@ -130,15 +128,27 @@ def export(
     PlanError for options that do not go together, and ValidationError for a graph that differs from eager PyTorch.
     Nothing is then left at `output`, and an older bundle there is untouched.
     """
-    named = None if checkpoint is None else str(checkpoint)
-    destination = _path(output)
-    beside = destination or Path(Path(named or "").resolve().name.removesuffix(FAIRSEQ_SUFFIX))
-    vocabulary = vocabulary_from_options(_path(dictionary), None if bpe is None else (Path(bpe[0]), Path(bpe[1])))
+    named, tokenizer = _name("checkpoint", checkpoint), _name("tokenizer", tokenizer)
+    destination, dictionary = _path("output", output), _path("dictionary", dictionary)
+    calibration, evaluation = _path("calibration", calibration), _path("evaluation", evaluation)
+    workload_file = _path("workload_file", workload_file)
+
     with ExitStack() as stack:
+        from rpln_export.api.progress import watching
+
+        watcher = stack.enter_context(watching(progress=progress))
+        # These import torch, so that importing this module is quick.
+        from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
+        from rpln_export.pipeline import export as carry_out
+        from rpln_export.plan.engines import engine_request
+        from rpln_export.plan.export_plan import FAIRSEQ_SUFFIX, make_plan
+
+        beside = destination or Path(Path(named or "").resolve().name.removesuffix(FAIRSEQ_SUFFIX))
+        vocabulary = vocabulary_from_options(dictionary, None if bpe is None else (Path(bpe[0]), Path(bpe[1])))
         readable = stack.enter_context(as_transformers(named, task=task, revision=revision, beside=beside))
         own_tokenizer = tokenizer_for(
             readable,
-            tokenizer=None if tokenizer is None else str(tokenizer),
+            tokenizer=tokenizer,
             vocabulary=vocabulary,
             beside=beside,
         )
@@ -155,9 +165,9 @@ def export(
             trace=trace,
             io_dtype=io_dtype,
             tokenizer=stack.enter_context(own_tokenizer),
-            calibration=_path(calibration),
+            calibration=calibration,
             min_agreement=min_agreement,
-            evaluation=_path(evaluation),
+            evaluation=evaluation,
             max_drop=max_drop,
             quantize_embeddings=quantize_embeddings,
             variants=_names(variants),
@@ -170,7 +180,7 @@ def export(
             optimize=optimize,
             target=target,
             workload=workload,
-            workload_file=_path(workload_file),
+            workload_file=workload_file,
             pack_padding=pack_padding,
             allow_partial_fusion=allow_partial_fusion,
             with_tokenizer=with_tokenizer,
@@ -185,12 +195,22 @@ def export(
                 verbose=verbose,
             ),
         )
-        report = carry_out(plan, stack.enter_context(watching(progress=progress)))
+        report = carry_out(plan, watcher)
     return Bundle(path=plan.destination, manifest=read_manifest(plan.destination, verify=False), _report=report)
 
 
-def _path(value: _Path | None) -> Path | None:
-    return None if value is None else Path(value)
+def _name(argument: str, value: object) -> str | None:
+    """Return the folder, file or id that an argument names. Raises PlanError for an object in its place."""
+    if value is None or isinstance(value, str | os.PathLike):
+        return None if value is None else str(value)
+    raise PlanError(
+        f"{argument} is {shown_kind(value)}, expected a folder or an id on the Hugging Face hub. Save the object with "
+        "its save_pretrained(FOLDER), and name this folder."
+    )
+
+
+def _path(argument: str, value: object) -> Path | None:
+    return None if value is None else path_from_value(argument, value)
 
 
 def _names(value: _Names) -> list[str]:

@@ -9,9 +9,7 @@ import huggingface_hub.errors as hub_errors
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from rpln_export.api.bundle import Bundle
-from rpln_export.api.model_card import model_card
 from rpln_export.errors import HubError
-from rpln_model.hub import uses_cache_only
 from rpln_runtime.manifest import MANIFEST_NAME
 
 CARD_NAME: Final = "README.md"
@@ -43,6 +41,8 @@ def push_to_hub(
     Raises ManifestError for files that are not as they were exported, ReportError for a bundle whose report cannot be
     read, and HubError where the hub cannot be reached or refuses the upload.
     """
+    from rpln_export.api.model_card import model_card  # which imports torch
+
     checked = Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
     card = model_card(checked, repo_id)
     report = checked.report
@@ -64,6 +64,8 @@ def push_to_hub(
 @contextmanager
 def _errors_of_the_hub(repo_id: str, endpoint: str) -> Iterator[None]:
     """Raise HubError for whatever goes wrong on the way to the hub or there."""
+    from rpln_model.hub import uses_cache_only  # which imports torch
+
     if uses_cache_only():
         raise HubError(
             f"{repo_id} was not uploaded, because {endpoint} does not answer, or HF_HUB_OFFLINE is set. Check the "

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 import cloup
@@ -11,6 +12,11 @@ from rpln_export.commands.table_option import TableOption, providers
 from rpln_export.commands.user_errors import user_errors
 from rpln_export.commands.values import pairs
 
+if TYPE_CHECKING:
+    from rpln_export.commands.show import progress
+
+SMALL_WINDOW: Final = 128
+"""The window that is advised where a run takes long to get anything on disk."""
 _PATH = click.Path(path_type=Path)
 
 
@@ -90,9 +96,8 @@ def batch_command(
     {"id": 7, "text": "The dog barked."}                        a line of IN.JSONL; fields such as id are kept
     {"id": 7, "answer": [{"entity": "DET", "score": 0.99}]}     its line in OUT.JSONL
     """
-    with user_errors(
-        interrupted=f"Interrupted. To continue, run the same command again. {output} is written when it is complete."
-    ):
+    watcher: progress.CorpusWatcher | None = None
+    with user_errors(interrupted=lambda: _interrupted(watcher, window, output)):
         from rpln_export.commands.show.progress import CorpusWatcher, lines_in_words
 
         with CorpusWatcher(source.name) as watcher:
@@ -115,3 +120,19 @@ def batch_command(
                 on_lines=watcher.answered,
             )
         click.echo(f"{output}: {lines_in_words(done.lines, done.errors)}")
+
+
+def _interrupted(watcher: "progress.CorpusWatcher | None", window: int | None, output: Path) -> str:
+    """Return how much of the run is kept, and how to continue it."""
+    kept = ""
+    if watcher is not None and watcher.on_disk is not None:
+        from rpln_runtime.corpus import WINDOW
+
+        window = WINDOW if window is None else window
+        kept = f"{watcher.on_disk:,} of the {watcher.lines:,} lines answered are on disk"
+        if watcher.on_disk < watcher.lines:
+            kept += f", since they are written in windows of {window:,}"
+        if watcher.on_disk == 0 and window > SMALL_WINDOW:
+            kept += f" (--window {SMALL_WINDOW} keeps more)"
+        kept += ". "
+    return f"Interrupted. {kept}To continue, run the same command again. {output} is written when it is complete."

@@ -19,19 +19,25 @@ _OPTIONS_ELSEWHERE: Final = {
     **dict.fromkeys(("--model", "-m"), "Name the checkpoint without an option: rpln-export CHECKPOINT"),
 }
 """The hints for options that other exporters have and `rpln-export` lacks."""
+_OUTPUT_ELSEWHERE: Final = "To name the folder of the bundle, run: rpln-export CHECKPOINT -o FOLDER"
+"""The hint for a second argument, which is the output of other exporters."""
 
 
 class Program(cloup.Command):
     """A program of one command. It says so if its output cannot be written to stdout, as `printing` describes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments of the command line. Raises click.UsageError, with a hint for options in the table."""
+        """Read the arguments of the command line. Raises click.UsageError, with hints where other exporters differ."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             if (hint := _OPTIONS_ELSEWHERE.get(error.option_name)) is None:
                 raise
             raise click.UsageError(f"{error.message} {hint}", ctx) from error
+        except click.UsageError as error:
+            if "unexpected extra argument" not in error.message:
+                raise
+            raise click.UsageError(f"{error.message}. {_OUTPUT_ELSEWHERE}", ctx) from error
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the program on the arguments of the command line."""

@@ -14,7 +14,7 @@ DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 TEXTS_OF_QUANTIZED: Final = Path(__file__).with_name("quantization.txt")
 """These texts and more of them, since what is quantized is also tried on some that are held back."""
 EXPECTED: Final = (
-    '--calibration takes a text file in UTF-8 with one text on each line, or a .jsonl file with lines such as {"text": '
+    '--calibration takes a .txt file in UTF-8 with one text on each line, or a .jsonl file with lines such as {"text": '
     '"..."} or, for pairs of texts, {"text": "...", "text_pair": "..."}.'
 )
 """The sentence that tells users what such a file holds."""
@@ -50,13 +50,18 @@ def check_calibration(path: Path | None, recipe: Recipe) -> None:
 
 
 def calibration_texts(path: Path | None, recipe: Recipe) -> list[CalibrationText]:
-    """Return the texts in the file `path`, or those that are built in. Raises PlanError for a file that holds none."""
+    """Return the texts in the file `path`, or those that are built in.
+
+    Raises PlanError for a file that cannot be read, is neither .txt nor .jsonl, or holds no text.
+    """
     path = path or (TEXTS_OF_QUANTIZED if recipe.quantizes else DEFAULT_TEXTS)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
-    read = _text_from_json if path.suffix == ".jsonl" else _text_from_line
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise PlanError(f"{path} is neither a .txt nor a .jsonl file. {EXPECTED}")
     texts = [read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not texts:
         raise PlanError(f"{path} is empty. {EXPECTED}")
@@ -85,3 +90,7 @@ def _field(document: dict[str, Any], name: str, place: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise PlanError(f"{place}: the field {name!r} is {shown(value)}, not a text. {EXPECTED}")
     return value
+
+
+_READERS: Final = {".txt": _text_from_line, ".jsonl": _text_from_json}
+"""What makes a text of a line, by the ending of the file's name in small letters."""

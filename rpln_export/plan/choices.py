@@ -18,7 +18,7 @@ _Row = TypeVar("_Row")
 def choose(table: Mapping[str, _Row], name: str, kind: str) -> _Row:
     """Return the row of `table` called `name`. Raises PlanError, which names the `kind` of row, if there is none."""
     if name not in table:
-        close = difflib.get_close_matches(name, table, n=1)
+        close = difflib.get_close_matches(name, table, n=1) or difflib.get_close_matches(name.lower(), table, n=1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise PlanError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}.{meant}")
     return table[name]

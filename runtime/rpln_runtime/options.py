@@ -1,5 +1,6 @@
 """Checks of options. The message of every refusal names the option, its value, and what was expected."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,9 +31,11 @@ def path_from_value(name: str, value: object) -> Path:
 
 
 def shown_kind(value: object) -> str:
-    """Return what `value` is, for a message: None, bytes with the way to a text, or its type."""
+    """Return what `value` is, for a message: None, NaN, bytes with the way to a text, or its type."""
     if value is None:
         return "None"
+    if isinstance(value, float) and math.isnan(value):
+        return "nan (a float, which stands for a missing value)"
     if isinstance(value, bytes | bytearray):
         return f"{type(value).__name__} (a text is what their .decode() returns)"
     return f"of type {type(value).__name__}"

@@ -20,6 +20,7 @@ from rpln_runtime.errors import InputError, ManifestError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.generation.generator import Generator, open_generator
 from rpln_runtime.installing import version_command
+from rpln_runtime.items import encode_each
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.option_types import (
     FeatureExtractionOptions,
@@ -254,7 +255,7 @@ class Pipeline(Reopenable):
         inputs = plain(inputs)
         single = postprocess.is_item(inputs)
         items = [inputs] if single else _listed(inputs)
-        encodings = [postprocess.encode(item) for item in items]
+        encodings = encode_each(postprocess.encode, items)
         scores = iter(self._scores([row for rows in encodings for row in rows], postprocess, batch_size, on_rows))
         answers = [
             postprocess.answer(FinishedItem(item, rows, [next(scores) for _ in rows]))

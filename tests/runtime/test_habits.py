@@ -81,12 +81,16 @@ def test_what_is_no_text_is_named_as_what_it_is(
         for inputs in (value, [value]):
             with pytest.raises(InputError, match=f"^(the input|a text|an item) is {kind}"):
                 answer(inputs)
+        with pytest.raises(InputError, match=rf"^inputs\[0\]: (a text|an item) is {kind}"):
+            answer([value, value])
     with pytest.raises(InputError, match=f"^a text is {kind}"):
         pipeline(bundle_of("question-answering").folder)(question=value, context=TEXT)
     go_on = generator(causal_lm.folder)
     for call in (go_on, lambda inputs: go_on([inputs]), go_on.stream):
         with pytest.raises(InputError, match=f"^(the input|a text) is {kind}"):
             call(value)
+    with pytest.raises(InputError, match=rf"^inputs\[1\]: a text is {kind}"):
+        go_on([TEXT, value])
     with pytest.raises(InputError, match=r"a prompt is .*expected a list of token ids"):
         go_on.tokens(value)
     for opening in (pipeline, load, generator):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, Protocol, Self
 
+import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -193,9 +194,15 @@ class CorpusWatcher:
     """A context manager that shows how much of a corpus is answered.
 
     The bar stands for the bytes of the input, the number for its lines.
+
+    Attributes:
+        on_disk: how many lines have an answer on disk; None before the run begins.
+        lines: about how many lines are answered.
     """
 
     def __init__(self, name: str) -> None:
+        self.on_disk: int | None = None
+        self.lines = 0
         self._name = name
         self._errors = 0
         self._size = 1
@@ -212,12 +219,16 @@ class CorpusWatcher:
         self._view.close()
 
     def written(self, progress: "CorpusProgress", size: int) -> None:
-        """Show `progress` in an input of `size` bytes."""
+        """Show `progress` in an input of `size` bytes, and say so where an earlier run came that far."""
+        if self.on_disk is None and progress.lines:
+            click.echo(f"Going on after line {progress.lines:,}.", err=True)
+        self.on_disk = progress.lines
         self._errors, self._size = progress.errors, max(size, 1)
         self.answered(progress.lines, progress.read)
 
     def answered(self, lines: int, read: int) -> None:
         """Show how many lines are answered, which are `read` bytes of the input."""
+        self.lines = lines
         self._view.update(read, self._size, f"{self._name}: {lines_in_words(lines, self._errors)}")
 
 

@@ -28,6 +28,8 @@ except ImportError:  # Windows has no such lock
 
 PART: Final = ".part"
 JOURNAL: Final = ".journal"
+WINDOW: Final = "window"
+"""The name of the window in the description of a run."""
 _MAGIC: Final = b"rpln-runtime corpus, journal 2\n"
 
 
@@ -84,6 +86,8 @@ class Output:
 def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     """Open the output `path` of a run. An earlier run is continued if `run`, which describes it, is the same.
 
+    As long as none of its lines is on disk, it may have had another window.
+
     Raises OutputError where the output exists already, the earlier run was a different one or is still at work, or the
     file system refuses to write.
     """
@@ -91,7 +95,12 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
         raise OutputError(f"{path} is a folder, expected the name of a file to write.")
     with _refusals(path), ExitStack() as files:  # closing writes what is still in a buffer, which may fail, too
         journal = files.enter_context(_open_locked(_beside(path, JOURNAL)))
-        if rows := _read_rows(journal):
+        rows = _read_rows(journal)
+        if len(rows) == 1 and _changes(rows[0], run, journal.name) == [WINDOW]:
+            _beside(path, PART).unlink(missing_ok=True)  # first, since a part without a journal is nobody's
+            journal.truncate(0)
+            rows = []
+        if rows:
             _check_run(rows[0], run, path, journal.name)
         else:
             _check_free(path)
@@ -188,14 +197,18 @@ def _damaged(journal: str, reason: object) -> OutputError:
 
 
 def _check_run(earlier: Any, run: Mapping[str, Any], path: Path, journal: str) -> None:
+    for name in _changes(earlier, run, journal):
+        raise OutputError(
+            f"{path} was begun with another {name}: it was {earlier.get(name)!r}, and is {run[name]!r} now. Run the "
+            f"same command as then, or {start_again(path)}"
+        )
+
+
+def _changes(earlier: Any, run: Mapping[str, Any], journal: str) -> list[str]:
+    """Return the names of what is no longer as the journal describes it."""
     if not isinstance(earlier, dict):
         raise _damaged(journal, f"line 2 is {shown(earlier)}, expected the description of the run")
-    for name, value in json.loads(json.dumps(run)).items():
-        if earlier.get(name) != value:
-            raise OutputError(
-                f"{path} was begun with another {name}: it was {earlier.get(name)!r}, and is {value!r} now. Run the "
-                f"same command as then, or {start_again(path)}"
-            )
+    return [name for name, value in json.loads(json.dumps(run)).items() if earlier.get(name) != value]
 
 
 def _check_free(path: Path) -> None:

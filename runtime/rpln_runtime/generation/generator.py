@@ -21,6 +21,7 @@ from rpln_runtime.generation.request import EncoderStates, Prompts, Sources, che
 from rpln_runtime.generation.sequences import Generated
 from rpln_runtime.generation.stopping import Stopping
 from rpln_runtime.generation.streaming import TextStream, TextStreams
+from rpln_runtime.items import encode_each
 from rpln_runtime.manifest import MANIFEST_NAME, Manifest, read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain, shown_kind
 from rpln_runtime.session import Reopenable, default_provider, open_session
@@ -244,7 +245,7 @@ class Generator(Reopenable):
         texts: Any = [given] if isinstance(given, str) else given
         if not isinstance(texts, Sequence | EncoderStates) or isinstance(texts, bytes | bytearray):
             raise InputError(f"the input is {shown_kind(given)}, expected a text, a list of texts or EncoderStates.")
-        tokens = texts if isinstance(texts, EncoderStates) else [self._tokens_from_text(text) for text in texts]
+        tokens = texts if isinstance(texts, EncoderStates) else encode_each(self._tokens_from_text, texts)
         if callback is None:
             found = self._generate(tokens, chosen, None, on_rows)
         else:

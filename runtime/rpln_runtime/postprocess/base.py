@@ -150,7 +150,8 @@ def item_from_parts(parts: Mapping[str, Any]) -> Any:
 def fields_from_item(item: Any, fields: Sequence[ItemField]) -> dict[str, Any]:
     """Return `item` as a dict. Raises InputError unless it is a mapping with `fields` and nothing else."""
     names = [field.name for field in fields]
-    expected = "a mapping with " + ", ".join(map(repr, names))
+    shown = ", ".join(f"{field.name!r}{' (optional)' * field.optional}" for field in fields)
+    expected = f"{'a text or ' * (TEXT_FIELD in fields)}a mapping with {shown}"
     if not isinstance(item, Mapping):
         raise InputError(f"an item is {shown_kind(item)}, expected {expected}.")
     missing = [field.name for field in fields if field.name not in item and not field.optional]

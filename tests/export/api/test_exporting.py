@@ -111,6 +111,7 @@ def test_names_may_stand_in_a_list_or_between_commas(tagger: Bundle, tmp_path: P
     [
         ({"task": "token-clasification"}, "Did you mean 'token-classification'"),
         ({"precision": "fp61"}, "unknown precision 'fp61'"),
+        ({"precision": "INT8"}, "unknown precision 'INT8'.* Did you mean 'int8'"),
         ({"workspace": 0}, "--workspace is 0 MiB"),
         ({"engine": "none", "gpus": "sm89"}, "--engine none builds no engines"),
         ({"dictionary": "dict.txt"}, "--dict and --bpe go together"),
@@ -134,6 +135,28 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import rpln_export, sys; dir(rpln_export); print({'torch', 'numpy', 'onnx', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
+
+
+def test_importing_what_exports_and_uploads_imports_no_torch() -> None:
+    code = "from rpln_export import Bundle, export, push_to_hub, RplnError, PlanError; import sys; "
+    code += "print({'torch', 'transformers', 'onnx'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"checkpoint": object()}, r"^checkpoint is of type object, expected a folder .* save_pretrained\(FOLDER\)"),
+        ({"tokenizer": object()}, r"^tokenizer is of type object, .* save_pretrained\(FOLDER\)"),
+        ({"calibration": ["a text"]}, "^calibration is of type list, expected a path as a str"),
+        ({"evaluation": {}}, "^evaluation is of type dict, expected a path"),
+        ({"output": 3}, "^output is of type int, expected a path"),
+    ],
+)
+def test_objects_in_the_place_of_paths_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(RplnError, match=says):
+        export(**options, progress=False)
 
 
 def test_public_names_exist_and_no_others() -> None:

@@ -106,6 +106,7 @@ def subclasses(error: Any) -> list[Any]:
         ),
         (export_command, ["--model", "x"], "No such option '--model'. Name the checkpoint without an option"),
         (export_command, ["-m", "x"], "No such option '-m'. Name the checkpoint without an option"),
+        (export_command, ["checkpoint", "out"], "argument (out). To name the folder of the bundle, run: rpln-export"),
         (export_command, ["--task", "text-clasification"], "Did you mean 'text-classification'?"),
         (rpln_command, ["inspec"], "Did you mean 'inspect'?"),
     ],

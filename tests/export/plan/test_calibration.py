@@ -85,6 +85,17 @@ def test_a_bad_line_is_refused_with_its_place(tmp_path: Path, line: str, says: s
     assert message.endswith(EXPECTED)
 
 
+@pytest.mark.parametrize("name", ["texts.csv", "texts.json", "texts.ndjson", "texts.txt.bak", "texts"])
+def test_files_of_other_kinds_are_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, '{"text": "a"}\n')
+    assert refusal(path) == f"{path} is neither a .txt nor a .jsonl file. {EXPECTED}"
+
+
+def test_the_ending_may_have_capitals(tmp_path: Path) -> None:
+    assert calibration_texts(write(tmp_path / "A.JSONL", '{"text": "a"}'), INT8) == [CalibrationText(text="a")]
+    assert calibration_texts(write(tmp_path / "A.TXT", "a"), INT8) == [CalibrationText(text="a")]
+
+
 def test_files_without_a_text_are_refused(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "empty.txt", " \n\n")) == f"{tmp_path / 'empty.txt'} is empty. {EXPECTED}"
     assert "cannot be read" in refusal(tmp_path / "missing.txt")

@@ -63,7 +63,7 @@ def test_options_name_recipes(monkeypatch: pytest.MonkeyPatch, options: list[str
         made.append(precision)
         raise PlanError("enough")
 
-    monkeypatch.setattr("rpln_export.api.exporting.make_plan", planned)
+    monkeypatch.setattr("rpln_export.plan.export_plan.make_plan", planned)
     command(*options)
     assert made == [recipe]
 

@@ -374,6 +374,24 @@ def test_another_run_does_not_go_on(tmp_path: Path) -> None:
     assert (tmp_path / "out.part").read_bytes() == before
 
 
+def test_a_run_with_nothing_on_disk_may_get_another_window(tmp_path: Path) -> None:
+    source, output = write_lines(tmp_path / "in", TEXTS), tmp_path / "out"
+    stop_after(0, source, output, window=1024)
+    (tmp_path / "out.part").write_bytes(b"lines of a window that was not complete\n")
+    stop_after(1, source, output)
+    with pytest.raises(OutputError, match=r"begun with another window: it was 3, and is 1024 now"):
+        run(source, output, window=1024)
+    assert run(source, output).lines == len(TEXTS)
+    assert [line["id"] for line in read_lines(output)] == list(range(len(TEXTS)))
+
+
+def test_a_run_with_nothing_on_disk_may_get_no_other_option(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in", TEXTS)
+    stop_after(0, source, tmp_path / "out", identity={"options": {}, "window": 3})
+    with pytest.raises(OutputError, match="begun with another options"):
+        run(source, tmp_path / "out", identity={"options": {"top_k": 1}, "window": 4})
+
+
 def test_an_input_that_changed_where_it_was_read_is_refused(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in", TEXTS)
     stop_after(2, source, tmp_path / "out")
