@@ -52,6 +52,8 @@ def _sentences(report: Report) -> Iterator[str]:
         kept = [form.form for form in report.quantization.forms if form.holds]
         held = f"is held by {', '.join(kept)}" if kept else "is held by no form"
         yield f"The gate, {report.quantization.gate}, {held}, on {report.quantization.held_back} texts."
+        if caution := report.quantization.caution:
+            yield f"{caution}."
 
 
 def _limits(report: Report) -> Iterator[str]:
