@@ -126,8 +126,8 @@ class _Int8(click.Choice[str]):
         type=_PATH,
         metavar="TEXTS.TXT",
         help="A file of texts like those that the model will read, on which activations of int8, int4, fp8, fp16 and "
-        "bf16 graphs are measured: one on each line, or lines of JSON with the fields text and text_pair. [default: "
-        "built-in texts]",
+        "bf16 graphs are measured: a .txt with one on each line, or a .jsonl with the fields text and text_pair. "
+        "[default: built-in texts]",
     ),
     cloup.option(
         "--min-agreement",

@@ -1,5 +1,6 @@
 """Calibration texts: what the ranges of values are measured on, from a file of the user's or the built-in one."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ DEFAULT_TEXTS: Final = Path(__file__).with_name("calibration.txt")
 TEXTS_OF_QUANTIZED: Final = Path(__file__).with_name("quantization.txt")
 """These texts and more of them, since what is quantized is also tried on some that are held back."""
 EXPECTED: Final = (
-    '--calibration takes a text file in UTF-8 with one text on each line, or a .jsonl file with lines such as {"text": '
+    '--calibration takes a .txt file in UTF-8 with one text on each line, or a .jsonl file with lines such as {"text": '
     '"..."} or, for pairs of texts, {"text": "...", "text_pair": "..."}.'
 )
 """The sentence that tells users what such a file holds."""
@@ -56,7 +57,9 @@ def calibration_texts(path: Path | None, recipe: Recipe) -> list[CalibrationText
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
-    read = _text_from_json if path.suffix == ".jsonl" else _text_from_line
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise PlanError(f"{path} is neither a .txt nor a .jsonl file. {EXPECTED}")
     texts = [read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not texts:
         raise PlanError(f"{path} is empty. {EXPECTED}")
@@ -85,3 +88,10 @@ def _field(document: dict[str, Any], name: str, place: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise PlanError(f"{place}: the field {name!r} is {shown(value)}, not a text. {EXPECTED}")
     return value
+
+
+_READERS: Final[Mapping[str, Callable[[str, str], CalibrationText]]] = {
+    ".txt": _text_from_line,
+    ".jsonl": _text_from_json,
+}
+"""What reads a line of a file, by the end of the file's name in small letters."""

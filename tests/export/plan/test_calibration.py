@@ -65,6 +65,14 @@ def test_lines_of_json_hold_texts_and_pairs(tmp_path: Path) -> None:
     ]
 
 
+def test_the_end_of_the_name_says_what_a_line_is(tmp_path: Path) -> None:
+    assert calibration_texts(write(tmp_path / "a.JSONL", '{"text": "one"}\n'), INT8) == [CalibrationText(text="one")]
+    assert calibration_texts(write(tmp_path / "a.TXT", "one\n"), INT8) == [CalibrationText(text="one")]
+    for name in ("data.csv", "data.json", "data.ndjson", "data"):
+        path = write(tmp_path / name, '{"text": "one"}\n')
+        assert refusal(path) == f"{path} is neither a .txt nor a .jsonl file. {EXPECTED}"
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
