@@ -302,7 +302,8 @@ class Report(Described):
             "checkpoint": f"{self.name}, {self.parameters:,} parameters",
             "precision": self.recipe,
             "folder": self.destination,
-            "files": f"{len(self.sizes)} files, {megabytes(sum(self.sizes.values()))}",
+            "files": f"{len(self.sizes)} files, {megabytes(sum(self.sizes.values()))}, and {MANIFEST_NAME} and the "
+            "report",
             "verdict": f"{'accepted' if verdict.accepted else 'not accepted'}. {' '.join(verdict.sentences)}",
             "form": self.optimization.note,
             "engines": self.engines.note,
