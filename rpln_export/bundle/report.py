@@ -19,7 +19,7 @@ from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.plan.graphs import GraphPlan
-from rpln_export.quantization.fidelity import Fidelity
+from rpln_export.quantization.fidelity import Fidelity, drop_in_words
 from rpln_export.quantization.quantize import Quantization, QuantizedForm
 from rpln_export.steps import Step
 from rpln_export.validation.comparison import TINY, Comparison
@@ -39,6 +39,8 @@ from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
 REPORT_NAME: Final = "report.json"
 """The file of a bundle that machines read."""
+FEW_DECISIONS: Final = 100
+"""The fewest decisions that tell 99% of equal ones from a little less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,11 @@ class TriedGraph:
     decisions: int
     drop: float | None
 
+    @property
+    def metric(self) -> str:
+        """How the metric differs from that in fp32, in words; empty where it was not measured."""
+        return "" if self.drop is None else drop_in_words(self.drop)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedFormReport:
@@ -181,6 +188,15 @@ class QuantizationReport:
     gate: str
     metric: str
     forms: Sequence[QuantizedFormReport]
+
+    @property
+    def caution(self) -> str:
+        """A sentence without a stop about decisions that are too few to judge by; empty where they are enough."""
+        decisions = max((form.curve[-1].decisions for form in self.forms if form.curve), default=0)
+        if not 0 < decisions < FEW_DECISIONS:
+            return ""
+        more = "" if self.metric else ", or examples with --eval"
+        return f"{decisions} decisions tell little: give more texts with --calibration{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,7 +302,8 @@ class Report(Described):
             "checkpoint": f"{self.name}, {self.parameters:,} parameters",
             "precision": self.recipe,
             "folder": self.destination,
-            "files": f"{len(self.sizes)} files, {megabytes(sum(self.sizes.values()))}",
+            "files": f"{len(self.sizes)} files, {megabytes(sum(self.sizes.values()))}, and {MANIFEST_NAME} and the "
+            "report",
             "verdict": f"{'accepted' if verdict.accepted else 'not accepted'}. {' '.join(verdict.sentences)}",
             "form": self.optimization.note,
             "engines": self.engines.note,

@@ -40,7 +40,7 @@ def _sentences(report: Report) -> Iterator[str]:
         return
     worst = max(report.comparisons, key=lambda row: row.share)
     count = len(report.comparisons)
-    where = f" It is in the case {worst.worst_case}." if worst.worst_case else ""
+    where = f" The worst case: {worst.worst_case}." if worst.worst_case else ""
     yield (
         f"The {f'worst of {count} comparisons' if count > 1 else 'comparison'} with eager torch reaches "
         f"{worst.share:.1%} of what is accepted: {worst.output} by {worst.method}.{where}"
@@ -52,6 +52,8 @@ def _sentences(report: Report) -> Iterator[str]:
         kept = [form.form for form in report.quantization.forms if form.holds]
         held = f"is held by {', '.join(kept)}" if kept else "is held by no form"
         yield f"The gate, {report.quantization.gate}, {held}, on {report.quantization.held_back} texts."
+        if caution := report.quantization.caution:
+            yield f"{caution}."
 
 
 def _limits(report: Report) -> Iterator[str]:

@@ -59,8 +59,7 @@ class Settings:
     spinning: bool | None = None
 
     def __str__(self) -> str:
-        threads = "one thread for each core" if self.threads is None else f"{self.threads} threads"
-        return f"{threads}, {'spinning' if self.spinning else 'waiting'} when idle"
+        return f"{self.threads or 'one for each core'}, and idle ones {'spin' if self.spinning else 'wait'}"
 
 
 DEFAULT_SETTINGS: Final = Settings()
@@ -138,11 +137,13 @@ def measure_settings(
             runs = _runs(planned, plan, folder, entry, settings)
             share = SETTINGS_SECONDS / len(others)
             speed = measure_speed(reference, runs, seconds=share, pause=SETTINGS_PAUSE).deciding
-            measured.append(f"{settings}: {speed}")
+            measured.append(
+                f"{_change(settings)} was {speed.median:.2f} times as fast ({speed.low:.2f} to {speed.high:.2f})"
+            )
             if speed.is_ahead_of(best_speed):
                 best, best_speed = settings, speed
             advance()
-    return best, f"{best}; against {WAITING}, {', '.join(measured)}"
+    return best, f"{best}; {', '.join(measured)}"
 
 
 def entries_from_plan(planned: PlannedGraph, plan: ExportPlan) -> list[Entry]:
@@ -164,6 +165,11 @@ def _reason(form: Form, planned: PlannedGraph, plan: ExportPlan) -> str | None:
     if form is STANDARD:
         return None
     return "; ".join(reasons_without_effect(form, planned.traits)) or None
+
+
+def _change(settings: Settings) -> str:
+    """Return in words what other settings do to those that forms are measured with."""
+    return "letting idle ones spin" if settings.threads is None else f"taking {settings.threads}"
 
 
 def _runs(

@@ -1,7 +1,8 @@
 """The choice of each graph's form: the fastest that was measured, or the target's default if nothing can be measured.
 
-Every bundle holds the graph in standard operators. Another form gets a file beside it only if it is faster than the
-standard form by more than the measurement is uncertain (`rpln_export.forms.speeds`).
+Every bundle holds the recipe's standard form as model.onnx: the graph in standard operators, or for int8, for example,
+the form `static`. Another form gets a file beside it only if it is ahead of the standard form by more than the
+measurement is uncertain (`rpln_export.forms.speeds`).
 """
 
 import dataclasses
@@ -17,7 +18,6 @@ from rpln_export.forms.candidates import (
     DEFAULT_SETTINGS,
     SECONDS,
     SECONDS_QUANTIZED,
-    UNCLEAR,
     Settings,
     entries_from_plan,
     measure_candidates,
@@ -35,7 +35,7 @@ from rpln_runtime.manifest import Candidate, Optimization, Rewritten
 from rpln_runtime.session import DEFAULT_PROVIDER
 
 CHOSEN: Final = "chosen"
-"""The outcome of the fastest candidates on the provider that is the fastest."""
+"""The outcome of the candidates that are kept, on the provider that is the fastest."""
 BEST_THERE: Final = "the fastest on its provider"
 """The outcome of the fastest candidates on other providers."""
 
@@ -80,6 +80,27 @@ class Measurements:
         """
         rows = (row for row in self.candidates if (row.variant, row.provider) == (variant, provider))
         return _fastest(sorted(rows, key=lambda row: row.form != self.standard))
+
+    @property
+    def kept(self) -> list[Candidate]:
+        """The candidate that each graph is kept as: the fastest on the provider that runs the bundle."""
+        return [row for row in self.fastest_candidates if row.provider == self.provider]
+
+    def may_be_ahead_of(self, kept: Candidate) -> list[Candidate]:
+        """Return the candidates that may be faster than the `kept` one of a graph, as far as was measured.
+
+        Those on other providers are asked about for the first graph, which decides on the provider.
+        """
+        decides = kept.variant == self.candidates[0].variant
+        return [
+            row
+            for row in self.candidates
+            if row != kept
+            and row.variant == kept.variant
+            and (decides or row.provider == kept.provider)
+            and row.speedup is not None
+            and _speed(row).may_be_ahead_of(_speed(kept))
+        ]
 
     def without_fastest(self, provider: str, reason: str) -> "Measurements":
         """Return the measurements without the fastest candidates on a provider, which were refused for `reason`."""
@@ -243,17 +264,30 @@ def _note(plan: ExportPlan, measurements: Measurements) -> str:
         return f"the standard form, because the default form {plan.form.name} is {measurements.refused}"
     if measurements.why_not:
         return measurements.why_not
-    parts = [f"the fastest form on this machine, measured on the workload {plan.workload.name}"]
-    if unclear := [f"{row.form} on {row.provider}" for row in measurements.candidates if row.outcome == UNCLEAR]:
-        parts.append(
-            f"the machine was too busy, or the time too short, to tell whether others are faster ({', '.join(unclear)})"
-        )
-    best = _fastest(row for row in measurements.fastest_candidates if row.provider == measurements.provider)
+    unclear = {row: found for row in measurements.kept if (found := measurements.may_be_ahead_of(row))}
+    what = "the form that no other was shown to be faster than" if unclear else "the fastest form on this machine"
+    parts = [f"{what}, measured on the workload {plan.workload.name}"]
+    several = len({row.variant for row in measurements.candidates}) > 1
+    parts += [
+        f"{f'of {kept.variant}, ' if several else ''}{_unclear(kept, others)}" for kept, others in unclear.items()
+    ]
+    best = _fastest(measurements.kept)
     if best is not None and _speed(best).high < 1.0:
         parts.append("every form that was measured is slower here than the graph in fp32")
     if measurements.threads_note:
         parts.append(f"threads: {measurements.threads_note}")
     return "; ".join(parts)
+
+
+def _unclear(kept: Candidate, others: Sequence[Candidate]) -> str:
+    """Return which candidates may be faster than the one that is kept of a graph, and what the user can do about it."""
+    measured = ", ".join(f"{row.form} on {row.provider} measured {row.speedup:.2f}" for row in others)
+    named = " or ".join(f"--optimize {name}" for name in dict.fromkeys(row.form for row in others))
+    return (
+        f"{measured}, but the machine was too busy, or the time too short, to tell "
+        f"{'it' if len(others) == 1 else 'them'} from {kept.form} on {kept.provider}, {kept.speedup:.2f}, which is "
+        f"kept: export again on a quiet machine, or name a form with {named}"
+    )
 
 
 def _fastest(rows: Iterable[Candidate]) -> Candidate | None:

@@ -44,6 +44,11 @@ class Speed:
         beyond = self.low > max(MARGIN * other.median, other.high)
         return beyond and self.median - other.median > (self.high - self.low) / 2
 
+    def may_be_ahead_of(self, other: "Speed") -> bool:
+        """Return whether this contender may be ahead of another for all that was measured, though it is not shown."""
+        tells = self.is_narrow and other.is_narrow
+        return not tells and self.high > MARGIN * other.median and not self.is_ahead_of(other)
+
     @property
     def is_settled(self) -> bool:
         """Whether more rounds are unlikely to change what is decided."""

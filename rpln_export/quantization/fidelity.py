@@ -55,8 +55,13 @@ class Fidelity:
 
     def __str__(self) -> str:
         decided = "" if self.agreement is None else f", {self.agreement:.2%} of {self.decisions} decisions equal"
-        dropped = "" if self.drop is None else f", the metric {self.drop:.2f} points worse"
+        dropped = "" if self.drop is None else f", the metric {drop_in_words(self.drop)}"
         return f"off by {self.rms:.2%} of the range (rms; at most {self.largest:.2%}){decided}{dropped}"
+
+
+def drop_in_words(drop: float) -> str:
+    """Return by how many points a metric is worse than in fp32, or better where `drop` is below 0."""
+    return f"{abs(drop):.2f} points {'better' if round(drop, 2) < 0 else 'worse'}"
 
 
 class Trial:

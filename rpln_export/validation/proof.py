@@ -34,6 +34,7 @@ from rpln_graphs.sessions import run_from_model
 from rpln_graphs.stress import Case
 from rpln_graphs.temporary import temporary_folder
 from rpln_graphs.tolerances import Tolerance
+from rpln_runtime.described import Described
 from rpln_runtime.engines.providers import PROVIDERS, open_engine
 from rpln_runtime.manifest import Graph, Manifest
 from rpln_runtime.session import DEFAULT_PROVIDER, Session
@@ -118,8 +119,8 @@ class GraphDrift:
     blocks: Sequence[BlockDrift]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Proof(Described):
     """The outcome of a proof.
 
     Attributes:
@@ -135,6 +136,24 @@ class Proof:
     refusal: ProofRefusal | None = None
     cases: Sequence[CaseOutcome] = ()
     drifts: Sequence[GraphDrift] = ()
+
+    def described(self) -> dict[str, str]:
+        """Return the outcome in a few lines: what was compared, and the worst of it."""
+        refusal = self.refusal
+        facts = {"outcome": "accepted" if refusal is None else f"refused: {refusal.reason}"}
+        if self.comparisons:
+            decisions = sum(row.decisions for row in self.comparisons)
+            agreeing = sum(row.agreeing for row in self.comparisons)
+            worst = max(self.comparisons, key=lambda row: row.share)
+            count = len(self.comparisons)
+            facts |= {
+                "compared": f"{count} comparison{'s' if count > 1 else ''} with eager torch, over "
+                f"{max(row.cases for row in self.comparisons)} cases",
+                "argmaxes": f"{agreeing:,} of {decisions:,} equal" if decisions else "none to compare",
+                "difference": f"at most {max(row.difference for row in self.comparisons):.2e}",
+                "worst": f"{worst.share:.1%} of what is accepted: {worst.output} by {worst.method}",
+            }
+        return facts
 
     def check(self) -> None:
         """Raise ValidationError where the graphs are refused."""

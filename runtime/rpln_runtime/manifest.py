@@ -316,7 +316,7 @@ class Manifest(Described):
             "made for": self.target + (f", provider {self.optimization.provider}" if self.optimization else ""),
             "graphs": "; ".join(map(_graph_in_words, self.graphs)),
             "files": _files_in_words(self.files),
-            "limits": f"texts of at most {self.usable_length} tokens",
+            "limits": f"texts of at most {self.longest_text} tokens",
             "proven": _proof_in_words(self.validation),
         }
 
@@ -328,7 +328,7 @@ def _graph_in_words(graph: Graph) -> str:
 
 def _files_in_words(files: Collection[BundleFile]) -> str:
     largest = max(files, key=lambda file: file.size, default=None)
-    total = f"{len(files)} files, {megabytes(sum(file.size for file in files))}"
+    total = f"{len(files)} files, {megabytes(sum(file.size for file in files))}, and {MANIFEST_NAME}"
     return f"{total}; the largest is {largest.path}, {megabytes(largest.size)}" if largest else total
 
 
@@ -339,7 +339,9 @@ def _proof_in_words(validation: Json) -> str:
         return "the manifest holds no comparison with PyTorch"
     found = [row["difference"] for row in rows if isinstance(row, dict) and type(row.get("difference")) is float]
     largest = f", largest difference {max(found):.2e}" if found else ""
-    return f"{len(rows)} comparison{'s' if len(rows) > 1 else ''} with PyTorch{largest}"
+    cases = [row["cases"] for row in rows if isinstance(row, dict) and type(row.get("cases")) is int]
+    over = f" over {max(cases)} cases" if cases else ""
+    return f"{len(rows)} comparison{'s' if len(rows) > 1 else ''} with PyTorch{over}{largest}"
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:

@@ -267,12 +267,14 @@ class Pipeline(Reopenable):
         """Return what a person wants to know of the pipeline first."""
         session, manifest = self.session, self.session.manifest
         options = {name: getattr(self.postprocess, name) for name in options_of(type(self.postprocess))}
+        poolings = manifest.sentences.poolings if manifest.sentences else ()
+        pooled = f", which makes the vectors of texts by itself ({', '.join(poolings)})" if poolings else ""
         return {
             "task": self._task.name,
-            "graph": session.path,
+            "graph": f"{session.path}{pooled}",
             "provider": session.provider,
             "precision": manifest.recipe,
-            "limits": f"texts of at most {manifest.usable_length} tokens, {self._batch_size} rows in a batch",
+            "limits": f"texts of at most {manifest.longest_text} tokens, {self._batch_size} rows in a batch",
             "options": options_in_words(options),
         }
 

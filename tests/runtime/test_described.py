@@ -9,7 +9,7 @@ from typing import Any
 
 from rpln_runtime import generator, load, pipeline
 from rpln_runtime.described import Described
-from rpln_runtime.manifest import Manifest, read_manifest
+from rpln_runtime.manifest import Manifest, Sentences, read_manifest
 from tests.runtime.bundles import Bundle
 from tests.runtime.decoders import DecoderBundle
 
@@ -46,6 +46,18 @@ def test_a_pipeline(bundle_of: Callable[..., Bundle]) -> None:
     assert facts["limits"] == f"texts of at most {tag.session.manifest.usable_length} tokens, 5 rows in a batch"
 
 
+def test_a_pipeline_of_sentences_says_what_its_graph_does_and_where_texts_are_cut(
+    bundle_of: Callable[..., Bundle],
+) -> None:
+    opened = pipeline(bundle_of("feature-extraction").folder)
+    sentences = Sentences(poolings=("mean",), max_length=7, prompts={}, default_prompt=None)
+    opened.session.manifest = dataclasses.replace(opened.session.manifest, sentences=sentences)
+    facts = facts_of(opened)
+    assert facts["graph"].endswith(".onnx, which makes the vectors of texts by itself (mean)")
+    assert facts["limits"].startswith("texts of at most 7 tokens, ")
+    assert facts_of(opened.session.manifest)["limits"] == "texts of at most 7 tokens"
+
+
 def test_a_generator(causal_lm: DecoderBundle) -> None:
     facts = facts_of(generator(causal_lm.folder, max_new_tokens=3, do_sample=True, seed=1))
     assert (facts["task"], facts["new text"]) == ("text-generation", "continues a prompt")
@@ -76,11 +88,11 @@ def test_a_manifest_from_elsewhere_can_be_shown(bundle_of: Callable[..., Bundle]
         {},
         {"comparisons": 3},
         {"comparisons": []},
-        {"comparisons": [None, {"difference": "x"}]},
+        {"comparisons": [None, {"difference": "x", "cases": "x"}]},
     ]
     for validation in damaged:
         shown = facts_of(dataclasses.replace(manifest, validation=validation, files=()))
-        assert shown["files"] == "0 files, 0.0 MB"
+        assert shown["files"] == "0 files, 0.0 MB, and rpln.json"
         assert "PyTorch" in shown["proven"]
 
 

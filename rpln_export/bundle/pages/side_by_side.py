@@ -8,7 +8,9 @@ from rpln_export.bundle.pages.page import percent, render, size
 from rpln_export.bundle.pages.plots import drift_plot
 from rpln_export.bundle.report import Report
 from rpln_export.bundle.verdict import verdict_from_report
+from rpln_export.forms.choice import CHOSEN
 from rpln_export.validation.comparison import TINY
+from rpln_graphs.forms import ALL_FORMS
 from rpln_runtime.manifest import Candidate
 
 NOTHING: Final = "–"
@@ -80,15 +82,20 @@ def _headroom(report: Report) -> str:
     return f"{min(found):,.0f} times" if found else NOTHING
 
 
-def _fastest(report: Report) -> str:
-    best = max(report.optimization.candidates, key=_speed, default=None)
-    if best is None or best.speedup is None or best.speedup_low is None or best.speedup_high is None:
-        return NOTHING
-    return f"{best.form} on {best.provider}: {best.speedup:.2f} ({best.speedup_low:.2f} to {best.speedup_high:.2f})"
+def _published(report: Report) -> str:
+    chosen = _chosen(report)
+    if not chosen:
+        return report.optimization.note
+    several = len(chosen) > 1
+    return "; ".join(f"{f'{row.variant}: ' if several else ''}{row.form}, {_speed(row)}" for row in chosen)
 
 
-def _speed(row: Candidate) -> float:
-    return row.speedup or 0.0
+def _chosen(report: Report) -> list[Candidate]:
+    return [row for row in report.optimization.candidates if row.outcome == CHOSEN and row.speedup_low is not None]
+
+
+def _speed(row: Candidate) -> str:
+    return f"{row.speedup:.2f} ({row.speedup_low:.2f} to {row.speedup_high:.2f})"
 
 
 def _of_quantization(value: Callable[[Report], str]) -> Callable[[Report], str]:
@@ -108,6 +115,21 @@ def _forms(report: Report) -> str:
         for form in report.quantization.forms
         if form.curve
     )
+
+
+def _metric(report: Report) -> str:
+    assert report.quantization is not None
+    if not report.quantization.metric:
+        return NOTHING
+    published = {_rounds_as(row.form) for row in _chosen(report)}
+    forms = [form for form in report.quantization.forms if form.curve and (form.form in published or not published)]
+    found = [f"{form.curve[-1].metric} in {report.recipe} ({form.form})" for form in forms if form.curve[-1].metric]
+    return ", ".join([report.quantization.metric, *found])
+
+
+def _rounds_as(form: str) -> str:
+    """Return the name of the form that a form shares its rounding with, which is its own where it shares none."""
+    return (ALL_FORMS[form].accurate_as if form in ALL_FORMS else "") or form
 
 
 FACTS: Final[Mapping[str, Mapping[str, Callable[[Report], str]]]] = {
@@ -136,21 +158,20 @@ FACTS: Final[Mapping[str, Mapping[str, Callable[[Report], str]]]] = {
         "least headroom of fp16": _headroom,
     },
     "Speeds": {
-        "fastest candidate, by its own reference": _fastest,
+        "form published, and its speed by its own reference": _published,
         "time of the export": lambda report: f"{sum(step.seconds for step in report.steps):.1f} s",
         "peak memory of the export": lambda report: size(max((step.peak_memory for step in report.steps), default=0)),
     },
     "Quantization": {
         "gate": _of_quantization(_gate),
         "forms": _of_quantization(_forms),
-        "metric": _of_quantization(lambda report: (report.quantization and report.quantization.metric) or NOTHING),
+        "metric": _of_quantization(_metric),
     },
     "Settings": {
         "target": lambda report: report.optimization.target,
         "workload": lambda report: report.optimization.workload,
         "runs on": lambda report: report.optimization.provider,
         "threads": lambda report: str(report.optimization.threads or "one for each core"),
-        "form": lambda report: ", ".join(form.form for form in report.forms) or "standard operators",
         "made with": lambda report: ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     },
 }

@@ -1,7 +1,7 @@
 """The most important parts of an export's report, as tables and lines."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rpln_export.commands.show.console import make_console, make_table
 from rpln_export.commands.show.engines import print_engines
@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from rpln_export.bundle.report import QuantizationReport, Report, Rescaling
     from rpln_export.validation.comparison import Comparison
     from rpln_runtime.manifest import Optimization
-
-
-FEW_DECISIONS: Final = 100
-"""The fewest decisions that tell 99% of equal ones from a little less."""
 
 
 def print_report(report: "Report") -> None:
@@ -50,23 +46,16 @@ def print_report(report: "Report") -> None:
 def print_quantization(quantization: "QuantizationReport") -> None:
     """Print how accurate the quantized forms are on texts that were held back."""
     console = make_console()
-    table = make_table(
-        "form", "way", "blocks not quantized", "difference (rms)", "equal decisions", "metric worse by", "gate"
-    )
+    table = make_table("form", "way", "blocks not quantized", "difference (rms)", "equal decisions", "metric", "gate")
     for form in quantization.forms:
         last = form.curve[-1]
         equal = "" if last.agreement is None else f"{last.agreement:.2%} of {last.decisions:,}"
-        dropped = "" if last.drop is None else f"{last.drop:.2f} points"
         gate = "holds" if form.holds else "does not hold"
-        table.add_row(form.form, last.way, str(len(last.kept)), f"{last.rms:.2e}", equal, dropped, gate)
+        table.add_row(form.form, last.way, str(len(last.kept)), f"{last.rms:.2e}", equal, last.metric, gate)
     console.print(table)
     console.print(f"gate, on {quantization.held_back} texts: {quantization.gate}", soft_wrap=True)
-    decisions = max(form.curve[-1].decisions for form in quantization.forms)
-    if 0 < decisions < FEW_DECISIONS:
-        console.print(
-            f"{decisions} decisions tell little: give more texts with --calibration, or examples with --eval",
-            soft_wrap=True,
-        )
+    if quantization.caution:
+        console.print(quantization.caution, soft_wrap=True)
     if quantization.metric:
         console.print(quantization.metric, soft_wrap=True)
 

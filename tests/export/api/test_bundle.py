@@ -14,6 +14,7 @@ import pytest
 from rpln_export import Bundle, ValidationError
 from rpln_export.errors import ReportError
 from rpln_export.plan.defaults import DEFAULTS
+from rpln_export.validation.proof import ProofRefusal
 from rpln_runtime import InputError, ManifestError, Pipeline, Session
 
 
@@ -50,6 +51,16 @@ def test_it_is_proven_again(tagger: Bundle) -> None:
     proof = tagger.validate(progress=False)
     outputs = [(row.output, row.method, row.cases) for row in tagger.report.comparisons]
     assert [(row.output, row.method, row.cases) for row in proof.comparisons] == outputs
+    shown = repr(proof)
+    facts = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in shown.splitlines()[1:])
+    assert len(shown.splitlines()) == 6
+    assert facts["outcome"] == "accepted"
+    assert facts["compared"].endswith(f" over {proof.comparisons[0].cases} cases")
+    assert facts["argmaxes"] == "{0:,} of {0:,} equal".format(sum(row.decisions for row in proof.comparisons))
+    assert facts["difference"] == f"at most {max(row.difference for row in proof.comparisons):.2e}"
+    assert "<caption>Proof</caption>" in proof._repr_html_()
+    refused = dataclasses.replace(proof, refusal=ProofRefusal(message="long", reason="logits differ by 3"))
+    assert "refused: logits differ by 3" in repr(refused)
     with pytest.raises(ValidationError, match="which has other weights"):
         tagger.validate(DEFAULTS["text-classification"].folder, progress=False)
 
@@ -73,6 +84,10 @@ def test_it_shows_what_is_in_its_files(tagger: Bundle) -> None:
     assert facts["files"].startswith(f"{len(list(tagger.path.iterdir())) - 1} files, {size:.1f} MB")
     assert facts["limits"] == "texts of at most 256 tokens"
     assert f"{max(row.difference for row in tagger.report.comparisons):.2e}" in facts["proven"]
+    assert f" over {tagger.report.comparisons[0].cases} cases, " in facts["proven"]
+    own = {"rpln.json", "report.json", "report.md", "report.html"}
+    others = [path for path in tagger.path.iterdir() if path.name not in own]
+    assert re.search(rf"files +{len(others)} files, .* MB, and rpln.json and the report\n", repr(tagger.report))
 
 
 def test_a_report_shows_the_verdict(tagger: Bundle) -> None:

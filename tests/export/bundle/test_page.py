@@ -391,6 +391,86 @@ def test_the_command_compares_bundles(fp16: Path, int8: Path, tmp_path: Path) ->
     assert page.read_text(encoding="utf-8").count("<svg") == 1
 
 
+def facts_of(report: Report) -> dict[str, str]:
+    return {fact.name: fact.values[0] for facts in side_by_side({"a": report}).topics.values() for fact in facts}
+
+
+def with_speeds(report: Report, **speeds: float) -> Report:
+    """Return the report of a bundle whose first candidate was chosen and whose others were slower or not clear."""
+    rows = tuple(
+        Candidate(
+            variant="full",
+            form=form.replace("_", "-"),
+            provider="cpu",
+            speedup=speed,
+            speedup_low=speed - 0.1,
+            speedup_high=speed + 0.1,
+            outcome="measured" if place else "chosen",
+        )
+        for place, (form, speed) in enumerate(speeds.items())
+    )
+    return dataclasses.replace(report, optimization=dataclasses.replace(report.optimization, candidates=rows))
+
+
+def test_the_comparison_names_the_form_that_was_published_not_the_fastest(fp16: Path, int8: Path) -> None:
+    published = "form published, and its speed by its own reference"
+    standard = facts_of(with_speeds(report_from_folder(fp16), standard=1.0, attention=1.1))
+    assert standard[published] == "standard, 1.00 (0.90 to 1.10)"
+    assert facts_of(with_speeds(report_from_folder(int8), static=1.16, dynamic=1.28))[published].startswith(
+        "static, 1.16"
+    )
+    unmeasured = with_speeds(report_from_folder(int8))
+    assert facts_of(unmeasured)[published] == unmeasured.optimization.note
+
+
+@pytest.mark.parametrize(
+    ("chosen", "drop", "expected"),
+    [
+        ("static", 0.0, "0.00 points worse in int8 (static)"),
+        ("static_packed", -1.0, "1.00 points better in int8 (static)"),
+        ("dynamic", 2.5, "2.50 points worse in int8 (dynamic)"),
+    ],
+)
+def test_the_comparison_says_the_metric_of_the_quantized_bundle(
+    int8: Path, chosen: str, drop: float, expected: str
+) -> None:
+    report = with_speeds(with_metric(report_from_folder(int8), drop), **{chosen: 1.2})
+    assert facts_of(report)["metric"] == f"accuracy on mails.jsonl: 0.8800 in fp32, {expected}"
+
+
+def with_metric(report: Report, drop: float, *, decisions: int = 1_000) -> Report:
+    """Return the report of a quantized bundle whose metric dropped by so much in every form."""
+    assert report.quantization is not None
+    forms = [
+        dataclasses.replace(
+            form, curve=[dataclasses.replace(row, drop=drop, decisions=decisions) for row in form.curve]
+        )
+        for form in report.quantization.forms
+    ]
+    metric = "accuracy on mails.jsonl: 0.8800 in fp32"
+    return dataclasses.replace(
+        report, quantization=dataclasses.replace(report.quantization, metric=metric, forms=forms)
+    )
+
+
+def test_every_report_says_that_few_decisions_tell_little(int8: Path) -> None:
+    report = with_metric(report_from_folder(int8), -1.0, decisions=2)
+    enough = with_metric(report_from_folder(int8), -1.0)
+    sentence = "2 decisions tell little: give more texts with --calibration."
+    for shown, silent in zip(shown_forms(report), shown_forms(enough), strict=True):
+        assert sentence in shown
+        assert "tell little" not in silent
+    assert report.quantization is not None
+    without = dataclasses.replace(report.quantization, metric="")
+    assert without.caution.endswith("give more texts with --calibration, or examples with --eval")
+    assert "1.00 points better" in page_from_report(report)
+    assert "| 1.00 points better |" in report.to_markdown()
+
+
+def shown_forms(report: Report) -> list[str]:
+    return [repr(report), report.to_markdown(), page_from_report(report)]
+
+
 def test_a_page_is_not_written_into_a_bundle(fp16: Path) -> None:
     result = CliRunner().invoke(rpln_command, ["report", str(fp16), "-o", str(fp16 / "page.html")])
     assert result.exit_code == 9
