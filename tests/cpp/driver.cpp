@@ -169,6 +169,7 @@ Answer facts(const std::string&, const Json&) {
                                  rpln::detail::TokenClassification>()},
         {"batch_sizes", batch_sizes},
         {"providers", providers},
+        {"python_providers", rpln::detail::python_providers},
         {"schema_version", rpln::schema_version},
         {"facts", facts_of_tensors()},
         {"limits", facts_of_limits()},

@@ -355,3 +355,14 @@ def test_an_unknown_provider_is_refused(built: Build, demo: Demo) -> None:
     (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider="cuda")
     assert answer["code"] == 5
     assert {"cuda", "CUDAExecutionProvider", "CPUExecutionProvider"} <= words_of(answer["error"])
+
+
+def test_a_provider_that_only_python_has_is_refused(built: Build, demo: Demo) -> None:
+    folder = demo("token-classification")
+    for provider in ("tensorrt", "tensorrt-rtx", "openvino"):
+        (answer,) = built.ask("answer", folder, [{"inputs": "a", "options": {}}], provider=provider)
+        assert answer == {
+            "error": f'only the Python runtime has the provider "{provider}". In C++, choose one of cpu, cuda, '
+            "onnxruntime-tensorrt.",
+            "code": 5,
+        }

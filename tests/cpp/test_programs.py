@@ -13,7 +13,7 @@ import pytest
 from click import UsageError
 
 from rpln_export.bundle.pages.running import snippets
-from rpln_runtime import pipeline
+from rpln_runtime import InputError, pipeline
 from rpln_runtime.tasks import TASKS
 from tests.cpp.building import HEADERS, ROOT, Build
 from tests.cpp.test_pipelines import assert_same
@@ -77,6 +77,33 @@ def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo,
     assert run(built, demo("token-classification"), "--option", "provider=abacus", "text").returncode == 5
 
 
+def test_an_error_on_standard_input_names_the_line(built: Build, demo: Demo) -> None:
+    tagger = demo("token-classification")
+    found = run(built, tagger, lines='One.\n{"text": "Two."}\nThree.\n')
+    assert (found.returncode, len(found.stdout.splitlines())) == (InputError.exit_code, 1)
+    assert found.stderr.startswith("Error: line 2: ")
+    assert "A line that is a JSON list or object is read as such." in found.stderr
+    assert "add --json-lines" in found.stderr
+    # Lines that are JSON and no list or object are texts.
+    found = run(built, tagger, lines="5\ntrue\n")
+    assert (found.returncode, len(found.stdout.splitlines())) == (0, 2)
+
+
+def test_bytes_that_are_not_utf8_are_named_by_their_place(built: Build, demo: Demo) -> None:
+    tagger = demo("token-classification")
+    advice = "counted from 0). Convert the input, for example with iconv -f latin1 -t utf-8.\n"
+    command: list[str | bytes] = [str(built.command_line), str(tagger)]
+    lines = b"One.\nLe caf" + b"\xe9.\n"
+    found = subprocess.run(command, input=lines, capture_output=True, check=False)
+    assert (found.returncode, len(found.stdout.splitlines())) == (InputError.exit_code, 1)
+    assert found.stderr.decode() == f"Error: line 2 is not UTF-8 (byte 6, {advice}"
+    found = subprocess.run([*command, "One.", b"\xe9"], capture_output=True, check=False)
+    assert (found.returncode, found.stdout) == (InputError.exit_code, b"")
+    assert found.stderr.decode() == f"Error: text 2 is not UTF-8 (byte 0, {advice}"
+    found = subprocess.run([*command, "--field", b"text=\xe9"], capture_output=True, check=False)
+    assert found.stderr.decode() == f"Error: the field text is not UTF-8 (byte 0, {advice}"
+
+
 class Library:
     """The C interface of rpln.h, called through ctypes as any language with a foreign function interface would."""
 
@@ -87,11 +114,12 @@ class Library:
         self.functions.rpln_close.argtypes = [ctypes.c_void_p]
         self.functions.rpln_run.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p]
 
-    def open(self, folder: Path, options: bytes | None = None) -> tuple[int, ctypes.c_void_p]:
+    def open(self, folder: Path | None, options: bytes | None = None) -> tuple[int, ctypes.c_void_p]:
         handle = ctypes.c_void_p()
-        return self.functions.rpln_open(str(folder).encode(), options, ctypes.byref(handle)), handle
+        path = None if folder is None else str(folder).encode()
+        return self.functions.rpln_open(path, options, ctypes.byref(handle)), handle
 
-    def run(self, handle: ctypes.c_void_p, inputs: bytes, options: bytes | None = None) -> tuple[int, Any]:
+    def run(self, handle: ctypes.c_void_p, inputs: bytes | None, options: bytes | None = None) -> tuple[int, Any]:
         answer = ctypes.c_void_p()
         status = self.functions.rpln_run(handle, inputs, options, ctypes.byref(answer))
         if status:
@@ -148,9 +176,25 @@ def test_the_c_interface_returns_a_status_and_says_why(library: Library, demo: D
     assert "inputs" in message
     assert library.run(handle, b'"a"', b'{"strid": 3}')[0] == 3
     assert library.run(handle, b'"\xff"')[0] == 3
+    assert library.run(handle, None) == (3, "inputs is NULL. Pass a text, an object or a list, as JSON.")
     assert library.run(handle, b'"fine"')[0] == 0
     assert library.functions.rpln_last_error() == b""
     library.functions.rpln_close(handle)
+
+
+def test_the_c_interface_refuses_null(library: Library, tmp_path: Path) -> None:
+    """A caller that looked at no status has no pipeline, and is told so."""
+    assert library.open(None)[0] == 3
+    assert library.functions.rpln_last_error() == b"folder is NULL. Pass the path of a bundle."
+    assert library.functions.rpln_open(str(tmp_path).encode(), None, None) == 3
+    assert library.functions.rpln_last_error().startswith(b"pipeline is NULL. ")
+    _, handle = library.open(tmp_path)
+    expected = "pipeline is NULL. Open one with rpln_open, and go on only where it returns RPLN_OK."
+    assert library.run(handle, b'"a"') == (3, expected)
+    assert library.functions.rpln_run(handle, b'"a"', None, None) == 3
+    assert library.functions.rpln_last_error().startswith(b"answer is NULL. ")
+    library.functions.rpln_free(None)
+    library.functions.rpln_close(None)
 
 
 def check_compiles(built: Build, source: Path) -> None:
@@ -162,9 +206,10 @@ def check_compiles(built: Build, source: Path) -> None:
 
 
 def test_the_examples_of_the_documentation_compile(built: Build, tmp_path: Path) -> None:
-    page = (ROOT / "docs/cpp.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```cpp\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    pages = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("cpp.md", "tutorials/cpp.md")]
+    blocks = [block for page in pages for block in re.findall(r"^```cpp\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    assert len(blocks) == 5
+    blocks[-1] = blocks[-1].replace("int main(", "int main_of_tutorial(")
     source = tmp_path / "examples.cpp"
     source.write_text("\n".join(blocks), encoding="utf-8")
     check_compiles(built, source)

@@ -141,3 +141,4 @@ def test_options_of_a_generation_have_the_names_and_defaults_of_python(facts: di
 
 def test_providers_have_the_names_of_python(facts: dict[str, Any]) -> None:
     assert facts["providers"] == {name: PROVIDERS[name].onnxruntime_name for name in facts["providers"]}
+    assert set(facts["python_providers"]) == PROVIDERS.keys() - facts["providers"].keys()

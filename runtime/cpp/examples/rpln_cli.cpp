@@ -16,9 +16,10 @@ constexpr const char* usage =
     "       rpln-cli FOLDER [--option NAME=VALUE]... --json-lines [--on-error stop|record] [--window N]\n";
 constexpr const char* help = R"(
 Runs the bundle in FOLDER on each TEXT, or on one item that --field describes, and prints an answer a line, as JSON.
-Without texts and fields, each line of standard input is an item: a JSON object or text, or else plain text.
+Without texts and fields, each line of standard input is an item: a JSON text, list or object, or else plain text.
 
-  --option NAME=VALUE  an option of the task, such as top_k=3, or provider, threads or batch_size
+  --option NAME=VALUE  an option of the task, such as top_k=3, or provider, threads, batch_size or
+                       verify (false leaves the SHA-256 of the bundle's files unchecked)
   --field NAME=TEXT    a field of the item, for tasks that take several: question and context, prompt and choices.
                        A field that is given again becomes a list
   --json-lines         answer standard input as rpln batch answers a file: each line is an object with the fields of
@@ -70,8 +71,17 @@ std::pair<std::string, std::string> split_pair(const std::string& text) {
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+// Throws InputError for bytes that are not UTF-8. `name` says where they are.
+void check_utf8(const std::string& name, const std::string& text) {
+  if (const auto at = rpln::utf8::first_invalid(text)) {
+    throw rpln::InputError(name + " is not UTF-8 (byte " + std::to_string(*at) +
+                           ", counted from 0). Convert the input, for example with iconv -f latin1 -t utf-8.");
+  }
+}
+
 // Adds a field. One that is given several times becomes a list, as choices are.
 void add_field(rpln::Json& fields, const std::string& name, const std::string& text) {
+  check_utf8("the field " + name, text);
   if (!fields.contains(name)) {
     fields[name] = text;
   } else if (fields[name].is_array()) {
@@ -127,6 +137,7 @@ Arguments read_arguments(const std::vector<std::string>& words) {
     } else if (arguments.folder.empty()) {
       arguments.folder = word;
     } else {
+      check_utf8("text " + std::to_string(arguments.texts.size() + 1), word);
       arguments.texts.push_back(word);
     }
   }
@@ -141,18 +152,34 @@ Arguments read_arguments(const std::vector<std::string>& words) {
 
 void print(const rpln::Json& answer) { std::cout << answer.dump() << std::endl; }
 
+// Answers a line: a JSON text, list or object, or else plain text.
+void answer_line(const rpln::Pipeline& pipeline, const std::string& name, const std::string& line) {
+  const rpln::Json item = value_from_text(line);
+  try {
+    print(pipeline(item.is_structured() || item.is_string() ? item : rpln::Json(line)));
+  } catch (const rpln::InputError& error) {
+    const char* hint = " A line that is a JSON list or object is read as such. For lines that are objects with a text "
+                       "and other fields, add --json-lines.";
+    throw rpln::InputError(name + ": " + error.what() + (item.is_structured() ? hint : ""));
+  }
+}
+
+void answer_lines(const rpln::Pipeline& pipeline) {
+  std::size_t number = 0;
+  for (std::string line; std::getline(std::cin, line);) {
+    const std::string name = "line " + std::to_string(++number);
+    check_utf8(name, line);
+    // Files of Windows may begin with a byte order mark, and their lines end in two characters.
+    if (number == 1 && line.compare(0, 3, "\xEF\xBB\xBF") == 0) line.erase(0, 3);
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    answer_line(pipeline, name, line);
+  }
+}
+
 void answer_all(const rpln::Pipeline& pipeline, const Arguments& arguments) {
   if (!arguments.fields.empty()) print(pipeline(arguments.fields));
   for (const std::string& text : arguments.texts) print(pipeline(text));
-  if (!arguments.fields.empty() || !arguments.texts.empty()) return;
-  bool first = true;
-  for (std::string line; std::getline(std::cin, line); first = false) {
-    // Files of Windows may begin with a byte order mark, and their lines end in two characters.
-    if (first && line.compare(0, 3, "\xEF\xBB\xBF") == 0) line.erase(0, 3);
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    const rpln::Json item = value_from_text(line);
-    print(pipeline(item.is_structured() || item.is_string() ? item : rpln::Json(line)));
-  }
+  if (arguments.fields.empty() && arguments.texts.empty()) answer_lines(pipeline);
 }
 
 }  // namespace

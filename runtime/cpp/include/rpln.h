@@ -25,7 +25,7 @@ extern "C" {
 typedef enum rpln_status {
   RPLN_OK = 0,
   RPLN_ERROR = 1,           // an error without a code of its own
-  RPLN_INPUT_ERROR = 3,     // an input or an option that the bundle does not take
+  RPLN_INPUT_ERROR = 3,     // an input or an option that the bundle does not take, or an argument that is NULL
   RPLN_MANIFEST_ERROR = 4,  // a bundle that is incomplete, altered, or of another version
   RPLN_PROVIDER_ERROR = 5   // the execution provider that was asked for is not there, or would not run the graph
 } rpln_status;

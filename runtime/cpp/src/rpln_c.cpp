@@ -41,6 +41,11 @@ rpln_status guarded(Call&& call) noexcept {
   }
 }
 
+// Throws InputError for an argument that is NULL. `advice` says what to pass instead.
+void check_given(const char* name, const void* argument, const char* advice) {
+  if (!argument) throw rpln::InputError(std::string(name) + " is NULL. " + advice);
+}
+
 rpln::Json json_from_text(const char* name, const char* text) {
   try {
     return rpln::detail::value_from_text<rpln::Json>(text, rpln::limits::other);
@@ -59,7 +64,9 @@ rpln::Json options_from_text(const char* text) {
 
 rpln_status rpln_open(const char* folder, const char* options, rpln_pipeline** pipeline) {
   return guarded([&] {
+    check_given("pipeline", pipeline, "Pass the address of a rpln_pipeline*.");
     *pipeline = nullptr;
+    check_given("folder", folder, "Pass the path of a bundle.");
     auto opened = std::make_unique<rpln_pipeline>(
         rpln_pipeline{rpln::Pipeline(folder, rpln::pipeline_options_from_json(options_from_text(options)))});
     *pipeline = opened.release();
@@ -68,7 +75,10 @@ rpln_status rpln_open(const char* folder, const char* options, rpln_pipeline** p
 
 rpln_status rpln_run(const rpln_pipeline* pipeline, const char* inputs, const char* options, char** answer) {
   return guarded([&] {
+    check_given("answer", answer, "Pass the address of a char*.");
     *answer = nullptr;
+    check_given("pipeline", pipeline, "Open one with rpln_open, and go on only where it returns RPLN_OK.");
+    check_given("inputs", inputs, "Pass a text, an object or a list, as JSON.");
     const std::string text =
         pipeline->pipeline(json_from_text("inputs", inputs), options_from_text(options)).dump();
     auto copy = std::make_unique<char[]>(text.size() + 1);

@@ -113,6 +113,9 @@ inline constexpr std::array<Provider, 3> providers{{
     {"onnxruntime-tensorrt", "TensorrtExecutionProvider", append_tensorrt},
 }};
 
+// The names of the providers that only the Python runtime has.
+inline constexpr std::array<std::string_view, 3> python_providers{"tensorrt", "tensorrt-rtx", "openvino"};
+
 inline const Provider* find_provider(std::string_view name) {
   const auto has_name = [&](const Provider& row) { return row.name == name; };
   const auto* found = std::find_if(providers.begin(), providers.end(), has_name);
@@ -129,6 +132,10 @@ inline const Provider& provider_from_name(const std::string& name) {
   }
   std::vector<std::string> known;
   for (const Provider& row : providers) known.emplace_back(row.name);
+  if (std::find(python_providers.begin(), python_providers.end(), name) != python_providers.end()) {
+    throw ProviderError("only the Python runtime has the provider " + in_quotes(name) + ". In C++, choose one of " +
+                        join(known) + ".");
+  }
   throw ProviderError("unknown provider " + in_quotes(name) + ": expected one of " + join(known) + ".");
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -57,15 +58,21 @@ inline void append(std::string& text, char32_t code) {
   }
 }
 
-// Throws InputError for a text that is not valid UTF-8.
-inline void check(std::string_view text) {
+// Returns the place of the first byte that is not valid UTF-8, or none.
+inline std::optional<std::size_t> first_invalid(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const Character character = decode(text, at);
-    if (!character.valid) {
-      throw InputError("a text is not valid UTF-8 at byte " + std::to_string(at) +
-                       ": replace the invalid bytes, for example with rpln::utf8::repaired(text).");
-    }
+    if (!character.valid) return at;
     at += character.length;
+  }
+  return std::nullopt;
+}
+
+// Throws InputError for a text that is not valid UTF-8.
+inline void check(std::string_view text) {
+  if (const auto at = first_invalid(text)) {
+    throw InputError("a text is not valid UTF-8 at byte " + std::to_string(*at) +
+                     ": replace the invalid bytes, for example with rpln::utf8::repaired(text).");
   }
 }
 
