@@ -86,10 +86,10 @@ class Measurements:
         """The candidate that each graph is kept as: the fastest on the provider that runs the bundle."""
         return [row for row in self.fastest_candidates if row.provider == self.provider]
 
-    def may_be_ahead_of(self, kept: Candidate) -> list[Candidate]:
-        """Return the candidates that may be faster than the `kept` one of a graph, as far as was measured.
+    def rivals(self, kept: Candidate) -> list[Candidate]:
+        """Return the other candidates that were measured in place of the `kept` one of a graph.
 
-        Those on other providers are asked about for the first graph, which decides on the provider.
+        Those on other providers are rivals for the first graph, which decides on the provider.
         """
         decides = kept.variant == self.candidates[0].variant
         return [
@@ -99,7 +99,6 @@ class Measurements:
             and row.variant == kept.variant
             and (decides or row.provider == kept.provider)
             and row.speedup is not None
-            and _speed(row).may_be_ahead_of(_speed(kept))
         ]
 
     def without_fastest(self, provider: str, reason: str) -> "Measurements":
@@ -264,13 +263,13 @@ def _note(plan: ExportPlan, measurements: Measurements) -> str:
         return f"the standard form, because the default form {plan.form.name} is {measurements.refused}"
     if measurements.why_not:
         return measurements.why_not
-    unclear = {row: found for row in measurements.kept if (found := measurements.may_be_ahead_of(row))}
-    what = "the form that no other was shown to be faster than" if unclear else "the fastest form on this machine"
+    rivals = {kept: measurements.rivals(kept) for kept in measurements.kept}
+    ahead = any(_speed(row).median > _speed(kept).median for kept, rows in rivals.items() for row in rows)
+    what = "the form that no other is clearly ahead of" if ahead else "the fastest form on this machine"
     parts = [f"{what}, measured on the workload {plan.workload.name}"]
-    several = len({row.variant for row in measurements.candidates}) > 1
-    parts += [
-        f"{f'of {kept.variant}, ' if several else ''}{_unclear(kept, others)}" for kept, others in unclear.items()
-    ]
+    for kept, rows in rivals.items():
+        if unclear := [row for row in rows if _speed(row).may_be_ahead_of(_speed(kept))]:
+            parts.append(f"{f'of {kept.variant}, ' if len(rivals) > 1 else ''}{_unclear(kept, unclear)}")
     best = _fastest(measurements.kept)
     if best is not None and _speed(best).high < 1.0:
         parts.append("every form that was measured is slower here than the graph in fp32")
@@ -282,11 +281,11 @@ def _note(plan: ExportPlan, measurements: Measurements) -> str:
 def _unclear(kept: Candidate, others: Sequence[Candidate]) -> str:
     """Return which candidates may be faster than the one that is kept of a graph, and what the user can do about it."""
     measured = ", ".join(f"{row.form} on {row.provider} measured {row.speedup:.2f}" for row in others)
-    named = " or ".join(f"--optimize {name}" for name in dict.fromkeys(row.form for row in others))
+    named = " or ".join(f"--optimize {row.form}" for row in others if row.provider == kept.provider)
     return (
         f"{measured}, but the machine was too busy, or the time too short, to tell "
         f"{'it' if len(others) == 1 else 'them'} from {kept.form} on {kept.provider}, {kept.speedup:.2f}, which is "
-        f"kept: export again on a quiet machine, or name a form with {named}"
+        f"kept: export again on a quiet machine{f', or name a form with {named}' if named else ''}"
     )
 
 
