@@ -42,7 +42,8 @@ def page_from_results(results: Results) -> str:
 
 
 def _lines(results: Results) -> Iterator[str]:
-    machine = next(results.of_kind("machine"), {"device": "a machine that could not be described"})
+    unknown: Fact = {"device": "a machine that could not be described"}
+    machine = next(results.of_kind("machine"), unknown)
     yield from ("# On a GPU", "")
     if machine["device"] != "cuda":
         yield "**Rehearsed, not run**: there was no GPU, and the CPU stood in for it. Ratios mean nothing here."

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from benchmarks.gpu.page import write_page
 from benchmarks.gpu.pieces import unpack
-from benchmarks.gpu.results import Results
+from benchmarks.gpu.results import Fact, Results
 
 ROOT: Final = Path(__file__).parents[2]
 CONTENT: Final = ROOT / "build/gpu/content"
@@ -175,7 +175,7 @@ def run_step(
             timeout=min(step.most_seconds, seconds),
             check=False,
         )
-        end = {"exit_code": done.returncode} | ({"words": done.stderr[-MOST_WORDS:]} if done.returncode else {})
+        end: Fact = {"exit_code": done.returncode} | ({"words": done.stderr[-MOST_WORDS:]} if done.returncode else {})
     except subprocess.TimeoutExpired:
         end = {"exit_code": None, "words": "its time was over"}
     results.add("step", {"name": step.name, "seconds": round(time.monotonic() - started), **end})

@@ -282,7 +282,9 @@ MISTAKES = {
     "text bytes that are no number": on_tokenizer(
         replace('"65536"', '"64K"'), r'max_text_bytes.* is "64K": expected a number', refused=True
     ),
-    "no text bytes": on_tokenizer(replace('"65536"', '"0"'), r'max_text_bytes.* is "0": expected 1 to', refused=False),
+    "no text bytes": on_tokenizer(
+        replace('"65536"', '"0"'), r'max_text_bytes.* is "0": expected a number, 1 to', refused=False
+    ),
     "another version of the runtime": on_tokenizer(
         replace('"0.1.0"', '"0.0.9"'), 'rpln_runtime.* is "0.0.9": expected', refused=True
     ),

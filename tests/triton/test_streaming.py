@@ -66,7 +66,7 @@ def test_a_generator_has_two_instances_for_its_queue(bundles: dict[str, Path], t
     config = tmp_path / "repository" / "writer" / "configs" / "cpu.pbtxt"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("count: 2", "count: 1"), encoding="utf-8")
-    with pytest.raises(RepositoryError, match=r"cpu\.pbtxt: .* wait half a second between batches: raise count to 2"):
+    with pytest.raises(RepositoryError, match=r"cpu\.pbtxt, line \d+: .*count is 1: expected 2 to 64"):
         check_repository(tmp_path / "repository")
 
 
