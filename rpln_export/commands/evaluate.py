@@ -69,9 +69,11 @@ def evaluate_command(
         from rpln_export.commands.show.progress import ProgressWatcher
 
         with ProgressWatcher() as watcher:
+            from rpln_export.extras import require_extra
             from rpln_runtime.errors import InputError
             from rpln_runtime.manifest import MANIFEST_NAME, read_manifest
 
+            require_extra("eval")
             # What is quickly found out is found out before torch is imported.
             is_bundle = (Path(folder) / MANIFEST_NAME).is_file()
             for_checkpoints = (task, revision, tokenizer, dictionary, bpe, is_decoder or None)
@@ -88,10 +90,8 @@ def evaluate_command(
             from rpln_export.evaluation.evaluate import evaluate
             from rpln_export.evaluation.examples import read_examples
             from rpln_export.evaluation.runners import runner_from_bundle, runner_from_checkpoint
-            from rpln_export.extras import require_extra
             from rpln_export.steps import Steps
 
-            require_extra("eval")
             steps = Steps(watcher)
             with steps.step("load"):
                 runner = (
