@@ -26,7 +26,8 @@ class Device:
         """Return what the machine is. Raises RuntimeError where torch sees no such device."""
         import torch
 
-        facts: dict[str, Any] = {**describe_machine(threads=torch.get_num_threads()), "versions": versions_of(DISTRIBUTIONS)}
+        facts: dict[str, Any] = {**describe_machine(threads=torch.get_num_threads())}
+        facts["versions"] = versions_of(DISTRIBUTIONS)
         if self.torch == "cuda":
             properties = torch.cuda.get_device_properties(0)
             facts |= {

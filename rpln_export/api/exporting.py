@@ -8,6 +8,7 @@ from pathlib import Path
 from rpln_export.api.bundle import Bundle
 from rpln_export.errors import PlanError
 from rpln_export.plan.choices import AUTO
+from rpln_export.plan.gate import check_gate
 from rpln_export.steps import Watcher
 from rpln_graphs.trace_methods import REPEAT
 from rpln_runtime.manifest import read_manifest
@@ -135,8 +136,11 @@ def export(
 
     with ExitStack() as stack:
         from rpln_export.api.progress import watching
+        from rpln_graphs.recipes import RECIPES
 
         watcher = stack.enter_context(watching(progress=progress))
+        if precision in RECIPES and RECIPES[precision].quantizes:
+            check_gate(min_agreement=min_agreement, data=evaluation, max_drop=max_drop)
         # These import torch, so that importing this module is quick.
         from rpln_export.checkpoint.conversion import as_transformers, tokenizer_for, vocabulary_from_options
         from rpln_export.pipeline import export as carry_out

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from rpln_export.bundle.report import REPORT_NAME, Report
+from rpln_export.bundle.report import Report
+from rpln_export.bundle.report_file import find_report
 from rpln_export.errors import ReportError
 from rpln_runtime.documents import DocumentError, read_document, shown
 from rpln_runtime.limits import OTHER
@@ -21,9 +22,7 @@ def report_from_folder(folder: Path) -> Report:
     Raises ReportError for a folder without one, and for a report.json that was damaged, or written by a version of
     rpln-export that reports other things.
     """
-    path = folder / REPORT_NAME
-    if not path.is_file():
-        raise ReportError(f"{folder} holds no {REPORT_NAME}: expected a bundle. Make one with rpln-export.")
+    path = find_report(folder)
     try:
         report: Report = _value(Report, read_document(path, OTHER), "the report")
     except DocumentError as error:

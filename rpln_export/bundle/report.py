@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import onnx_ir as ir
 
@@ -14,6 +14,7 @@ from rpln_export.bundle.engines import EnginesBuilt
 from rpln_export.bundle.layer_nodes import LayerReport, layer_report
 from rpln_export.bundle.manifest import tool_versions
 from rpln_export.bundle.markdown import markdown_from_template
+from rpln_export.bundle.report_file import REPORT_NAME
 from rpln_export.checkpoint.planned_graphs import TracedGraph
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
@@ -37,8 +38,6 @@ from rpln_runtime.described import Described, megabytes
 from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
 
-REPORT_NAME: Final = "report.json"
-"""The file of a bundle that machines read."""
 FEW_DECISIONS: Final = 100
 """The fewest decisions that tell 99% of equal ones from a little less."""
 

@@ -106,6 +106,11 @@ def bench_command(
         from rpln_export.commands.show.progress import ProgressWatcher
 
         with ProgressWatcher() as watcher:
+            from rpln_runtime.manifest import read_manifest
+
+            for folder in folders:
+                read_manifest(folder, verify=False)  # before torch is imported
+
             from rpln_export.bench import measure
 
             report = measure(

@@ -69,21 +69,29 @@ def evaluate_command(
         from rpln_export.commands.show.progress import ProgressWatcher
 
         with ProgressWatcher() as watcher:
-            from rpln_export.commands.show.evaluation import evaluation_to_json, print_evaluation
-            from rpln_export.evaluation.evaluate import evaluate
-            from rpln_export.evaluation.examples import read_examples
-            from rpln_export.evaluation.runners import runner_from_bundle, runner_from_checkpoint
             from rpln_export.extras import require_extra
-            from rpln_export.steps import Steps
-            from rpln_runtime.manifest import MANIFEST_NAME
+            from rpln_runtime.errors import InputError
+            from rpln_runtime.manifest import MANIFEST_NAME, read_manifest
 
             require_extra("eval")
+            # What is quickly found out is found out before torch is imported.
             is_bundle = (Path(folder) / MANIFEST_NAME).is_file()
             for_checkpoints = (task, revision, tokenizer, dictionary, bpe, is_decoder or None)
             if is_bundle and any(option is not None for option in for_checkpoints):
                 raise click.UsageError(f"{folder} is a bundle, so that the options for checkpoints have no effect.")
             if not is_bundle and provider is not None:
                 raise click.UsageError(f"{folder} is no bundle, and a checkpoint runs in torch. Leave --provider out.")
+            if is_bundle:
+                read_manifest(Path(folder), verify=False)
+            if not data.is_file():
+                raise InputError(f"{data} is not a file. Expected a file of JSON lines.")
+
+            from rpln_export.commands.show.evaluation import evaluation_to_json, print_evaluation
+            from rpln_export.evaluation.evaluate import evaluate
+            from rpln_export.evaluation.examples import read_examples
+            from rpln_export.evaluation.runners import runner_from_bundle, runner_from_checkpoint
+            from rpln_export.steps import Steps
+
             steps = Steps(watcher)
             with steps.step("load"):
                 runner = (

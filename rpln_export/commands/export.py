@@ -270,9 +270,9 @@ def export_command(
 
         with ProgressWatcher() as watcher:
             from rpln_export.api.exporting import export
-            from rpln_export.commands.show.report import print_report
 
             report = export(precision=chosen, progress=watcher, **options).report
+            from rpln_export.commands.show.report import print_report  # last, since it imports torch
         if as_json:
             click.echo(json.dumps(report.to_json(), indent=2))
         else:

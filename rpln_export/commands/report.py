@@ -39,6 +39,11 @@ def report_command(folders: Sequence[Path], output: Path) -> None:
         from rpln_export.commands.show.progress import ProgressWatcher
 
         with ProgressWatcher("drawing"):
+            from rpln_export.bundle.report_file import find_report
+
+            for folder in folders:
+                find_report(folder)
+
             from rpln_export.bundle.pages.page import page_from_report, save_page
             from rpln_export.bundle.pages.side_by_side import page_from_reports, side_by_side
             from rpln_export.bundle.reading import report_from_folder

@@ -8,6 +8,7 @@ from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
 from rpln_export.plan.choices import choose
 from rpln_export.plan.engines import EngineRequest
+from rpln_export.plan.gate import check_gate
 from rpln_export.plan.targets import Target
 from rpln_graphs.forms import forms_with_embeddings
 from rpln_graphs.recipes import RECIPES, Recipe
@@ -74,18 +75,9 @@ def gate_from_choices(
         raise PlanError(
             f"{named[0]} goes with --int8, --int4 and --fp8, but this export is in {recipe.name}. Leave it out."
         )
-    if min_agreement is not None and not 0.0 <= min_agreement <= 1.0:
-        raise PlanError(f"--min-agreement {min_agreement:g} is no share: give a number from 0 to 1, such as 0.995.")
-    if max_drop is not None and data is None:
-        raise PlanError(
-            "--max-drop asks about a metric, which needs examples with right answers: name them with --eval."
-        )
-    if max_drop is not None and not max_drop >= 0.0:
-        raise PlanError(f"--max-drop {max_drop:g} is no number of points: give one from 0 on, such as 0.3.")
+    check_gate(min_agreement=min_agreement, data=data, max_drop=max_drop)
     if data is not None:
         require_extra("eval")
-        if not data.is_file():
-            raise PlanError(f"{data} is no file. --eval takes a file of examples with right answers, one on each line.")
     default = AGREEMENT_OF_WORDS if task.generates else DEFAULT_AGREEMENT
     return GatePlan(min_agreement=default if min_agreement is None else min_agreement, data=data, max_drop=max_drop)
 

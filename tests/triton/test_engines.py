@@ -69,7 +69,7 @@ def test_what_an_engine_cannot_serve_is_refused(
 
 MISTAKES = {
     "batch": ("max_batch_size: 16", "max_batch_size: 65", "max_batch_size is 65: expected 16", True),
-    "profile": ('"1" ]', '"2" ]', r"profile is \["0", "2"\]: expected profiles of the engine: 0, 1", True),
+    "profile": ('"1" ]', '"2" ]', r'profile is \["0", "2"\]: expected profiles of the engine: 0, 1', True),
     "type": ("TYPE_FP32", "TYPE_FP16", "data_type is TYPE_FP16: expected TYPE_FP32", True),
     "file": ('"model.plan"', '"other.plan"', 'default_model_filename is "other.plan": expected "model.plan"', True),
     "platform": (

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LINE_SECONDS: Final = 15.0
 """The seconds between two lines where stderr is no terminal."""
+LOADING: Final = "loading PyTorch"
+"""What is shown before the first step."""
 
 
 class _View(Protocol):
@@ -147,16 +149,18 @@ class ProgressWatcher:
     """A watcher that shows each step while it runs. It is a context manager.
 
     Between steps, and in commands without any, it shows `name`, so that something always moves until it is closed.
+    Commands without a name take a while to import torch before their first step, and it says so.
     """
 
-    def __init__(self, name: str = "working") -> None:
-        self._name = name
+    def __init__(self, name: str | None = None) -> None:
+        self._name = name or "working"
+        self._shown = name or LOADING
         self._step: str | None = None
         self._is_open = False
         self._view = _view(TimeElapsedColumn())
 
     def __enter__(self) -> Self:
-        self._view.begin(self._name)
+        self._view.begin(self._shown)
         self._view.open()
         self._is_open = True
         return self
@@ -181,13 +185,14 @@ class ProgressWatcher:
 
     def advance(self, done: int, total: int) -> None:
         """Show how much of the step is done; between steps, of all that is done there."""
-        self._view.update(done, total, self._step or self._name)
+        self._view.update(done, total, self._step or self._shown)
 
     def finish(self, step: "Step") -> None:  # noqa: ARG002 # every watcher has it
         """Show that the running step is over."""
         self._view.end(keep=True)
         self._step = None
-        self._view.begin(self._name)
+        self._shown = self._name
+        self._view.begin(self._shown)
 
 
 class CorpusWatcher:

@@ -10,12 +10,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+import rpln_runtime.corpus
 from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_runtime import pipeline
+from rpln_runtime.corpus import Progress
 from tests.export.conftest import Export
 
 COMMAND = (sys.executable, "-c", "from rpln_export.cli import rpln_command; rpln_command(prog_name='rpln')", "batch")
@@ -118,10 +121,74 @@ def test_a_terminal_shows_how_far_it_is_and_an_interrupted_run_goes_on(
     reader.join()
     os.close(screen)
     assert process.returncode == INTERRUPTED
-    assert b"Interrupted. To continue, run the same command again." in bytes(seen)
+    said = rb"Interrupted\. [\d,]+ of the [\d,]+ lines answered are on disk.* To continue, run the same command again\."
+    assert re.search(said, seen)
     shown = {int(count.replace(b",", b"")) for count in re.findall(rb"in: ([\d,]+) lines", seen)}
     assert 20 <= max(shown) <= 1000
     done = int(json.loads(journal.read_bytes().splitlines()[-1])["lines"])
     assert 100 <= done < 1000
-    assert batch(bundle, source, output, "--window", 20).stdout == f"{output}: 1,000 lines\n"
+    result = batch(bundle, source, output, "--window", 20)
+    assert (result.stdout, result.stderr) == (f"{output}: 1,000 lines\n", f"Going on after line {done:,}.\n")
     assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == list(range(1000))
+
+
+END = "To continue, run the same command again. out.jsonl is written when it is complete.\n"
+
+
+ANSWERED = "0 of the 256 lines answered are on disk, since they are written in windows of"
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run the command with a stand-in that tells its watcher these lines, and is interrupted then."""
+
+    def run(*options: str, on_disk: list[int], answered: int) -> Result:
+        def run_corpus(*_: Any, on_progress: Any, on_lines: Any, **__: Any) -> None:
+            for lines in on_disk:
+                on_progress(Progress(lines=lines, read=lines), 5000)
+            if answered:
+                on_lines(answered, answered)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(rpln_runtime.corpus, "run_corpus", run_corpus)
+        return batch("bundle", "in.jsonl", "out.jsonl", *options)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "on_disk", "answered", "says"),
+    [
+        ((), [], 0, ""),
+        (
+            (),
+            [0],
+            256,
+            f"{ANSWERED} 1,024 (--window 128 keeps more). ",
+        ),
+        (
+            ("--window", "100"),
+            [0],
+            50,
+            "0 of the 50 lines answered are on disk, since they are written in windows of 100. ",
+        ),
+        (
+            (),
+            [0, 1024],
+            1500,
+            "1,024 of the 1,500 lines answered are on disk, since they are written in windows of 1,024. ",
+        ),
+        ((), [0, 1024], 0, "1,024 of the 1,024 lines answered are on disk. "),
+    ],
+    ids=["before-it-began", "in-the-first-window", "in-a-small-window", "in-the-second-window", "between-windows"],
+)
+def test_an_interrupt_says_how_much_is_kept(
+    told: Callable[..., Result], options: tuple[str, ...], on_disk: list[int], answered: int, says: str
+) -> None:
+    result = told(*options, on_disk=on_disk, answered=answered)
+    assert result.exit_code == INTERRUPTED
+    assert result.stderr == f"Interrupted. {says}{END}"
+
+
+def test_a_run_that_goes_on_says_where(told: Callable[..., Result]) -> None:
+    assert told(on_disk=[1024, 2048], answered=0).stderr.startswith("Going on after line 1,024.\nInterrupted.")

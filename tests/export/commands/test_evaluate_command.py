@@ -120,6 +120,7 @@ def test_a_checkpoint_has_no_provider(checkpoint: Callable[[str], Path], tmp_pat
 
 
 def test_what_is_neither_a_bundle_nor_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").touch()
     result = evaluate(tmp_path / "nowhere", tmp_path / "x.jsonl")
     assert (result.exit_code, result.stdout) == (PlanError.exit_code, "")
 

@@ -110,7 +110,7 @@ def test_something_runs_before_between_and_after_steps(screen: Callable[[], str]
                 shown.append(running(watcher))
                 advance(1, 2)
         shown.append(running(watcher))
-    assert shown == [["working"], ["trace"], ["working"], ["save"], ["working"]]
+    assert shown == [["loading PyTorch"], ["trace"], ["working"], ["save"], ["working"]]
     assert [line.split()[:2] for line in screen().splitlines()] == [["✓", "trace"], ["✓", "save"]]
 
 
