@@ -87,6 +87,7 @@ def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(services: dict
     conf = re.sub("#.*", "", (DEPLOY / source).read_text(encoding="utf-8"))
     assert f":{conf.split('listen ')[1].partition(';')[0]}" in proxy["ports"][0]
     assert "client_max_body_size 1m;" in conf
+    assert "if ($http_content_encoding) { return 415; }" in conf
     open_ = re.findall(r"location = (\S+) { proxy_pass http://triton:8000; }", conf)
     assert open_ == ["/v2/models/tagger/infer", "/v2/models/tagger", "/v2/health/ready"]
     assert re.findall(r"location (?!=)(.*)", conf) == ["/ { return 404; }"]

@@ -455,7 +455,9 @@ VARIANTS: Final = {
         more=True,
     ),
     # The marker
-    "marker missing": one("tagger", remove("rpln-triton.json"), "rpln-triton.json", None, "No such file"),
+    "marker missing": one(
+        "tagger", remove("rpln-triton.json"), "rpln-triton.json", None, "it is missing, so this is no"
+    ),
     "marker cut short": one("tagger", cut("rpln-triton.json"), "rpln-triton.json", None, "line 10 column"),
     "marker of an older rpln": one(
         "tagger",

@@ -42,7 +42,9 @@ def test_the_documents_fit_together(documents: dict[tuple[str, str], Any]) -> No
 
 def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(documents: dict[tuple[str, str], Any]) -> None:
     ingress, policy = documents["Ingress", "tagger"], documents["NetworkPolicy", "tagger"]["spec"]
-    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "1m"}
+    prefix = "nginx.ingress.kubernetes.io"
+    limits = {f"{prefix}/proxy-body-size": "1m", f"{prefix}/proxy-read-timeout": "90"}
+    assert ingress["metadata"]["annotations"] == limits
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     assert (path["path"], path["pathType"]) == ("/v2/models/tagger/infer", "Exact")

@@ -59,7 +59,7 @@ def test_the_container_runs_what_the_server_runs(readme_of: Callable[[str], str]
     arguments = shlex.split(container.replace("\\\n", ""))
     image = arguments.index(IMAGE)
     assert arguments[:2] == ["docker", "run"]
-    assert {"--rm", "--gpus=all", "--shm-size=1g", "--publish=8000:8000"} <= set(arguments[:image])
+    assert {"--rm", "--gpus=all", "--shm-size=1g", "--publish=127.0.0.1:8000-8002:8000-8002"} <= set(arguments[:image])
     assert arguments[image + 1 : -1] == ["sh", "-c"]
     install, run = serve.splitlines()
     inside = f"{install} && exec {run}".replace(WHEEL, f"/dist/{WHEEL}").replace("=. ", "=/repository ")

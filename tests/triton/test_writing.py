@@ -123,6 +123,12 @@ def test_an_older_repository_is_replaced_whole(tagger: Path, tmp_path: Path) -> 
     assert check_repository(tmp_path / "repository") == MODELS
 
 
+def test_the_command_says_that_it_replaces_a_repository(tagger: Path, tmp_path: Path) -> None:
+    command = ["triton", str(tagger), "-o", str(tmp_path / "repository"), "--name", "tagger"]
+    said = [CliRunner().invoke(rpln_command, command).stdout.splitlines() for _ in range(2)]
+    assert said[1] == ["The repository that was there is replaced, with whatever was edited in it.", *said[0]]
+
+
 def test_a_failure_leaves_the_older_one(tagger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_repository(tagger, tmp_path / "repository", name="old")
     before = tree(tmp_path / "repository")

@@ -21,6 +21,7 @@ def write(
     engine: str | None,
 ) -> str:
     """Write `repository`. `buckets` are lengths separated by commas, and each of `options` is NAME=VALUE."""
+    replaced = repository.exists()
     models = write_repository(
         folder,
         repository,
@@ -33,6 +34,7 @@ def write(
     )
     return "\n".join(
         [
+            *(["The repository that was there is replaced, with whatever was edited in it."] if replaced else []),
             f"{repository} has the models {', '.join(models)}. Serve it, in its folder:",
             f"  {_line_of_readme(repository, 'tritonserver ')}",
             f"Ask {models[0]}:",

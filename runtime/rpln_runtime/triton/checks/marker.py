@@ -48,6 +48,8 @@ class Marker:
 
 def read_marker(repository: Path) -> Marker:
     """Return what the marker says. Raises ValueError for one that cannot be read, or that another version wrote."""
+    if not (repository / MARKER).exists():
+        raise ValueError("it is missing, so this is no repository of rpln triton: expected the folder that -o named")
     document: Any = read_document(repository / MARKER, MANIFEST)
     try:
         models = {Names(str(name)).served: str(role) for name, role in document["models"].items()}
