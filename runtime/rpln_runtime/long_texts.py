@@ -1,7 +1,7 @@
 """Long texts for a byte-level BPE: where they can be cut without changing a token, and how many tokens they have.
 
-The tokenizers library works with some 300 bytes of memory for each byte of a text. Cut into pieces, a text of any
-length needs this memory for one piece at a time, and takes half the time.
+The tokenizers library works with some 300 bytes of memory for each byte of a text. Cut into pieces, a text with
+spaces or punctuation needs this memory for one piece at a time, and takes half the time.
 """
 
 import re

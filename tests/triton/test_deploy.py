@@ -43,7 +43,7 @@ def test_the_documents_fit_together(documents: dict[tuple[str, str], Any]) -> No
 def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(documents: dict[tuple[str, str], Any]) -> None:
     ingress, policy = documents["Ingress", "tagger"], documents["NetworkPolicy", "tagger"]["spec"]
     prefix = "nginx.ingress.kubernetes.io"
-    limits = {f"{prefix}/proxy-body-size": "1m", f"{prefix}/proxy-read-timeout": "90"}
+    limits = {f"{prefix}/proxy-body-size": "1m", f"{prefix}/proxy-read-timeout": "95"}
     assert ingress["metadata"]["annotations"] == limits
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]

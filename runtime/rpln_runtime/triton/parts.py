@@ -38,9 +38,9 @@ def tensor_from_spec(spec: TensorSpec) -> Message:
 def batching(preferred: Sequence[int] = ()) -> Message:
     """Return a dynamic batcher, in which a request waits up to a millisecond for others that it can run with.
 
-    A request is refused when the queue is full, or after half a minute in it. Every model has this policy, because the
-    queue forms at the slowest one, and two instances: with any field of the policy set, Triton 24.10 does not fetch the
-    next batch in advance, and a single instance often waits half a second between two batches.
+    A request is refused when the queue is full, or after half a minute in it. Every step, and a generator, has this
+    policy, because the queue forms at the slowest one, and two instances: with any field of the policy set, Triton
+    24.10 does not fetch the next batch in advance, and a single instance often waits half a second between two batches.
     """
     sizes = {"preferred_batch_size": list(preferred)} if preferred else {}
     policy = {

@@ -68,7 +68,7 @@ def _of_encoder(plan: RepositoryPlan) -> dict[str, str]:
         ),
         "limits": _table(
             ("items of a request", str(rows), "`--batch-size`"),
-            ("rows that its items become", f"{rows}, of {tokens} tokens each", "`--batch-size`, `--buckets`"),
+            ("rows that its items become", f"{rows}, of {tokens} tokens each", "`--batch-size`"),
             *_limits(plan, f"{name}_tokenizer"),
         ),
         "about_limits": (
