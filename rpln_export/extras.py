@@ -79,9 +79,9 @@ _ROWS: Final = (
     ),
     Extra(
         name="serve",
-        distribution="ray",
+        distribution="fastapi",
         module="ray.serve",
-        beside=("fastapi", "prometheus-client", "uvicorn"),
+        beside=("prometheus-client", "ray", "uvicorn"),
         cost="No bundle is served over HTTP (rpln serve).",
     ),
     Extra(

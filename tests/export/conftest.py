@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from rpln_export import pipeline
 from rpln_export.cli import export_command
+from rpln_export.commands.show import progress
 from rpln_export.forms.choice import Measurements, measure_forms
 from rpln_export.plan import engines as engine_plans
 from rpln_graphs.recipes import Rewrite, apply_recipe_together
@@ -27,6 +28,12 @@ Sabotaged = Callable[..., Result]
 
 # torch logs its trace for its own tools: thousands of empty lines in the report of a failing test.
 logging.getLogger("torch.__trace").propagate = False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_progress() -> None:
+    """Let commands write no lines of progress: on a busy machine any may, to a stderr that tests compare."""
+    progress.LINE_SECONDS = 1e6  # type: ignore[misc]
 
 
 @dataclass(frozen=True, kw_only=True)

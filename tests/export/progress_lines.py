@@ -5,4 +5,4 @@ import re
 
 def without_progress(printed: str) -> str:
     """Return what a command printed on stderr beside such lines."""
-    return re.sub(r"^\w+(, \d+%)?, \d+ s\n", "", printed, flags=re.MULTILINE)
+    return re.sub(r"^[\w ]+(, \d+%)?, \d+ s\n", "", printed, flags=re.MULTILINE)

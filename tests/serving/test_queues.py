@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -32,7 +33,9 @@ def run(test: Callable[[Replicas], Coroutine[Any, Any, None]]) -> None:
     async def inside() -> None:
         await asyncio.wait_for(test(Replicas()), 20)
 
-    asyncio.run(inside())
+    # In a thread of its own: Playwright, which other tests use, leaves a loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(inside())).result()
 
 
 def queue_of(replicas: Replicas, *, size: int = 100, batch_size: int = 4, lanes: int = 1) -> ModelQueue:

@@ -31,6 +31,12 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def lines_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what `no_lines_of_progress` does for other tests."""
+    monkeypatch.setattr(progress, "LINE_SECONDS", LINE_SECONDS)
+
+
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     """Let watchers write to a terminal, and return a function that gives the lines that were drawn last."""

@@ -102,6 +102,7 @@ def test_a_closed_pipe_is_silence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = arguments_of(name)
+    capsys.readouterr()  # what making them printed
     reading, writing = os.pipe()
     os.close(reading)
     pipe = os.fdopen(writing, "w", encoding="utf-8")

@@ -39,6 +39,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], Op
         __version__="1.0",
         InferenceSession=session,
         SessionOptions=onnxruntime.SessionOptions,
+        preload_dlls=lambda: None,
         get_available_providers=lambda: ["TensorrtExecutionProvider", "CPUExecutionProvider"],
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
