@@ -4,7 +4,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.encoder_cases import HEAD_SIZE, Case, Network
 from benchmarks.encoder_contenders import Setup
@@ -43,24 +43,9 @@ class Workshop:
         if folder.exists():
             return folder
         import torch
-        import transformers
 
-        from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
-        from rpln_runtime.tasks import TASKS
-
-        config = transformers.RobertaPreLayerNormConfig(
-            vocab_size=network.vocabulary,
-            hidden_size=network.hidden,
-            num_hidden_layers=network.layers,
-            num_attention_heads=network.hidden // HEAD_SIZE,
-            intermediate_size=4 * network.hidden,
-            max_position_embeddings=514,
-            type_vocab_size=1,
-        )
         torch.manual_seed(0)
-        getattr(transformers, TASKS[network.task].architecture)(config).save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder)
-        return folder
+        return write_checkpoint(model_of(network), folder)
 
     def bundle(self, checkpoint: Path, case: Case, name: str, *options: str) -> Path:
         """Return the bundle that the command line exports from the checkpoint."""
@@ -71,3 +56,33 @@ class Workshop:
             command = [sys.executable, "-c", export, str(checkpoint), "--task", case.network.task, "-o", str(folder)]
             subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 # this project
         return folder
+
+
+def model_of(network: Network) -> Any:
+    """Return transformers' own model of a network with the random weights that it begins with, or none on "meta"."""
+    import transformers
+
+    from rpln_runtime.tasks import TASKS
+
+    config = transformers.RobertaPreLayerNormConfig(
+        vocab_size=network.vocabulary,
+        hidden_size=network.hidden,
+        num_hidden_layers=network.layers,
+        num_attention_heads=network.hidden // HEAD_SIZE,
+        intermediate_size=4 * network.hidden,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        is_decoder=network.task == "text-generation",
+    )
+    return getattr(transformers, TASKS[network.task].architecture)(config)
+
+
+def write_checkpoint(model: Any, folder: Path) -> Path:
+    """Write a model as a checkpoint of transformers, with the tokenizer of an embedded one, and return its folder."""
+    import transformers
+
+    from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
+
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder)
+    return folder

@@ -55,7 +55,7 @@ class HttpClient:
             document["parameters"] = {"timeout": timeout_us}
         status, content = await self.post(json.dumps(document).encode())
         if status != 200:
-            return Reply(str(status), None, content.decode(errors="replace").strip('{}"'))
+            return Reply(str(status), None, _message(content))
         outputs = {output["name"]: output["data"] for output in json.loads(content)["outputs"]}
         return Reply(OK, tuple(tuple(outputs[name]) for name in ANSWER))
 
@@ -83,6 +83,14 @@ class HttpClient:
         for _, writer in self._idle:
             writer.close()
         self._idle.clear()
+
+
+def _message(content: bytes) -> str:
+    """Return the sentence of an error, or the whole body where it is no object with one."""
+    try:
+        return str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return content.decode(errors="replace")
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:

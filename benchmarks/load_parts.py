@@ -226,8 +226,10 @@ async def _watched(target: Target, model: str) -> AsyncIterator[list[float]]:
             await asyncio.sleep(0.2)
 
     task = asyncio.create_task(watch())
-    yield found
-    task.cancel()
+    try:
+        yield found
+    finally:
+        task.cancel()
 
 
 def _beside(run: Run, one: Run | None) -> Iterator[str]:
@@ -245,7 +247,7 @@ def _refusals(run: Run) -> tuple[str, str, str, str]:
     """Return how many requests were answered and how slowly, how many were not, why, and how soon they knew."""
     others = Counter({status: count for status, count in run.statuses.items() if status != OK})
     status = others.most_common(1)[0][0] if others else ""
-    told = f"{_failures(run)}: {run.messages[status].rpartition(',')[2].strip()}" if status in run.messages else "0"
+    told = f"{_failures(run)}: {run.messages[status]}" if status in run.messages else _failures(run)
     return f"{run.statuses[OK]}", _milliseconds(run.percentile(100)), told, _milliseconds(run.percentile(50, status))
 
 

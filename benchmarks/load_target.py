@@ -66,8 +66,8 @@ class Target:
             return float("nan")
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics") as response:
             text = response.read().decode()
-        found = re.findall(rf'^nv_inference_pending_request_count{{model="{model}_.*}} (\S+)$', text, re.MULTILINE)
-        return max(map(float, found), default=0)
+        pattern = rf'^nv_inference_pending_request_count{{model="{model}_(?:tokenizer|model|answers)".*}} (\S+)$'
+        return max(map(float, re.findall(pattern, text, re.MULTILINE)), default=0)
 
     def memory(self) -> float:
         """Return the MiB of memory of the server and its steps, or nan for another server. Shared pages count once."""

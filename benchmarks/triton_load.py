@@ -2,8 +2,9 @@
 
 Without an address it exports the embedded tagger, starts the tests' server (make .venv-triton/.installed) with its
 repository, and writes triton-load.md to benchmarks/results. With --http it asks a server that runs already and speaks
-the Open Inference Protocol, and prints the results; --bundle is the bundle that this server answers with. Every answer
-is compared with that of `pipeline`. All parts take about eleven minutes; --parts chooses some.
+the Open Inference Protocol; --bundle is the bundle that this server answers with. Every answer is compared with that of
+`pipeline`. All parts take about eleven minutes; --parts chooses some. The results of some parts, or of a server that
+runs already, are printed and not written.
 """
 
 import argparse
@@ -33,7 +34,10 @@ SHORT, LONG, LIMIT, MEDIAN = (3, 10), (150, 200), 200, 30
 
 def main() -> None:
     """Measure, and write or print the results."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if (arguments.http is None) != (arguments.bundle is None) or (arguments.grpc and not arguments.http):
+        parser.error("--http and --bundle go together, and --grpc with them: an address, and what is served there.")
     with tempfile.TemporaryDirectory() as folder, _target(arguments, Path(folder)) as (target, bundle):
         texts = make_texts()
         bench = Bench(
@@ -46,7 +50,7 @@ def main() -> None:
         )
         lines = asyncio.run(measure(bench, arguments.parts))
     text = "\n".join(lines) + "\n"
-    if arguments.http:
+    if arguments.http or set(arguments.parts) != set(PARTS):
         print(text)
     else:
         RESULTS.write_text(text, encoding="utf-8")
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _target(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Target, Path]]:
     """Yield the server and its bundle."""
-    if arguments.http:
+    if arguments.http is not None:
         addresses = {"http": arguments.http} | ({"grpc": arguments.grpc} if arguments.grpc else {})
         yield Target(addresses=addresses, models={"as it runs": arguments.model}), arguments.bundle
         return
@@ -116,8 +120,9 @@ async def measure(bench: Bench, parts: Sequence[str]) -> list[str]:
     return [
         "# A server under load",
         "",
-        f"The embedded tagger, {machine}. The load and the server share the cores. {bench.compared} answers were",
-        f"compared with those of `pipeline`: {bench.wrong} are wrong.",
+        f"The embedded tagger, {machine}.",
+        f"The load and the server share the cores. {bench.compared} answers were compared with those of `pipeline`:",
+        f"{bench.wrong} are wrong.",
         "",
         *lines,
         *(

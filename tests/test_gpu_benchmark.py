@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.gpu.networks import NETWORKS, weight
+from benchmarks.gpu.networks import NETWORKS, hankel_model, small, weight
 from benchmarks.gpu.page import page_from_results
 from benchmarks.gpu.pieces import LIST, pack, unpack
 from benchmarks.gpu.results import FILE, Results
+from benchmarks.gpu.run import run_process
 
 
 def test_weights_are_the_same_everywhere() -> None:
@@ -24,7 +27,7 @@ def test_weights_are_the_same_everywhere() -> None:
 
 def test_a_network_has_no_weight_left_unset() -> None:
     for network in NETWORKS.values():
-        state = network.small().model().state_dict()
+        state = hankel_model(small(network)).state_dict()
         assert all(bool(value.isfinite().all()) for value in state.values())
         names = {name for name in state if not name.endswith(("position_ids", "token_type_ids"))}
         assert all(float(state[name].float().std()) > 0 for name in names)
@@ -80,3 +83,10 @@ def test_a_run_that_was_cut_has_a_page(tmp_path: Path, device: str) -> None:
     )
     assert all((goal in page) == (device == "cuda") for goal in goals)
     assert "encoders: 9 s, ended: `its time was over`" in page
+
+
+def test_a_step_that_hangs_ends_with_what_it_started() -> None:
+    """A process that it has started holds stderr open, too."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    assert run_process([sys.executable, "-c", code], os.environ, seconds=2) == (None, "its time was over")
+    assert run_process([sys.executable, "-c", "raise SystemExit('words')"], os.environ, seconds=60) == (1, "words\n")

@@ -7,7 +7,8 @@ from typing import Final
 
 from click.testing import CliRunner
 
-from benchmarks.gpu.networks import NETWORKS
+from benchmarks.encoder_bundles import write_checkpoint
+from benchmarks.gpu.networks import NETWORKS, hankel_model, small
 from rpln_runtime.tasks import TASKS
 
 FORMS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -67,7 +68,7 @@ def bundle_named(name: str) -> BenchBundle:
     return next(row for row in BUNDLES if row.name == name)
 
 
-def export_bundle(row: BenchBundle, folder: Path, checkpoints: Path, *, small: bool) -> Path:
+def export_bundle(row: BenchBundle, folder: Path, checkpoints: Path, *, rehearsal: bool) -> Path:
     """Export a bundle into `folder`, unless it is there already; its network is kept in `checkpoints`.
 
     Raises RuntimeError, with what the command printed, for an export that fails.
@@ -79,9 +80,9 @@ def export_bundle(row: BenchBundle, folder: Path, checkpoints: Path, *, small: b
         return destination
     checkpoint: tuple[str, ...] = ()
     if row.network is not None:
-        network = NETWORKS[row.network].small() if small else NETWORKS[row.network]
+        network = small(NETWORKS[row.network]) if rehearsal else NETWORKS[row.network]
         source = checkpoints / row.network
-        checkpoint = (str(source if source.exists() else network.write(source)),)
+        checkpoint = (str(source if source.exists() else write_checkpoint(hankel_model(network), source)),)
     arguments = [*checkpoint, "--task", row.task, *row.options, "-o", str(destination)]
     result = CliRunner().invoke(export_command, arguments)
     if result.exit_code:

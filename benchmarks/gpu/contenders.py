@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from benchmarks.encoder_cases import Network
 from benchmarks.gpu.device import Device
-from benchmarks.gpu.networks import Network
+from benchmarks.gpu.networks import hankel_model
 
 NEW_TOKENS: Final = 64
 """How many tokens a decoder writes."""
@@ -92,7 +93,8 @@ def torch_model(network: Network, device: Device, dtype: str) -> Any:
     """Return transformers' own model of a network on the device; on a CPU, which has no fast half types, in fp32."""
     import torch
 
-    return network.model().to(device=device.torch, dtype=getattr(torch, dtype if device.torch == "cuda" else "float32"))
+    kept = getattr(torch, dtype if device.torch == "cuda" else "float32")
+    return hankel_model(network).to(device=device.torch, dtype=kept)
 
 
 def _flash() -> AbstractContextManager[None]:
@@ -161,12 +163,14 @@ def our_engine(site: Site, feeds: Feeds, *, backend: str) -> Callable[[], np.nda
     if row.targets and device_target() not in row.targets:
         raise Unavailable(f"{backend} has no kernels for {device_target()}, only for {', '.join(row.targets)}")
     session = open_engine(site.folder / "tagger-fp16-standard", backend)
+    if isinstance(session, Unavailable):
+        raise session
     return lambda: np.asarray(session.run(feeds, outputs=["logits"])["logits"])
 
 
 @cache
 def open_engine(bundle: Path, backend: str) -> Any:
-    """Build an engine into a copy of the bundle, and return its session. Raises Unavailable where it is not built."""
+    """Build an engine into a copy of the bundle, once, and return its session, or why it was not built."""
     from click.testing import CliRunner
 
     from rpln_export.cli import rpln_command
@@ -176,7 +180,7 @@ def open_engine(bundle: Path, backend: str) -> Any:
     shutil.copytree(bundle, copy)
     built = CliRunner().invoke(rpln_command, ["build", str(copy), "--engine", backend, "--profile", PROFILE])
     if built.exit_code:
-        raise Unavailable(f"{backend} built no engine: {built.output}")
+        return Unavailable(f"{backend} built no engine: {built.output}")
     return load(copy, provider=backend)
 
 

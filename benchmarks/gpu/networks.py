@@ -6,71 +6,44 @@ they always cost. All numbers come from numpy, whose generators give the same on
 """
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-VOCABULARY: Final = 50265
-HEAD_SIZE: Final = 64
+from benchmarks.encoder_bundles import model_of
+from benchmarks.encoder_cases import Network
+
 SPREAD: Final = 0.02
 """The standard deviation of weights, as transformers initializes them."""
+NETWORKS: Final = {
+    "tagger": Network(task="token-classification"),
+    "writer": Network(task="text-generation"),
+}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """The sizes of a network, and its task."""
+def small(network: Network) -> Network:
+    """Return a network for a rehearsal: the same task in two layers of 64."""
+    return replace(network, layers=2, hidden=64, vocabulary=7500)
 
-    task: str
-    layers: int = 12
-    hidden: int = 768
-    vocabulary: int = VOCABULARY
 
-    def small(self) -> "Network":
-        """Return a network for a rehearsal: the same task in two layers of 64."""
-        return Network(task=self.task, layers=2, hidden=64, vocabulary=7500)
+def hankel_model(network: Network) -> Any:
+    """Return transformers' own model of a network, in fp32 and in evaluation mode."""
+    import torch
 
-    def model(self) -> Any:
-        """Return transformers' own model of this network, in fp32 and in evaluation mode."""
-        import torch
-        import transformers
-
-        from rpln_runtime.tasks import TASKS
-
-        config = transformers.RobertaPreLayerNormConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.hidden,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.hidden // HEAD_SIZE,
-            intermediate_size=4 * self.hidden,
-            max_position_embeddings=514,
-            type_vocab_size=1,
-            is_decoder=self.task == "text-generation",
-        )
-        with torch.device("meta"):
-            model = getattr(transformers, TASKS[self.task].architecture)(config)
-        model = model.to_empty(device="cpu").eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(weight(name, tuple(parameter.shape))))
-            for name, buffer in model.named_buffers():
-                if name.endswith("position_ids"):
-                    buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))
-                else:
-                    buffer.zero_()
-        model.tie_weights()
-        return model
-
-    def write(self, folder: Path) -> Path:
-        """Write the network as a checkpoint of transformers, with the tokenizer of an embedded one, and return it."""
-        import transformers
-
-        from rpln_export.plan.defaults import DEFAULT_CHECKPOINT
-
-        self.model().save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT).save_pretrained(folder)
-        return folder
+    with torch.device("meta"):
+        model = model_of(network)
+    model = model.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(weight(name, tuple(parameter.shape))))
+        for name, buffer in model.named_buffers():
+            if name.endswith("position_ids"):
+                buffer.copy_(torch.arange(buffer.shape[-1]).expand_as(buffer))
+            else:
+                buffer.zero_()
+    model.tie_weights()
+    return model
 
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -82,9 +55,3 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return values + np.float32(1.0) if is_scale else values
     rows, columns = shape
     return np.array(np.lib.stride_tricks.sliding_window_view(values, columns)[:rows])
-
-
-NETWORKS: Final = {
-    "tagger": Network(task="token-classification"),
-    "writer": Network(task="text-generation"),
-}

@@ -37,20 +37,24 @@ def main() -> None:
     parser.add_argument("--piece-mib", type=int, default=PIECE_MIB, help="the most MiB of a piece [default: 30]")
     arguments = parser.parse_args()
     content = arguments.output / "content"
-    export_all(content / "bundles", arguments.output / "checkpoints", small=arguments.small)
-    (content / "facts.json").write_text(json.dumps({"small": arguments.small}) + "\n", encoding="utf-8")
+    facts, chosen = content / "facts.json", json.dumps({"small": arguments.small}) + "\n"
+    if facts.exists() and facts.read_text(encoding="utf-8") != chosen:
+        parser.error(f"{arguments.output} holds networks of the other size: remove it, or choose another --output.")
+    content.mkdir(parents=True, exist_ok=True)
+    facts.write_text(chosen, encoding="utf-8")
+    export_all(content / "bundles", arguments.output / "checkpoints", rehearsal=arguments.small)
     if not arguments.no_wheels:
         download(content / "wheels", arguments.wheel or WHEELS, python=arguments.python)
     pieces = pack_all(content, arguments.output / "pieces", most_bytes=arguments.piece_mib * MIB)
     print(f"{arguments.output / 'pieces'}: {len(pieces)} pieces, {sum(path.stat().st_size for path in pieces):,} bytes")
 
 
-def export_all(folder: Path, checkpoints: Path, *, small: bool) -> None:
+def export_all(folder: Path, checkpoints: Path, *, rehearsal: bool) -> None:
     """Export every bundle that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for row in BUNDLES:
         started = time.monotonic()
-        export_bundle(row, folder, checkpoints, small=small)
+        export_bundle(row, folder, checkpoints, rehearsal=rehearsal)
         print(f"{row.name}: {time.monotonic() - started:.0f} s", flush=True)
 
 

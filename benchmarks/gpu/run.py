@@ -9,11 +9,12 @@ Without `--pieces` it takes the bundles of `prepare` where they are, and the pac
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,12 +64,12 @@ def compare(content: Path, device: str, results: Results) -> None:
 def measure(content: Path, device: str, results: Results, *, network: str) -> None:
     """Measure a network."""
     from benchmarks.gpu.device import DEVICES
-    from benchmarks.gpu.networks import NETWORKS
+    from benchmarks.gpu.networks import NETWORKS, small
     from benchmarks.gpu.speed import measure_encoders, measure_writers
 
     chosen = NETWORKS[network]
     if json.loads((content / "facts.json").read_text(encoding="utf-8"))["small"]:
-        chosen = chosen.small()
+        chosen = small(chosen)
     function = measure_writers if network == "writer" else measure_encoders
     function(content / "bundles", chosen, DEVICES[device], results)
 
@@ -164,21 +165,26 @@ def run_step(
     started = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.gpu.run", "--step", step.name, "--content", str(content.absolute())]
     command += ["--output", str(arguments.output.absolute()), "--device", arguments.device]
-    try:
-        done = subprocess.run(  # noqa: S603 # this module
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=sys.stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=min(step.most_seconds, seconds),
-            check=False,
-        )
-        end: Fact = {"exit_code": done.returncode} | ({"words": done.stderr[-MOST_WORDS:]} if done.returncode else {})
-    except subprocess.TimeoutExpired:
-        end = {"exit_code": None, "words": "its time was over"}
+    code, words = run_process(command, environment, seconds=min(step.most_seconds, seconds))
+    end: Fact = {"exit_code": code} | ({"words": words[-MOST_WORDS:]} if code != 0 else {})
     results.add("step", {"name": step.name, "seconds": round(time.monotonic() - started), **end})
+
+
+def run_process(command: Sequence[str], environment: Mapping[str, str], *, seconds: float) -> tuple[int | None, str]:
+    """Run a command, and return its exit code and what it wrote to stderr.
+
+    When its time is over, it ends with all processes that it has started, and the exit code is None.
+    """
+    with subprocess.Popen(  # noqa: S603 # this module
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            _, words = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return None, "its time was over"
+    return process.returncode, words
 
 
 if __name__ == "__main__":

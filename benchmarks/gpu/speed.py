@@ -8,10 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.encoder_cases import MIXED_LENGTHS
+from benchmarks.encoder_cases import MIXED_LENGTHS, Network
 from benchmarks.gpu.contenders import ENCODERS, WRITERS, Maker, Site, Unavailable
 from benchmarks.gpu.device import Device
-from benchmarks.gpu.networks import Network
 from benchmarks.gpu.results import Results
 from rpln_export.bench.rounds import Clock, Run, Sample, run_rounds
 from rpln_export.forms.speeds import speed_from_ratios

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rpln_export.bench.cases import BenchCase, make_cases
-from rpln_export.bench.contenders import BenchContender, contender_from_bundle, torch_contender
+from rpln_export.bench.contenders import TORCH, BenchContender, contender_from_bundle, torch_contender
 from rpln_export.bench.machine import MachineWatch
-from rpln_export.bench.memory import peak_memory
+from rpln_export.bench.memory import peak_memory, peak_memory_of_torch
 from rpln_export.bench.report import BenchReport, report_from_rounds
 from rpln_export.bench.rounds import run_rounds
 from rpln_export.steps import Silent, Steps, Watcher
@@ -53,7 +53,7 @@ def measure(
         with_torch: whether the checkpoint of the first bundle is measured in eager torch, as the reference. Where it is
             not found, or torch is missing, the report says so, and the first bundle is the reference.
         checkpoint: that checkpoint; None means the one that the manifest names, as `rpln validate` finds it.
-        memory: whether the peak memory of each bundle is measured, in a process of its own.
+        memory: whether the peak memory of each contender is measured, in a process of its own.
         seconds: how long rounds go on, beyond the fewest that tell anything.
         rounds: how many rounds there are, whatever time they take.
         watcher: is told of the steps.
@@ -88,7 +88,9 @@ def measure(
                     if checkpoint is not None:
                         raise
                     notes.append(f"Eager torch was left out: {error}")
-        peaks = _peaks(steps, sources, cases, new_tokens) if memory else {}
+        peaks = (
+            _peaks(steps, contenders, sources, cases, checkpoint=checkpoint, new_tokens=new_tokens) if memory else {}
+        )
         watch = MachineWatch.begin()
         with steps.step("measure") as advance:
             runs = [[contender.prepare(case) for contender in contenders] for case in cases]
@@ -185,21 +187,24 @@ def _opened(folders: Sequence[str | Path]) -> list[_OpenedBundle]:
 
 def _peaks(
     steps: Steps,
+    contenders: Sequence[BenchContender],
     sources: Mapping[str, tuple[BenchContender, _OpenedBundle]],
     cases: Sequence[BenchCase],
+    *,
+    checkpoint: str | None,
     new_tokens: int,
 ) -> dict[str, int | None]:
-    """Return the peak memory of each bundle's own process, by the name of the contender."""
+    """Return the peak memory of each contender's own process, by its name."""
+    first = next(one for _, one in sources.values())
     peaks: dict[str, int | None] = {}
     with steps.step("memory") as advance:
-        for name, (contender, one) in sources.items():
-            peaks[name] = peak_memory(
-                one.folder,
-                one.manifest,
-                cases,
-                provider=contender.provider,
-                threads=contender.threads,
-                new_tokens=new_tokens,
-            )
-            advance(len(peaks), len(sources))
+        for contender in contenders:
+            sizes: dict[str, Any] = {"threads": contender.threads, "new_tokens": new_tokens}
+            if contender.provider == TORCH:
+                peak = peak_memory_of_torch(first.folder, checkpoint, cases, **sizes)
+            else:
+                _, one = sources[contender.name]
+                peak = peak_memory(one.folder, one.manifest, cases, provider=contender.provider, **sizes)
+            peaks[contender.name] = peak
+            advance(len(peaks), len(contenders))
     return peaks

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rpln_export.checkpoint.conversion import Readable, as_transformers
 from rpln_export.checkpoint.finding import find_checkpoint
@@ -17,9 +17,21 @@ from rpln_export.steps import Silent, Steps, Watcher
 from rpln_export.validation.graphs_under_test import graphs_under_test_from_plan
 from rpln_export.validation.proof import Proof, prove
 from rpln_export.validation.text_graph import prove_text_graph
-from rpln_model.composition import load_composition
+from rpln_model.composition import Composition, load_composition
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.tasks import TASKS, Tensor
+
+COMPUTING: Final = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "position_embedding_type",
+    "pad_token_id",
+)
+"""The fields of a configuration that the outputs depend on, beside the weights."""
 
 
 def revalidate(
@@ -59,6 +71,11 @@ def original_model(
         plan = _plan_from_bundle(manifest, readable, revision, tie=tie)
         if source_from_plan(plan).sha256 != manifest.source.sha256:
             raise ValidationError(_other_checkpoint(folder, manifest, checkpoint))
+        if changed := list(_changed(load_composition(folder), plan.composition)):
+            raise ValidationError(
+                f"{checkpoint} has the weights that {folder} was made from, but its config.json says another network: "
+                f"{'; '.join(changed)}. Restore config.json, or export again from the one that is right."
+            )
         model, _ = load_model(plan)
         yield plan, model
 
@@ -70,6 +87,16 @@ def _other_checkpoint(folder: Path, manifest: Manifest, named: str) -> str:
         f"{folder} was made from {own.name} (SHA-256 of its weights: {own.sha256[:8]}...), but you compared it with "
         f"{named}, which has other weights. Run: rpln validate {folder} {own.name}"
     )
+
+
+def _changed(bundle: Composition, checkpoint: Composition) -> Iterator[str]:
+    """Yield what the config.json of a bundle and that of its checkpoint say differently about what is computed."""
+    for part in ("decoder", "encoder"):
+        own, other = getattr(bundle, part), getattr(checkpoint, part)
+        for name in COMPUTING if own and other else ():
+            before, now = getattr(own, name, None), getattr(other, name, None)
+            if before != now:
+                yield f"{name} is {now!r}, and was {before!r} at the export"
 
 
 def _plan_from_bundle(manifest: Manifest, readable: Readable, revision: str | None, *, tie: bool | None) -> ExportPlan:

@@ -7,8 +7,10 @@ output, beside "answer", or beside "error" where there is no answer.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from rpln_runtime.batching import OnRows
 from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
 from rpln_runtime.limits import MOST_LINE_BYTES, OTHER
@@ -43,23 +45,29 @@ class _Request:
     kept: Mapping[str, Any]
 
 
-def answer_lines(lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[ItemField]) -> Iterator[Record]:
-    """Yield a record for each of `lines`, once all are answered. `fields` are the parts of an item of the task."""
+def answer_lines(
+    lines: Sequence[bytes], answer: AnswerItems, fields: Sequence[ItemField], on_rows: OnRows | None = None
+) -> Iterator[Record]:
+    """Yield a record for each of `lines`, once all are answered. `fields` are the parts of an item of the task.
+
+    `on_rows` is told how far the lines are while they are answered together: not when they are tried again in parts.
+    """
     requests = [_request_from_line(line, fields) for line in lines]
-    answers = iter(_answer_each(answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
+    told = answer if on_rows is None else partial(answer, on_rows=on_rows)
+    answers = iter(_answer_each(told, answer, [one.item for one in requests if not isinstance(one.item, InputError)]))
     for request in requests:
         yield _record(request.kept, request.item if isinstance(request.item, InputError) else next(answers))
 
 
-def _answer_each(answer: AnswerItems, items: list[Any]) -> list[Any]:
-    """Return for each item its answer or its InputError. Where a call fails, each half of the items is tried alone."""
+def _answer_each(first: AnswerItems, again: AnswerItems, items: list[Any]) -> list[Any]:
+    """Return for each item its answer or its InputError. Where `first` fails, `again` tries each half of the items."""
     try:
-        return list(answer(items)) if items else []
+        return list(first(items)) if items else []
     except InputError as error:
         if len(items) == 1:
             return [error]
     half = len(items) // 2
-    return [*_answer_each(answer, items[:half]), *_answer_each(answer, items[half:])]
+    return [*_answer_each(again, again, items[:half]), *_answer_each(again, again, items[half:])]
 
 
 def _request_from_line(line: bytes, fields: Sequence[ItemField]) -> _Request:

@@ -115,8 +115,7 @@ def answer_windows(
 ) -> Answered:
     """Yield the records of each window, which are answered in this process, and tell `on_lines` how far it is."""
     for span, lines in windows:
-        told = answer if on_lines is None else partial(answer, on_rows=_rows_as_lines(span, on_lines))
-        yield span, answer_lines(lines, told, fields)
+        yield span, answer_lines(lines, answer, fields, on_lines and _rows_as_lines(span, on_lines))
 
 
 def _rows_as_lines(span: Span, on_lines: OnLines) -> OnRows:

@@ -65,6 +65,15 @@ def test_it_is_proven_again(tagger: Bundle) -> None:
         tagger.validate(DEFAULTS["text-classification"].folder, progress=False)
 
 
+def test_a_checkpoint_whose_config_was_changed_since_is_named(tagger: Bundle, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(DEFAULTS["token-classification"].folder, tmp_path / "checkpoint")
+    fields = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(fields | {"layer_norm_eps": 0.01, "hidden_act": "relu"}))
+    changed = "hidden_act is 'relu', and was 'gelu' at the export; layer_norm_eps is 0.01, and was 1e-05 at the export"
+    with pytest.raises(ValidationError, match=re.escape(changed)):
+        tagger.validate(checkpoint, progress=False)
+
+
 def test_it_is_measured_beside_another(tagger: Bundle, tmp_path: Path) -> None:
     other = shutil.copytree(tagger.path, tmp_path / "other")
     report = tagger.bench(other, batches=[1], lengths=[8], with_torch=False, seconds=0.1, progress=False)

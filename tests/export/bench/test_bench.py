@@ -258,8 +258,8 @@ def test_an_encoder_is_measured_beside_torch(encoder: Path, exported: Callable[.
     assert [row.contender for row in report.results] == ["torch", "bundle cpu"]
     assert all(row.latency.p50.value > 0 and row.prompt is None for row in report.results)
     assert (report.rounds, report.interrupted) == (3, False)
-    assert report.contenders[1].peak_memory is not None
-    assert report.contenders[1].peak_memory > 2**24
+    torch, ours = (one.peak_memory or 0 for one in report.contenders)
+    assert 2**24 < ours < torch
 
 
 @pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])

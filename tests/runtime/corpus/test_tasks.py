@@ -14,6 +14,7 @@ import pytest
 from rpln_runtime import InputError, ManifestError, generator, pipeline
 from rpln_runtime.corpus import OutputError, run_corpus
 from rpln_runtime.corpus.opening import Opening
+from rpln_runtime.corpus.records import answer_lines
 from rpln_runtime.corpus.run import answer_file, answer_windows
 from rpln_runtime.engines.providers import PROVIDERS
 from rpln_runtime.limits import MOST_LINE_BYTES
@@ -50,6 +51,22 @@ def test_lines_are_told_within_a_window(tmp_path: Path) -> None:
     assert [lines for lines, _ in told] == list(range(1, count + 1))
     assert told[-1] == (count, size)
     assert [read for _, read in told] == sorted(read for _, read in told)
+
+
+def test_lines_that_are_tried_again_in_parts_are_not_told_as_the_window() -> None:
+    told: list[tuple[int, int]] = []
+
+    def answer(items: list[str], on_rows: Callable[[int, int], None] | None = None) -> list[str]:
+        if on_rows is not None:
+            on_rows(1, len(items))
+        if "bad" in items:
+            raise InputError("bad")
+        return items
+
+    lines = [json.dumps({"text": text}).encode() for text in ("one", "two", "bad", "four")]
+    records = list(answer_lines(lines, answer, [TEXT_FIELD], lambda *rows: told.append(rows)))
+    assert [record.error for record in records] == [None, None, "bad", None]
+    assert told == [(1, 4)]
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
