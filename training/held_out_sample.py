@@ -10,7 +10,7 @@ and genre. A line of `mails_test_sample.jsonl` is the beginning of a test mail, 
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ def main() -> None:
     documents, mails = brown_split(data).test, mail_split(data).test
     _write("brown_test_sample.jsonl", _sentences(documents))
     _write("brown_test_passages.jsonl", _passages(documents))
-    _write("mails_test_sample.jsonl", _beginnings(mails))
+    _write("mails_test_sample.jsonl", mail_beginnings(mails, _MAILS, rng=random.Random(_SEED)))
 
 
 def _sentences(documents: list[Document]) -> Iterable[Mapping[str, Any]]:
@@ -57,12 +57,11 @@ def _passages(documents: list[Document]) -> Iterable[Mapping[str, Any]]:
             yield {"document": document.name, "genre": document.genre, "sentences": texts}
 
 
-def _beginnings(mails: list[Mail]) -> Iterable[Mapping[str, Any]]:
-    """Yield as many beginnings of ham as of spam, without addresses and words that hurt the reader of a test."""
-    rng = random.Random(_SEED)
+def mail_beginnings(mails: Sequence[Mail], count: int, *, rng: random.Random) -> Iterator[Mapping[str, Any]]:
+    """Yield `count` beginnings, as many of ham as of spam, without addresses and words that hurt a reader."""
     for is_spam in (False, True):
         fit = [mail for mail in mails if mail.is_spam == is_spam and not _UNFIT.search(mail.text)]
-        for mail in rng.sample(fit, _MAILS // 2):
+        for mail in rng.sample(fit, count // 2):
             yield {"spam": mail.is_spam, "text": " ".join(mail.text.split()[:_MAIL_WORDS])}
 
 

@@ -89,7 +89,7 @@ def export(
         io_dtype: the type of the graph's float inputs and outputs: "fp32" or "fp16".
         calibration: a file of texts like those that the model will read, on which activations of quantized, fp16 and
             bf16 graphs are measured: a .txt file with one on each line, or a .jsonl file with the fields text and
-            text_pair. None means built-in texts.
+            text_pair. None means built-in texts; to quantize an embedded checkpoint, its own.
         min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does, on
             calibration texts that are held back. None means 0.99, and 0.9 for the words of a decoder.
         evaluation: a file of examples with right answers, as `rpln eval` takes them, on which quantized graphs are

@@ -127,7 +127,7 @@ class _Int8(click.Choice[str]):
         metavar="TEXTS.TXT",
         help="A file of texts like those that the model will read, on which activations of int8, int4, fp8, fp16 and "
         "bf16 graphs are measured: a .txt file with one on each line, or a .jsonl file with the fields text and "
-        "text_pair. [default: built-in texts]",
+        "text_pair. [default: built-in texts; to quantize an embedded checkpoint, its own]",
     ),
     cloup.option(
         "--min-agreement",

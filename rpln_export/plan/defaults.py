@@ -13,6 +13,11 @@ class Default:
     name: str
     folder: Path
 
+    @property
+    def calibration(self) -> Path:
+        """The file of texts that it is quantized with unless the user gives others: some that it was trained on."""
+        return self.folder / "calibration.jsonl"
+
 
 _CHECKPOINTS: Final = Path(__file__).parents[1] / "default_checkpoints"
 
@@ -42,6 +47,11 @@ DEFAULTS: Final = {
 def default_for_task(task: str | None) -> Default:
     """Return the embedded checkpoint of a task; for None, the part-of-speech tagger."""
     return DEFAULTS.get(task or "", TAGGER)
+
+
+def calibration_of_checkpoint(source: str) -> Path | None:
+    """Return the file of texts that the embedded checkpoint in the folder `source` brings; None for another one."""
+    return next((default.calibration for default in DEFAULTS.values() if str(default.folder) == source), None)
 
 
 def name_of_checkpoint(source: str) -> str:

@@ -11,7 +11,7 @@ from transformers import RobertaPreLayerNormConfig
 from rpln_export.extras import require_extra
 from rpln_export.plan.calibration import check_calibration
 from rpln_export.plan.choices import AUTO, NONE, choose
-from rpln_export.plan.defaults import default_for_task
+from rpln_export.plan.defaults import calibration_of_checkpoint, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
 from rpln_export.plan.generation import generation_from_checkpoint
 from rpln_export.plan.generation_config import read_generation_config, unsupported_fields
@@ -68,7 +68,7 @@ class ExportPlan:
         trace: the row of TRACE_METHODS, which says how many layers are traced.
         io_dtype: the type of float inputs and outputs.
         tokenizer: the folder or hub id of the tokenizer.
-        calibration: the user's file of texts to measure ranges on.
+        calibration: the file of texts to measure ranges on; None for those that are built in.
         gate: what is asked of the accuracy of quantized graphs.
         allow_random_head: whether a head that the checkpoint lacks gets random weights.
         ignore_unexpected: whether weights that the network has no place for are left out.
@@ -236,7 +236,8 @@ def make_plan(
         trace: a row of TRACE_METHODS; both give the same graph.
         io_dtype: the type of float inputs and outputs, as in IO_DTYPES.
         tokenizer: a folder or hub id; None means the checkpoint's own.
-        calibration: a file of texts to measure ranges on.
+        calibration: a file of texts to measure ranges on; None means those that an embedded checkpoint brings, and
+            otherwise built-in ones.
         min_agreement: the least share of decisions that a quantized graph must make as the fp32 network does; None
             means DEFAULT_AGREEMENT, or AGREEMENT_OF_WORDS for a task that generates.
         evaluation: a file of examples with right answers, on which the task's metric of quantized graphs is measured.
@@ -305,7 +306,7 @@ def make_plan(
         trace=trace,
         io_dtype=io_dtype_from_name(io_dtype, recipe),
         tokenizer=source.tokenizer if tokenizer in {None, named} else tokenizer,
-        calibration=calibration,
+        calibration=calibration or (calibration_of_checkpoint(named) if recipe.quantizes else None),
         gate=gate_from_choices(recipe, chosen_task, min_agreement=min_agreement, data=evaluation, max_drop=max_drop),
         allow_random_head=allow_random_head,
         ignore_unexpected=ignore_unexpected,

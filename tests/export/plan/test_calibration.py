@@ -16,6 +16,7 @@ from rpln_export.plan.calibration import (
     calibration_texts,
     check_calibration,
 )
+from rpln_export.plan.defaults import DEFAULTS
 from rpln_export.plan.export_plan import make_plan
 from rpln_export.validation.calibration import ids_from_texts
 from rpln_graphs.recipes import RECIPES, Recipe
@@ -41,6 +42,19 @@ def test_each_line_is_a_text() -> None:
         assert [text.text for text in texts] == path.read_text(encoding="utf-8").splitlines()
         assert all(text.pair is None for text in texts)
     assert len(calibration_texts(None, INT8)) == 64
+
+
+@pytest.mark.parametrize("task", DEFAULTS)
+def test_an_embedded_checkpoint_is_quantized_with_texts_of_its_own(task: str) -> None:
+    plan = make_plan(None, task=task, precision="int8")
+    assert plan.calibration == DEFAULTS[task].calibration
+    texts = calibration_texts(plan.calibration, plan.recipe)
+    assert len(texts) >= 64
+    assert all(text.text and text.pair != "" for text in texts)
+    assert {text.pair is None for text in texts} == {task not in {"question-answering", "multiple-choice"}}
+    assert all(text.text.count("<mask>") > 1 for text in texts) == (task == "fill-mask")
+    assert make_plan(str(DEFAULTS[task].folder), precision="int8").calibration == plan.calibration
+    assert make_plan(None, task=task, precision="fp32").calibration is None
 
 
 def test_blank_lines_are_left_out(tmp_path: Path) -> None:
