@@ -69,6 +69,16 @@ def triton_command(
         with ProgressWatcher("writing" if output else "checking"):
             from rpln_runtime.triton import command
 
+            others = {
+                "name": name,
+                "batch_size": batch_size,
+                "buckets": buckets,
+                "max_text_bytes": max_text_bytes,
+                "option": options,
+                "engine": engine,
+            }
+            if check and (reason := command.idle_with_check(others)):
+                raise click.UsageError(reason)
             done = (
                 command.check(folder)
                 if output is None

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rpln_runtime._version import __version__
 from rpln_runtime.triton.contents import WRITTEN, WrittenModel, manifest_bytes, roles_of
 from rpln_runtime.triton.pbtxt import text_from_message
-from rpln_runtime.triton.plan import make_plan
+from rpln_runtime.triton.plan import RepositoryPlan, make_plan
 from rpln_runtime.triton.publishing import MARKER, published
 from rpln_runtime.triton.readme import readme
 
@@ -55,7 +55,15 @@ def write_repository(
         options=options or {},
         engine=engine,
     )
-    with published(Path(destination)) as partial:
+    return write_plan(plan, Path(destination))
+
+
+def write_plan(plan: RepositoryPlan, destination: Path) -> list[str]:
+    """Write the repository that `plan` describes, and return the names of its models.
+
+    Raises RepositoryDestinationError where it cannot be written.
+    """
+    with published(destination) as partial:
         models = {role: WRITTEN[role](plan) for role in roles_of(plan)}
         for model in models.values():
             _write(model, plan.folder, partial)
