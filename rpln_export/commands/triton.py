@@ -25,8 +25,8 @@ from rpln_export.commands.user_errors import user_errors
 @cloup.option(
     "--max-text-bytes",
     type=int,
-    help="The most bytes that the texts of a request have together. [default: 16 for each token of the rows that the "
-    "model takes at a time, and at least 65,536]",
+    help="The most bytes that the texts and options of a request have together. [default: 16 for each token of the "
+    "rows that the model takes at a time, and at least 65,536]",
 )
 @cloup.option(
     "--option",

@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-text-bytes",
         type=int,
-        help="the most bytes that the texts of a request have together (default: 16 for each token of the rows that "
-        "the model takes at a time, and at least 65,536)",
+        help="the most bytes that the texts and options of a request have together (default: 16 for each token of the "
+        "rows that the model takes at a time, and at least 65,536)",
     )
     parser.add_argument(
         "--option",

@@ -104,7 +104,7 @@ def _of_generator(plan: RepositoryPlan) -> dict[str, str]:
         ),
         "limits": _table(
             ("prompts of a request", "1", "the server joins requests"),
-            ("sequences that run together", str(plan.batch_size), "`--batch-size`"),
+            ("sequences that run together, also of one prompt", str(plan.batch_size), "`--batch-size`"),
             *_limits(plan, plan.names.served),
         ),
         "about_limits": (
@@ -129,11 +129,12 @@ def _on_cpu(plan: RepositoryPlan, advice: str) -> str:
 def _limits(plan: RepositoryPlan, model: str) -> list[tuple[str, str, str]]:
     return [
         (
-            "bytes of the texts of a request",
+            f"bytes of the texts and `{OPTIONS}` of a request",
             f"{plan.max_text_bytes:,}",
             f"`--max-text-bytes`, or `max_text_bytes` in `{model}`",
         ),
         (f"bytes of the `{OPTIONS}` of an item", f"{MOST_OPTION_BYTES:,}", "in rpln-runtime"),
+        (f"numbers and lists in `{OPTIONS}`", '`docs/triton.md`, "Limits"', "in rpln-runtime"),
     ]
 
 

@@ -38,8 +38,8 @@ def write_repository(
         name: the name that clients ask for. None: the name of the bundle's folder.
         batch_size: the most rows that the model takes at a time. None: 32, or 8 where text is generated.
         buckets: the lengths in tokens that rows are padded to, in rising order. None: powers of two from 32.
-        max_text_bytes: the most bytes that the texts of a request have together; more are refused before they are
-            tokenized. None: 16 for each token of the rows that the model takes at a time, and at least 65,536.
+        max_text_bytes: the most bytes that the texts and options of a request have together; more are refused before
+            they are read. None: 16 for each token of the rows that the model takes at a time, and at least 65,536.
         options: the options of the task for requests that have none of their own.
         engine: the TensorRT engine of the bundle to serve instead of the graph, by its file's name without .plan.
 
