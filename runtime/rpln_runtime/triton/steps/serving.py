@@ -7,12 +7,15 @@ import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import triton_python_backend_utils as triton
 
 from rpln_runtime.errors import InputError
+
+_MOST_LETTERS: Final = 1000
+"""The most letters of a sentence for a client, which may quote what the client sent."""
 
 Step: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -57,7 +60,9 @@ def triton_error(error: Exception) -> Any:
     the server's log gets the traceback.
     """
     if isinstance(error, InputError):
-        return triton.TritonError(str(error), triton.TritonError.INVALID_ARG)
+        sentence = str(error)
+        cut = sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ..."
+        return triton.TritonError(cut, triton.TritonError.INVALID_ARG)
     triton.Logger.log_error("".join(traceback.format_exception(error)))
     sentence = f"the server failed ({type(error).__name__}); its log has the reason."
     return triton.TritonError(sentence, triton.TritonError.INTERNAL)
