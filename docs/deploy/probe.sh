@@ -6,6 +6,8 @@
 # 2. Questions are sent to URL. TEXT in BODY becomes another text every time, because the response cache would answer for
 #    a step that hangs. There are four, because every step has two processes. A server that is too busy (429, 503), or
 #    slow after its first answers, is not dead, and passes. One that gives no answer in 15 seconds fails.
+# The exit code is 0 where the server can answer, 1 where a new start may help, and 2 where it refuses the question (4xx):
+# then the question is wrong, or the server has another model, and a new start changes nothing.
 url=$1
 body=$2
 
@@ -26,6 +28,7 @@ for turn in 1 2 3 4; do
   case $status in
     200) ;;
     429 | 503) exit 0 ;;
+    4*) echo "$url refuses the question of the probe ($status): correct URL or BODY" >&2; exit 2 ;;
     *) echo "$url answered $status" >&2; exit 1 ;;
   esac
   [ "$(date +%s)" -lt "$end" ] || exit 0

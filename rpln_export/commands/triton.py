@@ -25,8 +25,8 @@ from rpln_export.commands.user_errors import user_errors
 @cloup.option(
     "--max-text-bytes",
     type=int,
-    help="The most bytes that the texts of a request have together. [default: 16 for each token of the rows that the "
-    "model takes at a time, and at least 65,536]",
+    help="The most bytes that the texts and options of a request have together. [default: 16 for each token of the "
+    "rows that the model takes at a time, and at least 65,536]",
 )
 @cloup.option(
     "--option",
@@ -69,6 +69,16 @@ def triton_command(
         with ProgressWatcher("writing" if output else "checking"):
             from rpln_runtime.triton import command
 
+            others = {
+                "name": name,
+                "batch_size": batch_size,
+                "buckets": buckets,
+                "max_text_bytes": max_text_bytes,
+                "option": options,
+                "engine": engine,
+            }
+            if check and (reason := command.idle_with_check(others)):
+                raise click.UsageError(reason)
             done = (
                 command.check(folder)
                 if output is None

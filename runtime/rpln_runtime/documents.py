@@ -38,15 +38,18 @@ def read_document(path: Path, kind: str) -> Any:
     return document_from_bytes(content, kind)
 
 
-def document_from_bytes(content: bytes, kind: str) -> Any:
-    """Return the JSON value that `content` is, within the limits of `kind`. Raises DocumentError for anything else."""
+def document_from_bytes(content: bytes, kind: str, *, unique: bool = False) -> Any:
+    """Return the JSON value that `content` is, within the limits of `kind`. Raises DocumentError for anything else.
+
+    With `unique`, an object that has a name twice is refused; otherwise the last value of a name counts.
+    """
     limits = DOCUMENTS[kind]
     if len(content) > limits.size:
         raise DocumentError(f"it has more than {limits.size:,} bytes")
     if content.startswith(_BYTE_ORDER_MARKS):
         raise DocumentError("it begins with a byte order mark, expected UTF-8 without one")
     try:
-        value = _DECODER.decode(content.decode())
+        value = (_UNIQUE_DECODER if unique else _DECODER).decode(content.decode())
     except RecursionError as error:
         raise DocumentError(_too_deep(limits.depth)) from error
     except ValueError as error:
@@ -107,6 +110,21 @@ def _finite_integer(text: str) -> int:
     return int(text)
 
 
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise DocumentError(f"the name {name[:40]!r} is there twice")
+        found[name] = value
+    return found
+
+
 _DECODER: Final = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_finite_integer
+)
+_UNIQUE_DECODER: Final = json.JSONDecoder(
+    parse_constant=_refuse_constant,
+    parse_float=_finite_float,
+    parse_int=_finite_integer,
+    object_pairs_hook=_unique_names,
 )

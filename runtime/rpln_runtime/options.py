@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +54,13 @@ def check_boolean(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise InputError(f"{name} is {value!r}, expected True or False.")
+
+
+def check_texts(name: str, value: object) -> None:
+    """Raise InputError unless `value`, the value of the option `name`, is a list, a tuple or a set of texts."""
+    listed = value if isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping) else (None,)
+    if not all(isinstance(text, str) for text in listed):
+        raise InputError(f"{name} is {value!r}, expected a list of texts.")
 
 
 def check_integer(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:

@@ -232,12 +232,12 @@ class Tokenizer:
 class Windows(Sequence[Encoding]):
     """Windows over an encoding. Each is made when it is taken: together they may be far larger than the encoding."""
 
-    def __init__(self, encoding: Encoding, places: Sequence[Sequence[np.ndarray]]) -> None:
-        """`places` are those of the tokens of each window, in parts."""
-        self._encoding, self._places = encoding, places
+    def __init__(self, encoding: Encoding, inside: np.ndarray, starts: range, room: int) -> None:
+        """Cut windows of up to `room` tokens from those at the places `inside`, which begin at `starts` among them."""
+        self._encoding, self._inside, self._starts, self._room = encoding, inside, starts, room
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._starts)
 
     @overload
     def __getitem__(self, index: int) -> Encoding: ...
@@ -247,8 +247,11 @@ class Windows(Sequence[Encoding]):
 
     def __getitem__(self, index: int | slice) -> "Encoding | Windows":
         if isinstance(index, slice):
-            return Windows(self._encoding, self._places[index])
-        return self._encoding.take(np.concatenate(self._places[index]))
+            return Windows(self._encoding, self._inside, self._starts[index], self._room)
+        start, inside = self._starts[index], self._inside
+        places = inside[max(start, 0) : start + self._room]
+        before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(self._encoding))
+        return self._encoding.take(np.concatenate([before, places, after]))
 
 
 def windows(
@@ -271,11 +274,12 @@ def windows(
             f"a window of {max_length} tokens has room for {max(room, 0)} tokens of the text beside {others} others: "
             f"expected more than the stride of {stride}. Lower the stride, or shorten the other text."
         )
-    before, after = np.arange(inside[0]), np.arange(inside[-1] + 1, len(encoding))
-    spans = [(start, min(start + room, len(inside))) for start in range(0, len(inside) - stride, room - stride)]
+    step = room - stride
+    starts = range(0, len(inside) - stride, step)
     if truncation_side == LEFT:
-        spans = [(len(inside) - end, len(inside) - start) for start, end in spans]
-    return Windows(encoding, [(before, inside[start:end], after) for start, end in spans])
+        # The first window ends where the text ends, and the last one may begin before the text.
+        starts = range(len(inside) - room, stride - room, -step)
+    return Windows(encoding, inside, starts, room)
 
 
 def truncate(encoding: Encoding, max_length: int, *, truncation_side: str = RIGHT) -> Encoding:

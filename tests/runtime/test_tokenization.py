@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,21 @@ def test_windows_hold_every_token_and_share_the_stride(
     assert sorted({position for part in parts for position in part}) == list(range(1, len(whole) - 1))
     assert all(len(part) <= max_length - 2 for part in parts)
     assert all(before[len(before) - stride :] == after[:stride] for before, after in itertools.pairwise(parts))
+
+
+@pytest.mark.parametrize("side", TRUNCATION_SIDES)
+def test_windows_that_are_not_taken_need_no_memory(side: str) -> None:
+    count = 100_000
+    column = np.arange(count)
+    whole = Encoding(column, column, np.stack([column, column], axis=1), column, np.zeros_like(column), column)
+    tracemalloc.start()
+    found = windows(whole, max_length=64, stride=63, truncation_side=side)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == count - 63
+    assert most < 4 * column.nbytes  # a list of windows needs at least a hundred bytes for each
+    edges = [(0, 63), (count - 64, count - 1)]
+    assert [(one.ids[0], one.ids[-1]) for one in (found[0], found[-1])] == (edges if side == RIGHT else edges[::-1])
 
 
 @given(text=texts, text_pair=st.none() | texts, max_length=st.integers(8, 60), side=st.sampled_from(TRUNCATION_SIDES))

@@ -186,7 +186,7 @@ REFUSED = {
     "an option of another type": (
         "token-classification",
         {"text": texts("A text."), "options": texts('{"ignore_labels": 5}')},
-        "TypeError",
+        "ignore_labels is 5, expected a list of texts",
     ),
     "options that are no JSON": ("fill-mask", {"text": texts("<mask>"), "options": texts("{top_k}")}, "options .*JSON"),
     "options that are no object": ("fill-mask", {"text": texts("<mask>"), "options": texts("[1]")}, "is a list"),
@@ -209,7 +209,7 @@ REFUSED = {
     "options of too many bytes": (
         "fill-mask",
         {"text": texts("<mask>"), "options": texts(json.dumps({"targets": ["a"] * 20_000}))},
-        "options has 100,013 bytes.* 65,536",
+        "texts and options .* 100,019 bytes.* 65,536",
     ),
     "a missing input": ("question-answering", {"question": texts("Who?")}, "expected .* inputs"),
     "an unknown input": ("fill-mask", {"text": texts("<mask>"), "texts": texts("x")}, "unexpected inference input"),

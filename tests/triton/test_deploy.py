@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def test_strangers_reach_the_ensemble_alone_and_with_small_bodies(documents: dic
 def test_probes_ask_a_question_and_restart_a_server_within_a_minute(documents: dict[tuple[str, str], Any]) -> None:
     (container,) = documents["Deployment", "tagger"]["spec"]["template"]["spec"]["containers"]
     ready, live = container["readinessProbe"], container["livenessProbe"]
-    path, url, body = live["exec"]["command"]
-    assert ready["exec"] == live["exec"]
+    path, url, body = ready["exec"]["command"]
+    assert live["exec"]["command"][3:] == [url, body]
     assert f"COPY docs/deploy/{path[1:]} {path}" in (DEPLOY / "Dockerfile").read_text()
     assert url == "http://localhost:8000/v2/models/tagger/infer"
     assert json.loads(body)["inputs"][0]["data"] == ["TEXT"]
@@ -73,6 +74,27 @@ def test_probes_ask_a_question_and_restart_a_server_within_a_minute(documents: d
     # The probe's last question begins after at most 4 s.
     longest = 4 + int(re.findall(r"--max-time (\d+)", (DEPLOY / path[1:]).read_text())[0])
     assert longest < min(ready["timeoutSeconds"], live["timeoutSeconds"], int(healthcheck["timeout"][:-1]))
+
+
+@pytest.mark.parametrize(("code", "ready", "lives"), [(0, True, True), (1, False, False), (2, False, True)])
+def test_a_server_that_refuses_the_question_is_not_ready_and_not_started_again(
+    documents: dict[tuple[str, str], Any], tmp_path: Path, *, code: int, ready: bool, lives: bool
+) -> None:
+    probe, killed = tmp_path / "probe.sh", tmp_path / "killed"
+    probe.write_text(f"#!/bin/sh\n[ $# -eq 2 ] || exit 9\nexit {code}\n")
+    probe.chmod(0o755)
+    (container,) = documents["Deployment", "tagger"]["spec"]["template"]["spec"]["containers"]
+    asked = [container[name]["exec"]["command"] for name in ("readinessProbe", "livenessProbe")]
+    healthcheck = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["triton"]["healthcheck"]
+    # Docker Compose reads $$ as $. The server's own endpoint, which is asked first, stands still here.
+    check = healthcheck["test"][1].replace("$$", "$").replace("kill 1", f"touch {killed}")
+    own, _, rest = check.partition("; ")
+    assert own.startswith("curl ")
+    assert [
+        subprocess.run([part.replace("/probe.sh", str(probe)) for part in command], check=False).returncode == 0
+        for command in (*asked, ["sh", "-c", rest])
+    ] == [ready, lives, ready]
+    assert killed.exists() != lives
 
 
 def test_a_server_has_time_to_finish(documents: dict[tuple[str, str], Any]) -> None:

@@ -165,7 +165,7 @@ def probe(server: Server, *, server_pid: int) -> subprocess.CompletedProcess[str
     """Run the probe as docs/deploy/triton.yaml writes it, with the server's address."""
     (deployment, *_) = yaml.safe_load_all((DEPLOY / "triton.yaml").read_text(encoding="utf-8"))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    path, url, body = container["livenessProbe"]["exec"]["command"]
+    path, url, body = container["readinessProbe"]["exec"]["command"]
     return run_probe(path, url.replace("localhost:8000", server.http), body, server_pid=server_pid)
 
 
@@ -189,17 +189,19 @@ def kill_process_of(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statuses", "passes", "questions"),
+    ("statuses", "code", "says", "questions"),
     [
-        ([200, 200, 200, 200], True, 4),
-        ([503], True, 1),
-        ([200, 429], True, 2),
-        ([200, 500], False, 2),
-        ([400], False, 1),
-        ([], False, 0),
+        ([200, 200, 200, 200], 0, "", 4),
+        ([503], 0, "", 1),
+        ([200, 429], 0, "", 2),
+        ([200, 500], 1, "answered 500", 2),
+        ([302], 1, "answered 302", 1),
+        ([400], 2, "refuses the question of the probe (400): correct URL or BODY", 1),
+        ([404], 2, "refuses the question of the probe (404)", 1),
+        ([], 1, "answered 000", 0),
     ],
 )
-def test_a_busy_server_passes_the_probe(*, statuses: list[int], passes: bool, questions: int) -> None:
+def test_a_busy_server_passes_the_probe(statuses: list[int], code: int, says: str, questions: int) -> None:
     asked: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
@@ -220,7 +222,7 @@ def test_a_busy_server_passes_the_probe(*, statuses: list[int], passes: bool, qu
         done = run_probe("/probe.sh", f"http://127.0.0.1:{port}", '{"text": "TEXT"}', server_pid=0)
         if statuses:
             server.shutdown()
-    assert (done.returncode == 0) == passes, done.stderr
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
     assert len(set(asked)) == questions  # each question has a text of its own
 
 

@@ -70,7 +70,7 @@ def whole(of: tuple[str, str], minimum: int, maximum: int, most: int, *, with_ot
 
 def number(of: tuple[str, str], minimum: int, maximum: int) -> Samples:
     """Return texts that hold integers within and outside of limits."""
-    others = st.sampled_from(["", "one", "1.0", " 1", "1" * 30, "²"])
+    others = st.sampled_from(["", "one", "1.0", " 1", "1" * 30, "²", "\u0663"])
     outside = st.integers(maximum + 1) | st.integers(max_value=minimum - 1)
     return Samples(of=of, allowed=st.integers(minimum, maximum).map(str), refused=others | outside.map(str))
 
@@ -152,7 +152,20 @@ SAMPLES = {
         of=TOKENIZER,
         allowed=st.sets(st.integers(1, 63)).map(lambda lengths: ",".join(map(str, [*sorted(lengths), 64]))),
         refused=st.sampled_from(
-            ["", "64,", "32", "64,32,64", "0,64", "32,65", "32, 64", "a", "32;64", "-1,64", "1" * 5000]
+            [
+                "",
+                "64,",
+                "32",
+                "64,32,64",
+                "0,64",
+                "32,65",
+                "32, 64",
+                "a",
+                "32;64",
+                "-1,64",
+                "1" * 5000,
+                "\u0663\u0662,64",
+            ]
         ),
     ),
     parameter("EXECUTION_ENV_PATH"): Samples(of=TOKENIZER, allowed=ANY_TEXT, refused=st.just("")),

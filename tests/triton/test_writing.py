@@ -105,6 +105,45 @@ def test_one_of_output_and_check(tagger: Path, tmp_path: Path, arguments: list[s
     assert (done.returncode, result.exit_code) == (code, code), (done.stderr, result.output)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--name", "other"], "--name has no effect with --check"),
+        (["--batch-size", "0", "--buckets", "16,64"], "--batch-size, --buckets have no effect with --check"),
+        (["--max-text-bytes", "5"], "--max-text-bytes has no effect"),
+        (["--option", "stride=3", "--engine", "x"], "--option, --engine have no effect"),
+    ],
+)
+def test_what_the_check_does_not_take_is_refused_by_both_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], says: str
+) -> None:
+    arguments = [str(tmp_path), "--check", *given]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    result = CliRunner().invoke(rpln_command, ["triton", *arguments], env={"COLUMNS": "500"})
+    assert (ended.value.code, result.exit_code) == (2, 2)
+    assert says in capsys.readouterr().err
+    assert says in result.output
+
+
+def test_the_commands_that_are_printed_are_those_of_the_readme(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tagger), "-o", str(tmp_path / "repository"), "--name", "tagger"]) == 0
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in printed] == ["tritonserver", "curl"]
+    readme = (tmp_path / "repository" / "README.md").read_text(encoding="utf-8").splitlines()
+    assert set(printed) <= set(readme)
+
+
+@pytest.mark.parametrize("buckets", ["\u0663\u0662,64", "3_2,64", "32, 64", "32;64", ""])
+def test_buckets_are_numbers_with_commas_between_them(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], buckets: str
+) -> None:
+    assert main([str(tagger), "-o", str(tmp_path / "repository"), "--buckets", buckets]) == 3
+    assert "expected lengths in tokens, such as 32,64,128" in capsys.readouterr().err
+
+
 def test_a_mistake_is_reported_by_both_commands(
     tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rpln_runtime.batching import masks_of
 from rpln_runtime.errors import InputError, ManifestError
-from rpln_runtime.options import check_integer
+from rpln_runtime.options import check_integer, check_texts
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, Postprocess, softmax
 from rpln_runtime.tasks import SEQUENCE
 from rpln_runtime.tokenization import Encoding
@@ -72,6 +72,8 @@ class FillMask(Postprocess[Candidates]):
                 "the tokenizer of the bundle has no mask token, which fill-mask needs. Export the checkpoint with a "
                 "tokenizer that has one (--tokenizer)."
             )
+        if self.targets is not None and not isinstance(self.targets, str):
+            check_texts("targets", self.targets)
         if self.targets is not None and not len(self._target_ids):
             raise InputError(f"targets is {self.targets!r}, expected at least one token.")
 
@@ -89,6 +91,10 @@ class FillMask(Postprocess[Candidates]):
         """Return the best tokens for every mask."""
         probabilities = softmax(self.logits_of_masks(row))
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
+
+    def decoded_texts(self, encoding: Encoding, /) -> int:
+        """Return how many fillings the answer has."""
+        return len(self._masks(encoding)) * self.top_k
 
     def logits_of_masks(self, row: FinishedRow) -> np.ndarray:
         """Return the logits at every mask, (masks, vocabulary)."""

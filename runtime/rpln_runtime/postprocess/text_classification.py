@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Literal, TypedDict
 
 import numpy as np
 
+from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_choice, check_integer
 from rpln_runtime.postprocess.base import (
     TEXT_FIELD,
@@ -77,10 +78,10 @@ class TextClassification(Postprocess[np.ndarray]):
     fields: ClassVar[tuple[ItemField, ...]] = (TEXT_FIELD, ItemField(name="text_pair", optional=True))
 
     def __post_init__(self) -> None:
-        if isinstance(self.top_k, int):
+        if type(self.top_k) is int:
             check_integer("top_k", self.top_k, minimum=1)
-        elif self.top_k is not None:
-            check_choice("top_k", self.top_k, ("best",))
+        elif self.top_k not in ("best", None):
+            raise InputError(f"top_k is {self.top_k!r}, expected an integer, 1 or more, 'best' or None.")
         if self.function_to_apply is not None:
             check_choice("function_to_apply", self.function_to_apply, tuple(_FUNCTIONS))
 

@@ -17,7 +17,7 @@ from typing import Any, Final, TypedDict
 import numpy as np
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.options import check_choice, check_integer, shown_kind
+from rpln_runtime.options import check_choice, check_integer, check_texts, shown_kind
 from rpln_runtime.postprocess.base import FinishedItem, FinishedRow, ItemField, Postprocess, softmax
 from rpln_runtime.tokenization import Encoding, join_encodings, windows
 
@@ -138,8 +138,7 @@ class TokenClassification(Postprocess[np.ndarray]):
 
     def __post_init__(self) -> None:
         check_choice("aggregation_strategy", self.aggregation_strategy, _STRATEGIES)
-        if isinstance(self.ignore_labels, str):
-            raise InputError(f"ignore_labels is {self.ignore_labels!r}, expected a list of labels.")
+        check_texts("ignore_labels", self.ignore_labels)
         if self.stride is not None:
             check_integer("stride", self.stride, minimum=0, maximum=self.manifest.usable_length - 1)
         if not isinstance(self.delimiter, str):

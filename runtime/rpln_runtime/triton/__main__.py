@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rpln_runtime.command_line import exit_code_of
-from rpln_runtime.triton.command import check, write
+from rpln_runtime.triton.command import check, idle_with_check, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,6 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.check == (given.output is not None):
         parser.error("give either -o REPOSITORY to write one, or --check to check one.")
+    others = {name: value for name, value in vars(given).items() if name not in {"folder", "output", "check"}}
+    if given.check and (reason := idle_with_check(others)):
+        parser.error(reason)
     return exit_code_of(lambda: _run(given), interrupted="Interrupted: nothing was published.")
 
 
@@ -55,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-text-bytes",
         type=int,
-        help="the most bytes that the texts of a request have together (default: 16 for each token of the rows that "
-        "the model takes at a time, and at least 65,536)",
+        help="the most bytes that the texts and options of a request have together (default: 16 for each token of the "
+        "rows that the model takes at a time, and at least 65,536)",
     )
     parser.add_argument(
         "--option",

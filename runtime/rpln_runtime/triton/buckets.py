@@ -9,8 +9,18 @@ from typing import Final
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.options import check_integer
+from rpln_runtime.triton.digits import number_from_text
 
 _SMALLEST: Final = 32
+
+
+def lengths_from_text(text: str) -> tuple[int, ...]:
+    """Return the lengths that `text` holds, with commas between them. Raises InputError for other text."""
+    parts = text.split(",")
+    lengths = tuple(length for part in parts if (length := number_from_text(part)) is not None)
+    if len(lengths) < len(parts):
+        raise InputError(f"buckets are {text!r}, expected lengths in tokens, such as 32,64,128.")
+    return lengths
 
 
 def default_buckets(limit: int) -> list[int]:

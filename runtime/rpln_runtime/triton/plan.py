@@ -37,7 +37,7 @@ class RepositoryPlan:
         names: the names of the models.
         batch_size: the most rows that the model takes at a time.
         buckets: the lengths that rows are padded to; none where text is generated.
-        max_text_bytes: the most bytes that the texts of a request have together.
+        max_text_bytes: the most bytes that the texts and options of a request have together.
         options: the options of the task for requests that have none of their own.
         engine: the TensorRT engine that is served; None where the graph is served by ONNX Runtime.
     """

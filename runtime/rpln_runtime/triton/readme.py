@@ -32,6 +32,17 @@ Only requests of equal shapes run together. With fewer buckets more requests do,
 """
 
 
+def serve_command(plan: RepositoryPlan) -> str:
+    """Return the command that serves the repository, in its folder."""
+    return f"tritonserver --model-repository=. {_flags(plan)}"
+
+
+def ask_command(plan: RepositoryPlan) -> str:
+    """Return a command that asks a server on this machine."""
+    call, body = ("generate_stream", _prompt()) if plan.generates else ("infer", _body(plan))
+    return f"curl localhost:8000/v2/models/{plan.names.served}/{call} -d '{json.dumps(body)}'"
+
+
 def readme(plan: RepositoryPlan) -> str:
     """Return the text of README.md."""
     manifest = plan.manifest
@@ -44,6 +55,9 @@ def readme(plan: RepositoryPlan) -> str:
         check=extras_command("triton"),
         wheel=f"rpln_runtime-{__version__}-py3-none-any.whl",
         image=IMAGE,
+        flags=_flags(plan),
+        serve=serve_command(plan),
+        ask=ask_command(plan),
         **(_of_generator(plan) if plan.generates else _of_encoder(plan)),
     )
     return f"{text.rstrip()}\n"
@@ -56,10 +70,7 @@ def _of_encoder(plan: RepositoryPlan) -> dict[str, str]:
     return {
         "steps": "the steps before and after the model",
         "extra": "",
-        "flags": "--cache-config=local,size=104857600",
         "on_cpu": _on_cpu(plan, "add `--model-config-name=cpu`"),
-        "call": "infer",
-        "body": json.dumps(_body(plan)),
         "answer": (
             f"answers with {columns}. Each has a row for each item of the request, with a value for each thing that "
             "was found. Where items have different numbers of values, rows are filled up, and "
@@ -86,17 +97,14 @@ def _of_generator(plan: RepositoryPlan) -> dict[str, str]:
     return {
         "steps": "the generator",
         "extra": "[gpu]",
-        "flags": "--exit-timeout-secs=30",
         "on_cpu": _on_cpu(plan, "write `[cpu]` instead of `[gpu]`, and add `--model-config-name=cpu`"),
-        "call": "generate_stream",
-        "body": json.dumps({"text": "The old man", OPTIONS: json.dumps({"max_new_tokens": 40})}),
         "answer": (
             "answers with pieces of text as soon as there are any; over gRPC, use `ModelStreamInfer`. The request may "
             f"also have `{OPTIONS}`: a JSON object with the same options as those of `rpln_runtime.generator`."
         ),
         "limits": _table(
             ("prompts of a request", "1", "the server joins requests"),
-            ("sequences that run together", str(plan.batch_size), "`--batch-size`"),
+            ("sequences that run together, also of one prompt", str(plan.batch_size), "`--batch-size`"),
             *_limits(plan, plan.names.served),
         ),
         "about_limits": (
@@ -108,6 +116,10 @@ def _of_generator(plan: RepositoryPlan) -> dict[str, str]:
     }
 
 
+def _flags(plan: RepositoryPlan) -> str:
+    return "--exit-timeout-secs=30" if plan.generates else "--cache-config=local,size=104857600"
+
+
 def _on_cpu(plan: RepositoryPlan, advice: str) -> str:
     if "cpu" in plan.providers:
         return f"On a machine without a GPU, {advice}."
@@ -117,11 +129,12 @@ def _on_cpu(plan: RepositoryPlan, advice: str) -> str:
 def _limits(plan: RepositoryPlan, model: str) -> list[tuple[str, str, str]]:
     return [
         (
-            "bytes of the texts of a request",
+            f"bytes of the texts and `{OPTIONS}` of a request",
             f"{plan.max_text_bytes:,}",
             f"`--max-text-bytes`, or `max_text_bytes` in `{model}`",
         ),
         (f"bytes of the `{OPTIONS}` of an item", f"{MOST_OPTION_BYTES:,}", "in rpln-runtime"),
+        (f"numbers and lists in `{OPTIONS}`", '`docs/triton.md`, "Limits"', "in rpln-runtime"),
     ]
 
 
@@ -129,8 +142,13 @@ def _table(*rows: tuple[str, str, str]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _prompt() -> object:
+    """Return a request to a generator."""
+    return {"text": "The old man", OPTIONS: json.dumps({"max_new_tokens": 40})}
+
+
 def _body(plan: RepositoryPlan) -> object:
-    """Return the request that the README shows: one item, without optional fields."""
+    """Return a request of one item, without optional fields."""
     texts = {name: [text] if isinstance(text, str) else text for name, text in plan.interface.example.items()}
     return {
         "inputs": [

@@ -47,13 +47,14 @@ def asked_from_arrays(
 ) -> list[Asked]:
     """Return the items of a request.
 
-    Raises InputError for texts that have more than `max_text_bytes` together, for a text that is not UTF-8, and for
-    options that are not a JSON object.
+    Raises InputError for texts and options that have more than `max_text_bytes` together, for a text that is not UTF-8,
+    and for options that are not a JSON object.
     """
     given = [field for field in fields if field.name in arrays]
     rows = list(zip(*(arrays[field.name] for field in given), strict=True))
-    check_text_bytes(sum(_bytes_to_tokenize(dict(zip(given, row, strict=True))) for row in rows), max_text_bytes)
     options = arrays.get(OPTIONS)
+    of_texts = sum(_bytes_to_tokenize(dict(zip(given, row, strict=True))) for row in rows)
+    check_text_bytes(of_texts + (0 if options is None else sum(map(len, options[:, 0]))), max_text_bytes)
     return [
         Asked(
             _item(dict(zip(given, row, strict=True))),
@@ -63,12 +64,25 @@ def asked_from_arrays(
     ]
 
 
+def check_rows(arrays: Mapping[str, np.ndarray], fields: Sequence[ItemField], most: int) -> None:
+    """Raise InputError for a request that has more than `most` texts of a field of several, each of which is a row.
+
+    Empty ones have no bytes, so that their bytes do not limit their number.
+    """
+    for field in fields:
+        if field.several and (count := arrays[field.name].size) > most:
+            raise InputError(
+                f"the request has {count:,} {field.name}, each of which is a row, and the model takes {most} rows at a "
+                "time: send fewer, or raise --batch-size."
+            )
+
+
 def check_text_bytes(count: int, most: int) -> None:
-    """Raise InputError for a request whose texts have `count` bytes, if that is more than `most`."""
+    """Raise InputError for a request whose texts and options have `count` bytes, if that is more than `most`."""
     if count > most:
         raise InputError(
-            f"the texts of the request have {count:,} bytes, and at most {most:,} are taken at a time: send fewer or "
-            "shorter texts, or write the repository with a higher --max-text-bytes."
+            f"the texts and options of the request have {count:,} bytes, and at most {most:,} are taken at a time: "
+            "send fewer or shorter ones, or write the repository with a higher --max-text-bytes."
         )
 
 
@@ -82,12 +96,12 @@ def _bytes_to_tokenize(row: Mapping[ItemField, np.ndarray]) -> int:
 def options_from_text(text: bytes) -> dict[str, Any]:
     """Return the options that a JSON text holds; an empty text holds none.
 
-    Raises InputError for text that is not a JSON object, and for one of more than 64 KiB.
+    Raises InputError for text that is not a JSON object, for an object that has a name twice, and for more than 64 KiB.
     """
     if len(text) > MOST_OPTION_BYTES:
         raise InputError(f"{OPTIONS} has {len(text):,} bytes, expected at most {MOST_OPTION_BYTES:,}.")
     try:
-        options = document_from_bytes(text_from_bytes(text, OPTIONS).encode() or b"{}", OTHER)
+        options = document_from_bytes(text_from_bytes(text, OPTIONS).encode() or b"{}", OTHER, unique=True)
     except DocumentError as error:
         raise InputError(f'{OPTIONS} is not JSON ({error}): expected an object, such as {{"top_k": 3}}.') from error
     if not isinstance(options, dict):

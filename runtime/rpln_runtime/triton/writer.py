@@ -11,7 +11,7 @@ from typing import Any, Final
 from rpln_runtime._version import __version__
 from rpln_runtime.triton.contents import WRITTEN, WrittenModel, manifest_bytes, roles_of
 from rpln_runtime.triton.pbtxt import text_from_message
-from rpln_runtime.triton.plan import make_plan
+from rpln_runtime.triton.plan import RepositoryPlan, make_plan
 from rpln_runtime.triton.publishing import MARKER, published
 from rpln_runtime.triton.readme import readme
 
@@ -38,8 +38,8 @@ def write_repository(
         name: the name that clients ask for. None: the name of the bundle's folder.
         batch_size: the most rows that the model takes at a time. None: 32, or 8 where text is generated.
         buckets: the lengths in tokens that rows are padded to, in rising order. None: powers of two from 32.
-        max_text_bytes: the most bytes that the texts of a request have together; more are refused before they are
-            tokenized. None: 16 for each token of the rows that the model takes at a time, and at least 65,536.
+        max_text_bytes: the most bytes that the texts and options of a request have together; more are refused before
+            they are read. None: 16 for each token of the rows that the model takes at a time, and at least 65,536.
         options: the options of the task for requests that have none of their own.
         engine: the TensorRT engine of the bundle to serve instead of the graph, by its file's name without .plan.
 
@@ -55,7 +55,15 @@ def write_repository(
         options=options or {},
         engine=engine,
     )
-    with published(Path(destination)) as partial:
+    return write_plan(plan, Path(destination))
+
+
+def write_plan(plan: RepositoryPlan, destination: Path) -> list[str]:
+    """Write the repository that `plan` describes, and return the names of its models.
+
+    Raises RepositoryDestinationError where it cannot be written.
+    """
+    with published(destination) as partial:
         models = {role: WRITTEN[role](plan) for role in roles_of(plan)}
         for model in models.values():
             _write(model, plan.folder, partial)

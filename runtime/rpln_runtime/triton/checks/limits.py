@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.triton.buckets import check_buckets
+from rpln_runtime.triton.buckets import check_buckets, lengths_from_text
 from rpln_runtime.triton.checks.reading import Config, FieldPath
+from rpln_runtime.triton.digits import number_from_text
 from rpln_runtime.triton.plan import RepositoryPlan
 from rpln_runtime.triton.request import options_from_text
 
 _POLICY: Final = ("dynamic_batching", "default_queue_policy")
 _MOST_INSTANCES: Final = 64
 _MOST_GPUS: Final = 64
-_MOST_DIGITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ def number(minimum: int, maximum: int) -> Check:
     """Allow text that holds an integer from `minimum` to `maximum`."""
 
     def check(edit: Edit) -> str | None:
-        held = edit.value or ""
-        fits = held.isdecimal() and len(held) < _MOST_DIGITS and minimum <= int(held) <= maximum
+        found = number_from_text(edit.value or "")
+        fits = found is not None and minimum <= found <= maximum
         return None if fits else f"expected a number, {minimum:,} to {maximum:,}"
 
     return check
@@ -188,14 +188,6 @@ def buckets(edit: Edit) -> str | None:
     except InputError as error:
         return str(error).rstrip(".")
     return None
-
-
-def lengths_from_text(held: str) -> tuple[int, ...]:
-    """Return the lengths of the parameter `buckets`. Raises InputError for other text."""
-    parts = held.split(",")
-    if not all(part.isdecimal() and len(part) < _MOST_DIGITS for part in parts):
-        raise InputError("expected lengths in tokens with commas between them, such as 32,64,128")
-    return tuple(map(int, parts))
 
 
 def _levels_of(edit: Edit) -> int:

@@ -9,12 +9,12 @@ from typing import Any
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import TASKS
-from rpln_runtime.triton.buckets import check_buckets, default_buckets
-from rpln_runtime.triton.checks.limits import lengths_from_text
+from rpln_runtime.triton.buckets import check_buckets, default_buckets, lengths_from_text
 from rpln_runtime.triton.checks.marker import Marker
 from rpln_runtime.triton.checks.model import Model
 from rpln_runtime.triton.checks.reading import Config
 from rpln_runtime.triton.contents import manifest_bytes
+from rpln_runtime.triton.digits import number_from_text
 from rpln_runtime.triton.plan import MOST_ROWS, RepositoryPlan, default_text_bytes
 from rpln_runtime.triton.request import options_from_text
 
@@ -100,8 +100,7 @@ def _sizes(config: Config) -> Iterator[int]:
 
 def _number(config: Config, name: str) -> int:
     """Return a parameter of a configuration as a number; 0 if it is none."""
-    text = _parameter(config, name) or ""
-    return int(text) if text.isdecimal() and len(text) < 20 else 0
+    return number_from_text(_parameter(config, name) or "") or 0
 
 
 def _options(config: Config) -> dict[str, Any] | None:

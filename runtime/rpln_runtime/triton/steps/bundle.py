@@ -16,8 +16,10 @@ from rpln_runtime.limits import MANIFEST
 from rpln_runtime.manifest import MANIFEST_NAME, Manifest, value_from_json
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.postprocess.base import Postprocess, check_options
+from rpln_runtime.request_limits import MOST_IN_ANSWERS, check_request_options
 from rpln_runtime.tasks import TASKS
 from rpln_runtime.tokenization import Tokenizer
+from rpln_runtime.triton.digits import number_from_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,12 @@ class StepBundle:
         return cls(manifest=manifest, postprocess=row(manifest=manifest, tokenizer=tokenizer, **options))
 
     def with_options(self, options: Mapping[str, Any]) -> Postprocess[Any]:
-        """Return the post-processing with an item's own options. Raises InputError for an unknown option."""
+        """Return the post-processing with an item's own options.
+
+        Raises InputError for an unknown option, one of another type, and one that asks for too much.
+        """
         check_options(type(self.postprocess), options, self.manifest.task)
+        check_request_options(options, MOST_IN_ANSWERS)
         return dataclasses.replace(self.postprocess, **options) if options else self.postprocess
 
 
@@ -57,6 +63,14 @@ def manifest_of_step(folder: Path) -> Manifest:
     if reason := contradiction(manifest):
         raise ManifestError(f"{folder / MANIFEST_NAME} contradicts itself: {reason}. Write the repository anew.")
     return manifest
+
+
+def number_parameter(parameters: Mapping[str, str], name: str) -> int:
+    """Return the parameter `name` of a configuration. Raises ManifestError for one that is not a number."""
+    number = number_from_text(parameters[name])
+    if number is None:
+        raise ManifestError(f"the parameter {name} is {parameters[name]!r}, expected a number of the digits 0 to 9.")
+    return number
 
 
 def check_version(parameters: Mapping[str, str]) -> None:

@@ -7,12 +7,15 @@ import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import triton_python_backend_utils as triton
 
-from rpln_runtime.errors import RplnError
+from rpln_runtime.errors import InputError
+
+_MOST_LETTERS: Final = 1000
+"""The most letters of a sentence for a client, which may quote what the client sent."""
 
 Step: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -34,10 +37,8 @@ class StepModel:
     def _response(self, request: Any) -> Any:
         try:
             arrays = self._step(arrays_from_request(request, self._names))
-        except RplnError as error:
-            return triton.InferenceResponse(error=triton_error(error))
         except Exception as error:  # noqa: BLE001  # a failure of one request must not fail the others
-            return triton.InferenceResponse(error=internal_error(error))
+            return triton.InferenceResponse(error=triton_error(error))
         return response_from_arrays(arrays)
 
 
@@ -52,15 +53,19 @@ def response_from_arrays(arrays: Mapping[str, np.ndarray]) -> Any:
     return triton.InferenceResponse([triton.Tensor(name, array) for name, array in arrays.items()])
 
 
-def triton_error(error: RplnError) -> Any:
-    """Return the error for a client whose request is wrong."""
-    return triton.TritonError(str(error), triton.TritonError.INVALID_ARG)
+def triton_error(error: Exception) -> Any:
+    """Return the error for a client.
 
-
-def internal_error(error: Exception) -> Any:
-    """Return the error for a client where the server failed, and write the traceback to the server's log."""
+    An InputError says what is wrong with the request. Any other error is the server's: the client learns its type, and
+    the server's log gets the traceback.
+    """
+    if isinstance(error, InputError):
+        sentence = str(error)
+        cut = sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ..."
+        return triton.TritonError(cut, triton.TritonError.INVALID_ARG)
     triton.Logger.log_error("".join(traceback.format_exception(error)))
-    return triton.TritonError(f"{type(error).__name__}: {error}", triton.TritonError.INTERNAL)
+    sentence = f"the server failed ({type(error).__name__}); its log has the reason."
+    return triton.TritonError(sentence, triton.TritonError.INTERNAL)
 
 
 def version_folder(args: Mapping[str, str]) -> Path:

@@ -11,10 +11,11 @@ import numpy as np
 from rpln_runtime.batching import feeds_from_encodings
 from rpln_runtime.errors import InputError
 from rpln_runtime.manifest import TensorSpec
+from rpln_runtime.request_limits import check_decoded
 from rpln_runtime.tasks import MASK_AXIS
-from rpln_runtime.triton.buckets import bucket_of, power_of_two
-from rpln_runtime.triton.request import asked_from_arrays
-from rpln_runtime.triton.steps.bundle import StepBundle
+from rpln_runtime.triton.buckets import bucket_of, lengths_from_text, power_of_two
+from rpln_runtime.triton.request import asked_from_arrays, check_rows
+from rpln_runtime.triton.steps.bundle import StepBundle, number_parameter
 from rpln_runtime.triton.steps.rows import rows_from_encodings
 
 
@@ -23,9 +24,9 @@ class TokenizerStep:
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         self._bundle = StepBundle.read(folder, parameters)
-        self._buckets = [int(bucket) for bucket in parameters["buckets"].split(",")]
-        self._most_rows = int(parameters["most_rows"])
-        self._max_text_bytes = int(parameters["max_text_bytes"])
+        self._buckets = lengths_from_text(parameters["buckets"])
+        self._most_rows = number_parameter(parameters, "most_rows")
+        self._max_text_bytes = number_parameter(parameters, "max_text_bytes")
         self._graph = self._bundle.manifest.graphs[0]
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -33,14 +34,20 @@ class TokenizerStep:
 
         Raises InputError for items and options that the bundle does not take.
         """
-        asked = asked_from_arrays(arrays, self._bundle.postprocess.fields, max_text_bytes=self._max_text_bytes)
-        encodings = [self._bundle.with_options(one.options).encode(one.item) for one in asked]
+        fields = self._bundle.postprocess.fields
+        check_rows(arrays, fields, self._most_rows)
+        asked = asked_from_arrays(arrays, fields, max_text_bytes=self._max_text_bytes)
+        tasks = [self._bundle.with_options(one.options) for one in asked]
+        encodings = [task.encode(one.item) for task, one in zip(tasks, asked, strict=True)]
         # Windows that share most of their tokens may need a thousand times the memory of the text, and are not made.
         if (count := sum(map(len, encodings))) > self._most_rows:
             raise InputError(
                 f"the texts of the request make {count} rows of up to {self._buckets[-1]} tokens, and the model "
                 f"takes {self._most_rows} at a time: send fewer or shorter texts, or raise --batch-size."
             )
+        check_decoded(
+            sum(task.decoded_texts(row) for task, several in zip(tasks, encodings, strict=True) for row in several)
+        )
         rows = [encoding for several in encodings for encoding in several]
         feeds = feeds_from_encodings(rows, self._graph, self._bundle.manifest)
         padded = {spec.name: self._padded(feeds[spec.name], spec) for spec in self._graph.inputs}
