@@ -150,8 +150,7 @@ def test_a_stream_whose_client_leaves_before_its_turn_takes_none() -> None:
     async def test(replicas: Replicas) -> None:
         queue = queue_of(replicas)
         runs, stream = await started(asked(queue, "runs"), queue.turn().__aenter__())
-        replicas.may.set()
-        await asyncio.sleep(0)  # the batch ends in the next round of the loop, before the task of the stream wakes up
+        replicas.may.set()  # the batch will end before the task of the stream gets to know that it is cancelled
         stream.cancel()
         assert await runs == ["runs"]
         assert await asked(queue, "after") == ["after"]
@@ -163,7 +162,10 @@ def test_a_stream_whose_client_leaves_before_its_turn_takes_none() -> None:
 def test_a_stream_whose_client_leaves_at_its_turn_gives_it_back() -> None:
     async def test(replicas: Replicas) -> None:
         queue = queue_of(replicas)
+        first = queue.turn()
+        await first.__aenter__()
         (stream,) = await started(queue.turn().__aenter__())
+        await first.__aexit__(None, None, None)
         stream.cancel()  # its turn has come, but its task has not run since
         replicas.may.set()
         assert await asked(queue, "after") == ["after"]
@@ -177,7 +179,6 @@ def test_an_item_whose_client_has_just_left_is_in_no_batch() -> None:
         queue = queue_of(replicas)
         runs, leaves, stays = await started(*(asked(queue, text) for text in ("runs", "leaves", "stays")))
         replicas.may.set()
-        await asyncio.sleep(0)
         leaves.cancel()
         assert [await runs, await stays] == [["runs"], ["stays"]]
         assert replicas.batches == [["runs"], ["stays"]]
@@ -186,21 +187,20 @@ def test_an_item_whose_client_has_just_left_is_in_no_batch() -> None:
 
 
 def test_an_error_of_the_server_fails_the_item_that_it_is_for_and_no_other() -> None:
-    async def test(_: Replicas) -> None:
-        batches: list[list[str]] = []
-
+    async def test(replicas: Replicas) -> None:
         async def send(batch: Sequence[Asked]) -> list[Outcome]:
-            batches.append([one.item for one in batch])
-            if any(one.item == POISON for one in batch):
-                raise MemoryError("bad allocation")
-            return [Outcome(answer=one.item) for one in batch]
+            try:
+                return await replicas(batch)
+            except ReplicaDiedError as error:
+                raise MemoryError("bad allocation") from error
 
         queue = ModelQueue("tagger", send, size=9, batch_size=4, lanes=1)
         good, bad, other = await started(*(asked(queue, text) for text in ("good", POISON, "other")))
+        replicas.may.set()
         assert [await good, await other] == [["good"], ["other"]]
         with pytest.raises(MemoryError, match="bad allocation"):
             await bad
-        assert batches == [["good"], [POISON, "other"], [POISON], ["other"]]
+        assert replicas.batches == [["good"], [POISON, "other"], [POISON], ["other"]]
 
     run(test)
 

@@ -84,6 +84,10 @@ class Postprocess(ABC, Generic[Scores]):
     def encode(self, item: Any) -> Sequence[Encoding]:
         """Return the tokens of each row for `item`. Raises InputError for an item that the task does not take."""
 
+    def decoded_texts(self, _: Encoding, /) -> int:
+        """Return how many texts the answer has for a row that are decoded from as many tokens as the row has."""
+        return 0
+
     @abstractmethod
     def score(self, row: FinishedRow) -> Scores:
         """Return what the answer needs of the outputs for a row.

@@ -90,6 +90,10 @@ class FillMask(Postprocess[Candidates]):
         probabilities = softmax(self.logits_of_masks(row))
         return best_tokens(probabilities, top_k=self.top_k, allowed=None if self.targets is None else self._target_ids)
 
+    def decoded_texts(self, encoding: Encoding, /) -> int:
+        """Return how many fillings the answer has."""
+        return len(self._masks(encoding)) * self.top_k
+
     def logits_of_masks(self, row: FinishedRow) -> np.ndarray:
         """Return the logits at every mask, (masks, vocabulary)."""
         logits = row.outputs["logits"]
