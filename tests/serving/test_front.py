@@ -1,6 +1,7 @@
 """The front of a server, with stand-ins for the processes behind it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from rpln_runtime.errors import InputError
 from rpln_runtime.serve.bundles import ServedBundle, bundles_from_arguments
 from rpln_runtime.serve.refusals import Outcome, Refusal
 from rpln_runtime.serve.settings import ServeSettings
-from rpln_runtime.serve.work import MOST_NUMBERS, check_answers
+from rpln_runtime.serve.work import MOST_NUMBERS, check_answers, check_request
 from rpln_runtime.triton.request import Asked
 from tests.triton.networks import make_toy_bundle
 
@@ -75,7 +76,7 @@ def test_a_process_that_ends_for_want_of_memory_has_its_items_tried_again(bundle
     async def work() -> None:
         async def answer(asked: Sequence[Asked]) -> list[Outcome]:
             if any(one.item == "large" for one in asked):
-                raise OutOfMemoryError("the node is running low on memory")
+                raise OutOfMemoryError("out of memory")  # type: ignore[no-untyped-call]  # Ray has no types for it
             return [Outcome(answer=[one.item]) for one in asked]
 
         served = front(bundle, answer=answer)
@@ -123,12 +124,9 @@ def test_requests_beyond_a_number_are_refused_but_not_those_for_health(
 
     async def ask(already: int) -> Any:
         served.requests = already
-        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
-
-        async def receive() -> dict[str, Any]:
-            return next(messages, None) or await asyncio.Future()  # the client stays
-
-        request = Request({"type": "http", "method": method, "path": path, "headers": []}, receive)
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+        messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        request = Request({"type": "http", "method": method, "path": path, "headers": []}, messages.get)
         response = await answered(request, served, work, endpoint="predict")
         assert served.requests == already
         return response
@@ -141,6 +139,14 @@ def test_requests_beyond_a_number_are_refused_but_not_those_for_health(
         assert (b'"type":"server_error"' in response.body) == path.startswith("/v1/")
 
     run(test)
+
+
+def test_what_stands_between_words_counts_for_each_of_them(bundle: ServedBundle) -> None:
+    asked = Asked(["a"] * 5000, {"is_split_into_words": True, "delimiter": "x" * 100})
+    size = 5000 + 5000 * 100 + len(json.dumps(asked.options))
+    with pytest.raises(Refusal, match=f"{size:,} bytes of text and options, expected at most 65,536") as refusal:
+        check_request([asked], bundle, ServeSettings(), batch_size=8)
+    assert refusal.value.status == 413
 
 
 def test_answers_that_are_too_large_are_refused() -> None:

@@ -10,6 +10,8 @@ import pytest
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.postprocess import POSTPROCESS, fill_mask
+from rpln_runtime.postprocess.fill_mask import FillMask
+from rpln_runtime.postprocess.question_answering import QuestionAnswering
 from rpln_runtime.serve.models import open_model
 from rpln_runtime.serve.request_options import typed_options
 from rpln_runtime.triton.request import Asked
@@ -40,9 +42,9 @@ def test_an_option_takes_its_default_and_no_object(row: Any) -> None:
 @pytest.mark.parametrize(
     ("row", "name", "value", "says"),
     [
-        (POSTPROCESS["question-answering"], "top_k", True, "is True, expected a whole number."),
-        (POSTPROCESS["question-answering"], "top_k", "five", "is 'five', expected a whole number."),
-        (POSTPROCESS["fill-mask"], "targets", ["a", 1], "is ['a', 1], expected a text or a list of texts or null."),
+        (QuestionAnswering, "top_k", True, "is True, expected a whole number."),
+        (QuestionAnswering, "top_k", "five", "is 'five', expected a whole number."),
+        (FillMask, "targets", ["a", 1], "is ['a', 1], expected a text or a list of texts or null."),
         (GenerationOptions, "temperature", "1", "is '1', expected a number."),
         (GenerationOptions, "bad_words_ids", [1], "is [1], expected a list of lists of whole numbers or null."),
         (GenerationOptions, "early_stopping", "ever", "is 'ever', expected true or false or 'never'."),
@@ -60,7 +62,7 @@ def test_an_option_of_another_task_is_refused() -> None:
 
 def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(InputError) as refusal:
-        typed_options(POSTPROCESS["fill-mask"], {"top_k": "5" * 60_000}, "a task")
+        typed_options(FillMask, {"top_k": "5" * 60_000}, "a task")
     assert len(str(refusal.value)) < 300
 
 

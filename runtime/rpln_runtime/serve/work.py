@@ -11,6 +11,7 @@ import numpy as np
 
 from rpln_runtime.errors import InputError
 from rpln_runtime.postprocess.base import Postprocess
+from rpln_runtime.postprocess.question_answering import QuestionAnswering
 from rpln_runtime.request_limits import check_decoded, check_sequences
 from rpln_runtime.serve.bundles import ServedBundle
 from rpln_runtime.serve.queues import bytes_of
@@ -23,6 +24,8 @@ from rpln_runtime.triton.request import Asked
 MOST_ROWS: Final = 1024
 """The most rows that an item makes: windows over a long text, or choices. No more rows of several items are in memory
 at a time."""
+MOST_SPANS: Final = 100_000
+"""The most windows of an item times `top_k`, for each of which some spans are read."""
 MOST_NUMBERS: Final = 1 << 22
 """The most numbers of a response, which have some 80 MB as JSON."""
 
@@ -33,6 +36,11 @@ def check_tokens(postprocess: Postprocess[Any], encodings: Sequence[Encoding]) -
         raise InputError(
             f"the item makes {len(encodings):,} rows, expected at most {MOST_ROWS:,}: shorten the text, or let windows "
             "share fewer tokens."
+        )
+    if isinstance(postprocess, QuestionAnswering) and (spans := len(encodings) * postprocess.top_k) > MOST_SPANS:
+        raise InputError(
+            f"the windows of the item times top_k are {spans:,} spans, expected at most {MOST_SPANS:,}: lower top_k, "
+            "or shorten the context."
         )
     check_decoded(sum(map(postprocess.decoded_texts, encodings)))
 
@@ -57,14 +65,14 @@ def check_request(asked: Sequence[Asked], bundle: ServedBundle, settings: ServeS
             except InputError as error:
                 raise Refusal(400, f"{where}: {error}") from error
             bytes_by_options[id(one.options)] = bytes_of_options(one.options)
-        _check_texts(one.item, bytes_by_options[id(one.options)], settings.text_bytes, where)
+        _check_texts(one, bytes_by_options[id(one.options)], settings.text_bytes, where)
 
 
-def _check_texts(item: Any, option_bytes: int, most: int, where: str) -> None:
-    times = _times(item)
+def _check_texts(asked: Asked, option_bytes: int, most: int, where: str) -> None:
+    times = _times(asked.item)
     if times > MOST_ROWS:
         raise Refusal(413, f"{where} has {times:,} texts to choose from, expected at most {MOST_ROWS:,}: send fewer.")
-    if (size := _bytes_to_tokenize(item, times) + option_bytes) > most:
+    if (size := _bytes_to_tokenize(asked.item, times) + _bytes_between(asked) + option_bytes) > most:
         what = "text and options" if option_bytes else "text"
         raise Refusal(413, f"{where} has {size:,} bytes of {what}, expected at most {most:,}: split it.")
 
@@ -78,6 +86,11 @@ def _times(item: Any) -> int:
 def _bytes_to_tokenize(item: Any, times: int) -> int:
     parts = item.values() if isinstance(item, Mapping) else (item,)
     return sum(bytes_of(part) * (1 if isinstance(part, list) else times) for part in parts)
+
+
+def _bytes_between(asked: Asked) -> int:
+    """Return how many bytes stand between the words of an item that comes in words."""
+    return len(asked.item) * bytes_of(asked.options.get("delimiter", " ")) if isinstance(asked.item, list) else 0
 
 
 def check_answers(answers: Sequence[Any], *, padded: bool = False) -> None:
