@@ -159,6 +159,18 @@ def test_answers_that_are_too_large_are_refused() -> None:
         check_answers([half, [], []], padded=True)
 
 
+@pytest.mark.parametrize(
+    "values", [[], [0.5, 1.25, -2.0, 3.0, 4.0, 5.0, 6.0], [b"a", b"\xc3\xa9", b'"', b"", b"[", b"]", b","]]
+)
+def test_large_tensors_become_json_in_slices(monkeypatch: pytest.MonkeyPatch, values: list[Any]) -> None:
+    from rpln_runtime.serve import open_inference
+
+    monkeypatch.setattr(open_inference, "_SLICE", 3)
+    array = np.array(values, np.object_ if bytes in map(type, values) else np.float32)
+    found = json.loads(open_inference._values(array.reshape(1, -1)))
+    assert found == [value.decode() if isinstance(value, bytes) else value for value in values]
+
+
 def test_a_folder_gives_a_bundle_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     given = ["tagger", "tagger/", "./tagger//", f"{folder}/", "other=tagger/", "other=./tagger"]
