@@ -40,7 +40,11 @@ _DEFAULT = ServeSettings()
     "--body-bytes", type=int, default=_DEFAULT.body_bytes, show_default=True, help="The most bytes of a body."
 )
 @cloup.option(
-    "--text-bytes", type=int, default=_DEFAULT.text_bytes, show_default=True, help="The most bytes of an item's texts."
+    "--text-bytes",
+    type=int,
+    default=_DEFAULT.text_bytes,
+    show_default=True,
+    help="The most bytes of an item's texts and options.",
 )
 def serve_command(
     folders: Sequence[str],

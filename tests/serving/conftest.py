@@ -14,7 +14,7 @@ from tests.runtime.decoders import decoder_plan, encoder_plan, make_decoder_bund
 from tests.serving.server import Server, running_server
 from tests.triton.networks import make_toy_bundle, make_vectors_bundle
 
-EXTRA = ("ray", "fastapi", "uvicorn", "prometheus_client")
+EXTRA = ("ray", "fastapi", "pydantic", "uvicorn", "prometheus_client")
 VECTORS = "vectors-of-texts"
 WRITER, TRANSLATOR = "writer", "translator"
 _KEPT = Path(__file__).parents[1] / "data" / "bundles-0.1.0" / "text-generation"

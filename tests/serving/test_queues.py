@@ -146,6 +146,65 @@ def test_a_stream_waits_for_its_turn_and_gives_it_back() -> None:
     run(test)
 
 
+def test_a_stream_whose_client_leaves_before_its_turn_takes_none() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        runs, stream = await started(asked(queue, "runs"), queue.turn().__aenter__())
+        replicas.may.set()  # the batch will end before the task of the stream gets to know that it is cancelled
+        stream.cancel()
+        assert await runs == ["runs"]
+        assert await asked(queue, "after") == ["after"]
+        assert stream.cancelled()
+
+    run(test)
+
+
+def test_a_stream_whose_client_leaves_at_its_turn_gives_it_back() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        first = queue.turn()
+        await first.__aenter__()
+        (stream,) = await started(queue.turn().__aenter__())
+        await first.__aexit__(None, None, None)
+        stream.cancel()  # its turn has come, but its task has not run since
+        replicas.may.set()
+        assert await asked(queue, "after") == ["after"]
+        assert stream.cancelled()
+
+    run(test)
+
+
+def test_an_item_whose_client_has_just_left_is_in_no_batch() -> None:
+    async def test(replicas: Replicas) -> None:
+        queue = queue_of(replicas)
+        runs, leaves, stays = await started(*(asked(queue, text) for text in ("runs", "leaves", "stays")))
+        replicas.may.set()
+        leaves.cancel()
+        assert [await runs, await stays] == [["runs"], ["stays"]]
+        assert replicas.batches == [["runs"], ["stays"]]
+
+    run(test)
+
+
+def test_an_error_of_the_server_fails_the_item_that_it_is_for_and_no_other() -> None:
+    async def test(replicas: Replicas) -> None:
+        async def send(batch: Sequence[Asked]) -> list[Outcome]:
+            try:
+                return await replicas(batch)
+            except ReplicaDiedError as error:
+                raise MemoryError("bad allocation") from error
+
+        queue = ModelQueue("tagger", send, size=9, batch_size=4, lanes=1)
+        good, bad, other = await started(*(asked(queue, text) for text in ("good", POISON, "other")))
+        replicas.may.set()
+        assert [await good, await other] == [["good"], ["other"]]
+        with pytest.raises(MemoryError, match="bad allocation"):
+            await bad
+        assert replicas.batches == [["good"], [POISON, "other"], [POISON], ["other"]]
+
+    run(test)
+
+
 def test_an_error_of_the_server_reaches_its_clients_and_the_queue_goes_on() -> None:
     async def test(replicas: Replicas) -> None:
         failures = [ValueError("broken")]

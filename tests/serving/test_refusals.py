@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.bundles import CORPUS
+from tests.runtime.bundles import CORPUS, USABLE_LENGTH
 from tests.serving.comparison import same
 from tests.serving.conftest import WRITER
 from tests.serving.server import Answer, Server
@@ -23,7 +23,7 @@ TAG, INFER, EMBED, WRITE = (
 )
 HEADER = "inference-header-content-length"
 ROUNDS = 12
-"""How often each kind is sent. docs/serving.md says what came of 205 rounds."""
+"""How often each kind is sent. docs/serving.md says how many kinds there are, and what came of 205 rounds of 49."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,90 @@ KINDS = {
     ),
     "too many items": Kind(path=TAG, status=413, says="257 items.* 256", body={"inputs": ["x"] * 257}),
     "too large a text": Kind(path=TAG, status=413, says="65,540 bytes .* 65,536", body={"inputs": "\u00e9" * 32770}),
+    "an option that is no whole number": Kind(
+        path=TAG,
+        status=400,
+        says="stride is 1.5, expected a whole number or null",
+        body={"inputs": "x", "parameters": {"stride": 1.5}},
+    ),
+    "a number as a text": Kind(
+        path="/predict/text-classification",
+        status=400,
+        says="top_k is '5', expected a whole number or 'best' or null",
+        body={"inputs": "x", "parameters": {"top_k": "5"}},
+    ),
+    "a number for a list": Kind(
+        path="/predict/fill-mask",
+        status=400,
+        says="targets is 3, expected a text or a list of texts or null",
+        body={"inputs": "<mask>", "parameters": {"targets": 3}},
+    ),
+    "an option of a generator of another type": Kind(
+        path=f"/predict/{WRITER}",
+        status=400,
+        says="positions is \\[\\], expected a text",
+        body={"inputs": "x", "parameters": {"positions": []}},
+    ),
+    "an option of an item of another type": Kind(
+        path=INFER,
+        status=400,
+        says="the item: delimiter is None, expected a text",
+        body=with_options('{"delimiter": null}'),
+    ),
+    "too large a number": Kind(
+        path="/predict/text-classification",
+        status=400,
+        says="top_k is 1,001.* 1,000",
+        body={"inputs": "x", "parameters": {"top_k": 1001}},
+    ),
+    "too long a list": Kind(
+        path="/predict/fill-mask",
+        status=400,
+        says="targets has 1,001 .* 1,000",
+        body={"inputs": "<mask>", "parameters": {"targets": ["a"] * 1001}},
+    ),
+    "too large options": Kind(
+        path=TAG,
+        status=400,
+        says="70,017 bytes.* 65,536",
+        body={"inputs": "x", "parameters": {"delimiter": "x" * 70_000}},
+    ),
+    "too large a text with its options": Kind(
+        path=TAG,
+        status=413,
+        says="70,017 bytes of text and options.* 65,536",
+        body={"inputs": "x" * 10_000, "parameters": {"delimiter": "x" * 60_000}},
+    ),
+    "too many windows": Kind(
+        path=TAG,
+        status=400,
+        says="rows.* 1,024",
+        body={"inputs": "x " * 2000, "parameters": {"stride": USABLE_LENGTH - 3}},
+    ),
+    "too many choices": Kind(
+        path="/predict/multiple-choice",
+        status=413,
+        says="1,025 texts .* 1,024",
+        body={"inputs": {"prompt": "", "choices": [""] * 1025}},
+    ),
+    "too large a text for each of several choices": Kind(
+        path="/predict/multiple-choice",
+        status=413,
+        says="100,010 bytes .* 65,536",
+        body={"inputs": {"prompt": "x" * 10_000, "choices": ["y"] * 10}},
+    ),
+    "too many spans": Kind(
+        path="/predict/question-answering",
+        status=400,
+        says="spans.* 100,000",
+        body={"inputs": {"question": "Who?", "context": "x " * 4000}, "parameters": {"top_k": 1000}},
+    ),
+    "too many masks": Kind(
+        path="/predict/fill-mask",
+        status=400,
+        says="11,000 .* 10,000",
+        body={"inputs": "<mask>" * 11, "parameters": {"top_k": 1000}},
+    ),
     "too large a body": Kind(path=TAG, status=413, says="300,000 bytes", body=b" " * 3_000_000),
     "a compressed body": Kind(path=TAG, status=415, says="gzip", body=b"x", headers={"content-encoding": "gzip"}),
     "no such model": Kind(path="/predict/nothing", status=404, says="'nothing'.*writer", body={"inputs": "x"}),
@@ -85,6 +169,15 @@ KINDS = {
     "no mask": Kind(path="/predict/fill-mask", status=400, says="no <mask>", body={"inputs": "x"}),
     "a text that is too long": Kind(
         path="/predict/text-classification", status=400, says="limit", body={"inputs": "long " * 200}
+    ),
+    "too large a body below /v1": Kind(path=EMBED, status=413, says="300,000 bytes", body=b" " * 300_001),
+    "a compressed body below /v1": Kind(
+        path=EMBED, status=415, says="gzip", body=b"x", headers={"content-encoding": "gzip"}
+    ),
+    "no such path below /v1": Kind(path="/v1/chat/completions", status=404, says="POST /v1/chat", body={}),
+    "another method below /v1": Kind(path=EMBED, status=405, says="GET /v1/embeddings", method="GET"),
+    "too large a body without a use": Kind(
+        path="/v1/models", status=413, says="300,000 bytes", body=b" " * 300_001, method="GET"
     ),
     "no inputs": Kind(path=INFER, status=400, says="inputs", body={"inputs": {}}),
     "an unknown input": Kind(path=INFER, status=400, says="'texts'", body=tensor(name="texts")),
@@ -108,6 +201,31 @@ KINDS = {
     ),
     "fewer bytes than it says": Kind(
         path=INFER, status=400, says="binary_data_size", body=tensor(parameters={"binary_data_size": 9}), headers={}
+    ),
+    "a length of the JSON of another script": Kind(
+        path=INFER, status=400, says="bytes", body=b"{}", headers={HEADER: "\u00b2"}
+    ),
+    "a length of the JSON of many digits": Kind(
+        path=INFER, status=400, says="bytes", body=b"{}", headers={HEADER: "9" * 5000}
+    ),
+    "no number of bytes": Kind(
+        path=INFER,
+        status=400,
+        says="binary_data_size is None",
+        body=tensor(parameters={"binary_data_size": None}),
+    ),
+    "a number of bytes as a text": Kind(
+        path=INFER, status=400, says="binary_data_size is '6'", body=tensor(parameters={"binary_data_size": "6"})
+    ),
+    "a negative number of bytes": Kind(
+        path=INFER, status=400, says="binary_data_size is -6", body=tensor(parameters={"binary_data_size": -6})
+    ),
+    "a shape of booleans": Kind(path=INFER, status=400, says="shape", body=tensor(shape=[True, True])),
+    "an output that may be binary": Kind(
+        path=INFER,
+        status=400,
+        says="binary_data is 'yes'",
+        body={**tensor(), "outputs": [{"name": "score", "parameters": {"binary_data": "yes"}}]},
     ),
     "an element that is cut": Kind(
         path=INFER,
@@ -139,6 +257,18 @@ KINDS = {
     "no tokens": Kind(
         path=WRITE, status=400, says="max_new_tokens", body={"model": WRITER, "prompt": "x", "max_tokens": 0}
     ),
+    "too many texts for a prompt": Kind(
+        path=WRITE, status=400, says="num_return_sequences is 9.* 8", body={"model": WRITER, "prompt": "x", "n": 9}
+    ),
+    "too many stop strings": Kind(
+        path=WRITE,
+        status=400,
+        says="stop_strings has 65.* 64",
+        body={"model": WRITER, "prompt": "x", "stop": ["a"] * 65},
+    ),
+    "a temperature that is no number": Kind(
+        path=WRITE, status=400, says="temperature is False", body={"model": WRITER, "prompt": "x", "temperature": False}
+    ),
     "a stream that is refused": Kind(
         path=WRITE,
         status=400,
@@ -157,7 +287,7 @@ def test_a_refusal_has_a_status_a_sentence_and_a_line_in_the_log(server: Server,
     answer = kind.ask(server, **{"x-request-id": (request := f"kind-{list(KINDS).index(name)}")})
     assert answer.status == kind.status, answer.body
     error = answer.document["error"]
-    sentence = error["message"] if kind.path in {EMBED, WRITE} else error
+    sentence = error["message"] if kind.path.startswith("/v1") else error
     assert re.search(kind.says, sentence), sentence
     assert answer.headers["x-request-id"] == request
     (line,) = [line for line in server.text_of_log().splitlines() if f" {request} " in line]

@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "items": "the most items of a request",
         "timeout": "the most seconds that a request takes",
         "body_bytes": "the most bytes of a request's body",
-        "text_bytes": "the most bytes of an item's texts",
+        "text_bytes": "the most bytes of an item's texts and options",
     }
     for name, meaning in numbers.items():
         value = getattr(default, name)

@@ -1,4 +1,4 @@
-"""The endpoints of a server."""
+"""The endpoints of a server. Bodies are read and written in threads, so that a large one does not stop the others."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -35,7 +35,9 @@ def make_app(front: Front) -> FastAPI:
         async def work(_: bytes) -> Response:
             raise Refusal(error.status_code, f"{request.method} {request.url.path}: {error.detail}. See /docs.")
 
-        return await answered(request, front, work, endpoint="none")
+        response = await answered(request, front, work, endpoint="none")
+        response.headers.update(error.headers or {})
+        return response
 
     return app
 
@@ -78,11 +80,11 @@ def _add_open_inference(app: FastAPI, front: Front) -> None:
         )
         async def infer(request: Request, name: str) -> Response:
             async def work(body: bytes) -> Response:
-                bundle = front.bundle(name)
-                document, binary = open_inference.request_of(body, request.headers.get(open_inference.HEADER))
-                async with asyncio.timeout(open_inference.check_request(document, bundle)):
-                    outcomes = await front.outcomes(bundle, open_inference.items_of(document, binary, bundle))
-                return open_inference.response_of(document, outcomes, bundle)
+                bundle, header = front.bundle(name), request.headers.get(open_inference.HEADER)
+                document, asked, seconds = await asyncio.to_thread(open_inference.read_request, body, header, bundle)
+                async with asyncio.timeout(seconds):
+                    outcomes = await front.outcomes(bundle, asked)
+                return await asyncio.to_thread(open_inference.response_of, document, outcomes, bundle)
 
             return await answered(request, front, work, endpoint="infer")
 
@@ -99,12 +101,12 @@ def _add_openai(app: FastAPI, front: Front) -> None:
     )
     async def embeddings(request: Request) -> Response:
         async def work(body: bytes) -> Response:
-            document = document_of(body)
+            document = await asyncio.to_thread(document_of, body)
             bundle = openai.bundle_of(document, front, openai.makes_vectors)
             outcomes = await front.outcomes(bundle, openai.texts_to_embed(document, bundle))
-            return json_response(openai.embeddings(document, outcomes, bundle))
+            return await asyncio.to_thread(lambda: json_response(openai.embeddings(document, outcomes, bundle)))
 
-        return await answered(request, front, work, endpoint="embeddings", error_body=openai.error_body)
+        return await answered(request, front, work, endpoint="embeddings")
 
     @app.post(
         "/v1/completions",
@@ -113,7 +115,7 @@ def _add_openai(app: FastAPI, front: Front) -> None:
     )
     async def completions(request: Request) -> Response:
         async def work(body: bytes) -> Response:
-            document = document_of(body)
+            document = await asyncio.to_thread(document_of, body)
             bundle = openai.bundle_of(document, front, openai.generates)
             prompts = openai.prompts_of(document, bundle)
             if openai.streams(document, prompts):
@@ -122,7 +124,7 @@ def _add_openai(app: FastAPI, front: Front) -> None:
                 return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-cache"})
             return json_response(openai.completions(await front.outcomes(bundle, prompts), bundle))
 
-        return await answered(request, front, work, endpoint="completions", error_body=openai.error_body)
+        return await answered(request, front, work, endpoint="completions")
 
 
 def _add_predict(app: FastAPI, front: Front) -> None:
@@ -136,10 +138,12 @@ def _add_predict(app: FastAPI, front: Front) -> None:
     )
     async def answer(request: Request, name: str) -> Response:
         async def work(body: bytes) -> Response:
-            bundle, document = front.bundle(name), document_of(body)
-            asked, single = predict.items_of(document, bundle)
+            bundle = front.bundle(name)
+            asked, single = await asyncio.to_thread(lambda: predict.items_of(document_of(body), bundle))
             outcomes = await front.outcomes(bundle, asked)
-            return json_response(predict.answer_of(outcomes, asked[0].options, bundle, single=single))
+            return await asyncio.to_thread(
+                lambda: json_response(predict.answer_of(outcomes, asked[0].options, bundle, single=single))
+            )
 
         return await answered(request, front, work, endpoint="predict")
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from rpln_runtime.errors import InputError
+from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.pipelines import task_from_name
 from rpln_runtime.postprocess import POSTPROCESS
-from rpln_runtime.postprocess.base import ItemField, Postprocess, check_options
+from rpln_runtime.postprocess.base import ItemField, Postprocess
+from rpln_runtime.serve.request_options import check_amounts, typed_options
 from rpln_runtime.tasks import Task
 from rpln_runtime.tokenization import Tokenizer
 from rpln_runtime.triton.interfaces import INTERFACES
@@ -63,44 +65,61 @@ class ServedBundle:
     def with_options(self, options: Mapping[str, Any]) -> Postprocess[Any]:
         """Return the post-processing with a request's own options. Raises InputError for options it does not take."""
         assert self.postprocess is not None
+        self.check_options(options)
         return with_options(self.postprocess, options, self.task.name)
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise InputError for options of a request that have other names or types, or ask for too much."""
+        row = GenerationOptions if self.postprocess is None else type(self.postprocess)
+        check_amounts(row, options)
+        typed_options(row, options, self.task.name)
 
 
 def with_options(postprocess: Postprocess[Any], options: Mapping[str, Any], task: str) -> Postprocess[Any]:
     """Return `postprocess` with other options. Raises InputError for options that it does not take."""
     if not options:
         return postprocess
-    check_options(type(postprocess), options, task)
-    try:
-        return dataclasses.replace(postprocess, **options)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{', '.join(options)}: a value is of a type that is not taken ({error}).") from error
+    return dataclasses.replace(postprocess, **typed_options(type(postprocess), options, task))
 
 
 def open_bundle(name: str, folder: Path) -> ServedBundle:
-    """Return the bundle in `folder`. Raises ManifestError if it cannot be served, and InputError for a bad name."""
+    """Return the bundle in `folder`. Raises ManifestError if it cannot be served."""
     manifest = read_manifest(folder)
     task = task_from_name(manifest.task)
     tokenizer = Tokenizer.from_bundle(folder, manifest)
     postprocess = POSTPROCESS[task.postprocess](manifest=manifest, tokenizer=tokenizer) if task.postprocess else None
-    return ServedBundle(
-        name=Names(name).served, folder=folder.absolute(), manifest=manifest, task=task, postprocess=postprocess
-    )
+    return ServedBundle(name=name, folder=folder.absolute(), manifest=manifest, task=task, postprocess=postprocess)
 
 
 def bundles_from_arguments(arguments: Sequence[str]) -> list[ServedBundle]:
     """Return the bundles that `arguments` name, each as FOLDER or as NAME=FOLDER.
 
-    Without a name, a bundle is called like its folder. Raises InputError for two bundles of one name.
+    Without a name, a bundle is called like its folder. Raises InputError for two bundles of one name, and for a name
+    that cannot be part of a URL.
     """
     if not arguments:
         raise InputError("no bundle was given: name at least one, as FOLDER or NAME=FOLDER.")
     bundles: dict[str, ServedBundle] = {}
     for argument in arguments:
-        name, equals, folder = argument.partition("=")
-        path = Path(folder if equals and not Path(argument).exists() else argument)
-        bundle = open_bundle(path.resolve().name if str(path) == argument else name, path)
+        name, folder = _name_and_folder(argument)
+        bundle = open_bundle(name, folder)
         if bundle.name in bundles:
-            raise InputError(f"two bundles are called {bundle.name!r}: give them other names, as in NAME={path}.")
+            raise InputError(f"two bundles are called {bundle.name!r}: give them other names, as in NAME={folder}.")
         bundles[bundle.name] = bundle
     return list(bundles.values())
+
+
+def _name_and_folder(argument: str) -> tuple[str, Path]:
+    """Return what FOLDER or NAME=FOLDER says. Raises InputError where a part is empty, or the name cannot be one."""
+    name, equals, folder = argument.partition("=")
+    if not equals or Path(argument).exists():
+        name, folder = Path(argument).resolve().name, argument
+    if not (name and folder):
+        raise InputError(f"{argument!r} has no {'folder' if name else 'name'}: expected FOLDER or NAME=FOLDER.")
+    try:
+        return Names(name).served, Path(folder)
+    except InputError as error:
+        raise InputError(
+            f"the name {name!r} cannot be part of a URL: expected letters, digits, _, . and -. Give the bundle another "
+            f"one, as in NAME={folder}."
+        ) from error

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
+import numpy as np
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -16,14 +17,12 @@ from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
 from rpln_runtime.limits import OTHER
 from rpln_runtime.serve.front import Front
+from rpln_runtime.serve.openai import error_body
 from rpln_runtime.serve.refusals import RETRY_SECONDS, Refusal, outcome_of
 from rpln_runtime.serve.settings import ServeSettings
 
 Work: TypeAlias = Callable[[bytes], Awaitable[Response]]
 """A function from the body of a request to its answer."""
-
-ErrorBody: TypeAlias = Callable[[Refusal], Any]
-"""A function from a refusal to the JSON that its protocol has for it."""
 
 LOG: Final = logging.getLogger("rpln.serve")
 GONE: Final = 499
@@ -34,15 +33,21 @@ _DISCARDED: Final = 16
 """How many times the limit of a body is read and thrown away, so that the client gets to see its refusal."""
 
 
-def plain_error(refusal: Refusal) -> Any:
-    """Return a refusal as the Open Inference Protocol has it."""
-    return {"error": str(refusal)}
-
-
 def json_response(document: Any) -> Response:
     """Return a response with a document, in which arrays become lists."""
-    text = json.dumps(document, ensure_ascii=False, default=lambda array: array.tolist(), separators=(",", ":"))
-    return Response(text.encode(), media_type="application/json")
+    return Response(json_text(document).encode(), media_type="application/json")
+
+
+def json_text(document: Any) -> str:
+    """Return the JSON of a document, in which arrays become lists.
+
+    Between two rows of an array, other threads may run.
+    """
+    return json.dumps(document, ensure_ascii=False, default=_list_from_array, separators=(",", ":"))
+
+
+def _list_from_array(array: np.ndarray) -> list[Any]:
+    return list(array) if array.ndim > 1 else array.tolist()
 
 
 def document_of(body: bytes) -> dict[str, Any]:
@@ -56,28 +61,32 @@ def document_of(body: bytes) -> dict[str, Any]:
     return document
 
 
-async def answered(
-    request: Request, front: Front, work: Work, *, endpoint: str, error_body: ErrorBody = plain_error
-) -> Response:
+async def answered(request: Request, front: Front, work: Work, *, endpoint: str) -> Response:
     """Return what `work` makes of the body of `request`, or the refusal that it or a limit of the server raises.
 
     A refusal is a line in the log, with the id of the request. When the client leaves, its work is cancelled.
     """
     start = time.monotonic()
     name = _request_id(request)
+    front.requests += 1
     try:
+        # Of a server that has enough to do, health and metrics can still be asked.
+        if request.method == "POST" and front.requests > front.most_requests:
+            raise Refusal(503, f"the server has {front.most_requests} requests at a time at most: try again later.")
         body = await _body(request, front.settings)
         response = await _with_client(request, _in_time(work(body), front.settings.timeout))
     except Refusal as refusal:
-        response = _refused(refusal, error_body)
+        response = _refused(request, refusal)
         log_refusal(request, refusal)
     except ClientDisconnect:
         response = Response(status_code=GONE)
         _log(request, GONE, "the client has left")
     except Exception as error:  # noqa: BLE001  # the client gets a status, and the server goes on
         failure = outcome_of(error)
-        response = _refused(Refusal(500, failure.sentence), error_body)
+        response = _refused(request, Refusal(500, failure.sentence))
         _log(request, 500, failure.log)
+    finally:
+        front.requests -= 1
     response.headers["x-request-id"] = name
     front.metrics.request(endpoint, response.status_code, time.monotonic() - start)
     return response
@@ -152,8 +161,10 @@ async def _left(request: Request) -> None:
         pass
 
 
-def _refused(refusal: Refusal, error_body: ErrorBody) -> Response:
-    response = json_response(error_body(refusal))
+def _refused(request: Request, refusal: Refusal) -> Response:
+    """Return a refusal as the protocol of the path has it: OpenAI's, or the Open Inference Protocol's."""
+    of_openai = f"{request.scope['path']}/".startswith("/v1/")
+    response = json_response(error_body(refusal) if of_openai else {"error": str(refusal)})
     response.status_code = refusal.status
     if refusal.status in {429, 503}:
         response.headers["retry-after"] = str(RETRY_SECONDS)

@@ -11,13 +11,17 @@ from typing import Any, Final
 
 from rpln_runtime.serve.bundles import ServedBundle
 from rpln_runtime.serve.metrics import Metrics
-from rpln_runtime.serve.queues import ModelQueue, ReplicaDiedError, bytes_of
-from rpln_runtime.serve.refusals import Outcome, Refusal
+from rpln_runtime.serve.queues import ModelQueue, ReplicaDiedError
+from rpln_runtime.serve.refusals import Outcome, Refusal, outcome_of
 from rpln_runtime.serve.replicas import batch_size_of
+from rpln_runtime.serve.request_options import ignore_warnings
 from rpln_runtime.serve.settings import ServeSettings
+from rpln_runtime.serve.work import check_answers, check_request
 from rpln_runtime.triton.request import Asked
 
 LOG: Final = logging.getLogger("rpln.serve")
+_REQUESTS: Final = 1024
+"""How many requests there may be besides those that can wait in the queues."""
 _READY_SECONDS: Final = 5
 """How long a bundle may take to show that it is ready."""
 
@@ -29,16 +33,22 @@ class Front:
         bundles: the bundles by name.
         settings: the settings of the server.
         metrics: what the server has counted.
+        requests: how many requests are read or answered at the moment.
+        most_requests: beyond how many of them a new one is refused: all that may wait, and some that do not yet.
     """
 
     def __init__(
         self, bundles: Sequence[ServedBundle], handles: Mapping[str, Any], settings: ServeSettings, *, lanes: int
     ) -> None:
         """Connect `bundles` to `handles`, DeploymentHandles of Ray Serve. Each gets `lanes` calls at a time."""
+        ignore_warnings()
         self.bundles = {bundle.name: bundle for bundle in bundles}
         self.settings = settings
+        self.requests = 0
+        self.most_requests = _REQUESTS + len(bundles) * settings.queue
         self._handles = handles
         self._answered = dict.fromkeys(self.bundles, 0.0)
+        self._examples: dict[str, asyncio.Task[bool]] = {}
         self._queues = {
             bundle.name: ModelQueue(
                 bundle.name,
@@ -62,10 +72,11 @@ class Front:
 
         Raises Refusal for the first item without one, and at once where the request is too large or the queue is full.
         """
-        self._check(asked)
+        self._check(bundle, asked)
         outcomes = await self._queues[bundle.name].outcomes(asked)
         for place, outcome in enumerate(outcomes):
             outcome.checked(f"item {place}: " if len(asked) > 1 else "")
+        check_answers([outcome.answer for outcome in outcomes])
         return outcomes
 
     async def pieces(self, bundle: ServedBundle, asked: Asked) -> AsyncGenerator[str | Outcome, None]:
@@ -73,24 +84,40 @@ class Front:
 
         Raises Refusal as `outcomes` does, also after some pieces.
         """
-        self._check([asked])
+        self._check(bundle, [asked])
         async with self._queues[bundle.name].turn():
             stream = self._handles[bundle.name].options(stream=True).stream.remote(asked)
             try:
                 async for piece in stream:
                     yield piece.checked() if isinstance(piece, Outcome) else piece
+            except Refusal:
+                raise
             except _died() as error:
                 raise Refusal(503, "the process that wrote this text ended: try again.") from error
+            except Exception as error:  # noqa: BLE001  # the client gets it as an event
+                outcome_of(error).checked()
             finally:
                 stream.cancel()
 
     async def ready(self, name: str) -> bool:
-        """Return whether a bundle answers its example. A busy one that answered just now is ready, too."""
+        """Return whether a bundle answers its example. A busy one that answered just now is ready, too.
+
+        All who ask at a time share one example.
+        """
+        if name not in self._examples:
+            self._examples[name] = asyncio.create_task(self._answers_example(name))
+            self._examples[name].add_done_callback(lambda _: self._examples.pop(name))
+        return await asyncio.shield(self._examples[name])
+
+    async def _answers_example(self, name: str) -> bool:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_READY_SECONDS):
                 await self._handles[name].check_health.remote()
             return True
         return time.monotonic() - self._answered[name] < _READY_SECONDS
+
+    def _check(self, bundle: ServedBundle, asked: Sequence[Asked]) -> None:
+        check_request(asked, bundle, self.settings, batch_size=batch_size_of(bundle, self.settings))
 
     async def _send(self, name: str, asked: Sequence[Asked]) -> Sequence[Outcome]:
         self.metrics.batch(name, len(asked))
@@ -102,21 +129,13 @@ class Front:
         self._answered[name] = time.monotonic()
         return outcomes
 
-    def _check(self, asked: Sequence[Asked]) -> None:
-        most = min(self.settings.items, self.settings.queue)
-        if not asked:
-            raise Refusal(400, "the request has no items: expected at least one.")
-        if len(asked) > most:
-            raise Refusal(413, f"the request has {len(asked)} items, expected at most {most}: send several requests.")
-        for place, one in enumerate(asked):
-            if (size := bytes_of(one.item)) > self.settings.text_bytes:
-                where = f"item {place}" if len(asked) > 1 else "the item"
-                raise Refusal(
-                    413, f"{where} has {size:,} bytes of text, expected at most {self.settings.text_bytes:,}: split it."
-                )
-
 
 def _died() -> tuple[type[Exception], ...]:
     """Return the errors of a call whose replica ended."""
     exceptions = importlib.import_module("ray.exceptions")
-    return (exceptions.RayActorError, exceptions.NodeDiedError, exceptions.WorkerCrashedError)
+    return (
+        exceptions.RayActorError,
+        exceptions.NodeDiedError,
+        exceptions.WorkerCrashedError,
+        exceptions.OutOfMemoryError,
+    )

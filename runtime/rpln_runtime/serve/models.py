@@ -1,6 +1,6 @@
 """Models: what a replica answers items with. In a batch, an item that is wrong fails alone."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ from rpln_runtime.pipelines import Pipeline, pipeline, run_encodings, task_from_
 from rpln_runtime.postprocess.base import FinishedItem, Postprocess
 from rpln_runtime.serve.bundles import with_options
 from rpln_runtime.serve.refusals import Outcome, outcome_of
+from rpln_runtime.serve.request_options import ignore_warnings
+from rpln_runtime.serve.work import MOST_ROWS, check_tokens
 from rpln_runtime.tokenization import Encoding
 from rpln_runtime.triton.request import Asked
 
@@ -28,13 +30,16 @@ class EncoderModel:
 
     def answer(self, asked: Sequence[Asked]) -> list[Outcome]:
         """Return an outcome for each item."""
-        items = [_attempted(one, partial(self._item, one)) for one in asked]
-        outcomes = iter(self._outcomes([item for item in items if isinstance(item, _Item)]))
+        items = [_attempted(partial(self._item, one)) for one in asked]
+        groups = _groups([item for item in items if isinstance(item, _Item)])
+        outcomes = (outcome for group in groups for outcome in self._outcomes(group))
         return [next(outcomes) if isinstance(item, _Item) else item for item in items]
 
     def _item(self, asked: Asked) -> "_Item":
         postprocess = with_options(self._pipeline.postprocess, asked.options, self._task)
-        return _Item(asked, postprocess, postprocess.encode(asked.item))
+        encodings = postprocess.encode(asked.item)
+        check_tokens(postprocess, encodings)
+        return _Item(asked, postprocess, encodings)
 
     def _outcomes(self, items: Sequence["_Item"]) -> list[Outcome]:
         """Return an outcome for each item. If they fail together, each of them runs alone."""
@@ -43,8 +48,8 @@ class EncoderModel:
         except Exception as error:  # noqa: BLE001  # what one item fails at must not fail the others
             if len(items) > 1:
                 return [outcome for item in items for outcome in self._outcomes([item])]
-            return [outcome_of(error, items[0].asked.options)]
-        return [_attempted(item.asked, partial(item.outcome, own)) for item, own in zip(items, scores, strict=True)]
+            return [outcome_of(error)]
+        return [_attempted(partial(item.outcome, own)) for item, own in zip(items, scores, strict=True)]
 
     def _scores(self, items: Sequence["_Item"]) -> list[list[Any]]:
         """Run the rows of all items, and return what the post-processing keeps of each row, by item."""
@@ -71,6 +76,18 @@ class _Item:
         return Outcome(answer=answer, read=sum(map(len, self.encodings)))
 
 
+def _groups(items: Sequence[_Item]) -> Iterator[list[_Item]]:
+    """Yield the items in groups of neighbours, whose rows together are at most as many as an item may have."""
+    group: list[_Item] = []
+    for item in items:
+        if group and sum(len(one.encodings) for one in (*group, item)) > MOST_ROWS:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
 class GeneratorModel:
     """A bundle that generates text."""
 
@@ -93,7 +110,7 @@ class GeneratorModel:
         except Exception as error:  # noqa: BLE001  # what one prompt fails at must not fail the others
             if len(asked) > 1:
                 return [self._generated([one])[0] for one in asked]
-            return [outcome_of(error, asked[0].options)]
+            return [outcome_of(error)]
         return [
             Outcome(
                 answer=[{"generated_text": one.text} for one in texts],
@@ -112,15 +129,16 @@ class GeneratorModel:
 def open_model(
     folder: Path, *, provider: str | None, threads: int | None, batch_size: int
 ) -> EncoderModel | GeneratorModel:
-    """Open the bundle in `folder`. Raises what `pipeline` raises."""
+    """Open the bundle in `folder`, in a process that serves it alone. Raises what `pipeline` raises."""
+    ignore_warnings()
     generates = task_from_name(read_manifest(folder, verify=False).task).generates
     kind = GeneratorModel if generates else EncoderModel
     return kind(folder, provider=provider, threads=threads, batch_size=batch_size)
 
 
-def _attempted(asked: Asked, work: Callable[[], Any]) -> Any:
+def _attempted(work: Callable[[], Any]) -> Any:
     """Return what `work` returns, or the outcome of its failure at an item."""
     try:
         return work()
     except Exception as error:  # noqa: BLE001  # a failure of one item must not fail the others
-        return outcome_of(error, asked.options)
+        return outcome_of(error)

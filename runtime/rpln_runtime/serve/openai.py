@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rpln_runtime.documents import shown
 from rpln_runtime.serve.bundles import ServedBundle
 from rpln_runtime.serve.front import Front
 from rpln_runtime.serve.refusals import Outcome, Refusal
@@ -59,7 +60,7 @@ def bundle_of(document: Mapping[str, Any], front: Front, takes: Callable[[Served
     if name is None and len(fitting) == 1:
         return fitting[0]
     if not isinstance(name, str):
-        raise Refusal(400, f"model is {name!r}, expected one of {names}.")
+        raise Refusal(400, f"model is {shown(name)}, expected one of {names}.")
     if (bundle := front.bundle(name)) not in fitting:
         raise Refusal(400, f"{name} is for {bundle.task.name}: expected one of {names}.")
     return bundle
@@ -79,7 +80,7 @@ def texts_to_embed(document: Mapping[str, Any], bundle: ServedBundle) -> list[As
     """Return the texts of a request. If the graph does not pool, the vector is the mean over the tokens."""
     _check_keys(document, _EMBEDDING_KEYS)
     if document.get("encoding_format") not in (None, *_ENCODINGS):
-        raise Refusal(400, f"encoding_format is {document['encoding_format']!r}, expected 'float' or 'base64'.")
+        raise Refusal(400, f"encoding_format is {shown(document['encoding_format'])}, expected 'float' or 'base64'.")
     pools = bundle.manifest.sentences is not None and bundle.manifest.sentences.poolings
     return [Asked(text, {} if pools else {"pooling": "mean"}) for text in _texts(document, "input")]
 
@@ -89,7 +90,9 @@ def embeddings(document: Mapping[str, Any], outcomes: Sequence[Outcome], bundle:
     encoding = _ENCODINGS[document.get("encoding_format") or _FLOAT]
     width = outcomes[0].answer.shape[-1]
     if document.get("dimensions") not in (None, width):
-        raise Refusal(400, f"dimensions is {document['dimensions']!r}, but the vectors of this model have {width}.")
+        raise Refusal(
+            400, f"dimensions is {shown(document['dimensions'])}, but the vectors of this model have {width}."
+        )
     read = sum(outcome.read for outcome in outcomes)
     return {
         "object": "list",
@@ -122,7 +125,7 @@ def prompts_of(document: Mapping[str, Any], bundle: ServedBundle) -> list[Asked]
     given = {name: value for name, value in document.items() if value is not None}
     options: dict[str, Any] = {"max_new_tokens": given.get("max_tokens", _TOKENS)}
     temperature = given.get("temperature", 1)
-    if temperature != 0:
+    if isinstance(temperature, bool) or temperature != 0:
         options |= {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": given.get("top_p", 1)}
         options |= {"num_return_sequences": given.get("n", 1), "seed": given.get("seed")}
     elif given.get("n", 1) != 1:
@@ -140,7 +143,7 @@ def streams(document: Mapping[str, Any], prompts: Sequence[Asked]) -> bool:
     """Return whether a request asks for a stream. Raises Refusal for a stream of several texts."""
     stream = document.get("stream") or False
     if not isinstance(stream, bool):
-        raise Refusal(400, f"stream is {stream!r}, expected true or false.")
+        raise Refusal(400, f"stream is {shown(stream)}, expected true or false.")
     if stream and (len(prompts) > 1 or prompts[0].options.get("num_return_sequences", 1) != 1):
         raise Refusal(400, "a stream gives one text: expected one prompt, and n=1.")
     return stream
@@ -196,7 +199,7 @@ def _head(bundle: ServedBundle) -> dict[str, Any]:
 
 def _check_keys(document: Mapping[str, Any], known: set[str]) -> None:
     if unknown := sorted(document.keys() - known):
-        raise Refusal(400, f"unknown field {unknown[0]!r}: expected {', '.join(sorted(known))}.")
+        raise Refusal(400, f"unknown field {shown(unknown[0])}: expected {', '.join(sorted(known))}.")
 
 
 def _texts(document: Mapping[str, Any], name: str) -> list[Any]:

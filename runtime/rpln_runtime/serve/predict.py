@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rpln_runtime.documents import shown
 from rpln_runtime.serve.bundles import ServedBundle
 from rpln_runtime.serve.refusals import Outcome, Refusal
 from rpln_runtime.triton.request import Asked
@@ -12,15 +13,15 @@ def items_of(document: Mapping[str, Any], bundle: ServedBundle) -> tuple[list[As
     """Return the items of a request, and whether it is a single one. Raises Refusal, and InputError for options."""
     unknown = document.keys() - {"inputs", "parameters"}
     if unknown or "inputs" not in document:
-        raise Refusal(400, f"the request has the keys {', '.join(document)}, expected 'inputs' and 'parameters'.")
+        raise Refusal(400, f"the request has the keys {shown(list(document))}, expected 'inputs' and 'parameters'.")
     inputs, options = document["inputs"], document.get("parameters", {})
     if not isinstance(options, dict):
-        raise Refusal(400, f"parameters is {options!r}, expected an object with options of {bundle.task.name}.")
+        raise Refusal(400, f"parameters is {shown(options)}, expected an object with options of {bundle.task.name}.")
     single = isinstance(inputs, str | dict)
     if bundle.postprocess is not None:
         single = bundle.with_options(options).is_item(inputs)
     if not single and not isinstance(inputs, list):
-        raise Refusal(400, f"inputs is {inputs!r}, expected an item or a list of items.")
+        raise Refusal(400, f"inputs is {shown(inputs)}, expected an item or a list of items.")
     return [Asked(item, options) for item in ([inputs] if single else inputs)], single
 
 

@@ -1,6 +1,7 @@
 """The queue of a bundle: items wait in it, leave it in batches of similar length, and are refused when it is full."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -116,8 +117,7 @@ class ModelQueue:
 
     def _start(self) -> None:
         """Start batches while a replica is free."""
-        while self._free and self._waiting:
-            batch = list(self._batch())
+        while self._free and (batch := list(self._batch())):
             for item in batch:
                 del self._waiting[item]
             self._free -= 1
@@ -129,13 +129,12 @@ class ModelQueue:
             task.add_done_callback(self._running.discard)
 
     def _batch(self) -> Iterator[Waiting]:
-        """Yield the oldest item and, in their order, others that fit it."""
-        oldest = next(iter(self._waiting))
-        room = self._batch_size
-        for item in self._waiting:
-            if room and item.fits(oldest):
-                room -= 1
-                yield item
+        """Yield the oldest item and, in their order, others that fit it.
+
+        An item whose client has just left is still in the queue until the client's task runs, but is not taken.
+        """
+        awaited = [item for item in self._waiting if not item.future.done()]
+        yield from itertools.islice((item for item in awaited if item.fits(awaited[0])), self._batch_size)
 
     async def _run(self, batch: Sequence[Waiting]) -> None:
         try:
@@ -145,19 +144,28 @@ class ModelQueue:
         except ReplicaDiedError:
             self._try_again(batch)
         except Exception as error:  # noqa: BLE001  # the clients of this batch get it; the queue goes on
-            for item in batch:
-                if not item.future.done():
-                    item.future.set_exception(error)
+            self._fail(batch, error)
         finally:
             self._free += 1
             self._start()
 
     def _try_again(self, batch: Sequence[Waiting]) -> None:
-        """Put the items of a batch whose replica died in front, each alone: one of them may have been the reason."""
+        """Run the items of a batch whose replica died again, but refuse an item that was alone in it."""
         for item in batch:
             if item.alone:
                 sentence = f"the process that had {self._name!r} open ended twice while this item was in it."
                 _answer(item, Outcome(status=503, sentence=sentence))
+        self._run_alone(batch)
+
+    def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
+        """Hand an error of the server to the client of a single item, and run several items again."""
+        if len(batch) > 1:
+            self._run_alone(batch)
+        elif not batch[0].future.done():
+            batch[0].future.set_exception(error)
+
+    def _run_alone(self, batch: Sequence[Waiting]) -> None:
+        """Put items in front, each for a batch of its own: one of them may be the reason that all of them failed."""
         again = [item for item in batch if not item.alone and not item.future.done()]
         for item in again:
             item.alone = True

@@ -1,7 +1,6 @@
 """Refusal: the error that a client gets, and Outcome: what a replica answers for one item."""
 
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,14 +50,9 @@ class Outcome:
         return self
 
 
-def outcome_of(error: Exception, options: Mapping[str, Any] | None = None) -> Outcome:
-    """Return the outcome of an item with these options that raised `error`.
-
-    An InputError is the client's, as is an option of a type that nothing here expects. Any other error is the server's.
-    """
+def outcome_of(error: Exception) -> Outcome:
+    """Return the outcome of an item that raised `error`. An InputError is the client's, and any other the server's."""
     if isinstance(error, InputError):
         return Outcome(status=400, sentence=str(error))
-    if options and isinstance(error, TypeError | ValueError | AttributeError):
-        return Outcome(status=400, sentence=f"{', '.join(options)}: a value is of a type that is not taken ({error}).")
     sentence = f"the server failed ({type(error).__name__}); its log has the reason."
     return Outcome(status=500, sentence=sentence, log="\n" + "".join(traceback.format_exception(error)))

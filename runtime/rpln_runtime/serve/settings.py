@@ -18,7 +18,7 @@ class ServeSettings:
         items: the most items of a request.
         timeout: how many seconds a request may take.
         body_bytes: the most bytes of the body of a request.
-        text_bytes: the most bytes of the texts of an item, which are counted before anything reads them.
+        text_bytes: the most bytes of the texts and options of an item, which are counted before anything reads them.
     """
 
     provider: str | None = None
