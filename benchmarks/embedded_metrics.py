@@ -2,8 +2,9 @@
 
 `python -m benchmarks.embedded_metrics` fetches the corpora (`make data`), makes examples for `rpln eval` of their test
 parts, exports each checkpoint in fp32 and quantized, and compares metrics and decisions on these examples. Encoders
-are exported in static int8 under a gate of 99.5% on their own calibration texts, decoders with weights of 8 and of 4
-bits. The table goes to benchmarks/results/embedded-metrics.md.
+are exported in static int8 under a gate: 99.5% of the decisions on their own calibration texts, and 0.3 points of the
+metric on examples of the corpora's development parts. Decoders get weights of 8 and of 4 bits. The table goes to
+benchmarks/results/embedded-metrics.md.
 """
 
 import argparse
@@ -39,12 +40,13 @@ PASSAGES: Final = 60
 SENTENCES: Final = 6
 MAIL_WORDS: Final = 60
 AGREEMENT: Final = 0.995
+DROP: Final = 0.3
 
 Examples = Iterable[Mapping[str, Any]]
 
 
 class Corpora(NamedTuple):
-    """The test parts, and a source of random choices."""
+    """The documents of a part, and a source of random choices."""
 
     documents: list[Document]
     mails: list[Mail]
@@ -58,7 +60,11 @@ class Trial:
     task: str
     examples: Callable[[Corpora], Examples]
     forms: Mapping[str, str]
-    min_agreement: float | None = None
+
+    def write(self, corpora: Corpora, file: Path) -> Path:
+        """Write the examples as lines of JSON."""
+        file.write_text("".join(f"{json.dumps(example)}\n" for example in self.examples(corpora)), encoding="utf-8")
+        return file
 
 
 def tagged(corpora: Corpora) -> Examples:
@@ -109,12 +115,12 @@ def restored(corpora: Corpora) -> Examples:
 STATIC: Final = {"static": "int8-static"}
 WEIGHTS: Final = {"weights-8": "int8-weight-only", "weights-4": "int4"}
 TRIALS: Final = (
-    Trial(task="token-classification", examples=tagged, forms=STATIC, min_agreement=AGREEMENT),
-    Trial(task="text-classification", examples=mails, forms=STATIC, min_agreement=AGREEMENT),
-    Trial(task="question-answering", examples=questions, forms=STATIC, min_agreement=AGREEMENT),
-    Trial(task="multiple-choice", examples=choices, forms=STATIC, min_agreement=AGREEMENT),
-    Trial(task="fill-mask", examples=passages, forms=STATIC, min_agreement=AGREEMENT),
-    Trial(task="feature-extraction", examples=alike, forms=STATIC, min_agreement=AGREEMENT),
+    Trial(task="token-classification", examples=tagged, forms=STATIC),
+    Trial(task="text-classification", examples=mails, forms=STATIC),
+    Trial(task="question-answering", examples=questions, forms=STATIC),
+    Trial(task="multiple-choice", examples=choices, forms=STATIC),
+    Trial(task="fill-mask", examples=passages, forms=STATIC),
+    Trial(task="feature-extraction", examples=alike, forms=STATIC),
     Trial(task="text-generation", examples=passages, forms=WEIGHTS),
     Trial(task="text2text-generation", examples=restored, forms=WEIGHTS),
 )
@@ -125,28 +131,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="the folder of the corpora")
     arguments = parser.parse_args()
-    documents, spam = brown_split(arguments.data).test, mail_split(arguments.data).test
+    documents, spam = brown_split(arguments.data), mail_split(arguments.data)
     rows: list[str] = []
     for trial in TRIALS:
-        with tempfile.TemporaryDirectory() as work:
-            rows += measure(trial, Corpora(documents, spam, random.Random(0)), Path(work))
-        print("\n".join(rows), flush=True)
+        with tempfile.TemporaryDirectory() as name:
+            work = Path(name)
+            gate = trial.write(Corpora(documents.dev, spam.dev, random.Random(1)), work / "dev.jsonl")
+            data = trial.write(Corpora(documents.test, spam.test, random.Random(0)), work / "test.jsonl")
+            for found in measure(trial, gate, data, work):
+                rows.append(found)
+                print(found, flush=True)
     RESULTS.write_text("\n".join([*head(), *rows, ""]), encoding="utf-8")
 
 
-def measure(trial: Trial, corpora: Corpora, work: Path) -> Iterator[str]:
+def measure(trial: Trial, gate: Path, data: Path, work: Path) -> Iterator[str]:
     """Yield a row of the table for each quantized form of a checkpoint."""
-    data = work / "data.jsonl"
-    data.write_text("".join(f"{json.dumps(example)}\n" for example in trial.examples(corpora)), encoding="utf-8")
     before = evaluated(export(task=trial.task, optimize="standard", output=work / "fp32", progress=False), data)
+    gated: dict[str, Any] = {}
+    if trial.forms == STATIC:
+        gated = {"min_agreement": AGREEMENT, "evaluation": gate, "max_drop": DROP}
     for form, precision in trial.forms.items():
         bundle = export(
-            task=trial.task,
-            precision=precision,
-            optimize=form,
-            min_agreement=trial.min_agreement,
-            output=work / precision,
-            progress=False,
+            task=trial.task, precision=precision, optimize=form, output=work / precision, progress=False, **gated
         )
         yield row(trial.task, precision, before, evaluated(bundle, data), kept=kept_blocks(bundle))
 
@@ -183,7 +189,9 @@ def head() -> Iterator[str]:
     versions = versions_of(["onnxruntime", "torch", "transformers", "rpln-export"])
     yield from ("# What 8 and 4 bits cost the embedded checkpoints", "")
     yield "Examples are of documents that no checkpoint was trained on. Shares are in per cent. Decisions are compared"
-    yield "with those in fp32. Blocks are those that the gate, 99.5% on the calibration texts, left in fp32."
+    yield "with those in fp32. Blocks are those that the gate left in fp32: 99.5% of the decisions on calibration"
+    yield "texts, and 0.3 points of the metric on examples of other documents. Weights of 8 and 4 bits have the default"
+    yield "gate."
     yield from ("", f"{machine['processor']}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
     yield from ("", "| task | precision | examples | metric | fp32 | quantized | change | equal decisions | blocks |")
     yield "|---|---|---|---|---|---|---|---|---|"
