@@ -55,11 +55,22 @@ class ModelQueue:
         size: the most items that wait.
         batch_size: the most items of a batch.
         lanes: how many batches and streams run at a time.
+        on_retry: is told how many items of a batch are tried again after their replica died.
     """
 
-    def __init__(self, name: str, send: Send, *, size: int, batch_size: int, lanes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        send: Send,
+        *,
+        size: int,
+        batch_size: int,
+        lanes: int,
+        on_retry: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._name = name
         self._send = send
+        self._on_retry = on_retry
         self._size = size
         self._batch_size = batch_size
         self._free = lanes
@@ -98,9 +109,8 @@ class ModelQueue:
 
     def _queued(self, items: Sequence[Waiting]) -> "_Queued":
         if len(self._waiting) + len(items) > self._size:
-            raise Refusal(
-                503, f"{len(self._waiting)} items wait for {self._name!r}, of at most {self._size}: try again later."
-            )
+            sentence = f"{len(self._waiting)} items wait for {self._name!r}, of at most {self._size}: try again later."
+            raise Refusal(503, sentence, full_queue=self._name)
         return _Queued(self, items)
 
     def enter(self, items: Sequence[Waiting]) -> None:
@@ -162,6 +172,7 @@ class ModelQueue:
         for item in again:
             item.alone = True
         self._waiting = {**dict.fromkeys(again), **self._waiting}
+        self._on_retry(len(again))
 
 
 @dataclass(slots=True)
