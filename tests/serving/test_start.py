@@ -64,7 +64,7 @@ def taken_port() -> Iterator[int]:
     ("arguments", "code", "says"),
     [
         (["--provider", "cuda"], 5, "has no provider 'cuda'"),
-        (["--port", "70000"], 3, "port is 70000, expected an integer from 0 to 65535"),
+        (["--port", "70000"], 3, "port is 70000, expected an integer, 0 to 65535"),
         (["--port", "-1"], 3, "port is -1"),
         (["--host", "x" * 64 + ".invalid"], 3, "choose another --host or --port"),
     ],
@@ -88,7 +88,7 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(replicas, "count_gpus", lambda: 3)
     assert replicas.gpus_for(bundles, ServeSettings(provider="cpu", replicas=9)) == 0
     assert replicas.gpus_for(bundles, ServeSettings(provider="cuda")) == 2
-    with pytest.raises(ProviderError, match=r"4 processes would be started, but CUDA finds 3 here"):
+    with pytest.raises(ProviderError, match="4 are needed, and CUDA finds 3 here"):
         replicas.gpus_for(bundles, ServeSettings(provider="cuda", replicas=2))
 
 

@@ -153,6 +153,7 @@ class ModelQueue:
             for item, outcome in zip(batch, outcomes, strict=True):
                 _answer(item, outcome)
         except ReplicaDiedError:
+            self._on_retry(sum(not (item.alone or item.future.done()) for item in batch))
             self._try_again(batch)
         except Exception as error:  # noqa: BLE001  # the clients of this batch get it; the queue goes on
             for item in batch:
@@ -172,7 +173,6 @@ class ModelQueue:
         for item in again:
             item.alone = True
         self._waiting = {**dict.fromkeys(again), **self._waiting}
-        self._on_retry(len(again))
 
 
 @dataclass(slots=True)

@@ -102,8 +102,8 @@ def gpus_for(bundles: Sequence[ServedBundle], settings: ServeSettings) -> int:
     needed = settings.replicas * sum(_on_gpu(bundle, settings) for bundle in bundles)
     if needed and needed > (found := count_gpus()):
         raise ProviderError(
-            f"each process takes a GPU, and {needed} processes would be started, but CUDA finds {found} here. Start "
-            "fewer (--replicas), look at the driver and CUDA_VISIBLE_DEVICES (rpln doctor), or take --provider cpu."
+            f"each process takes a GPU: {needed} are needed, and CUDA finds {found} here. Start fewer processes "
+            "(--replicas), look at the driver and CUDA_VISIBLE_DEVICES (rpln doctor), or choose --provider cpu."
         )
     return needed
 

@@ -120,6 +120,7 @@ def _ray(bundles: Sequence[ServedBundle], settings: ServeSettings, gpus: int, st
         os.environ.setdefault(name, value)
     serve, ray = import_serve(), importlib.import_module("ray")
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that its handler of SIGTERM is not set
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop.check()
     context = ray.init(
         address="local",
@@ -134,7 +135,6 @@ def _ray(bundles: Sequence[ServedBundle], settings: ServeSettings, gpus: int, st
     try:
         stop.check()
         serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "WARNING"})
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         yield serve
     finally:
         ray.shutdown()  # and with it the replicas, whose requests are finished

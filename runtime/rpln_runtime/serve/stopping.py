@@ -5,12 +5,12 @@ import math
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final
 
 from rpln_runtime.command_line import INTERRUPTED, handle_signals, interrupt_on_signals
 
-_POLL_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.1
 _STDERR: Final = 2
 _SHOWN_CURSOR: Final = b"\x1b[?25h"
 """Shows the cursor of a terminal again, which a bar of progress has hidden."""
@@ -55,6 +55,9 @@ def run_stoppable(work: Callable[[Stop], None]) -> None:
     handle_signals(stop.note)
     try:
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(work, stop).result()
+            working = thread.submit(work, stop)
+            while not wait([working], timeout=_POLL_SECONDS).done:
+                handle_signals(stop.note)  # Ray has put its own before it, which prints the stack of the process
+            working.result()
     finally:
         interrupt_on_signals()
