@@ -26,6 +26,7 @@ LONG = " ".join(CORPUS) * 20
 def small(_extra: None, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return a server of a tagger with a short queue."""
     arguments = [f"{NAME}={folders[NAME]}", "--queue", str(QUEUE), "--batch-size", "1", "--replicas", "2"]
+    arguments += ["--timeout", "120"]  # a process that was killed may take long to be back where tests run
     with running_server(arguments, tmp_path_factory.mktemp("small")) as server:
         yield server
 
