@@ -54,7 +54,7 @@ def test_overload_is_refused_at_once_with_the_time_to_come_back(small: Server) -
     assert {(one.status, one.headers["retry-after"]) for one in refused} == {(503, "1")}
     assert all(re.search(rf"wait for '{NAME}', of at most {QUEUE}", one.document["error"]) for one in refused)
     assert small.ask("/v2/health/ready").status == 200
-    counts = r"(\d+) requests refused in the last second, because a queue is full: \1 for 'token-classification'"
+    counts = rf"(\d+) requests for '{NAME}' refused in the last second: the queue is full"
     wait_until(lambda: sum(map(int, re.findall(counts, small.text_of_log()))) >= len(refused))
     assert "of at most" not in small.text_of_log()
 

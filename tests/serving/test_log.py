@@ -16,7 +16,7 @@ def test_requests_that_full_queues_refuse_are_one_line(
         LOG.warning("a refusal", extra={FULL_QUEUE: model})
     assert capsys.readouterr().err == "a refusal\n"
     handler.tell_refused()
-    expected = "3 requests refused in the last second, because a queue is full: 1 for 'tagger', 2 for 'writer'\n"
+    expected = "1 requests for 'tagger', 2 requests for 'writer' refused in the last second: the queue is full\n"
     assert capsys.readouterr().err == expected
     handler.tell_refused()
     assert not capsys.readouterr().err

@@ -36,8 +36,8 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # it is gene
         with self.lock:
             refused, self._refused = self._refused, Counter()
         if refused:
-            counts = ", ".join(f"{number} for {model!r}" for model, number in sorted(refused.items()))
-            LOG.warning("%d requests refused in the last second, because a queue is full: %s", refused.total(), counts)
+            counts = ", ".join(f"{number} requests for {model!r}" for model, number in sorted(refused.items()))
+            LOG.warning("%s refused in the last second: the queue is full", counts)
 
 
 def log_to_stderr() -> LogHandler:

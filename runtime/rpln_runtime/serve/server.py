@@ -120,7 +120,7 @@ def _ray(bundles: Sequence[ServedBundle], settings: ServeSettings, gpus: int, st
         os.environ.setdefault(name, value)
     serve, ray = import_serve(), importlib.import_module("ray")
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that its handler of SIGTERM is not set
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # it warns of processes that ended, in a form of its own
     stop.check()
     context = ray.init(
         address="local",
@@ -171,8 +171,8 @@ def _not_open(applications: Mapping[str, Any], names: Sequence[str]) -> list[str
     """Return the bundles that are not open yet. Raises RplnError for one that cannot be opened."""
     for name, found in applications.items():
         if found.status == "DEPLOY_FAILED":
-            (deployment,) = found.deployments.values()
-            raise RplnError(f"the bundle {name!r} cannot be opened: {_reason(deployment.message)}")
+            (row,) = found.deployments.values()
+            raise RplnError(f"the bundle {name!r} cannot be opened: {_reason(row.message)}")
     return [name for name in names if name not in applications or applications[name].status != "RUNNING"]
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Final
+from typing import Final, NoReturn
 
 from rpln_runtime.command_line import INTERRUPTED, handle_signals, interrupt_on_signals
 
@@ -25,10 +25,7 @@ class Stop:
     def note(self, *_: object) -> None:
         """Handle a signal."""
         if self._asked:
-            # Ray's processes end with this one: the kernel kills some of them, and the others notice that.
-            with contextlib.suppress(OSError):
-                os.write(_STDERR, _SHOWN_CURSOR * os.isatty(_STDERR) + b"Ended at once by a second signal.\n")
-            os._exit(INTERRUPTED)
+            _end_at_once()
         self._asked = True  # no lock: the handler of a signal can be interrupted by another signal
 
     def wait(self, seconds: float = math.inf) -> bool:
@@ -42,6 +39,18 @@ class Stop:
         """Raise KeyboardInterrupt if the server is to stop."""
         if self._asked:
             raise KeyboardInterrupt
+
+
+def _end_at_once() -> NoReturn:
+    """End this process and all below it, of which some would take a minute to notice."""
+    import psutil
+
+    with contextlib.suppress(OSError):
+        os.write(_STDERR, _SHOWN_CURSOR * os.isatty(_STDERR) + b"Ended at once by a second signal.\n")
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    os._exit(INTERRUPTED)
 
 
 def run_stoppable(work: Callable[[Stop], None]) -> None:
