@@ -70,7 +70,7 @@ def serve_command(
     rpln serve tagger=bundles/a writer=bundles/b --port 9000
     curl http://127.0.0.1:8000/predict/tagger-bundle -d '{"inputs": "A text."}'
     """
-    with user_errors(interrupted="Interrupted."):
+    with user_errors(interrupted="Stopped while it started."):
         from rpln_export.commands.show.progress import ProgressWatcher
 
         settings = ServeSettings(

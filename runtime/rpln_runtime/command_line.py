@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final
 
 from rpln_runtime.documents import document_from_bytes
@@ -114,15 +115,20 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ESCAPES, _escaped)
 
 
-def interrupt_on_signals() -> None:
-    """Let SIGTERM and SIGHUP interrupt this process as Ctrl-C does, so that it cleans up: it raises KeyboardInterrupt.
+def handle_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    """Let `handler` handle Ctrl-C, SIGTERM and SIGHUP, which a terminal sends that is closed.
 
-    A terminal that is closed sends SIGHUP. Where that is ignored, as under nohup, it stays ignored.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
     """
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, handler)
+
+
+def interrupt_on_signals() -> None:
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that this process cleans up."""
+    handle_signals(signal.default_int_handler)
 
 
 def exit_code_of(command: Callable[[], None], *, interrupted: str) -> int:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Server:
     def processes(self, name: str) -> list[int]:
         """Return the ids of the processes that have the bundle called `name` open."""
         return [
-            number for number, title in _descendants(self.process.pid) if title.startswith(f"ray::ServeReplica:{name}:")
+            number for number, title in descendants(self.process.pid) if title.startswith(f"ray::ServeReplica:{name}:")
         ]
 
     def text_of_log(self) -> str:
@@ -86,7 +86,16 @@ def running_server(arguments: Sequence[str], work: Path) -> Iterator[Server]:
             process.wait()
 
 
-def _descendants(pid: int) -> Iterator[tuple[int, str]]:
+def wait_until(true: Callable[[], bool]) -> None:
+    """Return as soon as `true` is. Raises TimeoutError if it stays false for longer than a start may take."""
+    end = time.monotonic() + START_SECONDS
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> Iterator[tuple[int, str]]:
     """Yield the ids and titles of the processes below `pid`."""
     parents = {}
     for entry in Path("/proc").iterdir():

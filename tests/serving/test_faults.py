@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.runtime.bundles import CORPUS
 from tests.serving.comparison import same
-from tests.serving.server import Answer, Server, running_server
+from tests.serving.server import Answer, Server, running_server, wait_until
 
 NAME = "token-classification"
 TAG = f"/predict/{NAME}"
@@ -27,6 +26,7 @@ LONG = " ".join(CORPUS) * 20
 def small(_extra: None, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Return a server of a tagger with a short queue."""
     arguments = [f"{NAME}={folders[NAME]}", "--queue", str(QUEUE), "--batch-size", "1", "--replicas", "2"]
+    arguments += ["--timeout", "120"]  # a process that was killed may take long to be back where tests run
     with running_server(arguments, tmp_path_factory.mktemp("small")) as server:
         yield server
 
@@ -54,6 +54,9 @@ def test_overload_is_refused_at_once_with_the_time_to_come_back(small: Server) -
     assert {(one.status, one.headers["retry-after"]) for one in refused} == {(503, "1")}
     assert all(re.search(rf"wait for '{NAME}', of at most {QUEUE}", one.document["error"]) for one in refused)
     assert small.ask("/v2/health/ready").status == 200
+    counts = rf"(\d+) requests for '{NAME}' refused in the last second: the queue is full"
+    wait_until(lambda: sum(map(int, re.findall(counts, small.text_of_log()))) >= len(refused))
+    assert "of at most" not in small.text_of_log()
 
 
 def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small: Server) -> None:
@@ -69,8 +72,10 @@ def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small
             same(ask_until_answered(small, text), expected[text])
             found.append(text)
 
-    with ThreadPoolExecutor(3) as clients:
-        asking = [clients.submit(client, place) for place in range(3)]
+    with ThreadPoolExecutor(3 + QUEUE) as clients:
+        asking = [clients.submit(ask_until_answered, small, LONG) for _ in range(QUEUE)]
+        wait_until(lambda: waiting(small) > 0)
+        asking += [clients.submit(client, place) for place in range(3)]
         for number in before:
             os.kill(number, signal.SIGKILL)
         while len(after := small.processes(NAME)) < 2 or set(after) & set(before):
@@ -81,6 +86,9 @@ def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small
         for one in asking:
             one.result()  # raises for an answer that was wrong
     assert found
+    ended = re.findall(rf"the process of '{NAME}' ended; trying (\d+) items again", small.text_of_log())
+    assert sum(map(int, ended)) == counted(small, "rpln_retried_items_total{.*}") > 0
+    assert f"'{NAME}' answers again" in small.text_of_log()
 
 
 @pytest.mark.usefixtures("_extra")
@@ -89,19 +97,24 @@ def test_a_stop_lets_running_and_waiting_requests_finish(folders: dict[str, Path
         expected = server.ask(TAG, {"inputs": LONG}).document
         with ThreadPoolExecutor(12) as clients:
             asked = [clients.submit(server.ask, TAG, {"inputs": LONG}) for _ in range(12)]
-            while waiting(server) < 5:
-                time.sleep(0.01)
+            wait_until(lambda: waiting(server) > 4)
             server.process.send_signal(signal.SIGTERM)
             answers = [one.result() for one in asked]
         for one in answers:
             assert one.status == 200
             same(one.document, expected)
         assert server.process.wait(60) == 0
+        assert re.search(r"stopping: \d+ requests are finished first.*\n.* stopped\n$", server.text_of_log())
         with pytest.raises(ConnectionRefusedError):
             server.ask("/v2/health/live")
 
 
 def waiting(server: Server) -> float:
     """Return how many items wait."""
-    (count,) = re.findall(r"^rpln_queue_items\{.*\} (\S+)", server.ask("/metrics").body.decode(), re.MULTILINE)
-    return float(count)
+    return counted(server, "rpln_queue_items{.*}")
+
+
+def counted(server: Server, metric: str) -> float:
+    """Return the sum of the metrics that match `metric`."""
+    found = re.findall(rf"^{metric} (\S+)", server.ask("/metrics").body.decode(), re.MULTILINE)
+    return sum(map(float, found))

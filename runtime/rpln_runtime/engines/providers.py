@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -145,6 +146,19 @@ def provider_row(provider: str) -> Provider:
     if provider not in PROVIDERS:
         raise ProviderError(f"unknown provider {provider!r}: expected one of {', '.join(PROVIDERS)}.")
     return PROVIDERS[provider]
+
+
+def check_installed(provider: str) -> None:
+    """Raise what `open_engine` raises for a provider whose packages are not installed, before a graph is there."""
+    row = provider_row(provider)
+    if row.runtime == "onnxruntime":
+        _check_available(_import_onnxruntime(row), provider, row)
+        return
+    module = row.module or row.runtime
+    if find_spec(module) is None:
+        raise MissingExtraError(
+            f"provider {provider!r} needs the module {module}, which is not installed. Run: {row.install}"
+        )
 
 
 def _open_onnxruntime(opening: EngineOpening) -> Engine:

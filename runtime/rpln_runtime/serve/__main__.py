@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = {field.name: getattr(given, field.name) for field in fields(ServeSettings)}
     return exit_code_of(
         lambda: serve(given.folder, ServeSettings(**chosen), host=given.host, port=given.port),
-        interrupted="Interrupted.",
+        interrupted="Stopped while it started.",
     )
 
 

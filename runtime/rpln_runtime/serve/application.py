@@ -3,11 +3,11 @@
 docs/serving.md shows the configuration.
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from rpln_runtime.serve.bundles import bundles_from_arguments
+from rpln_runtime.serve.log import log_to_stderr
 from rpln_runtime.serve.replicas import deployment, import_serve
 from rpln_runtime.serve.settings import ServeSettings
 
@@ -37,7 +37,7 @@ def _front(folders: list[str], settings: ServeSettings) -> Any:
     from rpln_runtime.serve.front import Front
 
     serve = import_serve()
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    log_to_stderr()
     bundles = bundles_from_arguments(folders)
     own = serve.get_replica_context().app_name
     handles = {bundle.name: serve.get_deployment_handle(bundle.name, app_name=own) for bundle in bundles}

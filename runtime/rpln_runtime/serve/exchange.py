@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import re
 import time
 import uuid
@@ -17,6 +16,7 @@ from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
 from rpln_runtime.limits import OTHER
 from rpln_runtime.serve.front import Front
+from rpln_runtime.serve.log import FULL_QUEUE, LOG
 from rpln_runtime.serve.openai import error_body
 from rpln_runtime.serve.refusals import RETRY_SECONDS, Refusal, outcome_of
 from rpln_runtime.serve.settings import ServeSettings
@@ -24,7 +24,6 @@ from rpln_runtime.serve.settings import ServeSettings
 Work: TypeAlias = Callable[[bytes], Awaitable[Response]]
 """A function from the body of a request to its answer."""
 
-LOG: Final = logging.getLogger("rpln.serve")
 GONE: Final = 499
 """The status, in the log and the metrics, of a request whose client has left."""
 _CONTROL: Final = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
@@ -94,12 +93,13 @@ async def answered(request: Request, front: Front, work: Work, *, endpoint: str)
 
 def log_refusal(request: Request, refusal: Refusal) -> None:
     """Write a refusal to the log, with the id of the request."""
-    _log(request, refusal.status, f"{refusal}{refusal.log}")
+    _log(request, refusal.status, f"{refusal}{refusal.log}", full_queue=refusal.full_queue)
 
 
-def _log(request: Request, status: int, text: str) -> None:
+def _log(request: Request, status: int, text: str, *, full_queue: str | None = None) -> None:
     path = request.scope["path"]
-    LOG.warning("%s %s %s: %s", _request_id(request), _in_a_line(path), status, _in_a_line(text))
+    line = ("%s %s %s: %s", _request_id(request), _in_a_line(path), status, _in_a_line(text))
+    LOG.warning(*line, extra={FULL_QUEUE: full_queue})
 
 
 def _in_a_line(text: str) -> str:

@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import importlib
-import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from rpln_runtime.serve.bundles import ServedBundle
+from rpln_runtime.serve.log import LOG
 from rpln_runtime.serve.metrics import Metrics
 from rpln_runtime.serve.queues import ModelQueue, ReplicaDiedError
 from rpln_runtime.serve.refusals import Outcome, Refusal, outcome_of
@@ -19,7 +19,6 @@ from rpln_runtime.serve.settings import ServeSettings
 from rpln_runtime.serve.work import check_answers, check_request
 from rpln_runtime.triton.request import Asked
 
-LOG: Final = logging.getLogger("rpln.serve")
 _REQUESTS: Final = 1024
 """How many requests there may be besides those that can wait in the queues."""
 _READY_SECONDS: Final = 5
@@ -49,6 +48,7 @@ class Front:
         self._handles = handles
         self._answered = dict.fromkeys(self.bundles, 0.0)
         self._examples: dict[str, asyncio.Task[bool]] = {}
+        self._ended: set[str] = set()
         self._queues = {
             bundle.name: ModelQueue(
                 bundle.name,
@@ -56,6 +56,7 @@ class Front:
                 size=settings.queue,
                 batch_size=batch_size_of(bundle, settings),
                 lanes=lanes,
+                on_retry=partial(self._on_retry, bundle.name),
             )
             for bundle in bundles
         }
@@ -124,10 +125,18 @@ class Front:
         try:
             outcomes: Sequence[Outcome] = await self._handles[name].answer.remote(asked)
         except _died() as error:
-            LOG.warning("a process that had %r open ended with %d items (%s)", name, len(asked), error)
             raise ReplicaDiedError from error
         self._answered[name] = time.monotonic()
+        if name in self._ended:
+            self._ended.remove(name)
+            LOG.info("%r answers again", name)
         return outcomes
+
+    def _on_retry(self, name: str, items: int) -> None:
+        """Note that a process ended, and that `items` of what it had are tried again."""
+        self._ended.add(name)
+        self.metrics.retried(name, items)
+        LOG.warning("the process of %r ended; trying %d items again", name, items)
 
 
 def _died() -> tuple[type[Exception], ...]:

@@ -26,8 +26,15 @@ class Metrics:
         self._batches = Histogram(
             "rpln_batch_items", "Items that ran together.", ["model"], buckets=_ITEMS, registry=self._registry
         )
+        self._retried = Counter(
+            "rpln_retried_items",
+            "Items that were tried again: their process ended.",
+            ["model"],
+            registry=self._registry,
+        )
         waiting = Gauge("rpln_queue_items", "Items that wait.", ["model"], registry=self._registry)
         for name, queue in queues.items():
+            self._retried.labels(name)  # 0, so that a rate sees the first
             waiting.labels(name).set_function(queue.__len__)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
@@ -39,6 +46,10 @@ class Metrics:
     def batch(self, model: str, items: int) -> None:
         """Count a batch."""
         self._batches.labels(model).observe(items)
+
+    def retried(self, model: str, items: int) -> None:
+        """Count items that are tried again."""
+        self._retried.labels(model).inc(items)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus's text format."""

@@ -56,11 +56,22 @@ class ModelQueue:
         size: the most items that wait.
         batch_size: the most items of a batch.
         lanes: how many batches and streams run at a time.
+        on_retry: is told how many items of a batch are tried again after their replica died.
     """
 
-    def __init__(self, name: str, send: Send, *, size: int, batch_size: int, lanes: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        send: Send,
+        *,
+        size: int,
+        batch_size: int,
+        lanes: int,
+        on_retry: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._name = name
         self._send = send
+        self._on_retry = on_retry
         self._size = size
         self._batch_size = batch_size
         self._free = lanes
@@ -99,9 +110,8 @@ class ModelQueue:
 
     def _queued(self, items: Sequence[Waiting]) -> "_Queued":
         if len(self._waiting) + len(items) > self._size:
-            raise Refusal(
-                503, f"{len(self._waiting)} items wait for {self._name!r}, of at most {self._size}: try again later."
-            )
+            sentence = f"{len(self._waiting)} items wait for {self._name!r}, of at most {self._size}: try again later."
+            raise Refusal(503, sentence, full_queue=self._name)
         return _Queued(self, items)
 
     def enter(self, items: Sequence[Waiting]) -> None:
@@ -142,6 +152,7 @@ class ModelQueue:
             for item, outcome in zip(batch, outcomes, strict=True):
                 _answer(item, outcome)
         except ReplicaDiedError:
+            self._on_retry(sum(not (item.alone or item.future.done()) for item in batch))
             self._try_again(batch)
         except Exception as error:  # noqa: BLE001  # the clients of this batch get it; the queue goes on
             self._fail(batch, error)

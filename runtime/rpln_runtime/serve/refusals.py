@@ -13,12 +13,16 @@ RETRY_SECONDS: Final = 1
 
 
 class Refusal(Exception):  # noqa: N818  # it is an answer
-    """A request that is not answered, with the status of HTTP and a sentence for the client. `log` is for the log."""
+    """A request that is not answered, with the status of HTTP and a sentence for the client.
 
-    def __init__(self, status: int, sentence: str, *, log: str = "") -> None:
+    `log` is for the log. `full_queue` names the model whose queue is full, if that is the reason.
+    """
+
+    def __init__(self, status: int, sentence: str, *, log: str = "", full_queue: str | None = None) -> None:
         super().__init__(sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ...")
         self.status = status
         self.log = log
+        self.full_queue = full_queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

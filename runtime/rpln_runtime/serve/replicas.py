@@ -8,14 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from rpln_runtime.engines.providers import PROVIDERS
-from rpln_runtime.errors import MissingExtraError
+from rpln_runtime.engines.gpus import count_gpus
+from rpln_runtime.engines.providers import check_installed, provider_row
+from rpln_runtime.errors import MissingExtraError, ProviderError
 from rpln_runtime.generation.generator import BATCH_SIZE as GENERATED_ROWS
 from rpln_runtime.installing import extras_command
 from rpln_runtime.serve.bundles import ServedBundle
 from rpln_runtime.serve.models import GeneratorModel, open_model
 from rpln_runtime.serve.refusals import Outcome, outcome_of
 from rpln_runtime.serve.settings import ServeSettings
+from rpln_runtime.session import default_provider
 from rpln_runtime.triton.request import Asked
 
 BATCH_SIZE: Final = 32
@@ -73,7 +75,6 @@ def deployment(bundle: ServedBundle, settings: ServeSettings, kind: type = Repli
     Raises MissingExtraError without Ray Serve.
     """
     serve = import_serve()
-    on_gpu = settings.provider is not None and PROVIDERS[settings.provider].device != "cpu"
     options = {"max_new_tokens": 1} if bundle.task.generates else {}
     return (
         serve.deployment(kind)
@@ -85,10 +86,34 @@ def deployment(bundle: ServedBundle, settings: ServeSettings, kind: type = Repli
             health_check_period_s=CHECK_SECONDS,
             health_check_timeout_s=_STUCK_SECONDS,
             graceful_shutdown_timeout_s=settings.timeout,
-            ray_actor_options={"num_cpus": settings.threads or 1, "num_gpus": int(on_gpu)},
+            ray_actor_options={"num_cpus": settings.threads or 1, "num_gpus": int(_on_gpu(bundle, settings))},
         )
         .bind(bundle.folder, Asked(bundle.example, options), settings, batch_size_of(bundle, settings))
     )
+
+
+def gpus_for(bundles: Sequence[ServedBundle], settings: ServeSettings) -> int:
+    """Return how many GPUs the processes of `bundles` take, one each where the provider runs on GPUs.
+
+    Raises MissingExtraError or ProviderError for a provider that is not installed, or if there are fewer GPUs here.
+    """
+    for bundle in bundles:
+        check_installed(_provider(bundle, settings))
+    needed = settings.replicas * sum(_on_gpu(bundle, settings) for bundle in bundles)
+    if needed and needed > (found := count_gpus()):
+        raise ProviderError(
+            f"each process takes a GPU: {needed} are needed, and CUDA finds {found} here. Start fewer processes "
+            "(--replicas), look at the driver and CUDA_VISIBLE_DEVICES (rpln doctor), or choose --provider cpu."
+        )
+    return needed
+
+
+def _provider(bundle: ServedBundle, settings: ServeSettings) -> str:
+    return settings.provider or default_provider(bundle.manifest)
+
+
+def _on_gpu(bundle: ServedBundle, settings: ServeSettings) -> bool:
+    return provider_row(_provider(bundle, settings)).device != "cpu"
 
 
 def batch_size_of(bundle: ServedBundle, settings: ServeSettings) -> int:

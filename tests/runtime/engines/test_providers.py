@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from rpln_runtime import MissingExtraError, ProviderError, load
-from rpln_runtime.engines.providers import PROVIDERS, Provider, open_engine
+from rpln_runtime.engines.providers import PROVIDERS, Provider, check_installed, open_engine
 from tests.runtime.bundles import Bundle
 from tests.runtime.messages import naming
 
@@ -43,6 +43,16 @@ def test_without_onnxruntime_the_pip_command_is_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=naming("onnxruntime", f'Run: pip install "rpln-runtime[{extra}]"')):
         load(folder, provider=provider)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_what_is_not_installed_is_known_before_a_graph_is_opened(
+    monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    for module in ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=naming(f"Run: {PROVIDERS[provider].install}")):
+        check_installed(provider)
 
 
 def test_a_half_removed_onnxruntime_is_recognised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
