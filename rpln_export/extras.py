@@ -81,7 +81,7 @@ _ROWS: Final = (
         name="serve",
         distribution="fastapi",
         module="ray.serve",
-        beside=("prometheus-client", "pydantic", "ray", "uvicorn"),
+        beside=("prometheus-client", "psutil", "pydantic", "ray", "uvicorn"),
         cost="No bundle is served over HTTP (rpln serve).",
     ),
     Extra(

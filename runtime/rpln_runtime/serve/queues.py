@@ -164,7 +164,7 @@ class ModelQueue:
         """Run the items of a batch whose replica died again, but refuse an item that was alone in it."""
         for item in batch:
             if item.alone:
-                sentence = f"the process that had {self._name!r} open ended twice while this item was in it."
+                sentence = f"the process that had {self._name!r} open ended while it ran this item alone."
                 _answer(item, Outcome(status=503, sentence=sentence))
         self._run_alone(batch)
 
