@@ -1,8 +1,11 @@
-"""What one request may ask of a server at most. What a user asks of a `pipeline` on their own machine has no limits.
+"""What one request may ask of a server at most, and leave there.
+
+What a user asks of a `pipeline` on their own machine has no limits.
 
 The bytes of a request do not limit its work: the ten bytes of `"top_k": 5000000` may cost minutes.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -60,3 +63,11 @@ def check_sequences(options: Mapping[str, Any], batch_size: int) -> None:
             raise InputError(
                 f"{name} is {value:,}, and this server runs at most {batch_size:,} sequences together (--batch-size)."
             )
+
+
+def ignore_warnings() -> None:
+    """Let the post-processing warn of nothing in this process.
+
+    Python keeps the text of every warning for ever, and such a text holds what a client sent.
+    """
+    warnings.filterwarnings("ignore", module=r"rpln_runtime\.postprocess\.")

@@ -81,7 +81,7 @@ def test_a_process_that_ends_for_want_of_memory_has_its_items_tried_again(bundle
 
         served = front(bundle, answer=answer)
         neighbour = asyncio.create_task(served.outcomes(bundle, [Asked("small", {})]))
-        with pytest.raises(Refusal, match="twice") as refusal:
+        with pytest.raises(Refusal, match="while it ran this item alone") as refusal:
             await served.outcomes(bundle, [Asked("small", {}), Asked("large", {})])
         assert refusal.value.status == 503
         assert [outcome.answer for outcome in await neighbour] == [["small"]]

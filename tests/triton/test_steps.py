@@ -213,6 +213,18 @@ def test_only_an_input_error_is_the_clients_fault(
     assert [f"{type(error).__name__}: {error}" in entry for entry in LOG] == [True] * logged
 
 
+def test_a_step_keeps_no_warnings_that_quote_a_client(serving: dict[str, ModuleType], tmp_path: Path) -> None:
+    """Python keeps the text of each warning that is shown."""
+    module = serving["serving"]
+    model = type("Model", (module.StepModel,), {"make_step": staticmethod(lambda *_: None)})()
+    folder = {"model_repository": str(tmp_path), "model_version": "1"}
+    model.initialize({"model_config": json.dumps({"input": [], "parameters": {}}), **folder})
+    registry: dict[Any, Any] = {}
+    code = "import warnings; warnings.warn('unheard-of', stacklevel=1)"
+    exec(code, {"__name__": "rpln_runtime.postprocess.fill_mask", "__warningregistry__": registry})  # noqa: S102
+    assert not any("unheard-of" in str(key) for key in registry)
+
+
 def test_a_long_value_is_cut_in_the_message(serving: dict[str, ModuleType]) -> None:
     """Over gRPC a message is part of the headers, of which a client takes some thousand bytes."""
     error = serving["serving"].triton_error(InputError("é" * 60_000))

@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from rpln_runtime.request_limits import ignore_warnings
 from rpln_runtime.serve.bundles import ServedBundle
 from rpln_runtime.serve.log import LOG
 from rpln_runtime.serve.metrics import Metrics
 from rpln_runtime.serve.queues import ModelQueue, ReplicaDiedError
 from rpln_runtime.serve.refusals import Outcome, Refusal, outcome_of
 from rpln_runtime.serve.replicas import batch_size_of
-from rpln_runtime.serve.request_options import ignore_warnings
 from rpln_runtime.serve.settings import ServeSettings
 from rpln_runtime.serve.work import check_answers, check_request
 from rpln_runtime.triton.request import Asked
@@ -136,7 +136,9 @@ class Front:
         """Note that a process ended, and that `items` of what it had are tried again."""
         self._ended.add(name)
         self.metrics.retried(name, items)
-        LOG.warning("the process of %r ended; trying %d items again", name, items)
+        LOG.warning(
+            "the process of %r ended; %s", name, f"trying {items} items again" if items else "none is tried again"
+        )
 
 
 def _died() -> tuple[type[Exception], ...]:

@@ -10,9 +10,9 @@ from rpln_runtime.generation.generator import generator
 from rpln_runtime.manifest import read_manifest
 from rpln_runtime.pipelines import Pipeline, pipeline, run_encodings, task_from_name
 from rpln_runtime.postprocess.base import FinishedItem, Postprocess
+from rpln_runtime.request_limits import ignore_warnings
 from rpln_runtime.serve.bundles import with_options
 from rpln_runtime.serve.refusals import Outcome, outcome_of
-from rpln_runtime.serve.request_options import ignore_warnings
 from rpln_runtime.serve.work import MOST_ROWS, check_tokens
 from rpln_runtime.tokenization import Encoding
 from rpln_runtime.triton.request import Asked

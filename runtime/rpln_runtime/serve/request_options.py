@@ -1,7 +1,6 @@
 """The options of a request: their names, their types and their amounts are checked before anything runs."""
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -39,14 +38,6 @@ def check_amounts(row: type, options: Mapping[str, Any]) -> None:
 def bytes_of_options(options: Mapping[str, Any]) -> int:
     """Return how many bytes `options` have as JSON; without any, 0."""
     return len(json.dumps(options, ensure_ascii=False).encode()) if options else 0
-
-
-def ignore_warnings() -> None:
-    """Let the post-processing warn of nothing in this process.
-
-    Python keeps the text of every warning for ever, and such a text holds what a client sent.
-    """
-    warnings.filterwarnings("ignore", module=r"rpln_runtime\.postprocess\.")
 
 
 def typed_options(row: type, options: Mapping[str, Any], task: str) -> dict[str, Any]:

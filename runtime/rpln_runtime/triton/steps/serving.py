@@ -13,6 +13,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 
 from rpln_runtime.errors import InputError
+from rpln_runtime.request_limits import ignore_warnings
 
 _MOST_LETTERS: Final = 1000
 """The most letters of a sentence for a client, which may quote what the client sent."""
@@ -27,6 +28,7 @@ class StepModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Make the step. Triton calls this once, with the configuration."""
+        ignore_warnings()
         self._names = input_names(args)
         self._step = type(self).make_step(version_folder(args), parameters(args))
 
