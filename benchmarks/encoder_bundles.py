@@ -59,7 +59,7 @@ class Workshop:
 
 
 def model_of(network: Network) -> Any:
-    """Return transformers' own model of a network with the random weights that it begins with, or none on "meta"."""
+    """Return transformers' own model of a network with random weights; inside `torch.device("meta")`, without weights."""
     import transformers
 
     from rpln_runtime.tasks import TASKS

@@ -184,6 +184,9 @@ def run_process(command: Sequence[str], environment: Mapping[str, str], *, secon
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return None, "its time was over"
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     return process.returncode, words
 
 

@@ -89,7 +89,9 @@ def measure(
                         raise
                     notes.append(f"Eager torch was left out: {error}")
         peaks = (
-            _peaks(steps, contenders, sources, cases, checkpoint=checkpoint, new_tokens=new_tokens) if memory else {}
+            _peaks(steps, contenders, sources, cases, checkpoint=checkpoint, new_tokens=new_tokens, notes=notes)
+            if memory
+            else {}
         )
         watch = MachineWatch.begin()
         with steps.step("measure") as advance:
@@ -193,15 +195,25 @@ def _peaks(
     *,
     checkpoint: str | None,
     new_tokens: int,
+    notes: list[str],
 ) -> dict[str, int | None]:
-    """Return the peak memory of each contender's own process, by its name."""
+    """Return the peak memory of each contender's own process, by its name.
+
+    Where that of torch, which nobody asked for by a checkpoint, cannot be measured, `notes` gets the reason.
+    """
     first = next(one for _, one in sources.values())
     peaks: dict[str, int | None] = {}
     with steps.step("memory") as advance:
         for contender in contenders:
             sizes: dict[str, Any] = {"threads": contender.threads, "new_tokens": new_tokens}
             if contender.provider == TORCH:
-                peak = peak_memory_of_torch(first.folder, checkpoint, cases, **sizes)
+                try:
+                    peak = peak_memory_of_torch(first.folder, checkpoint, cases, **sizes)
+                except RplnError as error:
+                    if checkpoint is not None:
+                        raise
+                    peak = None
+                    notes.append(f"The memory of eager torch was left out: {error}")
             else:
                 _, one = sources[contender.name]
                 peak = peak_memory(one.folder, one.manifest, cases, provider=contender.provider, **sizes)

@@ -74,7 +74,7 @@ def _lengths(context: click.Context, parameter: click.Parameter, value: str | No
     "How long",
     cloup.option("--seconds", type=float, default=20.0, show_default=True, help="About how long the rounds go on."),
     cloup.option("--rounds", type=int, help="How many rounds there are, whatever time they take."),
-    cloup.option("--no-memory", is_flag=True, help="Do not measure memory, which takes a process for each bundle."),
+    cloup.option("--no-memory", is_flag=True, help="Do not measure memory, which takes a process for each contender."),
 )
 @cloup.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @cloup.option("--plot", type=_PATH, metavar="FILE.SVG", help="Write the latencies as bars to this file.")

@@ -51,10 +51,20 @@ def default_for_task(task: str | None) -> Default:
 
 def calibration_of_checkpoint(source: str) -> Path | None:
     """Return the file of texts that the embedded checkpoint in the folder `source` brings; None for another one."""
-    return next((default.calibration for default in DEFAULTS.values() if str(default.folder) == source), None)
+    row = _embedded(source)
+    return None if row is None else row.calibration
 
 
 def name_of_checkpoint(source: str) -> str:
     """Return the last part of a folder or hub id; for the folder of an embedded checkpoint, the name of its row."""
-    embedded = {str(default.folder): default.name for default in DEFAULTS.values()}
-    return embedded.get(source) or Path(os.path.normpath(Path(source).absolute())).name
+    row = _embedded(source)
+    return _normal(source).name if row is None else row.name
+
+
+def _embedded(source: str) -> Default | None:
+    """Return the row of the embedded checkpoint in the folder `source`; None for another one."""
+    return next((row for row in DEFAULTS.values() if row.folder == _normal(source)), None)
+
+
+def _normal(source: str) -> Path:
+    return Path(os.path.normpath(Path(source).absolute()))

@@ -50,8 +50,8 @@ def check_decoded(count: int) -> None:
     """Raise InputError for a request whose answers have `count` decoded texts, if that is more than MOST_DECODED."""
     if count > MOST_DECODED:
         raise InputError(
-            f"the masks of the request times top_k are {count:,} tokens to fill in, and a server takes at most "
-            f"{MOST_DECODED:,} in a request: send fewer masks, or lower top_k."
+            f"the masks times top_k are {count:,} tokens to fill in, and a server takes at most {MOST_DECODED:,} "
+            "together: send fewer masks, or lower top_k."
         )
 
 

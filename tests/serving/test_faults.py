@@ -54,7 +54,7 @@ def test_overload_is_refused_at_once_with_the_time_to_come_back(small: Server) -
     assert {(one.status, one.headers["retry-after"]) for one in refused} == {(503, "1")}
     assert all(re.search(rf"wait for '{NAME}', of at most {QUEUE}", one.document["error"]) for one in refused)
     assert small.ask("/v2/health/ready").status == 200
-    counts = rf"(\d+) requests for '{NAME}' refused in the last second: the queue is full"
+    counts = rf"(\d+) requests, because the queue of '{NAME}' is full"
     wait_until(lambda: sum(map(int, re.findall(counts, small.text_of_log()))) >= len(refused))
     assert "of at most" not in small.text_of_log()
 
@@ -86,8 +86,9 @@ def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small
         for one in asking:
             one.result()  # raises for an answer that was wrong
     assert found
-    ended = re.findall(rf"the process of '{NAME}' ended; trying (\d+) items again", small.text_of_log())
+    ended = re.findall(rf"the process of '{NAME}' ended \(\w+\); trying (\d+) items again", small.text_of_log())
     assert sum(map(int, ended)) == counted(small, "rpln_retried_items_total{.*}") > 0
+    assert counted(small, "rpln_ended_processes_total{.*}") >= len(ended)
     assert f"'{NAME}' answers again" in small.text_of_log()
 
 

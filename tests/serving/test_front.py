@@ -89,6 +89,44 @@ def test_a_process_that_ends_for_want_of_memory_has_its_items_tried_again(bundle
     run(work)
 
 
+def test_a_process_that_ends_within_a_stream_is_noted(bundle: ServedBundle, caplog: pytest.LogCaptureFixture) -> None:
+    from ray.exceptions import OutOfMemoryError
+
+    class Stream:
+        async def __aiter__(self) -> AsyncIterator[str]:
+            yield "A piece"
+            raise OutOfMemoryError("out of memory")  # type: ignore[no-untyped-call]  # Ray has no types for it
+
+        def cancel(self) -> None:
+            pass
+
+    async def work() -> None:
+        served = front(bundle, stream=lambda _: Stream())
+        pieces = served.pieces(bundle, Asked("The", {}))
+        assert await anext(pieces) == "A piece"
+        with pytest.raises(Refusal, match="the process that wrote this text ended"):
+            await anext(pieces)
+        assert b'rpln_ended_processes_total{model="tagger"} 1.0' in served.metrics.text()
+
+    run(work)
+    assert "the process of 'tagger' ended (OutOfMemoryError); none is tried again" in caplog.text
+
+
+def test_an_error_of_a_whole_batch_is_in_the_log(bundle: ServedBundle, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async def answer(asked: Sequence[Asked]) -> list[Outcome]:
+            if len(asked) > 1:
+                raise ValueError("too many")
+            return [Outcome(answer=[one.item]) for one in asked]
+
+        found = await front(bundle, answer=answer).outcomes(bundle, [Asked("one", {}), Asked("two", {})])
+        assert [outcome.answer for outcome in found] == [["one"], ["two"]]
+
+    run(work)
+    assert "'tagger' failed at a batch of 2 items, which are tried again, each alone" in caplog.text
+    assert "ValueError: too many" in caplog.text
+
+
 def test_an_error_within_a_stream_is_one_of_the_server_and_has_a_log(bundle: ServedBundle) -> None:
     class Stream:
         async def __aiter__(self) -> AsyncIterator[str]:

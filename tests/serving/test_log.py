@@ -1,23 +1,20 @@
-"""The log: what full queues refuse is one line, and every other record is a line of its own."""
-
-import logging
+"""The log: requests that find no room are one line together, and every other record is a line of its own."""
 
 import pytest
 
-from rpln_runtime.serve.log import FULL_QUEUE, LOG, LogHandler
+from rpln_runtime.serve.log import FULL, LOG, LogHandler
 
 
-def test_requests_that_full_queues_refuse_are_one_line(
+def test_requests_that_find_no_room_are_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = LogHandler()
     monkeypatch.setattr(LOG, "handlers", [handler])
-    for model in ("writer", None, "tagger", "writer"):
-        LOG.warning("a refusal", extra={FULL_QUEUE: model})
+    for full in ("the queue of 'writer'", None, "the server", "the queue of 'writer'"):
+        LOG.warning("a refusal", extra={FULL: full})
     assert capsys.readouterr().err == "a refusal\n"
     handler.tell_refused()
-    expected = "1 requests for 'tagger', 2 requests for 'writer' refused in the last second: the queue is full\n"
-    assert capsys.readouterr().err == expected
+    told = "2 requests, because the queue of 'writer' is full; 1 requests, because the server is full"
+    assert capsys.readouterr().err == f"refused in the last second: {told}\n"
     handler.tell_refused()
     assert not capsys.readouterr().err
-    assert logging.getLogger("rpln.serve") is LOG

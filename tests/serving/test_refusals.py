@@ -142,6 +142,12 @@ KINDS = {
         says="1,025 texts .* 1,024",
         body={"inputs": {"prompt": "", "choices": [""] * 1025}},
     ),
+    "too large a text for no choice": Kind(
+        path="/predict/multiple-choice",
+        status=413,
+        says="bytes of text",
+        body={"inputs": {"prompt": "x" * 100_000, "choices": []}},
+    ),
     "too large a text for each of several choices": Kind(
         path="/predict/multiple-choice",
         status=413,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rpln_runtime.errors import ProviderError
-from rpln_runtime.serve import ServeSettings, bundles_from_arguments, replicas, server
+from rpln_runtime.serve import ServeSettings, bundles_from_arguments, replicas, server, stopping
 from rpln_runtime.serve.__main__ import main
 from tests.serving.server import descendants, running_server, wait_until
 from tests.serving.test_faults import LONG, NAME, TAG, waiting
@@ -130,6 +130,18 @@ def test_a_bundle_that_does_not_open_ends_the_start(kind: str, seconds: int, cod
 
 
 @pytest.mark.usefixtures("_extra")
+def test_a_closed_terminal_may_say_so_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(stopping, "_end_at_once", lambda: ended.append("ended"))
+    stop = stopping.Stop()
+    stop.note(signal.SIGHUP, None)
+    stop.note(signal.SIGHUP, None)
+    assert stop.wait()
+    assert not ended
+    stop.note(signal.SIGTERM, None)
+    assert ended == ["ended"]
+
+
 def test_a_second_signal_ends_a_stop_at_once(folders: dict[str, Path], tmp_path: Path) -> None:
     with running_server([f"{NAME}={folders[NAME]}", "--batch-size", "1"], tmp_path) as small:
         below = [pid for pid, _ in descendants(small.process.pid)]

@@ -65,7 +65,7 @@ class ServedBundle:
     def with_options(self, options: Mapping[str, Any]) -> Postprocess[Any]:
         """Return the post-processing with a request's own options. Raises InputError for options it does not take."""
         assert self.postprocess is not None
-        self.check_options(options)
+        check_amounts(type(self.postprocess), options)
         return with_options(self.postprocess, options, self.task.name)
 
     def check_options(self, options: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
 from rpln_runtime.limits import OTHER
 from rpln_runtime.serve.front import Front
-from rpln_runtime.serve.log import FULL_QUEUE, LOG
+from rpln_runtime.serve.log import FULL, LOG
 from rpln_runtime.serve.openai import error_body
 from rpln_runtime.serve.refusals import RETRY_SECONDS, Refusal, outcome_of
 from rpln_runtime.serve.settings import ServeSettings
@@ -71,7 +71,8 @@ async def answered(request: Request, front: Front, work: Work, *, endpoint: str)
     try:
         # Of a server that has enough to do, health and metrics can still be asked.
         if request.method == "POST" and front.requests > front.most_requests:
-            raise Refusal(503, f"the server has {front.most_requests} requests at a time at most: try again later.")
+            sentence = f"the server has {front.most_requests} requests at a time at most: try again later."
+            raise Refusal(503, sentence, full="the server")
         body = await _body(request, front.settings)
         response = await _with_client(request, _in_time(work(body), front.settings.timeout))
     except Refusal as refusal:
@@ -93,13 +94,13 @@ async def answered(request: Request, front: Front, work: Work, *, endpoint: str)
 
 def log_refusal(request: Request, refusal: Refusal) -> None:
     """Write a refusal to the log, with the id of the request."""
-    _log(request, refusal.status, f"{refusal}{refusal.log}", full_queue=refusal.full_queue)
+    _log(request, refusal.status, f"{refusal}{refusal.log}", full=refusal.full)
 
 
-def _log(request: Request, status: int, text: str, *, full_queue: str | None = None) -> None:
+def _log(request: Request, status: int, text: str, *, full: str | None = None) -> None:
     path = request.scope["path"]
     line = ("%s %s %s: %s", _request_id(request), _in_a_line(path), status, _in_a_line(text))
-    LOG.warning(*line, extra={FULL_QUEUE: full_queue})
+    LOG.warning(*line, extra={FULL: full})
 
 
 def _in_a_line(text: str) -> str:

@@ -32,7 +32,7 @@ class Front:
         bundles: the bundles by name.
         settings: the settings of the server.
         metrics: what the server has counted.
-        requests: how many requests are read or answered at the moment.
+        requests: how many requests are read or answered at the moment, without streams that have begun.
         most_requests: beyond how many of them a new one is refused: all that may wait, and some that do not yet.
     """
 
@@ -56,7 +56,7 @@ class Front:
                 size=settings.queue,
                 batch_size=batch_size_of(bundle, settings),
                 lanes=lanes,
-                on_retry=partial(self._on_retry, bundle.name),
+                on_death=partial(self._on_death, bundle.name),
             )
             for bundle in bundles
         }
@@ -94,6 +94,7 @@ class Front:
             except Refusal:
                 raise
             except _died() as error:
+                self._on_death(bundle.name, 0, type(error).__name__)
                 raise Refusal(503, "the process that wrote this text ended: try again.") from error
             except Exception as error:  # noqa: BLE001  # the client gets it as an event
                 outcome_of(error).checked()
@@ -125,20 +126,19 @@ class Front:
         try:
             outcomes: Sequence[Outcome] = await self._handles[name].answer.remote(asked)
         except _died() as error:
-            raise ReplicaDiedError from error
+            raise ReplicaDiedError(type(error).__name__) from error
         self._answered[name] = time.monotonic()
         if name in self._ended:
             self._ended.remove(name)
             LOG.info("%r answers again", name)
         return outcomes
 
-    def _on_retry(self, name: str, items: int) -> None:
-        """Note that a process ended, and that `items` of what it had are tried again."""
+    def _on_death(self, name: str, items: int, reason: str) -> None:
+        """Note that a process ended, in Ray's word for it, and that `items` of what it had are tried again."""
         self._ended.add(name)
-        self.metrics.retried(name, items)
-        LOG.warning(
-            "the process of %r ended; %s", name, f"trying {items} items again" if items else "none is tried again"
-        )
+        self.metrics.ended(name, items)
+        again = f"trying {items} items again" if items else "none is tried again"
+        LOG.warning("the process of %r ended (%s); %s", name, reason, again)
 
 
 def _died() -> tuple[type[Exception], ...]:

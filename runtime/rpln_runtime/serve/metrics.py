@@ -32,9 +32,16 @@ class Metrics:
             ["model"],
             registry=self._registry,
         )
+        self._ended = Counter(
+            "rpln_ended_processes",
+            "Processes that ended while they had items or a stream.",
+            ["model"],
+            registry=self._registry,
+        )
         waiting = Gauge("rpln_queue_items", "Items that wait.", ["model"], registry=self._registry)
         for name, queue in queues.items():
-            self._retried.labels(name)  # 0, so that a rate sees the first
+            for counter in (self._retried, self._ended):
+                counter.labels(name)  # 0, so that a rate sees the first
             waiting.labels(name).set_function(queue.__len__)
 
     def request(self, endpoint: str, status: int, seconds: float) -> None:
@@ -47,8 +54,9 @@ class Metrics:
         """Count a batch."""
         self._batches.labels(model).observe(items)
 
-    def retried(self, model: str, items: int) -> None:
-        """Count items that are tried again."""
+    def ended(self, model: str, items: int) -> None:
+        """Count a process that ended, and its items that are tried again."""
+        self._ended.labels(model).inc()
         self._retried.labels(model).inc(items)
 
     def text(self) -> bytes:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from rpln_runtime.serve.log import LOG
 from rpln_runtime.serve.refusals import Outcome, Refusal
 from rpln_runtime.triton.request import Asked
 
@@ -56,7 +57,7 @@ class ModelQueue:
         size: the most items that wait.
         batch_size: the most items of a batch.
         lanes: how many batches and streams run at a time.
-        on_retry: is told how many items of a batch are tried again after their replica died.
+        on_death: is told how many items of a batch are tried again after their replica died, and of what it died.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class ModelQueue:
         size: int,
         batch_size: int,
         lanes: int,
-        on_retry: Callable[[int], None] = lambda _: None,
+        on_death: Callable[[int, str], None] = lambda _items, _reason: None,
     ) -> None:
         self._name = name
         self._send = send
-        self._on_retry = on_retry
+        self._on_death = on_death
         self._size = size
         self._batch_size = batch_size
         self._free = lanes
@@ -111,7 +112,7 @@ class ModelQueue:
     def _queued(self, items: Sequence[Waiting]) -> "_Queued":
         if len(self._waiting) + len(items) > self._size:
             sentence = f"{len(self._waiting)} items wait for {self._name!r}, of at most {self._size}: try again later."
-            raise Refusal(503, sentence, full_queue=self._name)
+            raise Refusal(503, sentence, full=f"the queue of {self._name!r}")
         return _Queued(self, items)
 
     def enter(self, items: Sequence[Waiting]) -> None:
@@ -151,8 +152,8 @@ class ModelQueue:
             outcomes = await self._send([item.asked for item in batch if item.asked is not None])
             for item, outcome in zip(batch, outcomes, strict=True):
                 _answer(item, outcome)
-        except ReplicaDiedError:
-            self._on_retry(sum(not (item.alone or item.future.done()) for item in batch))
+        except ReplicaDiedError as death:
+            self._on_death(sum(not (item.alone or item.future.done()) for item in batch), str(death))
             self._try_again(batch)
         except Exception as error:  # noqa: BLE001  # the clients of this batch get it; the queue goes on
             self._fail(batch, error)
@@ -171,6 +172,8 @@ class ModelQueue:
     def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
         """Hand an error of the server to the client of a single item, and run several items again."""
         if len(batch) > 1:
+            told = "%r failed at a batch of %d items, which are tried again, each alone"
+            LOG.warning(told, self._name, len(batch), exc_info=error)
             self._run_alone(batch)
         elif not batch[0].future.done():
             batch[0].future.set_exception(error)

@@ -15,14 +15,14 @@ RETRY_SECONDS: Final = 1
 class Refusal(Exception):  # noqa: N818  # it is an answer
     """A request that is not answered, with the status of HTTP and a sentence for the client.
 
-    `log` is for the log. `full_queue` names the model whose queue is full, if that is the reason.
+    `log` is for the log. `full` names what has no room, such as a queue, if that is the reason.
     """
 
-    def __init__(self, status: int, sentence: str, *, log: str = "", full_queue: str | None = None) -> None:
+    def __init__(self, status: int, sentence: str, *, log: str = "", full: str | None = None) -> None:
         super().__init__(sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ...")
         self.status = status
         self.log = log
-        self.full_queue = full_queue
+        self.full = full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,10 +122,12 @@ def batch_size_of(bundle: ServedBundle, settings: ServeSettings) -> int:
 
 
 def import_serve() -> ModuleType:
-    """Return ray.serve. Raises MissingExtraError where it is not installed."""
+    """Return ray.serve. Raises MissingExtraError where it, or what answers over HTTP, is not installed."""
     # Ray reads this when it is imported. Nothing is reported to anybody.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
+        for module in ("fastapi", "prometheus_client", "psutil", "pydantic", "uvicorn"):
+            importlib.import_module(module)
         return importlib.import_module("ray.serve")
     except ImportError as error:
-        raise MissingExtraError(f"Ray Serve is not installed ({error}). Run: {extras_command('serve')}") from error
+        raise MissingExtraError(f"rpln serve lacks a package ({error}). Run: {extras_command('serve')}") from error

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -12,6 +13,7 @@ from rpln_runtime.command_line import INTERRUPTED, handle_signals, interrupt_on_
 
 _POLL_SECONDS: Final = 0.1
 _STDERR: Final = 2
+_HANGUP: Final = getattr(signal, "SIGHUP", None)  # Windows has none
 _SHOWN_CURSOR: Final = b"\x1b[?25h"
 """Shows the cursor of a terminal again, which a bar of progress has hidden."""
 
@@ -22,9 +24,9 @@ class Stop:
     def __init__(self) -> None:
         self._asked = False
 
-    def note(self, *_: object) -> None:
-        """Handle a signal."""
-        if self._asked:
+    def note(self, number: int, _: object) -> None:
+        """Handle a signal. A closed terminal may send SIGHUP twice, which counts as once."""
+        if self._asked and number != _HANGUP:
             _end_at_once()
         self._asked = True  # no lock: the handler of a signal can be interrupted by another signal
 

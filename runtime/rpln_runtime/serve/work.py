@@ -85,7 +85,7 @@ def _times(item: Any) -> int:
 
 def _bytes_to_tokenize(item: Any, times: int) -> int:
     parts = item.values() if isinstance(item, Mapping) else (item,)
-    return sum(bytes_of(part) * (1 if isinstance(part, list) else times) for part in parts)
+    return sum(bytes_of(part) * (1 if isinstance(part, list) else max(times, 1)) for part in parts)
 
 
 def _bytes_between(asked: Asked) -> int:
