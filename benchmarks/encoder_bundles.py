@@ -59,7 +59,7 @@ class Workshop:
 
 
 def model_of(network: Network) -> Any:
-    """Return transformers' own model of a network with random weights; inside `torch.device("meta")`, without weights."""
+    """Return transformers' own model of a network with random weights, or on the device "meta" with none."""
     import transformers
 
     from rpln_runtime.tasks import TASKS

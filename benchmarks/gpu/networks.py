@@ -1,8 +1,8 @@
 """NETWORKS: the base-size networks that are measured. Their weights are made anew wherever they are needed.
 
 Every matrix holds one random vector again and again, each row one place further on (a Hankel matrix). So a graph with
-hundreds of megabytes of weights is compressed to a few megabytes, however its passes transpose it, while the products cost what
-they always cost. All numbers come from numpy, whose generators give the same ones on every machine.
+hundreds of megabytes of weights is compressed to a few megabytes, however its passes transpose it, while the products
+cost what they always cost. All numbers come from numpy, whose generators give the same ones on every machine.
 """
 
 import hashlib
