@@ -1,6 +1,7 @@
 """The server that is put under load: one that runs somewhere, or one that is started here with several repositories."""
 
 import contextlib
+import json
 import re
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -52,6 +53,12 @@ class Target:
             yield client
         finally:
             await client.close()
+
+    def named(self) -> str:
+        """Return what the server calls itself, with its version."""
+        with urllib.request.urlopen(f"http://{self.addresses['http']}/v2") as response:
+            document = json.loads(response.read())
+        return f"{document['name']} {document['version']}"
 
     def batches(self, model: str) -> tuple[int, int]:
         """Return how many rows the network of a model has computed in how many runs, or zeros for another server."""

@@ -118,7 +118,7 @@ async def measure(bench: Bench, parts: Sequence[str]) -> list[str]:
         memory[name] = bench.target.memory()
     used = ", ".join(f"{name} {mebibytes:.0f}" for name, mebibytes in memory.items())
     return [
-        "# A server under load",
+        f"# {bench.target.named()} under load",
         "",
         f"The embedded tagger, {machine}.",
         f"The load and the server share the cores. {bench.compared} answers were compared with those of `pipeline`:",
