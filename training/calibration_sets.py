@@ -95,9 +95,9 @@ def _questions(corpora: _Corpora) -> Iterator[Line]:
 
 
 def _choices(corpora: _Corpora) -> Iterator[Line]:
-    """Yield prompts with one of their choices: the network scores each choice by itself."""
-    for item in corpora.rng.sample(next_sentences(corpora.documents, rng=corpora.rng), _PASSAGES):
-        yield {"text": item.prompt, "text_pair": corpora.rng.choice(item.choices)}
+    """Yield prompts with what follows them. What follows others serves as the other choices."""
+    for item in corpora.rng.sample(next_sentences(corpora.documents, rng=corpora.rng), _DECISIONS):
+        yield {"text": item.prompt, "text_pair": item.choices[item.answer]}
 
 
 def _bare(corpora: _Corpora) -> Iterator[Line]:

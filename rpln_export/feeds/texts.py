@@ -1,4 +1,4 @@
-"""The inputs of a graph for one text: a batch of one row without padding."""
+"""The inputs of a graph for one text, a row without padding, and for one question, with a row for each choice."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rpln_graphs.calls import GraphCall
 from rpln_graphs.feeds import Feeds, build_feeds
+from rpln_graphs.stress import arrays_from_mask
 from rpln_model.config import padding_row
 from rpln_runtime.tasks import (
     BATCH,
@@ -46,6 +47,21 @@ def feeds_from_ids(ids: NDArray[np.int64], inputs: Sequence[Tensor], call: Graph
         "encoder_hidden_states": np.random.default_rng(0).standard_normal,
     }
     return build_feeds(call.wanted_inputs(inputs, sizes), lambda name, shape: made[name](shape))
+
+
+def feeds_from_choices(
+    ids: NDArray[np.int64], mask: NDArray[np.int64], inputs: Sequence[Tensor], call: GraphCall
+) -> Feeds:
+    """Return `inputs` of the network in `call` for one question; `ids` and `mask` are (choices, tokens)."""
+    choices, tokens = ids.shape
+    made: dict[str, Callable[[tuple[int, ...]], NDArray[Any]]] = {
+        "input_ids": lambda _: ids,
+        "inputs_embeds": lambda _: _embedded(call, ids),
+        "head_mask": np.ones,
+    }
+    given = arrays_from_mask(mask, pad=padding_row(call.model.config))
+    wanted = call.wanted_inputs(inputs, {BATCH: 1, CHOICES: choices, SEQUENCE: tokens})
+    return build_feeds(wanted, lambda name, shape: given[name] if name in given else made[name](shape))
 
 
 def _with_masks(call: GraphCall, ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from rpln_export.quantization.gate import Gate, Passage, pass_gate
 from rpln_export.quantization.metric import EvaluationData
 from rpln_export.quantization.rounded_weights import rounded_for_inputs
 from rpln_export.validation.calibration import windows_from_texts
-from rpln_export.validation.graphs_under_test import GraphUnderTest
+from rpln_export.validation.graphs_under_test import GraphUnderTest, SingleGraphUnderTest
 from rpln_graphs.forms import EMBEDDINGS, Form
 from rpln_graphs.passes.quantize_attention import projected_for_scores
 from rpln_graphs.quantization.blocks import Blocks
@@ -130,7 +130,9 @@ def quantize(
     calibrated = any(form.calibrated or form.error_aware for form in forms)
     tried = texts[::HELD_BACK] if calibrated else texts
     others = [text for place, text in enumerate(texts) if place % HELD_BACK] if calibrated else []
-    measured = [under_test.case_from_ids(ids) for text in others for ids in text]
+    # Of a question, one choice is enough to see how far values reach.
+    rows = 1 if plan.task.has_choices else None
+    measured = [under_test.case_from_ids(ids) for text in others for ids in text[:rows]]
     total = len(measured) + sum(_number_of_ways(form) for form in forms)
     numbers = itertools.count(1)
 
@@ -141,7 +143,11 @@ def quantize(
     calibration = _calibration(forms, graphs, under_test, measured, advance=tick)
     rounded = _rounded(forms, traced, under_test, measured, advance=tick)
     prompts = PROMPTS if calibrated and plan.task.generates else 1
-    cases = [under_test.case_from_ids(ids) for text in tried for whole in text for ids in _beginnings(whole, prompts)]
+    if isinstance(under_test, SingleGraphUnderTest) and plan.task.has_choices:
+        cases: list[Any] = list(map(under_test.case_from_choices, tried))
+    else:
+        parts = (ids for text in tried for whole in text for ids in _beginnings(whole, prompts))
+        cases = list(map(under_test.case_from_ids, parts))
     gate = Gate(agreement=plan.gate.min_agreement, drop=plan.gate.max_drop)
     with temporary_folder() as folder:
         trial = Trial(graphs, under_test, cases, folder, data, allow_partial=plan.allow_partial)

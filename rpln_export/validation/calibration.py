@@ -3,14 +3,14 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from rpln_export.checkpoint.planned_graphs import PlannedGraph, TracedGraph
-from rpln_export.plan.calibration import calibration_texts
+from rpln_export.plan.calibration import CalibrationText, calibration_texts
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.decoding import RunGraph
 from rpln_export.validation.graphs_under_test import GraphUnderTest
@@ -19,6 +19,9 @@ from rpln_graphs.feeds import Feeds
 from rpln_graphs.recipes import Rewrite
 from rpln_graphs.rewriting.ranges import Ranges
 from rpln_graphs.sessions import run_from_model
+
+_CHOICES: Final = 4
+"""How many texts there are to choose from, in a question that is made of calibration texts."""
 
 
 def rewrites_from_graphs(
@@ -60,13 +63,26 @@ def ids_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[NDArray[np.int6
     return itertools.chain.from_iterable(windows_from_texts(tokenizer, plan))
 
 
+def _choices(text: CalibrationText, others: Sequence[CalibrationText]) -> list[str]:
+    """Return texts to choose from after `text`: its own second text, and what the following `others` have."""
+    own = [] if text.pair is None else [text.pair]
+    return [*own, *(other.text if other.pair is None else other.pair for other in others)][:_CHOICES]
+
+
 def windows_from_texts(tokenizer: Any, plan: ExportPlan) -> Iterator[list[NDArray[np.int64]]]:
     """Yield the token ids of each of the plan's calibration texts, in windows of what all of its networks take.
 
-    Texts without tokens are left out.
+    Texts without tokens are left out. Where a task has choices, a text is a question, and its rows are its choices.
     """
     limit = min(limits.usable_length for limits in (plan.limits, plan.memory_limits) if limits is not None)
-    for text in calibration_texts(plan.calibration, plan.recipe):
+    texts = calibration_texts(plan.calibration, plan.recipe)
+    if plan.task.has_choices:
+        for place, text in enumerate(texts):
+            choices = _choices(text, [*texts[place + 1 :], *texts[:place]])
+            rows = tokenizer([text.text] * len(choices), choices, truncation=True, max_length=limit)["input_ids"]
+            yield [np.array(row, dtype=np.int64) for row in rows]
+        return
+    for text in texts:
         windows = tokenizer(text.text, text.pair, truncation=True, max_length=limit, return_overflowing_tokens=True)
         found = [np.array(window[:limit], dtype=np.int64) for window in windows["input_ids"] if window]
         if found:

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
-from rpln_export.feeds.texts import feeds_from_ids
+from rpln_export.feeds.texts import feeds_from_choices, feeds_from_ids
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_export.validation.comparison import Array, Run, eager_outputs
 from rpln_export.validation.decoding import DecodingRunner, RunGraph, eager_decoder_outputs, history_feeds
 from rpln_graphs.decoding import DecodingCase, decoding_cases
 from rpln_graphs.feeds import Feeds
 from rpln_graphs.stress import Case, stress_cases
+from rpln_model.config import padding_row
 from rpln_runtime.tasks import ALL_LOGITS, LOGITS_AT_POSITIONS, MASKED_LOGITS, MASKED_POSITIONS
 
 
@@ -98,6 +99,15 @@ class SingleGraphUnderTest:
         """Return a case of one row."""
         feeds = feeds_from_ids(ids, self.planned.plan.inputs, self.planned.call)
         return Case(name="text", feeds=feeds, mask=np.ones((1, ids.size), dtype=np.int64))
+
+    def case_from_choices(self, rows: Sequence[NDArray[np.int64]]) -> Case:
+        """Return a case of one question, whose choices are padded on the right."""
+        call = self.planned.call
+        lengths = np.array([row.size for row in rows])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        ids = np.full(mask.shape, padding_row(call.model.config), dtype=np.int64)
+        ids[mask == 1] = np.concatenate(rows)
+        return Case(name="question", feeds=feeds_from_choices(ids, mask, self.planned.plan.inputs, call), mask=mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,6 +104,11 @@ class Task:
     single_texts: bool = False
 
     @property
+    def has_choices(self) -> bool:
+        """Whether an item of the task is a question with texts to choose from."""
+        return any(CHOICES in tensor.axes for tensor in self.inputs)
+
+    @property
     def generates(self) -> bool:
         """Whether the task generates text, token by token."""
         return self.postprocess is None

@@ -18,7 +18,7 @@ from rpln_export.plan.calibration import (
 )
 from rpln_export.plan.defaults import DEFAULTS
 from rpln_export.plan.export_plan import make_plan
-from rpln_export.validation.calibration import ids_from_texts
+from rpln_export.validation.calibration import ids_from_texts, windows_from_texts
 from rpln_graphs.recipes import RECIPES, Recipe
 from tests.export.checkpoints import USABLE_LENGTH, make_checkpoint
 
@@ -143,3 +143,17 @@ def test_texts_are_tokenized_as_pairs_and_in_windows_of_what_the_network_takes(t
     assert max(map(len, windows)) == USABLE_LENGTH
     inner = np.concatenate([window[1:-1] for window in windows])
     assert inner.tolist() == tokenizer(long, truncation=False)["input_ids"][1:-1]
+
+
+def test_texts_become_questions_where_there_are_choices(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "multiple-choice")
+    lines = [f'{{"text": "{name}?", "text_pair": "{name.lower()}."}}' for name in "ABCDE"]
+    texts = write(tmp_path / "texts.jsonl", "\n".join([*lines, '{"text": "alone"}']))
+    plan = make_plan(str(checkpoint), precision="int8", calibration=texts)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    found = [[row.tolist() for row in rows] for rows in windows_from_texts(tokenizer, plan)]
+
+    expected = {0: ("A?", "a. b. c. d."), 3: ("D?", "d. e. alone a."), 5: ("alone", "a. b. c. d.")}
+    assert len(found) == 6
+    for place, (prompt, choices) in expected.items():
+        assert found[place] == [tokenizer(prompt, choice)["input_ids"] for choice in choices.split()]

@@ -86,6 +86,8 @@ def test_answers_are_those_of_fp32(embedded: Embedded, task: str) -> None:
     items = ITEMS.get(task, TEXTS)
 
     assert decided(task, other(items)) == decided(task, one(items))
+    report = json.loads((embedded(task, precision="int8") / "report.json").read_text(encoding="utf-8"))
+    assert all(form["curve"][-1]["decisions"] >= 50 for form in report["quantization"]["forms"])
 
 
 def test_tags_are_those_of_fp32(embedded: Embedded) -> None:
