@@ -23,12 +23,14 @@ class TextClassification {
   TextClassification(const Context& context, const Options& given)
       : context_(context), truncation_(given.boolean("truncation", false)) {
     const Json top_k = given.value("top_k");
-    if (top_k.is_number_integer() || top_k.is_boolean()) {
+    if (top_k.is_number_integer()) {
       top_k_ = static_cast<std::size_t>(given.integer("top_k", 1, 1));
     } else if (given.has("top_k") && top_k.is_null()) {
       top_k_ = all_labels;
+    } else if (!given.has("top_k") || top_k == "best") {
+      best_alone_ = true;
     } else {
-      best_alone_ = given.choice("top_k", "best", {"best"}) == "best";
+      throw InputError("top_k is " + shown(top_k) + ", expected an integer, 1 or more, 'best' or None.");
     }
     if (given.value("function_to_apply").is_null()) {
       function_ = function_of_problem(context.manifest);

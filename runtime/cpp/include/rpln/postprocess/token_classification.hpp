@@ -52,7 +52,7 @@ class TokenClassification {
       const Json labels = given.value("ignore_labels");
       const auto is_text = [](const Json& label) { return label.is_string(); };
       if (!labels.is_array() || !std::all_of(labels.begin(), labels.end(), is_text)) {
-        throw InputError("ignore_labels is " + shown(labels) + ", expected a list of labels.");
+        throw InputError("ignore_labels is " + shown(labels) + ", expected a list of texts.");
       }
       ignored_ = labels.get<std::vector<std::string>>();
     }
