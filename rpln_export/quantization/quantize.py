@@ -131,8 +131,8 @@ def quantize(
     tried = texts[::HELD_BACK] if calibrated else texts
     others = [text for place, text in enumerate(texts) if place % HELD_BACK] if calibrated else []
     # Of a question, one choice is enough to see how far values reach.
-    rows = 1 if plan.task.has_choices else None
-    measured = [under_test.case_from_ids(ids) for text in others for ids in text[:rows]]
+    choices = 1 if plan.task.has_choices else None
+    measured = [under_test.case_from_ids(ids) for text in others for ids in text[:choices]]
     total = len(measured) + sum(_number_of_ways(form) for form in forms)
     numbers = itertools.count(1)
 
