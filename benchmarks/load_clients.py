@@ -62,7 +62,7 @@ class HttpClient:
     async def post(self, body: bytes, path: str | None = None, headers: Sequence[str] = ()) -> tuple[int, bytes]:
         """Post `body` and return the status and the body of the answer. Raises OSError where the connection ends."""
         head = [f"POST {path or self._path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, int(self._port))
+        reader, writer = await self._connection()
         try:
             writer.write("\r\n".join([*head, "", ""]).encode() + body)
             status, content, stays = await _answer(reader)
@@ -77,6 +77,15 @@ class HttpClient:
         else:
             writer.close()
         return status, content
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return an idle connection that the server has not closed, or a new one."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, int(self._port))
 
     async def close(self) -> None:
         """See Client."""

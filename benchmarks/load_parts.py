@@ -97,8 +97,8 @@ async def closed_part(bench: Bench) -> list[str]:
                 rows, runs = bench.target.batches(bench.target.model)
                 run = await bench.closed(kind, clients=clients, protocol=protocol)
                 rows_after, runs_after = bench.target.batches(bench.target.model)
-                joined = (rows_after - rows) / max(1, runs_after - runs)
-                lines.append(_row(kind, clients, *_beside(run, one), f"{joined:.1f}", _failures(run)))
+                joined = f"{(rows_after - rows) / (runs_after - runs):.1f}" if runs_after > runs else ""
+                lines.append(_row(kind, clients, *_beside(run, one), joined, _failures(run)))
                 one = one or run
         lines.append("")
     return lines
@@ -155,7 +155,8 @@ async def overload_part(bench: Bench) -> list[str]:
     for name, model in bench.target.models.items():
         async with _watched(bench.target, model) as pending:
             run = await bench.open("long", rate=OVERLOAD * most, seconds=bench.overload_seconds, model=model)
-        lines.append(_row(name, *_refusals(run), f"{max(pending, default=0):.0f}"))
+        longest = max(pending, default=0)
+        lines.append(_row(name, *_refusals(run), "" if np.isnan(longest) else f"{longest:.0f}"))
     return lines
 
 

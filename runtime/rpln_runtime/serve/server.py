@@ -28,7 +28,8 @@ Deploy: TypeAlias = Callable[[ServedBundle, ServeSettings], Any]
 START_SECONDS: Final = 600
 """How long the bundles may take to be open."""
 _POLL_SECONDS: Final = 0.2
-
+_IDLE_SECONDS: Final = 75
+"""How long a connection stays open without a request: longer than proxies keep theirs, which would send into it."""
 _STORE_BYTES: Final = 1 << 28
 """The shared memory that large answers go through."""
 _LOG_BOUNDS: Final = {"RAY_ROTATION_MAX_BYTES": str(1 << 24), "RAY_ROTATION_BACKUP_COUNT": "1"}
@@ -81,6 +82,7 @@ def _answer(listener: socket.socket, front: "Front", on_ready: Callable[[str], N
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=seconds,
     )
     server = uvicorn.Server(config)
