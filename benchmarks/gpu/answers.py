@@ -46,7 +46,7 @@ def torch_model(task: str, device: Device) -> Any:
     import transformers
 
     architecture = getattr(transformers, TASKS[task].architecture)
-    return architecture.from_pretrained(DEFAULTS[task].folder).eval().to(device.torch)
+    return architecture.from_pretrained(DEFAULTS[task].folder).float().eval().to(device.torch)
 
 
 def computed(row: BenchBundle, folder: Path, model: Any, device: Device) -> Iterator[dict[str, Any]]:
@@ -93,7 +93,13 @@ def generated(row: BenchBundle, folder: Path, model: Any, device: Device) -> Ite
     """Yield for each batch of prompts what share of a decoder's tokens is torch's; in fp32, all must be."""
     import torch
 
-    generate = generator(folder / row.name, provider=device.provider, do_sample=False, max_new_tokens=NEW_TOKENS)
+    generate = generator(
+        folder / row.name,
+        provider=device.provider,
+        positions="transformers-generate",
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+    )
     manifest = generate.manifest
     rng = np.random.default_rng(0)
     exact = manifest.recipe == "fp32"

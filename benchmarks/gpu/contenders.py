@@ -191,6 +191,7 @@ def our_writer(site: Site, feeds: Feeds) -> Callable[[], np.ndarray]:
     generate = generator(
         site.folder / "writer-fp16-standard",
         provider=site.device.provider,
+        positions="transformers-generate",
         do_sample=False,
         num_beams=1,
         stop_token_ids=(),
