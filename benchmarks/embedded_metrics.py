@@ -189,9 +189,9 @@ def head() -> Iterator[str]:
     versions = versions_of(["onnxruntime", "torch", "transformers", "rpln-export"])
     yield from ("# What 8 and 4 bits cost the embedded checkpoints", "")
     yield "Examples are of documents that no checkpoint was trained on. Shares are in per cent. Decisions are compared"
-    yield "with those in fp32. Blocks are those that the gate left in fp32: 99.5% of the decisions on calibration"
-    yield "texts, and 0.3 points of the metric on examples of other documents. Weights of 8 and 4 bits have the default"
-    yield "gate."
+    yield "with those in fp32. Blocks are those that the gate left in fp32:"
+    yield f"{AGREEMENT:.1%} of the decisions on calibration texts, and {DROP} points of the metric on examples of other"
+    yield "documents. Weights of 8 and 4 bits have the default gate."
     yield from ("", f"{machine['processor']}; {', '.join(f'{name} {version}' for name, version in versions.items())}")
     yield from ("", "| task | precision | examples | metric | fp32 | quantized | change | equal decisions | blocks |")
     yield "|---|---|---|---|---|---|---|---|---|"

@@ -3,17 +3,24 @@
 import hashlib
 import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.gpu.answers import PROMPTS, generated, torch_model
+from benchmarks.gpu.bundles import DECODERS, bundle_named
+from benchmarks.gpu.device import DEVICES
 from benchmarks.gpu.networks import NETWORKS, hankel_model, small, weight
 from benchmarks.gpu.page import page_from_results
 from benchmarks.gpu.pieces import LIST, pack, unpack
 from benchmarks.gpu.results import FILE, Results
 from benchmarks.gpu.run import run_process
+from tests.embedded import embedded_bundle
 
 
 def test_weights_are_the_same_everywhere() -> None:
@@ -83,6 +90,30 @@ def test_a_run_that_was_cut_has_a_page(tmp_path: Path, device: str) -> None:
     )
     assert all((goal in page) == (device == "cuda") for goal in goals)
     assert "encoders: 9 s, ended: `its time was over`" in page
+
+
+def test_a_step_ends_with_what_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def interrupted(self: subprocess.Popen[str], **_: object) -> None:
+        started.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_process([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, seconds=60)
+    assert started[0].wait(10) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("task", DECODERS)
+def test_decoders_in_fp32_write_what_torch_writes(tmp_path_factory: pytest.TempPathFactory, task: str) -> None:
+    """The comparison itself is tested: it has to ask torch and the bundle for the same."""
+    device = DEVICES["cpu"]
+    row = bundle_named(f"{task}-fp32-standard")
+    folder = tmp_path_factory.mktemp("bundles")
+    shutil.copytree(embedded_bundle(tmp_path_factory, task), folder / row.name)
+    facts = list(generated(row, folder, torch_model(task, device), device))
+    assert [fact["equal"] for fact in facts] == [True] * len(PROMPTS)
 
 
 def test_a_step_that_hangs_ends_with_what_it_started() -> None:

@@ -1,8 +1,7 @@
 """What one request may ask of a server at most, and leave there.
 
-What a user asks of a `pipeline` on their own machine has no limits.
-
-The bytes of a request do not limit its work: the ten bytes of `"top_k": 5000000` may cost minutes.
+What a user asks of a `pipeline` on their own machine has no limits. The bytes of a request do not limit its work: the
+few bytes of `"top_k": 5000000` may cost minutes.
 """
 
 import warnings
@@ -31,6 +30,14 @@ SEQUENCES: Final = ("num_beams", "num_return_sequences")
 
 MOST_DECODED: Final = 10_000
 """The most texts of the answers to a request that are decoded one by one, each in about a tenth of a millisecond."""
+
+MOST_LETTERS: Final = 1_000
+"""The most letters of a sentence for a client, which may quote what the client sent."""
+
+
+def cut_sentence(sentence: str) -> str:
+    """Return a sentence for a client, cut if it is long."""
+    return sentence if len(sentence) <= MOST_LETTERS else f"{sentence[:MOST_LETTERS]} ..."
 
 
 def check_request_options(options: Mapping[str, Any], most: Mapping[str, int]) -> None:

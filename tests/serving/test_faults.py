@@ -1,9 +1,12 @@
 """Overload, processes that end, and a stop: requests are answered, or refused in a way that clients can try again."""
 
+import contextlib
+import http.client
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,6 +60,16 @@ def test_overload_is_refused_at_once_with_the_time_to_come_back(small: Server) -
     counts = rf"(\d+) requests, because the queue of '{NAME}' is full"
     wait_until(lambda: sum(map(int, re.findall(counts, small.text_of_log()))) >= len(refused))
     assert "of at most" not in small.text_of_log()
+    assert all(one.headers["x-request-id"] in small.text_of_log() for one in refused)
+
+
+def test_a_connection_stays_open_between_requests(small: Server) -> None:
+    """A proxy keeps its connections for some time, and loses what it sends into one that is just being closed."""
+    with contextlib.closing(http.client.HTTPConnection(small.address, timeout=60)) as connection:
+        for seconds in (7, 0):
+            connection.request("GET", "/v2/health/live")
+            assert connection.getresponse().read()
+            time.sleep(seconds)
 
 
 def test_processes_that_are_killed_are_started_anew_and_no_answer_is_wrong(small: Server) -> None:

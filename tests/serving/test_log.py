@@ -2,7 +2,7 @@
 
 import pytest
 
-from rpln_runtime.serve.log import FULL, LOG, LogHandler
+from rpln_runtime.serve.log import FULL, ID, LOG, LogHandler
 
 
 def test_requests_that_find_no_room_are_one_line(
@@ -10,11 +10,12 @@ def test_requests_that_find_no_room_are_one_line(
 ) -> None:
     handler = LogHandler()
     monkeypatch.setattr(LOG, "handlers", [handler])
-    for full in ("the queue of 'writer'", None, "the server", "the queue of 'writer'"):
-        LOG.warning("a refusal", extra={FULL: full})
+    queue = "the queue of 'writer'"
+    for name, full in (("a", queue), ("b", None), ("c", "the server"), ("d", queue)):
+        LOG.warning("a refusal", extra={FULL: full, ID: name})
     assert capsys.readouterr().err == "a refusal\n"
     handler.tell_refused()
-    told = "2 requests, because the queue of 'writer' is full; 1 requests, because the server is full"
+    told = "2 requests, because the queue of 'writer' is full: a d; 1 requests, because the server is full: c"
     assert capsys.readouterr().err == f"refused in the last second: {told}\n"
     handler.tell_refused()
     assert not capsys.readouterr().err

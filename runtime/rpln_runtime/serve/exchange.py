@@ -16,7 +16,7 @@ from rpln_runtime.documents import DocumentError, document_from_bytes
 from rpln_runtime.errors import InputError
 from rpln_runtime.limits import OTHER
 from rpln_runtime.serve.front import Front
-from rpln_runtime.serve.log import FULL, LOG
+from rpln_runtime.serve.log import FULL, ID, LOG
 from rpln_runtime.serve.openai import error_body
 from rpln_runtime.serve.refusals import RETRY_SECONDS, Refusal, outcome_of
 from rpln_runtime.serve.settings import ServeSettings
@@ -99,8 +99,9 @@ def log_refusal(request: Request, refusal: Refusal) -> None:
 
 def _log(request: Request, status: int, text: str, *, full: str | None = None) -> None:
     path = request.scope["path"]
-    line = ("%s %s %s: %s", _request_id(request), _in_a_line(path), status, _in_a_line(text))
-    LOG.warning(*line, extra={FULL: full})
+    name = _request_id(request)
+    line = ("%s %s %s: %s", name, _in_a_line(path), status, _in_a_line(text))
+    LOG.warning(*line, extra={FULL: full, ID: name})
 
 
 def _in_a_line(text: str) -> str:

@@ -2,24 +2,26 @@
 
 import logging
 import threading
-from collections import Counter
+from collections import defaultdict
 from typing import Final
 
 LOG: Final = logging.getLogger("rpln.serve")
 FULL: Final = "full"
 """The attribute of a record, given as `extra`, that names what had no room for a request, such as a queue."""
+ID: Final = "request_id"
+"""The attribute of such a record with the id of the request."""
 _SECONDS: Final = 1.0
 
 
 class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # it is generic for type checkers alone
-    """Writes records to stderr, and counts those of requests that found no room, which are one line together."""
+    """Writes records to stderr; those of requests that found no room become one line together, with their ids."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._refused: Counter[str] = Counter()
+        self._refused: defaultdict[str, list[str]] = defaultdict(list)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or count it. The lock of the handler is held."""
+        """Write a record, or keep the id of its request. The lock of the handler is held."""
         full = getattr(record, FULL, None)
         if full is None:
             super().emit(record)
@@ -28,16 +30,17 @@ class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]  # it is gene
             timer = threading.Timer(_SECONDS, self.tell_refused)
             timer.daemon = True
             timer.start()
-        self._refused[full] += 1
+        self._refused[full].append(getattr(record, ID))
 
     def tell_refused(self) -> None:
-        """Write how many requests were refused since the last such line, if any were."""
+        """Write which requests were refused since the last such line, if any were."""
         assert self.lock is not None
         with self.lock:
-            refused, self._refused = self._refused, Counter()
+            refused, self._refused = self._refused, defaultdict(list)
         if refused:
-            counts = "; ".join(f"{number} requests, because {full} is full" for full, number in sorted(refused.items()))
-            LOG.warning("refused in the last second: %s", counts)
+            rows = sorted(refused.items())
+            told = "; ".join(f"{len(ids)} requests, because {full} is full: {' '.join(ids)}" for full, ids in rows)
+            LOG.warning("refused in the last second: %s", told)
 
 
 def log_to_stderr() -> LogHandler:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rpln_runtime.errors import InputError
+from rpln_runtime.request_limits import cut_sentence
 
-_MOST_LETTERS: Final = 1000
-"""The most letters of a sentence, which may quote what the client sent."""
 RETRY_SECONDS: Final = 1
 """When a client may come back that was refused with 503."""
 
@@ -19,7 +18,7 @@ class Refusal(Exception):  # noqa: N818  # it is an answer
     """
 
     def __init__(self, status: int, sentence: str, *, log: str = "", full: str | None = None) -> None:
-        super().__init__(sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ...")
+        super().__init__(cut_sentence(sentence))
         self.status = status
         self.log = log
         self.full = full

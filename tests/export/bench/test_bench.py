@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from rpln_export.bench import BenchReport, measure
+from rpln_export.bench import BenchReport, measure, measuring
 from rpln_export.bench.cases import case_feeds, case_prompts, make_cases
 from rpln_export.bench.contenders import BenchContender, timed_decoder
 from rpln_export.bench.figures import EQUAL, FASTER, SLOWER, UNCLEAR, percentiles, round_ratios, verdict_on
@@ -22,6 +22,7 @@ from rpln_export.bench.report import report_from_rounds
 from rpln_export.bench.rounds import PAUSE, WARM_UPS, Rounds, Run, Sample, run_rounds
 from rpln_export.cli import INTERRUPTED, rpln_command
 from rpln_export.forms.speeds import LEAST_ROUNDS, places_around
+from rpln_export.validation import revalidate
 from rpln_runtime.errors import InputError, ManifestError, ProviderError, RplnError
 from rpln_runtime.manifest import read_manifest
 from tests.export.conftest import Export
@@ -278,6 +279,22 @@ def test_each_provider_and_number_of_threads_is_a_contender(encoder: Path) -> No
     sizes: dict[str, Any] = {"batches": [1], "lengths": [4], "rounds": 1, "with_torch": False, "memory": False}
     report = measure([encoder], providers=["cpu", "cpu"], threads=[1, 2], **sizes)
     assert [(one.name, one.threads) for one in report.contenders] == [("bundle cpu 1t", 1), ("bundle cpu 2t", 2)]
+
+
+def test_torch_that_does_not_fit_twice_is_left_out_of_the_memory(
+    encoder: Path, exported: Callable[..., Export], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RplnError("killed")
+
+    monkeypatch.setattr(measuring, "peak_memory_of_torch", fail)
+    checkpoint = exported("token-classification").checkpoint
+    monkeypatch.setattr(revalidate, "find_checkpoint", lambda *_: checkpoint)
+    report = measure([encoder], batches=[1], lengths=[4], rounds=1)
+    assert [one.peak_memory is None for one in report.contenders] == [True, False]
+    assert "The memory of eager torch was left out: killed" in report.sentences
+    with pytest.raises(RplnError, match="killed"):
+        measure([encoder], batches=[1], lengths=[4], rounds=1, checkpoint=str(checkpoint))
 
 
 def test_a_process_that_cannot_measure_memory_says_why(encoder: Path, tmp_path: Path) -> None:

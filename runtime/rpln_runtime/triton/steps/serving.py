@@ -7,16 +7,13 @@ import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import triton_python_backend_utils as triton
 
 from rpln_runtime.errors import InputError
-from rpln_runtime.request_limits import ignore_warnings
-
-_MOST_LETTERS: Final = 1000
-"""The most letters of a sentence for a client, which may quote what the client sent."""
+from rpln_runtime.request_limits import cut_sentence, ignore_warnings
 
 Step: TypeAlias = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -62,9 +59,7 @@ def triton_error(error: Exception) -> Any:
     the server's log gets the traceback.
     """
     if isinstance(error, InputError):
-        sentence = str(error)
-        cut = sentence if len(sentence) <= _MOST_LETTERS else f"{sentence[:_MOST_LETTERS]} ..."
-        return triton.TritonError(cut, triton.TritonError.INVALID_ARG)
+        return triton.TritonError(cut_sentence(str(error)), triton.TritonError.INVALID_ARG)
     triton.Logger.log_error("".join(traceback.format_exception(error)))
     sentence = f"the server failed ({type(error).__name__}); its log has the reason."
     return triton.TritonError(sentence, triton.TritonError.INTERNAL)
