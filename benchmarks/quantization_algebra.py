@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, RobertaPreLayerNormConfig, RobertaPreLayerNormForTokenClassification
 
 from benchmarks.machine import describe_machine, versions_of
-from benchmarks.quantization import nncf_static
+from benchmarks.quantization.nncf_tools import nncf_static
 from rpln_export.checkpoint.model import load_model
 from rpln_export.checkpoint.planned_graphs import PlannedGraph, TracedGraph, planned_graphs_from_model
 from rpln_export.feeds.texts import feeds_from_ids
