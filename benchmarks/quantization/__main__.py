@@ -81,7 +81,9 @@ Base size ({layers} layers of 768) with random weights; all contenders in one ru
   compared. It computes nothing on padding, as the packed forms do.
 - ONNX Runtime's static int8: products with weights (MatMul and Gemm), per channel, ranges from the smallest to the
   largest value, on a graph prepared by `quant_pre_process`; "by default" takes all operators that it knows, per tensor.
-- torch runs in eager mode. Its own dynamic int8 uses the engine {ENGINE}.
+- torch runs in eager mode, and its own dynamic int8 with the engine {ENGINE}; torchao's int8, which is slower than fp32
+  in eager mode, runs compiled, with weights frozen and dynamic sizes.
+- NNCF's compressed weights run with OpenVINO's dynamic quantization, which rounds activations in groups of 32.
 - Decoders write {NEW_TOKENS} tokens after prompts of {PROMPT}, the likeliest each time, in a plain loop: ONNX Runtime
   gets its keys and values back as inputs, OpenVINO keeps them as state. CTranslate2 and torch have loops of their own.
   MatMulNBits has symmetric blocks of {BLOCK}, rounded to nearest, and activations in 8 bits (accuracy level 4). NNCF's

@@ -1,6 +1,7 @@
 """Contender: one row for each way to run a network; what is not installed here is left out, and named."""
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final, Generic, TypeVar
 
 REFERENCE: Final = "ONNX Runtime fp32"
 """The contender that all others are compared with."""
+COMPILERS: Final = ("c++", "g++", "clang++")
 
 Setup = TypeVar("Setup")
 Opened = TypeVar("Opened")
@@ -20,17 +22,20 @@ class Contender(Generic[Setup, Opened]):
     Attributes:
         name: what the tables call it.
         needs: the packages that it needs beside those of this project.
+        compiles: whether it needs a C++ compiler.
         make: makes its files from what all contenders are made from, and opens them.
     """
 
     name: str
     make: Callable[[Setup], Opened]
     needs: tuple[str, ...] = ()
+    compiles: bool = False
 
     @property
     def missing(self) -> list[str]:
-        """The packages that it needs, and that are not installed."""
-        return [name for name in self.needs if importlib.util.find_spec(name) is None]
+        """What it needs, and is not installed."""
+        packages = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return packages + ["a C++ compiler"] * (self.compiles and not any(map(shutil.which, COMPILERS)))
 
 
 def open_all(rows: Iterable[Contender[Setup, Opened]], setup: Setup) -> dict[str, Opened]:
@@ -47,7 +52,7 @@ def open_all(rows: Iterable[Contender[Setup, Opened]], setup: Setup) -> dict[str
 
 def left_out(row: Contender[Setup, Opened]) -> str:
     """Return the sentence that names what a contender lacks."""
-    return f"Left out: {row.name}. Not installed: {', '.join(row.missing)} (pip install {' '.join(row.missing)})."
+    return f"Left out: {row.name}. Not installed: {', '.join(row.missing)}."
 
 
 def megabytes(path: Path) -> float:

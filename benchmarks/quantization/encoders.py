@@ -208,7 +208,10 @@ ENCODERS: Final[tuple[Contender[Setup, Encoder], ...]] = (
     ),
     Contender(name="torch's dynamic int8", make=partial(_torch, quantize=torch_tools.torch_dynamic)),
     Contender(
-        name="torchao's dynamic int8", make=partial(_torch, quantize=torch_tools.torchao_dynamic), needs=("torchao",)
+        name="torchao's dynamic int8, torch.compile",
+        make=partial(_torch, quantize=torch_tools.torchao_compiled),
+        needs=("torchao",),
+        compiles=True,
     ),
     Contender(name="CTranslate2 int8", make=partial(_ctranslate2, quantization="int8"), needs=("ctranslate2",)),
     *(row for form in RECIPES["int8"].forms.values() for row in _ours(form)),
