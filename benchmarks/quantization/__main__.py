@@ -67,7 +67,7 @@ def _head(layers: int, threads: int) -> str:
     machine = describe_machine(threads=threads)
     versions = ", ".join(f"{name} {version}" for name, version in versions_of(DISTRIBUTIONS).items())
     contenders: tuple[Contender[Any, Any], ...] = (*ENCODERS, *DECODERS, *WITH_ANOTHER_HEAD)
-    missing = [left_out(row) for row in contenders if row.missing]
+    missing = dict.fromkeys(left_out(row) for row in contenders if row.missing)
     return f"""# Quantized graphs
 
 `python -m benchmarks.quantization`: how many times as fast as {REFERENCE}, the median of the ratios of all rounds.
@@ -80,9 +80,10 @@ Base size ({layers} layers of 768) with random weights; all contenders in one ru
   the same outputs, with the head in torch; its decoder lacks GELU and LayerNorm in the head, so that only its speed is
   compared. It computes nothing on padding, as the packed forms do.
 - ONNX Runtime's static int8: products with weights (MatMul and Gemm), per channel, ranges from the smallest to the
-  largest value, on a graph prepared by `quant_pre_process`; "by default" takes all operators that it knows, per tensor.
-- torch runs in eager mode, and its own dynamic int8 with the engine {ENGINE}; torchao's int8, which is slower than fp32
-  in eager mode, runs compiled, with weights frozen and dynamic sizes.
+  largest value, on a graph prepared by `quant_pre_process`; it rounds what the products give out, too. "By default"
+  takes all operators that it knows, per tensor.
+- torch runs in eager mode, and its own dynamic int8 with the engine {ENGINE}; torchao's int8, which gains little in eager
+  mode, runs compiled, with weights frozen and dynamic sizes.
 - NNCF's compressed weights run with OpenVINO's dynamic quantization, which rounds activations in groups of 32.
 - Decoders write {NEW_TOKENS} tokens after prompts of {PROMPT}, the likeliest each time, in a plain loop: ONNX Runtime
   gets its keys and values back as inputs, OpenVINO keeps them as state. CTranslate2 and torch have loops of their own.

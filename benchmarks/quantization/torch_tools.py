@@ -29,7 +29,7 @@ def torch_dynamic(model: Any) -> Any:
 
 
 def torchao_compiled(model: Any) -> Any:
-    """Return the model with its linear layers in torchao's int8, compiled: in eager mode it is slower than fp32.
+    """Return the model with its linear layers in torchao's int8, compiled: in eager mode it gains little.
 
     Sizes are dynamic, so that it is compiled only once or twice.
     """
