@@ -82,8 +82,8 @@ Base size ({layers} layers of 768) with random weights; all contenders in one ru
 - ONNX Runtime's static int8: products with weights (MatMul and Gemm), per channel, ranges from the smallest to the
   largest value, on a graph prepared by `quant_pre_process`; it rounds what the products give out, too. "By default"
   takes all operators that it knows, per tensor.
-- torch runs in eager mode, and its own dynamic int8 with the engine {ENGINE}; torchao's int8, which gains little in eager
-  mode, runs compiled, with weights frozen and dynamic sizes.
+- torch runs in eager mode, and its own dynamic int8 with the engine {ENGINE}; torchao's int8, which gains little in
+  eager mode, runs compiled, with weights frozen and dynamic sizes.
 - NNCF's compressed weights run with OpenVINO's dynamic quantization, which rounds activations in groups of 32.
 - Decoders write {NEW_TOKENS} tokens after prompts of {PROMPT}, the likeliest each time, in a plain loop: ONNX Runtime
   gets its keys and values back as inputs, OpenVINO keeps them as state. CTranslate2 and torch have loops of their own.
