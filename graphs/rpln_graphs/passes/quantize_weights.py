@@ -93,7 +93,7 @@ class QuantizeWeightsTo8(QuantizeWeights):
 class QuantizeWeightsTo4(QuantizeWeights):
     """Weights in 4 bits, in blocks of up to 128.
 
-    Smaller blocks are a little more accurate, but steps of a base-size decoder take up to a fifth longer with 32.
+    Smaller blocks are a little more accurate, but steps of a base-size decoder take a sixth longer with 32.
     """
 
     bits = 4
