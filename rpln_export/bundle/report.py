@@ -34,6 +34,7 @@ from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from
 from rpln_graphs.rewriting.ranges import FLOAT16_MAX
 from rpln_graphs.save import weights_from_model
 from rpln_graphs.tolerances import Tolerance
+from rpln_model.weights import GENERATION_CONFIG
 from rpln_runtime.described import Described, megabytes
 from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
@@ -203,14 +204,14 @@ class GenerationReport:
     """What the bundle makes of the checkpoint's generation_config.json, or of such fields in its config.json.
 
     Attributes:
-        file: the name of the file.
         defaults: the options that it sets, which count where the user gives no others.
         unsupported: the fields with which transformers may write other texts than the bundle.
+        file: the name of the file.
     """
 
-    file: str
     defaults: Mapping[str, Any]
     unsupported: Mapping[str, Any]
+    file: str = GENERATION_CONFIG
 
     @property
     def sentences(self) -> Sequence[str]:
@@ -373,9 +374,9 @@ def _generation_report(plan: ExportPlan) -> GenerationReport | None:
     if plan.generation is None:
         return None
     return GenerationReport(
-        file=plan.stated_generation.file,
         defaults=plan.generation.defaults,
         unsupported=plan.unsupported_generation,
+        file=plan.stated_generation.file,
     )
 
 

@@ -163,9 +163,9 @@ def test_the_export_says_what_is_honoured_and_what_is_not(exported_with: Callabl
     report = json.loads((export.folder / "report.json").read_text(encoding="utf-8"))
     unsupported = {"typical_p": 0.9, "encoder_no_repeat_ngram_size": 2}
     assert report["generation"] == {
-        "file": "generation_config.json",
         "defaults": honoured,
         "unsupported": unsupported,
+        "file": "generation_config.json",
     }
     for text in (export.result.stdout, (export.folder / "report.md").read_text(encoding="utf-8")):
         (warning,) = (line for line in text.splitlines() if line.startswith("Warning: generation_config.json"))
