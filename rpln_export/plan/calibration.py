@@ -59,9 +59,11 @@ def calibration_texts(path: Path | None, recipe: Recipe) -> list[CalibrationText
     path = path or (TEXTS_OF_QUANTIZED if recipe.quantizes else DEFAULT_TEXTS)
     try:
         # Not splitlines of a text, which also ends lines where texts may go on, such as at U+2028 in JSON.
-        lines = [line.decode() for line in path.read_bytes().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
+        lines = [
+            _decoded(line, f"{path}, line {number}") for number, line in enumerate(path.read_bytes().splitlines(), 1)
+        ]
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read ({error.strerror}). {EXPECTED}") from error
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise PlanError(f"{path} is neither a .txt nor a .jsonl file. {EXPECTED}")
@@ -73,6 +75,13 @@ def calibration_texts(path: Path | None, recipe: Recipe) -> list[CalibrationText
     if not texts:
         raise PlanError(f"{path} is empty. {EXPECTED}")
     return texts
+
+
+def _decoded(line: bytes, place: str) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{place}, cannot be read ({error}). {EXPECTED}") from error
 
 
 def _text_from_line(line: str, place: str) -> CalibrationText:  # noqa: ARG001 # any line is a text

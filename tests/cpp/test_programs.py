@@ -71,11 +71,9 @@ def test_help_names_every_option(built: Build, demo: Demo) -> None:
 def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo, tmp_path: Path) -> None:
     assert run(built).returncode == 2
     found = run(built, demo("token-classification") / "model.onnx", "text")
-    assert (found.returncode, found.stderr) == (
-        4,
-        f"Error: {demo('token-classification')}/model.onnx is a file: expected a bundle, which is a folder. Name the "
-        f"folder that it is in: {demo('token-classification')}\n",
-    )
+    assert found.returncode == 4
+    assert "model.onnx is a file: expected a bundle, which is a folder. Name the folder that it is in: " in found.stderr
+    assert found.stderr.endswith(f": {demo('token-classification')}\n")
     found = run(built, tmp_path, "text")
     assert found.returncode == 4
     assert found.stderr.startswith("Error: ")

@@ -131,7 +131,7 @@ def test_files_without_a_text_are_refused(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "empty.txt", " \n\n")) == f"{tmp_path / 'empty.txt'} is empty. {EXPECTED}"
     assert "cannot be read" in refusal(tmp_path / "missing.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    assert "cannot be read" in refusal(tmp_path / "latin.txt")
+    assert "latin.txt, line 1, cannot be read" in refusal(tmp_path / "latin.txt")
     assert "cannot be read" in refusal(tmp_path)
 
 
