@@ -59,10 +59,6 @@ def load_composition(source: str | Path, *, revision: str | None = None) -> Comp
     """
     config = read_config(local_folder(source, revision=revision), RobertaPreLayerNormConfig, EncoderDecoderConfig)
     config.name_or_path = str(source)
-    # A config.json may name the attention that it was trained with. Here it is written out, whatever computed it there.
-    for one in (config, *(getattr(config, name, None) for name in ("encoder", "decoder"))):
-        if isinstance(one, PretrainedConfig):
-            one._attn_implementation = "eager"  # noqa: SLF001 # the only name that transformers reads
     return composition_from_config(config)
 
 
