@@ -281,7 +281,7 @@ def test_a_config_that_states_no_more_than_ids_says_nothing(tmp_path: Path) -> N
     [
         ({"num_beams": 0}, r"config\.json cannot be followed: num_beams is 0.* Correct it there"),
         ({"max_length": "20"}, r"max_length is '20', expected an integer .* Correct it in config\.json"),
-        ({"suppress_tokens": [10**6]}, r"config\.json cannot be followed: suppress_tokens is 1000000"),
+        ({"suppress_tokens": [10**6]}, r"config\.json cannot be followed: a token of suppress_tokens is 1000000"),
     ],
     ids=str,
 )
