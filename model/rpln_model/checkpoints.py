@@ -53,6 +53,10 @@ def read_config(folder: Path, *kinds: type[Config]) -> Config:
         if not isinstance(fields.get(part), dict):
             raise CheckpointError(f"{path} has no configuration of its {part}; expected one under {part!r}")
     _check_fields(fields, path, parts=_PARTS.get(model_type, ()))
+    for network in (fields, *(fields[part] for part in _PARTS.get(model_type, ()))):
+        # The attention that it was trained with: here attention is written out, whatever computed it there.
+        for name in ("attn_implementation", "_attn_implementation"):
+            network.pop(name, None)
     return config_from_fields(by_type[model_type], fields, path=path)
 
 

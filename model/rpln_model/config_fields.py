@@ -89,6 +89,7 @@ FIELDS: Final[Mapping[str, Values]] = {
     "cross_attention_hidden_size": SIZE.or_null(),
     "layer_norm_eps": number(0, 1),
     "initializer_range": number(0, 1000),
+    "chunk_size_feed_forward": whole(0, LARGEST_SIZE),
     "hidden_dropout_prob": PROBABILITY,
     "attention_probs_dropout_prob": PROBABILITY,
     "classifier_dropout": PROBABILITY.or_null(),

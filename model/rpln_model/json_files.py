@@ -14,6 +14,8 @@ MOST_BYTES: Final = 1 << 26
 """The most bytes of a file."""
 MOST_DEPTH: Final = 64
 """The most lists and objects inside each other."""
+LFS_POINTER: Final = b"version https://git-lfs"
+"""How a file begins that git has put in the place of a larger one."""
 
 
 def read_json(path: Path, *, cure: str) -> Any:
@@ -27,6 +29,8 @@ def read_json(path: Path, *, cure: str) -> Any:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        if content.startswith(LFS_POINTER):
+            raise CheckpointError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in its folder")
         value = _DECODER.decode(content.decode())
         _check_depth(value)
     except OSError as error:

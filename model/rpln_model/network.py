@@ -159,6 +159,11 @@ class Network(PreTrainedModel):
         model, info = load(None, *args, state_dict=tensors, **options)
         if cls.can_generate() and (folder / GENERATION_CONFIG).is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
+        elif cls.can_generate() and not hasattr(model.config, "num_beams"):
+            # transformers 5 leaves such fields of an old config.json out of its config, and reads the file again.
+            model.generation_config = GenerationConfig.from_pretrained(
+                folder, config_file_name=CONFIG, _from_model_config=True
+            )
         return model, info
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> None:  # type: ignore[override]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rpln_model.errors import CheckpointError, CheckpointNotFoundError
 from rpln_model.hub import uses_cache_only
-from rpln_model.json_files import read_json
+from rpln_model.json_files import LFS_POINTER, read_json
 from rpln_model.names import network_name
 
 SAFETENSORS: Final = "model.safetensors"
@@ -281,7 +281,7 @@ def _corrupt(path: Path, error: Exception) -> CheckpointError:
             start = file.read(64)
     except OSError as unreadable:
         return CheckpointError(f"{path} cannot be read ({unreadable.strerror}); check its permissions")
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_POINTER):
         return CheckpointError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` in its folder")
     if foreign := _FOREIGN_CLASS.search(str(error)):
         return CheckpointError(

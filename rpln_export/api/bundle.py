@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rpln_runtime import Generator, Session, generator, load, pipeline
 from rpln_runtime.described import Described
 from rpln_runtime.manifest import Manifest, read_manifest
+from rpln_runtime.options import path_from_value
 
 if TYPE_CHECKING:
     from rpln_export.bench import BenchReport
@@ -35,7 +36,7 @@ class Bundle(Described):
         Without `verify`, the SHA-256 of its files is not compared with the manifest. Raises ManifestError for a folder
         that is not a complete bundle of this version.
         """
-        path = Path(folder)
+        path = path_from_value("folder", folder)
         return cls(path=path, manifest=read_manifest(path, verify=verify))
 
     @property

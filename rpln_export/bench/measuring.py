@@ -15,6 +15,7 @@ from rpln_export.bench.rounds import run_rounds
 from rpln_export.steps import Silent, Steps, Watcher
 from rpln_runtime.engines.providers import provider_row
 from rpln_runtime.errors import InputError, RplnError
+from rpln_runtime.limits import MOST_THREADS
 from rpln_runtime.manifest import Manifest, read_manifest
 from rpln_runtime.options import check_integer, path_from_value
 from rpln_runtime.session import default_provider
@@ -124,7 +125,7 @@ def _check_options(
         raise InputError("no bundle is named, expected one folder or more.")
     check_integer("new_tokens", new_tokens, minimum=1)
     for count in threads:
-        check_integer("threads", count, minimum=1)
+        check_integer("threads", count, minimum=1, maximum=MOST_THREADS)
     if rounds is not None:
         check_integer("rounds", rounds, minimum=1)
     if not seconds > 0:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -29,15 +30,18 @@ TOOLS: Final = ("rpln-export", "torch", "transformers", "onnx", "onnx-ir", "onnx
 def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
     """Write config.json and generation_config.json, which transformers and Optimum read, and the tokenizer's files.
 
-    There is a generation_config.json only for a task that generates text, if the checkpoint has one.
+    There is a generation_config.json only for a task that generates text, if the checkpoint has one, or if its
+    config.json has such fields: transformers 5 would drop them from the config.json that is written here.
     """
     own = plan.composition.config
     config = type(own).from_dict(own.to_dict())
     config.architectures = [_architecture(plan)]
     config.save_pretrained(folder)
-    stated = plan.source.network_folder / GENERATION_CONFIG
-    if plan.task.generates and stated.is_file():
-        shutil.copyfile(stated, folder / GENERATION_CONFIG)
+    stated = plan.stated_generation
+    if stated.file != GENERATION_CONFIG and stated.fields:
+        (folder / GENERATION_CONFIG).write_text(json.dumps(stated.fields, indent=2) + "\n", encoding="utf-8")
+    elif plan.task.generates and (own_file := plan.source.network_folder / GENERATION_CONFIG).is_file():
+        shutil.copyfile(own_file, folder / GENERATION_CONFIG)
     save_tokenizer(tokenizer, folder)
 
 

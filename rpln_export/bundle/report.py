@@ -34,6 +34,7 @@ from rpln_graphs.rewriting.base import Refusal, counts_from_model, refusals_from
 from rpln_graphs.rewriting.ranges import FLOAT16_MAX
 from rpln_graphs.save import weights_from_model
 from rpln_graphs.tolerances import Tolerance
+from rpln_model.weights import GENERATION_CONFIG
 from rpln_runtime.described import Described, megabytes
 from rpln_runtime.documents import shown
 from rpln_runtime.manifest import MANIFEST_NAME, Optimization
@@ -200,27 +201,27 @@ class QuantizationReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationReport:
-    """What the bundle makes of the checkpoint's generation_config.json.
+    """What the bundle makes of the checkpoint's generation_config.json, or of such fields in its config.json.
 
     Attributes:
         defaults: the options that it sets, which count where the user gives no others.
         unsupported: the fields with which transformers may write other texts than the bundle.
+        file: the name of the file.
     """
 
     defaults: Mapping[str, Any]
     unsupported: Mapping[str, Any]
+    file: str = GENERATION_CONFIG
 
     @property
     def sentences(self) -> Sequence[str]:
         """What there is to say of it, a sentence for each kind of field."""
         found = []
         if self.defaults:
-            found.append(
-                f"generation_config.json sets these options, which texts get by default: {_in_words(self.defaults)}."
-            )
+            found.append(f"{self.file} sets these options, which texts get by default: {_in_words(self.defaults)}.")
         if self.unsupported:
             found.append(
-                "Warning: generation_config.json sets what rpln-runtime does not support: "
+                f"Warning: {self.file} sets what rpln-runtime does not support: "
                 f"{_in_words(self.unsupported)}. The graphs are right, but transformers' generate may write other "
                 "texts than the bundle."
             )
@@ -372,7 +373,11 @@ def report_from_export(
 def _generation_report(plan: ExportPlan) -> GenerationReport | None:
     if plan.generation is None:
         return None
-    return GenerationReport(defaults=plan.generation.defaults, unsupported=plan.unsupported_generation)
+    return GenerationReport(
+        defaults=plan.generation.defaults,
+        unsupported=plan.unsupported_generation,
+        file=plan.stated_generation.file,
+    )
 
 
 def _quantization_report(quantization: Quantization) -> QuantizationReport:

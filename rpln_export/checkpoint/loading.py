@@ -10,6 +10,7 @@ from rpln_export.checkpoint.sentences import lower_texts
 from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.plan.export_plan import ExportPlan
 from rpln_graphs.text import BytePairs
+from rpln_model.config import usable_length
 from rpln_runtime.manifest import Source
 from rpln_runtime.postprocess import POSTPROCESS
 from rpln_runtime.tasks import Task
@@ -60,7 +61,7 @@ def load_checkpoint(plan: ExportPlan) -> Checkpoint:
         model=model,
         left_out=left_out,
         tokenizer=tokenizer,
-        notes=(*notes, *_notes_on_prompts(plan)),
+        notes=(*notes, *_notes_on_prompts(plan), *_notes_on_length(plan, tokenizer)),
         source=source_from_plan(plan),
         byte_pairs=byte_pairs_from_tokenizer(tokenizer, plan) if plan.with_tokenizer else None,
     )
@@ -72,6 +73,18 @@ def _notes_on_prompts(plan: ExportPlan) -> Iterator[str]:
         yield (
             "The graph from texts puts no prompt before them: begin each text with the prompt "
             f"{plan.sentences.default_prompt!r}, which is the default."
+        )
+
+
+def _notes_on_length(plan: ExportPlan, tokenizer: Any) -> Iterator[str]:
+    """Yield a sentence if transformers cuts texts to fewer tokens than the network takes, and the bundle does not."""
+    length, limit = tokenizer.model_max_length, usable_length(plan.config)
+    follows = plan.sentences is not None and plan.sentences.truncates
+    states = isinstance(length, int | float)  # transformers takes any value, and fails where it cuts a text
+    if plan.task.postprocess is not None and not follows and states and length < limit:
+        yield (
+            f"model_max_length of the tokenizer is {int(length)}, to which transformers cuts texts where it is asked "
+            f"to cut them; the bundle gives the network up to {limit} tokens, as many as it has positions for."
         )
 
 

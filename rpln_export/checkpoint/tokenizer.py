@@ -22,6 +22,7 @@ from rpln_export.checkpoint.tokenizer_file import (
 )
 from rpln_export.errors import PlanError, ValidationError
 from rpln_model.hub import uses_cache_only
+from rpln_model.json_files import LFS_POINTER
 
 
 def load_tokenizer(
@@ -47,6 +48,7 @@ def load_tokenizer(
         # A tokenizer.json that is damaged raises a plain Exception, an AttributeError, or what Rust calls a panic.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
+        _check_pointers(source)
         raise PlanError(
             f"no tokenizer could be read from {source} ({error}). Expected tokenizer.json, or vocab.json and "
             "merges.txt. Name another folder or hub id with --tokenizer."
@@ -69,6 +71,14 @@ def load_tokenizer(
             f"{vocab_size - 1}. Name the checkpoint's own tokenizer with --tokenizer."
         )
     return tokenizer, notes
+
+
+def _check_pointers(source: str) -> None:
+    """Raise PlanError for a file of a tokenizer that git has put a pointer in the place of."""
+    for name in (TOKENIZER_FILE, TOKENIZER_CONFIG, "vocab.json", "merges.txt"):
+        path = Path(source) / name
+        if path.is_file() and path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
+            raise PlanError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in its folder.")
 
 
 def _check_token_types(tokenizer: Any, source: str, type_vocab_size: int) -> None:

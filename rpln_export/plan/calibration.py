@@ -20,6 +20,8 @@ EXPECTED: Final = (
 """The sentence that tells users what such a file holds."""
 FIELDS: Final = ("text", "text_pair")
 """The fields of a line of JSON. The first one must be there."""
+_BYTE_ORDER_MARK: Final = "\ufeff"
+"""What files of Windows may begin with. It is no part of a text; in JSON, it is refused."""
 FEWEST: Final = 4
 """The fewest texts that a graph is quantized with: one of them is held back."""
 
@@ -56,20 +58,34 @@ def calibration_texts(path: Path | None, recipe: Recipe) -> list[CalibrationText
     """
     path = path or (TEXTS_OF_QUANTIZED if recipe.quantizes else DEFAULT_TEXTS)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path} cannot be read ({error}). {EXPECTED}") from error
+        # Not splitlines of a text, which also ends lines where texts may go on, such as at U+2028 in JSON.
+        lines = [
+            _decoded(line, f"{path}, line {number}") for number, line in enumerate(path.read_bytes().splitlines(), 1)
+        ]
+    except OSError as error:
+        raise PlanError(f"{path} cannot be read ({error.strerror}). {EXPECTED}") from error
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise PlanError(f"{path} is neither a .txt nor a .jsonl file. {EXPECTED}")
-    texts = [read(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    texts = [
+        read(line, f"{path}, line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip().strip(_BYTE_ORDER_MARK)
+    ]
     if not texts:
         raise PlanError(f"{path} is empty. {EXPECTED}")
     return texts
 
 
+def _decoded(line: bytes, place: str) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise PlanError(f"{place}, cannot be read ({error}). {EXPECTED}") from error
+
+
 def _text_from_line(line: str, place: str) -> CalibrationText:  # noqa: ARG001 # any line is a text
-    return CalibrationText(text=line)
+    return CalibrationText(text=line.removeprefix(_BYTE_ORDER_MARK))
 
 
 def _text_from_json(line: str, place: str) -> CalibrationText:

@@ -14,7 +14,7 @@ from rpln_export.plan.choices import AUTO, NONE, choose
 from rpln_export.plan.defaults import calibration_of_checkpoint, default_for_task
 from rpln_export.plan.engines import EnginePlan, EngineRequest, check_engines, described_graphs, make_engine_plan
 from rpln_export.plan.generation import generation_from_checkpoint
-from rpln_export.plan.generation_config import read_generation_config, unsupported_fields
+from rpln_export.plan.generation_config import StatedGeneration, read_generation_config, unsupported_fields
 from rpln_export.plan.graph_traits import traits_of_graph
 from rpln_export.plan.graphs import GraphPlan, compiled_variants, graph_plans
 from rpln_export.plan.labels import has_labels, labels_from_config
@@ -61,8 +61,7 @@ class ExportPlan:
         destination: the folder that becomes the bundle.
         graphs: the graphs of the bundle.
         generation: the ids, lengths and options of a task that generates; None for other tasks.
-        unsupported_generation: the fields of generation_config.json with which transformers may write other texts than
-            the bundle, by name.
+        stated_generation: what the checkpoint's files say about generating text.
         sentences: how texts become vectors, if the checkpoint or the user says so; otherwise None.
         opset: the version of ONNX's operators.
         trace: the row of TRACE_METHODS, which says how many layers are traced.
@@ -91,7 +90,7 @@ class ExportPlan:
     destination: Path
     graphs: tuple[GraphPlan, ...]
     generation: Generation | None
-    unsupported_generation: Mapping[str, Any]
+    stated_generation: StatedGeneration
     sentences: SentencePlan | None
     opset: int
     trace: str
@@ -111,6 +110,11 @@ class ExportPlan:
     with_tokenizer: bool
     engines: EnginePlan
     unfolded_because: str = ""
+
+    @property
+    def unsupported_generation(self) -> Mapping[str, Any]:
+        """The stated fields, by name, with which transformers may write other texts than the bundle."""
+        return unsupported_fields(self.stated_generation.fields)
 
     @property
     def config(self) -> RobertaPreLayerNormConfig:
@@ -280,7 +284,7 @@ def make_plan(
     chosen_target = choose(TARGETS, target or recipe.target, "target")
     engine_plan = make_engine_plan(request, precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
-    generating = read_generation_config(source.network_folder) if chosen_task.generates else {}
+    stated = read_generation_config(source.network_folder) if chosen_task.generates else StatedGeneration()
     variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
     plan = ExportPlan(
         source=source,
@@ -297,10 +301,10 @@ def make_plan(
             logits=logits,
             pooled=bool(sentences and sentences.poolings),
         ),
-        generation=generation_from_checkpoint(source.network, composition, chosen_task, generating)
+        generation=generation_from_checkpoint(source.network, composition, chosen_task, stated)
         if chosen_task.generates
         else None,
-        unsupported_generation=unsupported_fields(generating),
+        stated_generation=stated,
         sentences=sentences,
         opset=checked_opset(opset, recipe),
         trace=trace,

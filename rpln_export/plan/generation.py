@@ -1,10 +1,9 @@
 """How a bundle generates: the checkpoint's token ids, its lengths and options, and where its positions begin."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rpln_export.errors import PlanError
-from rpln_export.plan.generation_config import options_from_fields
+from rpln_export.plan.generation_config import StatedGeneration, options_from_stated
 from rpln_model.checkpoints import check_generation_fields
 from rpln_model.composition import Composition
 from rpln_model.config import padding_row
@@ -15,15 +14,15 @@ from rpln_runtime.tasks import Task
 
 
 def generation_from_checkpoint(
-    source: str, composition: Composition, task: Task, chosen: Mapping[str, Any]
+    source: str, composition: Composition, task: Task, stated: StatedGeneration
 ) -> Generation:
     """Return the ids that sequences begin with, end with and are filled with, how long they get, and other options.
 
-    `chosen` are the fields of generation_config.json, which go before those of config.json, as in transformers'
+    `stated` are the fields of generation_config.json, which go before the ids in config.json, as in transformers'
     `generate`. Raises PlanError for ids, lengths and options that cannot be, and CheckpointError for other fields that
     transformers refuses.
     """
-    config = composition.decoder
+    config, chosen = composition.decoder, stated.fields
 
     def token_id(name: str) -> Any:
         return _first_known(chosen.get(name), getattr(composition.config, name, None), getattr(config, name, None))
@@ -41,23 +40,23 @@ def generation_from_checkpoint(
         else None,
         first_position=padding_row(config) + 1,
         pad_position=padding_row(config),
-        max_new_tokens=_length(chosen, "max_new_tokens"),
-        max_length=_length(chosen, "max_length"),
-        defaults=options_from_fields(chosen, vocab_size=config.vocab_size),
+        max_new_tokens=_length(stated, "max_new_tokens"),
+        max_length=_length(stated, "max_length"),
+        defaults=options_from_stated(stated, vocab_size=config.vocab_size),
     )
     _check_ids(generation, source, vocab_size=config.vocab_size)
-    check_generation_fields(chosen)
+    check_generation_fields(chosen, path=stated.file)
     return generation
 
 
-def _length(chosen: Mapping[str, Any], name: str) -> int | None:
+def _length(stated: StatedGeneration, name: str) -> int | None:
     """Return the entry called `name`, or None if it is left open. Raises PlanError unless a manifest can hold it."""
-    value = chosen.get(name)
+    value = stated.fields.get(name)
     limits = range_of_field(name)
     if value is not None and not (type(value) is int and limits.minimum <= value <= limits.maximum):
         raise PlanError(
             f"{name} is {value!r}, expected an integer from {limits.minimum} to {limits.maximum}. Correct it in "
-            f"{GENERATION_CONFIG}."
+            f"{stated.file}."
         )
     return value
 

@@ -1,17 +1,23 @@
 """generation_config.json: how the checkpoint's texts are generated where the user says nothing.
 
-FIELDS_OF_MANIFEST, OPTIONS, EXACT and NEUTRAL are one table, which says what becomes of each field.
+Older checkpoints have no such file, and the same fields in config.json. FIELDS_OF_MANIFEST, OPTIONS, EXACT and NEUTRAL
+are one table, which says what becomes of each field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of_class
 from pathlib import Path
 from typing import Any, Final
 
+from transformers import GenerationConfig
+
 from rpln_export.errors import PlanError
-from rpln_model.weights import GENERATION_CONFIG
+from rpln_model.weights import CONFIG, GENERATION_CONFIG
 from rpln_runtime.documents import DocumentError, read_document
 from rpln_runtime.errors import InputError
 from rpln_runtime.generation.defaults import check_defaults
+from rpln_runtime.generation.options import GenerationOptions
 from rpln_runtime.limits import OTHER, range_of_field
 
 FIELDS_OF_MANIFEST: Final = (
@@ -72,29 +78,74 @@ NEUTRAL: Final[Mapping[str, Any]] = {
 """The values with which fields that are not supported change no token. Other fields have none, but for null."""
 
 
-def read_generation_config(folder: Path) -> dict[str, Any]:
-    """Return the fields of generation_config.json in `folder` that are not null; empty without that file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatedGeneration:
+    """What a checkpoint says about generating text.
 
-    Raises PlanError for a file that is not a JSON object.
+    Attributes:
+        fields: the fields that are not null.
+        file: the name of the file that they are in.
     """
-    path = folder / GENERATION_CONFIG
-    if not path.is_file():
-        return {}
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    file: str = GENERATION_CONFIG
+
+
+def read_generation_config(folder: Path) -> StatedGeneration:
+    """Return the fields of generation_config.json in `folder`; without that file, those of config.json.
+
+    transformers reads them in this order, too, in both 4.57 and 5. Raises PlanError for a file that is not a JSON
+    object.
+    """
+    if (folder / GENERATION_CONFIG).is_file():
+        document = _object_in(folder / GENERATION_CONFIG, cure="or remove it to use config.json")
+        return StatedGeneration(fields={name: value for name, value in document.items() if value is not None})
+    if (folder / CONFIG).is_file():
+        document = _object_in(folder / CONFIG, cure="or save the checkpoint again")
+        return StatedGeneration(fields=_fields_of_config(document), file=CONFIG)
+    return StatedGeneration()
+
+
+def _object_in(path: Path, *, cure: str) -> dict[str, Any]:
     try:
         document = read_document(path, OTHER)
     except DocumentError as error:
-        raise PlanError(f"{path} is not valid JSON ({error}). Correct it, or remove it to use config.json.") from error
+        raise PlanError(f"{path} is not valid JSON ({error}). Correct it, {cure}.") from error
     if not isinstance(document, dict):
-        raise PlanError(f"{path} is not a JSON object. Correct it, or remove it to use config.json.")
-    return {name: value for name, value in document.items() if value is not None}
+        raise PlanError(f"{path} is not a JSON object. Correct it, {cure}.")
+    return document
 
 
-def options_from_fields(fields: Mapping[str, Any], *, vocab_size: int) -> dict[str, Any]:
-    """Return the options of generating text that `fields` of generation_config.json set.
+def _fields_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config.json says about generating text; empty if it says nothing but the ids of tokens.
+
+    For an encoder-decoder, a field counts in the config itself, or else in that of its decoder. Older versions of
+    transformers wrote all fields there, with their defaults. So options that have them are left out.
+    """
+    known = GenerationConfig().to_dict().keys() - set(EXACT)
+    found: dict[str, Any] = {}
+    for fields in _configs_of_decoder(config):
+        found |= {name: fields[name] for name in known & fields.keys() - found.keys() if fields[name] is not None}
+    usual = {option.name: option.default for option in fields_of_class(GenerationOptions)} | NEUTRAL
+    stated = {name: found[name] for name in sorted(found) if name not in usual or found[name] != usual[name]}
+    ids = {name for name in FIELDS_OF_MANIFEST if name.endswith("_token_id")}
+    return stated if stated.keys() - ids else {}
+
+
+def _configs_of_decoder(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the configs in which a config.json may state fields of generating text, the one that counts first."""
+    yield config
+    if isinstance(config.get("decoder"), dict):
+        yield config["decoder"]
+
+
+def options_from_stated(stated: StatedGeneration, *, vocab_size: int) -> dict[str, Any]:
+    """Return the options of generating text that a checkpoint sets.
 
     `vocab_size` is that of the decoder. Raises PlanError, which names the field, for values that the runtime's
     generator would refuse.
     """
+    fields = stated.fields
     unsupported = unsupported_fields(fields)
     options = {name: fields[name] for name in OPTIONS if name in fields and name not in unsupported}
     limits = range_of_field("defaults")
@@ -104,12 +155,12 @@ def options_from_fields(fields: Mapping[str, Any], *, vocab_size: int) -> dict[s
             if type(value) is int and not limits.minimum <= value <= limits.maximum:
                 raise InputError(f"{name} is {value}, expected at most {limits.maximum}.")
     except InputError as error:
-        raise PlanError(f"{GENERATION_CONFIG} cannot be followed: {error} Correct it there.") from error
+        raise PlanError(f"{stated.file} cannot be followed: {error} Correct it there.") from error
     return options
 
 
 def unsupported_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of generation_config.json with which transformers may write other texts than the runtime."""
+    """Return the fields of a generation config with which transformers may write other texts than the runtime."""
     known = {*FIELDS_OF_MANIFEST, *OPTIONS, *EXACT}
     found = {name: value for name, value in fields.items() if name not in known and value != NEUTRAL.get(name)}
     if fields.get("do_sample") is True and fields.get("num_beams", 1) != 1:

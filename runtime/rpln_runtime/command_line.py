@@ -22,6 +22,9 @@ UNPRINTED: Final = 9
 STANDARD_INPUT: Final = "-"
 """The argument that stands for the lines of the standard input."""
 
+MOST_CHARACTERS: Final = 1 << 26
+"""The most characters of the standard input, whose lines are in memory together."""
+
 _ESCAPES: Final = "rpln-escapes"
 """The name that the codecs module knows `_escaped` by."""
 _PYTHON: Final = {"True": "true", "False": "false", "None": "null"}
@@ -47,7 +50,7 @@ def option_from_text(text: str) -> tuple[str, Any]:
 def texts_from_arguments(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the texts that `arguments` are, with the lines of the standard input in the place of STANDARD_INPUT.
 
-    Raises InputError where the standard input is closed, or is not in its encoding.
+    Raises InputError where the standard input is closed, has no end within MOST_CHARACTERS, or is not in its encoding.
     """
     for argument in arguments:
         if argument != STANDARD_INPUT:
@@ -56,15 +59,20 @@ def texts_from_arguments(arguments: Sequence[str]) -> Iterator[str]:
         if sys.stdin is None:
             raise InputError(f"the standard input is closed, and {STANDARD_INPUT} stands for its lines: open it.")
         try:
-            for number, line in enumerate(sys.stdin):
-                # Files of Windows may begin with a byte order mark, and their lines end in two characters.
-                text = line if number else line.removeprefix("\ufeff")
-                yield text.removesuffix("\n").removesuffix("\r")
+            given = sys.stdin.read(MOST_CHARACTERS + 1)
         except UnicodeDecodeError as error:
             raise InputError(
                 f"the standard input is not {error.encoding} ({error.reason} at byte {error.start}): convert it, or "
                 "set PYTHONIOENCODING to its encoding."
             ) from error
+        if len(given) > MOST_CHARACTERS:
+            raise InputError(
+                f"the standard input has more than {MOST_CHARACTERS:,} characters, which are answered together: give a "
+                "part of it, or write a file of JSON lines for rpln batch, which takes any size."
+            )
+        # Files of Windows may begin with a byte order mark, and their lines end in two characters.
+        lines = given.removeprefix("\ufeff").split("\n")
+        yield from (line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1]))
 
 
 @contextmanager

@@ -50,6 +50,9 @@ MOST_LINE_BYTES: Final = 1 << 20
 
 A task that reads a text in windows runs the graph thousands of times for a line of this size."""
 
+MOST_THREADS: Final = 1024
+"""The most threads of a session. Each is made when it opens: millions of them would take hours."""
+
 _INTEGER: Final = Range(minimum=-(2**63), maximum=2**63 - 1)
 _COUNT: Final = Range(minimum=0, maximum=2**63 - 1)
 _SIZE: Final = Range(minimum=1, maximum=2**31 - 1)
@@ -64,7 +67,7 @@ RANGES: Final = {
     "minimum": _LEAST,
     "maximum": _LEAST,
     "opset": _SIZE,
-    "threads": _SIZE,
+    "threads": Range(minimum=1, maximum=MOST_THREADS),
     "pad_token_id": _TOKEN_ID,
     "bos_token_id": _TOKEN_ID,
     "eos_token_ids": _TOKEN_ID,

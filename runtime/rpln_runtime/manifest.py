@@ -389,6 +389,10 @@ def _path_of_manifest(folder: Path) -> Path:
     if not path.is_file():
         with suppress(OSError):
             recover(folder)  # the bundle may lie beside its place, where a process died while it replaced it
+    if not path.is_file() and folder.is_file():
+        inside = (folder.parent / MANIFEST_NAME).is_file()
+        cure = f"Name the folder that it is in: {folder.parent}" if inside else "Make one with rpln-export."
+        raise ManifestError(f"{folder} is a file: expected a bundle, which is a folder. {cure}")
     if not path.is_file():
         raise ManifestError(f"{folder} holds no {MANIFEST_NAME}: expected a bundle. Make one with rpln-export.")
     _leads_into_cache(path, folder)

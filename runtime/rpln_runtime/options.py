@@ -25,9 +25,12 @@ def plain(value: Any) -> Any:
 
 def path_from_value(name: str, value: object) -> Path:
     """Return the path that the argument `name` has as its `value`. Raises InputError for a value that is no path."""
-    if isinstance(value, str | os.PathLike):
-        return Path(value)
-    raise InputError(f"{name} is {shown_kind(value)}, expected a path as a str or a pathlib.Path.")
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(path, str):
+        raise InputError(f"{name} is {shown_kind(path)}, expected a path as a str or a pathlib.Path.")
+    if "\0" in path:
+        raise InputError(f"{name} is {path!r}, expected a path, which holds no NUL character.")
+    return Path(path)
 
 
 def shown_kind(value: object) -> str:

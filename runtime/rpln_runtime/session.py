@@ -14,6 +14,7 @@ from rpln_runtime.engines.onnxruntime import OnnxRuntimeEngine
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.inputs import check_feeds
+from rpln_runtime.limits import MOST_THREADS
 from rpln_runtime.manifest import Graph, Manifest, TensorSpec, read_manifest
 from rpln_runtime.options import check_integer, path_from_value, plain
 from rpln_runtime.outputs import check_outputs
@@ -82,7 +83,7 @@ def open_session(
     """
     threads = plain(threads)
     if threads is not None:
-        check_integer("threads", threads, minimum=1)
+        check_integer("threads", threads, minimum=1, maximum=MOST_THREADS)
     reopen = partial(
         load,
         folder.absolute(),

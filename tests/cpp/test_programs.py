@@ -14,6 +14,8 @@ from click import UsageError
 
 from rpln_export.bundle.pages.running import snippets
 from rpln_runtime import InputError, pipeline
+from rpln_runtime.command_line import UNPRINTED
+from rpln_runtime.limits import DOCUMENTS, OTHER
 from rpln_runtime.tasks import TASKS
 from tests.cpp.building import HEADERS, ROOT, Build
 from tests.cpp.test_pipelines import assert_same
@@ -68,6 +70,10 @@ def test_help_names_every_option(built: Build, demo: Demo) -> None:
 
 def test_the_program_returns_the_exit_code_of_an_error(built: Build, demo: Demo, tmp_path: Path) -> None:
     assert run(built).returncode == 2
+    found = run(built, demo("token-classification") / "model.onnx", "text")
+    assert found.returncode == 4
+    assert "model.onnx is a file: expected a bundle, which is a folder. Name the folder that it is in: " in found.stderr
+    assert found.stderr.endswith(f": {demo('token-classification')}\n")
     found = run(built, tmp_path, "text")
     assert found.returncode == 4
     assert found.stderr.startswith("Error: ")
@@ -87,6 +93,31 @@ def test_an_error_on_standard_input_names_the_line(built: Build, demo: Demo) -> 
     # Lines that are JSON and no list or object are texts.
     found = run(built, tagger, lines="5\ntrue\n")
     assert (found.returncode, len(found.stdout.splitlines())) == (0, 2)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json-lines"], ["A text."]])
+def test_a_full_disk_as_stdout_is_an_error(built: Build, demo: Demo, arguments: list[str]) -> None:
+    command = [str(built.command_line), str(demo("text-classification")), *arguments]
+    with Path("/dev/full").open("wb") as full:
+        found = subprocess.run(command, input=b'{"text": "One."}\n', stdout=full, stderr=subprocess.PIPE, check=False)
+    assert found.returncode == UNPRINTED
+    assert "cannot be written" in found.stderr.decode()
+    assert "Free space there, or send" in found.stderr.decode()
+
+
+def test_a_line_without_end_is_refused(built: Build, demo: Demo) -> None:
+    command = [str(built.command_line), str(demo("text-classification"))]
+    with Path("/dev/zero").open("rb") as zeros:
+        found = subprocess.run(command, stdin=zeros, capture_output=True, check=False)
+    assert found.returncode == InputError.exit_code
+    assert found.stderr.decode() == f"Error: line 1 has more than {DOCUMENTS[OTHER].size} bytes. Split it.\n"
+
+
+@pytest.mark.parametrize("threads", [0, 1025, 2**32 + 1, 2**63])
+def test_more_threads_than_a_machine_makes_are_refused(built: Build, demo: Demo, threads: int) -> None:
+    found = run(built, demo("text-classification"), "--option", f"threads={threads}", "A text.")
+    assert found.returncode == InputError.exit_code
+    assert f"threads is {threads}, expected an integer, 1 to 1024." in found.stderr
 
 
 def test_bytes_that_are_not_utf8_are_named_by_their_place(built: Build, demo: Demo) -> None:

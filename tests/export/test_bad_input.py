@@ -23,6 +23,7 @@ BROKEN_CHECKPOINT = 7
 DESTINATION = 9
 
 WEIGHTS = "model.safetensors"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"
 OLD_BUNDLE = {"rpln.json": "an older bundle", "model.onnx": "its graph"}
 
 
@@ -282,9 +283,21 @@ TABLE = (
     Bad(id="empty-weights", spoil=write(WEIGHTS, b""), code=BROKEN_CHECKPOINT, says=(WEIGHTS, "truncated", "again")),
     Bad(
         id="lfs-pointer",
-        spoil=write(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"),
+        spoil=write(WEIGHTS, LFS_POINTER),
         code=BROKEN_CHECKPOINT,
         says=("git lfs pull",),
+    ),
+    Bad(
+        id="lfs-pointer-for-the-config",
+        spoil=write("config.json", LFS_POINTER),
+        code=BROKEN_CHECKPOINT,
+        says=("config.json is a Git LFS pointer", "git lfs pull"),
+    ),
+    Bad(
+        id="lfs-pointer-for-the-tokenizer",
+        spoil=write("tokenizer.json", LFS_POINTER),
+        code=NOT_AS_ASKED,
+        says=("tokenizer.json is a Git LFS pointer", "git lfs pull"),
     ),
     Bad(
         id="nan-weights",

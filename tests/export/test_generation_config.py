@@ -14,6 +14,8 @@ import torch
 import transformers
 from click.testing import CliRunner, Result
 
+from rpln_export.bundle.manifest import write_bundle_files
+from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.cli import export_command
 from rpln_export.errors import PlanError
 from rpln_export.plan.defaults import DEFAULTS
@@ -95,6 +97,11 @@ def tokens_of_transformers(source: Path, task: str, rows: list[list[int]]) -> li
     kind: Any = CLASSES[task]
     model = kind.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
     model.generation_config = transformers.GenerationConfig.from_pretrained(source)
+    return tokens_of_model(model, rows)
+
+
+def tokens_of_model(model: Any, rows: list[list[int]]) -> list[list[list[int]]]:
+    """Return the new tokens that `generate` chooses for each row, with the model's own generation config."""
     found = []
     for row in rows:
         ids = torch.tensor([row])
@@ -155,7 +162,11 @@ def test_the_export_says_what_is_honoured_and_what_is_not(exported_with: Callabl
     assert generation.max_new_tokens == 24
     report = json.loads((export.folder / "report.json").read_text(encoding="utf-8"))
     unsupported = {"typical_p": 0.9, "encoder_no_repeat_ngram_size": 2}
-    assert report["generation"] == {"defaults": honoured, "unsupported": unsupported}
+    assert report["generation"] == {
+        "defaults": honoured,
+        "unsupported": unsupported,
+        "file": "generation_config.json",
+    }
     for text in (export.result.stdout, (export.folder / "report.md").read_text(encoding="utf-8")):
         (warning,) = (line for line in text.splitlines() if line.startswith("Warning: generation_config.json"))
         (said,) = (line for line in text.splitlines() if line.startswith("generation_config.json sets"))
@@ -198,3 +209,91 @@ def test_each_field_of_transformers_has_one_place_in_the_table() -> None:
 )
 def test_fields_that_may_change_texts_are_named(fields: dict[str, Any], expected: list[str]) -> None:
     assert sorted(unsupported_fields(fields)) == sorted(expected)
+
+
+# -- checkpoints without the file --------------------------------------------------------------------------------------
+
+IN_CONFIG: tuple[dict[str, Any], ...] = (
+    {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 3, "max_length": 25},
+    {"min_length": 20, "max_length": 24, "bad_words_ids": [[5], [6]], "repetition_penalty": 1.3},
+    {"max_length": 9, "do_sample": False, "num_beams": 1, "top_k": 50, "suppress_tokens": [4, 6], "use_cache": True},
+)
+PLACES = [("text-generation", ()), ("text2text-generation", ()), ("text2text-generation", ("decoder",))]
+
+
+def write_into_config(source: Path, place: tuple[str, ...], fields: dict[str, Any]) -> None:
+    """Write fields where transformers had them before there was a generation_config.json, and remove that file."""
+    (source / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    functools.reduce(dict.__getitem__, place, config).update(fields)
+    (source / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize("fields", IN_CONFIG, ids=str)
+@pytest.mark.parametrize(("task", "place"), PLACES, ids=str)
+def test_without_the_file_the_fields_of_the_config_count_as_in_generate(
+    exported_with: Callable[[str], Exported],
+    tmp_path: Path,
+    task: str,
+    place: tuple[str, ...],
+    fields: dict[str, Any],
+) -> None:
+    export = exported_with(task)
+    source = Path(shutil.copytree(export.source, tmp_path / "checkpoint"))
+    write_into_config(source, place, fields)
+    plan = make_plan(str(source), task=task)
+    assert plan.stated_generation.file == "config.json"
+    bundle = Path(shutil.copytree(export.folder, tmp_path / "bundle"))
+    document = json.loads((bundle / "rpln.json").read_text(encoding="utf-8"))
+    assert plan.generation is not None
+    document["generation"] = dataclasses.asdict(plan.generation)
+    (bundle / "rpln.json").write_text(json.dumps(document), encoding="utf-8")
+    rows, found = tokens_of_bundle(generator(bundle), task)
+    kind: Any = CLASSES[task]
+    model = kind.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
+    assert found == tokens_of_model(model, rows)
+    # What transformers and Optimum read of the bundle says the same, and options with their defaults are not listed.
+    write_bundle_files(bundle, plan, load_tokenizer(str(source), revision=None, vocab_size=2**20)[0])
+    reread = kind.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
+    reread.generation_config = transformers.GenerationConfig.from_pretrained(bundle)
+    assert found == tokens_of_model(reread, rows)
+    assert plan.generation.defaults.keys() == fields.keys() - {
+        "max_length",
+        "do_sample",
+        "top_k",
+        "use_cache",
+        *(["num_beams"] if fields.get("num_beams") == 1 else []),
+    }
+
+
+def test_a_config_that_states_no_more_than_ids_says_nothing(tmp_path: Path) -> None:
+    for task, place in PLACES:
+        source = Path(shutil.copytree(DEFAULTS[task].folder, tmp_path / f"{task}{place}"))
+        write_into_config(source, place, {"num_beams": 1, "diversity_penalty": 0.0, "typical_p": 1.0})
+        plan = make_plan(str(source), task=task)
+        assert plan.stated_generation.fields == {}
+        assert plan.generation is not None
+        assert plan.generation.defaults == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "facts"),
+    [
+        ({"num_beams": 0}, r"config\.json cannot be followed: num_beams is 0.* Correct it there"),
+        ({"max_length": "20"}, r"max_length is '20', expected an integer .* Correct it in config\.json"),
+        ({"suppress_tokens": [10**6]}, r"config\.json cannot be followed: a token of suppress_tokens is 1000000"),
+    ],
+    ids=str,
+)
+def test_fields_of_the_config_that_cannot_be_are_refused(tmp_path: Path, fields: dict[str, Any], facts: str) -> None:
+    source = Path(shutil.copytree(DEFAULTS["text-generation"].folder, tmp_path / "checkpoint"))
+    write_into_config(source, (), fields)
+    with pytest.raises(PlanError, match=facts):
+        make_plan(str(source))
+
+
+def test_fields_of_the_config_that_are_not_supported_are_named(tmp_path: Path) -> None:
+    source = Path(shutil.copytree(DEFAULTS["text2text-generation"].folder, tmp_path / "checkpoint"))
+    write_into_config(source, ("decoder",), {"encoder_no_repeat_ngram_size": 4})
+    plan = make_plan(str(source))
+    assert plan.unsupported_generation == {"encoder_no_repeat_ngram_size": 4}

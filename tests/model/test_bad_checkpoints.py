@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, RobertaConfig
 
-from rpln_model import CheckpointError, ConfigError, RplnModelError, check_finite, weights
+from rpln_model import HEADS, CheckpointError, ConfigError, RplnModelError, check_finite, weights
 from rpln_model.checkpoints import load_config
 from rpln_model.weights import read_weights
 from tests.model.references import HIDDEN, LENGTH, SINGLE_HEADS, names, own_model, random_ids, tiny_config
@@ -307,6 +307,7 @@ WRONG: tuple[tuple[str, Any, str], ...] = (
     ("hidden_dropout_prob", 7, "hidden_dropout_prob is 7; expected a number from 0 to 1"),
     ("attention_probs_dropout_prob", None, "attention_probs_dropout_prob is None; expected a number from 0 to 1"),
     ("classifier_dropout", float("inf"), "classifier_dropout is inf; expected a number from 0 to 1, or null"),
+    ("chunk_size_feed_forward", -1, "chunk_size_feed_forward is -1; expected a whole number from 0"),
     ("vocab_size", 2**63, "vocab_size is 9223372036854775808; expected a whole number from 1 to 16,777,216"),
     ("max_position_embeddings", 2**64, "max_position_embeddings is 18446744073709551616; expected a whole number"),
     ("num_hidden_layers", 2**31, "num_hidden_layers is 2147483648; expected a whole number from 1 to 1,000"),
@@ -445,3 +446,10 @@ def test_a_config_without_a_network_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             SINGLE_HEADS[TAGGER](tiny_config(**fields))
+
+
+@pytest.mark.parametrize("name", ["sdpa", "flash_attention_2", "flex_attention", "kernels-community/flash-attn"])
+def test_the_attention_that_a_config_names_does_not_matter(checkpoint: Path, name: str) -> None:
+    edit_config(checkpoint, _attn_implementation=name, attn_implementation=name)
+    model = HEADS[TAGGER].from_pretrained(checkpoint, config=load_config(checkpoint))
+    assert torch.isfinite(model(input_ids=torch.tensor([[0, 5, 2]])).logits).all()

@@ -195,9 +195,18 @@ def read_config_of(content: bytes, folder: Path) -> object:
 
 def read_generating(content: bytes, folder: Path) -> object:
     (folder / "generation_config.json").write_bytes(content)
-    fields = read_generation_config(folder)
-    unsupported_fields(fields)
-    return generation_from_checkpoint(str(folder), COMPOSITION, TASKS["text-generation"], fields)
+    return generating_of(folder)
+
+
+def read_generating_of_config(content: bytes, folder: Path) -> object:
+    (folder / "config.json").write_bytes(content)
+    return generating_of(folder)
+
+
+def generating_of(folder: Path) -> object:
+    stated = read_generation_config(folder)
+    unsupported_fields(stated.fields)
+    return generation_from_checkpoint(str(folder), COMPOSITION, TASKS["text-generation"], stated)
 
 
 def read_index(content: bytes, folder: Path) -> object:
@@ -351,6 +360,11 @@ READERS: Final = {
     "config.json": Reader(inputs=json_of(DECODER / "config.json"), read=read_config_of, refusals=CheckpointError),
     "generation_config.json": Reader(
         inputs=json_of(DECODER / "generation_config.json"), read=read_generating, refusals=(PlanError, CheckpointError)
+    ),
+    "config.json that says how to generate": Reader(
+        inputs=lambda: documents({"num_beams": 3, "max_length": 9, "decoder": {"bad_words_ids": [[5]], "top_k": 4}}),
+        read=read_generating_of_config,
+        refusals=(PlanError, CheckpointError),
     ),
     "index of weights": Reader(
         inputs=lambda: documents({"metadata": {"total_size": 9}, "weight_map": {"a": "b.safetensors", "c": "c"}}),

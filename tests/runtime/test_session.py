@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rpln_runtime import InputError, ManifestError, ProviderError, load, pipeline
-from rpln_runtime.manifest import read_manifest, write_manifest
+from rpln_runtime.manifest import MANIFEST_NAME, read_manifest, write_manifest
 from tests.runtime.bundles import (
     CORPUS,
     USABLE_LENGTH,
@@ -120,8 +120,16 @@ def test_the_first_graph_runs_unless_another_is_named(bundle: Bundle, tmp_path: 
 
 
 def test_wrong_arguments_are_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"threads is 0.* 1 or more"):
-        load(bundle.folder, threads=0)
+    for threads in (0, 1025, 2**32 + 1):  # millions of threads would take hours to make
+        with pytest.raises(InputError, match=rf"threads is {threads}.* 1 to 1024"):
+            load(bundle.folder, threads=threads)
+    for name in (MANIFEST_NAME, "model.onnx"):
+        with pytest.raises(
+            ManifestError, match=rf"{name} is a file: .* Name the folder that it is in: {bundle.folder}$"
+        ):
+            load(bundle.folder / name)
+    with pytest.raises(InputError, match=r"folder is 'a\\x00b', expected a path, which holds no NUL"):
+        load("a\0b")
     with pytest.raises(ManifestError, match=r"'decode'.* full"):
         load(bundle.folder, variant="decode")
 

@@ -150,7 +150,10 @@ Arguments read_arguments(const std::vector<std::string>& words) {
   return arguments;
 }
 
-void print(const rpln::Json& answer) { std::cout << answer.dump() << std::endl; }
+void print(const rpln::Json& answer) {
+  std::cout << answer.dump() << std::endl;
+  if (!std::cout) throw rpln::OutputError("stdout cannot be written. Free space there, or send it elsewhere.");
+}
 
 // Answers a line: a JSON text, list or object, or else plain text.
 void answer_line(const rpln::Pipeline& pipeline, const std::string& name, const std::string& line) {
@@ -164,10 +167,26 @@ void answer_line(const rpln::Pipeline& pipeline, const std::string& name, const 
   }
 }
 
+// Reads a line of standard input without its end. One that does not end, as in /dev/zero, is kept up to a byte too many.
+bool read_line(std::string& line) {
+  line.clear();
+  std::streambuf& buffer = *std::cin.rdbuf();
+  constexpr int end = std::char_traits<char>::eof();
+  int byte = buffer.sbumpc();
+  if (byte == end) return false;
+  for (; byte != end && byte != '\n' && line.size() <= rpln::limits::other.size; byte = buffer.sbumpc()) {
+    line.push_back(static_cast<char>(byte));
+  }
+  return true;
+}
+
 void answer_lines(const rpln::Pipeline& pipeline) {
   std::size_t number = 0;
-  for (std::string line; std::getline(std::cin, line);) {
+  for (std::string line; read_line(line);) {
     const std::string name = "line " + std::to_string(++number);
+    if (line.size() > rpln::limits::other.size) {
+      throw rpln::InputError(name + " has more than " + std::to_string(rpln::limits::other.size) + " bytes. Split it.");
+    }
     check_utf8(name, line);
     // Files of Windows may begin with a byte order mark, and their lines end in two characters.
     if (number == 1 && line.compare(0, 3, "\xEF\xBB\xBF") == 0) line.erase(0, 3);

@@ -168,7 +168,9 @@ def best_spans(start: np.ndarray, end: np.ndarray, *, count: int, max_length: in
     """
     scores = np.tril(np.triu(np.outer(start, end)), max_length - 1).ravel()
     count = min(count, int(np.count_nonzero(scores)))
-    best = np.argpartition(-scores, count - 1)[:count] if count else np.array([], np.int64)
-    best = best[np.argsort(-scores[best], kind="stable")]
+    # Of equally likely spans, the first ones are taken, as by transformers and in C++.
+    least = np.partition(scores, -count)[-count] if count else np.inf
+    best = np.flatnonzero(scores >= least)
+    best = best[np.argsort(-scores[best], kind="stable")[:count]]
     firsts, lasts = np.unravel_index(best, (len(start), len(end)))
     return list(zip(firsts.tolist(), lasts.tolist(), scores[best].tolist(), strict=True))

@@ -1,6 +1,7 @@
 """The bundle's tokenizer does what the checkpoint's tokenizer.json says, whichever transformers exports it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from rpln_export.checkpoint.loading import load_checkpoint
 from rpln_export.checkpoint.tokenizer import load_tokenizer, save_tokenizer
 from rpln_export.cli import export_command
 from rpln_export.errors import PlanError
+from rpln_export.plan.defaults import DEFAULTS
+from rpln_export.plan.export_plan import make_plan
 from rpln_runtime import pipeline
 from rpln_runtime.manifest import read_manifest
 from tests.cpp.texts import random_texts
@@ -213,3 +217,23 @@ def transformers_pipeline(checkpoint: Path) -> Any:
 def assert_same_scores(ours: Any, theirs: Any) -> None:
     assert [row["label"] for row in ours] == [row["label"] for row in theirs]
     np.testing.assert_allclose([row["score"] for row in ours], [row["score"] for row in theirs], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "length", "said"),
+    [
+        ("text-classification", 32, True),
+        ("text-classification", "32", False),
+        ("text-classification", 10**30, False),
+        ("text-generation", 32, False),
+    ],
+)
+def test_a_length_that_cuts_texts_in_transformers_alone_is_said(
+    tmp_path: Path, task: str, length: object, *, said: bool
+) -> None:
+    folder = Path(shutil.copytree(DEFAULTS[task].folder, tmp_path / "checkpoint"))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": length}))
+    notes = load_checkpoint(make_plan(str(folder), task=task)).notes
+    assert any("model_max_length of the tokenizer is 32, to which transformers cuts" in note for note in notes) == said
+    assert len(notes) == said

@@ -12,8 +12,8 @@ import pytest
 
 from rpln_export.cli import export_command, rpln_command
 from rpln_runtime import __main__ as runtime_program
-from rpln_runtime import pipeline
-from rpln_runtime.command_line import UNPRINTED
+from rpln_runtime import command_line, pipeline
+from rpln_runtime.command_line import UNPRINTED, texts_from_arguments
 from rpln_runtime.triton import __main__ as triton_program
 from tests.export.conftest import Export
 
@@ -147,6 +147,14 @@ def test_a_dash_stands_for_the_lines_of_the_standard_input(
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A dog\xff barked."), "utf-8"))
         assert run(program, ["run", str(folder), "-"]) == 3
         assert "the standard input is not utf-8 (invalid start byte at byte 5)" in capsys.readouterr().err
+        with monkeypatch.context() as patched:
+            patched.setattr(command_line, "MOST_CHARACTERS", 100)
+            patched.setattr(sys, "stdin", io.StringIO("y\n" * 50))
+            assert list(texts_from_arguments(["-"])) == ["y"] * 50
+            patched.setattr(sys, "stdin", io.StringIO("\0" * 10**6))  # what /dev/zero gives never ends
+            assert run(program, ["run", str(folder), "-"]) == 3
+            assert "the standard input has more than 100 characters" in capsys.readouterr().err
+            assert sys.stdin.tell() == 101
         monkeypatch.setattr(sys, "stdin", None)  # as after <&- in a shell
         assert run(program, ["run", str(folder), "-"]) == 3
         assert "the standard input is closed" in capsys.readouterr().err

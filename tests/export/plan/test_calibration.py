@@ -1,5 +1,6 @@
 """Calibration texts: lines of text or JSON; a line that cannot be read is refused with its file, number and field."""
 
+import json
 import os
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_blank_lines_are_left_out(tmp_path: Path) -> None:
     assert calibration_texts(path, INT8) == [CalibrationText(text="one"), CalibrationText(text='{"text": "two"}')]
 
 
+def test_only_the_end_of_a_line_ends_a_text(tmp_path: Path) -> None:
+    """JSON allows U+2028 and U+0085 in texts, which pages of the web hold; str.splitlines would end a line there."""
+    text = "one\u2028two\u2029three\x85four\x0cfive\x1csix"
+    plain = tmp_path / "texts.txt"
+    plain.write_bytes(f"\ufeff{text}\r\nseven\n".encode())
+    assert calibration_texts(plain, INT8) == [CalibrationText(text=text), CalibrationText(text="seven")]
+    record = json.dumps({"text": text}, ensure_ascii=False)
+    lines = write(tmp_path / "texts.jsonl", f"{record}\n{record}\n")
+    assert calibration_texts(lines, INT8) == [CalibrationText(text=text)] * 2
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + lines.read_bytes())
+    assert "marked.jsonl, line 1, is no JSON (it begins with a byte order mark" in refusal(marked)
+
+
 def test_lines_of_json_hold_texts_and_pairs(tmp_path: Path) -> None:
     lines = [
         '{"text": "é", "label": 3}',
@@ -116,7 +131,7 @@ def test_files_without_a_text_are_refused(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "empty.txt", " \n\n")) == f"{tmp_path / 'empty.txt'} is empty. {EXPECTED}"
     assert "cannot be read" in refusal(tmp_path / "missing.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    assert "cannot be read" in refusal(tmp_path / "latin.txt")
+    assert "latin.txt, line 1, cannot be read" in refusal(tmp_path / "latin.txt")
     assert "cannot be read" in refusal(tmp_path)
 
 

@@ -150,3 +150,13 @@ def test_best_spans_are_the_best(pairs: list[tuple[float, float]], data: st.Data
     assert all(start[first] * end[last] == score for first, last, score in spans)
     assert all(first <= last < first + max_length for first, last, _ in spans)
     assert len({span[:2] for span in spans}) == len(spans)
+
+
+def test_of_equally_likely_spans_the_first_are_the_best() -> None:
+    """Tokens of padding in a context all have one position, and so the same logits."""
+    start, end = np.full(40, 0.5, np.float32), np.full(40, 0.25, np.float32)
+    start[30] = 1.0
+    for count in (1, 3, 7):
+        found = best_spans(start, end, count=count, max_length=1)
+        assert [(first, last) for first, last, _ in found] == [(30, 30), *((at, at) for at in range(count - 1))]
+    assert best_spans(start * 0, end, count=3, max_length=5) == []

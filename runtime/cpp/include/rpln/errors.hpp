@@ -4,6 +4,7 @@
 //   - InputError
 //   - ManifestError
 //   - ProviderError
+//   - OutputError
 #pragma once
 
 #include <stdexcept>
@@ -38,6 +39,13 @@ class ProviderError final : public Error {
  public:
   using Error::Error;
   [[nodiscard]] int exit_code() const noexcept override { return 5; }
+};
+
+// Answers that cannot be written, as on a full disk.
+class OutputError final : public Error {
+ public:
+  using Error::Error;
+  [[nodiscard]] int exit_code() const noexcept override { return 9; }
 };
 
 }  // namespace rpln

@@ -195,7 +195,8 @@ inline std::string stopped_at(std::size_t line, std::string error) {
 
 // Answers each line of `in` with a line of `out`, window by window; memory holds one window.
 //
-// Where an error ends the run, the lines before it are written, and InputError has the number of the line.
+// Where an error ends the run, the lines before it are written, and InputError has the number of the line. Throws
+// OutputError where `out` fails.
 inline LineCounts answer_json_lines(const Pipeline& pipeline, std::istream& in, std::ostream& out,
                                     const JsonLines& options = {}) {
   const detail::Fields fields = pipeline.item_fields();
@@ -215,7 +216,10 @@ inline LineCounts answer_json_lines(const Pipeline& pipeline, std::istream& in, 
       }
       detail::write_line(out, record);
     }
-    out.flush();
+    if (!out.flush()) {
+      throw OutputError("the answers cannot be written, up to those of line " + std::to_string(counts.lines) +
+                        ". Free space there, or send them elsewhere.");
+    }
   }
   return counts;
 }

@@ -31,6 +31,9 @@ inline constexpr std::size_t most_name_bytes = 255;
 // The most bytes of a line of JSON that is an item, without its end.
 inline constexpr std::size_t most_line_bytes = std::size_t{1} << 20U;
 
+// The most threads of a session. Each is made when it opens: millions of them would take hours.
+inline constexpr std::int64_t most_threads = 1024;
+
 // The integers that a field of the manifest may hold, both included. A field's name means the same in every object.
 struct Range {
   std::string_view field;
@@ -48,7 +51,7 @@ inline constexpr std::array<Range, 21> ranges{{
     {"minimum", 0, most_of_size},
     {"maximum", 0, most_of_size},
     {"opset", 1, most_of_size},
-    {"threads", 1, most_of_size},
+    {"threads", 1, most_threads},
     {"pad_token_id", 0, most_of_size},
     {"bos_token_id", 0, most_of_size},
     {"eos_token_ids", 0, most_of_size},

@@ -175,6 +175,12 @@ inline Manifest manifest_from_json(const Json& document, const fs::path& path) {
 inline Manifest read_manifest(const std::filesystem::path& folder, bool verify = true) {
   const std::filesystem::path path = folder / manifest_name;
   std::error_code failed;
+  if (std::filesystem::is_regular_file(folder, failed)) {
+    const std::filesystem::path parent = folder.has_parent_path() ? folder.parent_path() : std::filesystem::path(".");
+    const bool inside = std::filesystem::is_regular_file(parent / manifest_name, failed);
+    throw ManifestError(folder.string() + " is a file: expected a bundle, which is a folder. " +
+                        (inside ? "Name the folder that it is in: " + parent.string() : "Make one with rpln-export."));
+  }
   if (!std::filesystem::is_regular_file(path, failed)) {
     throw ManifestError(folder.string() + " holds no " + manifest_name +
                         ": expected a bundle. Make one with rpln-export.");

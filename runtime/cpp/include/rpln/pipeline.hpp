@@ -15,6 +15,7 @@
 #include "rpln/errors.hpp"
 #include "rpln/generation/generator.hpp"
 #include "rpln/json.hpp"
+#include "rpln/limits.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/options.hpp"
 #include "rpln/postprocess/base.hpp"
@@ -205,7 +206,7 @@ inline PipelineOptions pipeline_options_from_json(Json given) {
   }
   const detail::Options read(taken, general, "of a pipeline");
   if (!read.value("provider").is_null()) options.session.provider = read.text("provider");
-  options.session.threads = read.optional_integer("threads", 1);
+  options.session.threads = read.optional_integer("threads", 1, limits::most_threads);
   options.batch_size = read.optional_integer("batch_size", 1).value_or(0);
   options.session.verify = read.boolean("verify", true);
   options.options = std::move(given);

@@ -21,6 +21,7 @@
 #include "rpln/errors.hpp"
 #include "rpln/inputs.hpp"
 #include "rpln/json.hpp"
+#include "rpln/limits.hpp"
 #include "rpln/manifest.hpp"
 #include "rpln/tensors.hpp"
 
@@ -351,8 +352,9 @@ class Session {
   }
 
   [[nodiscard]] Ort::Session open(const std::filesystem::path& folder, const SessionOptions& options) const {
-    if (options.threads && *options.threads < 1) {
-      throw InputError("threads is " + std::to_string(*options.threads) + ", expected an integer, 1 or more.");
+    if (options.threads && (*options.threads < 1 || *options.threads > limits::most_threads)) {
+      throw InputError("threads is " + std::to_string(*options.threads) + ", expected an integer, 1 to " +
+                       std::to_string(limits::most_threads) + ".");
     }
     if (provider_ == "cpu" && manifest_->precision == "bfloat16") {
       throw ProviderError(folder.string() +
