@@ -1,5 +1,7 @@
 """The cache of keys and values: two copies of them, of which a step reads one and writes the other.
 
+An engine may keep the cache itself: then only the order of its rows is said here.
+
 The shape of a tensor is (rows, heads, tokens, head_size). Layers may differ in their number of heads, if some were
 pruned, and in dtype, if one leaves the range of fp16. The tensors of one kind are in one block of memory.
 """
@@ -8,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from rpln_runtime.engines.base import Binding
+from rpln_runtime.engines.base import ROWS, Binding
 from rpln_runtime.engines.memory import Allocate
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation.memory import ELEMENTS, Block
@@ -48,6 +50,25 @@ class Cache:
         """Keep these rows, in this order. A row may be taken several times."""
         self._spare.gather(self._current, rows)
         self.turn()
+
+
+class KeptCache:
+    """A cache that the engine keeps itself: a run continues the rows that it is told."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows_R = np.arange(rows, dtype=np.int32)
+
+    def bind(self, binding: Binding, *, rows: int, new: int, reads: bool) -> None:  # noqa: ARG002 # the engine counts
+        """Bind the rows that the next run continues."""
+        binding.bind_cpu_input(ROWS, self._rows_R)
+
+    def turn(self) -> None:
+        """Continue every row in its place: that is where the run has left it."""
+        self._rows_R = np.arange(len(self._rows_R), dtype=np.int32)
+
+    def select(self, rows: np.ndarray) -> None:
+        """Keep these rows, in this order. A row may be taken several times."""
+        self._rows_R = self._rows_R[rows]
 
 
 class Kind(NamedTuple):

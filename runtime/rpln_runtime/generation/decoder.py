@@ -3,15 +3,17 @@
 Shapes: R rows, S tokens of the longest prompt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from rpln_runtime.batching import rows_within
+from rpln_runtime.engines.base import Binding, StatefulEngine
 from rpln_runtime.errors import InputError, ManifestError
-from rpln_runtime.generation.cache import CROSS, PAST
+from rpln_runtime.generation.binding import BoundGraph
+from rpln_runtime.generation.cache import CROSS, PAST, PRESENT, Cache, KeptCache
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.generation.positions import FORWARD, Positions
 from rpln_runtime.generation.steps import CachedSteps, FullSteps, GenerationSteps
@@ -60,10 +62,12 @@ class Decoder:
     Attributes:
         prompt: the graph for prompts.
         step: the graph for the tokens after them. It may be the same.
+        keeping: returns a new binding of the one graph, whose engine keeps the cache; None where the cache is bound.
     """
 
     prompt: Session
     step: Session
+    keeping: Callable[[], Binding] | None = None
 
     @classmethod
     def from_sessions(cls, sessions: Mapping[str, Session], variants: tuple[str, str]) -> "Decoder":
@@ -73,7 +77,7 @@ class Decoder:
         an encoder and the bundle has none, and ProviderError if the provider cannot bind memory.
         """
         prompt, step = variants
-        decoder = cls(sessions[prompt], sessions[step])
+        decoder = cls(sessions[prompt], sessions[step], _keeping(sessions[step]) if prompt == step else None)
         for session in (decoder.prompt, decoder.step):
             session.bindable_engine()  # raises ProviderError now, not in the first call
             for spec in session.graph.inputs:
@@ -129,9 +133,15 @@ class Decoder:
         `mask_RS` is 1 for the tokens of the prompts and 0 for the padding on their left. `cross` is what the decoder
         reads from its encoder; None without an encoder.
         """
+        if self.keeping is not None:
+            graph = BoundGraph(self.step.graph, self.keeping())
+            return CachedSteps(graph, graph, KeptCache(len(mask_RS)), mask_RS=mask_RS, positions=positions, cross=cross)
+        step = _bound(self.step)
         if self.step.graph.variant == "full":
-            return FullSteps(self.step, mask_RS, positions, cross)
-        return CachedSteps(self.prompt, self.step, mask_RS, positions, cross)
+            return FullSteps(step, mask_RS, positions, cross)
+        prompt = step if self.prompt is self.step else _bound(self.prompt)
+        cache = Cache(self.step.graph, self.step.bindable_engine().allocate)
+        return CachedSteps(prompt, step, cache, mask_RS=mask_RS, positions=positions, cross=cross)
 
     def check_positions(self, scheme: str) -> None:
         """Raise InputError if the graph cannot count positions by this `scheme`.
@@ -143,3 +153,20 @@ class Decoder:
                 f"positions is {scheme!r}, but {self.step.graph.path} takes no position_ids: expected {FORWARD!r}. "
                 "Export the checkpoint with a cache, or with the input position_ids."
             )
+
+
+def _bound(session: Session) -> BoundGraph:
+    """Return the graph of `session` with a binding of its own."""
+    return BoundGraph(session.graph, session.bindable_engine().bind())
+
+
+def _keeping(session: Session) -> Callable[[], Binding] | None:
+    """Return a function that binds the graph of `session` with a cache that its engine keeps; None if it keeps none.
+
+    An engine keeps caches in fp32: it would not round keys and values to fp16, as the graph says.
+    """
+    engine = session.bindable_engine()
+    cache = [spec for spec in session.graph.inputs if spec.name.startswith(PAST)]
+    if not isinstance(engine, StatefulEngine) or {spec.dtype for spec in cache} != {"float32"}:
+        return None
+    return engine.keep({spec.name: PRESENT + spec.name.removeprefix(PAST) for spec in cache})
