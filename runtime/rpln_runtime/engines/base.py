@@ -101,9 +101,10 @@ It is int32, with a number for each row of the run. The first run finds an empty
 class StatefulEngine(BindableEngine, Protocol):
     """An engine that can keep the cache of a decoder itself, from one run of a binding to the next."""
 
-    def keep(self, cache: Mapping[str, str]) -> Callable[[], Binding]:
+    def keep(self, cache: Mapping[str, str], *, int8: bool) -> Callable[[], Binding]:
         """Return a function that returns new bindings, each of which keeps a cache of its own that is empty at first.
 
         `cache` has the name of an output for the name of each input that gets its value in the next run. These are no
-        longer inputs and outputs of the graph, and ROWS is an input.
+        longer inputs and outputs of the graph, and ROWS is an input. With `int8`, the cache is rounded to 8 bits
+        wherever the engine can. Raises ProviderError where it can nowhere.
         """

@@ -16,7 +16,7 @@ import numpy as np
 
 from rpln_runtime.engines.base import Shapes
 from rpln_runtime.engines.memory import HostMemory, Memory
-from rpln_runtime.engines.openvino_state import keep_cache
+from rpln_runtime.engines.openvino_state import fuses_attention, keep_cache
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.external_data import NotOnnxError, external_files
 
@@ -101,11 +101,16 @@ class OpenVinoEngine:
         """Return a new binding, in which nothing is bound yet."""
         return OpenVinoBinding(self._stateless())
 
-    def keep(self, cache: Mapping[str, str]) -> Callable[[], "OpenVinoBinding"]:
+    def keep(self, cache: Mapping[str, str], *, int8: bool) -> Callable[[], "OpenVinoBinding"]:
         """Return a function that returns bindings to a graph that keeps its cache. See `StatefulEngine.keep`."""
         with self._refusing():
             kept = keep_cache(self._graph, cache)
-            compiled = self._core.compile_model(kept, "CPU", self._options | {CACHE_TYPE: "f32"})
+            if int8 and not fuses_attention(kept):
+                raise ProviderError(
+                    "OpenVINO has a cache in 8 bits for attention that it fuses, but this graph has none that it can. "
+                    "Leave int8_cache out, or export the checkpoint again with --optimize standard."
+                )
+            compiled = self._core.compile_model(kept, "CPU", self._options | {CACHE_TYPE: "u8" if int8 else "f32"})
         return partial(OpenVinoBinding, compiled)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:

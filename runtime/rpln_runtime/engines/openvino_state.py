@@ -6,8 +6,9 @@ takes the place of the products and the Softmax between them in each layer that 
 cache in place:
 
 1. Each input of the cache is read through a Gather with the input ROWS.
-2. `MatMul(Softmax(MatMul(queries, keys) · scale + mask), values)` becomes ScaledDotProductAttention. Not so in a layer
-   whose queries are those of the last token alone: OpenVINO's attention takes as many queries as there are new keys.
+2. `MatMul(Softmax(MatMul(queries, keys) · scale + mask), values)` becomes ScaledDotProductAttention, where queries are
+   made of the same tensor as new keys. A layer may have queries of the last token alone: OpenVINO's attention would
+   refuse them, because it takes as many queries as there are new keys.
 3. Inputs and outputs of the cache become states, which are empty at first.
 """
 
@@ -40,6 +41,11 @@ def keep_cache(model: Any, kept: Mapping[str, str]) -> Any:
     return changed
 
 
+def fuses_attention(kept: Any) -> bool:
+    """Return whether OpenVINO computes any attention of a model that keeps its cache by its own operator."""
+    return any(_is(node, "ScaledDotProductAttention") for node in kept.get_ops())
+
+
 def _read_by_rows(model: Any, kept: Mapping[str, str]) -> None:
     """Put a Gather, whose indices are the new input ROWS, behind each input of the cache."""
     from openvino import opset13
@@ -62,7 +68,7 @@ def _fuse_attention(present: Any) -> None:
 
     for reader in list(present.get_target_inputs()):
         attention = _attention(reader.get_node(), present)
-        if attention is not None and attention.queries.get_partial_shape()[2].get_max_length() != 1:
+        if attention is not None and _source(attention.queries) == _source(attention.keys.get_node().input_value(1)):
             queries, keys, mask, scale = attention
             fused = opset13.scaled_dot_product_attention(queries, keys, present, mask, scale)
             for target in list(reader.get_node().output(0).get_target_inputs()):
@@ -70,7 +76,7 @@ def _fuse_attention(present: Any) -> None:
 
 
 class _Attention(NamedTuple):
-    """The inputs of an attention. `keys` are (batch, heads, tokens, head_size)."""
+    """The inputs of an attention. `keys` are (batch, heads, tokens, head_size), from a Concat of old and new ones."""
 
     queries: Any
     keys: Any
@@ -98,7 +104,17 @@ def _attention(context: Any, values: Any) -> _Attention | None:
     turned = scores.input_value(1).get_node()
     if not (_is(turned, "Transpose") and list(turned.input_value(1).get_node().data) == [0, 1, 3, 2]):
         return None
+    if not _is(turned.input_value(0).get_node(), "Concat"):
+        return None
     return _Attention(scores.input_value(0), turned.input_value(0), mask, scale)
+
+
+def _source(tensor: Any) -> Any:
+    """Return the tensor that a projection to heads was made of."""
+    while tensor.get_node().get_type_name() in {"Transpose", "Reshape", "Add", "MatMul"}:
+        first, second = tensor.get_node().input_values()
+        tensor = second if _is(first.get_node(), "Constant") else first
+    return tensor
 
 
 def _is(node: Any, kind: str) -> bool:

@@ -6,11 +6,12 @@ The shape of a tensor is (rows, heads, tokens, head_size). Layers may differ in 
 pruned, and in dtype, if one leaves the range of fp16. The tensors of one kind are in one block of memory.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from rpln_runtime.engines.base import ROWS, Binding
+from rpln_runtime.engines.base import ROWS, Binding, Engine, StatefulEngine
 from rpln_runtime.engines.memory import Allocate
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation.memory import ELEMENTS, Block
@@ -69,6 +70,20 @@ class KeptCache:
     def select(self, rows: np.ndarray) -> None:
         """Keep these rows, in this order. A row may be taken several times."""
         self._rows_R = self._rows_R[rows]
+
+
+def bindings_that_keep(
+    engine: Engine, inputs: Mapping[str, str], *, int8: bool = False
+) -> Callable[[], Binding] | None:
+    """Return a function that returns bindings that keep the cache of a graph; None if its engine keeps none.
+
+    `inputs` are the dtypes of the graph's inputs by name. With `int8`, keys and values are rounded to 8 bits. Caches in
+    other types than fp32 are not kept: an engine would not round keys and values to fp16, as the graph says.
+    """
+    cache = {name: dtype for name, dtype in inputs.items() if name.startswith(PAST)}
+    if not isinstance(engine, StatefulEngine) or set(cache.values()) != {"float32"}:
+        return None
+    return engine.keep({name: PRESENT + name.removeprefix(PAST) for name in cache}, int8=int8)
 
 
 class Kind(NamedTuple):

@@ -3,6 +3,7 @@
 Shapes: R rows, S tokens of the longest prompt.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,10 +11,10 @@ from typing import Final
 import numpy as np
 
 from rpln_runtime.batching import rows_within
-from rpln_runtime.engines.base import Binding, StatefulEngine
-from rpln_runtime.errors import InputError, ManifestError
+from rpln_runtime.engines.base import Binding
+from rpln_runtime.errors import InputError, ManifestError, ProviderError
 from rpln_runtime.generation.binding import BoundGraph
-from rpln_runtime.generation.cache import CROSS, PAST, PRESENT, Cache, KeptCache
+from rpln_runtime.generation.cache import CROSS, PAST, Cache, KeptCache, bindings_that_keep
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.generation.positions import FORWARD, Positions
 from rpln_runtime.generation.steps import CachedSteps, FullSteps, GenerationSteps
@@ -70,14 +71,16 @@ class Decoder:
     keeping: Callable[[], Binding] | None = None
 
     @classmethod
-    def from_sessions(cls, sessions: Mapping[str, Session], variants: tuple[str, str]) -> "Decoder":
-        """Return the decoder with these two `variants` for prompt and steps.
+    def from_sessions(
+        cls, sessions: Mapping[str, Session], variants: tuple[str, str], *, int8_cache: bool = False
+    ) -> "Decoder":
+        """Return the decoder with these two `variants` for prompt and steps, and with a cache in 8 bits if asked for.
 
         Raises InputError for a graph with an input that cannot be made from tokens, ManifestError if the decoder reads
-        an encoder and the bundle has none, and ProviderError if the provider cannot bind memory.
+        an encoder and the bundle has none, and ProviderError if the provider cannot bind memory, or has no such cache.
         """
         prompt, step = variants
-        decoder = cls(sessions[prompt], sessions[step], _keeping(sessions[step]) if prompt == step else None)
+        decoder = cls(sessions[prompt], sessions[step])
         for session in (decoder.prompt, decoder.step):
             session.bindable_engine()  # raises ProviderError now, not in the first call
             for spec in session.graph.inputs:
@@ -92,7 +95,20 @@ class Decoder:
                 f"the decoder reads the output of an encoder, but the bundle has no graph {' or '.join(ENCODERS)}. "
                 "Export the checkpoint again."
             )
-        return decoder
+        return dataclasses.replace(decoder, keeping=decoder._keeping(int8=int8_cache))
+
+    def _keeping(self, *, int8: bool) -> Callable[[], Binding] | None:
+        """Return a function that binds the one graph with a cache that its engine keeps; None if it keeps none."""
+        keeping = None
+        if self.prompt is self.step:
+            inputs = {spec.name: spec.dtype for spec in self.step.graph.inputs}
+            keeping = bindings_that_keep(self.step.bindable_engine(), inputs, int8=int8)
+        if int8 and keeping is None:
+            raise ProviderError(
+                f"provider {self.step.provider!r} has no cache in 8 bits for {self.step.graph.path}. Leave int8_cache "
+                "out, or choose provider='openvino' and a bundle whose graph with-past has a cache in fp32."
+            )
+        return keeping
 
     @property
     def has_cross_attention(self) -> bool:
@@ -158,15 +174,3 @@ class Decoder:
 def _bound(session: Session) -> BoundGraph:
     """Return the graph of `session` with a binding of its own."""
     return BoundGraph(session.graph, session.bindable_engine().bind())
-
-
-def _keeping(session: Session) -> Callable[[], Binding] | None:
-    """Return a function that binds the graph of `session` with a cache that its engine keeps; None if it keeps none.
-
-    An engine keeps caches in fp32: it would not round keys and values to fp16, as the graph says.
-    """
-    engine = session.bindable_engine()
-    cache = [spec for spec in session.graph.inputs if spec.name.startswith(PAST)]
-    if not isinstance(engine, StatefulEngine) or {spec.dtype for spec in cache} != {"float32"}:
-        return None
-    return engine.keep({spec.name: PRESENT + spec.name.removeprefix(PAST) for spec in cache})
