@@ -18,13 +18,13 @@ def kept_runs(keeping: Callable[[], Binding], batches: Sequence[tuple[Feeds, int
     runs are to be run in their order, because a step reads what was kept of its prompt.
     """
     runs: list[Run] = []
+    generation = KeptGeneration(keeping)
     for feeds, times in batches:
-        past = next(array.shape[2] for name, array in feeds.items() if name.startswith(PAST))
-        if not past:
+        if any(name.startswith(PAST) and array.shape[2] for name, array in feeds.items()):
+            runs.append(partial(generation.go_on, feeds, times))
+        else:
             generation = KeptGeneration(keeping)
             runs.append(partial(generation.start, feeds))
-        else:
-            runs.append(partial(generation.go_on, feeds, times))
     return runs
 
 
@@ -33,25 +33,29 @@ class KeptGeneration:
 
     def __init__(self, keeping: Callable[[], Binding]) -> None:
         self._keeping = keeping
-        self._binding = keeping()
+        self._binding: Binding | None = None
 
     def start(self, feeds: Feeds) -> None:
         """Begin with an empty cache, and run a prompt."""
         self._binding = self._keeping()
-        for name, array in feeds.items():
-            if not name.startswith(PAST):
-                self._binding.bind_cpu_input(name, array)
         self._binding.bind_cpu_input(ROWS, np.arange(len(feeds["input_ids"]), dtype=np.int32))
+        _bind(self._binding, feeds)
         self._binding.run()
 
     def go_on(self, feeds: Feeds, times: int) -> None:
         """Run a step so many times. Each adds a token to the cache, to which the next one looks, too."""
-        for name, array in feeds.items():
-            if not name.startswith(PAST):
-                self._binding.bind_cpu_input(name, array)
+        assert self._binding is not None  # the prompt runs before its steps
+        _bind(self._binding, feeds)
         mask = feeds["attention_mask"]
         for step in range(times):
             longer = np.ones((len(mask), mask.shape[1] + step), mask.dtype)
             longer[:, : mask.shape[1]] = mask
             self._binding.bind_cpu_input("attention_mask", longer)
             self._binding.run()
+
+
+def _bind(binding: Binding, feeds: Feeds) -> None:
+    """Bind all inputs but those of the cache."""
+    for name, array in feeds.items():
+        if not name.startswith(PAST):
+            binding.bind_cpu_input(name, array)

@@ -6,7 +6,7 @@ takes the place of the products and the Softmax between them in each layer that 
 cache in place:
 
 1. Each input of the cache is read through a Gather with the input ROWS.
-2. `MatMul(Softmax(MatMul(queries, keys) · scale + mask), values)` becomes ScaledDotProductAttention, where queries are
+2. `MatMul(Softmax(MatMul(queries, keys) * scale + mask), values)` becomes ScaledDotProductAttention, where queries are
    made of the same tensor as new keys. A layer may have queries of the last token alone: OpenVINO's attention would
    refuse them, because it takes as many queries as there are new keys.
 3. Inputs and outputs of the cache become states, which are empty at first.
@@ -70,7 +70,7 @@ def _fuse_attention(present: Any) -> None:
         attention = _attention(reader.get_node(), present)
         if attention is not None and _source(attention.queries) == _source(attention.keys.get_node().input_value(1)):
             queries, keys, mask, scale = attention
-            fused = opset13.scaled_dot_product_attention(queries, keys, present, mask, scale)
+            fused = opset13.scaled_dot_product_attention(queries, keys, present, mask, opset13.constant(scale))
             for target in list(reader.get_node().output(0).get_target_inputs()):
                 target.replace_source_output(fused.output(0))
 
@@ -81,24 +81,18 @@ class _Attention(NamedTuple):
     queries: Any
     keys: Any
     mask: Any
-    scale: Any
+    scale: np.float32
 
 
 def _attention(context: Any, values: Any) -> _Attention | None:
     """Return the attention that ends with the node `context`; None if it is not the product of a Softmax and values."""
-    from openvino import opset13
-
     if not (_is(context, "MatMul") and context.input_value(1) == values):
         return None
     softmax = context.input_value(0).get_node()
     masked = softmax.input_value(0).get_node()
     if not (_is(softmax, "Softmax") and softmax.get_attributes()["axis"] in {-1, 3} and _is(masked, "Add")):
         return None
-    scores, mask = masked.input_value(0).get_node(), masked.input_value(1)
-    scale = opset13.constant(np.float32(1)).output(0)
-    if _is(scores, "Multiply") and _is(scores.input_value(1).get_node(), "Constant"):
-        scale = opset13.reshape(scores.input_value(1), np.array([], np.int64), special_zero=False).output(0)
-        scores = scores.input_value(0).get_node()
+    scores, scale = _scaled(masked.input_value(0).get_node())
     if not _is(scores, "MatMul"):
         return None
     turned = scores.input_value(1).get_node()
@@ -106,7 +100,18 @@ def _attention(context: Any, values: Any) -> _Attention | None:
         return None
     if not _is(turned.input_value(0).get_node(), "Concat"):
         return None
-    return _Attention(scores.input_value(0), turned.input_value(0), mask, scale)
+    return _Attention(scores.input_value(0), turned.input_value(0), masked.input_value(1), scale)
+
+
+def _scaled(scores: Any) -> tuple[Any, np.float32]:
+    """Return the node of the scores before they are multiplied or divided by a number, and the factor."""
+    kind = scores.get_type_name()
+    if kind in {"Multiply", "Divide"} and _is(scores.input_value(1).get_node(), "Constant"):
+        factor = scores.input_value(1).get_node().data
+        if factor.size == 1:
+            number = np.float32(factor.item())
+            return scores.input_value(0).get_node(), number if kind == "Multiply" else 1 / number
+    return scores, np.float32(1)
 
 
 def _source(tensor: Any) -> Any:

@@ -44,4 +44,4 @@ def test_steps_continue_what_their_prompt_began() -> None:
 
     begun = {"input_ids": (2, 5), "attention_mask": (2, 5), ROWS: (2,)}
     continued = [{"input_ids": (2, 1), "attention_mask": (2, 6 + step), ROWS: (2,)} for step in range(3)]
-    assert [log for log in bindings if log] == [[begun, *continued]] * 2
+    assert bindings == [[begun, *continued]] * 2
