@@ -90,6 +90,8 @@ class BindableEngine(Engine, Protocol):
         """Allocate memory for `size` elements where the engine runs, and return it."""
 
 
+CACHE_INPUTS: Final = "past_key_values."
+"""The beginning of the names of a graph's inputs for earlier keys and values."""
 ROWS: Final = "rows"
 """The input of a graph that keeps its cache, which says which row of the cache each row of a run continues.
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.engines.base import Shapes
+from rpln_runtime.engines.base import CACHE_INPUTS, Shapes
 from rpln_runtime.engines.memory import HostMemory, Memory
 from rpln_runtime.engines.openvino_state import fuses_attention, keep_cache
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
@@ -44,8 +44,8 @@ class OpenVinoEngine:
 
     profiles = ()
 
-    def __init__(self, path: Path, *, threads: int | None, install: str, has_cache: bool = False) -> None:
-        """Compile the ONNX file `path`; with `has_cache`, read it, and compile it when it is clear who keeps the cache.
+    def __init__(self, path: Path, *, threads: int | None, install: str) -> None:
+        """Compile the ONNX file `path`. A graph with a cache is compiled later, when it is clear who keeps the cache.
 
         `threads` is the most threads to use; None means one for each core. Raises MissingExtraError, which names the
         command `install`, if OpenVINO is not installed, and ManifestError for a graph that it cannot compile.
@@ -62,10 +62,9 @@ class OpenVinoEngine:
         self._lock = threading.Lock()
         self._compiled: Any = None
         with self._refusing(), _weights_beside(path) as beside:
-            if has_cache:
-                self._graph = self._core.read_model(str(beside))
-            else:
-                self._graph = self._compiled = self._core.compile_model(str(beside), "CPU", options)
+            self._graph = self._core.read_model(str(beside))
+            if not any(name.startswith(CACHE_INPUTS) for name in self.inputs):
+                self._graph = self._compiled = self._core.compile_model(self._graph, "CPU", options)
         self._requests = threading.local()
 
     @property

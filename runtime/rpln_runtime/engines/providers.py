@@ -20,7 +20,6 @@ from rpln_runtime.engines.tensorrt import open_tensorrt
 from rpln_runtime.engines.tensorrt_provider import tensorrt_provider_options
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.installing import extras_command
-from rpln_runtime.tasks import PAST
 
 _LOG_ERRORS_ONLY: Final = 3
 """The level of ONNX Runtime's log at which it reports errors and no warnings."""
@@ -167,13 +166,7 @@ def _open_onnxruntime(opening: EngineOpening) -> Engine:
 
 
 def _open_openvino(opening: EngineOpening) -> Engine:
-    inputs = opening.bundle.graph.inputs if opening.bundle else ()
-    return OpenVinoEngine(
-        opening.path,
-        threads=opening.threads,
-        install=opening.row.install,
-        has_cache=any(PAST in spec.shape for spec in inputs),
-    )
+    return OpenVinoEngine(opening.path, threads=opening.threads, install=opening.row.install)
 
 
 def _open_tensorrt(opening: EngineOpening) -> Engine:

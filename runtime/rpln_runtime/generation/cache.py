@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from rpln_runtime.engines.base import ROWS, Binding, Engine, StatefulEngine
+from rpln_runtime.engines.base import CACHE_INPUTS, ROWS, Binding, Engine, StatefulEngine
 from rpln_runtime.engines.memory import Allocate
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation.memory import ELEMENTS, Block
 from rpln_runtime.manifest import Graph, TensorSpec
 
-PAST: Final = "past_key_values."
+PAST: Final = CACHE_INPUTS
 """The beginning of the names of a graph's inputs for earlier keys and values."""
 PRESENT: Final = "present."
 """The beginning of the names of a graph's outputs of keys and values."""
