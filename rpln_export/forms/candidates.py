@@ -11,6 +11,7 @@ from typing import Final
 from rpln_export.checkpoint.planned_graphs import PlannedGraph
 from rpln_export.feeds.workloads import workload_feeds
 from rpln_export.forms.graph_forms import GraphForms
+from rpln_export.forms.kept_runs import kept_runs
 from rpln_export.forms.speeds import REFERENCE, MeasuredSpeed
 from rpln_export.forms.timing import Run, measure_speed
 from rpln_export.plan.export_plan import ExportPlan
@@ -20,7 +21,7 @@ from rpln_graphs.sessions import writing_copies
 from rpln_graphs.temporary import temporary_folder
 from rpln_runtime.engines.providers import PROVIDERS, open_engine
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
-from rpln_runtime.generation.cache import PRESENT
+from rpln_runtime.generation.cache import PRESENT, bindings_that_keep
 from rpln_runtime.manifest import Candidate
 from rpln_runtime.session import DEFAULT_PROVIDER
 
@@ -185,11 +186,13 @@ def _runs(
     # Generation binds the cache to memory: that some engines copy what they return is no part of it.
     names = [name for name in planned.call.output_names if not name.startswith(PRESENT)]
     dtypes = engine.inputs
-    runs: list[Run] = []
-    for feeds, times in workload_feeds(planned, plan.workload, plan.limits_of(planned.plan)):
-        typed = {name: array.astype(dtypes[name], copy=False) for name, array in feeds.items()}
-        runs.append(partial(_run_often, partial(engine.run, typed, names), times))
-    return runs
+    batches = [
+        ({name: array.astype(dtypes[name], copy=False) for name, array in feeds.items()}, times)
+        for feeds, times in workload_feeds(planned, plan.workload, plan.limits_of(planned.plan))
+    ]
+    if planned.plan.variant.shortest_past == 0 and (keeping := bindings_that_keep(engine, dtypes)) is not None:
+        return kept_runs(keeping, batches)
+    return [partial(_run_often, partial(engine.run, feeds, names), times) for feeds, times in batches]
 
 
 def _run_often(run: Run, times: int) -> None:

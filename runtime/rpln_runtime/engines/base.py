@@ -1,8 +1,8 @@
 """The interface of engines: what runs a graph, with numpy arrays in and numpy arrays out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -88,3 +88,25 @@ class BindableEngine(Engine, Protocol):
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
         """Allocate memory for `size` elements where the engine runs, and return it."""
+
+
+CACHE_INPUTS: Final = "past_key_values."
+"""The beginning of the names of a graph's inputs for earlier keys and values."""
+ROWS: Final = "rows"
+"""The input of a graph that keeps its cache, which says which row of the cache each row of a run continues.
+
+It is int32, with a number for each row of the run. The first run finds an empty cache, whatever rows it names.
+"""
+
+
+@runtime_checkable
+class StatefulEngine(BindableEngine, Protocol):
+    """An engine that can keep the cache of a decoder itself, from one run of a binding to the next."""
+
+    def keep(self, cache: Mapping[str, str], *, int8: bool) -> Callable[[], Binding]:
+        """Return a function that returns new bindings, each of which keeps a cache of its own that is empty at first.
+
+        `cache` has the name of an output for the name of each input that gets its value in the next run. These are no
+        longer inputs and outputs of the graph, and ROWS is an input. With `int8`, the cache is rounded to 8 bits
+        wherever the engine can. Raises ProviderError where it can nowhere.
+        """

@@ -6,15 +6,17 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from rpln_runtime.engines.base import Shapes
+from rpln_runtime.engines.base import CACHE_INPUTS, Shapes
 from rpln_runtime.engines.memory import HostMemory, Memory
+from rpln_runtime.engines.openvino_state import fuses_attention, keep_cache
 from rpln_runtime.errors import ManifestError, MissingExtraError, ProviderError
 from rpln_runtime.external_data import NotOnnxError, external_files
 
@@ -29,10 +31,12 @@ OPTIONS = {
     CAPACITY: str(CACHE),
 }
 """The options that every graph is compiled with."""
+CACHE_TYPE: Final = "KV_CACHE_PRECISION"
+"""OpenVINO's option for the type of a cache that it keeps itself. By default, it rounds keys and values to 8 bits."""
 
 
 class OpenVinoEngine:
-    """A graph that OpenVINO has compiled for the CPU.
+    """A graph that OpenVINO compiles for the CPU.
 
     Attributes:
         profiles: empty, because the compiled graph takes every size that the graph takes.
@@ -41,7 +45,7 @@ class OpenVinoEngine:
     profiles = ()
 
     def __init__(self, path: Path, *, threads: int | None, install: str) -> None:
-        """Compile the ONNX file `path`.
+        """Compile the ONNX file `path`. A graph with a cache is compiled later, when it is clear who keeps the cache.
 
         `threads` is the most threads to use; None means one for each core. Raises MissingExtraError, which names the
         command `install`, if OpenVINO is not installed, and ManifestError for a graph that it cannot compile.
@@ -53,32 +57,32 @@ class OpenVinoEngine:
         options = dict(OPTIONS)
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
-        try:
-            with _weights_beside(path) as beside:
-                self._compiled = openvino.Core().compile_model(str(beside), "CPU", options)
-        except (RuntimeError, NotOnnxError, OSError) as error:
-            raise ManifestError(
-                f"OpenVINO {openvino.__version__} cannot compile {path}: {error}. "
-                f"Choose provider='cpu', or update it: {install} --upgrade"
-            ) from error
+        self._core, self._options = openvino.Core(), options
+        self._refusing = partial(_refusing, path, install)
+        self._lock = threading.Lock()
+        self._compiled: Any = None
+        with self._refusing(), _weights_beside(path) as beside:
+            self._graph = self._core.read_model(str(beside))
+            if not any(name.startswith(CACHE_INPUTS) for name in self.inputs):
+                self._graph = self._compiled = self._core.compile_model(self._graph, "CPU", options)
         self._requests = threading.local()
 
     @property
     def inputs(self) -> dict[str, str]:
         """The dtype of each input, by numpy's name."""
-        return _dtypes(self._compiled.inputs)
+        return _dtypes(self._graph.inputs)
 
     @property
     def outputs(self) -> dict[str, str]:
         """The dtype of each output, by numpy's name."""
-        return _dtypes(self._compiled.outputs)
+        return _dtypes(self._graph.outputs)
 
     @property
     def shapes(self) -> Shapes:
         """The shape of each input and output."""
         return {
             name: _shape(port.partial_shape)
-            for port in (*self._compiled.inputs, *self._compiled.outputs)
+            for port in (*self._graph.inputs, *self._graph.outputs)
             for name in port.names
         }
 
@@ -94,7 +98,19 @@ class OpenVinoEngine:
 
     def bind(self) -> "OpenVinoBinding":
         """Return a new binding, in which nothing is bound yet."""
-        return OpenVinoBinding(self._compiled)
+        return OpenVinoBinding(self._stateless())
+
+    def keep(self, cache: Mapping[str, str], *, int8: bool) -> Callable[[], "OpenVinoBinding"]:
+        """Return a function that returns bindings to a graph that keeps its cache. See `StatefulEngine.keep`."""
+        with self._refusing():
+            kept = keep_cache(self._graph, cache)
+            if int8 and not fuses_attention(kept):
+                raise ProviderError(
+                    "OpenVINO has a cache in 8 bits for attention that it fuses, but this graph has none that it can. "
+                    "Leave int8_cache out, or export the checkpoint again with --optimize standard."
+                )
+            compiled = self._core.compile_model(kept, "CPU", self._options | {CACHE_TYPE: "u8" if int8 else "f32"})
+        return partial(OpenVinoBinding, compiled)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
         """Allocate host memory for `size` elements, and return it."""
@@ -103,8 +119,15 @@ class OpenVinoEngine:
     def _request(self) -> Any:
         """Return this thread's request. A request runs one batch at a time, so each thread has its own."""
         if not hasattr(self._requests, "own"):
-            self._requests.own = self._compiled.create_infer_request()
+            self._requests.own = self._stateless().create_infer_request()
         return self._requests.own
+
+    def _stateless(self) -> Any:
+        """Return the compiled graph whose cache, if it has one, is among its inputs and outputs."""
+        with self._lock, self._refusing():
+            if self._compiled is None:
+                self._compiled = self._core.compile_model(self._graph, "CPU", self._options)
+            return self._compiled
 
 
 class OpenVinoBinding:
@@ -151,6 +174,20 @@ class OpenVinoBinding:
 
 
 @contextmanager
+def _refusing(path: Path, install: str) -> Iterator[None]:
+    """Raise ManifestError where OpenVINO cannot read or compile the ONNX file `path`."""
+    import openvino
+
+    try:
+        yield
+    except (RuntimeError, NotOnnxError, OSError) as error:
+        raise ManifestError(
+            f"OpenVINO {openvino.__version__} cannot compile {path}: {error}. "
+            f"Choose provider='cpu', or update it: {install} --upgrade"
+        ) from error
+
+
+@contextmanager
 def _weights_beside(path: Path) -> Iterator[Path]:
     """Yield the path of the ONNX file with its weights beside it, which is `path` itself unless these are links.
 
@@ -174,7 +211,9 @@ def _weights_beside(path: Path) -> Iterator[Path]:
 def _infer(request: Any, feeds: Mapping[str, np.ndarray]) -> None:
     """Run a request on `feeds`, and on what else is bound to it. Raises ProviderError where OpenVINO fails."""
     try:
-        request.infer(feeds, share_inputs=True)
+        # Not infer(): with one thread, OpenVINO 2026.4 returns from it as if nothing had failed.
+        request.start_async(feeds, share_inputs=True)
+        request.wait()
     except RuntimeError as error:
         raise ProviderError(
             f"OpenVINO failed to run the graph ({error}). Check the bundle (rpln validate), and the free memory."

@@ -5,8 +5,9 @@ Shapes: R rows, S new tokens, T earlier and new tokens, V vocabulary.
 
 import numpy as np
 
+from rpln_runtime.engines.base import Binding
 from rpln_runtime.generation.cache import PAST
-from rpln_runtime.session import Session
+from rpln_runtime.manifest import Graph
 
 
 class BoundGraph:
@@ -17,9 +18,8 @@ class BoundGraph:
         takes_past: whether the graph reads a cache of keys and values.
     """
 
-    def __init__(self, session: Session) -> None:
-        graph = session.graph
-        self.binding = session.bindable_engine().bind()
+    def __init__(self, graph: Graph, binding: Binding) -> None:
+        self.binding = binding
         self._inputs = {spec.name for spec in graph.inputs}
         logits = next(spec for spec in graph.outputs if spec.name == "logits")
         self._last_only = logits.shape[1] == 1

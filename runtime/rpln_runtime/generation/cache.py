@@ -1,20 +1,23 @@
 """The cache of keys and values: two copies of them, of which a step reads one and writes the other.
 
+An engine may keep the cache itself: then only the order of its rows is said here.
+
 The shape of a tensor is (rows, heads, tokens, head_size). Layers may differ in their number of heads, if some were
 pruned, and in dtype, if one leaves the range of fp16. The tensors of one kind are in one block of memory.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from rpln_runtime.engines.base import Binding
+from rpln_runtime.engines.base import CACHE_INPUTS, ROWS, Binding, Engine, StatefulEngine
 from rpln_runtime.engines.memory import Allocate
 from rpln_runtime.errors import ManifestError
 from rpln_runtime.generation.memory import ELEMENTS, Block
 from rpln_runtime.manifest import Graph, TensorSpec
 
-PAST: Final = "past_key_values."
+PAST: Final = CACHE_INPUTS
 """The beginning of the names of a graph's inputs for earlier keys and values."""
 PRESENT: Final = "present."
 """The beginning of the names of a graph's outputs of keys and values."""
@@ -48,6 +51,39 @@ class Cache:
         """Keep these rows, in this order. A row may be taken several times."""
         self._spare.gather(self._current, rows)
         self.turn()
+
+
+class KeptCache:
+    """A cache that the engine keeps itself: a run continues the rows that it is told."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows_R = np.arange(rows, dtype=np.int32)
+
+    def bind(self, binding: Binding, *, rows: int, new: int, reads: bool) -> None:  # noqa: ARG002 # the engine counts
+        """Bind the rows that the next run continues."""
+        binding.bind_cpu_input(ROWS, self._rows_R)
+
+    def turn(self) -> None:
+        """Continue every row in its place: that is where the run has left it."""
+        self._rows_R = np.arange(len(self._rows_R), dtype=np.int32)
+
+    def select(self, rows: np.ndarray) -> None:
+        """Keep these rows, in this order. A row may be taken several times."""
+        self._rows_R = self._rows_R[rows]
+
+
+def bindings_that_keep(
+    engine: Engine, inputs: Mapping[str, str], *, int8: bool = False
+) -> Callable[[], Binding] | None:
+    """Return a function that returns bindings that keep the cache of a graph; None if its engine keeps none.
+
+    `inputs` are the dtypes of the graph's inputs by name. With `int8`, keys and values are rounded to 8 bits. Caches in
+    other types than fp32 are not kept: an engine would not round keys and values to fp16, as the graph says.
+    """
+    cache = {name: dtype for name, dtype in inputs.items() if name.startswith(PAST)}
+    if not isinstance(engine, StatefulEngine) or set(cache.values()) != {"float32"}:
+        return None
+    return engine.keep({name: PRESENT + name.removeprefix(PAST) for name in cache}, int8=int8)
 
 
 class Kind(NamedTuple):

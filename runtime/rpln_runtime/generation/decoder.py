@@ -3,15 +3,18 @@
 Shapes: R rows, S tokens of the longest prompt.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from rpln_runtime.batching import rows_within
-from rpln_runtime.errors import InputError, ManifestError
-from rpln_runtime.generation.cache import CROSS, PAST
+from rpln_runtime.engines.base import Binding
+from rpln_runtime.errors import InputError, ManifestError, ProviderError
+from rpln_runtime.generation.binding import BoundGraph
+from rpln_runtime.generation.cache import CROSS, PAST, Cache, KeptCache, bindings_that_keep
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.generation.positions import FORWARD, Positions
 from rpln_runtime.generation.steps import CachedSteps, FullSteps, GenerationSteps
@@ -60,17 +63,21 @@ class Decoder:
     Attributes:
         prompt: the graph for prompts.
         step: the graph for the tokens after them. It may be the same.
+        keeping: returns a new binding of the one graph, whose engine keeps the cache; None where the cache is bound.
     """
 
     prompt: Session
     step: Session
+    keeping: Callable[[], Binding] | None = None
 
     @classmethod
-    def from_sessions(cls, sessions: Mapping[str, Session], variants: tuple[str, str]) -> "Decoder":
-        """Return the decoder with these two `variants` for prompt and steps.
+    def from_sessions(
+        cls, sessions: Mapping[str, Session], variants: tuple[str, str], *, int8_cache: bool = False
+    ) -> "Decoder":
+        """Return the decoder with these two `variants` for prompt and steps, and with a cache in 8 bits if asked for.
 
         Raises InputError for a graph with an input that cannot be made from tokens, ManifestError if the decoder reads
-        an encoder and the bundle has none, and ProviderError if the provider cannot bind memory.
+        an encoder and the bundle has none, and ProviderError if the provider cannot bind memory, or has no such cache.
         """
         prompt, step = variants
         decoder = cls(sessions[prompt], sessions[step])
@@ -88,7 +95,20 @@ class Decoder:
                 f"the decoder reads the output of an encoder, but the bundle has no graph {' or '.join(ENCODERS)}. "
                 "Export the checkpoint again."
             )
-        return decoder
+        return dataclasses.replace(decoder, keeping=decoder._keeping(int8=int8_cache))
+
+    def _keeping(self, *, int8: bool) -> Callable[[], Binding] | None:
+        """Return a function that binds the one graph with a cache that its engine keeps; None if it keeps none."""
+        keeping = None
+        if self.prompt is self.step:
+            inputs = {spec.name: spec.dtype for spec in self.step.graph.inputs}
+            keeping = bindings_that_keep(self.step.bindable_engine(), inputs, int8=int8)
+        if int8 and keeping is None:
+            raise ProviderError(
+                f"provider {self.step.provider!r} has no cache in 8 bits for {self.step.graph.path}. Leave int8_cache "
+                "out, or choose provider='openvino' and a bundle whose graph with-past has a cache in fp32."
+            )
+        return keeping
 
     @property
     def has_cross_attention(self) -> bool:
@@ -129,9 +149,15 @@ class Decoder:
         `mask_RS` is 1 for the tokens of the prompts and 0 for the padding on their left. `cross` is what the decoder
         reads from its encoder; None without an encoder.
         """
+        if self.keeping is not None:
+            graph = BoundGraph(self.step.graph, self.keeping())
+            return CachedSteps(graph, graph, KeptCache(len(mask_RS)), mask_RS=mask_RS, positions=positions, cross=cross)
+        step = _bound(self.step)
         if self.step.graph.variant == "full":
-            return FullSteps(self.step, mask_RS, positions, cross)
-        return CachedSteps(self.prompt, self.step, mask_RS, positions, cross)
+            return FullSteps(step, mask_RS, positions, cross)
+        prompt = step if self.prompt is self.step else _bound(self.prompt)
+        cache = Cache(self.step.graph, self.step.bindable_engine().allocate)
+        return CachedSteps(prompt, step, cache, mask_RS=mask_RS, positions=positions, cross=cross)
 
     def check_positions(self, scheme: str) -> None:
         """Raise InputError if the graph cannot count positions by this `scheme`.
@@ -143,3 +169,8 @@ class Decoder:
                 f"positions is {scheme!r}, but {self.step.graph.path} takes no position_ids: expected {FORWARD!r}. "
                 "Export the checkpoint with a cache, or with the input position_ids."
             )
+
+
+def _bound(session: Session) -> BoundGraph:
+    """Return the graph of `session` with a binding of its own."""
+    return BoundGraph(session.graph, session.bindable_engine().bind())

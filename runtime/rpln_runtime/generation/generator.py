@@ -70,6 +70,7 @@ def generator(
     provider: str | None = None,
     threads: int | None = None,
     batch_size: int = BATCH_SIZE,
+    int8_cache: bool = False,
     verify: bool = True,
     **options: Any,
 ) -> "Generator":
@@ -80,12 +81,15 @@ def generator(
         provider: the provider that runs the graphs, as in `load`.
         threads: the most threads that one operator uses, as in `load`.
         batch_size: the most sequences that are generated at a time. Each beam counts.
+        int8_cache: whether the provider rounds keys and values to 8 bits. "openvino" can, for graphs of prompt and
+            steps whose cache is in fp32.
         verify: whether to compare the SHA-256 of every file with the manifest first.
         **options: the attributes of `GenerationOptions`, which count before those that the checkpoint sets. A call may
             give other values.
 
-    Raises what `load` raises, and InputError for a bundle that does not generate text, an option that is unknown or out
-    of range, and one that would have no effect. For example:
+    Raises what `load` raises, ProviderError for an `int8_cache` that the provider does not have, and InputError for a
+    bundle that does not generate text, an option that is unknown or out of range, and one that would have no effect.
+    For example:
 
         go_on = generator("brown-lm-text-generation-fp32", max_new_tokens=40)
         go_on("The old man")
@@ -98,6 +102,7 @@ def generator(
         provider=provider,
         threads=threads,
         batch_size=batch_size,
+        int8_cache=int8_cache,
         verify=verify,
         **options,
     )
@@ -111,6 +116,7 @@ def open_generator(
     threads: int | None,
     batch_size: int,
     verify: bool,
+    int8_cache: bool = False,
     **options: Any,
 ) -> "Generator":
     """Open the bundle in `folder`, which `manifest` describes and which was verified. For the rest, see `generator`."""
@@ -129,7 +135,7 @@ def open_generator(
     }
     return Generator(
         manifest=manifest,
-        decoder=Decoder.from_sessions(sessions, decoder),
+        decoder=Decoder.from_sessions(sessions, decoder, int8_cache=int8_cache),
         sources=Sources(generation=manifest.generation, encoder=sessions.get("encoder"), cross=sessions.get("cross")),
         tokenizer=Tokenizer.from_bundle(folder, manifest),
         batch_size=batch_size,
@@ -140,6 +146,7 @@ def open_generator(
             provider=provider,
             threads=threads,
             batch_size=batch_size,
+            int8_cache=int8_cache,
             verify=verify,
             **options,
         ),

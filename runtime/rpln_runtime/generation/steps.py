@@ -8,10 +8,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from rpln_runtime.generation.binding import BoundGraph
-from rpln_runtime.generation.cache import Cache
+from rpln_runtime.generation.cache import Cache, KeptCache
 from rpln_runtime.generation.cross_attention import CrossAttention
 from rpln_runtime.generation.positions import Positions
-from rpln_runtime.session import Session
 
 
 class GenerationSteps(ABC):
@@ -69,16 +68,18 @@ class CachedSteps(GenerationSteps):
 
     def __init__(
         self,
-        prompt: Session,
-        step: Session,
+        prompt: BoundGraph,
+        step: BoundGraph,
+        cache: Cache | KeptCache,
+        *,
         mask_RS: np.ndarray,
         positions: Positions,
         cross: CrossAttention | None,
     ) -> None:
         super().__init__(mask_RS, positions, cross)
-        self._cache = Cache(step.graph, step.bindable_engine().allocate)
-        self._step_graph = BoundGraph(step)
-        self._prompt_graph = self._step_graph if prompt is step else BoundGraph(prompt)
+        self._prompt_graph = prompt
+        self._step_graph = step
+        self._cache = cache
 
     def start(self, ids_RS: np.ndarray) -> np.ndarray:
         """Run the prompts through their graph, and return the logits of their next tokens, (R, V), fp32."""
@@ -105,10 +106,10 @@ class FullSteps(GenerationSteps):
     """Steps without a cache: each computes all tokens again, which is slow."""
 
     def __init__(
-        self, session: Session, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None
+        self, graph: BoundGraph, mask_RS: np.ndarray, positions: Positions, cross: CrossAttention | None
     ) -> None:
         super().__init__(mask_RS, positions, cross)
-        self._graph = BoundGraph(session)
+        self._graph = graph
         self._ids_RT = np.empty((len(mask_RS), 0), np.int64)
 
     def start(self, ids_RS: np.ndarray) -> np.ndarray:

@@ -172,3 +172,18 @@ def test_memory_that_openvino_does_not_take_is_refused_and_what_was_bound_stays(
 
     binding.run()
     np.testing.assert_array_equal(logits, session.run(feeds)["logits"])
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_run_that_fails_in_openvino_is_no_answer(bundle_of: Callable[..., Bundle], threads: int) -> None:
+    bundle = bundle_of("token-classification")
+    engine = open_engine(bundle.folder / "model.onnx", provider="openvino", threads=threads)
+    feeds = feeds_of(bundle.manifest)
+    expected = engine.run(feeds, ["logits"])[0]
+    unequal = feeds | {"attention_mask": np.ones((3, 5), np.int64)}
+    for _ in range(2):
+        with pytest.raises(ProviderError, match="OpenVINO failed to run the graph"):
+            engine.run(unequal, ["logits"])
+
+    np.testing.assert_array_equal(engine.run(feeds, ["logits"])[0], expected)
