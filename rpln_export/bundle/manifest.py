@@ -15,6 +15,7 @@ from rpln_export.checkpoint.tokenizer import save_tokenizer
 from rpln_export.forms.choice import Choice
 from rpln_export.forms.graph_forms import GraphForms
 from rpln_export.plan.export_plan import ExportPlan
+from rpln_export.plan.generation_config import TOKEN_IDS
 from rpln_export.plan.limits import value_limits
 from rpln_graphs.rewriting.base import counts_from_model
 from rpln_graphs.save import graph_from_model, precision_from_model
@@ -36,8 +37,13 @@ def write_bundle_files(folder: Path, plan: ExportPlan, tokenizer: Any) -> None:
     own = plan.composition.config
     config = type(own).from_dict(own.to_dict())
     config.architectures = [_architecture(plan)]
-    config.save_pretrained(folder)
     stated = plan.stated_generation
+    if stated.file != GENERATION_CONFIG:
+        # They get a file of their own. transformers 4.57 keeps them, and warns of them when it saves a config.
+        for one in (config, getattr(config, "decoder", config)):
+            for name in stated.fields.keys() - TOKEN_IDS:
+                vars(one).pop(name, None)
+    config.save_pretrained(folder)
     if stated.file != GENERATION_CONFIG and stated.fields:
         (folder / GENERATION_CONFIG).write_text(json.dumps(stated.fields, indent=2) + "\n", encoding="utf-8")
     elif plan.task.generates and (own_file := plan.source.network_folder / GENERATION_CONFIG).is_file():

@@ -29,6 +29,8 @@ FIELDS_OF_MANIFEST: Final = (
     "max_length",
 )
 """The fields that `rpln_export.plan.generation` reads."""
+TOKEN_IDS: Final = frozenset(name for name in FIELDS_OF_MANIFEST if name.endswith("_token_id"))
+"""Those that are ids of tokens, which a config.json has in its own right."""
 OPTIONS: Final = (
     "do_sample",
     "temperature",
@@ -126,10 +128,10 @@ def _fields_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for fields in _configs_of_decoder(config):
         found |= {name: fields[name] for name in known & fields.keys() - found.keys() if fields[name] is not None}
-    usual = {option.name: option.default for option in fields_of_class(GenerationOptions)} | NEUTRAL
+    usual: dict[str, Any] = {option.name: option.default for option in fields_of_class(GenerationOptions)}
+    usual |= NEUTRAL
     stated = {name: found[name] for name in sorted(found) if name not in usual or found[name] != usual[name]}
-    ids = {name for name in FIELDS_OF_MANIFEST if name.endswith("_token_id")}
-    return stated if stated.keys() - ids else {}
+    return stated if stated.keys() - TOKEN_IDS else {}
 
 
 def _configs_of_decoder(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
