@@ -22,6 +22,7 @@ from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limi
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import checked_opset, io_dtype_from_name
 from rpln_export.plan.quantization import (
+    TENSORRT,
     GatePlan,
     check_quantization,
     gate_from_choices,
@@ -281,7 +282,8 @@ def make_plan(
     engine_plan = make_engine_plan(request, precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
     generating = read_generation_config(source.network_folder) if chosen_task.generates else {}
-    variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
+    compiled = engine_plan.required or (recipe.quantizes and chosen_target.name == TENSORRT)
+    variant_names = variants or (compiled_variants(chosen_task) if compiled else ())
     plan = ExportPlan(
         source=source,
         composition=composition,

@@ -19,22 +19,30 @@ DEFAULT_AGREEMENT: Final = 0.99
 AGREEMENT_OF_WORDS: Final = 0.9
 """The same for tasks that generate text: each decision is one among thousands of words, several of which often fit."""
 
-WEIGHT_ONLY: Final = ("int8-weight-only", "int4")
+WEIGHT_ONLY: Final = ("int8-weight-only", "int4", "int8-weight-only-tensorrt", "int4-tensorrt")
 """The recipes that leave activations as they are. Steps of a decoder read few rows, so that weights are what counts."""
-COMPILED: Final = "int8-tensorrt"
-"""The recipe that stands for int8 and static int8 where TensorRT compiles the graph: it takes no zero points but 0."""
+TENSORRT: Final = "tensorrt"
+"""The target whose graphs TensorRT compiles."""
+COMPILED: Final = {
+    "int8": "int8-tensorrt",
+    "int8-static": "int8-tensorrt",
+    "int8-weight-only": "int8-weight-only-tensorrt",
+    "int4": "int4-tensorrt",
+}
+"""The recipes that stand for others where TensorRT compiles the graph: it takes no zero points but 0, and its kernels
+unpack weights as they multiply only if these are laid out as they want it."""
 
 
 def recipe_from_choice(precision: str, task: Task, *, target: str | None, engines: EngineRequest) -> Recipe:
-    """Return the row of RECIPES called `precision`; of int8, the row that suits the task and what runs the graph.
+    """Return the row of RECIPES called `precision`; of int8 and int4, the row that suits the task and what runs it.
 
     `target` is the row of TARGETS that the user named, if any. Raises PlanError for a name that is no row's.
     """
     recipe = choose(RECIPES, precision, "precision")
     if recipe.name == "int8" and task.generates:
-        return RECIPES[WEIGHT_ONLY[0]]
-    compiled = engines.asked_for if target is None else target == RECIPES[COMPILED].target
-    return RECIPES[COMPILED] if compiled and recipe.name in {"int8", "int8-static"} else recipe
+        recipe = RECIPES[WEIGHT_ONLY[0]]
+    compiled = engines.asked_for if target is None else target == TENSORRT
+    return RECIPES[COMPILED[recipe.name]] if compiled and recipe.name in COMPILED else recipe
 
 
 def with_quantized_embeddings(recipe: Recipe) -> Recipe:
