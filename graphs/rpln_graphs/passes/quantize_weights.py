@@ -1,9 +1,8 @@
 """x W -> x DequantizeLinear(W): weights of the layers in 8 or 4 bits; activations stay as they are.
 
 Rules:
-1. A column of a weight is cut into blocks, each with a scale of its own, in the type of the weight. Blocks have a size
-   that divides the weight's rows and that kernels take; a weight without one stays as it is. Or a whole column has one
-   scale.
+1. A column of a weight is cut into blocks, each with a scale of its own, in the type of the weight; or a whole column
+   is one block. A weight whose sizes give no blocks that kernels take stays as it is.
 2. Products that share a weight share its DequantizeLinear, which has the name of the weight, by which other code finds
    it. Blocks need opset 21.
 3. A weight may have been rounded beforehand, for the inputs of its product (Context.weights).
@@ -12,7 +11,7 @@ Rules:
 ONNX Runtime computes both nodes as one MatMulNBits; TensorRT, as one kernel that reads the integers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
 import ml_dtypes
@@ -41,6 +40,8 @@ class QuantizeWeights(QuantizingPass):
         dtype: the type that holds it.
         smallest_block: the fewest rows of a block that kernels take.
         largest_block: the most rows of a block; 0 where a whole column is one block.
+        fewest_blocks: the fewest blocks of a column that kernels take.
+        sizes_divide_by: what the number of rows and that of columns must be multiples of.
         positive: whether scales must be positive.
         error_aware: whether weights that are rounded for their inputs are worth the time they take.
     """
@@ -49,6 +50,8 @@ class QuantizeWeights(QuantizingPass):
     dtype: ClassVar[Any]
     smallest_block: ClassVar[int] = 16
     largest_block: ClassVar[int]
+    fewest_blocks: ClassVar[int] = 1
+    sizes_divide_by: ClassVar[int] = 1
     positive: ClassVar[bool] = False
     error_aware: ClassVar[bool] = False
 
@@ -63,23 +66,25 @@ class QuantizeWeights(QuantizingPass):
     @classmethod
     def rounded_for_inputs(cls, weight: Array, factor: Array) -> Blocks | None:
         """Return a weight [K, N] rounded for inputs with this `compensation` [K, K]; None if it has no blocks."""
-        size = cls.size_of_blocks(len(weight))
+        size = cls.size_of_blocks(weight.shape)
         if size is None:
             return None
         return error_aware_blocks(weight, factor, bits=cls.bits, size=size, positive=cls.positive)
 
     @classmethod
-    def size_of_blocks(cls, rows: int) -> int | None:
-        """Return how many of a weight's `rows` are a block; None if they cannot be cut into blocks."""
-        if not cls.largest_block:
-            return rows
-        return block_size(rows, least=cls.smallest_block, most=cls.largest_block)
+    def size_of_blocks(cls, shape: Sequence[int]) -> int | None:
+        """Return how many rows of a weight of this `shape` [K, N] are a block; None if it gives no blocks."""
+        rows, columns = shape
+        if rows % cls.sizes_divide_by or columns % cls.sizes_divide_by:
+            return None
+        size = block_size(rows, least=cls.smallest_block, most=cls.largest_block) if cls.largest_block else rows
+        return size if size is not None and size * cls.fewest_blocks <= rows else None
 
     def rewrite(self, model: ir.Model) -> int:
         quantized, refusals = 0, []
         weights: dict[ir.Value, ir.Node] = {}
         for product in layer_products(model):
-            size = self.size_of_blocks(tensor_of(product.weight).shape.numpy()[0])
+            size = self.size_of_blocks(tensor_of(product.weight).shape.numpy())
             if product.block in self.kept or size is None:
                 refusals.append(refused(product.matmul, KEPT_FOR_ACCURACY if size else NO_BLOCKS))
                 continue
@@ -123,15 +128,21 @@ class QuantizeColumnsTo8(QuantizeWeights):
     bits = 8
     dtype = "int8"
     largest_block = 0
+    sizes_divide_by = 8
     positive = True
 
 
 class QuantizeWideBlocksTo4(QuantizeWeights):
-    """Weights in 4 bits for TensorRT, in the smaller one of the sizes that NVIDIA documents for blocks, 64 and 128."""
+    """Weights in 4 bits for TensorRT, in the smaller one of the sizes that NVIDIA documents for blocks, 64 and 128.
+
+    Its kernels unpack 4 bits as they multiply if a column has several blocks.
+    """
 
     bits = 4
     dtype = ml_dtypes.int4
     smallest_block = 64
     largest_block = 64
+    fewest_blocks = 2
+    sizes_divide_by = 8
     positive = True
     error_aware = True

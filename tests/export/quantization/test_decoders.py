@@ -36,9 +36,13 @@ def texts(folder: Path, prompts: list[str]) -> list[str]:
 
 
 # Greedy texts part for good at the first other word; in 4 bits that is soon.
-@pytest.mark.parametrize(("precision", "form"), FORMS[:2])
-def test_the_next_words_are_nearly_those_of_fp32(embedded: Embedded, precision: str, form: str) -> None:
-    folder = embedded("text-generation", precision=precision, optimize=form)
+@pytest.mark.parametrize(
+    "choices",
+    [*({"precision": name, "optimize": form} for name, form in FORMS[:2]), {"precision": "int8", "target": "tensorrt"}],
+    ids=["weights-8", "weights-8-fused", "weights-8-columns"],
+)
+def test_the_next_words_are_nearly_those_of_fp32(embedded: Embedded, choices: dict[str, str]) -> None:
+    folder = embedded("text-generation", **choices)
     plain = embedded("text-generation")
     equal = [
         word == other
@@ -88,9 +92,42 @@ def test_weights_are_stored_in_standard_operators_and_few_bytes(embedded: Embedd
     assert plain > sizes[0] > sizes[1]
 
 
-@pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])
-def test_weights_of_4_bits_are_rounded_for_their_inputs(embedded: Embedded, task: str) -> None:
-    folder = embedded(task, precision="int4", optimize="weights-4")
+@pytest.mark.parametrize(
+    ("precision", "kind", "scales"),
+    [("int8", onnx.TensorProto.INT8, 1), ("int4", onnx.TensorProto.INT4, 2)],
+)
+def test_graphs_for_tensorrt_share_weights_with_scales_in_fp16(
+    embedded: Embedded, precision: str, kind: int, scales: int
+) -> None:
+    folder = embedded("text-generation", precision=precision, target="tensorrt")
+    manifest = read_manifest(folder)
+    assert [graph.variant for graph in manifest.graphs] == ["prefill", "decode"]
+    assert (manifest.precision, manifest.target) == ("float16", "tensorrt")
+    places = []
+    for path in sorted(folder.glob("*.onnx")):
+        graph = onnx.load(path, load_external_data=False).graph
+        onnx.checker.check_model(path)
+        stored = {one.name: one for one in graph.initializer}
+        widened = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+        assert len(widened) == 6 * 4  # the products of four layers
+        for node in widened:
+            weight, scale = (stored[name] for name in node.input)
+            assert (weight.data_type, scale.data_type, len(scale.dims)) == (kind, onnx.TensorProto.FLOAT16, scales)
+        places.append({name: str(stored[name].external_data) for node in widened for name in node.input})
+    assert places[0] == places[1]  # the two graphs read the same bytes
+
+
+@pytest.mark.parametrize(
+    ("task", "choices"),
+    [
+        ("text-generation", {"optimize": "weights-4"}),
+        ("text2text-generation", {"optimize": "weights-4"}),
+        ("text-generation", {"target": "tensorrt"}),
+        ("text2text-generation", {"target": "tensorrt"}),
+    ],
+)
+def test_weights_of_4_bits_are_rounded_for_their_inputs(embedded: Embedded, task: str, choices: dict[str, str]) -> None:
+    folder = embedded(task, precision="int4", **choices)
     quantization = json.loads((folder / "report.json").read_text(encoding="utf-8"))["quantization"]
     (form,) = quantization["forms"]
     rms = {row["way"]: row["rms"] for row in form["tried"]}

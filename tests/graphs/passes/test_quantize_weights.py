@@ -33,9 +33,9 @@ RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((48, 3)).astype(np.float32) * np.array([1, 100, 0], dtype=np.float32)
 FEEDS: Arrays = {"x": RNG.standard_normal((2, 5, 48)).astype(np.float32)}
 GRAPH = """
-g (float[b, s, 48] x) => (float[b, s, 3] y)
-<float[48, 3] encoder__layer__0__attention__self__query__weight__T = {{{query}}},
- float[48, 3] encoder__layer__0__attention__self__key__weight__T = {{{query}}}>
+g (float[b, s, {rows}] x) => (float[b, s, {columns}] y)
+<float[{rows}, {columns}] encoder__layer__0__attention__self__query__weight__T = {{{query}}},
+ float[{rows}, {columns}] encoder__layer__0__attention__self__key__weight__T = {{{query}}}>
 {{
     queries = MatMul(x, encoder__layer__0__attention__self__query__weight__T)
     keys = MatMul(x, encoder__layer__0__attention__self__{second}__weight__T)
@@ -45,8 +45,9 @@ g (float[b, s, 48] x) => (float[b, s, 3] y)
 
 
 def graph(*, second: str = "key", weight: np.ndarray = WEIGHT) -> ir.Model:
-    text = GRAPH.format(query=", ".join(str(float(value)) for value in weight.ravel()), second=second)
-    return at_opset(model_from_text(text.replace("48", str(len(weight)))))
+    rows, columns = weight.shape
+    query = ", ".join(str(float(value)) for value in weight.ravel())
+    return at_opset(model_from_text(GRAPH.format(query=query, second=second, rows=rows, columns=columns)))
 
 
 def at_opset(model: ir.Model) -> ir.Model:
@@ -125,10 +126,10 @@ def test_a_product_that_is_not_quantized_stays_as_it_is(weight: np.ndarray, cont
     assert operators(after) == operators(before)
 
 
-FOR_TENSORRT = {QuantizeColumnsTo8: (3,), QuantizeWideBlocksTo4: (2, 3)}
-"""The passes for TensorRT, and the shape of the scales that they give a weight of 128 rows and three columns."""
-TALL = RNG.standard_normal((128, 3)).astype(np.float16) * np.array([1e-6, 100, 0], dtype=np.float16)
-"""A weight in fp16 whose columns have scales that fp16 hardly holds, that it holds, and none."""
+FOR_TENSORRT: dict[type[QuantizeWeights], tuple[int, ...]] = {QuantizeColumnsTo8: (8,), QuantizeWideBlocksTo4: (2, 8)}
+"""The passes for TensorRT, and the shape of the scales that they give a weight of 128 rows and eight columns."""
+TALL = RNG.standard_normal((128, 8)).astype(np.float16) * np.array([1e-6, 100, 0, 1, 2, 3, 4, 5], dtype=np.float16)
+"""A weight in fp16 whose first column has a scale that fp16 hardly holds, and the third one has none."""
 
 
 @pytest.mark.parametrize("kind", FOR_TENSORRT)
@@ -144,7 +145,7 @@ def test_weights_for_tensorrt_have_positive_scales_in_their_own_type(kind: type[
     assert widening.outputs[0].dtype == ir.DataType.FLOAT16
     # Half a step, or what a clipped extreme is short of; of the tiny column, a step is the smallest number of fp16.
     steps = np.maximum(np.abs(TALL).max(axis=0).astype(np.float32) / least, np.finfo(np.float16).smallest_subnormal)
-    assert (np.abs(stored - TALL) <= steps * np.array([1, 0.31 * least, 1])).all()
+    assert (np.abs(stored - TALL) <= steps * np.array([1, *[0.31 * least] * 7])).all()
     assert (stored[:, 2] == 0).all()
     feeds = {"x": RNG.standard_normal((2, 5, 128)).astype(np.float16)}
     expected = 2 * feeds["x"].astype(np.float32) @ stored
@@ -172,10 +173,12 @@ def in_half(weight: np.ndarray) -> ir.Model:
     return model
 
 
-def test_blocks_for_tensorrt_are_of_one_size() -> None:
-    sizes = {rows: QuantizeWideBlocksTo4.size_of_blocks(rows) for rows in (32, 96, 64, 192, 768)}
-    assert sizes == {32: None, 96: None, 64: 64, 192: 64, 768: 64}
-    assert [QuantizeColumnsTo8.size_of_blocks(rows) for rows in (7, 768)] == [7, 768]
+def test_blocks_for_tensorrt_are_those_that_its_kernels_unpack() -> None:
+    sizes = {rows: QuantizeWideBlocksTo4.size_of_blocks((rows, 8)) for rows in (32, 64, 96, 128, 192, 768)}
+    assert sizes == {32: None, 64: None, 96: None, 128: 64, 192: 64, 768: 64}
+    assert [QuantizeColumnsTo8.size_of_blocks((rows, 8)) for rows in (7, 8, 768)] == [None, 8, 768]
+    for kind in FOR_TENSORRT:
+        assert [kind.size_of_blocks((768, columns)) is None for columns in (33, 40)] == [True, False]
 
 
 PRODUCTS = {"encoder": 0, "text2text-generation": 16}
