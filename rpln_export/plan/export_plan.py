@@ -24,6 +24,7 @@ from rpln_export.plan.precision import checked_opset, io_dtype_from_name
 from rpln_export.plan.quantization import (
     TENSORRT,
     GatePlan,
+    check_blocks,
     check_quantization,
     gate_from_choices,
     recipe_from_choice,
@@ -332,6 +333,7 @@ def _check(plan: ExportPlan, *, workload_given: bool) -> None:
         labels_from_config(plan.config, plan.name)
     check_calibration(plan.calibration, plan.recipe)
     check_quantization(plan.recipe, plan.task, plan.target)
+    check_blocks(plan.recipe, filter(None, (plan.config, plan.composition.encoder)))
     check_optimization(
         plan.optimize,
         plan.target,

@@ -1,8 +1,11 @@
 """The choices of a quantized export: what its gate asks for, and where int8 runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
@@ -11,6 +14,7 @@ from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.gate import check_gate
 from rpln_export.plan.targets import Target
 from rpln_graphs.forms import forms_with_embeddings
+from rpln_graphs.passes.quantize_weights import QuantizeWeights
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_runtime.tasks import Task
 
@@ -102,4 +106,17 @@ def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:
         raise PlanError(
             f"{recipe.name} does not go with --target {target.name}: its graphs are written for {recipe.target}. "
             "Choose another target or another precision."
+        )
+
+
+def check_blocks(recipe: Recipe, configs: Iterable[RobertaPreLayerNormConfig]) -> None:
+    """Refuse networks none of whose weights gives blocks that kernels take. Raises PlanError."""
+    kinds = [kind for form in recipe.forms.values() for kind in form.passes if issubclass(kind, QuantizeWeights)]
+    sizes = [(config.hidden_size, config.intermediate_size) for config in configs]
+    shapes = [shape for hidden, inner in sizes for shape in ((hidden, hidden), (hidden, inner), (inner, hidden))]
+    if kinds and all(kind.size_of_blocks(shape) is None for kind in kinds for shape in shapes):
+        found = " and ".join(f"a hidden_size of {hidden} with an intermediate_size of {inner}" for hidden, inner in sizes)
+        raise PlanError(
+            f"{recipe.name} stores weights in blocks, and {found} give none that kernels take. Export in another "
+            "precision, such as --fp16."
         )

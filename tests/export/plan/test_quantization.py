@@ -19,6 +19,7 @@ from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.recipes import OPSET_OF_FP8, RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.trace import DEFAULT_OPSET
+from tests.export.checkpoints import make_checkpoint
 
 ENCODER = "token-classification"
 DECODER = "text-generation"
@@ -32,6 +33,17 @@ def plan(checkpoint: Checkpoints) -> Callable[..., ExportPlan]:
 
     def plan(task: str = ENCODER, precision: str = "int8", **choices: object) -> ExportPlan:
         return make_plan(str(checkpoint(task)), precision=precision, **choices)  # type: ignore[arg-type]
+
+    return plan
+
+
+@pytest.fixture
+def plan_of_wide(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ExportPlan]:
+    """Return the same function for checkpoints whose weights are large enough for every kind of blocks."""
+
+    def plan(task: str = ENCODER, precision: str = "int8", **choices: object) -> ExportPlan:
+        folder = make_checkpoint(tmp_path_factory.mktemp(task), task, hidden_size=128)
+        return make_plan(str(folder), precision=precision, **choices)  # type: ignore[arg-type]
 
     return plan
 
@@ -112,8 +124,9 @@ def test_forms_of_the_recipe_alone_may_be_named(plan: Callable[..., ExportPlan])
     ],
 )
 def test_other_targets_than_the_precision_is_for_are_refused(
-    plan: Callable[..., ExportPlan], precision: str, target: str
+    plan_of_wide: Callable[..., ExportPlan], precision: str, target: str
 ) -> None:
+    plan = plan_of_wide
     own = RECIPES[precision].target
     with pytest.raises(
         PlanError, match=f"{precision} does not go with --target {target}: its graphs are written for {own}"
@@ -160,8 +173,9 @@ def test_int8_for_tensorrt_is_symmetric_with_the_rest_in_fp16(
     ],
 )
 def test_weights_for_tensorrt_are_laid_out_for_its_kernels(
-    plan: Callable[..., ExportPlan], monkeypatch: pytest.MonkeyPatch, task: str, precision: str, recipe: str
+    plan_of_wide: Callable[..., ExportPlan], monkeypatch: pytest.MonkeyPatch, task: str, precision: str, recipe: str
 ) -> None:
+    plan = plan_of_wide
     (form,) = {**WEIGHTS_8_COLUMNS, **WEIGHTS_4_WIDE}.keys() & RECIPES[recipe].forms.keys()
     monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
     for choices in ({"target": "tensorrt"}, {"engines": EngineRequest(name=RTX.name)}):
@@ -182,6 +196,14 @@ def test_a_gpu_that_unpacks_no_weights_is_refused(
         PlanError, match=r"for --gpu sm75: .* no kernels that multiply with weights of fewer bits\. Leave"
     ):
         plan(DECODER, precision, engines=EngineRequest(name=RTX.name, gpus=["sm75", "sm89"]))
+
+
+@pytest.mark.parametrize("task", [ENCODER, DECODER, "text2text-generation"])
+def test_a_network_whose_sizes_give_no_blocks_is_refused(plan: Callable[..., ExportPlan], task: str) -> None:
+    reason = r"int4-tensorrt stores weights in blocks, and a hidden_size of 32 with an intermediate_size of 64"
+    with pytest.raises(PlanError, match=reason):
+        plan(task, "int4", target="tensorrt")
+    assert plan(task, "int4").recipe.name == "int4"
 
 
 def test_int8_stays_for_cpus_where_no_engine_is_asked_for(plan: Callable[..., ExportPlan]) -> None:
