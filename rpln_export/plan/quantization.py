@@ -115,7 +115,9 @@ def check_blocks(recipe: Recipe, configs: Iterable[RobertaPreLayerNormConfig]) -
     sizes = [(config.hidden_size, config.intermediate_size) for config in configs]
     shapes = [shape for hidden, inner in sizes for shape in ((hidden, hidden), (hidden, inner), (inner, hidden))]
     if kinds and all(kind.size_of_blocks(shape) is None for kind in kinds for shape in shapes):
-        found = " and ".join(f"a hidden_size of {hidden} with an intermediate_size of {inner}" for hidden, inner in sizes)
+        found = " and ".join(
+            f"a hidden_size of {hidden} with an intermediate_size of {inner}" for hidden, inner in sizes
+        )
         raise PlanError(
             f"{recipe.name} stores weights in blocks, and {found} give none that kernels take. Export in another "
             "precision, such as --fp16."
