@@ -25,7 +25,13 @@ from rpln_graphs.passes.quantize_attention import QuantizeAttention
 from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
 from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_products import QuantizeProducts
-from rpln_graphs.passes.quantize_weights import QuantizeWeights, QuantizeWeightsTo4, QuantizeWeightsTo8
+from rpln_graphs.passes.quantize_weights import (
+    QuantizeColumnsTo8,
+    QuantizeWeights,
+    QuantizeWeightsTo4,
+    QuantizeWeightsTo8,
+    QuantizeWideBlocksTo4,
+)
 from rpln_graphs.quantization.quantizers import FP8, INT8
 from rpln_graphs.rewriting.base import Context, CountingPass, ExplainingPass
 from rpln_graphs.rewriting.counts import shortage_from_model
@@ -122,7 +128,18 @@ STATIC_SYMMETRIC, STATIC_FLOAT8 = ({row.name: row} for row in _SYMMETRIC)
 """The forms of int8 and fp8 graphs for TensorRT, which takes no zero points but 0. Attention stays in fp16, because
 TensorRT-RTX fuses none whose queries and keys are rounded."""
 
-ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4, **STATIC_SYMMETRIC, **STATIC_FLOAT8}
+_UNPACKED_BY_KERNELS: Final = (
+    Form(name="weights-8-columns", passes=(QuantizeColumnsTo8,)),
+    Form(name="weights-4-wide", passes=(QuantizeWideBlocksTo4,)),
+)
+WEIGHTS_8_COLUMNS, WEIGHTS_4_WIDE = ({row.name: row} for row in _UNPACKED_BY_KERNELS)
+"""The forms of graphs for TensorRT with weights in 8 and 4 bits, and no scales for activations. TensorRT-RTX multiplies
+in one kernel with such weights: in 8 bits if a column has one scale, and in 4 bits if it is in blocks of 64 or 128."""
+
+TENSORRT_FORMS: Final = {**STATIC_SYMMETRIC, **STATIC_FLOAT8, **WEIGHTS_8_COLUMNS, **WEIGHTS_4_WIDE}
+"""The forms of quantized graphs for TensorRT by name."""
+
+ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4, **TENSORRT_FORMS}
 """Every form by name."""
 
 EMBEDDINGS: Final = (QuantizeEmbeddings,)

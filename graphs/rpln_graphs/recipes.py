@@ -7,12 +7,22 @@ from typing import Final
 
 import onnx_ir as ir
 
-from rpln_graphs.forms import FORMS, INT8_FORMS, STATIC_FLOAT8, STATIC_SYMMETRIC, WEIGHTS_4, WEIGHTS_8, Form
+from rpln_graphs.forms import (
+    FORMS,
+    INT8_FORMS,
+    STATIC_FLOAT8,
+    STATIC_SYMMETRIC,
+    WEIGHTS_4,
+    WEIGHTS_4_WIDE,
+    WEIGHTS_8,
+    WEIGHTS_8_COLUMNS,
+    Form,
+)
 from rpln_graphs.passes.fold_norm_affine import FoldNormAffine
 from rpln_graphs.passes.fold_query_scale import FoldQueryScale
 from rpln_graphs.passes.fold_token_types import FoldTokenTypes
 from rpln_graphs.passes.lower_precision import LowerPrecision
-from rpln_graphs.passes.quantize_weights import OPSET
+from rpln_graphs.passes.quantize_weights import OPSET, OPSET_OF_HALF_SCALES
 from rpln_graphs.passes.rescale_residual import RescaleResidual
 from rpln_graphs.passes.rescale_values import RescaleValues
 from rpln_graphs.passes.select_rows import SelectRows
@@ -190,6 +200,25 @@ RECIPES: Final = {
             passes=_TO_FP16,
             target="tensorrt",
             oldest_opset=OPSET_OF_FP8,
+        ),
+        _quantized(
+            "int8-weight-only-tensorrt",
+            WEIGHTS_8_COLUMNS,
+            computes_in=ir.DataType.FLOAT16,
+            folds=FOLDS_OF_LOWER,
+            passes=_TO_FP16,
+            target="tensorrt",
+            oldest_opset=OPSET_OF_HALF_SCALES,
+        ),
+        _quantized(
+            "int4-tensorrt",
+            WEIGHTS_4_WIDE,
+            computes_in=ir.DataType.FLOAT16,
+            stores_in=ir.DataType.INT4,
+            folds=FOLDS_OF_LOWER,
+            passes=_TO_FP16,
+            target="tensorrt",
+            oldest_opset=OPSET,
         ),
     )
 }

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -21,13 +22,20 @@ Arrays = Mapping[str, NDArray[Any]]
 def run_from_model(model: ir.Model, *, optimized: bool = False) -> Callable[[Arrays], dict[str, NDArray[Any]]]:
     """Return a function that takes the inputs of `model` and returns its outputs, by their names.
 
-    ONNX Runtime computes them on CPU, node for node as written, or with all of its optimizations. Raises GraphError if
-    there is no room for a temporary copy of the graph.
+    ONNX Runtime computes them on CPU, node for node as written, or with all of its optimizations. Inputs in fp32 that
+    the graph takes in fp16, such as an empty cache, are rounded to that. Raises GraphError if there is no room for a
+    temporary copy of the graph.
     """
     with temporary_folder() as folder:
         session = (optimized_session_from_model if optimized else session_from_model)(model, folder)
     names = [value.name or "" for value in model.graph.outputs]
-    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    halves = {value.name for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT16}
+
+    def run(feeds: Arrays) -> dict[str, NDArray[Any]]:
+        typed = {name: array.astype(np.float16) if name in halves else array for name, array in feeds.items()}
+        return dict(zip(names, session.run(names, typed), strict=True))
+
+    return run
 
 
 def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":

@@ -83,7 +83,8 @@ def export(
         dictionary: the dictionary of a checkpoint of fairseq, dict.txt.
         bpe: the files of GPT-2's byte-level BPE that go with `dictionary`: encoder.json and vocab.bpe.
         precision: the type that the graph computes in and that its weights are stored in: "fp32", "fp16", "bf16",
-            "int8", "int8-static", "int8-dynamic", "int8-weight-only", "int8-tensorrt", "int4" or "fp8".
+            "int8", "int8-static", "int8-dynamic", "int8-weight-only", "int4", "int8-tensorrt", "fp8",
+            "int8-weight-only-tensorrt" or "int4-tensorrt".
         quantize_embeddings: whether the word embeddings of an int8 or int4 graph for CPUs, and its projection onto the
             vocabulary, are stored in 8 bits, too.
         io_dtype: the type of the graph's float inputs and outputs: "fp32" or "fp16".

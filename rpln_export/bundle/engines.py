@@ -134,8 +134,9 @@ def _build_one(
     )
     if timings and built.timings:
         _keep(built.timings, timings)
-    asked = _type_of_products(manifest)
-    precision, attentions = _checked(built, folder, graph, profiles, asked, allow_partial=allow_partial)
+    model = ir.load(folder / graph.path)
+    asked = _type_of_products(manifest, model)
+    precision, attentions = _checked(built, model, graph, profiles, asked, allow_partial=allow_partial)
     name = f"{Path(graph.path).stem}.{backend.name}-{'-'.join(plan.targets)}"
     path = place / f"{name}.plan"
     path.write_bytes(built.data)
@@ -163,21 +164,27 @@ def _build_one(
     return engine
 
 
-def _type_of_products(manifest: Manifest) -> str:
-    """Return the type that the bundle's graphs multiply in, by its name in numpy: the manifest's, unless quantized."""
+def _type_of_products(manifest: Manifest, model: ir.Model) -> str:
+    """Return the type that one of the bundle's graphs multiplies in, by its name in numpy.
+
+    It is the manifest's, unless weights of the graph are quantized. Where the gate left out many blocks, one of several
+    graphs may have none that are.
+    """
     recipe = RECIPES.get(manifest.recipe)
-    return recipe.stores_in.numpy().name if recipe is not None and recipe.quantizes else manifest.precision
+    if recipe is not None and recipe.quantizes:
+        stored = {value.dtype for value in model.graph.initializers.values()}
+        return str(recipe.stores_in.numpy().name) if recipe.stores_in in stored else manifest.precision
+    return manifest.precision
 
 
 def _checked(
-    built: BuiltEngine, folder: Path, graph: Graph, profiles: Sequence[Profile], asked: str, *, allow_partial: bool
+    built: BuiltEngine, model: ir.Model, graph: Graph, profiles: Sequence[Profile], asked: str, *, allow_partial: bool
 ) -> tuple[str, list[int]]:
     """Return the type that the engine computes in and the number of fused attentions in each profile.
 
     Both are read back from the engine. Raises EngineError for a type other than `asked`, and for an attention that
     takes several kernels where one is expected.
     """
-    model = ir.load(folder / graph.path)
     precision = precision_of_products(built.layers, model, profiles=len(profiles))
     if precision != asked:
         raise EngineError(

@@ -98,9 +98,15 @@ class _Int8(click.Choice[str]):
         help="Short for --precision int8: products in 8 bits, for CPUs. static has scales measured before, dynamic "
         "takes them from each batch, weight-only rounds nothing but weights. auto, if nothing is said, is the faster "
         "of static and dynamic for encoders, and weight-only for decoders. With --target tensorrt, or with --engine "
-        "tensorrt or tensorrt-rtx, encoders are static with the rest in fp16 (--precision int8-tensorrt).",
+        "tensorrt or tensorrt-rtx, encoders are static with the rest in fp16 (--precision int8-tensorrt), and "
+        "weight-only is laid out for TensorRT (--precision int8-weight-only-tensorrt).",
     ),
-    cloup.option("--int4", is_flag=True, help="Short for --precision int4: weights in 4 bits, for decoders on CPUs."),
+    cloup.option(
+        "--int4",
+        is_flag=True,
+        help="Short for --precision int4: weights in 4 bits, for decoders on CPUs; with --target tensorrt or an engine "
+        "of TensorRT's, laid out for that, with the rest in fp16 (--precision int4-tensorrt).",
+    ),
     cloup.option(
         "--fp8",
         is_flag=True,
@@ -218,7 +224,7 @@ class _Int8(click.Choice[str]):
         cls=TableOption,
         rows=table_option.targets,
         help="What the graph is to run on: {rows}. [default: cpu for fp32, int8 and int4, cuda for fp16 and bf16, "
-        "tensorrt for fp8]",
+        "tensorrt for fp8, and for int8 and int4 with an --engine]",
     ),
     cloup.option(
         "--workload",

@@ -118,8 +118,8 @@ def make_engine_plan(request: EngineRequest, *, precision: str) -> EnginePlan:
         why_not = FOR_CPUS.format(precision=precision)
         if request.asked_for:
             raise PlanError(
-                f"{why_not}. Leave out the options of engines, or export with --fp16. Encoders can also be exported "
-                "with --int8 --target tensorrt or --fp8."
+                f"{why_not}. Leave out the options of engines, or export with --fp16, --int8 --target tensorrt or "
+                "--int4 --target tensorrt. Encoders can also be exported with --fp8."
             )
         return EnginePlan(why_not=why_not)
     backend = _installed() if request.name == AUTO else BACKENDS[request.name]

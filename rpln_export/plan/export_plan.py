@@ -22,7 +22,9 @@ from rpln_export.plan.limits import axis_limits, limits_from_config, memory_limi
 from rpln_export.plan.optimization import check_effect, check_optimization, form_from_choice, workload_from_choice
 from rpln_export.plan.precision import checked_opset, io_dtype_from_name
 from rpln_export.plan.quantization import (
+    TENSORRT,
     GatePlan,
+    check_blocks,
     check_quantization,
     gate_from_choices,
     recipe_from_choice,
@@ -285,7 +287,8 @@ def make_plan(
     engine_plan = make_engine_plan(request, precision=recipe.name)
     choose(TRACE_METHODS, trace, "--trace")
     stated = read_generation_config(source.network_folder) if chosen_task.generates else StatedGeneration()
-    variant_names = variants or (compiled_variants(chosen_task) if engine_plan.required else ())
+    compiled = engine_plan.required or (recipe.quantizes and chosen_target.name == TENSORRT)
+    variant_names = variants or (compiled_variants(chosen_task) if compiled else ())
     plan = ExportPlan(
         source=source,
         composition=composition,
@@ -334,6 +337,7 @@ def _check(plan: ExportPlan, *, workload_given: bool) -> None:
         labels_from_config(plan.config, plan.name)
     check_calibration(plan.calibration, plan.recipe)
     check_quantization(plan.recipe, plan.task, plan.target)
+    check_blocks(plan.recipe, filter(None, (plan.config, plan.composition.encoder)))
     check_optimization(
         plan.optimize,
         plan.target,

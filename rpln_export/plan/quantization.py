@@ -1,8 +1,11 @@
 """The choices of a quantized export: what its gate asks for, and where int8 runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from transformers import RobertaPreLayerNormConfig
 
 from rpln_export.errors import PlanError
 from rpln_export.extras import require_extra
@@ -11,6 +14,7 @@ from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.gate import check_gate
 from rpln_export.plan.targets import Target
 from rpln_graphs.forms import forms_with_embeddings
+from rpln_graphs.passes.quantize_weights import QuantizeWeights
 from rpln_graphs.recipes import RECIPES, Recipe
 from rpln_runtime.tasks import Task
 
@@ -19,22 +23,30 @@ DEFAULT_AGREEMENT: Final = 0.99
 AGREEMENT_OF_WORDS: Final = 0.9
 """The same for tasks that generate text: each decision is one among thousands of words, several of which often fit."""
 
-WEIGHT_ONLY: Final = ("int8-weight-only", "int4")
+WEIGHT_ONLY: Final = ("int8-weight-only", "int4", "int8-weight-only-tensorrt", "int4-tensorrt")
 """The recipes that leave activations as they are. Steps of a decoder read few rows, so that weights are what counts."""
-COMPILED: Final = "int8-tensorrt"
-"""The recipe that stands for int8 and static int8 where TensorRT compiles the graph: it takes no zero points but 0."""
+TENSORRT: Final = "tensorrt"
+"""The target whose graphs TensorRT compiles."""
+COMPILED: Final = {
+    "int8": "int8-tensorrt",
+    "int8-static": "int8-tensorrt",
+    "int8-weight-only": "int8-weight-only-tensorrt",
+    "int4": "int4-tensorrt",
+}
+"""The recipes that stand for others where TensorRT compiles the graph: it takes no zero points but 0, and its kernels
+unpack weights as they multiply only if these are laid out as they want it."""
 
 
 def recipe_from_choice(precision: str, task: Task, *, target: str | None, engines: EngineRequest) -> Recipe:
-    """Return the row of RECIPES called `precision`; of int8, the row that suits the task and what runs the graph.
+    """Return the row of RECIPES called `precision`; of int8 and int4, the row that suits the task and what runs it.
 
     `target` is the row of TARGETS that the user named, if any. Raises PlanError for a name that is no row's.
     """
     recipe = choose(RECIPES, precision, "precision")
     if recipe.name == "int8" and task.generates:
-        return RECIPES[WEIGHT_ONLY[0]]
-    compiled = engines.asked_for if target is None else target == RECIPES[COMPILED].target
-    return RECIPES[COMPILED] if compiled and recipe.name in {"int8", "int8-static"} else recipe
+        recipe = RECIPES[WEIGHT_ONLY[0]]
+    compiled = engines.asked_for if target is None else target == TENSORRT
+    return RECIPES[COMPILED[recipe.name]] if compiled and recipe.name in COMPILED else recipe
 
 
 def with_quantized_embeddings(recipe: Recipe) -> Recipe:
@@ -94,4 +106,19 @@ def check_quantization(recipe: Recipe, task: Task, target: Target) -> None:
         raise PlanError(
             f"{recipe.name} does not go with --target {target.name}: its graphs are written for {recipe.target}. "
             "Choose another target or another precision."
+        )
+
+
+def check_blocks(recipe: Recipe, configs: Iterable[RobertaPreLayerNormConfig]) -> None:
+    """Refuse networks none of whose weights gives blocks that kernels take. Raises PlanError."""
+    kinds = [kind for form in recipe.forms.values() for kind in form.passes if issubclass(kind, QuantizeWeights)]
+    sizes = [(config.hidden_size, config.intermediate_size) for config in configs]
+    shapes = [shape for hidden, inner in sizes for shape in ((hidden, hidden), (hidden, inner), (inner, hidden))]
+    if kinds and all(kind.size_of_blocks(shape) is None for kind in kinds for shape in shapes):
+        found = " and ".join(
+            f"a hidden_size of {hidden} with an intermediate_size of {inner}" for hidden, inner in sizes
+        )
+        raise PlanError(
+            f"{recipe.name} stores weights in blocks, and {found} give none that kernels take. Export in another "
+            "precision, such as --fp16."
         )

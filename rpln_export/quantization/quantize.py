@@ -141,7 +141,7 @@ def quantize(
         advance(done, max(done, total))
 
     calibration = _calibration(forms, graphs, under_test, measured, advance=tick)
-    rounded = _rounded(forms, traced, under_test, measured, advance=tick)
+    rounded = _rounded(forms, graphs, traced, under_test, measured, advance=tick)
     prompts = PROMPTS if calibrated and plan.task.generates else 1
     if isinstance(under_test, SingleGraphUnderTest) and plan.task.has_choices:
         cases: list[Any] = list(map(under_test.case_from_choices, tried))
@@ -213,6 +213,7 @@ def _calibration(
 
 def _rounded(
     forms: Sequence[Form],
+    graphs: Sequence[TracedGraph],
     traced: Sequence[TracedGraph],
     under_test: GraphUnderTest,
     cases: Sequence[Any],
@@ -221,7 +222,7 @@ def _rounded(
 ) -> Mapping[bytes, Blocks]:
     """Return the weights that a form can take rounded for their inputs; none where no form does."""
     kinds = [form.error_aware for form in forms if form.error_aware]
-    return rounded_for_inputs(kinds[0], traced, under_test, cases, advance=advance) if kinds else {}
+    return rounded_for_inputs(kinds[0], graphs, traced, under_test, cases, advance=advance) if kinds else {}
 
 
 def _quantized(

@@ -18,26 +18,32 @@ from rpln_graphs.sessions import run_from_model
 def rounded_for_inputs(
     kind: type[QuantizeWeights],
     graphs: Sequence[TracedGraph],
+    traced: Sequence[TracedGraph],
     under_test: GraphUnderTest,
     cases: Sequence[Any],
     *,
     advance: Callable[[], None],
 ) -> dict[bytes, Blocks]:
-    """Return the weights of the layers as `kind` rounds them for their inputs, by `identity_of_weight`.
+    """Return the weights of the layers of `graphs` as `kind` rounds them for their inputs, by `identity_of_weight`.
 
-    `graphs` are as they were traced: their last layers compute all tokens, and not only those that a head reads. A
-    weight of several graphs is rounded for the first one. `advance` is called after each case.
+    The inputs are those in `traced`, the same graphs as they were traced: their last layers compute all tokens, and not
+    only those that a head reads. A weight of several graphs is rounded for the first one. `advance` is called after
+    each case.
     """
-    used = [graph for graph in graphs if graph.planned in under_test.planned_graphs]
+    rewritten = {graph.planned: graph.model for graph in graphs}
+    used = [graph for graph in traced if graph.planned in under_test.planned_graphs]
     runs = {graph.planned.name: run_from_model(graph.model) for graph in used if graph.planned.is_encoder}
     rounded: dict[bytes, Blocks] = {}
     for graph in used:
+        # A recipe scales and rounds weights, but they keep their names. Their inputs are as large as before, or all of
+        # them are smaller by one factor, which makes no difference here.
+        inputs = {product.weight.name: product.activation.name or "" for product in layer_products(graph.model)}
         readers: dict[str, dict[bytes, Array]] = {}
-        for product in layer_products(graph.model):
+        for product in layer_products(rewritten[graph.planned]):
             weight = tensor_of(product.weight).numpy()
             identity = identity_of_weight(weight)
             if identity not in rounded:
-                readers.setdefault(product.activation.name or "", {})[identity] = weight
+                readers.setdefault(inputs[product.weight.name], {})[identity] = weight
         if readers:
             feeds = (under_test.full_feeds(case, graph.planned, runs) for case in cases)
             for name, summed in moments(graph.model, list(readers), feeds, advance=advance).items():

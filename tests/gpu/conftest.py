@@ -35,6 +35,10 @@ DIFFERENCE = 1e-4
 """The accepted difference between a CPU and a GPU in fp32."""
 
 
+ROUNDED = 0.05
+"""The accepted difference of two runs of a quantized graph, relative to the range: roundings may flip in each layer."""
+
+
 def accepted_difference(recipe: str, *expected: np.ndarray) -> float:
     """Return by how much a GPU may differ from `expected`, which a CPU computed in fp32."""
     tolerance = RECIPES[recipe].tolerance

@@ -15,12 +15,10 @@ from rpln_graphs.tensorrt.backends import BACKENDS, device_target
 from rpln_runtime import Pipeline, pipeline
 from rpln_runtime.batching import feeds_from_encodings, rows_from_outputs
 from rpln_runtime.tasks import TASKS
-from tests.gpu.conftest import Exporting, accepted_difference, require_provider
+from tests.gpu.conftest import ROUNDED, Exporting, accepted_difference, require_provider
 
 pytestmark = pytest.mark.gpu
 
-ROUNDED = 0.05
-"""The accepted difference of two runs of a quantized graph, relative to the range: roundings may flip in each layer."""
 PROVIDERS = ["tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt", "cuda"]
 TASK_NAMES = [task.name for task in TASKS.values() if task.postprocess is not None]
 
@@ -48,7 +46,7 @@ def test_a_gpu_gives_what_the_cpu_gives_in_fp32(exported: Exporting, task: str, 
 
 @pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize("recipe", [name for name, row in RECIPES.items() if row.quantizes and row.lowers])
-def test_an_engine_in_8_bits_gives_what_its_graph_gives_on_the_cpu(
+def test_a_quantized_engine_gives_what_its_graph_gives_on_the_cpu(
     exported: Exporting, recipe: str, provider: str
 ) -> None:
     require_provider(provider)

@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rpln_export.plan.quantization import WEIGHT_ONLY
 from rpln_graphs.recipes import RECIPES
+from rpln_graphs.tensorrt.backends import BACKENDS, device_target
 from rpln_runtime import Generator, generator, load
-from tests.gpu.conftest import Exporting, accepted_difference, require_provider
+from rpln_runtime.session import Session
+from tests.gpu.conftest import ROUNDED, Exporting, accepted_difference, require_provider
 
 pytestmark = pytest.mark.gpu
 
@@ -54,14 +57,32 @@ def test_logits_of_a_prompt_are_within_the_tolerance(exported: Exporting, provid
     require_provider(provider)
     reference = load(exported("text-generation", "fp32", "cpu"), provider="cpu", variant="prefill")
     session = load(exported("text-generation", recipe, provider), provider=provider, variant="prefill")
+    expected, found = (logits_of_prompts(one) for one in (reference, session))
+    assert np.abs(expected - found).max() <= accepted_difference(recipe, expected)
+
+
+@pytest.mark.parametrize("recipe", [name for name in WEIGHT_ONLY if RECIPES[name].lowers])
+@pytest.mark.parametrize("provider", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_with_weights_of_few_bits_gives_what_its_graph_gives_on_the_cpu(
+    exported: Exporting, provider: str, recipe: str
+) -> None:
+    require_provider(provider)
+    if reason := BACKENDS[provider].refused.get((device_target() or "", recipe)):
+        pytest.skip(reason)
+    folder = exported("text-generation", recipe, provider)
+    expected, found = (logits_of_prompts(load(folder, provider=name, variant="prefill")) for name in ("cpu", provider))
+    assert np.abs(expected - found).max() <= ROUNDED * np.abs(expected).max()
+    texts = generator(folder, provider=provider, max_new_tokens=8)(TEXTS)
+    assert all(answer[0]["generated_text"] for answer in texts)
+
+
+def logits_of_prompts(session: Session) -> np.ndarray:
+    """Return the logits that a graph for prompts gives for three of them."""
     ids = np.random.default_rng(0).integers(5, session.manifest.vocab_size, (3, 17))
     feeds = {
         "input_ids": ids,
         "attention_mask": np.ones_like(ids),
         "position_ids": np.arange(17)[None].repeat(3, 0) + 2,
     }
-    (expected, found) = (
-        one.run({spec.name: feeds[spec.name] for spec in one.graph.inputs}, outputs=["logits"])["logits"].astype("f4")
-        for one in (reference, session)
-    )
-    assert np.abs(expected - found).max() <= accepted_difference(recipe, expected)
+    taken = {spec.name: feeds[spec.name] for spec in session.graph.inputs}
+    return session.run(taken, outputs=["logits"])["logits"].astype(np.float32)

@@ -13,11 +13,12 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.calibrate import measure_ranges
-from rpln_graphs.forms import FORMS, INT8_FORMS, STANDARD, STATIC_FLOAT8, STATIC_SYMMETRIC, write_form
+from rpln_graphs.forms import FORMS, INT8_FORMS, STANDARD, TENSORRT_FORMS, write_form
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.recipes import RECIPES, apply_recipe
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.rewriting.traits import GraphTraits
+from rpln_graphs.trace import DEFAULT_OPSET
 from rpln_graphs.variants import VARIANTS
 from rpln_runtime.tasks import TASKS
 from tests.graphs.decoders import bert_config
@@ -42,13 +43,16 @@ IN_FORMS = "token-classification"
 POOLED = "feature-extraction.pooled"
 """A graph that pools by mean and by maximum, with a Dense and a Normalize behind it."""
 FORM_ROWS = [name for name in FORMS if name != STANDARD.name]
-TENSORRT_FORMS = {**STATIC_SYMMETRIC, **STATIC_FLOAT8}
+RECIPE_OF_FORM = {form: name for name, recipe in RECIPES.items() for form in recipe.forms if form in TENSORRT_FORMS}
+"""The recipe that each form for TensorRT goes with."""
+WIDE = {"weights-4-wide": {"hidden_size": 128}}
+"""The fields of the networks that forms need, whose blocks are larger than the tiny network's weights."""
 QUANTIZER = Quantizer(scale=0.03125, zero_point=100)
 
 
 @cache
-def one_layer(task: str, variant: str) -> Network:
-    """Return a network of one layer.
+def one_layer(task: str, variant: str, *, opset: int = DEFAULT_OPSET, **fields: int) -> Network:
+    """Return a network of one layer, with other fields of its config if they are given.
 
     Hidden states of a foreign encoder are as wide as the decoder; those of its own encoder are projected.
     """
@@ -57,13 +61,14 @@ def one_layer(task: str, variant: str) -> Network:
         num_hidden_layers=1,
         type_vocab_size=1,
         encoder=bert_config(32) if variant == "cross" else None,
+        **fields,
     )
-    return trace_variant(model, TASKS[task], variant)
+    return trace_variant(model, TASKS[task], variant, opset=opset)
 
 
-def written(task: str, variant: str, recipe: str) -> tuple[ir.Model, GraphTraits]:
+def written(task: str, variant: str, recipe: str, **fields: int) -> tuple[ir.Model, GraphTraits]:
     """Return a graph in the standard form, and its traits for the formulas."""
-    network = one_layer(task, variant)
+    network = one_layer(task, variant, opset=max(DEFAULT_OPSET, RECIPES[recipe].oldest_opset), **fields)
     return rewritten(network, formulas_of(network, task, variant), recipe)
 
 
@@ -124,7 +129,7 @@ def test_forms_of_int8_are_as_they_were(form: str, refresh_golden: bool) -> None
 
 @pytest.mark.parametrize("form", TENSORRT_FORMS)
 def test_forms_for_tensorrt_are_as_they_were(form: str, refresh_golden: bool) -> None:
-    graph, formulas = written(IN_FORMS, "full", "int8-tensorrt")
+    graph, formulas = written(IN_FORMS, "full", RECIPE_OF_FORM[form], **WIDE.get(form, {}))
     quantizer = Quantizer(scale=0.03125, zero_point=0, dtype=TENSORRT_FORMS[form].rounds_to)
     context = Context(quantizers={str(value.name): quantizer for node in graph.graph for value in node.outputs})
 

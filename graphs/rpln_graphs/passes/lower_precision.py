@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from rpln_graphs.rewriting.base import Context, CountingPass
 from rpln_graphs.rewriting.initializers import cast_initializer
-from rpln_graphs.rewriting.nodes import cast_node
+from rpln_graphs.rewriting.nodes import cast_node, set_type
 from rpln_graphs.rewriting.ranges import SAFE_RANGE, Ranges
 
 FLOAT: Final = ir.DataType.FLOAT
@@ -122,7 +122,7 @@ class _Typing:
         """Give float inputs of the graph their types (rule 4)."""
         for value in self.graph.inputs:
             if _is_float(value):
-                value.dtype = self.boundary_type(value)
+                set_type(value, self.boundary_type(value), value.shape)
 
     def type_initializers(self) -> None:
         """Store the weights of lowered nodes in the lower type (rule 3)."""
@@ -139,7 +139,7 @@ class _Typing:
                     node.replace_input_with(position, self._cast(value, wanted, before=node))
             for value in node.outputs:
                 if _is_float(value):
-                    value.dtype = wanted
+                    set_type(value, wanted, value.shape)
             if node.op_type == "Cast" and node.attributes["to"].as_int() == FLOAT:
                 node.attributes["to"] = ir.AttrInt64("to", wanted)
 

@@ -32,7 +32,7 @@ def compensation(moments: Array) -> Array:
     return np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
 
 
-def error_aware_blocks(weight: Array, factor: Array, *, bits: int, size: int) -> Blocks:
+def error_aware_blocks(weight: Array, factor: Array, *, bits: int, size: int, positive: bool = False) -> Blocks:
     """Return a weight [K, N] in blocks of `size` rows, rounded for inputs whose `compensation` is `factor` [K, K].
 
     A block gets its scales as in `quantized_blocks`, once it makes up for the errors of the blocks before.
@@ -40,11 +40,14 @@ def error_aware_blocks(weight: Array, factor: Array, *, bits: int, size: int) ->
     least, most = limits_of_bits(bits)
     rows, columns = weight.shape
     left = weight.astype(np.float32)
-    integers, scales = np.empty((rows, columns), np.int8), np.empty((rows // size, columns), np.float32)
+    integers, scales = np.empty((rows, columns), np.int8), np.empty((rows // size, columns), weight.dtype)
     for start in range(0, rows, size):
         block, ahead = slice(start, start + size), slice(start + size, rows)
-        _, (scale,) = quantized_blocks(left[block], bits=bits, size=size)
-        scales[start // size] = scale
+        made_up = left[block].astype(weight.dtype)
+        _, scales[start // size : start // size + 1] = quantized_blocks(
+            made_up, bits=bits, size=size, positive=positive
+        )
+        scale = scales[start // size].astype(np.float32)
         errors = np.empty((size, columns), np.float32)
         for place, row in enumerate(range(start, start + size)):
             integers[row] = np.clip(np.rint(left[row] / scale), least, most)

@@ -90,12 +90,12 @@ def register_constants(graph: ir.Graph, arrays: Mapping[str, np.ndarray]) -> lis
 
 
 def _widening(inputs: Sequence[ir.Value], value: ir.Value, attributes: Mapping[str, Any]) -> ir.Node:
-    """Return the DequantizeLinear whose result stands for `value`."""
+    """Return the DequantizeLinear whose result stands for `value`. It has the type of the scale, the second input."""
     return typed_node(
         "DequantizeLinear",
         inputs,
         dict(attributes),
         name=(value.name or "") + ROUNDED,
-        dtype=FLOAT,
+        dtype=inputs[1].dtype,
         shape=value.shape,
     )

@@ -33,7 +33,7 @@ OUTLYING_SCALE: Final = "its scale is so far from 1 that values without it would
 PARTLY_FLOAT32: Final = "some of its values exceed the range of fp16 and are computed in fp32"
 LOWER_STATISTICS: Final = "the fused operator would compute the statistics of LayerNorm in fp16"
 KEPT_FOR_ACCURACY: Final = "its block is not quantized, because the accuracy that was asked for needs that"
-NO_BLOCKS: Final = "its weight is not in blocks: its rows cannot be cut into blocks of 16 or more"
+NO_BLOCKS: Final = "its weight is not in blocks: its sizes give none that kernels take"
 CONCESSIONS: Final = frozenset(
     {IN_FLOAT32, OUTLYING_SCALE, PARTLY_FLOAT32, LOWER_STATISTICS, KEPT_FOR_ACCURACY, NO_BLOCKS}
 )

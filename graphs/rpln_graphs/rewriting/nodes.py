@@ -33,7 +33,7 @@ def cast_node(value: ir.Value, dtype: ir.DataType, *, name: str) -> ir.Node:
 
 
 def set_type(value: ir.Value, dtype: ir.DataType | None, shape: Shape | None) -> ir.Value:
-    """Give `value` a type and a shape of its own, and return it."""
+    """Give `value` a type and a shape of its own, which a clone's values share with the original's, and return it."""
     assert dtype is not None
     value.type = ir.TensorType(dtype)
     value.shape = None if shape is None else ir.Shape(shape)

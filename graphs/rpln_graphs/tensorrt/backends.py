@@ -72,6 +72,7 @@ class Backend:
 
 
 _TURING: Final = "GPUs of compute capability 7.5 have no kernels for this type"
+_TURING_UNPACKS: Final = "GPUs of compute capability 7.5 have no kernels that multiply with weights of fewer bits"
 _BEFORE_ADA: Final = "GPUs compute in fp8 from compute capability 8.9 on"
 
 BACKENDS: Final = {
@@ -94,6 +95,7 @@ BACKENDS: Final = {
                 ("sm75", "fp32"): _TURING,
                 ("sm75", "bf16"): _TURING,
                 ("sm75", "int8-tensorrt"): f"{_TURING} with sums in fp32",
+                **{("sm75", recipe): _TURING_UNPACKS for recipe in ("int8-weight-only-tensorrt", "int4-tensorrt")},
                 **{(target, "fp8"): _BEFORE_ADA for target in ("sm75", "sm80", "sm86")},
             },
             lacks={

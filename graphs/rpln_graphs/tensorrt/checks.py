@@ -18,8 +18,8 @@ PRODUCTS: Final = frozenset({"MatMul", "Gemm"})
 """The operators whose type is checked."""
 GEMM: Final = "gemm"
 """The kind of a kernel that computes a product and nothing else. Kernels of other kinds may move its operands."""
-QUANTIZED: Final = frozenset({"int8", "float8_e4m3fn"})
-"""The types of quantized products."""
+QUANTIZED: Final = frozenset({"int4", "int8", "float8_e4m3fn"})
+"""The types of quantized products, or of their weights alone."""
 NARROW: Final = QUANTIZED | {"float16", "bfloat16"}
 """The types that lose precision where the graph does not ask for them."""
 WEIGHTS_OF_ATTENTION: Final = ("attentions.", "cross_attentions.")
@@ -31,7 +31,8 @@ SMALLEST_HEAD: Final = 10
 def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles: int) -> str:
     """Return the type of products, by its name in numpy, after checking the kernels of all profiles.
 
-    If any product is quantized, it is the type of quantized products; otherwise, it is that of most products.
+    If any product is quantized, it is the type of quantized products, or of their weights if only these are quantized;
+    otherwise, it is that of most products.
 
     Raises EngineError, with the names of the nodes, if a product's kernels do not read its operands in the graph's
     type.
@@ -39,9 +40,9 @@ def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles:
     for profile in range(profiles):
         types = _types_of_nodes(layer for layer in layers if layer.profile == profile)
         wrong = [
-            f"{name} ({expected}: {', '.join(sorted(types.get(name, ()))) or 'no kernel'})"
-            for name, expected in _products(graph)
-            if expected not in types.get(name, ()) or NARROW.intersection(types[name]) - {expected}
+            f"{name} ({' and '.join(dict.fromkeys(operands))}: {', '.join(sorted(types.get(name, ()))) or 'no kernel'})"
+            for name, operands in _products(graph)
+            if not types.get(name, set()).issuperset(operands) or NARROW.intersection(types[name]).difference(operands)
         ]
         if wrong:
             raise EngineError(
@@ -49,7 +50,7 @@ def precision_of_products(layers: Sequence[Layer], graph: ir.Model, *, profiles:
                 "Please report it, with the version of TensorRT (rpln doctor)."
             )
     # The kernels read what the graph says, so that its types are theirs.
-    asked = [expected for _, expected in _products(graph)]
+    asked = [weight for _, (_, weight) in _products(graph)]
     return Counter([dtype for dtype in asked if dtype in QUANTIZED] or asked).most_common(1)[0][0]
 
 
@@ -153,11 +154,17 @@ def _types_of_nodes(layers: Iterable[Layer]) -> dict[str, set[str]]:
     return types
 
 
-def _products(graph: ir.Model) -> Iterator[tuple[str, str]]:
-    """Yield the name of each product and the type of its operands before they are dequantized, by its name in numpy."""
+def _products(graph: ir.Model) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the name of each product and the types of its operands before they are dequantized, as numpy calls them."""
     for node in graph.graph:
         if node.op_type in PRODUCTS:
-            widening = maker(node.inputs[0], "DequantizeLinear")
-            operand = (widening or node).inputs[0]
-            assert node.name and operand is not None and operand.dtype is not None
-            yield node.name, operand.dtype.numpy().name
+            assert node.name
+            yield node.name, (_stored_type(node.inputs[0]), _stored_type(node.inputs[1]))
+
+
+def _stored_type(operand: ir.Value | None) -> str:
+    """Return the type of an operand before it is dequantized, by its name in numpy."""
+    widening = maker(operand, "DequantizeLinear")
+    stored = operand if widening is None else widening.inputs[0]
+    assert stored is not None and stored.dtype is not None
+    return str(stored.dtype.numpy().name)

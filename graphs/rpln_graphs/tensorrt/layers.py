@@ -17,6 +17,8 @@ DTYPES: Final = {
     "INT64": "int64",
     "Int32": "int32",
     "INT32": "int32",
+    "Int4": "int4",
+    "INT4": "int4",
     "Int8": "int8",
     "INT8": "int8",
     "FP8": "float8_e4m3fn",

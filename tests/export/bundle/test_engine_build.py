@@ -112,6 +112,13 @@ def test_the_precision_of_the_bundle_is_that_of_its_engine(tmp_path: Path, dtype
         assert (refused.exit_code, f"does not build {RECIPE[dtype]} engines" in refused.stderr) == (USAGE, True)
 
 
+def test_a_graph_whose_weights_all_stayed_as_they_are_multiplies_in_fp16(folder: Path) -> None:
+    # The gate may leave out all that one of a decoder's graphs has.
+    write_manifest(folder, dataclasses.replace(read_manifest(folder), recipe="int4-tensorrt"))
+    (engine,) = built(folder)
+    assert (engine.precision, engine.targets) == ("float16", RTX.default_targets)
+
+
 def test_engines_are_printed_as_a_table_and_as_json(folder: Path) -> None:
     result = build(folder, "--engine", "tensorrt-rtx", "--gpu", "sm89", "--json")
     assert (result.exit_code, result.stderr) == (0, "")

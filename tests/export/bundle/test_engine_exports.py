@@ -31,9 +31,13 @@ pytestmark = NEEDS_TENSORRT_RTX
 RTX = BACKENDS["tensorrt-rtx"]
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 QUANTIZED = {"int8-tensorrt": "int8", "fp8": "float8_e4m3fn"}
-"""The types of products by precision; in QUANTIZED, everything else is in fp16."""
+UNPACKED = {"int8-weight-only-tensorrt": "int8", "int4-tensorrt": "int4"}
+"""The types of products by precision; in QUANTIZED, everything else is in fp16, and in UNPACKED all but weights."""
+TYPES = PRECISIONS | QUANTIZED | UNPACKED
 FOREIGN = "a decoder of another encoder"
 SUBJECTS = (*ENCODER_TASKS, "text-generation", "text2text-generation", FOREIGN)
+WITH_BLOCKS = ("token-classification", "text-generation", "text2text-generation")
+"""An encoder and networks that have decoders, which are made wide enough for weights in blocks."""
 VARIANTS_OF_SUBJECT = {
     "text-generation": ["prefill", "decode", "full"],
     "text2text-generation": ["prefill", "decode", "full", "encoder"],
@@ -67,6 +71,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params=[
         *((subject, precision) for subject in SUBJECTS for precision in PRECISIONS),
         *((subject, precision) for subject in ENCODER_TASKS for precision in QUANTIZED),
+        *((subject, "int8-weight-only-tensorrt") for subject in (*WITH_BLOCKS, FOREIGN)),
+        *((subject, "int4-tensorrt") for subject in WITH_BLOCKS),
     ],
     ids="-".join,
 )
@@ -75,13 +81,16 @@ def compiled(
 ) -> "Compiled":
     """Return a bundle with an engine of each of its graphs, for all GPUs that have the precision."""
     subject, precision = request.param
+    source = subject
+    if precision == "int4-tensorrt":
+        source = make_checkpoint(tmp_path_factory.mktemp("wide"), subject, hidden_size=128)
     options = ["--precision", precision]
-    if precision in QUANTIZED:
+    if precision in QUANTIZED | UNPACKED:
         options += ["--min-agreement", "0"]  # networks with random weights decide by chance
     if subject == FOREIGN:
         bundle = exporter(foreign, "--task=text2text-generation", "--variants=full", *options)
     else:
-        bundle = exporter(subject, *VARIANTS.get(subject, ()), *options)
+        bundle = exporter(source, f"--task={subject}", *VARIANTS.get(subject, ()), *options)
     folder = copied(bundle, tmp_path_factory.mktemp("compiled"))
     targets = tuple(target for target in RTX.targets if (target, precision) not in RTX.refused)
     built = build_engines(EnginePlan(backend=RTX, targets=targets, required=True), folder, ignore)
@@ -118,7 +127,7 @@ def test_every_graph_has_an_engine_that_says_what_it_is(compiled: Compiled) -> N
         assert (engine.builder, engine.version) == ("tensorrt-rtx", tensorrt_rtx.__version__)
         assert engine.targets == compiled.targets == targets_of_plan((compiled.folder / engine.plan.path).read_bytes())
         assert (engine.hardware_compatible, engine.version_compatible, engine.stripped) == (False, False, False)
-        assert engine.precision == (PRECISIONS | QUANTIZED)[compiled.precision]
+        assert engine.precision == TYPES[compiled.precision]
         # The engine names the graph that it was built from, and its weights if they are in another file.
         sources = [graph.path] + ["model.onnx.data"] * ((compiled.folder / "model.onnx.data").exists())
         assert engine.graph == tuple(files[path] for path in sources)
@@ -194,13 +203,13 @@ def tensors_of_network(path: Path) -> tuple[dict[str, tuple[str, int]], dict[str
 
 
 def test_every_product_is_in_the_precision(compiled: Compiled) -> None:
-    asked = (PRECISIONS | QUANTIZED)[compiled.precision]
-    beside = {"float16"} if compiled.precision in QUANTIZED else set()
+    asked = TYPES[compiled.precision]
+    beside = set() if compiled.precision in PRECISIONS else {"float16"}
     for engine in compiled.engines:
         products = [layer for layer in engine.layers if layer.kind == "gemm"]
         assert {dtype for layer in products for dtype in layer.inputs[:2]} <= {asked, *beside}
         assert asked in {dtype for layer in engine.layers for dtype in layer.inputs}
-        others = {*PRECISIONS.values(), *QUANTIZED.values()} - {asked, "float32", *beside}
+        others = {*TYPES.values()} - {asked, "float32", *beside}
         assert others.isdisjoint({dtype for layer in engine.layers for dtype in (*layer.inputs, *layer.outputs)})
 
 
@@ -278,8 +287,9 @@ def test_the_report_as_json_holds_the_engines(export: Exported) -> None:
     assert json.loads(result.stdout)["engines"]["engines"][0]["plan"]["path"] == engines_of_bundle(folder)[0].plan.path
 
 
-def test_a_decoder_is_exported_as_what_can_be_compiled(export: Exported) -> None:
-    _, folder = compiled_export(export, "text-generation", "--fp16")
+@pytest.mark.parametrize("options", [["--fp16"], ["--int8", "--min-agreement", "0"]], ids=["fp16", "int8"])
+def test_a_decoder_is_exported_as_what_can_be_compiled(export: Exported, options: list[str]) -> None:
+    _, folder = compiled_export(export, "text-generation", *options)
     assert [graph.variant for graph in read_manifest(folder).graphs] == ["prefill", "decode"]
     assert [engine.variant for engine in engines_of_bundle(folder)] == ["decode", "prefill"]
 

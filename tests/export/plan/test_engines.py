@@ -171,7 +171,8 @@ def test_no_engines_are_built_of_int8_for_cpus(precision: str) -> None:
         assert "--int8 --target tensorrt" in refusal("auto", precision, **details)
     assert refusal("tensorrt-rtx", precision) == (
         f"{precision} graphs are written for CPUs, and TensorRT does not take them. Leave out the options of engines, "
-        "or export with --fp16. Encoders can also be exported with --int8 --target tensorrt or --fp8."
+        "or export with --fp16, --int8 --target tensorrt or --int4 --target tensorrt. Encoders can also be exported "
+        "with --fp8."
     )
 
 

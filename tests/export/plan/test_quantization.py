@@ -13,12 +13,13 @@ from rpln_export.errors import PlanError
 from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.quantization import DEFAULT_AGREEMENT
-from rpln_graphs.forms import INT8_FORMS
+from rpln_graphs.forms import INT8_FORMS, WEIGHTS_4_WIDE, WEIGHTS_8_COLUMNS
 from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.recipes import OPSET_OF_FP8, RECIPES
 from rpln_graphs.tensorrt.backends import BACKENDS
 from rpln_graphs.trace import DEFAULT_OPSET
+from tests.export.checkpoints import make_checkpoint
 
 ENCODER = "token-classification"
 DECODER = "text-generation"
@@ -32,6 +33,17 @@ def plan(checkpoint: Checkpoints) -> Callable[..., ExportPlan]:
 
     def plan(task: str = ENCODER, precision: str = "int8", **choices: object) -> ExportPlan:
         return make_plan(str(checkpoint(task)), precision=precision, **choices)  # type: ignore[arg-type]
+
+    return plan
+
+
+@pytest.fixture
+def plan_of_wide(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ExportPlan]:
+    """Return the same function for checkpoints whose weights are large enough for every kind of blocks."""
+
+    def plan(task: str = ENCODER, precision: str = "int8", **choices: object) -> ExportPlan:
+        folder = make_checkpoint(tmp_path_factory.mktemp(task), task, hidden_size=128)
+        return make_plan(str(folder), precision=precision, **choices)  # type: ignore[arg-type]
 
     return plan
 
@@ -101,8 +113,10 @@ def test_forms_of_the_recipe_alone_may_be_named(plan: Callable[..., ExportPlan])
         ("int8", "cuda"),
         ("int8", "portable"),
         ("int8-dynamic", "tensorrt"),
-        ("int8-weight-only", "tensorrt"),
-        ("int4", "tensorrt"),
+        ("int8-weight-only", "cuda"),
+        ("int4", "portable"),
+        ("int8-weight-only-tensorrt", "cpu"),
+        ("int4-tensorrt", "cuda"),
         ("int8-tensorrt", "cpu"),
         ("int8-tensorrt", "portable"),
         ("fp8", "cpu"),
@@ -110,8 +124,9 @@ def test_forms_of_the_recipe_alone_may_be_named(plan: Callable[..., ExportPlan])
     ],
 )
 def test_other_targets_than_the_precision_is_for_are_refused(
-    plan: Callable[..., ExportPlan], precision: str, target: str
+    plan_of_wide: Callable[..., ExportPlan], precision: str, target: str
 ) -> None:
+    plan = plan_of_wide
     own = RECIPES[precision].target
     with pytest.raises(
         PlanError, match=f"{precision} does not go with --target {target}: its graphs are written for {own}"
@@ -128,8 +143,9 @@ def test_embeddings_are_quantized_on_request_in_every_form(plan: Callable[..., E
         }
     assert plan(precision="int4", optimize="weights-4", quantize_embeddings=True).form.passes[-1] is QuantizeEmbeddings
     assert "--quantize-embeddings goes with --int8 and --int4" in command("--quantize-embeddings", "--fp16")
-    with pytest.raises(PlanError, match=r"--quantize-embeddings goes with .* in int8-tensorrt"):
-        plan(precision="int8", target="tensorrt", quantize_embeddings=True)
+    for precision in ("int8", "int4"):
+        with pytest.raises(PlanError, match=rf"--quantize-embeddings goes with .* in {precision}-tensorrt"):
+            plan(precision=precision, target="tensorrt", quantize_embeddings=True)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-static", "int8-tensorrt"])
@@ -145,8 +161,54 @@ def test_int8_for_tensorrt_is_symmetric_with_the_rest_in_fp16(
     assert (named.engines.backend, named.engines.required) == (RTX, True)
 
 
+@pytest.mark.parametrize(
+    ("task", "precision", "recipe"),
+    [
+        (DECODER, "int8", "int8-weight-only-tensorrt"),
+        (DECODER, "int8-weight-only", "int8-weight-only-tensorrt"),
+        (DECODER, "int4", "int4-tensorrt"),
+        ("text2text-generation", "int4-tensorrt", "int4-tensorrt"),
+        (ENCODER, "int8-weight-only", "int8-weight-only-tensorrt"),
+        (ENCODER, "int4", "int4-tensorrt"),
+    ],
+)
+def test_weights_for_tensorrt_are_laid_out_for_its_kernels(
+    plan_of_wide: Callable[..., ExportPlan], monkeypatch: pytest.MonkeyPatch, task: str, precision: str, recipe: str
+) -> None:
+    plan = plan_of_wide
+    (form,) = {**WEIGHTS_8_COLUMNS, **WEIGHTS_4_WIDE}.keys() & RECIPES[recipe].forms.keys()
+    monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
+    for choices in ({"target": "tensorrt"}, {"engines": EngineRequest(name=RTX.name)}):
+        planned = plan(task, precision, **choices)
+        assert (planned.recipe.name, planned.form.name, planned.target.name) == (recipe, form, "tensorrt")
+        # TensorRT compiles no graph that serves both prompts and steps.
+        variants = [graph.variant.name for graph in planned.graphs if not graph.variant.standalone]
+        assert variants == (["full"] if task == ENCODER else ["prefill", "decode"])
+    assert plan(task, precision, target="tensorrt").opset == max(DEFAULT_OPSET, RECIPES[recipe].oldest_opset)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_gpu_that_unpacks_no_weights_is_refused(
+    plan: Callable[..., ExportPlan], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
+    with pytest.raises(
+        PlanError, match=r"for --gpu sm75: .* no kernels that multiply with weights of fewer bits\. Leave"
+    ):
+        plan(DECODER, precision, engines=EngineRequest(name=RTX.name, gpus=["sm75", "sm89"]))
+
+
+@pytest.mark.parametrize("task", [ENCODER, DECODER, "text2text-generation"])
+def test_a_network_whose_sizes_give_no_blocks_is_refused(plan: Callable[..., ExportPlan], task: str) -> None:
+    reason = r"int4-tensorrt stores weights in blocks, and a hidden_size of 32 with an intermediate_size of 64"
+    with pytest.raises(PlanError, match=reason):
+        plan(task, "int4", target="tensorrt")
+    assert plan(task, "int4").recipe.name == "int4"
+
+
 def test_int8_stays_for_cpus_where_no_engine_is_asked_for(plan: Callable[..., ExportPlan]) -> None:
     assert plan().recipe.name == plan(engines=EngineRequest(name="none")).recipe.name == "int8"
+    assert plan(DECODER, "int4", engines=EngineRequest(name="none")).recipe.name == "int4"
     with pytest.raises(PlanError, match="int8 graphs are written for CPUs, and TensorRT does not take them"):
         plan(target="cpu", engines=EngineRequest(name=RTX.name))
 
@@ -165,7 +227,7 @@ def test_fp8_needs_an_opset_that_has_it(plan: Callable[..., ExportPlan]) -> None
     assert plan(precision="int8-tensorrt", opset=18).opset == 18
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-tensorrt", "fp8"])
+@pytest.mark.parametrize("precision", ["int8", "int8-tensorrt", "fp8", "int4-tensorrt"])
 def test_types_of_inputs_stay_fp32(plan: Callable[..., ExportPlan], precision: str) -> None:
     with pytest.raises(PlanError, match="--io-dtype fp16 goes with --fp16"):
         plan(precision=precision, io_dtype="fp16")

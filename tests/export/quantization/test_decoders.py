@@ -49,11 +49,19 @@ def test_the_next_word_is_nearly_always_that_of_fp32(embedded: Embedded, precisi
     assert np.mean(equal) >= 0.9
 
 
-@pytest.mark.parametrize(("precision", "form"), FORMS)
-def test_logits_are_near_those_of_fp32_but_not_the_same(embedded: Embedded, precision: str, form: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "choices"),
+    [
+        *((precision, {"optimize": form}) for precision, form in FORMS),
+        *((precision, {"target": "tensorrt"}) for precision in ("int8", "int4")),
+    ],
+)
+def test_logits_are_near_those_of_fp32_but_not_the_same(
+    embedded: Embedded, precision: str, choices: dict[str, str]
+) -> None:
     sessions = [
-        load(path, provider="cpu", threads=1)
-        for path in (embedded("text-generation"), embedded("text-generation", precision=precision, optimize=form))
+        load(path, provider="cpu", threads=1, variant=read_manifest(path).graphs[0].variant)
+        for path in (embedded("text-generation"), embedded("text-generation", precision=precision, **choices))
     ]
     ids = np.arange(5, 29).reshape(1, -1)
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(2, 26).reshape(1, -1)}
@@ -62,8 +70,11 @@ def test_logits_are_near_those_of_fp32_but_not_the_same(embedded: Embedded, prec
         for spec in sessions[0].graph.inputs
         if spec.name.startswith("past_key_values")
     }
-    expected, found = (session.run({**feeds, **past}, outputs=["logits"])["logits"] for session in sessions)
-    difference = np.abs(found - expected).max() / np.abs(expected).max()
+    expected, found = (
+        session.run({spec.name: (feeds | past)[spec.name] for spec in session.graph.inputs}, outputs=["logits"])
+        for session in sessions
+    )
+    difference = np.abs(found["logits"] - expected["logits"]).max() / np.abs(expected["logits"]).max()
 
     assert 1e-4 < difference < (0.02 if precision.startswith("int8") else 0.15)
 
@@ -88,9 +99,42 @@ def test_weights_are_stored_in_standard_operators_and_few_bytes(embedded: Embedd
     assert plain > sizes[0] > sizes[1]
 
 
-@pytest.mark.parametrize("task", ["text-generation", "text2text-generation"])
-def test_weights_of_4_bits_are_rounded_for_their_inputs(embedded: Embedded, task: str) -> None:
-    folder = embedded(task, precision="int4", optimize="weights-4")
+@pytest.mark.parametrize(
+    ("precision", "kind", "scales"),
+    [("int8", onnx.TensorProto.INT8, 1), ("int4", onnx.TensorProto.INT4, 2)],
+)
+def test_graphs_for_tensorrt_share_weights_with_scales_in_fp16(
+    embedded: Embedded, precision: str, kind: int, scales: int
+) -> None:
+    folder = embedded("text-generation", precision=precision, target="tensorrt")
+    manifest = read_manifest(folder)
+    assert [graph.variant for graph in manifest.graphs] == ["prefill", "decode"]
+    assert (manifest.precision, manifest.target) == ("float16", "tensorrt")
+    places = []
+    for path in sorted(folder.glob("*.onnx")):
+        graph = onnx.load(path, load_external_data=False).graph
+        onnx.checker.check_model(path)
+        stored = {one.name: one for one in graph.initializer}
+        widened = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+        assert len(widened) == 6 * 4  # the products of four layers
+        for node in widened:
+            weight, scale = (stored[name] for name in node.input)
+            assert (weight.data_type, scale.data_type, len(scale.dims)) == (kind, onnx.TensorProto.FLOAT16, scales)
+        places.append({name: str(stored[name].external_data) for node in widened for name in node.input})
+    assert places[0] == places[1]  # the two graphs read the same bytes
+
+
+@pytest.mark.parametrize(
+    ("task", "choices"),
+    [
+        ("text-generation", {"optimize": "weights-4"}),
+        ("text2text-generation", {"optimize": "weights-4"}),
+        ("text-generation", {"target": "tensorrt"}),
+        ("text2text-generation", {"target": "tensorrt"}),
+    ],
+)
+def test_weights_of_4_bits_are_rounded_for_their_inputs(embedded: Embedded, task: str, choices: dict[str, str]) -> None:
+    folder = embedded(task, precision="int4", **choices)
     quantization = json.loads((folder / "report.json").read_text(encoding="utf-8"))["quantization"]
     (form,) = quantization["forms"]
     rms = {row["way"]: row["rms"] for row in form["tried"]}

@@ -108,6 +108,16 @@ def test_weights_are_stored_in_the_lower_type(dtype: ir.DataType) -> None:
 
 
 @LOWER
+def test_the_model_that_was_cloned_stays_as_it_is(dtype: ir.DataType) -> None:
+    """A clone's values share their types with the original's, which is rewritten once more, or run, after that."""
+    model = model_from_text(NETWORK)
+    before = ir.to_proto(model)
+    LowerPrecision(dtype=dtype, io_dtype=dtype)(model.clone())
+
+    assert ir.to_proto(model) == before
+
+
+@LOWER
 def test_inputs_and_outputs_keep_names_and_types_by_default(dtype: ir.DataType) -> None:
     graph = lowered(NETWORK, dtype=dtype).graph
 

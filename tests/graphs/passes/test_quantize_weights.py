@@ -7,9 +7,19 @@ from onnx.reference import ReferenceEvaluator
 
 from rpln_graphs.forms import WEIGHTS_4, WEIGHTS_8, write_form
 from rpln_graphs.passes.fuse_quantized_weights import FuseQuantizedWeights
-from rpln_graphs.passes.quantize_weights import OPSET, QuantizeWeights, QuantizeWeightsTo4, QuantizeWeightsTo8
+from rpln_graphs.passes.quantize_weights import (
+    OPSET,
+    QuantizeColumnsTo8,
+    QuantizeWeights,
+    QuantizeWeightsTo4,
+    QuantizeWeightsTo8,
+    QuantizeWideBlocksTo4,
+)
 from rpln_graphs.quantization.blocks import identity_of_weight, quantized_blocks
+from rpln_graphs.quantization.error_aware import compensation
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, NO_BLOCKS, Context
+from rpln_graphs.rewriting.initializers import cast_initializer
+from rpln_graphs.rewriting.nodes import set_type
 from tests.graphs.folded import refused
 from tests.graphs.formulas import formulas_of
 from tests.graphs.fusions import GRAPHS, count, traced
@@ -23,9 +33,9 @@ RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((48, 3)).astype(np.float32) * np.array([1, 100, 0], dtype=np.float32)
 FEEDS: Arrays = {"x": RNG.standard_normal((2, 5, 48)).astype(np.float32)}
 GRAPH = """
-g (float[b, s, 48] x) => (float[b, s, 3] y)
-<float[48, 3] encoder__layer__0__attention__self__query__weight__T = {{{query}}},
- float[48, 3] encoder__layer__0__attention__self__key__weight__T = {{{query}}}>
+g (float[b, s, {rows}] x) => (float[b, s, {columns}] y)
+<float[{rows}, {columns}] encoder__layer__0__attention__self__query__weight__T = {{{query}}},
+ float[{rows}, {columns}] encoder__layer__0__attention__self__key__weight__T = {{{query}}}>
 {{
     queries = MatMul(x, encoder__layer__0__attention__self__query__weight__T)
     keys = MatMul(x, encoder__layer__0__attention__self__{second}__weight__T)
@@ -35,8 +45,9 @@ g (float[b, s, 48] x) => (float[b, s, 3] y)
 
 
 def graph(*, second: str = "key", weight: np.ndarray = WEIGHT) -> ir.Model:
-    text = GRAPH.format(query=", ".join(str(float(value)) for value in weight.ravel()), second=second)
-    return at_opset(model_from_text(text.replace("48", str(len(weight)))))
+    rows, columns = weight.shape
+    query = ", ".join(str(float(value)) for value in weight.ravel())
+    return at_opset(model_from_text(GRAPH.format(query=query, second=second, rows=rows, columns=columns)))
 
 
 def at_opset(model: ir.Model) -> ir.Model:
@@ -113,6 +124,61 @@ def test_a_product_that_is_not_quantized_stays_as_it_is(weight: np.ndarray, cont
     assert refused(after, QuantizeWeightsTo8) == {"queries": reason, "keys": reason}
     assert refused(after, FuseQuantizedWeights) == {"queries": NO_BLOCKS, "keys": NO_BLOCKS}
     assert operators(after) == operators(before)
+
+
+FOR_TENSORRT: dict[type[QuantizeWeights], tuple[int, ...]] = {QuantizeColumnsTo8: (8,), QuantizeWideBlocksTo4: (2, 8)}
+"""The passes for TensorRT, and the shape of the scales that they give a weight of 128 rows and eight columns."""
+TALL = RNG.standard_normal((128, 8)).astype(np.float16) * np.array([1e-6, 100, 0, 1, 2, 3, 4, 5], dtype=np.float16)
+"""A weight in fp16 whose first column has a scale that fp16 hardly holds, and the third one has none."""
+
+
+@pytest.mark.parametrize("kind", FOR_TENSORRT)
+def test_weights_for_tensorrt_have_positive_scales_in_their_own_type(kind: type[QuantizeWeights]) -> None:
+    after = quantized(in_half(TALL), Context(), kind)
+    integers, scales = (values_of(after.graph.initializers[QUERY + end]) for end in (".quantized", ".scale"))
+    widening = node_named(after, QUERY)
+    stored = integers.astype(np.float32) * np.repeat(np.atleast_2d(scales), 128 // np.atleast_2d(scales).shape[0], 0)
+    least = 2 ** (kind.bits - 1)
+
+    assert (scales.shape, scales.dtype.name) == (FOR_TENSORRT[kind], "float16")
+    assert scales.min() > 0
+    assert widening.outputs[0].dtype == ir.DataType.FLOAT16
+    # Half a step, or what a clipped extreme is short of; of the tiny column, a step is the smallest number of fp16.
+    steps = np.maximum(np.abs(TALL).max(axis=0).astype(np.float32) / least, np.finfo(np.float16).smallest_subnormal)
+    assert (np.abs(stored - TALL) <= steps * np.array([1, *[0.31 * least] * 7])).all()
+    assert (stored[:, 2] == 0).all()
+    feeds = {"x": RNG.standard_normal((2, 5, 128)).astype(np.float16)}
+    expected = 2 * feeds["x"].astype(np.float32) @ stored
+    np.testing.assert_allclose(run(after, feeds)["y"], expected, atol=4e-3 * np.abs(expected).max())
+
+
+def test_a_weight_in_fp16_is_rounded_for_its_inputs_with_scales_in_fp16() -> None:
+    factor = compensation(np.eye(128))
+    blocks = QuantizeWideBlocksTo4.rounded_for_inputs(TALL, factor)
+    assert blocks is not None
+    for one, other in zip(blocks, quantized_blocks(TALL, bits=4, size=64, positive=True), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    after = quantized(in_half(TALL), Context(weights={identity_of_weight(TALL): blocks}), QuantizeWideBlocksTo4)
+    np.testing.assert_array_equal(values_of(after.graph.initializers[f"{QUERY}.scale"]), blocks[1])
+
+
+def in_half(weight: np.ndarray) -> ir.Model:
+    """Return the graph in fp16, with this weight in both of its products."""
+    model = graph(weight=weight.astype(np.float32))
+    for value in (*model.graph.inputs, *model.graph.outputs, *(out for node in model.graph for out in node.outputs)):
+        set_type(value, ir.DataType.FLOAT16, value.shape)
+    for value in model.graph.initializers.values():
+        cast_initializer(value, ir.DataType.FLOAT16)
+    return model
+
+
+def test_blocks_for_tensorrt_are_those_that_its_kernels_unpack() -> None:
+    sizes = {rows: QuantizeWideBlocksTo4.size_of_blocks((rows, 8)) for rows in (32, 64, 96, 128, 192, 768)}
+    assert sizes == {32: None, 64: None, 96: None, 128: 64, 192: 64, 768: 64}
+    assert [QuantizeColumnsTo8.size_of_blocks((rows, 8)) for rows in (7, 8, 768)] == [None, 8, 768]
+    for kind in FOR_TENSORRT:
+        assert [kind.size_of_blocks((768, columns)) is None for columns in (33, 40)] == [True, False]
 
 
 PRODUCTS = {"encoder": 0, "text2text-generation": 16}

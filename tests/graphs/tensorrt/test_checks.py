@@ -8,15 +8,22 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.errors import EngineError
+from rpln_graphs.passes.quantize_weights import QuantizeColumnsTo8, QuantizeWeightsTo8, QuantizeWideBlocksTo4
 from rpln_graphs.quantization.quantizers import FP8, INT8, Quantizer
 from rpln_graphs.quantization.rounding import compute_in_float, insert_rounding
 from rpln_graphs.recipes import RECIPES
+from rpln_graphs.rewriting.initializers import cast_initializer
+from rpln_graphs.rewriting.values import operand
 from rpln_graphs.tensorrt.checks import SMALLEST_HEAD, fused_attentions, precision_of_products, unfused_attentions
 from rpln_runtime.engines.manifest import Layer
 from tests.graphs.tensorrt.compiling import (
     RTX,
     SHAPES,
+    UNPACKED,
+    WIDE,
+    WIDE_SHAPES,
     attention,
+    attention_of_few_bits,
     attention_shapes,
     compile_graph,
     quantized_attention,
@@ -68,7 +75,7 @@ def test_what_tensorrt_compiles_passes(tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", [INT8, FP8], ids=lambda dtype: dtype.name)
 def test_quantized_products_compute_in_8_bits_beside_a_fused_attention(tmp_path: Path, dtype: ir.DataType) -> None:
     model, name = quantized_attention(dtype), dtype.numpy().name
-    recipe = next(row.name for row in RECIPES.values() if row.lowers and row.stores_in == dtype)
+    recipe = {INT8: "int8-tensorrt", FP8: "fp8"}[dtype]
     targets = [target for target in RTX.targets if (target, recipe) not in RTX.refused]
     plan = compile_graph(model, tmp_path, targets=targets)
     assert precision_of_products(plan.layers, model, profiles=1) == name
@@ -78,6 +85,50 @@ def test_quantized_products_compute_in_8_bits_beside_a_fused_attention(tmp_path:
     in_fp16 = [dataclasses.replace(one, inputs=("float16",)) if one == gemm else one for one in plan.layers]
     with pytest.raises(EngineError, match=rf"product \({name}: float16\)"):
         precision_of_products(in_fp16, model, profiles=1)
+
+
+@NEEDS_TENSORRT_RTX
+@pytest.mark.parametrize("recipe", UNPACKED)
+def test_one_kernel_multiplies_with_a_weight_of_few_bits(tmp_path: Path, recipe: str) -> None:
+    model, name = attention_of_few_bits(UNPACKED[recipe]), RECIPES[recipe].stores_in.numpy().name
+    targets = [target for target in RTX.targets if (target, recipe) not in RTX.refused]
+    plan = compile_graph(model, tmp_path, [WIDE_SHAPES, attention_shapes(1, 1, 1, width=WIDE)], targets=targets)
+    assert precision_of_products(plan.layers, model, profiles=2) == name
+    assert fused_attentions(plan.layers, model, profiles=1) == [1]
+    product, in_a_step = [layer for layer in plan.layers if "product" in layer.nodes and name in layer.inputs]
+    assert (product.profile, in_a_step.profile) == (0, 1)
+    assert set(product.inputs) == {"float16", name}
+    in_fp16 = [dataclasses.replace(one, inputs=("float16",)) if one == product else one for one in plan.layers]
+    with pytest.raises(EngineError, match=rf"profile 0 .*product \(float16 and {name}: float16\)"):
+        precision_of_products(in_fp16, model, profiles=2)
+
+
+@NEEDS_TENSORRT_RTX
+def test_a_weight_that_is_unpacked_before_the_product_is_refused(tmp_path: Path) -> None:
+    """This is why there is a table of GPUs: for Turing, TensorRT-RTX builds this engine, in which nothing is gained."""
+    model = attention_of_few_bits(QuantizeColumnsTo8)
+    plan = compile_graph(model, tmp_path, [WIDE_SHAPES], targets=["sm75"])
+    with pytest.raises(EngineError, match=r"product \(float16 and int8: float16"):
+        precision_of_products(plan.layers, model, profiles=1)
+
+
+class InBlocks(QuantizeColumnsTo8):
+    """Weights in 8 bits that TensorRT takes, in blocks."""
+
+    largest_block = 64
+
+
+@NEEDS_TENSORRT_RTX
+def test_tensorrt_unpacks_8_bits_in_blocks_and_scales_in_fp32_before_the_product(tmp_path: Path) -> None:
+    """This is why weights for TensorRT have one scale for a column in 8 bits, and scales in fp16 in 4 bits."""
+    in_blocks, wide = attention_of_few_bits(InBlocks), attention_of_few_bits(QuantizeWideBlocksTo4)
+    (widening,) = (node for node in wide.graph if node.op_type == "DequantizeLinear")
+    cast_initializer(operand(widening, 1), ir.DataType.FLOAT)
+    compute_in_float(wide.graph, widening)
+    for model in (in_blocks, wide):
+        layers = compile_graph(model, tmp_path, [WIDE_SHAPES]).layers
+        (product,) = [layer for layer in layers if "product" in layer.nodes]
+        assert (product.kind, product.inputs[:2]) == ("gemm", ("float16", "float16"))
 
 
 @NEEDS_TENSORRT_RTX
@@ -92,6 +143,13 @@ def test_tensorrt_fuses_no_attention_whose_queries_and_keys_are_rounded(tmp_path
     compute_in_float(model.graph, scores)
     plan = compile_graph(model, tmp_path)
     assert unfused_attentions(plan.layers, model, 0) == ["softmax"]
+
+
+@NEEDS_TENSORRT_RTX
+def test_tensorrt_takes_no_negative_scales(tmp_path: Path) -> None:
+    """This is why scales for TensorRT are positive."""
+    with pytest.raises(EngineError, match="Scale coefficients must all be positive"):
+        compile_graph(attention_of_few_bits(QuantizeWeightsTo8), tmp_path, [WIDE_SHAPES])
 
 
 @NEEDS_TENSORRT_RTX
