@@ -26,11 +26,11 @@ from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
 from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_products import QuantizeProducts
 from rpln_graphs.passes.quantize_weights import (
+    QuantizeBlocksOf64To4,
     QuantizeColumnsTo8,
     QuantizeWeights,
     QuantizeWeightsTo4,
     QuantizeWeightsTo8,
-    QuantizeWideBlocksTo4,
 )
 from rpln_graphs.quantization.quantizers import FP8, INT8
 from rpln_graphs.rewriting.base import Context, CountingPass, ExplainingPass
@@ -130,13 +130,13 @@ TensorRT-RTX fuses none whose queries and keys are rounded."""
 
 _UNPACKED_BY_KERNELS: Final = (
     Form(name="weights-8-columns", passes=(QuantizeColumnsTo8,)),
-    Form(name="weights-4-wide", passes=(QuantizeWideBlocksTo4,)),
+    Form(name="weights-4-blocks", passes=(QuantizeBlocksOf64To4,)),
 )
-WEIGHTS_8_COLUMNS, WEIGHTS_4_WIDE = ({row.name: row} for row in _UNPACKED_BY_KERNELS)
+WEIGHTS_8_COLUMNS, WEIGHTS_4_BLOCKS = ({row.name: row} for row in _UNPACKED_BY_KERNELS)
 """The forms of graphs for TensorRT with weights in 8 and 4 bits, and no scales for activations. TensorRT-RTX multiplies
 in one kernel with such weights: in 8 bits if a column has one scale, and in 4 bits if it is in blocks of 64 or 128."""
 
-TENSORRT_FORMS: Final = {**STATIC_SYMMETRIC, **STATIC_FLOAT8, **WEIGHTS_8_COLUMNS, **WEIGHTS_4_WIDE}
+TENSORRT_FORMS: Final = {**STATIC_SYMMETRIC, **STATIC_FLOAT8, **WEIGHTS_8_COLUMNS, **WEIGHTS_4_BLOCKS}
 """The forms of quantized graphs for TensorRT by name."""
 
 ALL_FORMS: Final = {**FORMS, **INT8_FORMS, **WEIGHTS_8, **WEIGHTS_4, **TENSORRT_FORMS}

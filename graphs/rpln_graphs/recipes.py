@@ -13,7 +13,7 @@ from rpln_graphs.forms import (
     STATIC_FLOAT8,
     STATIC_SYMMETRIC,
     WEIGHTS_4,
-    WEIGHTS_4_WIDE,
+    WEIGHTS_4_BLOCKS,
     WEIGHTS_8,
     WEIGHTS_8_COLUMNS,
     Form,
@@ -212,7 +212,7 @@ RECIPES: Final = {
         ),
         _quantized(
             "int4-tensorrt",
-            WEIGHTS_4_WIDE,
+            WEIGHTS_4_BLOCKS,
             computes_in=ir.DataType.FLOAT16,
             stores_in=ir.DataType.INT4,
             folds=FOLDS_OF_LOWER,

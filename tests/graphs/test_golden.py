@@ -45,7 +45,7 @@ POOLED = "feature-extraction.pooled"
 FORM_ROWS = [name for name in FORMS if name != STANDARD.name]
 RECIPE_OF_FORM = {form: name for name, recipe in RECIPES.items() for form in recipe.forms if form in TENSORRT_FORMS}
 """The recipe that each form for TensorRT goes with."""
-WIDE = {"weights-4-wide": {"hidden_size": 128}}
+WIDE = {"weights-4-blocks": {"hidden_size": 128}}
 """The fields of the networks that forms need, whose blocks are larger than the tiny network's weights."""
 QUANTIZER = Quantizer(scale=0.03125, zero_point=100)
 

@@ -139,7 +139,7 @@ class QuantizeColumnsTo8(QuantizeWeights):
     positive = True
 
 
-class QuantizeWideBlocksTo4(QuantizeWeights):
+class QuantizeBlocksOf64To4(QuantizeWeights):
     """Weights in 4 bits for TensorRT, in the smaller one of the sizes that NVIDIA documents for blocks, 64 and 128.
 
     Its kernels unpack 4 bits as they multiply if a column has several blocks.

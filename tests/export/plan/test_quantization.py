@@ -13,7 +13,7 @@ from rpln_export.errors import PlanError
 from rpln_export.plan.engines import EngineRequest
 from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.quantization import DEFAULT_AGREEMENT
-from rpln_graphs.forms import INT8_FORMS, WEIGHTS_4_WIDE, WEIGHTS_8_COLUMNS
+from rpln_graphs.forms import INT8_FORMS, WEIGHTS_4_BLOCKS, WEIGHTS_8_COLUMNS
 from rpln_graphs.passes.quantize_embeddings import QuantizeEmbeddings
 from rpln_graphs.passes.quantize_weights import OPSET
 from rpln_graphs.recipes import OPSET_OF_FP8, RECIPES
@@ -176,7 +176,7 @@ def test_weights_for_tensorrt_are_laid_out_for_its_kernels(
     plan_of_wide: Callable[..., ExportPlan], monkeypatch: pytest.MonkeyPatch, task: str, precision: str, recipe: str
 ) -> None:
     plan = plan_of_wide
-    (form,) = {**WEIGHTS_8_COLUMNS, **WEIGHTS_4_WIDE}.keys() & RECIPES[recipe].forms.keys()
+    (form,) = {**WEIGHTS_8_COLUMNS, **WEIGHTS_4_BLOCKS}.keys() & RECIPES[recipe].forms.keys()
     monkeypatch.setitem(sys.modules, RTX.module, ModuleType(RTX.module))
     for choices in ({"target": "tensorrt"}, {"engines": EngineRequest(name=RTX.name)}):
         planned = plan(task, precision, **choices)

@@ -9,11 +9,11 @@ from rpln_graphs.forms import WEIGHTS_4, WEIGHTS_8, write_form
 from rpln_graphs.passes.fuse_quantized_weights import FuseQuantizedWeights
 from rpln_graphs.passes.quantize_weights import (
     OPSET,
+    QuantizeBlocksOf64To4,
     QuantizeColumnsTo8,
     QuantizeWeights,
     QuantizeWeightsTo4,
     QuantizeWeightsTo8,
-    QuantizeWideBlocksTo4,
 )
 from rpln_graphs.quantization.blocks import identity_of_weight, quantized_blocks
 from rpln_graphs.quantization.error_aware import compensation
@@ -126,7 +126,7 @@ def test_a_product_that_is_not_quantized_stays_as_it_is(weight: np.ndarray, cont
     assert operators(after) == operators(before)
 
 
-FOR_TENSORRT: dict[type[QuantizeWeights], tuple[int, ...]] = {QuantizeColumnsTo8: (8,), QuantizeWideBlocksTo4: (2, 8)}
+FOR_TENSORRT: dict[type[QuantizeWeights], tuple[int, ...]] = {QuantizeColumnsTo8: (8,), QuantizeBlocksOf64To4: (2, 8)}
 """The passes for TensorRT, and the shape of the scales that they give a weight of 128 rows and eight columns."""
 TALL = RNG.standard_normal((128, 8)).astype(np.float16) * np.array([1e-6, 100, 0, 1, 2, 3, 4, 5], dtype=np.float16)
 """A weight in fp16 whose first column has a scale that fp16 hardly holds, and the third one has none."""
@@ -154,12 +154,12 @@ def test_weights_for_tensorrt_have_positive_scales_in_their_own_type(kind: type[
 
 def test_a_weight_in_fp16_is_rounded_for_its_inputs_with_scales_in_fp16() -> None:
     factor = compensation(np.eye(128))
-    blocks = QuantizeWideBlocksTo4.rounded_for_inputs(TALL, factor)
+    blocks = QuantizeBlocksOf64To4.rounded_for_inputs(TALL, factor)
     assert blocks is not None
     for one, other in zip(blocks, quantized_blocks(TALL, bits=4, size=64, positive=True), strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
-    after = quantized(in_half(TALL), Context(weights={identity_of_weight(TALL): blocks}), QuantizeWideBlocksTo4)
+    after = quantized(in_half(TALL), Context(weights={identity_of_weight(TALL): blocks}), QuantizeBlocksOf64To4)
     np.testing.assert_array_equal(values_of(after.graph.initializers[f"{QUERY}.scale"]), blocks[1])
 
 
@@ -174,7 +174,7 @@ def in_half(weight: np.ndarray) -> ir.Model:
 
 
 def test_blocks_for_tensorrt_are_those_that_its_kernels_unpack() -> None:
-    sizes = {rows: QuantizeWideBlocksTo4.size_of_blocks((rows, 8)) for rows in (32, 64, 96, 128, 192, 768)}
+    sizes = {rows: QuantizeBlocksOf64To4.size_of_blocks((rows, 8)) for rows in (32, 64, 96, 128, 192, 768)}
     assert sizes == {32: None, 64: None, 96: None, 128: 64, 192: 64, 768: 64}
     assert [QuantizeColumnsTo8.size_of_blocks((rows, 8)) for rows in (7, 8, 768)] == [None, 8, 768]
     for kind in FOR_TENSORRT:

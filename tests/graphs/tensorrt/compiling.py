@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.passes.quantize_products import QuantizeProducts
-from rpln_graphs.passes.quantize_weights import OPSET, QuantizeColumnsTo8, QuantizeWeights, QuantizeWideBlocksTo4
+from rpln_graphs.passes.quantize_weights import OPSET, QuantizeBlocksOf64To4, QuantizeColumnsTo8, QuantizeWeights
 from rpln_graphs.quantization.quantizers import Quantizer
 from rpln_graphs.tensorrt.backends import BACKENDS, EngineOptions
 from rpln_graphs.tensorrt.builder import BuiltEngine, build_engine
@@ -85,7 +85,7 @@ def attention_shapes(smallest: int, tuned: int, largest: int, *, width: int = 32
 SHAPES: Final = attention_shapes(1, 8, 16)
 UNPACKED: Final[dict[str, type[QuantizeWeights]]] = {
     "int8-weight-only-tensorrt": QuantizeColumnsTo8,
-    "int4-tensorrt": QuantizeWideBlocksTo4,
+    "int4-tensorrt": QuantizeBlocksOf64To4,
 }
 """The passes of the recipes for TensorRT that quantize nothing but weights."""
 WIDE: Final = 128

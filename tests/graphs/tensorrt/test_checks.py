@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from rpln_graphs.errors import EngineError
-from rpln_graphs.passes.quantize_weights import QuantizeColumnsTo8, QuantizeWeightsTo8, QuantizeWideBlocksTo4
+from rpln_graphs.passes.quantize_weights import QuantizeBlocksOf64To4, QuantizeColumnsTo8, QuantizeWeightsTo8
 from rpln_graphs.quantization.quantizers import FP8, INT8, Quantizer
 from rpln_graphs.quantization.rounding import compute_in_float, insert_rounding
 from rpln_graphs.recipes import RECIPES
@@ -121,7 +121,7 @@ class InBlocks(QuantizeColumnsTo8):
 @NEEDS_TENSORRT_RTX
 def test_tensorrt_unpacks_8_bits_in_blocks_and_scales_in_fp32_before_the_product(tmp_path: Path) -> None:
     """This is why weights for TensorRT have one scale for a column in 8 bits, and scales in fp16 in 4 bits."""
-    in_blocks, wide = attention_of_few_bits(InBlocks), attention_of_few_bits(QuantizeWideBlocksTo4)
+    in_blocks, wide = attention_of_few_bits(InBlocks), attention_of_few_bits(QuantizeBlocksOf64To4)
     (widening,) = (node for node in wide.graph if node.op_type == "DequantizeLinear")
     cast_initializer(operand(widening, 1), ir.DataType.FLOAT)
     compute_in_float(wide.graph, widening)
