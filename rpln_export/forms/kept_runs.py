@@ -34,23 +34,28 @@ class KeptGeneration:
     def __init__(self, keeping: Callable[[], Binding]) -> None:
         self._keeping = keeping
         self._binding: Binding | None = None
+        self._mask = np.empty((0, 0), np.int64)
 
     def start(self, feeds: Feeds) -> None:
         """Begin with an empty cache, and run a prompt."""
         self._binding = self._keeping()
         self._binding.bind_cpu_input(ROWS, np.arange(len(feeds["input_ids"]), dtype=np.int32))
         _bind(self._binding, feeds)
+        self._mask = feeds["attention_mask"]
         self._binding.run()
 
     def go_on(self, feeds: Feeds, times: int) -> None:
-        """Run a step so many times. Each adds a token to the cache, to which the next one looks, too."""
+        """Run a step so many times after the prompt, whose length counts: that of the step's own inputs may be less.
+
+        Each adds a token to the cache, to which the next one looks, too.
+        """
         assert self._binding is not None  # the prompt runs before its steps
         _bind(self._binding, feeds)
-        mask = feeds["attention_mask"]
-        for step in range(times):
-            longer = np.ones((len(mask), mask.shape[1] + step), mask.dtype)
-            longer[:, : mask.shape[1]] = mask
-            self._binding.bind_cpu_input("attention_mask", longer)
+        one_more = np.ones((len(self._mask), 1), self._mask.dtype)
+        mask = self._mask
+        for _ in range(times):
+            mask = np.concatenate([mask, one_more], axis=1)
+            self._binding.bind_cpu_input("attention_mask", mask)
             self._binding.run()
 
 

@@ -36,7 +36,8 @@ def test_steps_continue_what_their_prompt_began() -> None:
         bindings.append([])
         return RecordedBinding(bindings[-1])
 
-    batches = [(feeds_of(2, new=5, past=0), 1), (feeds_of(2, new=1, past=5), 3)]
+    batches = [(feeds_of(2, new=5, past=0), 1), (feeds_of(2, new=1, past=4), 3)]
+    # The prompt has as many tokens as the network takes: those of the step are one fewer.
     prompt, steps = kept_runs(keeping, batches)  # type: ignore[arg-type] # no other methods are called
     for _ in range(2):
         prompt()
