@@ -86,7 +86,8 @@ Base size ({layers} layers of 768) with random weights; all contenders in one ru
   eager mode, runs compiled, with weights frozen and dynamic sizes.
 - NNCF's compressed weights run with OpenVINO's dynamic quantization, which rounds activations in groups of 32.
 - Decoders write {NEW_TOKENS} tokens after prompts of {PROMPT}, the likeliest each time, in a plain loop: ONNX Runtime
-  gets its keys and values back as inputs, OpenVINO keeps them as state. CTranslate2 and torch have loops of their own.
+  gets its keys and values back as inputs, OpenVINO keeps them as state: by its own transformation, and for this
+  project's graphs as the runtime does it. CTranslate2 and torch have loops of their own.
   MatMulNBits has symmetric blocks of {BLOCK}, rounded to nearest, and activations in 8 bits (accuracy level 4). NNCF's
   weights of 4 bits have symmetric blocks of 64.
 - In the tables of accuracy, this project's graphs have ranges and weights as an export first tries them: rounded for
