@@ -196,12 +196,11 @@ class KeptSteps:
     def __init__(self, path: Path, setup: Setup) -> None:
         engine = OpenVinoEngine(path, threads=setup.threads, install="pip install openvino")
         keeping = bindings_that_keep(engine, engine.inputs)
-        assert keeping is not None
-        self._keeping = keeping
+        shape = engine.shapes["logits"]
+        assert keeping is not None and shape is not None and shape[2] is not None
+        self._keeping, self._vocabulary = keeping, shape[2]
         (logits,) = (value for value in setup.written["fp32"].graph.model.graph.outputs if value.name == "logits")
-        assert logits.shape is not None
-        self._last_only = logits.shape[1] == 1
-        self._vocabulary = int(logits.shape[2])
+        self._last_only = logits.shape is not None and logits.shape[1] == 1
 
     def start(self, rows: int) -> None:
         """Begin with an empty cache."""
