@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -255,9 +256,20 @@ def test_json_that_is_no_manifest_is_refused(folder: Path, content: str) -> None
 
 def test_a_folder_that_is_no_bundle_is_refused(folder: Path) -> None:
     (folder / MANIFEST_NAME).unlink()
-    for path in (folder, folder / "nowhere", folder / "model.onnx"):
-        with pytest.raises(ManifestError, match=r"rpln\.json.* bundle.* rpln-export"):
+    for path in (folder, folder / "nowhere"):
+        with pytest.raises(ManifestError, match=r"holds no rpln\.json.* bundle.* rpln-export"):
             read_manifest(path)
+
+
+def test_a_file_in_the_place_of_a_bundle_is_refused(folder: Path) -> None:
+    file = folder / "model.onnx"
+    with pytest.raises(ManifestError, match=rf"is a file: .* folder that it is in: {re.escape(str(folder))}$"):
+        read_manifest(file)
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(
+        ManifestError, match=r"is a file: expected a bundle, which is a folder\. Make one with rpln-export"
+    ):
+        read_manifest(file)
 
 
 def test_a_link_out_of_the_folder_is_refused(folder: Path) -> None:
