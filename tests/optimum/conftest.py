@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from rpln_export.cli import export_command
 from tests.export.checkpoints import make_checkpoint
 from tests.export.conftest import Export, do_not_measure, share_traces
+from tests.export.progress_lines import without_progress
 
 MADE_BY_5X = Path(__file__).resolve().parent.parent / "data" / "checkpoints-5x"
 
@@ -26,7 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         options = [*more] if precision == "fp32" else [f"--{precision}", *more]
         options += [] if line == "4.57" else ["--tokenizer", str(MADE_BY_5X / "tokenizer")]
         result = CliRunner().invoke(export_command, [str(source), "-o", str(folder), *options], catch_exceptions=False)
-        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        assert (result.exit_code, without_progress(result.stderr)) == (0, ""), result.output
         return Export(checkpoint=source, folder=folder, result=result)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
