@@ -108,8 +108,8 @@ class QuantizeWeights(QuantizingPass):
 class QuantizeWeightsTo8(QuantizeWeights):
     """Weights in 8 bits, in blocks of up to 64.
 
-    ONNX Runtime rounds activations in blocks of this size, too: 128 would be a tenth faster, and cost the embedded
-    decoder three times as much of its perplexity.
+    ONNX Runtime rounds activations in blocks of this size, too: 128 would be a tenth to a third faster, and cost the
+    embedded decoder three times as much of its perplexity.
     """
 
     bits = 8
