@@ -26,7 +26,7 @@ from rpln_runtime.tokenization import Tokenizer
 
 RESULTS: Final = Path(__file__).with_name("results") / "openvino-decoding.md"
 WAYS: Final = ("inputs and outputs", "state", "state in 8 bits")
-"""Where keys and values are on OpenVINO: by default they are a state."""
+"""The ways in which OpenVINO has keys and values. The runtime takes the second unless it is told otherwise."""
 BATCHES: Final = (1, 8)
 PROMPT: Final = 32
 STEPS: Final = 16

@@ -75,10 +75,11 @@ def load_tokenizer(
 
 def _check_pointers(source: str) -> None:
     """Raise PlanError for a file of a tokenizer that git has put a pointer in the place of."""
-    for name in (TOKENIZER_FILE, TOKENIZER_CONFIG, "vocab.json", "merges.txt"):
-        path = Path(source) / name
-        if path.is_file() and path.read_bytes()[: len(LFS_POINTER)] == LFS_POINTER:
-            raise PlanError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in its folder.")
+    paths = (Path(source) / name for name in (TOKENIZER_FILE, TOKENIZER_CONFIG, "vocab.json", "merges.txt"))
+    for path in filter(Path.is_file, paths):
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise PlanError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull` in its folder.")
 
 
 def _check_token_types(tokenizer: Any, source: str, type_vocab_size: int) -> None:

@@ -19,7 +19,7 @@ from rpln_export.checkpoint.tokenizer import load_tokenizer
 from rpln_export.cli import export_command
 from rpln_export.errors import PlanError
 from rpln_export.plan.defaults import DEFAULTS
-from rpln_export.plan.export_plan import make_plan
+from rpln_export.plan.export_plan import ExportPlan, make_plan
 from rpln_export.plan.generation_config import EXACT, FIELDS_OF_MANIFEST, NEUTRAL, OPTIONS, unsupported_fields
 from rpln_runtime import Generator, generator
 from rpln_runtime.generation.options import CHECKS
@@ -123,6 +123,16 @@ def tokens_of_bundle(generate: Generator, task: str) -> tuple[list[list[int]], l
     return rows, [[one.tokens for one in sequences] for sequences in found]
 
 
+def bundle_of_plan(export: Exported, plan: ExportPlan, folder: Path) -> Path:
+    """Return a copy of the exported bundle, in `folder`, that generates text as the plan says."""
+    bundle = Path(shutil.copytree(export.folder, folder))
+    document = json.loads((bundle / "rpln.json").read_text(encoding="utf-8"))
+    assert plan.generation is not None
+    document["generation"] = dataclasses.asdict(plan.generation)
+    (bundle / "rpln.json").write_text(json.dumps(document), encoding="utf-8")
+    return bundle
+
+
 @pytest.mark.parametrize("task", CLASSES)
 def test_an_exported_checkpoint_writes_what_generate_writes(
     exported_with: Callable[[str], Exported], tmp_path: Path, task: str
@@ -144,11 +154,7 @@ def test_every_field_counts_as_in_generate(
     write_fields(source, {"max_new_tokens": 24} | fields if "max_length" not in fields else fields)
     plan = make_plan(str(source), task=task)
     assert plan.unsupported_generation == {}
-    bundle = Path(shutil.copytree(export.folder, tmp_path / "bundle"))
-    document = json.loads((bundle / "rpln.json").read_text(encoding="utf-8"))
-    assert plan.generation is not None
-    document["generation"] = dataclasses.asdict(plan.generation)
-    (bundle / "rpln.json").write_text(json.dumps(document), encoding="utf-8")
+    bundle = bundle_of_plan(export, plan, tmp_path / "bundle")
     rows, found = tokens_of_bundle(generator(bundle), task)
     assert found == tokens_of_transformers(source, task, rows)
 
@@ -243,11 +249,8 @@ def test_without_the_file_the_fields_of_the_config_count_as_in_generate(
     write_into_config(source, place, fields)
     plan = make_plan(str(source), task=task)
     assert plan.stated_generation.file == "config.json"
-    bundle = Path(shutil.copytree(export.folder, tmp_path / "bundle"))
-    document = json.loads((bundle / "rpln.json").read_text(encoding="utf-8"))
     assert plan.generation is not None
-    document["generation"] = dataclasses.asdict(plan.generation)
-    (bundle / "rpln.json").write_text(json.dumps(document), encoding="utf-8")
+    bundle = bundle_of_plan(export, plan, tmp_path / "bundle")
     rows, found = tokens_of_bundle(generator(bundle), task)
     kind: Any = CLASSES[task]
     model = kind.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()

@@ -77,3 +77,10 @@ def require_provider(provider: str) -> None:
         onnxruntime = importlib.import_module("onnxruntime")
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             pytest.skip("onnxruntime is installed without CUDA ([gpu])")
+
+
+def require_recipe(provider: str, recipe: str) -> None:
+    """Skip a test whose engines TensorRT does not build in this precision for the GPU of this machine."""
+    require_provider(provider)
+    if reason := BACKENDS[provider].refused.get((device_target() or "", recipe)):
+        pytest.skip(reason)

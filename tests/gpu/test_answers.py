@@ -11,11 +11,10 @@ from click.testing import CliRunner
 
 from rpln_export.cli import rpln_command
 from rpln_graphs.recipes import RECIPES
-from rpln_graphs.tensorrt.backends import BACKENDS, device_target
 from rpln_runtime import Pipeline, pipeline
 from rpln_runtime.batching import feeds_from_encodings, rows_from_outputs
 from rpln_runtime.tasks import TASKS
-from tests.gpu.conftest import ROUNDED, Exporting, accepted_difference, require_provider
+from tests.gpu.conftest import ROUNDED, Exporting, accepted_difference, require_provider, require_recipe
 
 pytestmark = pytest.mark.gpu
 
@@ -49,9 +48,7 @@ def test_a_gpu_gives_what_the_cpu_gives_in_fp32(exported: Exporting, task: str, 
 def test_a_quantized_engine_gives_what_its_graph_gives_on_the_cpu(
     exported: Exporting, recipe: str, provider: str
 ) -> None:
-    require_provider(provider)
-    if reason := BACKENDS[provider].refused.get((device_target() or "", recipe)):
-        pytest.skip(reason)
+    require_recipe(provider, recipe)
     folder = exported("token-classification", recipe, provider)
     expected, found = (outputs_of(pipeline(folder, provider=name), TEXTS)["logits"] for name in ("cpu", provider))
     for row, other in zip(expected, found, strict=True):

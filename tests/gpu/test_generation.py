@@ -7,10 +7,9 @@ import pytest
 
 from rpln_export.plan.quantization import WEIGHT_ONLY
 from rpln_graphs.recipes import RECIPES
-from rpln_graphs.tensorrt.backends import BACKENDS, device_target
 from rpln_runtime import Generator, generator, load
 from rpln_runtime.session import Session
-from tests.gpu.conftest import ROUNDED, Exporting, accepted_difference, require_provider
+from tests.gpu.conftest import ROUNDED, Exporting, accepted_difference, require_provider, require_recipe
 
 pytestmark = pytest.mark.gpu
 
@@ -66,9 +65,7 @@ def test_logits_of_a_prompt_are_within_the_tolerance(exported: Exporting, provid
 def test_an_engine_with_weights_of_few_bits_gives_what_its_graph_gives_on_the_cpu(
     exported: Exporting, provider: str, recipe: str
 ) -> None:
-    require_provider(provider)
-    if reason := BACKENDS[provider].refused.get((device_target() or "", recipe)):
-        pytest.skip(reason)
+    require_recipe(provider, recipe)
     folder = exported("text-generation", recipe, provider)
     expected, found = (logits_of_prompts(load(folder, provider=name, variant="prefill")) for name in ("cpu", provider))
     assert np.abs(expected - found).max() <= ROUNDED * np.abs(expected).max()
