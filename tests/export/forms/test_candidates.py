@@ -24,6 +24,7 @@ from rpln_graphs.errors import GraphError
 from rpln_graphs.forms import STANDARD
 from rpln_graphs.rewriting.base import Context
 from rpln_graphs.trace import trace_model
+from rpln_runtime.engines.openvino import OpenVinoEngine
 from rpln_runtime.engines.providers import PROVIDERS, open_engine
 
 TASK = "token-classification"
@@ -212,9 +213,16 @@ def decoder(checkpoint: Callable[[str], Path]) -> Racer:
     return racer_from_plan(make_plan(str(checkpoint(task)), task=task, workload="throughput"))
 
 
-def test_openvino_is_measured_for_decoders(decoder: Racer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_is_measured_for_decoders_with_the_cache_that_it_keeps(
+    decoder: Racer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed (extra [openvino])")
     plan, graph = decoder
+
+    def run_with_cache_as_input(*_: object) -> None:
+        pytest.fail("a generation would not run the graph like this")
+
+    monkeypatch.setattr(OpenVinoEngine, "run", run_with_cache_as_input)
 
     def measure(_: Sequence[Run], contender: Sequence[Run], **__: object) -> MeasuredSpeed:
         for run in contender:
