@@ -141,6 +141,7 @@ EXPORTS: Final[dict[str, Callable[[Path], dict[str, Any]]]] = {
     "rpln-export": whole_export,
     "rpln-export --fp16": partial(whole_export, precision="fp16"),
     "rpln-export --bf16": partial(whole_export, precision="bf16"),
+    "rpln-export --int8": partial(whole_export, precision="int8"),
     "rpln-export --optimize standard --engine none": partial(whole_export, **UNMEASURED),
     "rpln-export --optimize standard --engine none --trace full": partial(whole_export, **UNMEASURED, trace="full"),
 }

@@ -27,7 +27,10 @@ def run_from_model(model: ir.Model, *, optimized: bool = False) -> Callable[[Arr
     temporary copy of the graph.
     """
     with temporary_folder() as folder:
-        session = (optimized_session_from_model if optimized else session_from_model)(model, folder)
+        if optimized:
+            session = optimized_session_from_model(model, folder)
+        else:
+            session = session_from_model(model, folder, gives_out_all=False)
     names = [value.name or "" for value in model.graph.outputs]
     halves = {value.name for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT16}
 
@@ -38,10 +41,11 @@ def run_from_model(model: ir.Model, *, optimized: bool = False) -> Callable[[Arr
     return run
 
 
-def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceSession":
+def session_from_model(model: ir.Model, folder: Path, *, gives_out_all: bool = True) -> "onnxruntime.InferenceSession":
     """Save `model` to `folder` and return a session that runs it on CPU, node for node as written.
 
-    The folder may be deleted afterwards. Raises GraphError if it cannot be written.
+    The folder may be deleted afterwards. `gives_out_all` suits a graph of which many values are outputs: each is given
+    out as soon as it is computed. Raises GraphError if it cannot be written.
     """
     import onnxruntime
 
@@ -50,8 +54,10 @@ def session_from_model(model: ir.Model, folder: Path) -> "onnxruntime.InferenceS
     # The session runs a few dozen times. Packed weights would need memory beside the graph's own.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
-    # The default order runs readers late, so that a graph with a probe behind each value would keep all values.
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    if gives_out_all:
+        # The default order runs readers late, so that a graph with a probe behind each value would keep all values.
+        # This one runs early what reads no input, so that a quantized graph would keep all weights as floats.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     return _session(model, folder, options)
 
 

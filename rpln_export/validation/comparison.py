@@ -1,6 +1,6 @@
 """The comparison of graphs as they were saved with eager torch, output by output. No export goes without it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -132,10 +132,8 @@ def compare(
         yardsticks[name] = replace(yardsticks[name], noise=noise)
     comparisons: list[Comparison] = []
     for method, opened in methods.items():
-        run = opened()
         rows = {name: Comparison(output=name, method=method, noise=yardsticks[name].noise) for name in outputs}
-        for case, reference in zip(cases, expected, strict=True):
-            found = run(case)
+        for case, reference, found in _found(opened(), cases, expected):
             for name, tensor in outputs.items():
                 where = meaningful(tensor, case, reference.values[name].shape)
                 pair = _Pair(name, reference, found[name].astype(np.float32, copy=False), where)
@@ -146,6 +144,14 @@ def compare(
             advance()
         comparisons.extend(rows.values())
     return comparisons
+
+
+def _found(
+    run: Run, cases: Sequence[Case], expected: Sequence[Reference]
+) -> Iterator[tuple[Case, Reference, Mapping[str, Array]]]:
+    """Yield each case, its reference, and what `run` finds. Nothing else holds `run`: its graphs close at the end."""
+    for case, reference in zip(cases, expected, strict=True):
+        yield case, reference, run(case)
 
 
 def distances(

@@ -202,7 +202,11 @@ def prove(
         notes=(recipe.note,) if recipe.note else (),
         refusal=refusal,
         cases=cases,
-        drifts=[_graph_drift(under_test, folder) for under_test in graphs_under_test if drifts and refusal is None],
+        drifts=[
+            _graph_drift(under_test, folder, models or {})
+            for under_test in graphs_under_test
+            if drifts and refusal is None
+        ],
     )
 
 
@@ -222,7 +226,7 @@ def _outcomes(comparisons: Sequence[Comparison], under_test: GraphUnderTest) -> 
         )
 
 
-def _graph_drift(under_test: GraphUnderTest, folder: Path) -> GraphDrift:
+def _graph_drift(under_test: GraphUnderTest, folder: Path, models: Mapping[str, ir.Model]) -> GraphDrift:
     """Return the drift of the last graph in the longest case that has padding, and of these in the smallest batch.
 
     Few tokens show the drift as well as many do, and fp64 takes its time.
@@ -230,8 +234,10 @@ def _graph_drift(under_test: GraphUnderTest, folder: Path) -> GraphDrift:
     padded = [case for case in under_test.cases if case.mask_kind != "none"]
     case = max(padded or under_test.cases, key=lambda case: (case.length, -case.batch))
     encoders = {planned.name: eager_run(planned) for planned in _encoders(under_test)}
-    measured = _stream_drift(under_test, case, folder, encoders=encoders, exact=True)
-    return GraphDrift(path=under_test.planned_graphs[-1].plan.path, case=case.name, blocks=measured.blocks)
+    path = under_test.planned_graphs[-1].plan.path
+    graph = models.get(path) or ir.load(folder / path)
+    measured = _stream_drift(under_test, case, graph, encoders=encoders, exact=True)
+    return GraphDrift(path=path, case=case.name, blocks=measured.blocks)
 
 
 def _structural_refusal(
@@ -289,8 +295,10 @@ def _comparisons(
             return compared(methods=runners, advance=advance)
         rows: list[Comparison] = []
         for label, (method, run_config) in by_label.items():
-            emulated = _runner(under_test, folder, METHODS[ROUNDING], run_config)
-            rounding = distances(emulated, expected, outputs, under_test.cases)
+            # The sessions of the copy are closed before those of the method are opened, for the sake of memory.
+            rounding = distances(
+                _runner(under_test, folder, METHODS[ROUNDING], run_config), expected, outputs, under_test.cases
+            )
             runner = partial(_runner, under_test, folder, method, run_config)
             rows += compared(methods={label: runner}, rounding=rounding, advance=advance)
         return rows
@@ -498,8 +506,9 @@ def _drift(
 ) -> str:
     """Return where the last graph begins to differ, when it is given all tokens of the case at once."""
     encoders = {planned.name: run(planned.name) for planned in _encoders(under_test)}
+    graph = ir.load(folder / under_test.planned_graphs[-1].plan.path)
     drift = first_drift(
-        _stream_drift(under_test, case, folder, encoders=encoders, exact=tolerance.wants_exact), tolerance
+        _stream_drift(under_test, case, graph, encoders=encoders, exact=tolerance.wants_exact), tolerance
     )
     if drift.block is not None:
         return drift.words
@@ -508,11 +517,11 @@ def _drift(
 
 
 def _stream_drift(
-    under_test: GraphUnderTest, case: Case, folder: Path, *, encoders: Mapping[str, RunGraph], exact: bool
+    under_test: GraphUnderTest, case: Case, graph: ir.Model, *, encoders: Mapping[str, RunGraph], exact: bool
 ) -> StreamDrift:
     """Return how far the last graph is from eager torch, when it is given all tokens of the case at once.
 
-    `encoders` run the encoder for the graph; for eager torch, eager torch runs it.
+    `graph` is that graph, and `encoders` run the encoder for the graph; for eager torch, eager torch runs it.
     """
     planned = under_test.planned_graphs[-1]
 
@@ -522,7 +531,7 @@ def _stream_drift(
 
     return stream_drift(
         planned.call,
-        ir.load(folder / planned.plan.path),
+        graph,
         _as_float32(under_test.full_feeds(case, planned, encoders)),
         under_test.token_mask(case),
         eager_feeds=eager_feeds,

@@ -5,7 +5,7 @@ opened (`rpln_runtime.session`), and its outputs whenever it runs (`rpln_runtime
 manifest nor a graph that was exchanged gives wrong answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -143,13 +143,24 @@ def _contradictions(manifest: "Manifest") -> Iterator[str]:
             yield (
                 f"the manifest.axes.{name}.minimum is {axis.minimum}, expected no more than the maximum, {axis.maximum}"
             )
+    yield from _repeated("the manifest.files", "path", [file.path for file in manifest.files])
+    yield from _repeated("the manifest.graphs", "variant", [graph.variant for graph in manifest.graphs])
     for index, graph in enumerate(manifest.graphs):
         where = f"the manifest.graphs[{index}]"
         for side, specs in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+            yield from _repeated(f"{where}.{side}", "name", [spec.name for spec in specs])
             for place, spec in enumerate(specs):
                 yield from _contradictions_of_tensor(f"{where}.{side}[{place}]", spec, graph, manifest)
         yield from _missing_outputs(where, graph, manifest)
     yield from _contradictions_of_sentences(manifest)
+
+
+def _repeated(where: str, field: str, names: Iterable[str]) -> Iterator[str]:
+    """Yield the rows of a list whose `field`, which tells them apart, is that of an earlier row."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if first.setdefault(name, place) != place:
+            yield f"{where}[{place}].{field} is {name!r}, expected another one than in {where}[{first[name]}]"
 
 
 def _contradictions_of_sentences(manifest: "Manifest") -> Iterator[str]:

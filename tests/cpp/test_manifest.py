@@ -200,6 +200,12 @@ def alter(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
 
 
+@pytest.mark.parametrize("keys", [["files"], ["graphs"], ["graphs", 0, "inputs"], ["graphs", 0, "outputs"]], ids=str)
+def test_a_row_that_stands_twice_is_refused(built: Build, folder: Path, keys: list[Any]) -> None:
+    alter(folder, lambda document: at(document, tuple(keys)).append(at(document, (*keys, 0))))
+    assert_refused_by_both(built, folder)
+
+
 def test_altered_and_truncated_files_are_refused(built: Build, folder: Path) -> None:
     path = folder / "model.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")

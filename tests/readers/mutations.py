@@ -2,6 +2,7 @@
 
 import copy
 import json
+from random import Random
 from typing import Any, Final
 
 from hypothesis import strategies as st
@@ -44,32 +45,40 @@ DEPTHS: Final = [2, 64, 65, 126, 127, 128, 900, 5000]
 _RAW: Final = "a place for text that json.dumps would not write"
 
 
+_SEEDS: Final = st.integers(0, 2**48)
+_MANY: Final = st.integers(1, 3)
+_MANY_BYTES: Final = st.integers(1, 4)
+"""What hypothesis draws: how many changes there are, and where random ones come from. Drawing each would take most of
+the time that a reader needs for 100,000 inputs."""
+
+
 @st.composite
 def documents(draw: st.DrawFn, valid: Any) -> bytes:
     """Draw the JSON value `valid` with some parts changed, as bytes, of which some may be changed in turn."""
-    document, deep = copy.deepcopy(valid), None
-    for _ in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(["replace", "remove", "add", "copy", "deep"]))
+    changes, random = draw(_MANY), Random(draw(_SEEDS))
+    document, deep = json.loads(json.dumps(valid)), None
+    for _ in range(changes):
+        kind = random.choice(["replace", "remove", "add", "copy", "deep"])
         if kind == "deep":
-            depth, opening = draw(st.sampled_from(DEPTHS)), draw(st.sampled_from(["[", '{"a":']))
+            depth, opening = random.choice(DEPTHS), random.choice(["[", '{"a":'])
             deep = opening * depth + "0" + {"[": "]"}.get(opening, "}") * depth
-            document = _changed(draw, document, "replace", _RAW)
+            document = _changed(random, document, "replace", _RAW)
         else:
-            document = _changed(draw, document, kind, copy.deepcopy(draw(st.sampled_from(STRANGE))))
+            document = _changed(random, document, kind, copy.deepcopy(random.choice(STRANGE)))
     text = json.dumps(document)
     if deep is not None:
         text = text.replace(json.dumps(_RAW), deep, 1)
     content = text.encode()
-    return draw(changed_bytes(content)) if draw(st.integers(0, 7)) == 0 else content
+    return _changed_bytes(random, content, random.randint(1, 4)) if random.randrange(8) == 0 else content
 
 
-def _changed(draw: st.DrawFn, document: Any, kind: str, value: Any) -> Any:
-    """Return `document` with a change at a place that is drawn: each level is left for one of its parts, mostly."""
+def _changed(random: Random, document: Any, kind: str, value: Any) -> Any:
+    """Return `document` with a change at a random place: each level is left for one of its parts, mostly."""
     parent: Any = None
     key: Any = None
     at = document
-    while isinstance(at, dict | list) and at and draw(st.integers(0, 7)):
-        place = draw(st.integers(0, len(at) - 1))
+    while isinstance(at, dict | list) and at and random.randrange(8):
+        place = random.randrange(len(at))
         parent, key = at, list(at)[place] if isinstance(at, dict) else place
         at = parent[key]
     if parent is None:
@@ -78,9 +87,9 @@ def _changed(draw: st.DrawFn, document: Any, kind: str, value: Any) -> Any:
         del parent[key]
     elif kind == "add":
         if isinstance(parent, list):
-            parent.insert(draw(st.integers(0, len(parent))), value)
+            parent.insert(random.randint(0, len(parent)), value)
         else:
-            parent[draw(st.sampled_from(["a", "", "type", "\ud800"]))] = value
+            parent[random.choice(["a", "", "type", "\ud800"])] = value
     elif kind == "copy" and isinstance(parent, list):
         parent.append(copy.deepcopy(at))
     else:
@@ -91,18 +100,22 @@ def _changed(draw: st.DrawFn, document: Any, kind: str, value: Any) -> Any:
 @st.composite
 def changed_bytes(draw: st.DrawFn, valid: bytes) -> bytes:
     """Draw the bytes `valid` with some of them changed, cut off, or put in."""
+    return _changed_bytes(Random(draw(_SEEDS)), valid, draw(_MANY_BYTES))
+
+
+def _changed_bytes(random: Random, valid: bytes, changes: int) -> bytes:
     content = bytearray(valid)
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(changes):
         if not content:
             break
-        at = draw(st.integers(0, len(content) - 1))
-        kind = draw(st.sampled_from(["set", "cut", "put in", "remove"]))
+        at = random.randrange(len(content))
+        kind = random.choice(["set", "cut", "put in", "remove"])
         if kind == "set":
-            content[at] = draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
+            content[at] = random.choice([0, 1, 2, 0x7F, 0x80, 0xFF, random.randrange(256)])
         elif kind == "cut":
             del content[at:]
         elif kind == "put in":
-            content[at:at] = draw(st.binary(min_size=1, max_size=8))
+            content[at:at] = random.randbytes(random.randint(1, 8))
         else:
-            del content[at : at + draw(st.integers(1, 8))]
+            del content[at : at + random.randint(1, 8)]
     return bytes(content)

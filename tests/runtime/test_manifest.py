@@ -112,6 +112,17 @@ def drop(*keys: str | int) -> Callable[[Any], None]:
     return change
 
 
+def repeat(*keys: str | int) -> Callable[[Any], None]:
+    """Return a change that lets the first row of a list stand at its end, too."""
+
+    def change(document: Any) -> None:
+        for key in keys:
+            document = document[key]
+        document.append(document[0])
+
+    return change
+
+
 def test_fields_that_older_bundles_lack_have_their_defaults(folder: Path) -> None:
     row = Candidate(variant="full", form="fused", provider="cpu", speedup=1.5, outcome="chosen")
     optimization = Optimization(
@@ -194,6 +205,10 @@ LEAVES = r"rpln\.json .* in the folder .*[Dd]o not use"
         ),
         (put("graphs", 0, "outputs", 0, "name", value="scores"), r"graphs\[0\]\.outputs has no tensor .* 'logits'"),
         (put("problem_type", value="ranking"), r"problem_type is 'ranking', expected null or regression or single_"),
+        (repeat("files"), r"files\[2\]\.path is '.*', expected another one than in the manifest\.files\[0\]"),
+        (repeat("graphs"), r"graphs\[1\]\.variant is 'full', expected another one than in the manifest\.graphs\[0\]"),
+        (repeat("graphs", 0, "inputs"), r"inputs\[1\]\.name is 'input_ids', expected another one than in .*\[0\]"),
+        (repeat("graphs", 0, "outputs"), r"outputs\[1\]\.name is 'logits', expected another one than in .*\[0\]"),
         (put("axes", "sequence", "minimum", value=65), r"axes\.sequence\.minimum is 65, expected .* 64"),
     ],
 )

@@ -11,8 +11,8 @@ Rules:
 import onnx_ir as ir
 
 from rpln_graphs.quantization.products import LayerProduct, layer_products
-from rpln_graphs.quantization.quantizers import quantized_weight, scales_of_weight
-from rpln_graphs.quantization.rounding import QUANTIZED, SCALE, register_constants
+from rpln_graphs.quantization.quantizers import scales_of_weight
+from rpln_graphs.quantization.rounding import QUANTIZED, SCALE, quantized_tensor, register_constants
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, refused
 from rpln_graphs.rewriting.nodes import cast_node, insert_behind, set_type, take_place, typed_node
 from rpln_graphs.rewriting.quantizing import QuantizingPass
@@ -56,9 +56,8 @@ def _rounding(graph: ir.Graph, value: ir.Value) -> ir.Node:
 
 def _stored(graph: ir.Graph, weight: ir.Value) -> StoredWeight:
     """Store the weight in int8, and return its integers and scales (rule 2)."""
-    name, array = weight.name or "", tensor_of(weight).numpy()
-    scales = scales_of_weight(array)
-    return register_constants(graph, {name + QUANTIZED: quantized_weight(array, scales), name + SCALE: scales})
+    name, scales = weight.name or "", scales_of_weight(tensor_of(weight).numpy())
+    return register_constants(graph, {name + QUANTIZED: quantized_tensor(weight, scales), name + SCALE: scales})
 
 
 def _quantize(graph: ir.Graph, product: LayerProduct, rounding: ir.Node, stored: StoredWeight) -> None:

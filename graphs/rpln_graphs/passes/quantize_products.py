@@ -16,14 +16,16 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.quantization.products import LayerProduct, layer_products
-from rpln_graphs.quantization.quantizers import quantized_weight, scales_of_weight
+from rpln_graphs.quantization.quantizers import scales_of_weight
 from rpln_graphs.quantization.rounding import (
     QUANTIZED,
     SCALE,
     ZERO_POINT,
+    Constant,
     compute_in_float,
     insert_rounding,
     insert_weight,
+    quantized_tensor,
     replace_weight,
 )
 from rpln_graphs.rewriting.base import refused
@@ -63,9 +65,9 @@ def _insert_weight(graph: ir.Graph, product: LayerProduct, dtype: ir.DataType) -
     """Store the product's weight in `dtype`, and return the node that makes floats of it (rule 2)."""
     array = tensor_of(product.weight).numpy().astype(np.float32, copy=False)
     scales = scales_of_weight(array, dtype)
-    arrays = {
-        QUANTIZED: quantized_weight(array, scales, dtype),
+    contents: dict[str, Constant] = {
+        QUANTIZED: quantized_tensor(product.weight, scales, dtype),
         SCALE: scales,
         ZERO_POINT: np.zeros(scales.shape, dtype=dtype.numpy()),
     }
-    return insert_weight(graph, product, arrays, {"axis": 1})
+    return insert_weight(graph, product, contents, {"axis": 1})

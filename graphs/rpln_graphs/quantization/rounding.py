@@ -7,9 +7,13 @@ import numpy as np
 import onnx_ir as ir
 
 from rpln_graphs.quantization.products import LayerProduct
-from rpln_graphs.quantization.quantizers import Quantizer
-from rpln_graphs.rewriting.initializers import initializer_from_array
+from rpln_graphs.quantization.quantizers import INT8, Array, Quantizer, quantized_weight
+from rpln_graphs.rewriting.initializers import computed_tensor, initializer_from_array, initializer_from_tensor
 from rpln_graphs.rewriting.nodes import cast_node, insert_behind, set_type, typed_node
+from rpln_graphs.rewriting.values import tensor_of
+
+Constant = Array | ir.TensorProtocol
+"""What a constant holds: an array, or a tensor that is computed when the graph is saved."""
 
 FLOAT: Final = ir.DataType.FLOAT
 QUANTIZED: Final = ".quantized"
@@ -58,14 +62,14 @@ def compute_in_float(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def insert_weight(
-    graph: ir.Graph, product: LayerProduct, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+    graph: ir.Graph, product: LayerProduct, contents: Mapping[str, Constant], attributes: Mapping[str, Any]
 ) -> ir.Node:
     """Store what quantization made of the product's weight, and return the DequantizeLinear that makes floats of it.
 
-    `arrays` are the node's inputs, by the endings of their names; `attributes` are the node's.
+    `contents` are the node's inputs, by the endings of their names; `attributes` are the node's.
     """
     name = product.weight.name or ""
-    constants = register_constants(graph, {name + ending: array for ending, array in arrays.items()})
+    constants = register_constants(graph, {name + ending: content for ending, content in contents.items()})
     widened = _widening(constants, product.weight, attributes)
     graph.insert_before(product.matmul, widened)
     return widened
@@ -81,9 +85,24 @@ def replace_weight(graph: ir.Graph, product: LayerProduct, widened: ir.Node) -> 
         widened.name = widened.outputs[0].name = name
 
 
-def register_constants(graph: ir.Graph, arrays: Mapping[str, np.ndarray]) -> list[ir.Value]:
+def quantized_tensor(weight: ir.Value, scales: Array, dtype: ir.DataType = INT8) -> ir.TensorProtocol:
+    """Return the weight in int8 or fp8, rounded whenever it is read, so that forms that are tried take no memory."""
+    tensor = tensor_of(weight)
+
+    def rounded(array: Array) -> Array:
+        return quantized_weight(array.astype(np.float32, copy=False), scales, dtype)
+
+    return computed_tensor(
+        tensor, rounded, dtype=dtype, shape=tensor.shape.numpy(), name=(weight.name or "") + QUANTIZED
+    )
+
+
+def register_constants(graph: ir.Graph, contents: Mapping[str, Constant]) -> list[ir.Value]:
     """Add constants to the graph, by their names, and return them."""
-    constants = [initializer_from_array(name, array) for name, array in arrays.items()]
+    constants = [
+        initializer_from_array(name, content) if isinstance(content, np.ndarray) else initializer_from_tensor(content)
+        for name, content in contents.items()
+    ]
     for constant in constants:
         graph.register_initializer(constant)
     return constants

@@ -14,9 +14,13 @@ Array = NDArray[Any]
 
 def initializer_from_array(name: str, array: Array) -> ir.Value:
     """Return an initializer that holds `array` and is not registered in a graph yet."""
-    tensor = ir.tensor(array, name=name)
+    return initializer_from_tensor(ir.tensor(array, name=name))
+
+
+def initializer_from_tensor(tensor: ir.TensorProtocol) -> ir.Value:
+    """Return an initializer with the name and the contents of `tensor`, which is not registered in a graph yet."""
     return ir.Value(
-        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
     )
 
 
@@ -34,8 +38,7 @@ def transposed_initializer(value: ir.Value, *, name: str) -> ir.Value:
     """Return an initializer called `name` that holds the transposed matrix of `value`."""
     tensor = tensor_of(value)
     shape = tensor.shape.numpy()[::-1]
-    lazy = _computed(tensor, np.transpose, dtype=tensor.dtype, shape=shape, name=name)
-    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(shape), const_value=lazy)
+    return initializer_from_tensor(computed_tensor(tensor, np.transpose, dtype=tensor.dtype, shape=shape, name=name))
 
 
 def concatenated_initializer(values: Sequence[ir.Value], *, axis: int, name: str) -> ir.Value:
@@ -48,8 +51,7 @@ def concatenated_initializer(values: Sequence[ir.Value], *, axis: int, name: str
     def joined(array: Array) -> Array:
         return np.concatenate([array, *(tensor.numpy() for tensor in tensors[1:])], axis=axis)
 
-    lazy = _computed(first, joined, dtype=first.dtype, shape=shape, name=name)
-    return ir.Value(name=name, type=ir.TensorType(first.dtype), shape=ir.Shape(shape), const_value=lazy)
+    return initializer_from_tensor(computed_tensor(first, joined, dtype=first.dtype, shape=shape, name=name))
 
 
 def change_initializer(value: ir.Value, change: Callable[[Array], Array]) -> None:
@@ -59,7 +61,9 @@ def change_initializer(value: ir.Value, change: Callable[[Array], Array]) -> Non
     def changed(array: Array) -> Array:
         return change(array).astype(array.dtype, copy=False)
 
-    value.const_value = _computed(tensor, changed, dtype=tensor.dtype, shape=tensor.shape.numpy(), name=tensor.name)
+    value.const_value = computed_tensor(
+        tensor, changed, dtype=tensor.dtype, shape=tensor.shape.numpy(), name=tensor.name
+    )
 
 
 def cast_initializer(value: ir.Value, dtype: ir.DataType) -> None:
@@ -69,7 +73,7 @@ def cast_initializer(value: ir.Value, dtype: ir.DataType) -> None:
     def cast(array: Array) -> Array:
         return array.astype(dtype.numpy())
 
-    value.const_value = _computed(tensor, cast, dtype=dtype, shape=tensor.shape.numpy(), name=tensor.name)
+    value.const_value = computed_tensor(tensor, cast, dtype=dtype, shape=tensor.shape.numpy(), name=tensor.name)
     value.type = ir.TensorType(dtype)  # a new one: a clone's values share theirs with the original's
 
 
@@ -78,7 +82,7 @@ def scale_initializer(value: ir.Value, factor: float) -> None:
     change_initializer(value, lambda array: array * np.float32(factor))
 
 
-def _computed(
+def computed_tensor(
     tensor: ir.TensorProtocol,
     change: Callable[[Array], Array],
     *,
@@ -86,6 +90,8 @@ def _computed(
     shape: Sequence[int],
     name: str | None,
 ) -> ir.LazyTensor:
+    """Return a tensor of what `change` makes of another's contents, computed anew whenever it is read."""
+
     def compute() -> ir.TensorProtocol:
         # Not ascontiguousarray, which makes a list of a scalar.
         return ir.Tensor(np.asarray(change(tensor.numpy()), order="C"), dtype=dtype, name=name)

@@ -22,7 +22,7 @@ from rpln_runtime.external_data import NotOnnxError, external_files
 
 CAPACITY: Final = "CPU_RUNTIME_CACHE_CAPACITY"
 """OpenVINO's option for how many kernels it keeps that it prepared for the sizes of earlier batches."""
-CACHE: Final = 512
+CACHE: Final = 256
 """The limit that is set: with OpenVINO's own of 5,000, memory grows over thousands of batches of different sizes."""
 OPTIONS = {
     # By default OpenVINO would compute in bf16 on some CPUs, whatever the graph says.
@@ -31,6 +31,12 @@ OPTIONS = {
     CAPACITY: str(CACHE),
 }
 """The options that every graph is compiled with."""
+PRIMITIVES: Final = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+"""The variable of the environment that says how many kernels oneDNN keeps, on which OpenVINO builds. It is read at the
+first run of a process."""
+KEPT_PRIMITIVES: Final = 64
+"""The number that is set, unless the user sets one: OpenVINO keeps kernels itself, and with oneDNN's own 1,024 memory
+grows over thousands of batches of different sizes."""
 CACHE_TYPE: Final = "KV_CACHE_PRECISION"
 """OpenVINO's option for the type of a cache that it keeps itself. By default, it rounds keys and values to 8 bits."""
 
@@ -57,6 +63,7 @@ class OpenVinoEngine:
         options = dict(OPTIONS)
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
+        os.environ.setdefault(PRIMITIVES, str(KEPT_PRIMITIVES))
         self._core, self._options = openvino.Core(), options
         self._refusing = partial(_refusing, path, install)
         self._lock = threading.Lock()
@@ -64,7 +71,7 @@ class OpenVinoEngine:
         with self._refusing(), _weights_beside(path) as beside:
             self._graph = self._core.read_model(str(beside))
             if not any(name.startswith(CACHE_INPUTS) for name in self.inputs):
-                self._graph = self._compiled = self._core.compile_model(self._graph, "CPU", options)
+                self._graph = self._compiled = self._compile(self._graph)
         self._requests = threading.local()
 
     @property
@@ -109,7 +116,7 @@ class OpenVinoEngine:
                     "OpenVINO has a cache in 8 bits for attention that it fuses, but this graph has none that it can. "
                     "Leave int8_cache out, or export the checkpoint again with --optimize standard."
                 )
-            compiled = self._core.compile_model(kept, "CPU", self._options | {CACHE_TYPE: "u8" if int8 else "f32"})
+            compiled = self._compile(kept, {CACHE_TYPE: "u8" if int8 else "f32"})
         return partial(OpenVinoBinding, compiled)
 
     def allocate(self, size: int, dtype: np.dtype[Any]) -> Memory:
@@ -126,8 +133,12 @@ class OpenVinoEngine:
         """Return the compiled graph whose cache, if it has one, is among its inputs and outputs."""
         with self._lock, self._refusing():
             if self._compiled is None:
-                self._compiled = self._core.compile_model(self._graph, "CPU", self._options)
+                self._compiled = self._compile(self._graph)
             return self._compiled
+
+    def _compile(self, graph: Any, options: Mapping[str, str] | None = None) -> Any:
+        """Compile a graph for the CPU, with these options beside those of the engine."""
+        return self._core.compile_model(graph, "CPU", {**self._options, **(options or {})})
 
 
 class OpenVinoBinding:

@@ -1,5 +1,6 @@
 """The engines that run a graph: ONNX Runtime, and OpenVINO's own runtime with the same interface."""
 
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 
 from rpln_runtime import ManifestError, MissingExtraError, ProviderError, load
 from rpln_runtime.engines.base import Engine
+from rpln_runtime.engines.openvino import PRIMITIVES
 from rpln_runtime.engines.providers import open_engine
 from rpln_runtime.manifest import Manifest
 from rpln_runtime.tasks import TASKS
@@ -55,6 +57,18 @@ def test_openvino_gives_what_onnx_runtime_gives(bundle_of: Callable[..., Bundle]
         for name, array in expected.items():
             assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
             assert np.abs(found[name] - array).max() <= 1e-5
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize(("given", "expected"), [(None, "64"), ("7", "7")])
+def test_onednn_keeps_few_kernels_unless_the_user_says_how_many(
+    bundle_of: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.setenv(PRIMITIVES, given or "")
+    if given is None:
+        monkeypatch.delenv(PRIMITIVES)
+    load(bundle_of("token-classification").folder, provider="openvino", threads=1)
+    assert os.environ[PRIMITIVES] == expected
 
 
 @pytest.fixture(params=["cpu", "openvino"])

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -153,6 +154,9 @@ class Contradiction {
                ", expected no more than the maximum, " + std::to_string(*axis.maximum);
       }
     }
+    std::string repeated = repeats("the manifest.files", "path", manifest_.files, &BundleFile::path);
+    if (repeated.empty()) repeated = repeats("the manifest.graphs", "variant", manifest_.graphs, &Graph::variant);
+    if (!repeated.empty()) return repeated;
     for (std::size_t index = 0; index < manifest_.graphs.size(); ++index) {
       const std::string where = "the manifest.graphs[" + std::to_string(index) + "]";
       if (const std::string reason = of_graph(where, manifest_.graphs[index]); !reason.empty()) return reason;
@@ -161,6 +165,20 @@ class Contradiction {
   }
 
  private:
+  // Returns the first row of a list whose `name`, the field that tells rows apart, is that of an earlier row.
+  template <typename Row>
+  [[nodiscard]] static std::string repeats(const std::string& where, const std::string& field,
+                                           const std::vector<Row>& rows, std::string Row::* name) {
+    std::map<std::string_view, std::size_t> first;
+    for (std::size_t place = 0; place < rows.size(); ++place) {
+      const auto [earlier, is_new] = first.emplace(rows[place].*name, place);
+      if (is_new) continue;
+      return where + "[" + std::to_string(place) + "]." + field + " is " + in_quotes(rows[place].*name) +
+             ", expected another one than in " + where + "[" + std::to_string(earlier->second) + "]";
+    }
+    return {};
+  }
+
   [[nodiscard]] std::string of_sentences() const {
     const Sentences sentences = manifest_.sentences.value_or(Sentences{});
     const bool vectors = std::any_of(manifest_.graphs.begin(), manifest_.graphs.end(),
@@ -178,9 +196,11 @@ class Contradiction {
 
   [[nodiscard]] std::string of_graph(const std::string& where, const Graph& graph) const {
     for (const auto* side : {&graph.inputs, &graph.outputs}) {
-      const std::string list = where + (side == &graph.inputs ? ".inputs[" : ".outputs[");
+      const std::string list = where + (side == &graph.inputs ? ".inputs" : ".outputs");
+      const std::string repeated = repeats(list, "name", *side, &TensorSpec::name);
+      if (!repeated.empty()) return repeated;
       for (std::size_t place = 0; place < side->size(); ++place) {
-        const std::string reason = of_tensor(list + std::to_string(place) + "]", (*side)[place], graph);
+        const std::string reason = of_tensor(list + "[" + std::to_string(place) + "]", (*side)[place], graph);
         if (!reason.empty()) return reason;
       }
     }
