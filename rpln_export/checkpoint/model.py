@@ -1,14 +1,14 @@
 """The checkpoint's model in eager torch, refused where it lacks weights that the task needs."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rpln_export.checkpoint.adapter import merge_adapter, supplied_by_adapter
 from rpln_export.checkpoint.quiet import quiet_transformers
 from rpln_export.checkpoint.sentences import sentence_encoder_from_plan
-from rpln_export.checkpoint.ties import tie_as_chosen
+from rpln_export.checkpoint.ties import PROJECTION, tie_as_chosen
 from rpln_export.checkpoint.unexpected import check_unexpected
 from rpln_export.errors import PlanError
 from rpln_export.plan.export_plan import ExportPlan
@@ -40,12 +40,7 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
     if body := [name for name in missing if not _is_in_head(name)]:
         raise CheckpointError(f"{plan.name} is incomplete: it lacks {', '.join(body)}. Fetch it or save it again.")
     if missing and not plan.allow_random_head:
-        architectures = plan.composition.config.architectures or ["nothing"]
-        raise PlanError(
-            f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. Choose the --task it was "
-            f"trained for (its config says {', '.join(architectures)}), or add --allow-random-head to export random "
-            "weights in their place."
-        )
+        raise PlanError(_without_head(missing, plan))
     tie_as_chosen(model, plan)
     if plan.source.adapter:
         model = merge_adapter(model, plan.source.adapter, plan)
@@ -54,6 +49,21 @@ def load_model(plan: ExportPlan) -> tuple[Any, tuple[str, ...]]:
         model = sentence_encoder_from_plan(model, plan.sentences)
     check_finite(model)
     return model, left_out
+
+
+def _without_head(missing: Sequence[str], plan: ExportPlan) -> str:
+    """Return the refusal of a checkpoint that lacks these weights of the head."""
+    architectures = plan.composition.config.architectures or ["nothing"]
+    cure = f"Choose the --task it was trained for (its config says {', '.join(architectures)}),"
+    if all(name.endswith(PROJECTION) for name in missing):
+        cure = (
+            "Its config, or --no-tie, says that this is not the table of word embeddings (tie_word_embeddings). Add "
+            "--tie to use that table for both,"
+        )
+    return (
+        f"{plan.name} lacks weights of {plan.task.architecture}: {', '.join(missing)}. {cure} or add "
+        "--allow-random-head to export random weights in their place."
+    )
 
 
 def source_from_plan(plan: ExportPlan) -> Source:

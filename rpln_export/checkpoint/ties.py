@@ -9,7 +9,8 @@ from rpln_export.plan.export_plan import ExportPlan
 from rpln_model.base import BASE_MODEL_PREFIX
 from rpln_model.weights import read_weights
 
-_PROJECTION: Final = "lm_head.decoder.weight"
+PROJECTION: Final = "lm_head.decoder.weight"
+"""The end of the name of a projection onto the vocabulary."""
 _WORDS: Final = f"{BASE_MODEL_PREFIX}.embeddings.word_embeddings.weight"
 
 
@@ -37,7 +38,7 @@ def _second_table(plan: ExportPlan) -> str | None:
     """Return the name of a projection in the checkpoint that differs from the word embeddings beside it, or None."""
     weights = read_weights(plan.source.network_folder)
     for name, projection in weights.items():
-        words = weights.get(f"{name.removesuffix(_PROJECTION)}{_WORDS}")
-        if name.endswith(_PROJECTION) and words is not None and not torch.equal(projection, words):
+        words = weights.get(f"{name.removesuffix(PROJECTION)}{_WORDS}")
+        if name.endswith(PROJECTION) and words is not None and not torch.equal(projection, words):
             return name
     return None

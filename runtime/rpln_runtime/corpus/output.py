@@ -91,8 +91,13 @@ def open_output(path: Path, run: Mapping[str, Any]) -> Iterator[Output]:
     Raises OutputError where the output exists already, the earlier run was a different one or is still at work, or the
     file system refuses to write.
     """
-    if not path.name:
+    if not path.name or path.is_dir():
         raise OutputError(f"{path} is a folder, expected the name of a file to write.")
+    if path.exists() and not path.is_file():
+        raise OutputError(
+            f"{path} is no regular file, expected the name of a file to write, in which a run that was killed goes on. "
+            "rpln run FOLDER - answers lines on the standard output."
+        )
     with _refusals(path), ExitStack() as files:  # closing writes what is still in a buffer, which may fail, too
         journal = files.enter_context(_open_locked(_beside(path, JOURNAL)))
         rows = _read_rows(journal)

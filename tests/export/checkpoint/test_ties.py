@@ -1,5 +1,6 @@
 """A second table beside tied word embeddings is refused until --tie or --no-tie chooses one of them."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,18 @@ def test_the_choice_says_which_table_is_read(
         network = model.decoder if prefix else model
         assert torch.equal(network.lm_head.decoder.weight, expected)
         assert torch.equal(network.get_input_embeddings().weight, words)
+
+
+def test_a_table_that_is_said_to_be_another_and_is_not_there_can_be_tied(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("fill-mask"), tmp_path / "one"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}), encoding="utf-8")
+    with pytest.raises(PlanError, match=r"lacks weights of .*: lm_head\.decoder\.weight\. .* Add --tie to "):
+        load_model(make_plan(str(folder)))
+    model, _ = load_model(make_plan(str(folder), tie=True))
+    assert torch.equal(model.lm_head.decoder.weight, model.get_input_embeddings().weight)
 
 
 def test_an_equal_table_and_a_task_without_logits_over_words_need_no_choice(

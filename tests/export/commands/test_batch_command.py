@@ -88,6 +88,16 @@ def test_an_output_that_exists_has_the_exit_code_of_a_destination(bundle: Path, 
     assert [len(path.read_text().splitlines()) for path in (source, taken)] == [1, 2]
 
 
+def test_an_output_that_is_no_file_is_named_as_what_it_is(bundle: Path, tmp_path: Path) -> None:
+    source = write_corpus(tmp_path / "in", 1)
+    os.mkfifo(tmp_path / "pipe")
+    for output, says in ((tmp_path, "is a folder, expected the name"), (tmp_path / "pipe", "is no regular file")):
+        result = batch(bundle, source, output)
+        assert (result.exit_code, says in result.stderr) == (9, True)
+        assert "Remove it" not in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "pipe"}
+
+
 def read_terminal(descriptor: int, seen: bytearray) -> None:
     while True:
         try:
