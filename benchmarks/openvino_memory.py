@@ -82,8 +82,8 @@ def write(found: dict[str, Any], bundle: Path) -> None:
     told = (
         f"{machine['processor']}, 1 thread. {named}. {bundle.name}, batches of which no two have one size. Megabytes "
         f"of the process. The first {BATCHES[DEFAULT]:,} took {found[LIMITED]['seconds']} s of processor time with the "
-        f"limits that the runtime sets, and {found[DEFAULT]['seconds']} s with the libraries' own. It lets "
-        f"OpenVINO keep {openvino.CACHE} kernels, and oneDNN {openvino.KEPT_PRIMITIVES}."
+        f"limits that the runtime sets, and {found[DEFAULT]['seconds']} s with those of the libraries. "
+        f"The runtime lets OpenVINO keep {openvino.CACHE} kernels, and oneDNN {openvino.KEPT_PRIMITIVES}."
     )
     limited, default = (found[name]["megabytes"] for name in (LIMITED, DEFAULT))
     page = "\n".join(

@@ -1,5 +1,6 @@
 """What counts as equal: which elements are compared, how differences are measured, and which argmaxes are counted."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -395,3 +396,19 @@ def test_a_value_that_is_not_a_number_is_no_distance_at_all(place: int) -> None:
     distance = distance_between(found, np.zeros_like(found))
     assert np.isnan(distance.rms)
     assert np.isnan(distance.largest)
+
+
+def test_the_graphs_of_one_method_are_closed_before_those_of_the_next_are_opened() -> None:
+    logits, case = find_tensor("token-classification", "logits"), make_case()
+    expected = {"logits": np.zeros((3, 4, 2), dtype=np.float32)}
+    opened: list[weakref.ref[Any]] = []
+
+    def open_graphs() -> Run:
+        assert [graphs() for graphs in opened] == [None] * len(opened)
+        run = replay([expected])
+        opened.append(weakref.ref(run))
+        return run
+
+    methods = {"runtime": open_graphs, "rounding copy": open_graphs}
+    compare([make_reference(expected)], methods, {"logits": logits}, [case], FP32, advance=lambda: None)
+    assert len(opened) == 2

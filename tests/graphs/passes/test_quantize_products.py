@@ -10,11 +10,13 @@ from rpln_graphs.errors import PassError
 from rpln_graphs.forms import INT8_FORMS, write_form
 from rpln_graphs.passes.lower_precision import LowerPrecision
 from rpln_graphs.passes.pack_tokens import PackTokens
+from rpln_graphs.passes.quantize_dynamically import QuantizeDynamically
 from rpln_graphs.passes.quantize_products import QuantizeProducts
 from rpln_graphs.quantization.quantizers import FP8, INT8, Quantizer
+from rpln_graphs.quantization.rounding import QUANTIZED
 from rpln_graphs.recipes import FOLDS
 from rpln_graphs.rewriting.base import KEPT_FOR_ACCURACY, Context
-from rpln_graphs.rewriting.quantizing import NOT_MEASURED
+from rpln_graphs.rewriting.quantizing import NOT_MEASURED, QuantizingPass
 from rpln_graphs.rewriting.traits import GraphTraits
 from rpln_graphs.trace import NEWEST_OPSET
 from tests.graphs.folded import applied, refused
@@ -53,6 +55,14 @@ def test_activations_and_weights_are_rounded() -> None:
     np.testing.assert_allclose(run(after, FEEDS)["y"], (queries + keys) @ [[1, 2], [3, 4]], rtol=1e-6)
     assert count(after, QuantizeProducts) == 2
     assert refused(after, QuantizeProducts) == {}
+
+
+@pytest.mark.parametrize("kind", [QuantizeProducts, QuantizeDynamically])
+def test_weights_are_rounded_whenever_they_are_read_so_that_a_form_holds_none(kind: type[QuantizingPass]) -> None:
+    after = quantized(model_from_text(LAYER), CONTEXT, kind)
+    stored = {value.name: value.const_value for value in after.graph.initializers.values()}
+    weights = [stored[f"{name}{QUANTIZED}"] for name in (QUERY, KEY)]
+    assert [(type(weight), weight and weight.dtype) for weight in weights] == [(ir.LazyTensor, INT8)] * 2
 
 
 def test_products_of_one_activation_share_its_rounding() -> None:
